@@ -1,0 +1,1 @@
+//! Which bytes may become a guest: pure checks of wasm components before anything compiles them.

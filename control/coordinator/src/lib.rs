@@ -1,0 +1,1 @@
+//! The coordinator process: drives the scheduler.

@@ -1,0 +1,100 @@
+//! What one node must run: the whole list, sent again until the node reports it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AllocationId, ClusterId, Generation, Resources, Revision, RouteTable, RunId, Term, WorkloadName,
+    WorkloadSpec,
+};
+
+/// Everything one node must run, and the routes its ingress must know.
+///
+/// Ordered by (term, generation): an agent never acts on one below the highest it has stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The fleet that speaks.
+    pub cluster: ClusterId,
+    /// The coordinator that speaks.
+    pub term: Term,
+    /// Counts the assignments to this node within the term.
+    pub generation: Generation,
+    /// Everything that must run; what is not in here must not.
+    pub allocations: Vec<AssignedAllocation>,
+    /// What the ingress must know.
+    pub routes: RouteTable,
+}
+
+/// One allocation in an assignment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedAllocation {
+    /// Which.
+    pub id: AllocationId,
+    /// Of what.
+    pub workload: WorkloadName,
+    /// Of which revision.
+    pub revision: Revision,
+    /// How.
+    pub spec: WorkloadSpec,
+    /// What for.
+    pub work: Work,
+}
+
+impl AssignedAllocation {
+    /// Returns what it reserves on its node.
+    pub fn resources(&self) -> Resources {
+        Resources { memory: self.spec.limits.memory, fuel_rate: self.spec.limits.fuel_rate }
+    }
+}
+
+/// What an allocation is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Work {
+    /// Answer requests until told otherwise.
+    Serve,
+    /// Run these items, each in a fresh instance, then end.
+    Items {
+        /// Of which run.
+        run: RunId,
+        /// Which items.
+        range: ItemRange,
+        /// Which try this is, from 1.
+        attempt: u32,
+        /// Whether this is the one instance that combines the outputs of all items.
+        combine: bool,
+    },
+}
+
+/// A half-open range of item numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ItemRange {
+    /// The first item.
+    pub start: u32,
+    /// One after the last item.
+    pub end: u32,
+}
+
+impl ItemRange {
+    /// Returns how many items it has.
+    pub const fn len(&self) -> u32 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Tells whether it has no items.
+    pub const fn is_empty(&self) -> bool {
+        self.start >= self.end
+    }
+
+    /// Tells whether `item` is one of them.
+    pub const fn contains(&self, item: u32) -> bool {
+        self.start <= item && item < self.end
+    }
+}
+
+impl fmt::Display for ItemRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.start, self.end)
+    }
+}

@@ -1,0 +1,224 @@
+//! Identities and counters.
+//!
+//! Ids are counted by the coordinator's brain, never drawn, so that the same inputs give the same ids.
+//! Each kind has a type of its own and a letter before the number, so that one cannot be taken for another.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DurationMs, Name, NameError};
+
+/// Why a text is not an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not {expected}")]
+pub struct IdError {
+    text: String,
+    expected: &'static str,
+}
+
+impl IdError {
+    fn new(text: &str, expected: &'static str) -> Self {
+        Self { text: text.chars().take(80).flat_map(char::escape_default).collect(), expected }
+    }
+}
+
+macro_rules! counted_id {
+    ($(#[$doc:meta])* $name:ident, $letter:literal, $expected:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Returns the id with this number.
+            pub const fn new(number: u64) -> Self {
+                Self(number)
+            }
+
+            /// Returns the number.
+            pub const fn number(self) -> u64 {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($letter, "{}"), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let wrong = || IdError::new(text, $expected);
+                let digits = text.strip_prefix($letter).ok_or_else(wrong)?;
+                // `u64::from_str` takes a sign; an id has none.
+                if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return Err(wrong());
+                }
+                digits.parse().map(Self).map_err(|_| wrong())
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+
+            fn try_from(text: String) -> Result<Self, IdError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.to_string()
+            }
+        }
+    };
+}
+
+counted_id!(
+    /// One allocation, as `a12`. Never used again.
+    AllocationId, "a", "an allocation id like `a12`"
+);
+counted_id!(
+    /// One run of a job, as `r3`.
+    RunId, "r", "a run id like `r3`"
+);
+
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// Returns the one after this.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    };
+}
+
+counter!(
+    /// Counts the accepted sets of specs of one app, from 1.
+    Revision
+);
+counter!(
+    /// Counts coordinators in charge. Every start of a coordinator takes the next one.
+    Term
+);
+counter!(
+    /// Counts the assignments to one node within a term.
+    Generation
+);
+
+/// One sandbox: the allocation it lives in and its number there, as `a12.345`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InstanceId {
+    /// The allocation it lives in.
+    pub allocation: AllocationId,
+    /// Counts the instances of this allocation since its worker started.
+    pub number: u64,
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.allocation, self.number)
+    }
+}
+
+/// A node, known by the name it joined with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(pub Name);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        text.parse().map(Self)
+    }
+}
+
+/// A fleet, known by a random name that it got when its coordinator was first started.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClusterId(pub Name);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for ClusterId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        text.parse().map(Self)
+    }
+}
+
+/// A moment, in milliseconds since the Unix epoch as the shell's never-backward clock tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// Returns the moment `duration` later.
+    #[must_use]
+    pub const fn plus(self, duration: DurationMs) -> Self {
+        Self(self.0.saturating_add(duration.0))
+    }
+
+    /// Returns the time since `earlier`, zero if that is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> DurationMs {
+        DurationMs(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Returns the time until `later`, zero if that has passed.
+    #[must_use]
+    pub const fn until(self, later: Self) -> Duration {
+        Duration::from_millis(later.0.saturating_sub(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_what_it_prints() {
+        let id = AllocationId::new(12);
+        assert_eq!(id.to_string(), "a12");
+        assert_eq!("a12".parse(), Ok(id));
+    }
+
+    #[test]
+    fn ids_of_another_kind_or_form_are_refused() {
+        for text in ["12", "r12", "a", "a-1", "a+1", "a 1", "a99999999999999999999", ""] {
+            assert!(text.parse::<AllocationId>().is_err() || text == "a", "{text:?} should be refused");
+        }
+        assert!("a".parse::<AllocationId>().is_err());
+    }
+}

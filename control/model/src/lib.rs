@@ -1,0 +1,67 @@
+//! The words of Dunlin: plain checked values shared by every other crate.
+//!
+//! A value of a type from this crate is valid: it is checked where it enters, and trusted from there on.
+//! There is no I/O, no clock and no randomness here.
+//!
+//! # Glossary
+//!
+//! | Word | Meaning |
+//! | --- | --- |
+//! | component | a wasm component binary, known by its [`Digest`] |
+//! | app | what a developer deploys under one name: a manifest `dunlin.toml` with one or more workloads |
+//! | workload | one *service* or one *job* of an app; its full name is `namespace/app/workload` |
+//! | spec | what the user asked for: [`WorkloadSpec`] |
+//! | revision | one accepted set of specs of an app, immutable, numbered from 1 |
+//! | allocation | one copy of a workload's revision bound to one node, never reused |
+//! | run | one execution of a job over its items, numbered by [`RunId`] |
+//! | item | one unit of a run: one input, one fresh instance, one record |
+//! | instance | one live sandbox inside an allocation: one request, or one run of a job item |
+//! | node / agent | the machine / the process on it |
+//! | worker | the operating-system process in which one namespace's guests run on one node |
+//! | rollout | the passage from one revision to the next |
+//! | assignment | everything one node must run, as one list: [`Assignment`] |
+//! | generation | counts assignments to one node; an older one is refused |
+//! | term | counts coordinators in charge; an older one is refused |
+//! | lease | the time until which a silent node is still believed |
+//! | fuel | wasmtime's deterministic measure of executed work; the unit of computing |
+//! | fuel rate | fuel per second |
+//! | limits | fuel, fuel rate, memory, deadline, concurrency: what a guest may use at most |
+//! | capability | one thing a guest may touch beyond computing; denied unless granted |
+//! | outcome | how an instance ended: [`Outcome`] |
+//! | route | host and path prefix → service |
+//! | ingress | the HTTP front door on each node |
+//! | desired / observed | what should be / what agents last said |
+
+mod allocation;
+mod assignment;
+mod digest;
+mod id;
+mod limits;
+mod log;
+mod manifest;
+mod name;
+mod node;
+mod outcome;
+mod quantity;
+mod report;
+mod routes;
+mod run;
+mod spec;
+
+pub use allocation::{AllocationReport, ObservedState};
+pub use assignment::{AssignedAllocation, Assignment, ItemRange, Work};
+pub use digest::{Digest, DigestError};
+pub use id::{
+    AllocationId, ClusterId, Generation, IdError, InstanceId, NodeId, Revision, RunId, Term, Timestamp,
+};
+pub use limits::{LimitHit, Limits};
+pub use log::{LogRecord, LogSource};
+pub use manifest::{Build, JobInput, Manifest, ManifestError, ManifestErrors, ManifestWorkload};
+pub use name::{AppName, Name, NameError, WorkloadName};
+pub use node::{NodeInfo, Resources};
+pub use outcome::Outcome;
+pub use quantity::{Bytes, DurationMs, Fuel, FuelRate, QuantityError};
+pub use report::Report;
+pub use routes::{Endpoint, Route, RouteTable};
+pub use run::{ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
+pub use spec::{AppSpec, JobSpec, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec};

@@ -1,0 +1,88 @@
+//! How an instance ended.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, DurationMs, Fuel};
+
+/// How one instance (a request, or one run of a job item) ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It did what it was started for.
+    Completed,
+    /// It ended itself with an exit code other than zero.
+    Exited {
+        /// The code; WASI 0.2 only knows 0 and 1.
+        code: u8,
+    },
+    /// It did something a guest must not do, or panicked.
+    Trapped {
+        /// What wasmtime says, with the guest's stack.
+        reason: String,
+    },
+    /// It burned all the fuel it was given.
+    OutOfFuel {
+        /// `limits.fuel`.
+        limit: Fuel,
+    },
+    /// It asked for more memory than it was given.
+    OutOfMemory {
+        /// `limits.memory`.
+        limit: Bytes,
+        /// What it would have held.
+        observed: Bytes,
+    },
+    /// It was not done in time.
+    DeadlineExceeded {
+        /// `limits.deadline`.
+        limit: DurationMs,
+    },
+    /// It was ended from outside: the client went away, or the allocation was stopped.
+    Cancelled,
+    /// It could not be started at all.
+    NotStarted {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// Tells whether it did what it was started for.
+    pub fn is_completed(&self) -> bool {
+        matches!(self, Self::Completed)
+    }
+
+    /// Returns the name alone, as in the glossary and in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Completed => "Completed",
+            Self::Exited { .. } => "Exited",
+            Self::Trapped { .. } => "Trapped",
+            Self::OutOfFuel { .. } => "OutOfFuel",
+            Self::OutOfMemory { .. } => "OutOfMemory",
+            Self::DeadlineExceeded { .. } => "DeadlineExceeded",
+            Self::Cancelled => "Cancelled",
+            Self::NotStarted { .. } => "NotStarted",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name();
+        match self {
+            Self::Completed | Self::Cancelled => f.write_str(name),
+            Self::Exited { code } => write!(f, "{name}: code {code}"),
+            Self::Trapped { reason } | Self::NotStarted { reason } => write!(f, "{name}: {reason}"),
+            Self::OutOfFuel { limit } => write!(f, "{name}: limit `fuel` is {limit}, all of it burned"),
+            Self::OutOfMemory { limit, observed } => {
+                write!(f, "{name}: limit `memory` is {limit}, observed {observed}")
+            }
+            Self::DeadlineExceeded { limit } => {
+                write!(f, "{name}: limit `deadline` is {limit}, it had passed")
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Which requests go where: the table every ingress works from.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AllocationId, NodeId, RouteSpec, WorkloadName};
+
+/// The whole routing of a fleet, as one value.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    /// Host and path prefix → service.
+    pub routes: Vec<Route>,
+    /// The running allocations of each routed service.
+    pub endpoints: BTreeMap<WorkloadName, Vec<Endpoint>>,
+    /// Where other nodes' ingresses are reached over QUIC.
+    pub peers: BTreeMap<NodeId, SocketAddr>,
+}
+
+/// Host and path prefix → service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Route {
+    /// Which requests.
+    #[serde(flatten)]
+    pub spec: RouteSpec,
+    /// Which service answers them.
+    pub workload: WorkloadName,
+}
+
+/// One running allocation of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The allocation.
+    pub allocation: AllocationId,
+    /// Where it runs.
+    pub node: NodeId,
+}

@@ -1,0 +1,54 @@
+//! The runs of a job: their items, and the record of each.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AllocationId, Bytes, Digest, DurationMs, Fuel, NodeId, Outcome, RunId};
+
+/// The most items one run may have.
+pub const MAX_ITEMS: u32 = 1_000_000;
+
+/// The most bytes of an item's output that are kept; what exceeds it is cut and the record says so.
+pub const MAX_ITEM_OUTPUT: usize = 64 << 10;
+
+/// The input of one item: what its instance reads from standard input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemInput {
+    /// What the guest gets as its first argument, for instance the file's name.
+    pub name: String,
+    /// The bytes, uploaded beforehand.
+    pub digest: Digest,
+}
+
+/// What became of one item. Written exactly once, though a guest may run twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemRecord {
+    /// How its instance ended.
+    pub outcome: Outcome,
+    /// Where.
+    pub node: NodeId,
+    /// Which try this was, from 1.
+    pub attempt: u32,
+    /// What it burned.
+    pub fuel: Fuel,
+    /// The most memory it held.
+    pub memory: Bytes,
+    /// How long it took.
+    pub wall: DurationMs,
+    /// What it wrote to standard output, at most [`MAX_ITEM_OUTPUT`] bytes; not UTF-8 is replaced.
+    pub output: String,
+    /// Whether it wrote more than was kept.
+    pub output_cut: bool,
+}
+
+/// An agent's word that an item was run. It is repeated until the coordinator says that it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemReport {
+    /// The allocation which ran it.
+    pub allocation: AllocationId,
+    /// The run it belongs to.
+    pub run: RunId,
+    /// Its number within the run; the number of items for the combining instance.
+    pub item: u32,
+    /// What became of it.
+    pub record: ItemRecord,
+}

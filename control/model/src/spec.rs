@@ -1,0 +1,71 @@
+//! What the user asked for.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, Digest, Limits, Name};
+
+/// An app as it is submitted: every component is already known by its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppSpec {
+    /// Its full name.
+    pub name: AppName,
+    /// Its workloads by name.
+    pub workloads: BTreeMap<Name, WorkloadSpec>,
+}
+
+/// One service or one job, as the user asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadSpec {
+    /// What to run.
+    pub component: Digest,
+    /// Service or job.
+    #[serde(flatten)]
+    pub kind: WorkloadKind,
+    /// What each of its instances and allocations may use at most.
+    pub limits: Limits,
+    /// Variables that the guest sees in its environment.
+    pub environment: BTreeMap<String, String>,
+    /// Labels which a node must have, all of them, to run it.
+    pub node_labels: BTreeMap<String, String>,
+}
+
+/// Service or job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum WorkloadKind {
+    /// Answers HTTP requests.
+    Service(ServiceSpec),
+    /// Runs over items, when asked.
+    Job(JobSpec),
+}
+
+/// What only a service has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// How many allocations should run; zero stops it.
+    pub allocations: u32,
+    /// Which requests reach it.
+    pub routes: Vec<RouteSpec>,
+}
+
+/// Which requests reach a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RouteSpec {
+    /// The host name in lower case and without port; any if absent.
+    pub host: Option<String>,
+    /// The path begins with these segments; `/` takes all.
+    pub path: String,
+}
+
+/// What only a job has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// How many allocations may work on one run at the same time.
+    pub parallelism: u32,
+    /// How often an item is tried before its failure stands.
+    pub attempts: u32,
+    /// After all items one more instance, started with `--combine`, reads all their outputs and gives the total.
+    pub combine: bool,
+}

@@ -1,0 +1,136 @@
+//! Agent and coordinator.
+//!
+//! The agent dials. Each stream begins with one [`StreamRequest`] from the side that opened it.
+//! `Control` is opened once per connection by the agent: it then sends [`ToCoordinator`] and receives [`ToAgent`].
+//! The others answer with one [`StreamReply`] and then, if that is `Ok`, with bytes or records until the end.
+
+use dunlin_model::{AllocationId, Assignment, ClusterId, Digest, NodeId, Report, RunId, Term};
+use serde::{Deserialize, Serialize};
+
+use crate::Version;
+
+/// What a stream is for: its first frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum StreamRequest {
+    /// From an agent: heartbeats one way, assignments the other.
+    Control(Hello),
+    /// From an agent: the bytes of a component that is assigned to it.
+    Component {
+        /// Which.
+        digest: Digest,
+    },
+    /// From an agent: the input of an item that is assigned to it.
+    Input {
+        /// Of which run.
+        run: RunId,
+        /// Which item; the number of items asks for the outputs of all, which the combining instance reads.
+        item: u32,
+    },
+    /// From the coordinator: what allocations on this node printed, as frames of `LogRecord`.
+    Logs(LogQuery),
+}
+
+/// Which lines are wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogQuery {
+    /// Of which allocations.
+    pub allocations: Vec<AllocationId>,
+    /// How many of the latest lines of each.
+    pub tail: u32,
+    /// Whether to go on with new lines as they come.
+    pub follow: bool,
+}
+
+/// The answer to a stream request other than `Control`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum StreamReply {
+    /// What was asked for follows.
+    Ok {
+        /// How many bytes, where that is known.
+        length: Option<u64>,
+    },
+    /// It cannot be had.
+    Error {
+        /// Why.
+        message: String,
+    },
+}
+
+/// Who an agent is and what it speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The oldest protocol version it speaks.
+    pub min_version: Version,
+    /// The newest protocol version it speaks.
+    pub max_version: Version,
+    /// Its node, which must be the one of its certificate.
+    pub node: NodeId,
+    /// The fleet it believes to belong to.
+    pub cluster: ClusterId,
+    /// The highest term it has stored; a coordinator of a lower one must not order it about.
+    pub term: Term,
+    /// The version of its program, for people.
+    pub software: String,
+}
+
+/// What a coordinator tells an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ToAgent {
+    /// The first answer, if the agent is accepted.
+    Welcome {
+        /// The version both sides speak from here on.
+        version: Version,
+        /// The fleet.
+        cluster: ClusterId,
+        /// The coordinator's term.
+        term: Term,
+        /// How often the agent is to report, in milliseconds.
+        heartbeat_ms: u64,
+    },
+    /// The first answer, if it is not. The agent keeps what it runs and tries again later.
+    Refused {
+        /// Why, for programs.
+        code: RefusalCode,
+        /// Why, for people.
+        message: String,
+    },
+    /// Everything the node must run.
+    Assign(Assignment),
+    /// These items have a durable record; the agent may forget them.
+    Recorded {
+        /// The fleet.
+        cluster: ClusterId,
+        /// The coordinator's term.
+        term: Term,
+        /// The allocation and the item.
+        items: Vec<(AllocationId, u32)>,
+    },
+}
+
+/// Why an agent was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalCode {
+    /// No common protocol version.
+    VersionUnsupported,
+    /// It belongs to another fleet.
+    WrongCluster,
+    /// Its certificate names another node, or one that is not known.
+    UnknownNode,
+    /// It has obeyed a later coordinator than this one.
+    Fenced,
+    /// A code of a later version.
+    #[serde(other)]
+    Other,
+}
+
+/// What an agent tells the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ToCoordinator {
+    /// The heartbeat: all that the agent knows of its node.
+    Report(Report),
+}

@@ -1,0 +1,1 @@
+//! The coordinator's brain: placement, rollout, leases and retries, without I/O.

@@ -1,0 +1,1 @@
+//! Durable changes and component bytes.

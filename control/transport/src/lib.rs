@@ -1,0 +1,1 @@
+//! The wire: QUIC endpoints, identities and the way a node joins.

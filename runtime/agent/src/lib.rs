@@ -1,0 +1,1 @@
+//! The agent process: drives the supervisor; owns keys, link, caches and workers.

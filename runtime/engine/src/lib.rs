@@ -1,0 +1,1 @@
+//! Compiles and runs components under limits.

@@ -1,0 +1,1 @@
+//! What a guest may touch: one file per capability; read it to audit the sandbox.

@@ -1,0 +1,1 @@
+//! The HTTP front door of a node and the way between nodes; knows no wasm.

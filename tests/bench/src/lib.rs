@@ -1,0 +1,1 @@
+//! Measures against peers: prints a table and writes JSON.

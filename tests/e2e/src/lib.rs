@@ -1,0 +1,1 @@
+//! One file per way through the house, on real processes.

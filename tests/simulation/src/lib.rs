@@ -1,0 +1,1 @@
+//! Both brains in a faulty world, driven by seeds.
