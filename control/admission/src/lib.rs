@@ -1,1 +1,20 @@
 //! Which bytes may become a guest: pure checks of wasm components before anything compiles them.
+//!
+//! The coordinator asks at deploy, so that a user hears at once what is wrong; the engine asks again before it
+//! compiles, since it trusts nobody. Whatever the bytes are, the answer is a value: never a panic, never a stack
+//! that overflows, never more work than the size of the bytes allows.
+//!
+//! Not here: compiling, and what the provided interfaces do (`runtime/host`).
+
+mod admit;
+mod limits;
+mod provided;
+mod refusal;
+mod scan;
+
+pub use admit::{Admitted, World, admit, features};
+pub use limits::{
+    MAX_COMPONENT, MAX_DATA_SEGMENTS, MAX_FUNCTIONS, MAX_IMPORTS, MAX_NESTING, MAX_PACKED, MAX_TYPES,
+};
+pub use provided::{PROVIDED, Provided, capability_of, is_provided};
+pub use refusal::{MissingImport, Refusal};

@@ -1,1 +1,33 @@
-//! The public HTTP API: its types, its OpenAPI document and a typed client.
+//! The public HTTP API: its types, its paths and a typed client.
+//!
+//! Everything is JSON under `/v1` with a bearer token, except the bytes of components and inputs, and the log
+//! stream, which is one JSON value per line. Errors are always `application/problem+json`: [`Problem`].
+//! Quantities are bare numbers in their base unit; names, ids and digests are text.
+//!
+//! Not here: the server (`control/coordinator`), which serves the OpenAPI document made from these types.
+
+mod apps;
+mod client;
+mod components;
+mod fleet;
+mod jobs;
+mod logs;
+mod nodes;
+pub mod paths;
+mod problem;
+mod tokens;
+
+pub use apps::{
+    AllocationState, AllocationStatus, AppList, AppStatus, Deployed, ServiceOrJob, WorkloadStatus,
+};
+pub use client::{Client, ClientConfig, ClientConfigError, ClientError, LogStream, MAX_ANSWER};
+pub use components::ComponentInfo;
+pub use fleet::FleetStatus;
+pub use jobs::{
+    ItemPage, ItemStatus, ItemsQuery, MAX_ITEM_PAGE, RunList, RunStarted, RunState, RunStatus, RunsQuery,
+    StartRun,
+};
+pub use logs::{LogLine, LogsQuery};
+pub use nodes::{NodeList, NodeState, NodeStatus};
+pub use problem::{CONTENT_TYPE_PROBLEM, Problem, code};
+pub use tokens::{CreateJoinToken, JoinTokenCreated};

@@ -1,2 +1,33 @@
-//! The dunlin program.
-fn main() {}
+//! The dunlin program: command line, coordinator, agent and worker in one binary.
+//!
+//! `args` says what may be asked, `commands` has one file per command, `client` finds the coordinator, `output` is
+//! the only place that prints, and `error` is what a person sees when something could not be done.
+
+mod args;
+mod client;
+mod commands;
+mod context;
+mod error;
+mod names;
+mod output;
+mod time;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+// The default allocator of a static binary is slow under many threads, and workers have many.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    let output = output::Output::new(cli.global.output, cli.global.quiet);
+    match commands::run(cli, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,1 +1,18 @@
 //! The coordinator process: drives the scheduler.
+//!
+//! Decisions are made by `dunlin-scheduler`; here they are made durable, answered and carried out, in that order.
+//! `driver` owns the one `Cluster`; everything else asks it through a channel or reads its last view.
+
+mod clock;
+mod config;
+mod driver;
+mod fleet;
+mod gate;
+mod http;
+mod logs;
+mod process;
+mod records;
+mod session;
+
+pub use config::{Config, DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
+pub use process::run;

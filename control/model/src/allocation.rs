@@ -8,6 +8,7 @@ use crate::{AllocationId, Bytes, Fuel};
 
 /// What an agent says of one allocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AllocationReport {
     /// Which.
     pub id: AllocationId,
@@ -26,6 +27,7 @@ pub struct AllocationReport {
 /// Where an allocation stands, as its agent sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ObservedState {
     /// Its component is being brought to the node.
     Fetching,

@@ -94,6 +94,7 @@ macro_rules! counter {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub struct $name(pub u64);
 
         impl $name {
@@ -127,6 +128,7 @@ counter!(
 
 /// One sandbox: the allocation it lives in and its number there, as `a12.345`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceId {
     /// The allocation it lives in.
     pub allocation: AllocationId,
@@ -181,6 +183,7 @@ impl FromStr for ClusterId {
 /// A moment, in milliseconds since the Unix epoch as the shell's never-backward clock tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {

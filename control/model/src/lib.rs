@@ -34,6 +34,7 @@
 
 mod allocation;
 mod assignment;
+mod check;
 mod digest;
 mod id;
 mod limits;
@@ -41,6 +42,8 @@ mod log;
 mod manifest;
 mod name;
 mod node;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod outcome;
 mod quantity;
 mod report;
@@ -50,13 +53,16 @@ mod spec;
 
 pub use allocation::{AllocationReport, ObservedState};
 pub use assignment::{AssignedAllocation, Assignment, ItemRange, Work};
+pub use check::SpecError;
 pub use digest::{Digest, DigestError};
 pub use id::{
     AllocationId, ClusterId, Generation, IdError, InstanceId, NodeId, Revision, RunId, Term, Timestamp,
 };
 pub use limits::{LimitHit, Limits};
 pub use log::{LogRecord, LogSource};
-pub use manifest::{Build, JobInput, Manifest, ManifestError, ManifestErrors, ManifestWorkload};
+pub use manifest::{
+    Build, JobInput, MAX_MANIFEST, Manifest, ManifestError, ManifestErrors, ManifestWorkload,
+};
 pub use name::{AppName, Name, NameError, WorkloadName};
 pub use node::{NodeInfo, Resources};
 pub use outcome::Outcome;

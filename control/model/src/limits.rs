@@ -10,6 +10,7 @@ use crate::{Bytes, DurationMs, Fuel, FuelRate};
 
 /// What one instance, and one allocation, may use at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Limits {
     /// Linear memory of one instance, the sum over all its memories; also what an allocation reserves on its node.
     pub memory: Bytes,
@@ -54,6 +55,7 @@ impl Limits {
 
 /// A limit that was hit: what every refusal for want of room says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LimitHit {
     /// The name of the limit, as in the manifest or in the limits table of the book.
     pub limit: String,

@@ -6,6 +6,7 @@ use crate::{InstanceId, Timestamp};
 
 /// One line that a guest printed or logged, framed by the host so that a guest cannot forge another's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LogRecord {
     /// When the host took it.
     pub at: Timestamp,
@@ -25,6 +26,7 @@ impl LogRecord {
 /// Through which door a line came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum LogSource {
     /// Standard output.
     Stdout,

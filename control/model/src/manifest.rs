@@ -5,10 +5,24 @@
 //! Not here: reading files. The caller resolves each component's path to a digest and then asks for the
 //! [`AppSpec`](crate::AppSpec).
 
-use std::collections::BTreeMap;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod workload;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::{Limits, Name, WorkloadKind};
+use toml_edit::Document;
+
+use self::reader::{Found, Reader, Section};
+use crate::check::{self, MAX_WORKLOADS};
+use crate::{AppName, Bytes, Digest, Limits, Name, WorkloadKind, WorkloadSpec};
+
+/// The most bytes of a manifest.
+pub const MAX_MANIFEST: Bytes = Bytes(256 << 10);
+/// The most bytes of a path, a pattern or a command in it.
+const MAX_TEXT: usize = 4 << 10;
 
 /// A manifest, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +35,34 @@ pub struct Manifest {
     pub build: Option<Build>,
     /// `[service.NAME]` and `[job.NAME]`.
     pub workloads: BTreeMap<Name, ManifestWorkload>,
+}
+
+impl Manifest {
+    /// Returns the manifest that `text` says, or all that is wrong with it. Never panics.
+    pub fn parse(text: &str) -> Result<Self, ManifestErrors> {
+        let mut reader = Reader::new(text);
+        let size = Bytes(text.len() as u64);
+        if let Err(broken) = check::at_most("manifest", MAX_MANIFEST, size) {
+            reader.note(0, "", broken.message);
+            return Err(reader.finish().expect_err("a mistake was just noted"));
+        }
+        let document = match Document::parse(text) {
+            Ok(document) => document,
+            Err(error) => {
+                let at = error.span().map_or(0, |span| span.start);
+                reader.note(at, "", error.message().replace('\n', "; "));
+                return Err(reader.finish().expect_err("a mistake was just noted"));
+            }
+        };
+        let manifest = read(&mut reader, &Section::root(document.as_table()));
+        reader.finish()?;
+        Ok(manifest.expect("a manifest is only absent if a mistake was noted"))
+    }
+
+    /// Returns the full name of the app.
+    pub fn app_name(&self) -> AppName {
+        AppName { namespace: self.namespace.clone(), app: self.app.clone() }
+    }
 }
 
 /// `[build]`: how to make the components.
@@ -45,6 +87,19 @@ pub struct ManifestWorkload {
     pub node_labels: BTreeMap<String, String>,
     /// Where a job's items come from; absent for a service.
     pub input: Option<JobInput>,
+}
+
+impl ManifestWorkload {
+    /// Returns the spec of this workload, once its component is known by its digest.
+    pub fn spec(&self, component: Digest) -> WorkloadSpec {
+        WorkloadSpec {
+            component,
+            kind: self.kind.clone(),
+            limits: self.limits,
+            environment: self.environment.clone(),
+            node_labels: self.node_labels.clone(),
+        }
+    }
 }
 
 /// Where the items of a job's run come from, when the one who starts it names none.
@@ -82,3 +137,96 @@ impl fmt::Display for ManifestError {
 /// All mistakes of a manifest, in the order of their places.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestErrors(pub Vec<ManifestError>);
+
+impl fmt::Display for ManifestErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ManifestErrors {}
+
+fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Manifest> {
+    reader.refuse_unknown(root, &["app", "build", "service", "job"]);
+    let app = read_app(reader, root);
+    let build = read_build(reader, root);
+    let mut workloads = BTreeMap::new();
+    let mut routes = BTreeSet::new();
+    let services = reader.section(root, "service").map(|section| reader.sections(&section));
+    let jobs = reader.section(root, "job").map(|section| reader.sections(&section));
+    let (services, jobs) = (services.unwrap_or_default(), jobs.unwrap_or_default());
+    let count = services.len() + jobs.len();
+    if count == 0 && !root.has("service") && !root.has("job") {
+        let message = "there is no workload; add `[service.NAME]` or `[job.NAME]` with a `component`";
+        reader.note(usize::MAX, "", message);
+    } else if count == 0 {
+        reader.note(root.place("service").max(root.place("job")), "", "there is no workload in here");
+    }
+    reader.expect(0, "", check::at_most("workloads", MAX_WORKLOADS, count));
+    for (key, section) in &services {
+        let name = workload_name(reader, section, key);
+        let (workload, placed) = workload::service(reader, section);
+        for Found { value, at } in placed {
+            if !routes.insert(value) {
+                reader.note(at, section.path("routes"), check::SAME_ROUTE);
+            }
+        }
+        workloads.extend(name.zip(workload));
+    }
+    for (key, section) in &jobs {
+        let name = workload_name(reader, section, key);
+        if services.iter().any(|(service, _)| service == key) {
+            let message = format!("`{key}` is already the name of a service; give one of them another");
+            reader.note(section.at(), format!("job.{key}"), message);
+        }
+        let workload = workload::job(reader, section);
+        workloads.extend(name.zip(workload));
+    }
+    let (app, namespace) = app?;
+    Some(Manifest { app, namespace, build, workloads })
+}
+
+fn read_app(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<(Name, Name)> {
+    if !root.has("app") {
+        reader.note(0, "app", "this table is missing; write `[app]` and below it `name = \"shop\"`");
+    }
+    let section = reader.section(root, "app")?;
+    reader.refuse_unknown(&section, &["name", "namespace"]);
+    if !section.has("name") {
+        reader.missing(&section, "name", "\"shop\"");
+    }
+    let expected = "a string like \"shop\"";
+    let name = reader.parsed(&section, "name", expected);
+    let namespace = match section.has("namespace") {
+        true => reader.parsed(&section, "namespace", expected)?.value,
+        false => "default".parse().expect("`default` is a name"),
+    };
+    Some((name?.value, namespace))
+}
+
+fn read_build(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Build> {
+    let section = reader.section(root, "build")?;
+    reader.refuse_unknown(&section, &["command"]);
+    if !section.has("command") {
+        reader.missing(&section, "command", "\"cargo build --release --target wasm32-wasip2\"");
+    }
+    let command = reader.string(&section, "command", "a string, a shell command")?;
+    workload::text(reader, &section, "command", &command);
+    Some(Build { command: command.value })
+}
+
+fn workload_name(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<Name> {
+    match key.parse() {
+        Ok(name) => Some(name),
+        Err(error) => {
+            reader.note(section.at(), "", crate::NameError::to_string(&error));
+            None
+        }
+    }
+}

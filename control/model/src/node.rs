@@ -9,6 +9,7 @@ use crate::{Bytes, FuelRate};
 
 /// Amounts of what is reserved: memory and computing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Resources {
     /// Memory of guests.
     pub memory: Bytes,

@@ -9,6 +9,7 @@ use crate::{Bytes, DurationMs, Fuel};
 /// How one instance (a request, or one run of a job item) ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Outcome {
     /// It did what it was started for.
     Completed,

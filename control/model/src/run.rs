@@ -12,6 +12,7 @@ pub const MAX_ITEM_OUTPUT: usize = 64 << 10;
 
 /// The input of one item: what its instance reads from standard input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ItemInput {
     /// What the guest gets as its first argument, for instance the file's name.
     pub name: String,
@@ -21,6 +22,7 @@ pub struct ItemInput {
 
 /// What became of one item. Written exactly once, though a guest may run twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ItemRecord {
     /// How its instance ended.
     pub outcome: Outcome,

@@ -8,6 +8,7 @@ use crate::{AppName, Digest, Limits, Name};
 
 /// An app as it is submitted: every component is already known by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AppSpec {
     /// Its full name.
     pub name: AppName,
@@ -17,6 +18,7 @@ pub struct AppSpec {
 
 /// One service or one job, as the user asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WorkloadSpec {
     /// What to run.
     pub component: Digest,
@@ -34,6 +36,7 @@ pub struct WorkloadSpec {
 /// Service or job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum WorkloadKind {
     /// Answers HTTP requests.
     Service(ServiceSpec),
@@ -43,6 +46,7 @@ pub enum WorkloadKind {
 
 /// What only a service has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceSpec {
     /// How many allocations should run; zero stops it.
     pub allocations: u32,
@@ -52,6 +56,7 @@ pub struct ServiceSpec {
 
 /// Which requests reach a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RouteSpec {
     /// The host name in lower case and without port; any if absent.
     pub host: Option<String>,
@@ -61,6 +66,7 @@ pub struct RouteSpec {
 
 /// What only a job has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobSpec {
     /// How many allocations may work on one run at the same time.
     pub parallelism: u32,

@@ -11,7 +11,7 @@ use crate::Version;
 
 /// What a stream is for: its first frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum StreamRequest {
     /// From an agent: heartbeats one way, assignments the other.
     Control(Hello),
@@ -37,23 +37,30 @@ pub struct LogQuery {
     /// Of which allocations.
     pub allocations: Vec<AllocationId>,
     /// How many of the latest lines of each.
+    #[serde(default)]
     pub tail: u32,
     /// Whether to go on with new lines as they come.
+    #[serde(default)]
     pub follow: bool,
 }
 
 /// The answer to a stream request other than `Control`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum StreamReply {
     /// What was asked for follows.
     Ok {
         /// How many bytes, where that is known.
+        #[serde(default)]
         length: Option<u64>,
+        /// What the input is called, where it has a name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
     },
     /// It cannot be had.
     Error {
         /// Why.
+        #[serde(default)]
         message: String,
     },
 }
@@ -72,12 +79,13 @@ pub struct Hello {
     /// The highest term it has stored; a coordinator of a lower one must not order it about.
     pub term: Term,
     /// The version of its program, for people.
+    #[serde(default)]
     pub software: String,
 }
 
 /// What a coordinator tells an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum ToAgent {
     /// The first answer, if the agent is accepted.
     Welcome {
@@ -95,6 +103,7 @@ pub enum ToAgent {
         /// Why, for programs.
         code: RefusalCode,
         /// Why, for people.
+        #[serde(default)]
         message: String,
     },
     /// Everything the node must run.
@@ -129,7 +138,7 @@ pub enum RefusalCode {
 
 /// What an agent tells the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum ToCoordinator {
     /// The heartbeat: all that the agent knows of its node.
     Report(Report),

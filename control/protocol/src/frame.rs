@@ -44,8 +44,14 @@ pub fn frame_length(prefix: [u8; 4]) -> Result<usize, FrameError> {
     if length > MAX_FRAME { Err(FrameError::TooLong { observed: length as u64 }) } else { Ok(length) }
 }
 
-/// Returns the message in a frame's body.
+/// Returns the message in a frame's body, which must hold nothing else.
 pub fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, FrameError> {
-    ciborium::de::from_reader_with_recursion_limit(body, MAX_DEPTH)
-        .map_err(|error| FrameError::Malformed { reason: error.to_string() })
+    let mut rest = body;
+    let message = ciborium::de::from_reader_with_recursion_limit(&mut rest, MAX_DEPTH)
+        .map_err(|error| FrameError::Malformed { reason: error.to_string() })?;
+    if rest.is_empty() {
+        Ok(message)
+    } else {
+        Err(FrameError::Malformed { reason: format!("{} bytes follow the message", rest.len()) })
+    }
 }

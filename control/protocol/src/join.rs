@@ -3,11 +3,13 @@
 //! The agent has no certificate yet. It has proven the coordinator by the hash of the fleet's authority, which its
 //! token carries, before it sends the token's secret.
 
+use std::fmt;
+
 use dunlin_model::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// What a node that wants to join says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
     /// The public part of the token.
     pub token_id: String,
@@ -21,9 +23,19 @@ pub struct JoinRequest {
     pub signing_request: Vec<u8>,
 }
 
+impl fmt::Debug for JoinRequest {
+    /// Leaves out the secret, so that no log can hold it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("token_id", &self.token_id)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What the coordinator answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum JoinReply {
     /// It is a member now.
     Joined {
@@ -41,6 +53,7 @@ pub enum JoinReply {
         /// Why, for programs: `token_unknown`, `token_used`, `token_expired`, `name_taken`, ...
         code: String,
         /// Why, for people.
+        #[serde(default)]
         message: String,
     },
 }

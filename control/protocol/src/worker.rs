@@ -2,6 +2,7 @@
 //!
 //! Only control goes this way: requests reach the worker as HTTP on its data socket.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use dunlin_model::{AllocationId, AssignedAllocation, Bytes, Fuel, LogRecord, Name, NodeId, Outcome};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// What an agent tells a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum ToWorker {
     /// The first message.
     Setup(WorkerSetup),
@@ -39,7 +40,7 @@ pub enum ToWorker {
 }
 
 /// What a worker must know before anything else.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerSetup {
     /// The namespace whose guests it runs.
     pub namespace: Name,
@@ -53,9 +54,21 @@ pub struct WorkerSetup {
     pub data_socket: PathBuf,
 }
 
+impl fmt::Debug for WorkerSetup {
+    /// Leaves out the key, so that no log can hold it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerSetup")
+            .field("namespace", &self.namespace)
+            .field("node", &self.node)
+            .field("cache", &self.cache)
+            .field("data_socket", &self.data_socket)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a worker tells its agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum FromWorker {
     /// Set up; the data socket accepts connections.
     Ready,

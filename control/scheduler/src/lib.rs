@@ -1,1 +1,46 @@
 //! The coordinator's brain: placement, rollout, leases and retries, without I/O.
+//!
+//! A [`Cluster`] takes a wish ([`Command`]), news from an agent ([`Observation`]) or the passing of time, and returns
+//! a [`Step`]: changes to commit first, and actions to carry out once they are durable. It has no clock, no
+//! randomness, no sockets and no logs; a real coordinator and a simulation drive the same code.
+//!
+//! All ways in end in one private `settle`: expire leases → end what is surplus or lost → advance rollouts → place
+//! what is missing → say what each node must run. Applying a [`Change`] is the only code that mutates durable state.
+//! Ids are counted, not drawn.
+
+mod assign;
+mod check;
+mod cluster;
+mod config;
+mod durable;
+mod input;
+mod lease;
+mod observe;
+mod placement;
+mod range_set;
+mod reconcile;
+mod record;
+mod rejection;
+mod retry;
+mod rollout;
+mod routes;
+mod run;
+mod step;
+mod submit;
+mod token;
+mod validate;
+mod view;
+mod volatile;
+
+pub use cluster::Cluster;
+pub use config::Config;
+pub use durable::Change;
+pub use input::{Answer, Command, Observation};
+pub use range_set::RangeSet;
+pub use record::{
+    AllocationRecord, AllocationState, AppRecord, Counters, NodeRecord, RunRecord, RunState, TokenRecord,
+};
+pub use rejection::Rejection;
+pub use step::{Action, Step};
+pub use validate::MAX_ALLOCATIONS;
+pub use view::{AllocationView, AppView, NodeStatus, NodeView, RunView, TokenView, View, WorkloadView};

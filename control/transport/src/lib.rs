@@ -1,1 +1,38 @@
 //! The wire: QUIC endpoints, identities and the way a node joins.
+//!
+//! A fleet has one [`Authority`]. It gives each coordinator and each node an [`Identity`]: a key that never leaves its
+//! machine and a certificate whose only URI name says who it is, a [`Member`]. The role is read from there and nowhere
+//! else. A coordinator opens a [`Server`], a node a [`NodeEndpoint`]; both give [`Connection`]s that are proven on both
+//! sides before anyone above this crate sees them, and connections give [`Stream`]s of messages or of bytes.
+//! A machine without identity calls [`join`] with a [`JoinToken`] and gets one.
+//!
+//! Only TLS 1.3, no session resumption, no early data, no datagrams. What is said on streams is in `dunlin-protocol`,
+//! who may do what is for the coordinator and the agent to say.
+
+mod accept;
+mod authority;
+mod backoff;
+mod connection;
+mod endpoint;
+mod file;
+mod identity;
+mod join;
+mod limits;
+mod member;
+mod refusal;
+mod stream;
+mod tls;
+mod token;
+
+pub use authority::{ApiCertificate, Authority, IssueError, OpenAuthorityError};
+pub use backoff::Backoff;
+pub use connection::{CloseCode, Connection, ConnectionEnded};
+pub use endpoint::{BindError, ConnectError, Incoming, NodeEndpoint, Server};
+pub use file::FileError;
+pub use identity::{Identity, KeyRequest, OpenIdentityError, WrongIdentity};
+pub use join::{JoinError, ServeJoinError, join, serve_join};
+pub use limits::WireLimits;
+pub use member::{Member, NotAMember, Role};
+pub use refusal::PeerRefusal;
+pub use stream::{ReceiveError, ReceiveHalf, SendError, SendHalf, Stream};
+pub use token::{JoinToken, JoinTokenError, hash_secret, is_secret};

@@ -1,1 +1,9 @@
-//! One file per way through the house, on real processes.
+//! What the end-to-end tests share: apps made of the fixtures, and words for what `dunlin` printed.
+//!
+//! The tests themselves are in `tests/`, one file per way through the house.
+
+mod apps;
+mod printed;
+
+pub use apps::{hello, job, service};
+pub use printed::{Printed, printed};

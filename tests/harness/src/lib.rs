@@ -1,1 +1,12 @@
-//! A whole fleet of real processes, real sockets on port 0, in temporary folders.
+//! A whole fleet of real processes, real sockets on free ports, in a temporary folder.
+//!
+//! Tests start a [`Fleet`], use it through the typed client, through the `dunlin` program and through HTTP, kill what
+//! they like, and wait for states with a time limit. Dropping the fleet ends its processes.
+
+mod fleet;
+mod process;
+mod wait;
+
+pub use fleet::{App, Fleet};
+pub use process::{Process, program};
+pub use wait::{PATIENCE, eventually};

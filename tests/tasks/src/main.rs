@@ -1,2 +1,78 @@
-//! The chores of the project.
-fn main() {}
+//! The chores of the project: `cargo x demo | test | bench | check | setup`.
+//!
+//! One file per chore, and `step`, through which all of them start programs. What a chore runs can be read off its
+//! file and typed by hand; nothing is hidden here that cargo could not do.
+
+mod check;
+mod demo;
+mod setup;
+mod step;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::step::{Step, cargo};
+
+/// The chores of the project.
+#[derive(Parser)]
+#[command(name = "cargo x", bin_name = "cargo x")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Adds what a fresh machine lacks: the target that guests are compiled to.
+    Setup,
+    /// Runs all tests, optimised, as users would run the program.
+    Test,
+    /// Starts a fleet on this machine and shows what it does.
+    Demo {
+        /// End after one round instead of waiting to be interrupted.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Measures; see book/src/contributing/testing.md for what each name means.
+    Bench {
+        /// What to measure, and options for it; everything if absent.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Runs what must pass beside the tests: format, lints, licences, documentation.
+    Check,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            step::say_failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> anyhow::Result<()> {
+    match chore {
+        Chore::Setup => setup::setup(),
+        Chore::Test => {
+            setup::setup()?;
+            Step::new("all tests", cargo(["test", "--release", "--workspace"])).streamed()
+        }
+        Chore::Demo { once } => {
+            setup::setup()?;
+            Step::new("the program", cargo(["build", "--release", "--package", "dunlin"])).run()?;
+            Step::new("the guests", setup::guests(["build"])).run()?;
+            demo::run(once)
+        }
+        Chore::Bench { arguments } => {
+            setup::setup()?;
+            let mut bench = cargo(["run", "--release", "--package", "dunlin-bench", "--"]);
+            bench.args(arguments);
+            Step::new("measures", bench).streamed()
+        }
+        Chore::Check => check::check(),
+    }
+}

@@ -1,0 +1,206 @@
+//! A first pass over the bytes that only counts.
+//!
+//! It exists because the validator is recursive where types of components nest, and because it allocates before it
+//! finds fault. This pass goes through the same bytes with a loop and stops at the first limit, so that nothing
+//! recursive ever sees what is nested deeper than [`MAX_NESTING`].
+
+use dunlin_model::LimitHit;
+use wasmparser::{
+    BinaryReader, BinaryReaderError, ComponentAlias, ComponentExport, ComponentExternName, ComponentImport,
+    ComponentType, ComponentTypeRef, CoreType, Encoding, FromReader, Parser, Payload,
+};
+
+use crate::limits::{
+    MAX_DATA_SEGMENTS, MAX_FUNCTIONS, MAX_IMPORTS, MAX_NESTING, MAX_PACKED, MAX_TYPES,
+};
+use crate::refusal::{Refusal, shown};
+
+/// What the outermost component imports and exports, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Surface {
+    pub(crate) imports: Vec<String>,
+    pub(crate) exports: Vec<String>,
+}
+
+/// Counts what is in `bytes` and returns the surface of the outermost component.
+pub(crate) fn scan(bytes: &[u8]) -> Result<Surface, Refusal> {
+    let mut counts = Counts::default();
+    let mut surface = Surface::default();
+    let mut depth = 0_u64;
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload.map_err(|error| invalid(&error))?;
+        match payload {
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                return Err(Refusal::CoreModule);
+            }
+            Payload::Version { .. } => {
+                depth += 1;
+                check("nesting", MAX_NESTING, depth)?;
+            }
+            // `parse_all` enters nested modules and components itself; their `End` brings us back.
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 1 => {
+                counts.add_imports(section.count())?;
+                for import in section {
+                    surface.imports.push(import.map_err(|error| invalid(&error))?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 1 => {
+                counts.add_packed(section.count())?;
+                for export in section {
+                    let export: ComponentExport<'_> = export.map_err(|error| invalid(&error))?;
+                    surface.exports.push(export.name.name.to_owned());
+                }
+            }
+            other => counts.add(&other, bytes)?,
+        }
+    }
+    Ok(surface)
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    functions: u64,
+    types: u64,
+    imports: u64,
+    data_segments: u64,
+    packed: u64,
+}
+
+impl Counts {
+    fn add(&mut self, payload: &Payload<'_>, bytes: &[u8]) -> Result<(), Refusal> {
+        match payload {
+            Payload::TypeSection(section) => self.add_types(section.count()),
+            Payload::CoreTypeSection(section) => self.add_types(section.count()),
+            Payload::ComponentTypeSection(section) => {
+                let range = section.range();
+                let body = bytes.get(range.start..range.end).unwrap_or_default();
+                self.add_component_types(BinaryReader::new(body, range.start))
+            }
+            Payload::ImportSection(section) => self.add_imports(section.count()),
+            Payload::ComponentImportSection(section) => self.add_imports(section.count()),
+            Payload::FunctionSection(section) => self.add_functions(section.count()),
+            Payload::CodeSectionStart { count, .. } => check("functions", MAX_FUNCTIONS, u64::from(*count)),
+            Payload::DataSection(section) => {
+                self.data_segments += u64::from(section.count());
+                check("data segments", MAX_DATA_SEGMENTS, self.data_segments)
+            }
+            Payload::TableSection(section) => self.add_packed(section.count()),
+            Payload::MemorySection(section) => self.add_packed(section.count()),
+            Payload::TagSection(section) => self.add_packed(section.count()),
+            Payload::GlobalSection(section) => self.add_packed(section.count()),
+            Payload::ExportSection(section) => self.add_packed(section.count()),
+            Payload::ElementSection(section) => self.add_packed(section.count()),
+            Payload::InstanceSection(section) => self.add_packed(section.count()),
+            Payload::ComponentInstanceSection(section) => self.add_packed(section.count()),
+            Payload::ComponentAliasSection(section) => self.add_packed(section.count()),
+            Payload::ComponentCanonicalSection(section) => self.add_packed(section.count()),
+            Payload::ComponentExportSection(section) => self.add_packed(section.count()),
+            _ => Ok(()),
+        }
+    }
+
+    fn add_functions(&mut self, count: u32) -> Result<(), Refusal> {
+        self.functions += u64::from(count);
+        check("functions", MAX_FUNCTIONS, self.functions)
+    }
+
+    fn add_types(&mut self, count: u32) -> Result<(), Refusal> {
+        self.types += u64::from(count);
+        check("types", MAX_TYPES, self.types)
+    }
+
+    fn add_imports(&mut self, count: u32) -> Result<(), Refusal> {
+        self.imports += u64::from(count);
+        check("imports", MAX_IMPORTS, self.imports)
+    }
+
+    fn add_packed(&mut self, count: u32) -> Result<(), Refusal> {
+        self.packed += u64::from(count);
+        check("definitions", MAX_PACKED, self.packed)
+    }
+
+    /// Goes through one section of types. A type of a component or an instance holds declarations, which may be
+    /// such types again: a stack on the heap remembers how many declarations each open one still has.
+    fn add_component_types(&mut self, mut reader: BinaryReader<'_>) -> Result<(), Refusal> {
+        let count = reader.read_var_u32().map_err(|error| invalid(&error))?;
+        for _ in 0..count {
+            let mut open = Vec::new();
+            self.open_type(&mut reader, &mut open)?;
+            while let Some(left) = open.last_mut() {
+                if *left == 0 {
+                    open.pop();
+                    continue;
+                }
+                *left -= 1;
+                self.read_declaration(&mut reader, &mut open)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a type that holds no others, or the head of one that does, which then is the last of `open`.
+    fn open_type(&mut self, reader: &mut BinaryReader<'_>, open: &mut Vec<u32>) -> Result<(), Refusal> {
+        /// The first bytes of the type of a component and of an instance.
+        const HOLDERS: [u8; 2] = [0x41, 0x42];
+        self.add_types(1)?;
+        let mut ahead = reader.clone();
+        let first = ahead.read_u8().map_err(|error| invalid(&error))?;
+        if HOLDERS.contains(&first) {
+            open.push(ahead.read_var_u32().map_err(|error| invalid(&error))?);
+            *reader = ahead;
+            return check("nesting", MAX_NESTING, open.len() as u64);
+        }
+        read::<ComponentType<'_>>(reader).map(drop)
+    }
+
+    fn read_declaration(
+        &mut self,
+        reader: &mut BinaryReader<'_>,
+        open: &mut Vec<u32>,
+    ) -> Result<(), Refusal> {
+        let mut ahead = reader.clone();
+        let kind = ahead.read_u8().map_err(|error| invalid(&error))?;
+        *reader = ahead;
+        match kind {
+            0x00 => {
+                self.add_types(1)?;
+                read::<CoreType<'_>>(reader).map(drop)
+            }
+            0x01 => self.open_type(reader, open),
+            0x02 => {
+                self.add_packed(1)?;
+                read::<ComponentAlias<'_>>(reader).map(drop)
+            }
+            // Counted with definitions, not imports: the type of an imported component may have many.
+            0x03 => {
+                self.add_packed(1)?;
+                read::<ComponentImport<'_>>(reader).map(drop)
+            }
+            0x04 => {
+                self.add_packed(1)?;
+                read::<ComponentExternName<'_>>(reader)?;
+                read::<ComponentTypeRef>(reader).map(drop)
+            }
+            other => Err(Refusal::InvalidWasm {
+                offset: reader.original_position() as u64,
+                message: format!("unknown declaration 0x{other:x} in a component type"),
+            }),
+        }
+    }
+}
+
+fn read<'a, T: FromReader<'a>>(reader: &mut BinaryReader<'a>) -> Result<T, Refusal> {
+    reader.read::<T>().map_err(|error| invalid(&error))
+}
+
+fn check(what: &str, limit: u64, observed: u64) -> Result<(), Refusal> {
+    if observed <= limit {
+        return Ok(());
+    }
+    Err(Refusal::TooComplex(LimitHit::new(what, limit, observed)))
+}
+
+pub(crate) fn invalid(error: &BinaryReaderError) -> Refusal {
+    Refusal::InvalidWasm { offset: error.offset() as u64, message: shown(error.message()) }
+}

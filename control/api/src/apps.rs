@@ -1,0 +1,152 @@
+//! Apps: what is deployed, and how it stands.
+
+use dunlin_model::{
+    AllocationId, AppName, Bytes, Digest, Fuel, Limits, Name, NodeId, ObservedState, Revision, RouteSpec,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The answer to a deploy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Deployed {
+    /// The app's revision from now on.
+    pub revision: Revision,
+    /// Whether this deploy made it; a deploy of what is already there changes nothing.
+    pub changed: bool,
+}
+
+/// All apps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppList {
+    /// In order of name.
+    pub apps: Vec<AppStatus>,
+}
+
+/// How one app stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppStatus {
+    /// Which.
+    pub name: AppName,
+    /// The revision that should run.
+    pub revision: Revision,
+    /// Its workloads, in order of name.
+    pub workloads: Vec<WorkloadStatus>,
+}
+
+/// How one workload stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkloadStatus {
+    /// Which, within its app.
+    pub name: Name,
+    /// Service or job.
+    pub kind: ServiceOrJob,
+    /// How many allocations should run.
+    pub desired: u32,
+    /// How many run.
+    pub running: u32,
+    /// Why not all run, and what smallest change would help; absent if nothing waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+    /// Which requests reach it.
+    #[serde(default)]
+    pub routes: Vec<RouteSpec>,
+    /// What it may use at most.
+    pub limits: Limits,
+    /// What it runs.
+    pub component: Digest,
+    /// Its allocations that are not yet gone, in order of id.
+    #[serde(default)]
+    pub allocations: Vec<AllocationStatus>,
+}
+
+/// Service or job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceOrJob {
+    /// Answers HTTP requests.
+    Service,
+    /// Runs over items, when asked.
+    Job,
+}
+
+/// How one allocation stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AllocationStatus {
+    /// Which.
+    pub id: AllocationId,
+    /// Where.
+    pub node: NodeId,
+    /// Of which revision.
+    pub revision: Revision,
+    /// Where it stands.
+    pub state: AllocationState,
+    /// Why it stands there, if that is not plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// The most memory one of its instances held.
+    pub memory: Bytes,
+    /// Fuel its instances have burned.
+    pub fuel: Fuel,
+    /// Requests it has answered, or items it has run.
+    pub instances: u64,
+}
+
+/// Where an allocation stands, as the coordinator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AllocationState {
+    /// Bound to its node, which has not yet said anything of it.
+    Placed,
+    /// Its component is being brought to the node.
+    Fetching,
+    /// Its component is being compiled and loaded.
+    Starting,
+    /// It serves, or works on its items.
+    Running,
+    /// It failed and is tried again after a while.
+    BackingOff,
+    /// It can never run on this node.
+    Refused,
+    /// A job's allocation: each of its items has a record.
+    Finished,
+    /// It is being stopped.
+    Stopping,
+    /// Its node is not heard of.
+    Lost,
+    /// A state of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl AllocationState {
+    /// Returns the name alone, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Placed => "placed",
+            Self::Fetching => "fetching",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::BackingOff => "backing-off",
+            Self::Refused => "refused",
+            Self::Finished => "finished",
+            Self::Stopping => "stopping",
+            Self::Lost => "lost",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl From<&ObservedState> for AllocationState {
+    fn from(state: &ObservedState) -> Self {
+        match state {
+            ObservedState::Fetching => Self::Fetching,
+            ObservedState::Starting => Self::Starting,
+            ObservedState::Running => Self::Running,
+            ObservedState::BackingOff { .. } => Self::BackingOff,
+            ObservedState::Refused { .. } => Self::Refused,
+            ObservedState::Finished => Self::Finished,
+        }
+    }
+}

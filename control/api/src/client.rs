@@ -1,0 +1,168 @@
+//! The typed client: one method per endpoint.
+//!
+//! It trusts the fleet's own authority and no other, sends its token nowhere but to the configured coordinator
+//! (redirects are not followed), and reads at most [`MAX_ANSWER`] bytes of any answer that is not a stream.
+
+mod error;
+mod logs;
+mod transport;
+
+use std::fmt;
+
+use bytes::Bytes;
+use dunlin_model::{AppName, AppSpec, Digest, Name, RunId};
+use reqwest::Method;
+
+pub use self::error::{ClientConfigError, ClientError};
+pub use self::logs::LogStream;
+use self::transport::Transport;
+use crate::{
+    AppList, AppStatus, ComponentInfo, CreateJoinToken, Deployed, FleetStatus, ItemPage, ItemsQuery,
+    JoinTokenCreated, LogsQuery, NodeList, RunList, RunStarted, RunStatus, RunsQuery, StartRun, paths,
+};
+
+/// The most bytes of an answer that is not a stream.
+pub const MAX_ANSWER: usize = 32 << 20;
+
+/// Where the coordinator is, who it is, and who asks.
+#[derive(Clone)]
+pub struct ClientConfig {
+    /// `https://host:port`; plain `http` only to this machine.
+    pub url: String,
+    /// The bearer token.
+    pub token: String,
+    /// The certificate of the fleet's authority, PEM. It may be empty for plain `http`.
+    pub authority_pem: String,
+}
+
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientConfig").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// A client of one coordinator. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    transport: Transport,
+}
+
+impl Client {
+    /// Returns a client; nothing is sent yet.
+    pub fn new(config: ClientConfig) -> Result<Self, ClientConfigError> {
+        Ok(Self { transport: Transport::new(config)? })
+    }
+
+    /// Returns where the coordinator is.
+    pub fn url(&self) -> &str {
+        self.transport.url()
+    }
+
+    /// Tells whether the coordinator has this component.
+    pub async fn has_component(&self, digest: &Digest) -> Result<bool, ClientError> {
+        self.transport.exists(&paths::component(digest)).await
+    }
+
+    /// Uploads a component; `progress` is told how many bytes were handed to the connection so far.
+    pub async fn upload_component(
+        &self,
+        digest: &Digest,
+        bytes: Bytes,
+        progress: impl FnMut(u64) + Send + 'static,
+    ) -> Result<ComponentInfo, ClientError> {
+        self.transport.upload(&paths::component(digest), "application/wasm", bytes, progress).await
+    }
+
+    /// Tells whether the coordinator has this input.
+    pub async fn has_input(&self, digest: &Digest) -> Result<bool, ClientError> {
+        self.transport.exists(&paths::input(digest)).await
+    }
+
+    /// Uploads an input, or a list of inputs as JSON.
+    pub async fn upload_input(&self, digest: &Digest, bytes: Bytes) -> Result<(), ClientError> {
+        self.transport
+            .upload_unanswered(&paths::input(digest), "application/octet-stream", bytes, |_| {})
+            .await
+    }
+
+    /// Deploys an app: its spec is what should be from now on.
+    pub async fn deploy(&self, spec: &AppSpec) -> Result<Deployed, ClientError> {
+        self.transport.send(Method::PUT, &paths::app(&spec.name), spec).await
+    }
+
+    /// Returns how all apps stand.
+    pub async fn apps(&self) -> Result<AppList, ClientError> {
+        self.transport.get(paths::APPS).await
+    }
+
+    /// Returns how one app stands.
+    pub async fn app(&self, name: &AppName) -> Result<AppStatus, ClientError> {
+        self.transport.get(&paths::app(name)).await
+    }
+
+    /// Stops an app; it stays known.
+    pub async fn stop_app(&self, name: &AppName) -> Result<(), ClientError> {
+        self.transport.order(Method::POST, &paths::app_stop(name)).await
+    }
+
+    /// Deletes an app.
+    pub async fn delete_app(&self, name: &AppName) -> Result<(), ClientError> {
+        self.transport.order(Method::DELETE, &paths::app(name)).await
+    }
+
+    /// Starts a run of a job.
+    pub async fn start_run(
+        &self,
+        app: &AppName,
+        job: &Name,
+        start: &StartRun,
+    ) -> Result<RunStarted, ClientError> {
+        self.transport.send(Method::POST, &paths::job_runs(app, job), start).await
+    }
+
+    /// Returns how runs stand, the latest first.
+    pub async fn runs(&self, query: &RunsQuery) -> Result<RunList, ClientError> {
+        self.transport.get(&transport::with_query(paths::RUNS, query)).await
+    }
+
+    /// Returns how one run stands.
+    pub async fn run(&self, run: RunId) -> Result<RunStatus, ClientError> {
+        self.transport.get(&paths::run(run)).await
+    }
+
+    /// Returns one page of a run's recorded items.
+    pub async fn run_items(&self, run: RunId, query: &ItemsQuery) -> Result<ItemPage, ClientError> {
+        self.transport.get(&transport::with_query(&paths::run_items(run), query)).await
+    }
+
+    /// Cancels a run; items that are recorded stay recorded.
+    pub async fn cancel_run(&self, run: RunId) -> Result<(), ClientError> {
+        self.transport.order(Method::POST, &paths::run_cancel(run)).await
+    }
+
+    /// Returns how all nodes stand.
+    pub async fn nodes(&self) -> Result<NodeList, ClientError> {
+        self.transport.get(paths::NODES).await
+    }
+
+    /// Creates a token with which nodes join.
+    pub async fn create_join_token(&self, wish: &CreateJoinToken) -> Result<JoinTokenCreated, ClientError> {
+        self.transport.send(Method::POST, paths::JOIN_TOKENS, wish).await
+    }
+
+    /// Returns what guests printed; without an end if the query follows.
+    pub async fn logs(&self, query: &LogsQuery) -> Result<LogStream, ClientError> {
+        let response = self.transport.stream(&transport::with_query(paths::LOGS, query)).await?;
+        Ok(LogStream::new(response, self.url().to_owned()))
+    }
+
+    /// Returns the fleet in one line.
+    pub async fn status(&self) -> Result<FleetStatus, ClientError> {
+        self.transport.get(paths::STATUS).await
+    }
+
+    /// Succeeds if the coordinator answers at all; needs no valid token.
+    pub async fn health(&self) -> Result<(), ClientError> {
+        self.transport.order(Method::GET, paths::HEALTH).await
+    }
+}

@@ -1,0 +1,245 @@
+//! How the client's requests travel: TLS under the fleet's authority, time limits, bounded answers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ClientConfig, ClientConfigError, ClientError, MAX_ANSWER};
+use crate::{CONTENT_TYPE_PROBLEM, Problem, code};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// An upload gets one more second for so many bytes: slower lines than this are taken for broken.
+const UPLOAD_BYTES_PER_SECOND: u64 = 64 << 10;
+/// Finds a dead peer under a log stream which is silent for hours.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How many bytes are handed to the connection at once, and so how finely progress is told.
+const UPLOAD_CHUNK: usize = 64 << 10;
+
+#[derive(Clone, Debug)]
+pub(super) struct Transport {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Transport {
+    pub(super) fn new(config: ClientConfig) -> Result<Self, ClientConfigError> {
+        let ClientConfig { url, token, authority_pem } = config;
+        let parsed = Url::parse(&url).ok().filter(|parsed| parsed.has_host());
+        let Some(parsed) = parsed else { return Err(ClientConfigError::Url { url }) };
+        let is_local = is_this_machine(&parsed);
+        match parsed.scheme() {
+            "https" => {}
+            "http" if is_local => {}
+            "http" => return Err(ClientConfigError::Plain { url }),
+            _ => return Err(ClientConfigError::Url { url }),
+        }
+        let mut authorization =
+            HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| ClientConfigError::Token)?;
+        authorization.set_sensitive(true);
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls(&authority_pem, parsed.scheme() == "https")?)
+            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, authorization)]))
+            .user_agent(concat!("dunlin/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_keepalive(KEEPALIVE);
+        if is_local {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(ClientConfigError::Http)?;
+        Ok(Self { http, url: url.trim_end_matches('/').to_owned() })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, ClientError> {
+        let response = self.answered(self.request(Method::GET, path).timeout(REQUEST_TIMEOUT)).await?;
+        self.json(response).await
+    }
+
+    pub(super) async fn send<A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<A, ClientError> {
+        let request = self.request(method, path).timeout(REQUEST_TIMEOUT).json(body);
+        let response = self.answered(request).await?;
+        self.json(response).await
+    }
+
+    /// Sends a request whose answer says nothing but that it was done.
+    pub(super) async fn order(&self, method: Method, path: &str) -> Result<(), ClientError> {
+        self.answered(self.request(method, path).timeout(REQUEST_TIMEOUT)).await.map(drop)
+    }
+
+    pub(super) async fn exists(&self, path: &str) -> Result<bool, ClientError> {
+        match self.answered(self.request(Method::HEAD, path).timeout(REQUEST_TIMEOUT)).await {
+            Ok(_) => Ok(true),
+            Err(ClientError::Problem(problem)) if problem.status == StatusCode::NOT_FOUND.as_u16() => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn upload<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        bytes: Bytes,
+        progress: impl FnMut(u64) + Send + 'static,
+    ) -> Result<A, ClientError> {
+        let response = self.answered(self.upload_request(path, content_type, bytes, progress)).await?;
+        self.json(response).await
+    }
+
+    pub(super) async fn upload_unanswered(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        bytes: Bytes,
+        progress: impl FnMut(u64) + Send + 'static,
+    ) -> Result<(), ClientError> {
+        self.answered(self.upload_request(path, content_type, bytes, progress)).await.map(drop)
+    }
+
+    /// Sends a request whose answer goes on for as long as there is something to say.
+    pub(super) async fn stream(&self, path: &str) -> Result<Response, ClientError> {
+        self.answered(self.request(Method::GET, path)).await
+    }
+
+    fn upload_request(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        mut bytes: Bytes,
+        mut progress: impl FnMut(u64) + Send + 'static,
+    ) -> RequestBuilder {
+        let length = bytes.len() as u64;
+        let timeout = REQUEST_TIMEOUT + Duration::from_secs(length / UPLOAD_BYTES_PER_SECOND);
+        let mut sent = 0;
+        let chunks = std::iter::from_fn(move || {
+            if bytes.is_empty() {
+                return None;
+            }
+            let chunk = bytes.split_to(bytes.len().min(UPLOAD_CHUNK));
+            sent += chunk.len() as u64;
+            progress(sent);
+            Some(Ok::<_, std::convert::Infallible>(chunk))
+        });
+        self.request(Method::PUT, path)
+            .timeout(timeout)
+            .header(CONTENT_TYPE, content_type)
+            .header(CONTENT_LENGTH, length)
+            .body(reqwest::Body::wrap_stream(futures_util::stream::iter(chunks)))
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
+    }
+
+    /// Sends and sorts out everything that is not success.
+    async fn answered(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await.map_err(|error| ClientError::unreachable(&self.url, error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let is_problem = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.starts_with(CONTENT_TYPE_PROBLEM));
+        let body = self.body(response).await?;
+        let problem = is_problem.then(|| serde_json::from_slice(&body).ok()).flatten();
+        // An answer to HEAD has no body, and a proxy does not speak our language.
+        let problem = problem.unwrap_or_else(|| bare_problem(status));
+        Err(ClientError::Problem(Box::new(problem)))
+    }
+
+    async fn json<A: DeserializeOwned>(&self, response: Response) -> Result<A, ClientError> {
+        let body = self.body(response).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::bad_answer(error.to_string()))
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, ClientError> {
+        let mut body = Vec::new();
+        loop {
+            let chunk = response.chunk().await.map_err(|error| ClientError::unreachable(&self.url, error))?;
+            let Some(chunk) = chunk else { return Ok(body) };
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(ClientError::bad_answer(format!("it has more than {MAX_ANSWER} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+    }
+}
+
+/// Returns `path` with the fields of `query`. All our parameters are names, ids, numbers and truth values, none of
+/// which needs an escape in a URL.
+pub(super) fn with_query(path: &str, query: &impl Serialize) -> String {
+    let mut url = path.to_owned();
+    let value = serde_json::to_value(query).expect("a query is a plain struct, which always becomes JSON");
+    let mut separator = '?';
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let text = match value {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        url.extend([separator]);
+        url.push_str(&format!("{name}={text}"));
+        separator = '&';
+    }
+    url
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Returns TLS which trusts the fleet's authority alone: a certificate of a public authority proves nothing here.
+fn tls(authority_pem: &str, is_needed: bool) -> Result<rustls::ClientConfig, ClientConfigError> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority_pem.as_bytes()) {
+        let certificate = certificate.map_err(|_| ClientConfigError::Authority)?;
+        roots.add(certificate).map_err(|_| ClientConfigError::Authority)?;
+    }
+    if is_needed && roots.is_empty() {
+        return Err(ClientConfigError::Authority);
+    }
+    // The provider is named here, so that no process-wide default is needed.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(ClientConfigError::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn bare_problem(status: StatusCode) -> Problem {
+    let code = match status {
+        StatusCode::UNAUTHORIZED => code::UNAUTHORIZED,
+        StatusCode::NOT_FOUND => code::NOT_FOUND,
+        StatusCode::TOO_MANY_REQUESTS => code::BUSY,
+        StatusCode::SERVICE_UNAVAILABLE => code::UNAVAILABLE,
+        status if status.is_server_error() => code::INTERNAL,
+        _ => code::INVALID_REQUEST,
+    };
+    Problem::new(status.as_u16(), code, format!("the coordinator answered {status}"), "")
+}

@@ -1,0 +1,74 @@
+//! Nodes: what each is and how it stands.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use dunlin_model::{NodeId, Resources};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// All nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeList {
+    /// In order of name.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// How one node stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeStatus {
+    /// Which.
+    pub node: NodeId,
+    /// Whether it is heard of.
+    pub state: NodeState,
+    /// What operators say about it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What guests may use on it.
+    pub capacity: Resources,
+    /// What its allocations reserve.
+    pub reserved: Resources,
+    /// Where its ingress listens for HTTP; absent if it never reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub ingress: Option<SocketAddr>,
+    /// Where other nodes reach it over QUIC; absent if it never reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub peer: Option<SocketAddr>,
+    /// The version of its agent, empty if it never reported.
+    #[serde(default)]
+    pub version: String,
+    /// How long ago it was last heard of, in milliseconds; absent if never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen_ms_ago: Option<u64>,
+    /// How many allocations are bound to it.
+    pub allocations: u32,
+}
+
+/// Whether a node is heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// Its lease runs.
+    Alive,
+    /// It was silent for longer than its lease.
+    Lost,
+    /// It has joined and never reported.
+    NeverSeen,
+    /// A state of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl NodeState {
+    /// Returns the name alone, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Lost => "lost",
+            Self::NeverSeen => "never-seen",
+            Self::Unknown => "unknown",
+        }
+    }
+}

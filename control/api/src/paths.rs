@@ -1,0 +1,76 @@
+//! The paths of the API, as templates for the server and filled in for the client.
+
+use dunlin_model::{AppName, Digest, Name, RunId};
+
+/// `PUT` the bytes of a component, `HEAD` to ask whether they are there.
+pub const COMPONENT: &str = "/v1/components/{digest}";
+/// `PUT` the bytes of an input or of a list of inputs, `HEAD` to ask whether they are there.
+pub const INPUT: &str = "/v1/inputs/{digest}";
+/// `GET` all apps.
+pub const APPS: &str = "/v1/apps";
+/// `PUT` an app's spec, `GET` its status, `DELETE` it.
+pub const APP: &str = "/v1/apps/{namespace}/{app}";
+/// `POST` to stop an app without deleting it.
+pub const APP_STOP: &str = "/v1/apps/{namespace}/{app}/stop";
+/// `POST` to start a run of a job.
+pub const JOB_RUNS: &str = "/v1/jobs/{namespace}/{app}/{job}/runs";
+/// `GET` the runs.
+pub const RUNS: &str = "/v1/runs";
+/// `GET` one run.
+pub const RUN: &str = "/v1/runs/{run}";
+/// `GET` the recorded items of a run, page by page.
+pub const RUN_ITEMS: &str = "/v1/runs/{run}/items";
+/// `POST` to cancel a run.
+pub const RUN_CANCEL: &str = "/v1/runs/{run}/cancel";
+/// `GET` all nodes.
+pub const NODES: &str = "/v1/nodes";
+/// `POST` to create a token with which a node joins.
+pub const JOIN_TOKENS: &str = "/v1/tokens/join";
+/// `GET` a stream of what guests print.
+pub const LOGS: &str = "/v1/logs";
+/// `GET` the fleet in one line.
+pub const STATUS: &str = "/v1/status";
+/// `GET` the OpenAPI document; needs no identity.
+pub const OPENAPI: &str = "/openapi.json";
+/// `GET` whether the coordinator answers; needs no identity.
+pub const HEALTH: &str = "/healthz";
+
+/// Returns the path of one component.
+pub fn component(digest: &Digest) -> String {
+    format!("/v1/components/{digest}")
+}
+
+/// Returns the path of one input.
+pub fn input(digest: &Digest) -> String {
+    format!("/v1/inputs/{digest}")
+}
+
+/// Returns the path of one app.
+pub fn app(name: &AppName) -> String {
+    format!("/v1/apps/{}/{}", name.namespace, name.app)
+}
+
+/// Returns the path which stops an app.
+pub fn app_stop(name: &AppName) -> String {
+    format!("{}/stop", app(name))
+}
+
+/// Returns the path which starts runs of a job.
+pub fn job_runs(name: &AppName, job: &Name) -> String {
+    format!("/v1/jobs/{}/{}/{job}/runs", name.namespace, name.app)
+}
+
+/// Returns the path of one run.
+pub fn run(run: RunId) -> String {
+    format!("/v1/runs/{run}")
+}
+
+/// Returns the path of a run's items.
+pub fn run_items(run: RunId) -> String {
+    format!("/v1/runs/{run}/items")
+}
+
+/// Returns the path which cancels a run.
+pub fn run_cancel(run: RunId) -> String {
+    format!("/v1/runs/{run}/cancel")
+}

@@ -1,0 +1,151 @@
+//! What may be asked on the command line.
+//!
+//! The options of one command stand beside it, in `commands`; here is what all have in common.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dunlin_model::Name;
+
+use crate::commands::{delete, deploy, job, logs, nodes, processes, status, stop, token, up};
+
+/// Runs WebAssembly services and jobs on a fleet of machines.
+#[derive(Debug, Parser)]
+#[command(name = "dunlin", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(before_help = "Example: dunlin deploy examples/hello && dunlin status")]
+#[command(after_help = "Exit codes: 0 done, 1 could not be done, 2 wrong usage, 3 coordinator not reached.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What all commands have in common.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Global {
+    /// The coordinator's address, like https://127.0.0.1:7300.
+    #[arg(long, global = true, env = "DUNLIN_COORDINATOR", value_name = "URL")]
+    pub(crate) coordinator: Option<String>,
+    /// The file with the token.
+    #[arg(long, global = true, env = "DUNLIN_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The file with the certificate of the fleet's authority, PEM.
+    #[arg(long, global = true, env = "DUNLIN_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// The file which names the coordinator, written by `dunlin up`.
+    #[arg(long, global = true, env = "DUNLIN_CONTEXT", value_name = "FILE")]
+    pub(crate) context: Option<PathBuf>,
+    /// The namespace, where a name does not say it.
+    #[arg(long, global = true, env = "DUNLIN_NAMESPACE", value_name = "NAME")]
+    pub(crate) namespace: Option<Name>,
+    /// For people or for programs.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) output: Format,
+    /// Say nothing but the result.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// For people or for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables and sentences.
+    #[default]
+    Table,
+    /// JSON, one value; one per line where there is no end.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Up(up::UpArgs),
+    Deploy(deploy::DeployArgs),
+    Status(status::StatusArgs),
+    Nodes(nodes::NodesArgs),
+    Logs(logs::LogsArgs),
+    Job(job::JobArgs),
+    Stop(stop::StopArgs),
+    Delete(delete::DeleteArgs),
+    Token(token::TokenArgs),
+    Coordinator(processes::CoordinatorArgs),
+    Agent(processes::AgentArgs),
+    /// Run guests for the agent at the other end of standard input.
+    #[command(hide = true, before_help = "Example: dunlin worker")]
+    Worker,
+    /// Compile the component on standard input, under limits.
+    #[command(hide = true, before_help = "Example: dunlin compile-component <hello.wasm >hello.cwasm")]
+    CompileComponent,
+    /// Measure this machine's fuel rate.
+    #[command(hide = true, before_help = "Example: dunlin calibrate")]
+    Calibrate,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_the_book_shows_is_understood() {
+        for line in [
+            "dunlin deploy",
+            "dunlin deploy examples/hello --no-build --timeout 90s",
+            "dunlin deploy --no-wait --output json",
+            "dunlin --namespace team-a status shop",
+            "dunlin nodes --quiet",
+            "dunlin logs shop -f --tail 10 --raw",
+            "dunlin job run word-count --items 10 --wait",
+            "dunlin job run shop/sum --input a/*.md --input b/*.md",
+            "dunlin job run shop/sum --input a b c",
+            "dunlin job status",
+            "dunlin job status r3",
+            "dunlin job result r3 --items",
+            "dunlin job cancel r3",
+            "dunlin stop shop",
+            "dunlin delete shop --yes",
+            "dunlin token create --lifetime 2h --uses 3",
+        ] {
+            assert!(parsed(line).is_ok(), "{line}: {}", parsed(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_wrong_usage() {
+        for line in [
+            "dunlin",
+            "dunlin fly",
+            "dunlin deploy --timeout 5",
+            "dunlin job run sum --items 3 --input a",
+            "dunlin job status 3",
+            "dunlin token create --uses 0",
+            "dunlin --namespace Team_A nodes",
+        ] {
+            assert_eq!(parsed(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_help_begins_with_an_example() {
+        fn check(command: &mut clap::Command) {
+            let help = command.render_help().to_string();
+            assert!(help.starts_with("Example: dunlin"), "{}: {help}", command.get_name());
+            for inner in command.get_subcommands_mut() {
+                check(inner);
+            }
+        }
+        check(&mut Cli::command());
+    }
+}

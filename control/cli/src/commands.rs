@@ -1,0 +1,47 @@
+//! The commands, one file each, and which of them answers.
+
+pub(crate) mod delete;
+pub(crate) mod deploy;
+pub(crate) mod job;
+pub(crate) mod logs;
+pub(crate) mod nodes;
+pub(crate) mod processes;
+pub(crate) mod status;
+pub(crate) mod stop;
+pub(crate) mod token;
+pub(crate) mod up;
+
+use crate::args::{Cli, Command};
+use crate::error::CommandError;
+use crate::output::Output;
+
+/// Carries out what was asked.
+pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Up(args) => block_on(up::run(&global, args, output)),
+        Command::Deploy(args) => block_on(deploy::run(&global, args, output)),
+        Command::Status(args) => block_on(status::run(&global, args, output)),
+        Command::Nodes(args) => block_on(nodes::run(&global, args, output)),
+        Command::Logs(args) => block_on(logs::run(&global, args, output)),
+        Command::Job(args) => block_on(job::run(&global, args, output)),
+        Command::Stop(args) => block_on(stop::run(&global, args, output)),
+        Command::Delete(args) => block_on(delete::run(&global, args, output)),
+        Command::Token(args) => block_on(token::run(&global, args, output)),
+        Command::Coordinator(args) => processes::coordinator(args),
+        Command::Agent(args) => processes::agent(args),
+        Command::Worker => processes::worker(),
+        // It is judged by its exit code alone: whoever started it reads nothing else.
+        Command::CompileComponent => std::process::exit(processes::compile_component()),
+        Command::Calibrate => processes::calibrate(output),
+    }
+}
+
+/// Runs a command which only asks a coordinator; one thread is enough for that. Those which become a process of the
+/// fleet make a runtime of their own.
+fn block_on(command: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        CommandError::failed("cannot start").caused_by(&error).help("is this machine out of memory or files?")
+    })?;
+    runtime.block_on(command)
+}

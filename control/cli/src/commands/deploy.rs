@@ -1,0 +1,113 @@
+//! `dunlin deploy`: from a folder with a `dunlin.toml` to an app that runs.
+//!
+//! Three steps, each of use alone: [`build`] makes and reads the components, [`submit`] sends what the coordinator
+//! lacks and the specs, [`wait`] looks on until every service runs.
+
+mod build;
+mod wait;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use dunlin_api::{AppStatus, Client};
+use dunlin_model::{AppName, DurationMs, Name, Revision};
+use serde::Serialize;
+
+pub(crate) use self::build::{Built, build, find_manifest};
+use crate::args::Global;
+use crate::error::CommandError;
+use crate::output::Output;
+
+/// Build an app and bring it into the fleet.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = "Example: dunlin deploy examples/hello")]
+pub(crate) struct DeployArgs {
+    /// The folder of the app, or its manifest.
+    #[arg(default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// Take the components as they are; do not run `[build] command`.
+    #[arg(long)]
+    pub(crate) no_build: bool,
+    /// Do not wait until all services run.
+    #[arg(long, conflicts_with = "timeout")]
+    pub(crate) no_wait: bool,
+    /// How long to wait until all services run.
+    #[arg(long, default_value = "60s", value_name = "TIME")]
+    pub(crate) timeout: DurationMs,
+}
+
+/// What a deploy came to.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct DeployResult {
+    /// Which app.
+    pub(crate) app: AppName,
+    /// Its revision from now on.
+    pub(crate) revision: Revision,
+    /// Whether this deploy made it.
+    pub(crate) changed: bool,
+    /// How it stands after the wait; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<AppStatus>,
+}
+
+pub(crate) async fn run(global: &Global, args: DeployArgs, output: &Output) -> Result<(), CommandError> {
+    let client = crate::client::connect(global)?;
+    let result = build_and_deploy(&client, &args, global.namespace.as_ref(), output).await?;
+    output.result(&result, || {
+        let DeployResult { app, revision, changed, status } = &result;
+        let change = if *changed { "" } else { ", nothing changed" };
+        let mut text = format!("`{app}` is deployed as revision {revision}{change}\n");
+        if let Some(status) = status {
+            text.push_str(&super::status::workloads(status));
+        }
+        text
+    })
+}
+
+/// Builds an app, brings it into the fleet, and waits as `args` say.
+pub(crate) async fn build_and_deploy(
+    client: &Client,
+    args: &DeployArgs,
+    namespace: Option<&Name>,
+    output: &Output,
+) -> Result<DeployResult, CommandError> {
+    let built = build(&args.path, !args.no_build, namespace, output).await?;
+    let deployed = submit(client, &built, output).await?;
+    let app = built.spec.name.clone();
+    let status = if args.no_wait {
+        None
+    } else {
+        let timeout = Duration::from(args.timeout);
+        Some(wait::until_running(client, &app, deployed.revision, timeout, output).await?)
+    };
+    Ok(DeployResult { app, revision: deployed.revision, changed: deployed.changed, status })
+}
+
+/// Sends the components which the coordinator lacks, then the specs.
+pub(crate) async fn submit(
+    client: &Client,
+    built: &Built,
+    output: &Output,
+) -> Result<dunlin_api::Deployed, CommandError> {
+    let name = &built.spec.name;
+    for component in &built.components {
+        let digest = &component.digest;
+        let failed = |error| {
+            CommandError::client(format!("cannot send {} for `{name}`", component.path.display()), &error)
+        };
+        if client.has_component(digest).await.map_err(failed)? {
+            continue;
+        }
+        let length = component.bytes.len() as u64;
+        let progress = output.progress_of_bytes(&format!("sending {}", component.label()), length);
+        let bar = progress.clone();
+        let sent = client.upload_component(digest, component.bytes.clone(), move |sent| bar.set(sent)).await;
+        progress.finish();
+        sent.map_err(failed)?;
+    }
+    client
+        .deploy(&built.spec)
+        .await
+        .map_err(|error| CommandError::client(format!("cannot deploy `{name}`"), &error))
+}

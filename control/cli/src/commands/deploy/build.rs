@@ -1,0 +1,193 @@
+//! From a folder to specs: finds and reads the manifest, runs its build, reads the components it names.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use bytes::Bytes;
+use dunlin_model::{AppSpec, Digest, Manifest, Name};
+
+use crate::context::read_text;
+use crate::error::CommandError;
+use crate::output::Output;
+
+const MANIFEST: &str = "dunlin.toml";
+/// The most bytes of one component; the coordinator may allow less.
+const MAX_COMPONENT: u64 = 256 << 20;
+
+/// An app, ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// What it should be.
+    pub(crate) spec: AppSpec,
+    /// What it runs, each once.
+    pub(crate) components: Vec<Component>,
+}
+
+/// One component file.
+#[derive(Debug)]
+pub(crate) struct Component {
+    pub(crate) digest: Digest,
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Bytes,
+}
+
+impl Component {
+    /// Returns the file's name alone.
+    pub(crate) fn label(&self) -> String {
+        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
+    }
+}
+
+/// Builds the app at `path`, a folder or a manifest. `namespace` goes before the one in the manifest.
+pub(crate) async fn build(
+    path: &Path,
+    run_build: bool,
+    namespace: Option<&Name>,
+    output: &Output,
+) -> Result<Built, CommandError> {
+    let (manifest, folder) = read_manifest(path)?;
+    if let Some(build) = manifest.build.as_ref().filter(|_| run_build) {
+        run(&build.command, &folder, output).await?;
+    }
+    let mut components = BTreeMap::new();
+    let mut workloads = BTreeMap::new();
+    for (name, workload) in &manifest.workloads {
+        let path = folder.join(&workload.component);
+        let bytes = read_component(&path, name, manifest.build.is_some() && !run_build)?;
+        let digest = Digest::of(&bytes);
+        components.entry(digest).or_insert_with(|| Component { digest, path, bytes });
+        workloads.insert(name.clone(), workload.spec(digest));
+    }
+    let mut name = manifest.app_name();
+    name.namespace = namespace.cloned().unwrap_or(name.namespace);
+    Ok(Built { spec: AppSpec { name, workloads }, components: components.into_values().collect() })
+}
+
+/// Returns the manifest in the current folder and where it is, if there is one.
+pub(crate) fn find_manifest() -> Result<Option<(Manifest, PathBuf)>, CommandError> {
+    let here = Path::new(".");
+    if here.join(MANIFEST).is_file() { read_manifest(here).map(Some) } else { Ok(None) }
+}
+
+fn read_manifest(path: &Path) -> Result<(Manifest, PathBuf), CommandError> {
+    let file = if path.is_dir() { path.join(MANIFEST) } else { path.to_owned() };
+    let text = read_text(&file).map_err(|error| {
+        CommandError::failed(format!("cannot read the manifest {}", file.display()))
+            .caused_by(&error)
+            .help(format!("give the folder with {MANIFEST}: `dunlin deploy path/to/app`"))
+    })?;
+    let manifest = Manifest::parse(&text).map_err(|errors| {
+        let error = CommandError::failed(format!("the manifest {} has mistakes", file.display()));
+        let error = errors.0.iter().fold(error, |error, mistake| error.because(mistake.to_string()));
+        error.help("each place is line:column; correct them and deploy again")
+    })?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    Ok((manifest, folder.unwrap_or(Path::new(".")).to_owned()))
+}
+
+async fn run(command: &str, folder: &Path, output: &Output) -> Result<(), CommandError> {
+    output.note(&format!("building: {command}"));
+    // What the build prints is no result of ours, so it must not get into a pipe with it.
+    let status = tokio::process::Command::new("sh")
+        .args(["-c", command])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(output.for_children())
+        .status()
+        .await
+        .map_err(|error| {
+            CommandError::failed(format!("cannot run the build `{command}`")).caused_by(&error)
+        })?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(CommandError::failed(format!("the build `{command}` failed"))
+        .because(format!("it ended with {status}, in the folder {}", folder.display()))
+        .help("correct what it printed above; `--no-build` deploys the components as they are"))
+}
+
+fn read_component(path: &Path, workload: &Name, was_not_built: bool) -> Result<Bytes, CommandError> {
+    let failed =
+        || CommandError::failed(format!("cannot read the component {} of `{workload}`", path.display()));
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(MAX_COMPONENT + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        let help = if was_not_built {
+            "deploy without `--no-build`, so that it is built first"
+        } else {
+            "`component` in dunlin.toml is relative to dunlin.toml; is it what the build makes?"
+        };
+        return Err(failed().caused_by(&error).help(help));
+    }
+    if bytes.len() as u64 > MAX_COMPONENT {
+        return Err(failed()
+            .because(format!("limit `component` is {}, observed more", dunlin_model::Bytes(MAX_COMPONENT)))
+            .help("build it with `--release`, and strip its debug information"));
+    }
+    Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::args::Format;
+
+    const TEXT: &str = "[app]\nname = \"shop\"\n[build]\ncommand = \"printf wasm > a.wasm\"\n\
+        [service.cart]\ncomponent = \"a.wasm\"\n[job.sum]\ncomponent = \"a.wasm\"\n";
+
+    async fn built(folder: &Path, run_build: bool, namespace: Option<&Name>) -> Result<Built, String> {
+        build(folder, run_build, namespace, &Output::new(Format::Table, true))
+            .await
+            .map_err(|error| error.to_string().replace(folder.to_str().unwrap(), "FOLDER"))
+    }
+
+    #[tokio::test]
+    async fn a_folder_becomes_specs_with_each_component_once() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(MANIFEST), TEXT).unwrap();
+        let built = built(folder.path(), true, Some(&"team-a".parse().unwrap())).await.unwrap();
+        assert_eq!(built.spec.name.to_string(), "team-a/shop");
+        assert_eq!(built.spec.workloads.len(), 2);
+        assert_eq!(built.components.len(), 1);
+        assert_eq!(built.components[0].digest, Digest::of(b"wasm"));
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_or_wrong_is_said_with_its_help() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(MANIFEST);
+        let mut lines = built(folder.path(), true, None).await.unwrap_err();
+        fs::write(&path, TEXT).unwrap();
+        lines += &built(folder.path(), false, None).await.unwrap_err();
+        fs::write(&path, TEXT.replace("printf", "exit 3; printf")).unwrap();
+        lines += &built(folder.path(), true, None).await.unwrap_err();
+        fs::write(&path, TEXT.replace("> a.wasm", "> b.wasm")).unwrap();
+        lines += &built(folder.path(), true, None).await.unwrap_err();
+        fs::write(&path, TEXT.replace("name", "nmae")).unwrap();
+        lines += &built(folder.path(), true, None).await.unwrap_err();
+        expect![[r#"
+            error: cannot read the manifest FOLDER/dunlin.toml
+              cause: No such file or directory (os error 2)
+              help: give the folder with dunlin.toml: `dunlin deploy path/to/app`
+            error: cannot read the component FOLDER/a.wasm of `cart`
+              cause: No such file or directory (os error 2)
+              help: deploy without `--no-build`, so that it is built first
+            error: the build `exit 3; printf wasm > a.wasm` failed
+              cause: it ended with exit status: 3, in the folder FOLDER
+              help: correct what it printed above; `--no-build` deploys the components as they are
+            error: cannot read the component FOLDER/a.wasm of `cart`
+              cause: No such file or directory (os error 2)
+              help: `component` in dunlin.toml is relative to dunlin.toml; is it what the build makes?
+            error: the manifest FOLDER/dunlin.toml has mistakes
+              cause: 1:1: `app.name`: this field is missing; write `name = "shop"`
+              cause: 2:1: `app.nmae`: unknown field `nmae`; did you mean `name`?
+              help: each place is line:column; correct them and deploy again
+        "#]]
+        .assert_eq(&lines);
+    }
+}

@@ -1,0 +1,272 @@
+//! `dunlin coordinator`, `dunlin agent`, and the hidden commands which these start: the processes of a fleet.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use dunlin_agent::DEFAULT_INGRESS_PORT;
+use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
+use dunlin_model::{Bytes, FuelRate, NodeId};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::error::CommandError;
+use crate::output::Output;
+
+/// Run a coordinator: it decides what runs where.
+#[derive(Debug, Args)]
+#[command(before_help = "Example: dunlin coordinator --state /var/lib/dunlin/coordinator --fleet 0.0.0.0:7400")]
+pub(crate) struct CoordinatorArgs {
+    /// The folder where everything is kept.
+    #[arg(long, env = "DUNLIN_STATE", value_name = "DIR")]
+    state: PathBuf,
+    /// Where agents are awaited (UDP).
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_FLEET_PORT)), value_name = "ADDRESS")]
+    fleet: SocketAddr,
+    /// Where the API is served (HTTPS).
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_API_PORT)), value_name = "ADDRESS")]
+    api: SocketAddr,
+    /// A host name or address under which the API is reached, besides loopback and --api; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    api_name: Vec<String>,
+    /// How patient the fleet is with silent nodes: `lan` 10 s, `edge` 30 s.
+    #[arg(long, value_enum, default_value_t = ProfileName::Edge, value_name = "PROFILE")]
+    profile: ProfileName,
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// How patient a fleet is with silent nodes.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProfileName {
+    /// Machines on one reliable network.
+    Lan,
+    /// Machines behind flaky links.
+    Edge,
+}
+
+/// Run an agent: it runs what a coordinator places on this node.
+#[derive(Debug, Args)]
+#[command(before_help = "Example: DUNLIN_JOIN_TOKEN=rlj1_... dunlin agent --node edge-7 --coordinator fleet.example:7400")]
+pub(crate) struct AgentArgs {
+    /// The folder where everything is kept.
+    #[arg(long, env = "DUNLIN_STATE", value_name = "DIR")]
+    state: PathBuf,
+    /// The name of this node.
+    #[arg(long, value_name = "NAME")]
+    node: NodeId,
+    /// Where the coordinator is, as host:port (UDP).
+    #[arg(long, value_name = "HOST:PORT")]
+    coordinator: String,
+    /// The join token, needed at the first start; better in the environment than here, where others can read it.
+    #[arg(long, env = "DUNLIN_JOIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    join_token: Option<String>,
+    /// Where HTTP requests are taken (TCP).
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_INGRESS_PORT)), value_name = "ADDRESS")]
+    ingress: SocketAddr,
+    /// The UDP address of this node, toward the coordinator and other nodes.
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), value_name = "ADDRESS")]
+    endpoint: SocketAddr,
+    /// Where other nodes reach --endpoint, if that is not the address itself.
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Option<SocketAddr>,
+    /// A label of this node, as key=value; may be repeated.
+    #[arg(long, value_parser = label, value_name = "KEY=VALUE")]
+    label: Vec<(String, String)>,
+    /// Memory that guests may use, like 2GiB; what is available at start, less 128MiB, if absent.
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Bytes>,
+    /// Computing that guests may use, like 2G/s; measured at the first start if absent.
+    #[arg(long, value_name = "RATE")]
+    fuel_rate: Option<FuelRate>,
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// What all processes of a fleet have in common.
+#[derive(Clone, Copy, Debug, Args)]
+struct ProcessArgs {
+    /// Log as JSON lines.
+    #[arg(long)]
+    log_json: bool,
+    /// End when standard input ends: for whoever starts this process and wants it gone with itself.
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is key=value")?;
+    if key.is_empty() || value.is_empty() {
+        return Err("a label is key=value, neither of them empty".to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Runs a coordinator until it is told to stop.
+pub(crate) fn coordinator(args: CoordinatorArgs) -> Result<(), CommandError> {
+    start_log(args.process);
+    let config = dunlin_coordinator::Config {
+        state: args.state,
+        fleet: args.fleet,
+        api: args.api,
+        api_names: args.api_name,
+        profile: match args.profile {
+            ProfileName::Lan => Profile::Lan,
+            ProfileName::Edge => Profile::Edge,
+        },
+    };
+    tracing::info!(?config, "coordinator starts");
+    let work = run_until_stopped(args.process, |stop| dunlin_coordinator::run(config, stop));
+    work.map_err(|error| failed("the coordinator cannot run", &error))
+}
+
+/// Runs an agent until it is told to stop.
+pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
+    start_log(args.process);
+    let program = std::env::current_exe().context("could not find this program's own file");
+    let program = program.map_err(|error| failed("the agent cannot run", &error))?;
+    let config = dunlin_agent::Config {
+        state: args.state,
+        node: args.node,
+        coordinator: args.coordinator,
+        join_token: args.join_token,
+        ingress: args.ingress,
+        endpoint: args.endpoint,
+        advertise: args.advertise,
+        labels: args.label.into_iter().collect::<BTreeMap<_, _>>(),
+        memory: args.memory,
+        fuel_rate: args.fuel_rate,
+        program,
+    };
+    tracing::info!(?config, "agent starts");
+    let work = run_until_stopped(args.process, |stop| dunlin_agent::run(config, stop));
+    work.map_err(|error| failed("the agent cannot run", &error))
+}
+
+/// Runs a worker: its agent is at the other end of standard input.
+pub(crate) fn worker() -> Result<(), CommandError> {
+    start_log(ProcessArgs { log_json: false, end_with_stdin: false });
+    dunlin_worker::run_from_stdin().map_err(|error| failed("the worker cannot run", &error))
+}
+
+/// Compiles one component from standard input to standard output, under limits, and ends.
+pub(crate) fn compile_component() -> i32 {
+    i32::from(dunlin_worker::compile_child())
+}
+
+/// Measures and prints this machine's fuel rate.
+pub(crate) fn calibrate(output: &Output) -> Result<(), CommandError> {
+    let measured = dunlin_worker::calibrate();
+    let rate = measured.map_err(|error| CommandError::failed("cannot measure the fuel rate").caused_by(&error))?;
+    output.text(&rate.0.to_string())
+}
+
+fn start_log(process: ProcessArgs) {
+    let filter = EnvFilter::try_from_env("DUNLIN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if process.log_json { log.json().init() } else { log.with_ansi(false).init() }
+}
+
+fn run_until_stopped<W, F>(process: ProcessArgs, work: W) -> anyhow::Result<()>
+where
+    W: FnOnce(CancellationToken) -> F,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("could not start the threads of this process")?;
+    let done = runtime.block_on(async {
+        let stop = stop_token(process.end_with_stdin)?;
+        work(stop).await
+    });
+    // What still waits for a disk or a peer is not waited for.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    done
+}
+
+/// Returns a token that is cancelled by SIGINT, SIGTERM or, if wanted, the end of standard input.
+fn stop_token(ends_with_stdin: bool) -> anyhow::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut stop = Stop::new()?;
+    let signalled = token.clone();
+    tokio::spawn(async move {
+        stop.asked().await;
+        signalled.cancel();
+    });
+    if ends_with_stdin {
+        let ended = token.clone();
+        // A thread of its own: a blocking read on the runtime's pool would hold up its end.
+        std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+            let mut byte = [0];
+            while matches!(io::stdin().read(&mut byte), Ok(1..)) {}
+            ended.cancel();
+        })?;
+    }
+    Ok(token)
+}
+
+/// Ctrl-C and SIGTERM.
+pub(crate) struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    /// From now on these signals end nothing by themselves.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt()).context("could not listen for Ctrl-C")?;
+        let terminate = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
+        Ok(Self { interrupt, terminate })
+    }
+
+    /// Returns when one of them came.
+    pub(crate) async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Returns what to tell a person of an error that ended a process.
+pub(crate) fn failed(what: &str, error: &anyhow::Error) -> CommandError {
+    let kind = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind).next();
+    let help = match kind {
+        Some(io::ErrorKind::AddrInUse) => {
+            "another program has this address; end that one, or choose another (port 0 takes any that is free)"
+        }
+        Some(io::ErrorKind::PermissionDenied) => "run it as a user who may use this folder and this address",
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => "free space on this disk and start again",
+        Some(_) | None => "mend the cause named last and start again; the book's troubleshooting page explains each",
+    };
+    CommandError::failed(what).caused_by(error.as_ref()).help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_cannot_run_says_what_to_do() {
+        let mut text = String::new();
+        for kind in [io::ErrorKind::AddrInUse, io::ErrorKind::PermissionDenied, io::ErrorKind::StorageFull] {
+            let error = anyhow::Error::new(io::Error::from(kind)).context("could not listen on 127.0.0.1:7401");
+            text += &failed("the coordinator cannot run", &error).to_string();
+        }
+        text += &failed("the agent cannot run", &anyhow::anyhow!("the join token has expired")).to_string();
+        expect![[r#""#]].assert_eq(&text);
+    }
+
+    #[test]
+    fn a_label_has_two_sides() {
+        assert_eq!(label("zone=a"), Ok(("zone".to_owned(), "a".to_owned())));
+        for text in ["zone", "=a", "zone="] {
+            assert!(label(text).is_err(), "{text}");
+        }
+    }
+}

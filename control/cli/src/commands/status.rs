@@ -1,0 +1,242 @@
+//! `dunlin status`: the fleet and its apps, or one app in detail.
+
+use clap::Args;
+use dunlin_api::{AllocationStatus, AppStatus, FleetStatus, ServiceOrJob, WorkloadStatus};
+use dunlin_model::RouteSpec;
+use serde::Serialize;
+
+use crate::args::Global;
+use crate::error::CommandError;
+use crate::names;
+use crate::output::{Output, table};
+
+/// Show the fleet and its apps, or one app in detail.
+#[derive(Debug, Args)]
+#[command(before_help = "Example: dunlin status shop")]
+pub(crate) struct StatusArgs {
+    /// `app` or `namespace/app`; all if absent.
+    pub(crate) app: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Overview {
+    fleet: FleetStatus,
+    apps: Vec<AppStatus>,
+}
+
+pub(crate) async fn run(global: &Global, args: StatusArgs, output: &Output) -> Result<(), CommandError> {
+    let client = crate::client::connect(global)?;
+    if let Some(app) = args.app {
+        let name = names::app(&app, global.namespace.as_ref())?;
+        let status = client
+            .app(&name)
+            .await
+            .map_err(|error| CommandError::client(format!("cannot show `{name}`"), &error))?;
+        return output.result(&status, || detail(&status));
+    }
+    let failed = |error| CommandError::client("cannot show the fleet", &error);
+    let fleet = client.status().await.map_err(failed)?;
+    let mut apps = client.apps().await.map_err(failed)?.apps;
+    if let Some(namespace) = &global.namespace {
+        apps.retain(|app| app.name.namespace == *namespace);
+    }
+    let overview = Overview { fleet, apps };
+    output.result(&overview, || {
+        let FleetStatus { cluster, term, version, nodes_alive, nodes, apps: _ } = &overview.fleet;
+        let fleet = format!(
+            "fleet {cluster}: {nodes_alive} of {nodes} nodes alive; coordinator {version}, term {term}\n"
+        );
+        if overview.apps.is_empty() {
+            return format!("{fleet}no apps yet; `dunlin deploy` brings one\n");
+        }
+        fleet + &all_workloads(&overview.apps)
+    })
+}
+
+fn all_workloads(apps: &[AppStatus]) -> String {
+    let rows = apps.iter().flat_map(|app| {
+        app.workloads.iter().map(|workload| {
+            let mut row = vec![app.name.to_string(), app.revision.to_string()];
+            row.extend(workload_row(workload));
+            row
+        })
+    });
+    table(&["APP", "REVISION", "WORKLOAD", "KIND", "RUNNING", "ROUTES", "WAITING"], rows.collect())
+}
+
+/// Returns the table of an app's workloads.
+pub(crate) fn workloads(app: &AppStatus) -> String {
+    let rows = app.workloads.iter().map(workload_row).collect();
+    table(&["WORKLOAD", "KIND", "RUNNING", "ROUTES", "WAITING"], rows)
+}
+
+fn workload_row(workload: &WorkloadStatus) -> Vec<String> {
+    let kind = match workload.kind {
+        ServiceOrJob::Service => "service",
+        ServiceOrJob::Job => "job",
+    };
+    let running = match workload.kind {
+        ServiceOrJob::Service => format!("{}/{}", workload.running, workload.desired),
+        // How many a job wants depends on its runs, and is shown with them.
+        ServiceOrJob::Job => workload.running.to_string(),
+    };
+    vec![
+        workload.name.to_string(),
+        kind.to_owned(),
+        running,
+        workload.routes.iter().map(route).collect::<Vec<_>>().join(" "),
+        workload.waiting.clone().unwrap_or_default(),
+    ]
+}
+
+fn route(route: &RouteSpec) -> String {
+    format!("{}{}", route.host.as_deref().unwrap_or("*"), route.path)
+}
+
+fn detail(app: &AppStatus) -> String {
+    let mut text = format!("`{}`, revision {}\n{}\n", app.name, app.revision, workloads(app));
+    let rows: Vec<Vec<String>> = app
+        .workloads
+        .iter()
+        .flat_map(|workload| workload.allocations.iter().map(|it| allocation_row(workload, it)))
+        .collect();
+    if !rows.is_empty() {
+        let header = [
+            "ALLOCATION",
+            "WORKLOAD",
+            "NODE",
+            "REVISION",
+            "STATE",
+            "RESTARTS",
+            "MEMORY",
+            "FUEL",
+            "INSTANCES",
+            "REASON",
+        ];
+        text.push_str(&format!("\n{}\n", table(&header, rows)));
+    }
+    text
+}
+
+fn allocation_row(workload: &WorkloadStatus, allocation: &AllocationStatus) -> Vec<String> {
+    vec![
+        allocation.id.to_string(),
+        workload.name.to_string(),
+        allocation.node.to_string(),
+        allocation.revision.to_string(),
+        allocation.state.name().to_owned(),
+        allocation.restarts.to_string(),
+        allocation.memory.to_string(),
+        allocation.fuel.to_string(),
+        allocation.instances.to_string(),
+        allocation.reason.clone().unwrap_or_default(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    const JSON: &str = r#"{"name":"default/shop","revision":4,"workloads":[{"name":"cart","kind":"service",
+        "desired":3,"running":1,"waiting":"2 wait: no node has 64MiB","routes":[{"host":"shop.localhost","path":"/"},
+        {"host":null,"path":"/cart"}],"limits":{"memory":67108864,"fuel":1000000000,"fuel_rate":50000000,
+        "deadline":30000,"concurrency":64},
+        "component":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "allocations":[{"id":"a12","node":"node-1","revision":4,"state":"running","restarts":0,"memory":1048576,
+        "fuel":12000000,"instances":7},{"id":"a13","node":"node-2","revision":4,"state":"a-later-one",
+        "reason":"trap\u001b[2J\nstack","restarts":2,"memory":0,"fuel":0,"instances":0}]}]}"#;
+
+    #[test]
+    fn an_app_is_shown_with_its_allocations() {
+        let app: AppStatus = serde_json::from_str(JSON).unwrap();
+        expect![[r#"
+            `default/shop`, revision 4
+            WORKLOAD  KIND     RUNNING  ROUTES                  WAITING
+            cart      service  1/3      shop.localhost/ */cart  2 wait: no node has 64MiB
+
+            ALLOCATION  WORKLOAD  NODE    REVISION  STATE    RESTARTS  MEMORY  FUEL  INSTANCES  REASON
+            a12         cart      node-1  4         running  0         1MiB    12M   7
+            a13         cart      node-2  4         unknown  2         0B      0     0          trap\u{1b}[2J stack
+        "#]].assert_eq(&detail(&app));
+        expect![[r#"
+            APP           REVISION  WORKLOAD  KIND     RUNNING  ROUTES                  WAITING
+            default/shop  4         cart      service  1/3      shop.localhost/ */cart  2 wait: no node has 64MiB"#]].assert_eq(&all_workloads(std::slice::from_ref(&app)));
+    }
+
+    #[test]
+    fn programs_get_the_api_s_own_form() {
+        let app: AppStatus = serde_json::from_str(JSON).unwrap();
+        let fleet = r#"{"cluster":"k3","term":2,"version":"0.1.0","nodes_alive":1,"nodes":2,"apps":1}"#;
+        let overview = Overview { fleet: serde_json::from_str(fleet).unwrap(), apps: vec![app] };
+        expect![[r#"
+            {
+              "fleet": {
+                "cluster": "k3",
+                "term": 2,
+                "version": "0.1.0",
+                "nodes_alive": 1,
+                "nodes": 2,
+                "apps": 1
+              },
+              "apps": [
+                {
+                  "name": "default/shop",
+                  "revision": 4,
+                  "workloads": [
+                    {
+                      "name": "cart",
+                      "kind": "service",
+                      "desired": 3,
+                      "running": 1,
+                      "waiting": "2 wait: no node has 64MiB",
+                      "routes": [
+                        {
+                          "host": "shop.localhost",
+                          "path": "/"
+                        },
+                        {
+                          "host": null,
+                          "path": "/cart"
+                        }
+                      ],
+                      "limits": {
+                        "memory": 67108864,
+                        "fuel": 1000000000,
+                        "fuel_rate": 50000000,
+                        "deadline": 30000,
+                        "concurrency": 64
+                      },
+                      "component": "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                      "allocations": [
+                        {
+                          "id": "a12",
+                          "node": "node-1",
+                          "revision": 4,
+                          "state": "running",
+                          "restarts": 0,
+                          "memory": 1048576,
+                          "fuel": 12000000,
+                          "instances": 7
+                        },
+                        {
+                          "id": "a13",
+                          "node": "node-2",
+                          "revision": 4,
+                          "state": "unknown",
+                          "reason": "trap\u001b[2J\nstack",
+                          "restarts": 2,
+                          "memory": 0,
+                          "fuel": 0,
+                          "instances": 0
+                        }
+                      ]
+                    }
+                  ]
+                }
+              ]
+            }"#]]
+        .assert_eq(&serde_json::to_string_pretty(&overview).unwrap());
+    }
+}

@@ -1,0 +1,326 @@
+//! `dunlin up`: a whole fleet on this machine, as separate processes which join as they would on separate machines.
+//!
+//! There is no special path for development: one coordinator and N agents on loopback, each with a folder of its own,
+//! real join tokens, real QUIC. What is special is only that this command starts them, watches them and ends them.
+
+mod member;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use dunlin_api::{Client, CreateJoinToken, LogsQuery};
+use dunlin_model::{AppName, Bytes, DurationMs, FuelRate, Name};
+use futures_util::StreamExt as _;
+
+use self::member::Member;
+use super::deploy::{self, DeployArgs};
+use super::processes::{Stop, failed};
+use super::{logs, status};
+use crate::args::Global;
+use crate::client;
+use crate::context::{self, Context as FleetContext};
+use crate::error::CommandError;
+use crate::output::{Output, Raw};
+
+/// Start a whole fleet on this machine and run an app on it.
+#[derive(Debug, Args)]
+#[command(before_help = "Example: dunlin up guests/examples/quickstart")]
+pub(crate) struct UpArgs {
+    /// The folder of an app to deploy, or its manifest.
+    pub(crate) app: Option<PathBuf>,
+    /// How many nodes, 1 to 20.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=20), value_name = "N")]
+    pub(crate) nodes: u16,
+    /// The folder where everything is kept; with the same one the fleet and its apps are back. The user's state
+    /// folder if absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Take the components as they are; do not run `[build] command`.
+    #[arg(long)]
+    pub(crate) no_build: bool,
+}
+
+/// A coordinator that dies is started again after so long.
+const COORDINATOR_PAUSE: Duration = Duration::from_secs(3);
+/// An agent that dies is started again after so long: longer than its lease, so that one can watch the fleet move
+/// its work.
+const AGENT_PAUSE: Duration = Duration::from_secs(20);
+/// How often the processes are looked at.
+const WATCH_PERIOD: Duration = Duration::from_millis(200);
+/// How long a deploy may take until its services run.
+const DEPLOY_TIME: DurationMs = DurationMs(120_000);
+/// Left to the system and to Dunlin itself when the machine's memory is divided among the nodes.
+const MEMORY_RESERVE: Bytes = Bytes(512 << 20);
+
+/// All processes of the fleet.
+struct LocalFleet {
+    state: PathBuf,
+    coordinator: Member,
+    agents: Vec<Member>,
+    /// Held as long as this command runs: two must not share a state folder.
+    _lock: std::fs::File,
+}
+
+/// Runs `dunlin up` until Ctrl-C or SIGTERM.
+pub(crate) async fn run(global: &Global, args: UpArgs, output: &Output) -> Result<(), CommandError> {
+    let cannot = |error| failed("cannot start a fleet on this machine", &error);
+    let state = match args.state {
+        Some(state) => std::path::absolute(state).context("could not resolve the state folder").map_err(cannot)?,
+        None => default_state().map_err(cannot)?,
+    };
+    let mut stop = Stop::new().map_err(cannot)?;
+    let mut fleet = LocalFleet::claim(state, args.nodes).map_err(cannot)?;
+    let app = args.app.map(|path| DeployArgs { path, no_build: args.no_build, no_wait: false, timeout: DEPLOY_TIME });
+    let worked = tokio::select! {
+        worked = fleet.work(app, global.namespace.as_ref(), output) => worked,
+        () = stop.asked() => Ok(()),
+    };
+    output.note("stopping");
+    fleet.end().await;
+    worked.map_err(|error| match error {
+        Trouble::Command(error) => error,
+        Trouble::Process(error) => cannot(error),
+    })
+}
+
+/// What can go wrong: a process of the fleet, or what it was asked.
+enum Trouble {
+    Process(anyhow::Error),
+    Command(CommandError),
+}
+
+impl From<anyhow::Error> for Trouble {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Process(error)
+    }
+}
+
+impl From<CommandError> for Trouble {
+    fn from(error: CommandError) -> Self {
+        Self::Command(error)
+    }
+}
+
+impl LocalFleet {
+    fn claim(state: PathBuf, nodes: u16) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&state).with_context(|| format!("could not make the folder {}", state.display()))?;
+        let path = state.join("lock");
+        let lock = std::fs::File::create(&path).with_context(|| format!("could not open {}", path.display()))?;
+        lock.try_lock().map_err(|_| {
+            let state = state.display();
+            anyhow::anyhow!("another `dunlin up` runs on {state}; end it, or choose another folder with --state")
+        })?;
+        let coordinator = Member::new("coordinator", state.join("coordinator"), COORDINATOR_PAUSE);
+        let agents = (1..=nodes).map(|number| {
+            let name = format!("node-{number}");
+            Member::new(&name, state.join(&name), AGENT_PAUSE)
+        });
+        let agents = agents.collect();
+        Ok(Self { state, coordinator, agents, _lock: lock })
+    }
+
+    async fn work(
+        &mut self,
+        app: Option<DeployArgs>,
+        namespace: Option<&Name>,
+        output: &Output,
+    ) -> Result<(), Trouble> {
+        let client = self.start(output).await?;
+        let mut named = None;
+        if let Some(app) = app {
+            let deploying = deploy::build_and_deploy(&client, &app, namespace, output);
+            // A member that dies meanwhile is started again, and its news told, as ever after.
+            named = Some(self.while_watched(deploying, output).await??.app);
+        }
+        self.show(&client, output).await?;
+        self.attend(&client, named, output).await
+    }
+
+    /// Keeps the processes running while `work` goes on.
+    async fn while_watched<T>(&mut self, work: impl Future<Output = T>, output: &Output) -> anyhow::Result<T> {
+        let mut watch = tokio::time::interval(WATCH_PERIOD);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                _ = watch.tick() => self.look(output)?,
+            }
+        }
+    }
+
+    /// Starts all processes and returns a client of the fleet.
+    async fn start(&mut self, output: &Output) -> Result<Client, Trouble> {
+        self.start_coordinator().await?;
+        output.note("coordinator ready");
+        let folder = self.coordinator.folder();
+        let context = FleetContext {
+            url: format!("https://{}", self.coordinator.address("api")?),
+            token_file: folder.join("admin.token"),
+            authority_file: folder.join("authority.pem"),
+        };
+        let file = self.state.join("context.toml");
+        context::write(&file, &context)?;
+        if let Some(path) = context::default_path() {
+            context::write(&path, &context)?;
+        }
+        let client = client::connect(&Global { context: Some(file), ..Global::default() })?;
+
+        let share = self.share_of_each_node().await?;
+        let coordinator = self.coordinator.address("fleet")?.to_string();
+        for index in 0..self.agents.len() {
+            start_agent(&mut self.agents[index], &client, &coordinator, share).await?;
+            output.note(&format!("{} ready", self.agents[index].name));
+            self.write_processes()?;
+        }
+        Ok(client)
+    }
+
+    async fn start_coordinator(&mut self) -> anyhow::Result<()> {
+        let member = &mut self.coordinator;
+        let folder = member.folder().display().to_string();
+        let (fleet, api) = (member.wanted_address("fleet", true), member.wanted_address("api", false));
+        let arguments =
+            |fleet: &str, api: &str| words(&["coordinator", "--state", &folder, "--profile", "lan", "--fleet", fleet, "--api", api]);
+        member.arguments = arguments(&fleet, &api);
+        member.start(&[]).await?;
+        // When it must be started again it has to be found at the same place.
+        member.arguments = arguments(&member.address("fleet")?.to_string(), &member.address("api")?.to_string());
+        Ok(())
+    }
+
+    /// Divides this machine among the nodes, so that they do not promise the same memory three times.
+    async fn share_of_each_node(&self) -> anyhow::Result<(Bytes, FuelRate)> {
+        let nodes = self.agents.len().max(1) as u64;
+        let info = std::fs::read_to_string("/proc/meminfo").context("could not read /proc/meminfo")?;
+        let kib: u64 = info
+            .lines()
+            .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse().ok())
+            .context("/proc/meminfo has no line MemAvailable")?;
+        let memory = Bytes(kib * 1024).minus(MEMORY_RESERVE);
+        let fuel_rate = tokio::task::spawn_blocking(dunlin_worker::calibrate).await??;
+        Ok((Bytes(memory.0 / nodes), FuelRate(fuel_rate.0 / nodes)))
+    }
+
+    /// Writes down which process is which, for people and for tests.
+    fn write_processes(&self) -> anyhow::Result<()> {
+        let processes: std::collections::BTreeMap<&str, serde_json::Value> = std::iter::once(&self.coordinator)
+            .chain(&self.agents)
+            .filter_map(|member| {
+                let entry = serde_json::json!({ "process": member.process()?, "arguments": member.arguments });
+                Some((member.name.as_str(), entry))
+            })
+            .collect();
+        let path = self.state.join("processes.json");
+        std::fs::write(&path, serde_json::to_vec_pretty(&processes)?)
+            .with_context(|| format!("could not write {}", path.display()))
+    }
+
+    async fn show(&self, client: &Client, output: &Output) -> Result<(), Trouble> {
+        let apps = client.apps().await.map_err(|error| CommandError::client("cannot show the apps", &error))?;
+        for app in &apps.apps {
+            output.text(&format!("{} revision {}\n{}", app.name, app.revision, status::workloads(app)))?;
+        }
+        for agent in &self.agents {
+            output.text(&format!("{}  http://{}/", agent.name, agent.address("ingress")?))?;
+        }
+        output.text(&format!("state   {}", self.state.display()))?;
+        output.note("the fleet runs; Ctrl-C ends it");
+        Ok(())
+    }
+
+    /// Shows what guests print, and keeps the processes running.
+    async fn attend(&mut self, client: &Client, app: Option<AppName>, output: &Output) -> Result<(), Trouble> {
+        let mut watch = tokio::time::interval(WATCH_PERIOD);
+        let query = LogsQuery {
+            namespace: app.as_ref().map(|name| name.namespace.clone()),
+            app: app.map(|name| name.app),
+            tail: Some(0),
+            follow: Some(true),
+            ..LogsQuery::default()
+        };
+        let mut lines = client.logs(&query).await.ok();
+        loop {
+            tokio::select! {
+                _ = watch.tick() => self.look(output)?,
+                line = next_line(&mut lines) => match line {
+                    Some(line) => output.text(&logs::shown(&line, Raw::No))?,
+                    // The coordinator went away; its logs are asked for again once it is back.
+                    None => lines = reopen(client, &query).await,
+                },
+            }
+        }
+    }
+
+    fn look(&mut self, output: &Output) -> anyhow::Result<()> {
+        let mut changed = false;
+        for member in std::iter::once(&mut self.coordinator).chain(&mut self.agents) {
+            if let Some(news) = member.look()? {
+                output.note(&news);
+                changed = true;
+            }
+        }
+        if changed { self.write_processes() } else { Ok(()) }
+    }
+
+    /// Ends all processes: agents first, so that none reports a coordinator which is not there.
+    async fn end(&mut self) {
+        futures_util::future::join_all(self.agents.iter_mut().map(Member::end)).await;
+        self.coordinator.end().await;
+        let _never_written = std::fs::remove_file(self.state.join("processes.json"));
+    }
+}
+
+async fn start_agent(
+    agent: &mut Member,
+    client: &Client,
+    coordinator: &str,
+    (memory, fuel_rate): (Bytes, FuelRate),
+) -> Result<(), Trouble> {
+    let mut environment = Vec::new();
+    if !agent.folder().join("identity").join(dunlin_agent::IDENTITY_FILE).exists() {
+        let created = client.create_join_token(&CreateJoinToken::default()).await;
+        let created = created.map_err(|error| CommandError::client("cannot make a join token", &error))?;
+        // By environment: the arguments of a process can be read by everybody on the machine.
+        environment.push(("DUNLIN_JOIN_TOKEN", created.token));
+    }
+    let (folder, name) = (agent.folder().display().to_string(), agent.name.clone());
+    let (memory, fuel_rate) = (memory.to_string(), fuel_rate.to_string());
+    let arguments = |ingress: &str, endpoint: &str| {
+        words(&[
+            "agent", "--state", &folder, "--node", &name, "--coordinator", coordinator, "--memory", &memory,
+            "--fuel-rate", &fuel_rate, "--ingress", ingress, "--endpoint", endpoint,
+        ])
+    };
+    agent.arguments = arguments(&agent.wanted_address("ingress", false), &agent.wanted_address("endpoint", true));
+    agent.start(&environment).await?;
+    agent.arguments =
+        arguments(&agent.address("ingress")?.to_string(), &agent.address("endpoint")?.to_string());
+    Ok(())
+}
+
+async fn next_line(lines: &mut Option<dunlin_api::LogStream>) -> Option<dunlin_api::LogLine> {
+    lines.as_mut()?.next().await?.ok()
+}
+
+async fn reopen(client: &Client, query: &LogsQuery) -> Option<dunlin_api::LogStream> {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    client.logs(query).await.ok()
+}
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// The user's folder for state that survives a restart, as the XDG base directories have it.
+fn default_state() -> anyhow::Result<PathBuf> {
+    let base = match std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
+        Some(base) => base,
+        None => {
+            let home = std::env::var_os("HOME").context("neither XDG_STATE_HOME nor HOME is set; give --state")?;
+            PathBuf::from(home).join(".local/state")
+        }
+    };
+    Ok(base.join("dunlin/up"))
+}

@@ -1,0 +1,46 @@
+//! What an operator may set for a coordinator.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// The UDP port on which agents find the coordinator.
+pub const DEFAULT_FLEET_PORT: u16 = 7400;
+/// The TCP port of the HTTP API.
+pub const DEFAULT_API_PORT: u16 = 7401;
+
+/// How patient a fleet is with silent nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Machines on one reliable network: a node is lost after 10 s of silence.
+    Lan,
+    /// Machines behind flaky links: after 30 s.
+    Edge,
+}
+
+/// The settings of a coordinator.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything is kept.
+    pub state: PathBuf,
+    /// Where agents are awaited, over QUIC.
+    pub fleet: SocketAddr,
+    /// Where the API is served, over HTTPS.
+    pub api: SocketAddr,
+    /// Host names or addresses under which the API is reached, besides loopback; they go into its certificate.
+    pub api_names: Vec<String>,
+    /// How patient it is.
+    pub profile: Profile,
+}
+
+impl Config {
+    /// Returns the settings for a coordinator which keeps its state in `state` and listens on loopback only.
+    pub fn local(state: PathBuf) -> Self {
+        Self {
+            state,
+            fleet: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_FLEET_PORT)),
+            api: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_API_PORT)),
+            api_names: Vec::new(),
+            profile: Profile::Edge,
+        }
+    }
+}

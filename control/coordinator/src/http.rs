@@ -1,0 +1,179 @@
+//! The public HTTP API: HTTPS and JSON, described by an OpenAPI document made from this code.
+//!
+//! Questions read the driver's last view; wishes go through the driver and are answered once they are durable.
+//! The serving loop is our own, since it needs limits which a plain one does not set: connections, header time, TLS
+//! handshake time.
+
+mod apps;
+mod components;
+mod identity;
+mod jobs;
+mod logs;
+mod nodes;
+mod problem;
+mod tokens;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use dunlin_api::{Problem, code, paths};
+use dunlin_model::{ClusterId, Term};
+use dunlin_store::{Changes, Components};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::clock::Clock;
+use crate::driver::Driver;
+use crate::fleet::Fleet;
+use identity::BearerToken;
+use problem::Refused;
+
+/// The most bytes of a request body, components and inputs excepted (N1).
+const MAX_BODY: usize = 1 << 20;
+/// How many connections there may be (N3).
+const MAX_CONNECTIONS: usize = 1024;
+/// How long a client may take for its headers, and for the TLS handshake (N2).
+const HEADER_TIME: Duration = Duration::from_secs(10);
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) cluster: ClusterId,
+    pub(crate) term: Term,
+    pub(crate) clock: Clock,
+    pub(crate) driver: Driver,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) store: Arc<dyn Changes>,
+    pub(crate) components: Arc<Components>,
+    pub(crate) inputs: Arc<Components>,
+    /// SHA-256 of the administrator's token.
+    pub(crate) admin_hash: [u8; 32],
+    /// SHA-256 of the authority's public key, for join tokens.
+    pub(crate) authority_hash: [u8; 32],
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(title = "Dunlin", description = "The HTTP API of a Dunlin coordinator.", license(name = "Apache-2.0")),
+    modifiers(&BearerToken),
+    security(("token" = []))
+)]
+struct Description;
+
+fn described() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(apps::list))
+        .routes(routes!(apps::deploy, apps::status, apps::delete))
+        .routes(routes!(apps::stop))
+        .routes(routes!(jobs::start))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::status))
+        .routes(routes!(jobs::items))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::fleet))
+        .routes(routes!(tokens::create))
+        .routes(routes!(logs::stream))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        // These two have limits of their own, checked while streaming.
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(components::put, components::head))
+                .routes(routes!(components::put_input, components::head_input))
+                .layer(DefaultBodyLimit::disable()),
+        )
+}
+
+/// Returns the OpenAPI document as JSON.
+pub(crate) fn openapi() -> String {
+    let (_, document) = described().split_for_parts();
+    document.to_pretty_json().expect("the document has only string keys")
+}
+
+/// Returns all routes of the API.
+pub(crate) fn router(api: Api) -> Router {
+    let document: Arc<str> = openapi().into();
+    let (described, _) = described().split_for_parts();
+    let open = Router::new().route(paths::HEALTH, get(|| async { "ok\n" })).route(
+        paths::OPENAPI,
+        get(move || {
+            let body = document.to_string();
+            async move { ([(http::header::CONTENT_TYPE, "application/json")], body).into_response() }
+        }),
+    );
+    described
+        .route_layer(axum::middleware::from_fn_with_state(api.clone(), identity::require))
+        .fallback(|| async {
+            Refused(Problem::new(404, code::NOT_FOUND, "there is nothing here", "no path of the API matches"))
+        })
+        .method_not_allowed_fallback(|| async {
+            let detail = "the path exists, but not with this method";
+            Refused(Problem::new(405, code::METHOD_NOT_ALLOWED, "the method is not allowed", detail))
+        })
+        .with_state(api)
+        .merge(open)
+}
+
+/// Serves `router` on `listener`. Survives every error of a connection; ends when `stop` does, after what is in
+/// flight is answered.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    router: Router,
+    stop: tokio_util::sync::CancellationToken,
+) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let tracker = tokio_util::task::TaskTracker::new();
+    loop {
+        let room = Arc::clone(&connections).acquire_owned().await.expect("the semaphore is never closed");
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, or a client that went away: wait for a moment, go on.
+                tracing::warn!(%error, "api connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+        tracker.spawn(async move {
+            let _room = room;
+            let Ok(Ok(stream)) = tokio::time::timeout(HEADER_TIME, tls.accept(stream)).await else { return };
+            let service = TowerToHyperService::new(router.map_request(|request: http::Request<_>| request));
+            let mut server = auto::Builder::new(TokioExecutor::new());
+            server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(64 << 10);
+            server.http2().timer(TokioTimer::new()).max_concurrent_streams(64).max_header_list_size(64 << 10);
+            let connection = server.serve_connection(TokioIo::new(stream), service);
+            tokio::pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "api connection ended");
+                    }
+                }
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    let _late = tokio::time::timeout(Duration::from_secs(2), connection).await;
+                }
+            }
+        });
+    }
+    tracker.close();
+    let _late = tokio::time::timeout(Duration::from_secs(3), tracker.wait()).await;
+}

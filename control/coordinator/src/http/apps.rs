@@ -1,0 +1,137 @@
+//! Apps: deploy, see, stop, delete.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use dunlin_api::{
+    AllocationState as Shown, AllocationStatus, AppList, AppStatus, Deployed, Problem, ServiceOrJob,
+    WorkloadStatus, code,
+};
+use dunlin_model::{AppName, AppSpec, Name, WorkloadKind, WorkloadName};
+use dunlin_scheduler::{AllocationState, AllocationView, Answer, AppView, Command, View, WorkloadView};
+use http::StatusCode;
+
+use super::Api;
+use super::problem::{Refused, not_found};
+
+/// Namespace and app, from the path.
+type AppPath = Result<Path<(Name, Name)>, PathRejection>;
+
+fn name((namespace, app): (Name, Name)) -> AppName {
+    AppName { namespace, app }
+}
+
+/// Lists all apps and how they stand.
+#[utoipa::path(get, path = dunlin_api::paths::APPS, tag = "apps", responses((status = 200, body = AppList)))]
+pub(crate) async fn list(State(api): State<Api>) -> Json<AppList> {
+    let view = api.driver.view();
+    Json(AppList { apps: view.apps.values().map(|app| app_status(&view, app)).collect() })
+}
+
+/// Makes this the newest revision of an app. Its components must have been uploaded.
+#[utoipa::path(put, path = dunlin_api::paths::APP, tag = "apps",
+    params(("namespace" = String, Path), ("app" = String, Path)), request_body = AppSpec,
+    responses((status = 200, body = Deployed),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn deploy(
+    State(api): State<Api>,
+    path: AppPath,
+    body: Result<Json<AppSpec>, JsonRejection>,
+) -> Result<Json<Deployed>, Refused> {
+    let named = name(path?.0);
+    let Json(spec) = body?;
+    if spec.name != named {
+        let detail = format!("the path says `{named}`, the body says `{}`", spec.name);
+        return Err(Problem::new(422, code::INVALID_REQUEST, "the app has two names", detail).into());
+    }
+    let missing = spec.workloads.iter().find(|(_, workload)| !api.components.contains(&workload.component));
+    if let Some((workload, spec)) = missing {
+        let detail = format!("`{workload}` needs component {}, which was not uploaded", spec.component);
+        let problem = Problem::new(422, code::COMPONENT_MISSING, "a component is missing", detail);
+        return Err(problem.with_hint("upload it first: PUT /v1/components/{digest}").into());
+    }
+    match api.driver.submit(Command::Deploy(spec)).await? {
+        Answer::Deployed { revision, changed } => Ok(Json(Deployed { revision, changed })),
+        other => unreachable!("the brain answers a deploy with {other:?}"),
+    }
+}
+
+/// Shows how one app stands.
+#[utoipa::path(get, path = dunlin_api::paths::APP, tag = "apps",
+    params(("namespace" = String, Path), ("app" = String, Path)),
+    responses((status = 200, body = AppStatus),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn status(State(api): State<Api>, path: AppPath) -> Result<Json<AppStatus>, Refused> {
+    let named = name(path?.0);
+    let view = api.driver.view();
+    let app = view.apps.get(&named).ok_or_else(|| not_found(format!("app `{named}`")))?;
+    Ok(Json(app_status(&view, app)))
+}
+
+/// Stops an app: no service of it runs, its runs are cancelled. It stays known.
+#[utoipa::path(post, path = dunlin_api::paths::APP_STOP, tag = "apps",
+    params(("namespace" = String, Path), ("app" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn stop(State(api): State<Api>, path: AppPath) -> Result<StatusCode, Refused> {
+    api.driver.submit(Command::Stop(name(path?.0))).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes an app, its runs and their results.
+#[utoipa::path(delete, path = dunlin_api::paths::APP, tag = "apps",
+    params(("namespace" = String, Path), ("app" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn delete(State(api): State<Api>, path: AppPath) -> Result<StatusCode, Refused> {
+    api.driver.submit(Command::Delete(name(path?.0))).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn app_status(view: &View, app: &AppView) -> AppStatus {
+    let workloads = app.workloads.iter().map(|(name, workload)| workload_status(view, name, workload));
+    AppStatus { name: app.name.clone(), revision: app.revision, workloads: workloads.collect() }
+}
+
+fn workload_status(view: &View, name: &Name, workload: &WorkloadView) -> WorkloadStatus {
+    let (kind, routes) = match &workload.spec.kind {
+        WorkloadKind::Service(service) => (ServiceOrJob::Service, service.routes.clone()),
+        WorkloadKind::Job(_) => (ServiceOrJob::Job, Vec::new()),
+    };
+    WorkloadStatus {
+        name: name.clone(),
+        kind,
+        desired: workload.desired,
+        running: workload.running,
+        waiting: workload.waiting.clone(),
+        routes,
+        limits: workload.spec.limits,
+        component: workload.spec.component,
+        allocations: allocations(view, &workload.name).collect(),
+    }
+}
+
+fn allocations(view: &View, workload: &WorkloadName) -> impl Iterator<Item = AllocationStatus> {
+    view.allocations.values().filter(move |held| held.record.workload == *workload).map(allocation_status)
+}
+
+fn allocation_status(held: &AllocationView) -> AllocationStatus {
+    let observed = held.observed.as_ref();
+    let state = match held.record.state {
+        AllocationState::Lost => Shown::Lost,
+        AllocationState::Draining { .. } => Shown::Stopping,
+        AllocationState::Placed | AllocationState::Running => {
+            observed.map_or(Shown::Placed, |report| Shown::from(&report.state))
+        }
+    };
+    AllocationStatus {
+        id: held.record.id,
+        node: held.record.node.clone(),
+        revision: held.record.revision,
+        state,
+        reason: held.reason.clone(),
+        restarts: observed.map_or(0, |report| report.restarts),
+        memory: observed.map(|report| report.memory).unwrap_or_default(),
+        fuel: observed.map(|report| report.fuel).unwrap_or_default(),
+        instances: observed.map_or(0, |report| report.instances),
+    }
+}

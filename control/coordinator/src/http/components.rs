@@ -1,0 +1,152 @@
+//! Bytes: components, which must pass admission, and inputs, which may be anything.
+//!
+//! They are streamed to disk, hashed and bounded on the way; what is too large is refused at its limit, not after.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use dunlin_admission::{Admitted, Refusal, World, admit};
+use dunlin_api::{ComponentInfo, Problem, code};
+use dunlin_model::{Bytes, Digest, LimitHit};
+use dunlin_store::{Components, ComponentsError};
+use futures_util::StreamExt as _;
+use http::StatusCode;
+
+use super::Api;
+use super::problem::{Refused, internal, storage_full};
+
+/// The most bytes of one component (C1).
+const MAX_COMPONENT: Bytes = Bytes(64 << 20);
+/// The most bytes of one input, or of one list of inputs.
+const MAX_INPUT: Bytes = Bytes(64 << 20);
+
+/// Stores a component. It must be a WebAssembly component that Dunlin can run.
+#[utoipa::path(put, path = dunlin_api::paths::COMPONENT, tag = "components",
+    params(("digest" = String, Path, description = "`sha256:` and 64 hexadecimal digits")),
+    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    responses((status = 200, body = ComponentInfo),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn put(
+    State(api): State<Api>,
+    path: Result<Path<Digest>, axum::extract::rejection::PathRejection>,
+    body: Body,
+) -> Result<Json<ComponentInfo>, Refused> {
+    let Path(digest) = path?;
+    let bytes = collect(body, MAX_COMPONENT, "component size").await?;
+    let components = api.components;
+    // Checking walks all of the component, and storing waits for the disk.
+    let checked = tokio::task::spawn_blocking(move || {
+        let admitted = admit(&bytes).map_err(|refusal| refused(&refusal))?;
+        store(&components, &bytes, digest)?;
+        Ok::<Admitted, Refused>(admitted)
+    });
+    let admitted = checked.await.map_err(|error| internal(&error))??;
+    Ok(Json(ComponentInfo {
+        digest,
+        size: admitted.size,
+        worlds: admitted.worlds.iter().map(|world| export(*world).to_owned()).collect(),
+        imports: admitted.imports,
+    }))
+}
+
+/// Tells whether a component is stored.
+#[utoipa::path(head, path = dunlin_api::paths::COMPONENT, tag = "components",
+    params(("digest" = String, Path)), responses((status = 200), (status = 404)))]
+pub(crate) async fn head(
+    State(api): State<Api>,
+    path: Result<Path<Digest>, axum::extract::rejection::PathRejection>,
+) -> Result<StatusCode, Refused> {
+    let Path(digest) = path?;
+    Ok(if api.components.contains(&digest) { StatusCode::OK } else { StatusCode::NOT_FOUND })
+}
+
+/// Stores an input of a job, or a list of inputs (a JSON array of names and digests).
+#[utoipa::path(put, path = dunlin_api::paths::INPUT, tag = "jobs",
+    params(("digest" = String, Path)), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 204), (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn put_input(
+    State(api): State<Api>,
+    path: Result<Path<Digest>, axum::extract::rejection::PathRejection>,
+    body: Body,
+) -> Result<StatusCode, Refused> {
+    let Path(digest) = path?;
+    let bytes = collect(body, MAX_INPUT, "input size").await?;
+    let stored = tokio::task::spawn_blocking(move || store(&api.inputs, &bytes, digest));
+    stored.await.map_err(|error| internal(&error))??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tells whether an input is stored.
+#[utoipa::path(head, path = dunlin_api::paths::INPUT, tag = "jobs",
+    params(("digest" = String, Path)), responses((status = 200), (status = 404)))]
+pub(crate) async fn head_input(
+    State(api): State<Api>,
+    path: Result<Path<Digest>, axum::extract::rejection::PathRejection>,
+) -> Result<StatusCode, Refused> {
+    let Path(digest) = path?;
+    Ok(if api.inputs.contains(&digest) { StatusCode::OK } else { StatusCode::NOT_FOUND })
+}
+
+/// Returns the whole body, or refuses it at the first byte too many.
+async fn collect(body: Body, limit: Bytes, name: &str) -> Result<Vec<u8>, Refused> {
+    let most = usize::try_from(limit.0).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| {
+            let title = "the upload was cut short; nothing of it was kept";
+            Refused(Problem::new(400, code::INVALID_REQUEST, title, error.to_string()))
+        })?;
+        if bytes.len() + chunk.len() > most {
+            let observed = format!("more than {limit}");
+            return Err(Refused(Problem::limit(
+                413,
+                "the upload is too large",
+                &LimitHit::new(name, limit, observed),
+            )));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn store(blobs: &Components, bytes: &[u8], digest: Digest) -> Result<(), Refused> {
+    let stored = blobs.begin().and_then(|mut partial| {
+        partial.write(bytes)?;
+        partial.finish(Some(digest))
+    });
+    stored.map(drop).map_err(|error| match error {
+        ComponentsError::WrongDigest { .. } => Refused(
+            Problem::new(
+                422,
+                code::DIGEST_MISMATCH,
+                "the bytes are not the ones announced",
+                error.to_string(),
+            )
+            .with_hint("upload them again; nothing was kept"),
+        ),
+        ComponentsError::StorageFull { .. } => Refused(storage_full(error.to_string())),
+        other => internal(&other),
+    })
+}
+
+/// Returns what a component exports to be run in this way.
+fn export(world: World) -> &'static str {
+    match world {
+        World::Service => "wasi:http/incoming-handler",
+        World::Command => "wasi:cli/run",
+    }
+}
+
+fn refused(refusal: &Refusal) -> Refused {
+    let status = if matches!(refusal, Refusal::TooLarge(_)) { 413 } else { 422 };
+    let mut problem = Problem::new(status, refusal.code(), "the component was refused", refusal.to_string());
+    if let Refusal::TooLarge(hit) | Refusal::TooComplex(hit) = refusal {
+        problem.limit = Some(hit.limit.clone());
+        problem.value = Some(hit.value.clone());
+        problem.observed = Some(hit.observed.clone());
+    }
+    Refused(problem)
+}

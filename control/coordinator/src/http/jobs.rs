@@ -1,0 +1,182 @@
+//! Jobs: start a run, watch it, read what its items gave.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use dunlin_api::{
+    ItemPage, ItemStatus, ItemsQuery, MAX_ITEM_PAGE, Problem, RunList, RunStarted, RunState, RunStatus,
+    RunsQuery, StartRun, code,
+};
+use dunlin_model::{Digest, ItemInput, LimitHit, MAX_ITEMS, Name, RunId, WorkloadName};
+use dunlin_scheduler::{Answer, Command, RunState as Recorded, RunView};
+use http::StatusCode;
+
+use super::Api;
+use super::problem::{Refused, internal, not_found};
+use crate::records;
+
+/// How many runs are listed at most.
+const MAX_RUNS: usize = 1000;
+
+/// Starts a run of a job: over so many items, or over uploaded inputs.
+#[utoipa::path(post, path = dunlin_api::paths::JOB_RUNS, tag = "jobs",
+    params(("namespace" = String, Path), ("app" = String, Path), ("job" = String, Path)), request_body = StartRun,
+    responses((status = 200, body = RunStarted),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn start(
+    State(api): State<Api>,
+    path: Result<Path<(Name, Name, Name)>, PathRejection>,
+    body: Result<Json<StartRun>, JsonRejection>,
+) -> Result<Json<RunStarted>, Refused> {
+    let Path((namespace, app, workload)) = path?;
+    let Json(wish) = body?;
+    let items = match (wish.items, wish.inputs) {
+        (Some(items), None) => items,
+        (None, Some(list)) => {
+            let api = api.clone();
+            let counted = tokio::task::spawn_blocking(move || count_inputs(&api, list));
+            counted.await.map_err(|error| internal(&error))??
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            let detail = "give either `items` or `inputs`";
+            return Err(
+                Problem::new(422, code::INVALID_REQUEST, "it is not clear what to work on", detail).into()
+            );
+        }
+    };
+    let workload = WorkloadName { namespace, app, workload };
+    match api.driver.submit(Command::StartRun { workload, items, inputs: wish.inputs }).await? {
+        Answer::RunStarted(run) => Ok(Json(RunStarted { run })),
+        other => unreachable!("the brain answers a start with {other:?}"),
+    }
+}
+
+/// Returns how many inputs a list has, all of which must be there.
+fn count_inputs(api: &Api, list: Digest) -> Result<u32, Refused> {
+    let missing = |digest: &Digest| {
+        let detail = format!("input {digest} was not uploaded");
+        Refused(
+            Problem::new(422, code::INPUT_MISSING, "an input is missing", detail)
+                .with_hint("upload it first: PUT /v1/inputs/{digest}"),
+        )
+    };
+    if !api.inputs.contains(&list) {
+        return Err(missing(&list));
+    }
+    let bytes = api.inputs.read(&list).map_err(|error| internal(&error))?;
+    let inputs: Vec<ItemInput> = serde_json::from_slice(&bytes).map_err(|error| {
+        let title = "the list of inputs is not a JSON array of names and digests";
+        Refused(Problem::new(422, code::INVALID_REQUEST, title, error.to_string()))
+    })?;
+    if let Some(input) = inputs.iter().find(|input| !api.inputs.contains(&input.digest)) {
+        return Err(missing(&input.digest));
+    }
+    u32::try_from(inputs.len()).map_err(|_| {
+        let hit = LimitHit::new("items", MAX_ITEMS, inputs.len());
+        Refused(Problem::limit(422, "the run has too many items", &hit))
+    })
+}
+
+/// Lists runs, the latest first.
+#[utoipa::path(get, path = dunlin_api::paths::RUNS, tag = "jobs", params(RunsQuery),
+    responses((status = 200, body = RunList)))]
+pub(crate) async fn list(
+    State(api): State<Api>,
+    query: Result<Query<RunsQuery>, QueryRejection>,
+) -> Result<Json<RunList>, Refused> {
+    let Query(query) = query?;
+    let view = api.driver.view();
+    let fits = |run: &&RunView| query.app.as_ref().is_none_or(|app| run.record.workload.app_name() == *app);
+    let runs = view.runs.values().rev().filter(fits).take(MAX_RUNS).map(run_status);
+    Ok(Json(RunList { runs: runs.collect() }))
+}
+
+/// Shows how one run stands.
+#[utoipa::path(get, path = dunlin_api::paths::RUN, tag = "jobs", params(("run" = String, Path)),
+    responses((status = 200, body = RunStatus),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn status(
+    State(api): State<Api>,
+    path: Result<Path<RunId>, PathRejection>,
+) -> Result<Json<RunStatus>, Refused> {
+    let Path(run) = path?;
+    let view = api.driver.view();
+    let found = view.runs.get(&run).ok_or_else(|| not_found(format!("run {run}")))?;
+    let mut status = run_status(found);
+    if found.record.recorded.contains(found.record.items) {
+        let total =
+            records::items(&*api.store, run, found.record.items, 1).map_err(|error| internal(&error))?;
+        status.total_output = total.into_iter().next().map(|(_, record)| record.output);
+    }
+    Ok(Json(status))
+}
+
+/// Lists the recorded items of a run, page by page.
+#[utoipa::path(get, path = dunlin_api::paths::RUN_ITEMS, tag = "jobs", params(("run" = String, Path), ItemsQuery),
+    responses((status = 200, body = ItemPage),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn items(
+    State(api): State<Api>,
+    path: Result<Path<RunId>, PathRejection>,
+    query: Result<Query<ItemsQuery>, QueryRejection>,
+) -> Result<Json<ItemPage>, Refused> {
+    let (Path(run), Query(query)) = (path?, query?);
+    let view = api.driver.view();
+    let found = view.runs.get(&run).ok_or_else(|| not_found(format!("run {run}")))?;
+    let limit = query.limit.unwrap_or(MAX_ITEM_PAGE).clamp(1, MAX_ITEM_PAGE) as usize;
+    let (items, inputs) = (found.record.items, found.record.inputs);
+    let from = query.after.map_or(0, |after| after.saturating_add(1));
+    let page = tokio::task::spawn_blocking(move || {
+        let page = records::items(&*api.store, run, from, limit).map_err(|error| internal(&error))?;
+        let names = inputs.map(|list| input_names(&api, list)).unwrap_or_default();
+        let next = if page.len() == limit { page.last().map(|(item, _)| *item) } else { None };
+        let own = page.into_iter().filter(|(item, _)| *item < items);
+        let items =
+            own.map(|(item, record)| ItemStatus { item, name: names.get(item as usize).cloned(), record });
+        Ok::<_, Refused>(ItemPage { items: items.collect(), next })
+    });
+    Ok(Json(page.await.map_err(|error| internal(&error))??))
+}
+
+/// Cancels a run. Items that are recorded stay recorded.
+#[utoipa::path(post, path = dunlin_api::paths::RUN_CANCEL, tag = "jobs", params(("run" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn cancel(
+    State(api): State<Api>,
+    path: Result<Path<RunId>, PathRejection>,
+) -> Result<StatusCode, Refused> {
+    let Path(run) = path?;
+    api.driver.submit(Command::CancelRun(run)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Returns the names of inputs, or none if the list cannot be read: the records are worth showing without.
+fn input_names(api: &Api, list: Digest) -> Vec<String> {
+    let bytes = api.inputs.read(&list).unwrap_or_default();
+    let inputs: Vec<ItemInput> = serde_json::from_slice(&bytes).unwrap_or_default();
+    inputs.into_iter().map(|input| input.name).collect()
+}
+
+fn run_status(run: &RunView) -> RunStatus {
+    let record = &run.record;
+    RunStatus {
+        run: record.id,
+        workload: record.workload.clone(),
+        state: match record.state {
+            Recorded::Running => RunState::Running,
+            Recorded::Completed => RunState::Completed,
+            Recorded::Failed { .. } => RunState::Failed,
+            Recorded::Cancelled => RunState::Cancelled,
+        },
+        items: record.items,
+        recorded: record.recorded.len(),
+        succeeded: record.succeeded,
+        failed: record.failed,
+        fuel: record.fuel,
+        created: record.created,
+        ended: record.ended,
+        waiting: run.waiting.clone(),
+        total_output: None,
+    }
+}

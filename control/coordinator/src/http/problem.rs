@@ -1,0 +1,110 @@
+//! How everything that can go wrong becomes one shape: problem+json.
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::response::{IntoResponse, Response};
+use dunlin_api::{CONTENT_TYPE_PROBLEM, Problem, code};
+use dunlin_scheduler::Rejection;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+
+use crate::driver::Refusal;
+
+/// A request that was refused.
+pub(crate) struct Refused(pub(crate) Problem);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status =
+            http::StatusCode::from_u16(self.0.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self.0).expect("a problem has only string keys");
+        let mut response = (status, [(CONTENT_TYPE, CONTENT_TYPE_PROBLEM)], body).into_response();
+        if matches!(self.0.status, 429 | 503) {
+            response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let detail = refusal.to_string();
+        Self(match refusal {
+            Refusal::Rejected(rejection) => return rejection.into(),
+            Refusal::Overloaded => Problem::new(503, code::BUSY, "the coordinator is busy", detail),
+            Refusal::StorageFull => storage_full(detail),
+            Refusal::Stopping => Problem::new(503, code::UNAVAILABLE, "the coordinator is stopping", detail),
+        })
+    }
+}
+
+/// Returns the problem of a full disk.
+pub(crate) fn storage_full(detail: String) -> Problem {
+    Problem::new(503, "storage_full", "nothing can be stored", detail)
+        .with_hint("free disk space on the coordinator's machine; nothing was changed, and services go on")
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        let status = match &rejection {
+            Rejection::UnknownApp(_) | Rejection::UnknownWorkload(_) | Rejection::UnknownRun(_) => 404,
+            Rejection::RouteTaken { .. } | Rejection::NameTaken(_) | Rejection::TokenTaken(_) => 409,
+            Rejection::TokenUnknown | Rejection::TokenUsed | Rejection::TokenExpired => 403,
+            Rejection::NotAJob(_)
+            | Rejection::TooManyItems(_)
+            | Rejection::NoItems
+            | Rejection::InvalidSpec { .. } => 422,
+        };
+        let mut problem =
+            Problem::new(status, rejection.code(), "the wish was refused", rejection.to_string());
+        if let Rejection::TooManyItems(hit) = rejection {
+            problem.limit = Some(hit.limit);
+            problem.value = Some(hit.value);
+            problem.observed = Some(hit.observed);
+        }
+        Self(problem)
+    }
+}
+
+fn invalid(status: http::StatusCode, detail: String) -> Refused {
+    let code = match status.as_u16() {
+        413 => code::LIMIT_EXCEEDED,
+        415 => code::UNSUPPORTED_MEDIA_TYPE,
+        _ => code::INVALID_REQUEST,
+    };
+    Refused(Problem::new(status.as_u16(), code, "the request is not what the API describes", detail))
+}
+
+impl From<JsonRejection> for Refused {
+    fn from(rejection: JsonRejection) -> Self {
+        invalid(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Refused {
+    fn from(rejection: QueryRejection) -> Self {
+        invalid(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Refused {
+    fn from(rejection: PathRejection) -> Self {
+        invalid(rejection.status(), rejection.body_text())
+    }
+}
+
+/// Returns the problem of something that is not there.
+pub(crate) fn not_found(what: impl std::fmt::Display) -> Refused {
+    Refused(Problem::new(404, code::NOT_FOUND, "there is no such thing", format!("there is no {what}")))
+}
+
+/// Returns the problem of our own failure; the cause is logged, not told.
+pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Refused {
+    tracing::error!(error, "a request failed by our fault");
+    let detail = "the coordinator's log has the cause";
+    Refused(Problem::new(500, code::INTERNAL, "the coordinator failed", detail))
+}

@@ -1,0 +1,212 @@
+//! The life of the process: open what is on disk, take the next term, restore, serve, and end in order.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use dunlin_model::{Bytes, ClusterId, Name, Term};
+use dunlin_scheduler::{Cluster, Config as Patience};
+use dunlin_store::{Changes, Components, Embedded, Table, Write};
+use dunlin_transport::{Authority, Identity, Role, Server, WireLimits};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::driver::driver;
+use crate::fleet::Fleet;
+use crate::gate::Gate;
+use crate::http::{self, Api};
+use crate::session::Desk;
+use crate::{Config, Profile, records};
+
+/// How long a coordinator's certificate is valid. It gets a new one at each start.
+const CERTIFICATE: Duration = Duration::from_secs(90 * 86_400);
+/// The most bytes of one component or input.
+const MAX_BLOB: Bytes = Bytes(64 << 20);
+/// Free space that is left alone (S1).
+const RESERVE: Bytes = Bytes(64 << 20);
+
+/// Runs a coordinator until `stop` is cancelled, or a change could not be made durable.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let state = &config.state;
+    private_folder(state).with_context(|| format!("could not make the state folder {}", state.display()))?;
+    let store = Embedded::open(&state.join("store")).context("could not open the coordinator's store")?;
+    let store: Arc<dyn Changes> = Arc::new(store);
+    let authority = open_authority(state)?;
+    let cluster = authority.cluster().clone();
+    let term = next_term(&*store)?;
+    let admin_hash = open_admin_token(&state.join("admin.token"))?;
+    write_private(&state.join("authority.pem"), authority.certificate_pem().as_bytes())
+        .context("could not write the authority's certificate")?;
+    let open = |name: &str| Components::open_folder(&state.join(name), MAX_BLOB, RESERVE);
+    let components = Arc::new(open("components").context("could not open the folder of components")?);
+    let inputs = Arc::new(open("inputs").context("could not open the folder of inputs")?);
+
+    let clock = Clock::start();
+    let patience = match config.profile {
+        Profile::Lan => Patience::LAN,
+        Profile::Edge => Patience::EDGE,
+    };
+    let changes = records::load(&*store).context("could not restore the cluster")?;
+    let brain = Cluster::restore(cluster.clone(), term, patience, changes, clock.now());
+    let fleet = Arc::new(Fleet::default());
+    let (driver, driver_loop) = driver(brain, Arc::clone(&store), Arc::clone(&fleet), clock);
+
+    let role = Role::Coordinator(Name::try_from("main".to_owned())?);
+    let identity = Identity::issue(&authority, &role, SystemTime::now(), CERTIFICATE)
+        .context("could not make the coordinator's certificate")?;
+    // An agent must notice that its coordinator is gone, and be back, well before its lease is over.
+    let heartbeat = Duration::from(patience.heartbeat);
+    let wire = WireLimits { idle: heartbeat * 3, keep_alive: heartbeat, ..WireLimits::FLEET };
+    let server = Server::bind(config.fleet, &identity, &wire)
+        .with_context(|| format!("could not listen for agents on {} (UDP)", config.fleet))?;
+    let listener = TcpListener::bind(config.api)
+        .await
+        .with_context(|| format!("could not listen for the API on {} (TCP)", config.api))?;
+    let tls = api_tls(&authority, &config)?;
+
+    let ready = Ready { fleet: server.local_address(), api: listener.local_addr()?, cluster: &cluster };
+    tracing::info!(%cluster, %term, fleet = %ready.fleet, api = %ready.api, "coordinator ready");
+    let desk = Desk {
+        cluster: cluster.clone(),
+        term,
+        heartbeat,
+        driver: driver.clone(),
+        fleet: Arc::clone(&fleet),
+        store: Arc::clone(&store),
+        components: Arc::clone(&components),
+        inputs: Arc::clone(&inputs),
+    };
+    let authority_hash = authority.key_hash();
+    let api = Api {
+        cluster: cluster.clone(),
+        term,
+        clock,
+        driver: driver.clone(),
+        fleet,
+        store,
+        components,
+        inputs,
+        admin_hash,
+        authority_hash,
+    };
+    let gate = Gate { authority: Arc::new(authority), driver, desk };
+
+    // The brain has a thread of its own: commits wait for the disk.
+    let (failed, failure) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
+        let _process_is_ending = failed.send(driver_loop.run());
+    })?;
+    tokio::spawn(gate.admit_all(server));
+    let serving =
+        tokio::spawn(http::serve(listener, TlsAcceptor::from(tls), http::router(api), stop.clone()));
+    ready.write(state).context("could not write ready.json")?;
+
+    tokio::select! {
+        () = stop.cancelled() => {}
+        ended = failure => {
+            // What the brain has decided and the disk has not taken must reach nobody: the process ends here, and
+            // the next one restores what was acknowledged.
+            if let Ok(Err(error)) = ended {
+                return Err(anyhow::Error::new(error).context("a change could not be made durable; start again to recover"));
+            }
+        }
+    }
+    serving.await?;
+    tracing::info!("coordinator stopped");
+    Ok(())
+}
+
+/// What is written into `ready.json` once the coordinator can be used.
+struct Ready<'a> {
+    fleet: std::net::SocketAddr,
+    api: std::net::SocketAddr,
+    cluster: &'a ClusterId,
+}
+
+impl Ready<'_> {
+    fn write(&self, state: &Path) -> anyhow::Result<()> {
+        let text = serde_json::json!({
+            "process": std::process::id(), "fleet": self.fleet, "api": self.api, "cluster": self.cluster,
+        });
+        write_private(&state.join("ready.json"), text.to_string().as_bytes())
+    }
+}
+
+/// Opens the fleet's authority; at the first start makes it, and with it the fleet's name.
+fn open_authority(state: &Path) -> anyhow::Result<Authority> {
+    if state.join(Authority::FILE).exists() {
+        return Authority::load(state).context("could not open the fleet's authority");
+    }
+    let mut random = [0; 5];
+    getrandom::fill(&mut random)
+        .map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+    let cluster: ClusterId = format!("fleet-{}", hex::encode(random)).parse()?;
+    let authority =
+        Authority::create(&cluster, SystemTime::now()).context("could not make the fleet's authority")?;
+    authority.save(state).context("could not save the fleet's authority")?;
+    tracing::info!(%cluster, "a new fleet begins");
+    Ok(authority)
+}
+
+/// Takes the term after the last one, durably, before anything is decided under it.
+fn next_term(store: &dyn Changes) -> anyhow::Result<Term> {
+    let last = match store.get(Table::Meta, b"term").context("could not read the last term")? {
+        Some(value) => serde_json::from_slice(&value).context("the store's term is damaged")?,
+        None => Term(0),
+    };
+    let term = last.next();
+    let write = Write { table: Table::Meta, key: b"term".to_vec(), value: Some(serde_json::to_vec(&term)?) };
+    store.commit(&[write]).context("could not save the new term")?;
+    Ok(term)
+}
+
+/// Returns the hash of the administrator's token; at the first start makes the token.
+fn open_admin_token(path: &Path) -> anyhow::Result<[u8; 32]> {
+    let shown = path.display();
+    if !path.exists() {
+        let mut random = [0; 32];
+        getrandom::fill(&mut random)
+            .map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+        write_private(path, format!("rlu1_{}\n", hex::encode(random)).as_bytes())
+            .with_context(|| format!("could not write {shown}"))?;
+    }
+    let token = fs::read_to_string(path).with_context(|| format!("could not read {shown}"))?;
+    let token = token.trim();
+    // An empty token would let everybody in.
+    anyhow::ensure!(token.len() >= 32, "{shown} holds no token; remove it and start again to get a new one");
+    Ok(Sha256::digest(token).into())
+}
+
+fn api_tls(authority: &Authority, config: &Config) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let mut names = vec!["127.0.0.1".to_owned(), "::1".to_owned(), "localhost".to_owned()];
+    if !config.api.ip().is_unspecified() && !config.api.ip().is_loopback() {
+        names.push(config.api.ip().to_string());
+    }
+    names.extend(config.api_names.iter().cloned());
+    let certificate =
+        authority.issue_api(&names, SystemTime::now()).context("could not make the API's certificate")?;
+    certificate.server_config().context("could not set up TLS for the API")
+}
+
+fn private_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Replaces a file as a whole, durably, readable by its owner alone.
+fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(())
+}

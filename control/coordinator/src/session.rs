@@ -1,0 +1,273 @@
+//! One connected agent: its hello, its reports, and what it may fetch.
+//!
+//! A node speaks only about itself: its name comes from its certificate, and it gets the bytes of its own
+//! allocations only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_model::{Assignment, ClusterId, Digest, ItemInput, NodeId, RunId, Term, Work};
+use dunlin_protocol::{
+    Hello, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, Version, agree,
+};
+use dunlin_scheduler::Observation;
+use dunlin_store::{Changes, Components};
+use dunlin_transport::{CloseCode, Connection, ReceiveHalf, SendHalf, Stream};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::driver::Driver;
+use crate::fleet::{Fleet, Outbox};
+use crate::records;
+
+/// How long an agent may take for its hello.
+const HELLO_TIME: Duration = Duration::from_secs(5);
+/// How many outputs are read from the store at once when they are combined.
+const OUTPUT_PAGE: usize = 256;
+
+/// What sessions work with.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) cluster: ClusterId,
+    pub(crate) term: Term,
+    pub(crate) heartbeat: Duration,
+    pub(crate) driver: Driver,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) store: Arc<dyn Changes>,
+    pub(crate) components: Arc<Components>,
+    pub(crate) inputs: Arc<Components>,
+}
+
+impl Desk {
+    /// Serves one agent until it goes away.
+    pub(crate) async fn serve(self, connection: Connection, node: NodeId) {
+        let control = match tokio::time::timeout(HELLO_TIME, self.greet(&connection, &node)).await {
+            Ok(Ok(control)) => control,
+            Ok(Err(error)) => {
+                tracing::warn!(%node, error = &*error as &dyn std::error::Error, "agent was not accepted");
+                return;
+            }
+            Err(_late) => {
+                tracing::warn!(%node, "agent said no hello in time");
+                connection.close(CloseCode::PROTOCOL, "no hello in time");
+                return;
+            }
+        };
+        let outbox = self.fleet.enter(node.clone(), connection.clone());
+        let number = outbox.number;
+        tracing::info!(%node, address = %connection.remote_address(), "agent connected");
+        // Assignments that were decided before it came are decided again when it reports.
+        self.driver.observe(Observation::Connected { node: node.clone() });
+        let (sender, receiver) = control.split();
+        tokio::select! {
+            () = self.tell(sender, outbox) => {}
+            () = self.listen(receiver, &node) => {}
+            () = self.answer(&connection, &node) => {}
+        }
+        connection.close(CloseCode::DONE, "the session ended");
+        if self.fleet.leave(&node, number) {
+            tracing::info!(%node, "agent disconnected");
+            self.driver.observe(Observation::Disconnected { node });
+        }
+    }
+
+    async fn greet(&self, connection: &Connection, node: &NodeId) -> anyhow::Result<Stream> {
+        let mut stream = connection.accept().await?;
+        let StreamRequest::Control(hello) = stream.receive_request().await? else {
+            anyhow::bail!("its first stream is not the control stream");
+        };
+        match self.check(&hello, node) {
+            Ok(version) => {
+                let heartbeat_ms = u64::try_from(self.heartbeat.as_millis())?;
+                let welcome = ToAgent::Welcome {
+                    version,
+                    cluster: self.cluster.clone(),
+                    term: self.term,
+                    heartbeat_ms,
+                };
+                stream.send_message(&welcome).await?;
+                Ok(stream)
+            }
+            Err((code, message)) => {
+                let refused = ToAgent::Refused { code, message: message.clone() };
+                stream.send_message(&refused).await?;
+                stream.finish();
+                let _gone = stream.send.delivered().await;
+                anyhow::bail!(message)
+            }
+        }
+    }
+
+    fn check(&self, hello: &Hello, node: &NodeId) -> Result<Version, (RefusalCode, String)> {
+        if hello.cluster != self.cluster {
+            let message =
+                format!("the agent belongs to fleet {}, this is fleet {}", hello.cluster, self.cluster);
+            return Err((RefusalCode::WrongCluster, message));
+        }
+        if hello.node != *node {
+            let message = format!("the agent calls itself {}, its certificate says {node}", hello.node);
+            return Err((RefusalCode::UnknownNode, message));
+        }
+        if !self.driver.view().nodes.contains_key(node) {
+            let message =
+                format!("node {node} is not known to this fleet; let it join again with a new token");
+            return Err((RefusalCode::UnknownNode, message));
+        }
+        if hello.term > self.term {
+            let message =
+                format!("the agent has obeyed term {}, this coordinator has term {}", hello.term, self.term);
+            return Err((RefusalCode::Fenced, message));
+        }
+        agree(hello.min_version, hello.max_version).ok_or_else(|| {
+            let (min, max) = (Version::MIN.0, Version::MAX.0);
+            let message = format!(
+                "the agent speaks versions {} to {}, the coordinator {min} to {max}",
+                hello.min_version.0, hello.max_version.0
+            );
+            (RefusalCode::VersionUnsupported, message)
+        })
+    }
+
+    /// Sends what the driver decides for this node.
+    async fn tell(&self, mut sender: SendHalf, mut outbox: Outbox) {
+        loop {
+            let message = tokio::select! {
+                changed = outbox.assignment.changed() => {
+                    if changed.is_err() { return }
+                    let newest = outbox.assignment.borrow_and_update().clone();
+                    match newest {
+                        Some(assignment) => ToAgent::Assign(Assignment::clone(&assignment)),
+                        None => continue,
+                    }
+                }
+                items = outbox.recorded.recv() => match items {
+                    Some(items) => ToAgent::Recorded { cluster: self.cluster.clone(), term: self.term, items },
+                    None => return,
+                },
+            };
+            if let Err(error) = sender.send_message(&message).await {
+                tracing::debug!(error = &error as &dyn std::error::Error, "agent could not be told");
+                return;
+            }
+        }
+    }
+
+    async fn listen(&self, mut receiver: ReceiveHalf, node: &NodeId) {
+        loop {
+            match receiver.receive_message::<ToCoordinator>().await {
+                Ok(Some(ToCoordinator::Report(report))) => {
+                    self.driver.observe(Observation::Report { node: node.clone(), report });
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%node, error = &error as &dyn std::error::Error, "agent is not heard any more");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Answers the streams that the agent opens to fetch bytes.
+    async fn answer(&self, connection: &Connection, node: &NodeId) {
+        while let Ok(stream) = connection.accept().await {
+            let (desk, node) = (self.clone(), node.clone());
+            tokio::spawn(async move {
+                if let Err(error) = desk.answer_one(stream, &node).await {
+                    tracing::debug!(%node, error = &*error as &dyn std::error::Error, "stream ended early");
+                }
+            });
+        }
+    }
+
+    async fn answer_one(&self, mut stream: Stream, node: &NodeId) -> anyhow::Result<()> {
+        match stream.receive_request().await? {
+            StreamRequest::Component { digest } => self.send_component(stream, node, digest).await,
+            StreamRequest::Input { run, item } => self.send_input(stream, node, run, item).await,
+            StreamRequest::Control(_) | StreamRequest::Logs(_) => {
+                refuse(stream, "an agent may not open such a stream now").await
+            }
+        }
+    }
+
+    async fn send_component(&self, stream: Stream, node: &NodeId, digest: Digest) -> anyhow::Result<()> {
+        let view = self.driver.view();
+        let is_assigned = view
+            .allocations
+            .values()
+            .any(|held| held.record.node == *node && held.record.spec.component == digest);
+        if !is_assigned {
+            return refuse(stream, &format!("component {digest} is not assigned to node {node}")).await;
+        }
+        send_blob(stream, &self.components, digest).await
+    }
+
+    async fn send_input(
+        &self,
+        mut stream: Stream,
+        node: &NodeId,
+        run: RunId,
+        item: u32,
+    ) -> anyhow::Result<()> {
+        let view = self.driver.view();
+        let is_assigned = view.allocations.values().any(|held| {
+            held.record.node == *node && matches!(&held.record.work, Work::Items { run: of, range, .. } if *of == run && range.contains(item))
+        });
+        let of_run = view.runs.get(&run);
+        let Some(status) = of_run.filter(|_| is_assigned) else {
+            return refuse(stream, &format!("item {item} of run {run} is not assigned to node {node}")).await;
+        };
+        if item == status.record.items {
+            return self.send_outputs(stream, run, item).await;
+        }
+        let Some(list) = status.record.inputs else {
+            stream.send_message(&StreamReply::Ok { length: Some(0), name: None }).await?;
+            return end(stream).await;
+        };
+        let bytes = self.inputs.read(&list)?;
+        let inputs: Vec<ItemInput> = serde_json::from_slice(&bytes)?;
+        let Some(input) = inputs.get(item as usize) else {
+            return refuse(stream, &format!("run {run} has no input for item {item}")).await;
+        };
+        let bytes = self.inputs.read(&input.digest)?;
+        let reply = StreamReply::Ok { length: Some(bytes.len() as u64), name: Some(input.name.clone()) };
+        stream.send_message(&reply).await?;
+        stream.write_all(&bytes).await?;
+        end(stream).await
+    }
+
+    /// Sends the outputs of all items in their order: what the combining instance reads.
+    async fn send_outputs(&self, mut stream: Stream, run: RunId, items: u32) -> anyhow::Result<()> {
+        stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
+        let mut next = 0;
+        while next < items {
+            let page = records::items(&*self.store, run, next, OUTPUT_PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            next = last + 1;
+            for (_, record) in page.iter().filter(|(item, _)| *item < items) {
+                stream.write_all(record.output.as_bytes()).await?;
+            }
+        }
+        end(stream).await
+    }
+}
+
+async fn send_blob(mut stream: Stream, blobs: &Components, digest: Digest) -> anyhow::Result<()> {
+    let (file, length) = match blobs.open(&digest) {
+        Ok(opened) => opened,
+        Err(error) => return refuse(stream, &error.to_string()).await,
+    };
+    stream.send_message(&StreamReply::Ok { length: Some(length), name: None }).await?;
+    let mut file = tokio::fs::File::from_std(file);
+    tokio::io::copy(&mut file, &mut stream).await?;
+    end(stream).await
+}
+
+async fn refuse(mut stream: Stream, message: &str) -> anyhow::Result<()> {
+    stream.send_message(&StreamReply::Error { message: message.to_owned() }).await?;
+    end(stream).await
+}
+
+/// Finishes the stream and waits until the other side has everything.
+async fn end(mut stream: Stream) -> anyhow::Result<()> {
+    stream.finish();
+    Ok(stream.send.delivered().await?)
+}

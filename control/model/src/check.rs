@@ -1,0 +1,322 @@
+//! The rules which bind the fields of a spec, in one place for manifest and API.
+//!
+//! Each rule looks at one field and says what is wrong with it, with the limit that was hit if there is one.
+//!
+//! Not here: how a text becomes a field (`manifest`), and what the fleet has room for (`scheduler`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::{AppSpec, Bytes, JobSpec, LimitHit, Limits, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec};
+
+/// The most workloads of one app.
+pub(crate) const MAX_WORKLOADS: usize = 64;
+/// The most allocations of one service.
+pub(crate) const MAX_ALLOCATIONS: u32 = 10_000;
+/// The most allocations which work on one run at the same time.
+pub(crate) const MAX_PARALLELISM: u32 = 10_000;
+/// The most tries of one item.
+pub(crate) const MAX_ATTEMPTS: u32 = 100;
+/// The most routes of one service.
+pub(crate) const MAX_ROUTES: usize = 64;
+/// The most characters of a route's path.
+pub(crate) const MAX_ROUTE_PATH: usize = 1024;
+/// The most bytes of all variables of a guest's environment, names and values together.
+pub(crate) const MAX_ENVIRONMENT: Bytes = Bytes(64 << 10);
+/// The most labels which a workload may ask of its nodes.
+pub(crate) const MAX_NODE_LABELS: usize = 32;
+/// The most characters of a label's key, and of its value.
+pub(crate) const MAX_LABEL: usize = 63;
+
+/// What is wrong with one field of a spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecError {
+    /// Where, as a dotted path: `workloads.hello.limits.memory`.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+    /// The limit that was hit, if it is one.
+    pub hit: Option<LimitHit>,
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.field, self.message)
+    }
+}
+
+impl AppSpec {
+    /// Returns everything that is wrong with it; nothing if it may be accepted.
+    pub fn check(&self) -> Vec<SpecError> {
+        let mut errors = Vec::new();
+        let mut note = |field: String, result: Result<(), Broken>| {
+            if let Err(broken) = result {
+                errors.push(SpecError { field, message: broken.message, hit: broken.hit });
+            }
+        };
+        let workloads = self.workloads.len();
+        if workloads == 0 {
+            note("workloads".to_owned(), Err(Broken::new("an app has at least one workload")));
+        }
+        note("workloads".to_owned(), at_most("workloads", MAX_WORKLOADS, workloads));
+        for (name, spec) in &self.workloads {
+            check_workload(spec, &mut |field, result| note(format!("workloads.{name}.{field}"), result));
+        }
+        let routes = self.workloads.iter().flat_map(|(name, spec)| match &spec.kind {
+            WorkloadKind::Service(service) => service.routes.iter().map(|route| (name, route)).collect(),
+            WorkloadKind::Job(_) => Vec::new(),
+        });
+        let mut seen = BTreeSet::new();
+        for (name, route) in routes {
+            if !seen.insert(route) {
+                note(format!("workloads.{name}.routes"), Err(Broken::new(SAME_ROUTE)));
+            }
+        }
+        errors
+    }
+}
+
+/// What is said when two services of an app have the same route.
+pub(crate) const SAME_ROUTE: &str = "this route stands twice in the app";
+
+/// A rule that is broken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    pub(crate) message: String,
+    pub(crate) hit: Option<LimitHit>,
+}
+
+impl Broken {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hit: None }
+    }
+
+    fn limit(limit: &str, value: impl fmt::Display, observed: impl fmt::Display) -> Self {
+        let hit = LimitHit::new(limit, value, observed);
+        Self { message: hit.to_string(), hit: Some(hit) }
+    }
+}
+
+type Note<'a> = dyn FnMut(String, Result<(), Broken>) + 'a;
+
+fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
+    for (field, result) in limits(&spec.limits) {
+        note(format!("limits.{field}"), result);
+    }
+    for (name, value) in &spec.environment {
+        note("environment".to_owned(), variable(name, value));
+    }
+    note("environment".to_owned(), environment(&spec.environment));
+    for (key, value) in &spec.node_labels {
+        note("node_labels".to_owned(), label(key, value));
+    }
+    note("node_labels".to_owned(), at_most("node_labels", MAX_NODE_LABELS, spec.node_labels.len()));
+    match &spec.kind {
+        WorkloadKind::Service(ServiceSpec { allocations, routes }) => {
+            note("allocations".to_owned(), at_most("allocations", MAX_ALLOCATIONS, *allocations));
+            note("routes".to_owned(), at_most("routes", MAX_ROUTES, routes.len()));
+            for (index, route) in routes.iter().enumerate() {
+                let RouteSpec { host, path } = route;
+                if let Some(host) = host {
+                    note(format!("routes[{index}].host"), route_host(host));
+                }
+                note(format!("routes[{index}].path"), route_path(path));
+            }
+        }
+        WorkloadKind::Job(JobSpec { parallelism, attempts, combine: _ }) => {
+            note("parallelism".to_owned(), between("parallelism", MAX_PARALLELISM, *parallelism));
+            note("attempts".to_owned(), between("attempts", MAX_ATTEMPTS, *attempts));
+        }
+    }
+}
+
+pub(crate) fn at_most<T: Copy + Ord + fmt::Display>(name: &str, most: T, got: T) -> Result<(), Broken> {
+    if got > most { Err(Broken::limit(name, most, got)) } else { Ok(()) }
+}
+
+/// At least one and at most `most`.
+pub(crate) fn between(name: &str, most: u32, got: u32) -> Result<(), Broken> {
+    if got == 0 { Err(Broken::limit(name, format!("1 to {most}"), got)) } else { at_most(name, most, got) }
+}
+
+/// More than zero and at most the hard maximum, for each limit by its name.
+pub(crate) fn limits(limits: &Limits) -> [(&'static str, Result<(), Broken>); 5] {
+    fn bound<T: Copy + Default + Ord + fmt::Display>(name: &str, most: T, got: T) -> Result<(), Broken> {
+        if got == T::default() {
+            return Err(Broken::limit(name, format!("more than {got} and at most {most}"), got));
+        }
+        at_most(name, most, got)
+    }
+    let most = Limits::MAXIMUM;
+    [
+        ("memory", bound("memory", most.memory, limits.memory)),
+        ("fuel", bound("fuel", most.fuel, limits.fuel)),
+        ("fuel_rate", bound("fuel_rate", most.fuel_rate, limits.fuel_rate)),
+        ("deadline", bound("deadline", most.deadline, limits.deadline)),
+        ("concurrency", bound("concurrency", most.concurrency, limits.concurrency)),
+    ]
+}
+
+pub(crate) fn variable(name: &str, value: &str) -> Result<(), Broken> {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if name.is_empty() || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(is_inner) {
+        return Err(Broken::new(format!(
+            "`{}` cannot name a variable: use letters, digits and `_`, not beginning with a digit",
+            shown(name)
+        )));
+    }
+    if name.starts_with("DUNLIN_") {
+        return Err(Broken::new(format!(
+            "`{}` cannot be set: variables that begin with `DUNLIN_` are Dunlin's own",
+            shown(name)
+        )));
+    }
+    if value.contains('\0') {
+        return Err(Broken::new(format!("the value of `{}` has a zero byte in it", shown(name))));
+    }
+    Ok(())
+}
+
+pub(crate) fn environment(variables: &BTreeMap<String, String>) -> Result<(), Broken> {
+    let total: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
+    at_most("environment", MAX_ENVIRONMENT, Bytes(total as u64))
+}
+
+pub(crate) fn label(key: &str, value: &str) -> Result<(), Broken> {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    for text in [key, value] {
+        if text.is_empty() || !text.bytes().all(is_inner) {
+            return Err(Broken::new(format!(
+                "`{}` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`",
+                shown(text)
+            )));
+        }
+        at_most("label", MAX_LABEL, text.len())?;
+    }
+    Ok(())
+}
+
+pub(crate) fn route_host(host: &str) -> Result<(), Broken> {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if host.len() > 253 || !host.split('.').all(is_label) {
+        return Err(Broken::new(format!(
+            "`{}` is not a host name: write it in lower case and without a port, like \"hello.localhost\"",
+            shown(host)
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn route_path(path: &str) -> Result<(), Broken> {
+    let broken = |why: &str| Err(Broken::new(format!("`{}` {why}", shown(path))));
+    if !path.starts_with('/') {
+        return broken("should begin with `/`");
+    }
+    at_most("route path", MAX_ROUTE_PATH, path.len())?;
+    if path.contains(['?', '#']) {
+        return broken("has a query or fragment; a route is a path alone");
+    }
+    // An escape would give one path two spellings, of which only one is routed.
+    if !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%' && byte != b'\\') {
+        return broken(
+            "has characters which cannot stand in a route: use visible ASCII without `%` and `\\`",
+        );
+    }
+    if path.split('/').any(|segment| segment == "." || segment == "..") {
+        return broken("has a segment `.` or `..`");
+    }
+    if path.contains("//") {
+        return broken("has an empty segment");
+    }
+    Ok(())
+}
+
+/// Returns text from outside made safe to be shown: escaped, and cut at 80 characters.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Digest, Fuel};
+
+    fn app(spec: WorkloadSpec) -> AppSpec {
+        AppSpec {
+            name: "default/shop".parse().unwrap(),
+            workloads: BTreeMap::from([("cart".parse().unwrap(), spec)]),
+        }
+    }
+
+    fn service(routes: &[(&str, &str)]) -> WorkloadSpec {
+        let route = |(host, path): &(&str, &str)| RouteSpec {
+            host: (!host.is_empty()).then(|| (*host).to_owned()),
+            path: (*path).to_owned(),
+        };
+        WorkloadSpec {
+            component: Digest::of(b""),
+            kind: WorkloadKind::Service(ServiceSpec {
+                allocations: 1,
+                routes: routes.iter().map(route).collect(),
+            }),
+            limits: Limits::SERVICE,
+            environment: BTreeMap::new(),
+            node_labels: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_sound_spec_is_accepted() {
+        let spec = service(&[("hello.localhost", "/"), ("", "/api/v1"), ("127.0.0.1", "/")]);
+        assert_eq!(app(spec).check(), []);
+    }
+
+    #[test]
+    fn routes_that_could_be_read_in_two_ways_are_refused() {
+        for (host, path) in [
+            ("Hello.localhost", "/"),
+            ("hello.localhost:80", "/"),
+            ("hello..localhost", "/"),
+            ("hello.", "/"),
+            ("*.localhost", "/"),
+            ("", ""),
+            ("", "a"),
+            ("", "/a/../b"),
+            ("", "/a?b"),
+            ("", "/a#b"),
+            ("", "/%2e%2e/"),
+            ("", "/a//b"),
+            ("", "/a b"),
+            ("", "/a\r\nb"),
+            ("", "/ä"),
+        ] {
+            assert_eq!(app(service(&[(host, path)])).check().len(), 1, "{host:?} {path:?}");
+        }
+    }
+
+    #[test]
+    fn limits_above_the_maximum_say_which() {
+        let mut spec = service(&[]);
+        spec.limits.fuel = Limits::MAXIMUM.fuel.plus(Fuel(1));
+        spec.limits.concurrency = 0;
+        let errors = app(spec).check();
+        let hits: Vec<_> = errors.iter().filter_map(|error| error.hit.as_ref()).collect();
+        assert_eq!(hits.iter().map(|hit| hit.limit.as_str()).collect::<Vec<_>>(), ["fuel", "concurrency"]);
+    }
+
+    #[test]
+    fn an_environment_cannot_forge_what_is_dunlins_own() {
+        for name in ["", "1A", "A-B", "A=B", "DUNLIN_NODE", "Ä"] {
+            assert!(variable(name, "").is_err(), "{name:?} should be refused");
+        }
+        let mut spec = service(&[]);
+        spec.environment.insert("A".to_owned(), "x".repeat(64 << 10));
+        assert_eq!(app(spec).check()[0].hit.as_ref().unwrap().limit, "environment");
+    }
+}

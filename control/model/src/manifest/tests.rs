@@ -1,0 +1,296 @@
+//! What a manifest says, and what is said of a wrong one.
+
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+
+use super::*;
+
+const WHOLE: &str = r#"
+[app]
+name = "quickstart"
+namespace = "team-a"
+
+[build]
+command = "cargo build --release --target wasm32-wasip2"
+
+[service.hello]
+component = "target/wasm32-wasip2/release/hello.wasm"
+allocations = 3
+routes = [{ host = "hello.localhost", path = "/" }]
+limits = { memory = "32MiB", fuel = "500M", fuel_rate = "25M/s", deadline = "2s", concurrency = 8 }
+environment = { GREETING = "hello" }
+node_labels = { zone = "a" }
+
+[job.word-count]
+component = "target/wasm32-wasip2/release/word-count.wasm"
+input = ["../../../book/src/**/*.md"]
+parallelism = 3
+combine = true
+"#;
+
+fn check(text: &str, expected: Expect) {
+    let told = match Manifest::parse(text) {
+        Ok(manifest) => format!("{manifest:#?}\n"),
+        Err(errors) => format!("{errors}\n"),
+    };
+    expected.assert_eq(&told);
+}
+
+fn with_service(fields: &str) -> String {
+    format!("[app]\nname = \"shop\"\n[service.cart]\ncomponent = \"cart.wasm\"\n{fields}\n")
+}
+
+#[test]
+fn a_whole_manifest_is_understood() {
+    let manifest = Manifest::parse(WHOLE).unwrap();
+    assert_eq!(manifest.app_name().to_string(), "team-a/quickstart");
+    let word_count = &manifest.workloads[&"word-count".parse().unwrap()];
+    assert_eq!(word_count.input, Some(JobInput::Files(vec!["../../../book/src/**/*.md".to_owned()])));
+    let hello = &manifest.workloads[&"hello".parse().unwrap()];
+    let json = serde_json::to_string_pretty(&hello.spec(Digest::of(b""))).unwrap();
+    expect![[r#"
+        {
+          "component": "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+          "kind": "service",
+          "allocations": 3,
+          "routes": [
+            {
+              "host": "hello.localhost",
+              "path": "/"
+            }
+          ],
+          "limits": {
+            "memory": 33554432,
+            "fuel": 500000000,
+            "fuel_rate": 25000000,
+            "deadline": 2000,
+            "concurrency": 8
+          },
+          "environment": {
+            "GREETING": "hello"
+          },
+          "node_labels": {
+            "zone": "a"
+          }
+        }"#]]
+    .assert_eq(&json);
+}
+
+#[test]
+fn a_short_manifest_takes_the_defaults() {
+    let text =
+        "app.name = \"shop\"\njob.sum.component = \"sum.wasm\"\nservice = { cart.component = \"c.wasm\" }";
+    let manifest = Manifest::parse(text).unwrap();
+    assert_eq!(manifest.app_name().to_string(), "default/shop");
+    let cart = &manifest.workloads[&"cart".parse().unwrap()];
+    assert_eq!(cart.kind, WorkloadKind::Service(crate::ServiceSpec { allocations: 1, routes: vec![] }));
+    assert_eq!(cart.limits, Limits::SERVICE);
+    let sum = &manifest.workloads[&"sum".parse().unwrap()];
+    let expected = crate::JobSpec { parallelism: 1, attempts: 3, combine: false };
+    assert_eq!(sum.kind, WorkloadKind::Job(expected));
+    assert_eq!((sum.limits, &sum.input), (Limits::JOB, &None));
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_their_order() {
+    check(
+        r#"
+[app]
+nmae = "shop"
+[service.cart]
+component = 3
+limits = { memry = "64MiB", fuel = 500, deadline = "2", memory = "2GiB" }
+alocations = 2
+[[service.cart.routes]]
+host = "Cart.localhost:80"
+path = "../"
+[job.cart]
+component = "cart.wasm"
+items = 3
+input = []
+[job.Sum]
+attempts = 0
+[somewhere]
+"#,
+        expect![[r#"
+            2:1: `app.name`: this field is missing; write `name = "shop"`
+            3:1: `app.nmae`: unknown field `nmae`; did you mean `name`?
+            5:13: `service.cart.component`: expected a string, the path of a .wasm file, got integer
+            6:12: `service.cart.limits.memry`: unknown field `memry`; did you mean `memory`?
+            6:36: `service.cart.limits.fuel`: expected a string like "500M", got integer
+            6:52: `service.cart.limits.deadline`: `2` needs one of the units ms, s, m, h, d, like "30s"
+            6:66: `service.cart.limits.memory`: limit `memory` is 1GiB, observed 2GiB
+            7:1: `service.cart.alocations`: unknown field `alocations`; did you mean `allocations`?
+            9:8: `service.cart.routes[0].host`: `Cart.localhost:80` is not a host name: write it in lower case and without a port, like "hello.localhost"
+            10:8: `service.cart.routes[0].path`: `../` should begin with `/`
+            11:1: `job.cart`: `cart` is already the name of a service; give one of them another
+            14:1: `job.cart.items`: a job has either `items` or `input`, not both: each file of `input` is one item
+            14:9: `job.cart.input`: there is no pattern in this list
+            15:1: `Sum` is not a name: use a-z, 0-9 and `-`, with a letter or digit at both ends
+            15:1: `job.Sum.component`: this field is missing; write `component = "path/to/component.wasm"`
+            16:12: `job.Sum.attempts`: limit `attempts` is 1 to 100, observed 0
+            17:2: `somewhere`: unknown field `somewhere`; there are `app`, `build`, `service`, `job`
+        "#]],
+    );
+}
+
+#[test]
+fn a_syntax_error_has_its_place() {
+    check("[app]\nname = \"shop\nx = 1", expect![[r#"
+        2:13: invalid basic string, expected `"`
+    "#]]);
+    check("[app]\n\n  name shop", expect![[r#"
+        3:8: key with no value, expected `=`
+    "#]]);
+}
+
+#[test]
+fn an_app_without_workloads_is_refused() {
+    check("[app]\nname = \"shop\"\n", expect![[r#"
+        3:1: there is no workload; add `[service.NAME]` or `[job.NAME]` with a `component`
+    "#]]);
+    check("[app]\nname = \"shop\"\n[service]\n", expect![[r#"
+        3:2: there is no workload in here
+    "#]]);
+    check("", expect![[r#"
+        1:1: `app`: this table is missing; write `[app]` and below it `name = "shop"`
+        1:1: there is no workload; add `[service.NAME]` or `[job.NAME]` with a `component`
+    "#]]);
+}
+
+#[test]
+fn limits_outside_the_bounds_say_value_and_observed() {
+    check(
+        &with_service(
+            r#"limits = { memory = "0B", fuel_rate = "99999G/s", concurrency = 5000 }
+allocations = 10001"#,
+        ),
+        expect![[r#"
+            5:21: `service.cart.limits.memory`: limit `memory` is more than 0B and at most 1GiB, observed 0B
+            5:39: `service.cart.limits.fuel_rate`: limit `fuel_rate` is 1000G/s, observed 99999G/s
+            5:65: `service.cart.limits.concurrency`: limit `concurrency` is 1024, observed 5000
+            6:15: `service.cart.allocations`: limit `allocations` is 10000, observed 10001
+        "#]],
+    );
+}
+
+#[test]
+fn variables_and_labels_follow_their_rules() {
+    check(
+        &with_service(
+            r#"environment = { "A-B" = "x", DUNLIN_NODE = "x", N = 1 }
+node_labels = { zone = "a b" }"#,
+        ),
+        expect![[r#"
+            5:17: `service.cart.environment.A-B`: `A-B` cannot name a variable: use letters, digits and `_`, not beginning with a digit
+            5:30: `service.cart.environment.DUNLIN_NODE`: `DUNLIN_NODE` cannot be set: variables that begin with `DUNLIN_` are Dunlin's own
+            5:53: `service.cart.environment.N`: expected a string, got integer
+            6:17: `service.cart.node_labels.zone`: `a b` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`
+        "#]],
+    );
+}
+
+#[test]
+fn the_same_route_twice_in_an_app_is_refused() {
+    check(&with_service("routes = [{ path = \"/\" }, { path = \"/a\" }, {}]"), expect![[r#"
+        5:44: `service.cart.routes`: this route stands twice in the app
+    "#]]);
+}
+
+#[test]
+fn a_manifest_that_is_too_large_is_refused() {
+    check(&"#".repeat((256 << 10) + 1), expect![[r#"
+        1:1: limit `manifest` is 256KiB, observed 262145B
+    "#]]);
+}
+
+#[test]
+fn control_characters_are_not_repeated() {
+    let errors = Manifest::parse("\"\\u001b[2J\" = 1\n").unwrap_err().to_string();
+    assert!(!errors.contains('\u{1b}'), "{errors:?}");
+}
+
+#[test]
+fn hundreds_of_mistakes_are_cut() {
+    let text: String = (0..500).map(|number| format!("wrong{number} = 1\n")).collect();
+    let errors = Manifest::parse(&text).unwrap_err();
+    assert_eq!(errors.0.len(), 51);
+    assert_eq!(errors.0[50].message, "452 more mistakes follow");
+}
+
+#[derive(Clone, Debug)]
+enum Mutation {
+    Remove(prop::sample::Index, usize),
+    Insert(prop::sample::Index, String),
+    Repeat(prop::sample::Index, usize),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let token = prop_oneof![
+        "[\\[\\]{}=\"'\\n.,#\\\\]{1,3}",
+        Just("name".to_owned()),
+        Just("[service.x]\n".to_owned()),
+        Just("99999999999999999999".to_owned()),
+        Just("ä\u{0}\u{1b}".to_owned()),
+        Just("limits".to_owned()),
+        ".{0,4}",
+    ];
+    prop_oneof![
+        (any::<prop::sample::Index>(), 1..40usize).prop_map(|(at, length)| Mutation::Remove(at, length)),
+        (any::<prop::sample::Index>(), token).prop_map(|(at, token)| Mutation::Insert(at, token)),
+        (any::<prop::sample::Index>(), 1..80usize).prop_map(|(at, length)| Mutation::Repeat(at, length)),
+    ]
+}
+
+fn mutated(mutations: &[Mutation]) -> String {
+    let mut characters: Vec<char> = WHOLE.chars().collect();
+    for mutation in mutations {
+        match mutation {
+            Mutation::Remove(at, length) => {
+                let at = at.index(characters.len().max(1));
+                let end = (at + length).min(characters.len());
+                characters.drain(at.min(end)..end);
+            }
+            Mutation::Insert(at, token) => {
+                let at = at.index(characters.len() + 1);
+                characters.splice(at..at, token.chars());
+            }
+            Mutation::Repeat(at, length) => {
+                let at = at.index(characters.len().max(1)).min(characters.len());
+                let end = (at + length).min(characters.len());
+                let piece = characters[at..end].to_vec();
+                characters.splice(at..at, piece);
+            }
+        }
+    }
+    characters.into_iter().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_panics_and_every_mistake_has_a_place_in_it(
+        mutations in prop::collection::vec(mutation(), 1..6)
+    ) {
+        let text = mutated(&mutations);
+        if let Err(errors) = Manifest::parse(&text) {
+            prop_assert!(!errors.0.is_empty());
+            for error in &errors.0 {
+                prop_assert!(error.line >= 1 && error.line <= text.matches('\n').count() + 1);
+                prop_assert!(error.column >= 1);
+            }
+            prop_assert!(errors.0.is_sorted_by_key(|error| (error.line, error.column)));
+        }
+    }
+
+    #[test]
+    fn what_is_accepted_is_a_sound_spec(mutations in prop::collection::vec(mutation(), 1..3)) {
+        if let Ok(manifest) = Manifest::parse(&mutated(&mutations)) {
+            let name = manifest.app_name();
+            let component = Digest::of(b"");
+            let workloads = manifest.workloads.into_iter().map(|(name, it)| (name, it.spec(component))).collect();
+            prop_assert_eq!(crate::AppSpec { name, workloads }.check(), vec![]);
+        }
+    }
+}

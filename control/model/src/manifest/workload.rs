@@ -1,0 +1,198 @@
+//! Reading `[service.NAME]` and `[job.NAME]`.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use super::reader::{Found, Reader, Section, Strings};
+use super::{JobInput, MAX_TEXT, ManifestWorkload};
+use crate::check::{self, between};
+use crate::{JobSpec, Limits, MAX_ITEMS, RouteSpec, ServiceSpec, WorkloadKind};
+
+const SERVICE_FIELDS: [&str; 6] =
+    ["component", "allocations", "routes", "limits", "environment", "node_labels"];
+const JOB_FIELDS: [&str; 9] = [
+    "component",
+    "input",
+    "items",
+    "parallelism",
+    "attempts",
+    "combine",
+    "limits",
+    "environment",
+    "node_labels",
+];
+const LIMIT_FIELDS: [&str; 5] = ["memory", "fuel", "fuel_rate", "deadline", "concurrency"];
+const ROUTE_EXAMPLE: &str = "{ host = \"hello.localhost\", path = \"/\" }";
+
+/// A route and where it stands.
+pub(super) type PlacedRoute = Found<RouteSpec>;
+
+pub(super) fn service(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+) -> (Option<ManifestWorkload>, Vec<PlacedRoute>) {
+    reader.refuse_unknown(section, &SERVICE_FIELDS);
+    let allocations = reader.count(section, "allocations");
+    if let Some(Found { value, at }) = &allocations {
+        let rule = check::at_most("allocations", check::MAX_ALLOCATIONS, *value);
+        reader.expect(*at, section.path("allocations"), rule);
+    }
+    let placed = routes(reader, section);
+    let kind = WorkloadKind::Service(ServiceSpec {
+        allocations: allocations.map_or(1, |found| found.value),
+        routes: placed.iter().map(|route| route.value.clone()).collect(),
+    });
+    (workload(reader, section, kind, Limits::SERVICE, None), placed)
+}
+
+pub(super) fn job(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<ManifestWorkload> {
+    reader.refuse_unknown(section, &JOB_FIELDS);
+    let mut counted = |key, most, default| {
+        let Some(Found { value, at }) = reader.count(section, key) else { return default };
+        reader.expect(at, section.path(key), between(key, most, value));
+        value
+    };
+    let parallelism = counted("parallelism", check::MAX_PARALLELISM, 1);
+    let attempts = counted("attempts", check::MAX_ATTEMPTS, 3);
+    let combine = reader.truth(section, "combine").unwrap_or(false);
+    let input = input(reader, section);
+    let kind = WorkloadKind::Job(JobSpec { parallelism, attempts, combine });
+    workload(reader, section, kind, Limits::JOB, input)
+}
+
+fn workload(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    kind: WorkloadKind,
+    defaults: Limits,
+    input: Option<JobInput>,
+) -> Option<ManifestWorkload> {
+    let limits = limits(reader, section, defaults);
+    let environment = environment(reader, section);
+    let node_labels = node_labels(reader, section);
+    if !section.has("component") {
+        reader.missing(section, "component", "\"path/to/component.wasm\"");
+    }
+    let component = reader.string(section, "component", "a string, the path of a .wasm file")?;
+    text(reader, section, "component", &component);
+    Some(ManifestWorkload { component: component.value, kind, limits, environment, node_labels, input })
+}
+
+/// Notes a text that is empty or too long.
+pub(super) fn text(reader: &mut Reader<'_>, section: &Section<'_>, key: &str, found: &Found<String>) {
+    if found.value.trim().is_empty() {
+        reader.note(found.at, section.path(key), "this must not be empty");
+    }
+    reader.expect(found.at, section.path(key), check::at_most(key, MAX_TEXT, found.value.len()));
+}
+
+fn input(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<JobInput> {
+    if section.has("input") && section.has("items") {
+        let at = section.place("items").max(section.place("input"));
+        let message = "a job has either `items` or `input`, not both: each file of `input` is one item";
+        reader.note(at, section.path("items"), message);
+    }
+    let items = reader.count(section, "items").map(|Found { value, at }| {
+        reader.expect(at, section.path("items"), between("items", MAX_ITEMS, value));
+        JobInput::Count(value)
+    });
+    let files = reader.list_of_strings(section, "input", "[\"texts/*.md\"]").map(|patterns| {
+        if patterns.value.is_empty() {
+            reader.note(patterns.at, section.path("input"), "there is no pattern in this list");
+        }
+        for pattern in &patterns.value {
+            text(reader, section, "input", pattern);
+        }
+        JobInput::Files(patterns.value.into_iter().map(|pattern| pattern.value).collect())
+    });
+    items.or(files)
+}
+
+fn routes(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<PlacedRoute> {
+    let sections = reader.list_of_sections(section, "routes", ROUTE_EXAMPLE);
+    let rule = check::at_most("routes", check::MAX_ROUTES, sections.len());
+    reader.expect(section.place("routes"), section.path("routes"), rule);
+    let mut routes = Vec::new();
+    for route in sections {
+        reader.refuse_unknown(&route, &["host", "path"]);
+        let host = reader.string(&route, "host", "a string like \"hello.localhost\"");
+        if let Some(Found { value, at }) = &host {
+            reader.expect(*at, route.path("host"), check::route_host(value));
+        }
+        let path = reader.string(&route, "path", "a string like \"/\"");
+        if let Some(Found { value, at }) = &path {
+            reader.expect(*at, route.path("path"), check::route_path(value));
+        }
+        let value = RouteSpec {
+            host: host.map(|found| found.value),
+            path: path.map_or_else(|| "/".to_owned(), |found| found.value),
+        };
+        routes.push(Found { value, at: route.at() });
+    }
+    routes
+}
+
+fn limits(reader: &mut Reader<'_>, section: &Section<'_>, defaults: Limits) -> Limits {
+    let Some(section) = reader.section(section, "limits") else { return defaults };
+    let section = &section;
+    reader.refuse_unknown(section, &LIMIT_FIELDS);
+    let mut limits = defaults;
+    let mut places = BTreeMap::new();
+    fn take<T>(
+        reader: &mut Reader<'_>,
+        section: &Section<'_>,
+        key: &'static str,
+        example: &str,
+        limit: &mut T,
+    ) -> Option<(&'static str, usize)>
+    where
+        T: FromStr,
+        T::Err: Display,
+    {
+        let found = reader.parsed(section, key, &format!("a string like {example}"))?;
+        *limit = found.value;
+        Some((key, found.at))
+    }
+    places.extend(take(reader, section, "memory", "\"64MiB\"", &mut limits.memory));
+    places.extend(take(reader, section, "fuel", "\"500M\"", &mut limits.fuel));
+    places.extend(take(reader, section, "fuel_rate", "\"50M/s\"", &mut limits.fuel_rate));
+    places.extend(take(reader, section, "deadline", "\"30s\"", &mut limits.deadline));
+    if let Some(Found { value, at }) = reader.count(section, "concurrency") {
+        limits.concurrency = value;
+        places.insert("concurrency", at);
+    }
+    for (field, rule) in check::limits(&limits) {
+        let at = places.get(field).copied().unwrap_or(section.at());
+        reader.expect(at, section.path(field), rule);
+    }
+    limits
+}
+
+fn environment(reader: &mut Reader<'_>, section: &Section<'_>) -> BTreeMap<String, String> {
+    let Some((inner, entries)) = reader.map_of_strings(section, "environment") else {
+        return BTreeMap::new();
+    };
+    for (name, Found { value, at: _ }) in &entries {
+        reader.expect(inner.place(name), inner.path(name), check::variable(name, value));
+    }
+    let variables = plain(entries);
+    reader.expect(section.place("environment"), section.path("environment"), check::environment(&variables));
+    variables
+}
+
+fn node_labels(reader: &mut Reader<'_>, section: &Section<'_>) -> BTreeMap<String, String> {
+    let Some((inner, entries)) = reader.map_of_strings(section, "node_labels") else {
+        return BTreeMap::new();
+    };
+    for (key, Found { value, at: _ }) in &entries {
+        reader.expect(inner.place(key), inner.path(key), check::label(key, value));
+    }
+    let rule = check::at_most("node_labels", check::MAX_NODE_LABELS, entries.len());
+    reader.expect(section.place("node_labels"), section.path("node_labels"), rule);
+    plain(entries)
+}
+
+fn plain(entries: Strings) -> BTreeMap<String, String> {
+    entries.into_iter().map(|(key, found)| (key, found.value)).collect()
+}

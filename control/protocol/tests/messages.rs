@@ -1,0 +1,361 @@
+//! The bytes of every message of the wire, and what bytes that are none of them come to.
+//!
+//! A golden that changes is a change of the wire: older agents must still understand it.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+use std::collections::BTreeMap;
+
+use dunlin_model::{
+    AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, Digest, Endpoint, Fuel, FuelRate,
+    Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits, NodeInfo, ObservedState, Outcome, Report,
+    Resources, Revision, Route, RouteSpec, RouteTable, RunId, ServiceSpec, Term, Work, WorkloadKind,
+    WorkloadSpec,
+};
+use dunlin_protocol::{
+    FrameError, Hello, JoinReply, JoinRequest, LogQuery, MAX_FRAME, RefusalCode, StreamReply, StreamRequest,
+    ToAgent, ToCoordinator, Version, decode, decode_known, encode, frame_length,
+};
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[path = "goldens/bytes.rs"]
+mod goldens;
+
+fn hello() -> Hello {
+    Hello {
+        min_version: Version(1),
+        max_version: Version(2),
+        node: "node-1".parse().unwrap(),
+        cluster: "c4".parse().unwrap(),
+        term: Term(7),
+        software: "0.1.0".into(),
+    }
+}
+
+fn stream_requests() -> Vec<StreamRequest> {
+    vec![
+        StreamRequest::Control(hello()),
+        StreamRequest::Component { digest: Digest::of(b"component") },
+        StreamRequest::Input { run: RunId::new(3), item: 9 },
+        StreamRequest::Logs(LogQuery { allocations: vec![AllocationId::new(12)], tail: 100, follow: true }),
+    ]
+}
+
+fn stream_replies() -> Vec<StreamReply> {
+    vec![
+        StreamReply::Ok { length: Some(75_000), name: None },
+        StreamReply::Ok { length: None, name: None },
+        StreamReply::Error { message: "not in the store".into() },
+    ]
+}
+
+fn spec(kind: WorkloadKind) -> WorkloadSpec {
+    WorkloadSpec {
+        component: Digest::of(b"component"),
+        kind,
+        limits: Limits::SERVICE,
+        environment: BTreeMap::from([("A".into(), "b".into())]),
+        node_labels: BTreeMap::from([("zone".into(), "a".into())]),
+    }
+}
+
+fn assignment() -> Assignment {
+    let route = RouteSpec { host: Some("shop.example".into()), path: "/".into() };
+    let service = ServiceSpec { allocations: 2, routes: vec![route.clone()] };
+    let job = JobSpec { parallelism: 2, attempts: 3, combine: true };
+    let endpoint = Endpoint { allocation: AllocationId::new(12), node: "node-1".parse().unwrap() };
+    Assignment {
+        cluster: "c4".parse().unwrap(),
+        term: Term(7),
+        generation: Generation(41),
+        allocations: vec![
+            AssignedAllocation {
+                id: AllocationId::new(12),
+                workload: "default/shop/web".parse().unwrap(),
+                revision: Revision(4),
+                spec: spec(WorkloadKind::Service(service)),
+                work: Work::Serve,
+            },
+            AssignedAllocation {
+                id: AllocationId::new(13),
+                workload: "default/shop/count".parse().unwrap(),
+                revision: Revision(4),
+                spec: spec(WorkloadKind::Job(job)),
+                work: Work::Items {
+                    run: RunId::new(3),
+                    range: ItemRange { start: 0, end: 64 },
+                    attempt: 1,
+                    combine: false,
+                },
+            },
+        ],
+        routes: RouteTable {
+            routes: vec![Route { spec: route, workload: "default/shop/web".parse().unwrap() }],
+            endpoints: BTreeMap::from([("default/shop/web".parse().unwrap(), vec![endpoint])]),
+            peers: BTreeMap::from([("node-1".parse().unwrap(), "10.0.0.1:4433".parse().unwrap())]),
+        },
+    }
+}
+
+fn to_agent() -> Vec<ToAgent> {
+    vec![
+        ToAgent::Welcome {
+            version: Version(1),
+            cluster: "c4".parse().unwrap(),
+            term: Term(7),
+            heartbeat_ms: 1000,
+        },
+        ToAgent::Refused { code: RefusalCode::WrongCluster, message: "this is fleet c4".into() },
+        ToAgent::Assign(assignment()),
+        ToAgent::Recorded {
+            cluster: "c4".parse().unwrap(),
+            term: Term(7),
+            items: vec![(AllocationId::new(13), 5)],
+        },
+    ]
+}
+
+fn to_coordinator() -> Vec<ToCoordinator> {
+    let record = ItemRecord {
+        outcome: Outcome::OutOfFuel { limit: Fuel(1_000_000) },
+        node: "node-1".parse().unwrap(),
+        attempt: 1,
+        fuel: Fuel(1_000_000),
+        memory: Bytes(65_536),
+        wall: dunlin_model::DurationMs(12),
+        output: "partial".into(),
+        output_cut: false,
+    };
+    vec![ToCoordinator::Report(Report {
+        cluster: "c4".parse().unwrap(),
+        term: Term(7),
+        generation: Generation(41),
+        info: NodeInfo {
+            capacity: Resources { memory: Bytes(1 << 30), fuel_rate: FuelRate(1_000_000_000) },
+            labels: BTreeMap::from([("zone".into(), "a".into())]),
+            ingress: "10.0.0.1:8080".parse().unwrap(),
+            peer: "[fd00::1]:4433".parse().unwrap(),
+            version: "0.1.0".into(),
+        },
+        allocations: vec![AllocationReport {
+            id: AllocationId::new(12),
+            state: ObservedState::BackingOff { reason: "worker died".into() },
+            restarts: 2,
+            fuel: Fuel(5),
+            memory: Bytes(65_536),
+            instances: 17,
+        }],
+        items: vec![ItemReport { allocation: AllocationId::new(13), run: RunId::new(3), item: 5, record }],
+    })]
+}
+
+fn join_request() -> JoinRequest {
+    JoinRequest {
+        token_id: "abcdefghij".into(),
+        secret: vec![0x5a; 4],
+        node: "node-1".parse().unwrap(),
+        signing_request: vec![0x30, 0x00],
+    }
+}
+
+fn join_replies() -> Vec<JoinReply> {
+    vec![
+        JoinReply::Joined {
+            cluster: "c4".parse().unwrap(),
+            certificate: vec![0x30, 0x01],
+            authority: vec![0x30, 0x02],
+        },
+        JoinReply::Refused { code: "token_used".into(), message: "the token was used at 12:00".into() },
+    ]
+}
+
+/// Every message once, as frames, in a fixed order.
+fn all_frames() -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    frames.extend(stream_requests().iter().map(|message| encode(message).unwrap()));
+    frames.extend(stream_replies().iter().map(|message| encode(message).unwrap()));
+    frames.extend(to_agent().iter().map(|message| encode(message).unwrap()));
+    frames.extend(to_coordinator().iter().map(|message| encode(message).unwrap()));
+    frames.push(encode(&join_request()).unwrap());
+    frames.extend(join_replies().iter().map(|message| encode(message).unwrap()));
+    frames
+}
+
+#[test]
+fn every_message_has_the_bytes_it_always_had() {
+    let frames: Vec<String> = all_frames().iter().map(hex::encode).collect();
+    assert_eq!(frames.len(), goldens::FRAMES.len());
+    for (number, (frame, golden)) in frames.iter().zip(goldens::FRAMES).enumerate() {
+        assert_eq!(frame, golden, "message {number} has other bytes; if that is wanted, see tests/goldens");
+    }
+}
+
+#[test]
+fn every_message_reads_back() {
+    fn check<M: Serialize + for<'a> Deserialize<'a> + PartialEq + std::fmt::Debug>(messages: &[M]) {
+        for message in messages {
+            let frame = encode(message).unwrap();
+            let length = frame_length(frame[..4].try_into().unwrap()).unwrap();
+            assert_eq!(length, frame.len() - 4);
+            assert_eq!(&decode::<M>(&frame[4..]).unwrap(), message);
+        }
+    }
+    check(&stream_requests());
+    check(&stream_replies());
+    check(&to_agent());
+    check(&to_coordinator());
+    check(&[join_request()]);
+    check(&join_replies());
+}
+
+#[test]
+fn a_message_cut_anywhere_is_refused() {
+    fn check<M: Serialize + for<'a> Deserialize<'a>>(messages: &[M]) {
+        for message in messages {
+            let frame = encode(message).unwrap();
+            for cut in 4..frame.len() {
+                assert!(decode_known::<M>(&frame[4..cut]).is_err(), "cut at {cut} of {}", frame.len());
+            }
+        }
+    }
+    check(&stream_requests());
+    check(&stream_replies());
+    check(&to_agent());
+    check(&to_coordinator());
+    check(&[join_request()]);
+    check(&join_replies());
+}
+
+#[test]
+fn a_field_of_a_later_version_is_skipped() {
+    #[derive(Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Later {
+        Refused { code: &'static str, message: &'static str, retry_after_ms: u64, hints: Vec<&'static str> },
+    }
+    let later =
+        Later::Refused { code: "busy", message: "later", retry_after_ms: 5000, hints: vec!["a", "b"] };
+    let frame = encode(&later).unwrap();
+    let message: ToAgent = decode(&frame[4..]).unwrap();
+    assert_eq!(message, ToAgent::Refused { code: RefusalCode::Other, message: "later".into() });
+}
+
+#[test]
+fn a_field_left_out_takes_its_default() {
+    #[derive(Serialize)]
+    struct Bare {
+        min_version: u16,
+        max_version: u16,
+        node: &'static str,
+        cluster: &'static str,
+        term: u64,
+    }
+    let bare = Bare { min_version: 1, max_version: 2, node: "node-1", cluster: "c4", term: 7 };
+    let frame = encode(&bare).unwrap();
+    assert_eq!(decode::<Hello>(&frame[4..]).unwrap(), Hello { software: String::new(), ..hello() });
+    let frame = encode(&BTreeMap::from([("ok", BTreeMap::<&str, u8>::new())])).unwrap();
+    assert_eq!(decode::<StreamReply>(&frame[4..]).unwrap(), StreamReply::Ok { length: None, name: None });
+}
+
+#[test]
+fn a_message_of_an_unknown_kind_is_told_from_nonsense() {
+    let with_fields = encode(&BTreeMap::from([("drain", BTreeMap::from([("by_ms", 5)]))])).unwrap();
+    assert_eq!(decode_known::<ToAgent>(&with_fields[4..]).unwrap(), None);
+    let without_fields = encode(&"drain").unwrap();
+    assert_eq!(decode_known::<ToAgent>(&without_fields[4..]).unwrap(), None);
+
+    let wrong_fields = encode(&BTreeMap::from([("welcome", BTreeMap::from([("version", "x")]))])).unwrap();
+    assert!(decode_known::<ToAgent>(&wrong_fields[4..]).is_err());
+    let two_kinds = encode(&BTreeMap::from([("drain", 1), ("welcome", 2)])).unwrap();
+    assert!(decode_known::<ToAgent>(&two_kinds[4..]).is_err());
+    let number = encode(&17).unwrap();
+    assert!(decode_known::<ToAgent>(&number[4..]).is_err());
+    // What is no enum has no kinds.
+    assert!(decode_known::<JoinRequest>(&with_fields[4..]).is_err());
+    for message in to_agent() {
+        let frame = encode(&message).unwrap();
+        assert_eq!(decode_known(&frame[4..]).unwrap(), Some(message));
+    }
+}
+
+#[test]
+fn bytes_after_the_message_are_refused() {
+    let mut frame = encode(&join_replies()[0]).unwrap();
+    frame.push(0);
+    let error = decode::<JoinReply>(&frame[4..]).unwrap_err();
+    assert_eq!(error.to_string(), "the frame is not a message: 1 bytes follow the message");
+    assert!(decode_known::<JoinReply>(&frame[4..]).is_err());
+}
+
+#[test]
+fn a_frame_over_the_limit_is_refused_on_both_sides() {
+    let over = u32::try_from(MAX_FRAME).unwrap() + 1;
+    assert!(matches!(frame_length(over.to_be_bytes()), Err(FrameError::TooLong { .. })));
+    assert_eq!(frame_length((over - 1).to_be_bytes()).unwrap(), MAX_FRAME);
+    let message = StreamReply::Error { message: "x".repeat(MAX_FRAME) };
+    assert!(matches!(encode(&message), Err(FrameError::TooLong { .. })));
+}
+
+#[test]
+fn nesting_beyond_the_depth_is_refused() {
+    // As an unknown field, which is skipped: skipping must not run deep either.
+    for depth in [33, 1000, 1_000_000] {
+        let mut body = vec![0xa1, 0x61, b'x'];
+        body.extend(std::iter::repeat_n(0x81, depth));
+        body.push(0x00);
+        assert!(decode::<JoinRequest>(&body).is_err());
+        assert!(decode_known::<ToAgent>(&body).is_err());
+    }
+}
+
+#[test]
+fn a_string_that_claims_to_be_huge_is_refused_without_its_memory() {
+    for head in [0x5b, 0x7b, 0x9b, 0xbb] {
+        let mut body = vec![0xa1, 0x68];
+        body.extend(b"token_id");
+        body.push(head);
+        body.extend(u64::MAX.to_be_bytes());
+        assert!(decode::<JoinRequest>(&body).is_err());
+        assert!(decode_known::<ToAgent>(&body).is_err());
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let shown = format!("{:?}", join_request());
+    assert!(shown.contains("abcdefghij") && !shown.contains("90"), "{shown}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode_known::<StreamRequest>(&bytes);
+        let _ = decode_known::<StreamReply>(&bytes);
+        let _ = decode_known::<ToAgent>(&bytes);
+        let _ = decode_known::<ToCoordinator>(&bytes);
+        let _ = decode_known::<JoinRequest>(&bytes);
+        let _ = decode_known::<JoinReply>(&bytes);
+    }
+
+    #[test]
+    fn a_message_with_some_bytes_changed_never_panics(
+        message in 0..15_usize,
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let mut frame = all_frames().swap_remove(message);
+        for (at, byte) in changes {
+            let at = 4 + at.index(frame.len() - 4);
+            frame[at] = byte;
+        }
+        let body = &frame[4..];
+        let _ = decode_known::<StreamRequest>(body);
+        let _ = decode_known::<StreamReply>(body);
+        let _ = decode_known::<ToAgent>(body);
+        let _ = decode_known::<ToCoordinator>(body);
+        let _ = decode_known::<JoinRequest>(body);
+        let _ = decode_known::<JoinReply>(body);
+    }
+}

@@ -1,0 +1,137 @@
+//! What must hold after every step. For tests and simulation; a coordinator does not pay for it.
+
+use dunlin_model::{Resources, Work};
+
+use crate::durable::{Change, Durable};
+use crate::range_set::single;
+use crate::reconcile::services;
+use crate::routes::route_table;
+use crate::run::outstanding;
+use crate::{AllocationState, Cluster, RangeSet, RunRecord};
+
+impl Cluster {
+    /// Tells what does not hold that should.
+    pub fn check(&self) -> Result<(), String> {
+        self.check_indexes()?;
+        self.check_allocations()?;
+        self.check_services()?;
+        self.durable.runs().values().try_for_each(|run| self.check_run(run))?;
+        // What was restored may not have been thought through yet.
+        if self.volatile.unsettled.is_none() {
+            self.check_assignments()?;
+        }
+        Ok(())
+    }
+
+    /// Indexes say the same as records, and records alone make the same state.
+    fn check_indexes(&self) -> Result<(), String> {
+        let durable = &self.durable;
+        let apps = durable.apps().values().cloned().map(Change::App);
+        let nodes = durable.nodes().values().cloned().map(Change::Node);
+        let allocations = durable.allocations().values().cloned().map(Change::Allocation);
+        let runs = durable.runs().values().cloned().map(Change::Run);
+        let tokens = durable.tokens().values().cloned().map(Change::Token);
+        let counters = [Change::Counters(durable.counters())];
+        let again =
+            Durable::restore(allocations.chain(runs).chain(apps).chain(nodes).chain(tokens).chain(counters));
+        ensure(again == *durable, || "an index differs from the records".to_owned())
+    }
+
+    fn check_allocations(&self) -> Result<(), String> {
+        for record in self.durable.allocations().values() {
+            let id = record.id;
+            let node = self.durable.nodes().get(&record.node);
+            let node = node.ok_or_else(|| format!("{id} is on the unknown node {}", record.node))?;
+            let is_lost = record.state == AllocationState::Lost;
+            ensure(is_lost == node.lost.is_some(), || {
+                format!("{id} and its node {} differ in being lost", node.id)
+            })?;
+            if let Work::Items { run, .. } = record.work {
+                let run = self.durable.runs().get(&run);
+                let is_running = run.is_some_and(RunRecord::is_running);
+                ensure(is_running, || format!("{id} works for a run that has ended"))?;
+            }
+        }
+        for id in self.volatile.observed.keys() {
+            ensure(self.durable.allocations().contains_key(id), || {
+                format!("{id} has ended but is observed")
+            })?;
+        }
+        for node in self.durable.nodes().values() {
+            let live = self.durable.on_node(&node.id).filter(|record| record.is_assigned());
+            let sum = live.fold(Resources::default(), |sum, record| sum.plus(record.resources()));
+            ensure(sum == self.durable.reserved(&node.id), || {
+                format!("{} reserves something else", node.id)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// No service has more than one allocation too many, and none of a revision that was never deployed.
+    fn check_services(&self) -> Result<(), String> {
+        if self.volatile.unsettled.is_some() {
+            return Ok(());
+        }
+        for (app, name, _, desired) in services(&self.durable) {
+            let full = app.name.workload(name);
+            let live = self.durable.of_workload(&full).filter(|record| record.serves() && record.is_live());
+            let live = u32::try_from(live.count()).unwrap_or(u32::MAX);
+            ensure(live <= desired.saturating_add(1), || {
+                format!("{full} has {live} of {desired} allocations")
+            })?;
+        }
+        for record in self.durable.allocations().values().filter(|record| record.serves() && record.is_live())
+        {
+            let app = self.durable.apps().get(&record.workload.app_name());
+            let is_known = app.is_some_and(|app| record.revision <= app.revision);
+            ensure(is_known, || format!("{} serves a revision which is not there", record.id))?;
+        }
+        Ok(())
+    }
+
+    /// Every item of a run that goes on is in exactly one place: recorded, queued, or leased to one allocation.
+    fn check_run(&self, run: &RunRecord) -> Result<(), String> {
+        let id = run.id;
+        let most = if run.job().combine { run.items + 1 } else { run.items };
+        let counted = run.succeeded + run.failed;
+        ensure(run.recorded.len() == counted, || format!("{id} counts {counted} records"))?;
+        let is_inside = run.recorded.ranges().last().is_none_or(|range| range.end <= most);
+        ensure(is_inside, || format!("{id} has records of items that it does not have"))?;
+        let Some(queue) = self.volatile.queues.get(&id) else {
+            return ensure(!run.is_running(), || format!("{id} goes on without a queue"));
+        };
+        ensure(run.is_running(), || format!("{id} has ended but has a queue"))?;
+        let mut places = queue.all();
+        let mut count = queue.ready() + queue.waiting();
+        for record in self.durable.of_run(id).filter(|record| record.is_live()) {
+            let items = outstanding(run, record);
+            count += items.len();
+            for range in items.ranges() {
+                places.insert(*range);
+            }
+        }
+        let mut open = run.recorded.missing_from(run.all_items());
+        if open.is_empty() && run.job().combine {
+            open = RangeSet::from(vec![single(run.items)]);
+        }
+        ensure(places == open, || format!("{id} has open items {open:?} but looks after {places:?}"))?;
+        ensure(count == open.len(), || format!("{id} looks after an item in two places"))
+    }
+
+    /// Who can be spoken to has been told what is right.
+    fn check_assignments(&self) -> Result<(), String> {
+        ensure(route_table(&self.durable) == self.volatile.routes, || {
+            "the routes are out of date".to_owned()
+        })?;
+        for (node, state) in &self.volatile.nodes {
+            let is_lost = self.durable.nodes().get(node).is_some_and(|record| record.lost.is_some());
+            let is_told = is_lost || !state.connected || state.sent.as_ref() == Some(&self.due(node));
+            ensure(is_told, || format!("{node} was not sent what is right"))?;
+        }
+        Ok(())
+    }
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}

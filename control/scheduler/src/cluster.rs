@@ -1,0 +1,166 @@
+//! The brain itself: its ways in, and the one way out.
+
+use dunlin_model::{AllocationId, ClusterId, NodeId, Term, Timestamp};
+
+use crate::durable::Durable;
+use crate::volatile::Volatile;
+use crate::{AllocationState, Answer, Change, Command, Config, Observation, Rejection, Step};
+
+/// All that a coordinator knows, and all its choices.
+#[derive(Debug)]
+pub struct Cluster {
+    pub(crate) id: ClusterId,
+    pub(crate) term: Term,
+    pub(crate) config: Config,
+    pub(crate) durable: Durable,
+    pub(crate) volatile: Volatile,
+}
+
+impl Cluster {
+    /// Returns a fleet without nodes and apps.
+    pub fn new(id: ClusterId, term: Term, config: Config, now: Timestamp) -> Self {
+        Self::restore(id, term, config, [], now)
+    }
+
+    /// Returns the same fleet again, from what was committed, under a new term.
+    ///
+    /// Every node that was believed is believed again for a while. [`next_deadline`](Self::next_deadline) is `now`:
+    /// what the commits left undone is done at the first tick.
+    pub fn restore(
+        id: ClusterId,
+        term: Term,
+        config: Config,
+        changes: impl IntoIterator<Item = Change>,
+        now: Timestamp,
+    ) -> Self {
+        let durable = Durable::restore(changes);
+        let volatile = Volatile::restore(&durable, &config, now);
+        Self { id, term, config, durable, volatile }
+    }
+
+    /// Takes a user's wish. It may be refused; then nothing has changed.
+    pub fn submit(&mut self, command: Command, now: Timestamp) -> Result<(Answer, Step), Rejection> {
+        let mut step = Step::default();
+        let answer = match command {
+            Command::Deploy(spec) => self.deploy(&mut step, spec, now)?,
+            Command::Stop(app) => self.stop(&mut step, &app, now)?,
+            Command::Delete(app) => self.delete(&mut step, &app, now)?,
+            Command::StartRun { workload, items, inputs } => {
+                self.start_run(&mut step, &workload, items, inputs, now)?
+            }
+            Command::CancelRun(run) => self.cancel_run(&mut step, run, now)?,
+            Command::CreateToken(token) => self.create_token(&mut step, token, now)?,
+            Command::Join { token_id, secret_hash, node, key_fingerprint } => {
+                self.join(&mut step, &token_id, &secret_hash, node, key_fingerprint, now)?
+            }
+        };
+        Ok((answer, self.settle(step, now)))
+    }
+
+    /// Takes what happened outside. It cannot be refused; what makes no sense is ignored.
+    pub fn observe(&mut self, observation: Observation, now: Timestamp) -> Step {
+        let mut step = Step::default();
+        match observation {
+            Observation::Report { node, report } => self.observe_report(&mut step, &node, report, now),
+            Observation::Connected { node } => self.observe_connected(&node, now),
+            Observation::Disconnected { node } => self.observe_disconnected(&node),
+        }
+        self.settle(step, now)
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self, now: Timestamp) -> Step {
+        self.settle(Step::default(), now)
+    }
+
+    /// Returns when to call [`tick`](Self::tick) if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let leases = self.volatile.nodes.values().filter_map(|node| node.lease);
+        let drains = self.durable.draining().first().map(|(until, _)| *until);
+        let retries = self.volatile.queues.values().filter_map(crate::retry::Queue::next_due);
+        leases.chain(drains).chain(retries).chain(self.volatile.unsettled).min()
+    }
+
+    /// Makes a change and remembers it for the store.
+    pub(crate) fn change(&mut self, step: &mut Step, change: Change, now: Timestamp) {
+        change.apply(&mut self.durable);
+        self.volatile.unsettled = Some(now);
+        step.changes.push(change);
+    }
+
+    /// Gives an allocation a new state.
+    pub(crate) fn set_state(
+        &mut self,
+        step: &mut Step,
+        id: AllocationId,
+        state: AllocationState,
+        now: Timestamp,
+    ) {
+        let mut record = self.durable.allocations()[&id].clone();
+        record.state = state;
+        self.change(step, Change::Allocation(record), now);
+    }
+
+    /// Ends an allocation at once.
+    pub(crate) fn end(&mut self, step: &mut Step, id: AllocationId, now: Timestamp) {
+        self.volatile.observed.remove(&id);
+        self.change(step, Change::AllocationDeleted(id), now);
+    }
+
+    /// Ends a service's allocation: one that requests may be going to leaves the routes first.
+    pub(crate) fn end_serving(&mut self, step: &mut Step, id: AllocationId, now: Timestamp) {
+        match self.durable.allocations()[&id].state {
+            AllocationState::Running => {
+                let until = now.plus(self.config.heartbeat);
+                self.set_state(step, id, AllocationState::Draining { until }, now);
+            }
+            AllocationState::Draining { .. } => {}
+            AllocationState::Placed | AllocationState::Lost => self.end(step, id, now),
+        }
+    }
+
+    /// Returns the ids of a node's allocations.
+    pub(crate) fn ids_on_node(&self, node: &NodeId) -> Vec<AllocationId> {
+        self.durable.on_node(node).map(|record| record.id).collect()
+    }
+
+    /// Thinks through what has changed or is due. All ways in end here.
+    fn settle(&mut self, mut step: Step, now: Timestamp) -> Step {
+        self.expire_leases(&mut step, now);
+        self.end_drained(&mut step, now);
+        self.promote_retries(now);
+        if self.volatile.unsettled.is_some() {
+            self.end_surplus(&mut step, now);
+            self.place_services(&mut step, now);
+            self.lease_items(&mut step, now);
+            self.volatile.unsettled = None;
+            self.refresh_routes();
+            self.assign_all(&mut step);
+        } else {
+            self.resend(&mut step);
+        }
+        step.compact();
+        step
+    }
+
+    /// Ends what has drained long enough.
+    fn end_drained(&mut self, step: &mut Step, now: Timestamp) {
+        while let Some((until, id)) = self.durable.draining().first().copied() {
+            if until > now {
+                break;
+            }
+            self.end(step, id, now);
+        }
+    }
+
+    /// Lets failed items be leased again whose wait is over.
+    fn promote_retries(&mut self, now: Timestamp) {
+        let mut any = false;
+        for queue in self.volatile.queues.values_mut() {
+            any |= queue.promote(now);
+        }
+        if any {
+            self.volatile.unsettled = Some(now);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! How patient the brain is. Everything else it does is not to be configured.
+
+use dunlin_model::DurationMs;
+
+/// How patient the brain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How long a silent node is still believed, counted from its last report.
+    pub lease: DurationMs,
+    /// How long after a start of the coordinator every known node is believed at least.
+    pub start_grace: DurationMs,
+    /// How often agents report. An ended service allocation leaves the routes this long before it is stopped.
+    pub heartbeat: DurationMs,
+    /// How long a failed item waits before its second attempt; doubled for each one after.
+    pub retry_backoff: DurationMs,
+    /// The longest that a failed item waits.
+    pub retry_backoff_max: DurationMs,
+}
+
+impl Config {
+    /// For machines behind flaky links: 30 s of silence, six heartbeats, make a node lost.
+    pub const EDGE: Self = Self {
+        lease: DurationMs(30_000),
+        start_grace: DurationMs(60_000),
+        heartbeat: DurationMs(5_000),
+        retry_backoff: DurationMs(1_000),
+        retry_backoff_max: DurationMs(60_000),
+    };
+
+    /// For machines on one reliable network: 10 s of silence, five heartbeats, make a node lost.
+    pub const LAN: Self = Self {
+        lease: DurationMs(10_000),
+        start_grace: DurationMs(20_000),
+        heartbeat: DurationMs(2_000),
+        retry_backoff: DurationMs(500),
+        retry_backoff_max: DurationMs(30_000),
+    };
+
+    /// For tests which let real time pass.
+    pub const TINY: Self = Self {
+        lease: DurationMs(1_000),
+        start_grace: DurationMs(1_500),
+        heartbeat: DurationMs(100),
+        retry_backoff: DurationMs(50),
+        retry_backoff_max: DurationMs(400),
+    };
+}

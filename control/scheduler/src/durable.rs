@@ -1,0 +1,253 @@
+//! Durable state, and the changes which are the only way to mutate it.
+//!
+//! Each change is an upsert of one key, so that applying it twice is harmless and any order of different keys gives
+//! the same state. Beside the records stand indexes over them, kept by the same code.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_model::{
+    AllocationId, AppName, ItemRecord, NodeId, Resources, RunId, Timestamp, Work, WorkloadName,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{AllocationRecord, AllocationState, AppRecord, Counters, NodeRecord, RunRecord, TokenRecord};
+
+/// One durable change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// An app is so.
+    App(AppRecord),
+    /// An app is gone.
+    AppDeleted(AppName),
+    /// A node is so.
+    Node(NodeRecord),
+    /// An allocation is so.
+    Allocation(AllocationRecord),
+    /// An allocation has ended.
+    AllocationDeleted(AllocationId),
+    /// A run is so.
+    Run(RunRecord),
+    /// A run is forgotten; the records of its items may go with it.
+    RunDeleted(RunId),
+    /// What became of an item. Written exactly once, never restored: the run's record knows that it is there.
+    Item {
+        /// Of which run.
+        run: RunId,
+        /// Which item; the number of items for the combining instance.
+        item: u32,
+        /// What became of it.
+        record: ItemRecord,
+    },
+    /// A token is so.
+    Token(TokenRecord),
+    /// A token is forgotten.
+    TokenDeleted(String),
+    /// These numbers are given out.
+    Counters(Counters),
+}
+
+/// What a change is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    App(AppName),
+    Node(NodeId),
+    Allocation(AllocationId),
+    Run(RunId),
+    Item(RunId, u32),
+    Token(String),
+    Counters,
+}
+
+impl Change {
+    /// Returns what it is about: of two changes with the same key the later one stands.
+    pub(crate) fn key(&self) -> Key {
+        match self {
+            Self::App(record) => Key::App(record.name.clone()),
+            Self::AppDeleted(name) => Key::App(name.clone()),
+            Self::Node(record) => Key::Node(record.id.clone()),
+            Self::Allocation(record) => Key::Allocation(record.id),
+            Self::AllocationDeleted(id) => Key::Allocation(*id),
+            Self::Run(record) => Key::Run(record.id),
+            Self::RunDeleted(id) => Key::Run(*id),
+            Self::Item { run, item, .. } => Key::Item(*run, *item),
+            Self::Token(record) => Key::Token(record.id.clone()),
+            Self::TokenDeleted(id) => Key::Token(id.clone()),
+            Self::Counters(_) => Key::Counters,
+        }
+    }
+
+    /// Makes the change. Nothing else mutates durable state.
+    pub(crate) fn apply(&self, durable: &mut Durable) {
+        match self {
+            Self::App(record) => {
+                durable.apps.insert(record.name.clone(), record.clone());
+            }
+            Self::AppDeleted(name) => {
+                durable.apps.remove(name);
+            }
+            Self::Node(record) => {
+                durable.nodes.insert(record.id.clone(), record.clone());
+            }
+            Self::Allocation(record) => {
+                durable.remove_allocation(record.id);
+                durable.insert_allocation(record.clone());
+            }
+            Self::AllocationDeleted(id) => durable.remove_allocation(*id),
+            Self::Run(record) => {
+                durable.counters.run = durable.counters.run.max(record.id.number());
+                durable.runs.insert(record.id, record.clone());
+            }
+            Self::RunDeleted(id) => {
+                durable.runs.remove(id);
+            }
+            // The store keeps the records of items; here the run's record is enough.
+            Self::Item { .. } => {}
+            Self::Token(record) => {
+                durable.tokens.insert(record.id.clone(), record.clone());
+            }
+            Self::TokenDeleted(id) => {
+                durable.tokens.remove(id);
+            }
+            Self::Counters(counters) => {
+                durable.counters.allocation = durable.counters.allocation.max(counters.allocation);
+                durable.counters.run = durable.counters.run.max(counters.run);
+            }
+        }
+    }
+}
+
+/// All that survives the coordinator, and indexes over it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Durable {
+    counters: Counters,
+    apps: BTreeMap<AppName, AppRecord>,
+    nodes: BTreeMap<NodeId, NodeRecord>,
+    allocations: BTreeMap<AllocationId, AllocationRecord>,
+    runs: BTreeMap<RunId, RunRecord>,
+    tokens: BTreeMap<String, TokenRecord>,
+    by_node: BTreeMap<NodeId, BTreeSet<AllocationId>>,
+    by_workload: BTreeMap<WorkloadName, BTreeSet<AllocationId>>,
+    by_run: BTreeMap<RunId, BTreeSet<AllocationId>>,
+    reserved: BTreeMap<NodeId, Resources>,
+    draining: BTreeSet<(Timestamp, AllocationId)>,
+}
+
+impl Durable {
+    /// Returns the state which these records make up.
+    pub(crate) fn restore(changes: impl IntoIterator<Item = Change>) -> Self {
+        let mut durable = Self::default();
+        for change in changes {
+            change.apply(&mut durable);
+        }
+        durable
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub(crate) fn apps(&self) -> &BTreeMap<AppName, AppRecord> {
+        &self.apps
+    }
+
+    pub(crate) fn nodes(&self) -> &BTreeMap<NodeId, NodeRecord> {
+        &self.nodes
+    }
+
+    pub(crate) fn allocations(&self) -> &BTreeMap<AllocationId, AllocationRecord> {
+        &self.allocations
+    }
+
+    pub(crate) fn runs(&self) -> &BTreeMap<RunId, RunRecord> {
+        &self.runs
+    }
+
+    pub(crate) fn tokens(&self) -> &BTreeMap<String, TokenRecord> {
+        &self.tokens
+    }
+
+    /// Returns the workloads that have allocations.
+    pub(crate) fn busy_workloads(&self) -> impl Iterator<Item = &WorkloadName> {
+        self.by_workload.keys()
+    }
+
+    pub(crate) fn on_node(&self, node: &NodeId) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
+        self.records(self.by_node.get(node))
+    }
+
+    pub(crate) fn of_workload(
+        &self,
+        workload: &WorkloadName,
+    ) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
+        self.records(self.by_workload.get(workload))
+    }
+
+    pub(crate) fn of_run(&self, run: RunId) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
+        self.records(self.by_run.get(&run))
+    }
+
+    /// Returns what the allocations of a node reserve, those on their way out included.
+    pub(crate) fn reserved(&self, node: &NodeId) -> Resources {
+        self.reserved.get(node).copied().unwrap_or_default()
+    }
+
+    /// Returns who is to be ended when, soonest first.
+    pub(crate) fn draining(&self) -> &BTreeSet<(Timestamp, AllocationId)> {
+        &self.draining
+    }
+
+    fn records<'a>(
+        &'a self,
+        ids: Option<&'a BTreeSet<AllocationId>>,
+    ) -> impl Iterator<Item = &'a AllocationRecord> + use<'a> {
+        ids.into_iter().flatten().map(|id| &self.allocations[id])
+    }
+
+    fn insert_allocation(&mut self, record: AllocationRecord) {
+        let id = record.id;
+        self.counters.allocation = self.counters.allocation.max(id.number());
+        self.by_node.entry(record.node.clone()).or_default().insert(id);
+        self.by_workload.entry(record.workload.clone()).or_default().insert(id);
+        if let Work::Items { run, .. } = record.work {
+            self.by_run.entry(run).or_default().insert(id);
+        }
+        if record.is_assigned() {
+            let reserved = self.reserved.entry(record.node.clone()).or_default();
+            *reserved = reserved.plus(record.resources());
+        }
+        if let AllocationState::Draining { until } = record.state {
+            self.draining.insert((until, id));
+        }
+        self.allocations.insert(id, record);
+    }
+
+    fn remove_allocation(&mut self, id: AllocationId) {
+        let Some(record) = self.allocations.remove(&id) else { return };
+        forget(&mut self.by_node, &record.node, id);
+        forget(&mut self.by_workload, &record.workload, id);
+        if let Work::Items { run, .. } = record.work {
+            forget(&mut self.by_run, &run, id);
+        }
+        if record.is_assigned() {
+            let left = self.reserved(&record.node).minus(record.resources());
+            if left == Resources::default() {
+                self.reserved.remove(&record.node);
+            } else {
+                self.reserved.insert(record.node.clone(), left);
+            }
+        }
+        if let AllocationState::Draining { until } = record.state {
+            self.draining.remove(&(until, id));
+        }
+    }
+}
+
+/// Takes `id` out of the set at `key`, and the set out of the index if it was the last one.
+fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<AllocationId>>, key: &K, id: AllocationId) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What the brain can be told, and what it answers.
+
+use dunlin_model::{AppName, AppSpec, Digest, NodeId, Report, Revision, RunId, WorkloadName};
+use serde::{Deserialize, Serialize};
+
+use crate::TokenRecord;
+
+/// A user's wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Make this the newest revision of an app.
+    Deploy(AppSpec),
+    /// Let no service of an app run, and cancel its runs. The app keeps its name and its routes.
+    Stop(AppName),
+    /// End all that an app runs and forget it.
+    Delete(AppName),
+    /// Start a run of a job.
+    StartRun {
+        /// Which job.
+        workload: WorkloadName,
+        /// Over how many items.
+        items: u32,
+        /// Where the inputs of the items are listed; each item knows only its number if absent.
+        inputs: Option<Digest>,
+    },
+    /// End a run before all of its items are recorded.
+    CancelRun(RunId),
+    /// Let nodes join with this token.
+    CreateToken(TokenRecord),
+    /// A node wants to become a member.
+    Join {
+        /// The public part of its token.
+        token_id: String,
+        /// The SHA-256 of the secret part.
+        secret_hash: [u8; 32],
+        /// The name it wants.
+        node: NodeId,
+        /// The SHA-256 of its public key.
+        key_fingerprint: [u8; 32],
+    },
+}
+
+/// What became of a wish that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// The app has this revision now.
+    Deployed {
+        /// Which.
+        revision: Revision,
+        /// Whether it is a new one; an identical spec is not.
+        changed: bool,
+    },
+    /// The app is stopped.
+    Stopped {
+        /// Its revision, in which every service has zero allocations.
+        revision: Revision,
+        /// Whether it is a new one; an app that was stopped already keeps its revision.
+        changed: bool,
+    },
+    /// The app is gone.
+    Deleted,
+    /// The run goes on under this id.
+    RunStarted(RunId),
+    /// The run has ended, now or before.
+    Cancelled,
+    /// The token can be used.
+    TokenCreated,
+    /// The node is a member.
+    Joined,
+}
+
+/// What happened outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every observation is a report")]
+pub enum Observation {
+    /// An agent said how its node is.
+    Report {
+        /// Which node, as its certificate says.
+        node: NodeId,
+        /// What it said.
+        report: Report,
+    },
+    /// An agent can be spoken to.
+    Connected {
+        /// Which node's.
+        node: NodeId,
+    },
+    /// An agent cannot be spoken to any more. It is believed until its lease ends.
+    Disconnected {
+        /// Which node's.
+        node: NodeId,
+    },
+}

@@ -1,0 +1,119 @@
+//! What agents say: leases are renewed, states are taken over, items are recorded.
+
+use dunlin_model::{
+    AllocationReport, Generation, ItemReport, NodeId, ObservedState, Outcome, Report, Timestamp, Work,
+};
+
+use crate::{Action, AllocationState, Change, Cluster, Step};
+
+impl Cluster {
+    /// Takes over what a node says of itself.
+    pub(crate) fn observe_report(&mut self, step: &mut Step, node: &NodeId, report: Report, now: Timestamp) {
+        let Some(record) = self.durable.nodes().get(node) else { return };
+        if report.cluster != self.id || !self.may_act_on(node, &report) {
+            return;
+        }
+        let was_lost = record.lost.is_some();
+        let is_news = record.info.as_ref() != Some(&report.info);
+
+        let lease = now.plus(self.config.lease);
+        let state = self.volatile.node(node);
+        let unheard = state.last_seen.is_none() || !state.connected;
+        state.lease = Some(lease);
+        state.last_seen = Some(now);
+        state.connected = true;
+        state.reported = Some((report.term, report.generation));
+        state.resend |= state
+            .sent
+            .as_ref()
+            .is_some_and(|sent| (report.term, report.generation) < (self.term, sent.generation));
+        if unheard {
+            self.volatile.unsettled = Some(now);
+        }
+        if is_news {
+            let mut record = self.durable.nodes()[node].clone();
+            record.info = Some(report.info);
+            self.change(step, Change::Node(record), now);
+        }
+
+        let all_told = report.items.is_empty();
+        self.observe_items(step, node, report.items, now);
+        if was_lost {
+            self.welcome_back(step, node, now);
+        }
+        for allocation in report.allocations {
+            self.observe_allocation(step, node, allocation, all_told, now);
+        }
+    }
+
+    /// Tells whether a report can come from an agent that obeys this coordinator and none after it.
+    fn may_act_on(&self, node: &NodeId, report: &Report) -> bool {
+        let sent = self.volatile.nodes.get(node).and_then(|state| state.sent.as_ref());
+        let newest = sent.map_or(Generation(0), |sent| sent.generation);
+        (report.term, report.generation) <= (self.term, newest)
+    }
+
+    fn observe_items(&mut self, step: &mut Step, node: &NodeId, items: Vec<ItemReport>, now: Timestamp) {
+        if items.is_empty() {
+            return;
+        }
+        let told = items.iter().map(|item| (item.allocation, item.item)).collect();
+        self.record_items(step, node, items, now);
+        step.actions.push(Action::Recorded { node: node.clone(), items: told });
+    }
+
+    /// Takes over how one allocation is. `all_told` says that the node has no items which are not recorded.
+    fn observe_allocation(
+        &mut self,
+        step: &mut Step,
+        node: &NodeId,
+        report: AllocationReport,
+        all_told: bool,
+        now: Timestamp,
+    ) {
+        let Some(record) = self.durable.allocations().get(&report.id) else { return };
+        if record.node != *node || record.state == AllocationState::Lost {
+            return;
+        }
+        let (id, state) = (report.id, report.state.clone());
+        match (&record.work, record.state) {
+            (Work::Serve, AllocationState::Placed) if state == ObservedState::Running => {
+                self.set_state(step, id, AllocationState::Running, now);
+            }
+            (Work::Serve, AllocationState::Running) if state != ObservedState::Running => {
+                self.set_state(step, id, AllocationState::Placed, now);
+            }
+            (Work::Serve, _) => {}
+            (Work::Items { .. }, _) => match state {
+                ObservedState::Refused { reason } => {
+                    return self.fail_outstanding(step, id, &Outcome::NotStarted { reason }, now);
+                }
+                // Items that it was told to forget, or that were tried in vain, are no longer its own.
+                ObservedState::Finished if all_told => return self.give_back(step, id, now),
+                ObservedState::Fetching
+                | ObservedState::Starting
+                | ObservedState::Running
+                | ObservedState::BackingOff { .. }
+                | ObservedState::Finished => {}
+            },
+        }
+        self.volatile.observed.insert(id, report);
+    }
+
+    /// A node can be spoken to: it is told everything again.
+    pub(crate) fn observe_connected(&mut self, node: &NodeId, now: Timestamp) {
+        if self.durable.nodes().contains_key(node) {
+            let state = self.volatile.node(node);
+            state.connected = true;
+            state.resend = true;
+            self.volatile.unsettled = Some(now);
+        }
+    }
+
+    /// A node cannot be spoken to. Its lease goes on.
+    pub(crate) fn observe_disconnected(&mut self, node: &NodeId) {
+        if let Some(state) = self.volatile.nodes.get_mut(node) {
+            state.connected = false;
+        }
+    }
+}

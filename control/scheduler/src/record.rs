@@ -1,0 +1,227 @@
+//! What is kept: one record per app, node, allocation, run and token.
+//!
+//! A record holds all that a coordinator which starts again must know. What agents say again at their next
+//! heartbeat is not in it.
+
+use std::collections::BTreeMap;
+
+use dunlin_model::{
+    AllocationId, AppName, AppSpec, AssignedAllocation, Digest, Fuel, ItemRange, JobSpec, NodeId, NodeInfo,
+    Resources, Revision, RunId, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::RangeSet;
+
+/// An app and its newest revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppRecord {
+    /// Its full name.
+    pub name: AppName,
+    /// Its newest revision.
+    pub revision: Revision,
+    /// What the user asked for in this revision.
+    pub spec: AppSpec,
+    /// When this revision was deployed.
+    pub deployed: Timestamp,
+}
+
+/// A member of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its name.
+    pub id: NodeId,
+    /// The SHA-256 of its public key.
+    pub key_fingerprint: [u8; 32],
+    /// When it joined.
+    pub joined: Timestamp,
+    /// What it last said it is and has; absent until it has reported.
+    pub info: Option<NodeInfo>,
+    /// Since when its lease is over; absent while it is believed.
+    pub lost: Option<Timestamp>,
+}
+
+/// Where an allocation stands, as far as it must survive the coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum AllocationState {
+    /// Its node is to run it.
+    Placed,
+    /// A service that its node has said to be running: requests go to it.
+    Running,
+    /// It runs on for requests under way, but leaves the routes; then it is ended.
+    Draining {
+        /// When it is ended.
+        until: Timestamp,
+    },
+    /// The lease of its node is over. It is replaced when there is room elsewhere, or goes on if the node is back
+    /// before that.
+    Lost,
+}
+
+/// One copy of a workload's revision on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocationRecord {
+    /// Which. Never used again.
+    pub id: AllocationId,
+    /// Of what.
+    pub workload: WorkloadName,
+    /// Of which revision.
+    pub revision: Revision,
+    /// On which node.
+    pub node: NodeId,
+    /// How it is run. Kept here so that an allocation outlives its revision and its app while it drains.
+    pub spec: WorkloadSpec,
+    /// What for.
+    pub work: Work,
+    /// Items of it which were tried in vain and are queued again: they are not its concern any more.
+    #[serde(default)]
+    pub returned: RangeSet,
+    /// Where it stands.
+    pub state: AllocationState,
+    /// When it was placed.
+    pub created: Timestamp,
+}
+
+impl AllocationRecord {
+    /// Returns what it reserves on its node.
+    pub fn resources(&self) -> Resources {
+        need(&self.spec)
+    }
+
+    /// Returns it as its node is told of it.
+    pub fn assigned(&self) -> AssignedAllocation {
+        AssignedAllocation {
+            id: self.id,
+            workload: self.workload.clone(),
+            revision: self.revision,
+            spec: self.spec.clone(),
+            work: self.work.clone(),
+        }
+    }
+
+    /// Tells whether it answers requests, rather than running items.
+    pub fn serves(&self) -> bool {
+        match self.work {
+            Work::Serve => true,
+            Work::Items { .. } => false,
+        }
+    }
+
+    /// Tells whether it counts toward what is desired: neither on its way out nor lost.
+    pub fn is_live(&self) -> bool {
+        match self.state {
+            AllocationState::Placed | AllocationState::Running => true,
+            AllocationState::Draining { .. } | AllocationState::Lost => false,
+        }
+    }
+
+    /// Tells whether its node is to have it, and so whether it reserves something there.
+    pub fn is_assigned(&self) -> bool {
+        self.state != AllocationState::Lost
+    }
+}
+
+/// Returns what one allocation of `spec` reserves.
+pub(crate) fn need(spec: &WorkloadSpec) -> Resources {
+    Resources { memory: spec.limits.memory, fuel_rate: spec.limits.fuel_rate }
+}
+
+/// How a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum RunState {
+    /// Items are to be run.
+    Running,
+    /// Every item, and the combining instance if there is one, did what it was started for.
+    Completed,
+    /// Every item has a record, and not all are good ones.
+    Failed {
+        /// How many are not.
+        failed: u32,
+    },
+    /// It was ended by a user.
+    Cancelled,
+}
+
+/// One execution of a job over its items.
+///
+/// It is all that the brain keeps of them: the record of each item goes to the store and is never read back here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Which.
+    pub id: RunId,
+    /// Of which job.
+    pub workload: WorkloadName,
+    /// Of which revision: a later one does not disturb it.
+    pub revision: Revision,
+    /// The spec of that revision.
+    pub spec: WorkloadSpec,
+    /// How many items it has.
+    pub items: u32,
+    /// Where their inputs are listed.
+    pub inputs: Option<Digest>,
+    /// How it stands.
+    pub state: RunState,
+    /// The items that have a record; the number of items stands for the combining instance.
+    pub recorded: RangeSet,
+    /// How many records say `Completed`.
+    pub succeeded: u32,
+    /// How many do not.
+    pub failed: u32,
+    /// Items without a record by the number of their attempts that have failed; those with none are left out.
+    pub tried: BTreeMap<u32, RangeSet>,
+    /// What all attempts burned of which an agent told.
+    pub fuel: Fuel,
+    /// When it was started.
+    pub created: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+}
+
+impl RunRecord {
+    /// Returns what only a job has.
+    pub(crate) fn job(&self) -> &JobSpec {
+        match &self.spec.kind {
+            WorkloadKind::Job(job) => job,
+            WorkloadKind::Service(_) => unreachable!("a run is only started of a job, and keeps its spec"),
+        }
+    }
+
+    /// Returns all items, without the combining instance.
+    pub(crate) const fn all_items(&self) -> ItemRange {
+        ItemRange { start: 0, end: self.items }
+    }
+
+    /// Tells whether it is still to be worked on.
+    pub fn is_running(&self) -> bool {
+        self.state == RunState::Running
+    }
+}
+
+/// What lets nodes join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// The public part.
+    pub id: String,
+    /// The SHA-256 of the secret part.
+    pub secret_hash: [u8; 32],
+    /// Until when it can be used.
+    pub expires: Timestamp,
+    /// How many more nodes may join with it.
+    pub uses_left: u32,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The keys that have joined with it: a lost answer can be asked for again.
+    #[serde(default)]
+    pub used_by: Vec<[u8; 32]>,
+}
+
+/// The last numbers that were given out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// The number of the last allocation.
+    pub allocation: u64,
+    /// The number of the last run.
+    pub run: u64,
+}

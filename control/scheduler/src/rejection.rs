@@ -1,0 +1,80 @@
+//! Why a wish is refused. Nothing has changed then.
+
+use dunlin_model::{AppName, LimitHit, NodeId, RunId, WorkloadName};
+
+/// Why a wish is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// There is no such app.
+    #[error("there is no app `{0}`")]
+    UnknownApp(AppName),
+    /// The app has no such workload.
+    #[error("there is no workload `{0}`")]
+    UnknownWorkload(WorkloadName),
+    /// Only jobs can be run.
+    #[error("`{0}` is a service; only a job can be run")]
+    NotAJob(WorkloadName),
+    /// There is no such run.
+    #[error("there is no run {0}")]
+    UnknownRun(RunId),
+    /// A run may not have so many items.
+    #[error("the run has too many items: {0}")]
+    TooManyItems(LimitHit),
+    /// A run without items would never do anything.
+    #[error("a run needs at least one item")]
+    NoItems,
+    /// The spec breaks a rule.
+    #[error("`{workload}`: `{field}` {reason}")]
+    InvalidSpec {
+        /// Which workload, or which app.
+        workload: String,
+        /// Which field of it.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another service already answers these requests.
+    #[error("the route `{route}` already leads to `{workload}`")]
+    RouteTaken {
+        /// Host and path.
+        route: String,
+        /// Where it leads.
+        workload: WorkloadName,
+    },
+    /// No such token, or a wrong secret.
+    #[error("the join token is not known")]
+    TokenUnknown,
+    /// It has been used as often as it may be.
+    #[error("the join token has been used up")]
+    TokenUsed,
+    /// It is too old.
+    #[error("the join token has expired")]
+    TokenExpired,
+    /// There is a token with this id.
+    #[error("there is a join token `{0}` already")]
+    TokenTaken(String),
+    /// Another machine has this name.
+    #[error("the name `{0}` belongs to another node")]
+    NameTaken(NodeId),
+}
+
+impl Rejection {
+    /// Returns a name for programs, which never changes.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownApp(_) => "unknown_app",
+            Self::UnknownWorkload(_) => "unknown_workload",
+            Self::NotAJob(_) => "not_a_job",
+            Self::UnknownRun(_) => "unknown_run",
+            Self::TooManyItems(_) => "too_many_items",
+            Self::NoItems => "no_items",
+            Self::InvalidSpec { .. } => "invalid_spec",
+            Self::RouteTaken { .. } => "route_taken",
+            Self::TokenUnknown => "token_unknown",
+            Self::TokenUsed => "token_used",
+            Self::TokenExpired => "token_expired",
+            Self::TokenTaken(_) => "token_taken",
+            Self::NameTaken(_) => "name_taken",
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Runs: items are leased in ranges, their ends recorded once each, and what failed is tried again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_model::{
+    AllocationId, Bytes, DurationMs, Fuel, ItemRange, ItemRecord, ItemReport, NodeId, Outcome, RunId,
+    Timestamp, Work,
+};
+
+use crate::durable::Durable;
+use crate::placement::{Demand, choose};
+use crate::range_set::single;
+use crate::record::need;
+use crate::retry::{backoff, needs_combining};
+use crate::{
+    AllocationRecord, AllocationState, Change, Cluster, Counters, RangeSet, RunRecord, RunState, Step,
+};
+
+/// The most items one allocation is given at a time.
+const MAX_RANGE: u32 = 10_000;
+/// A run's open items are cut so that each of its allocations comes back for more about so many times.
+const RANGES_PER_ALLOCATION: u32 = 4;
+
+/// Returns the items of `record` that are its concern and have no record yet.
+pub(crate) fn outstanding(run: &RunRecord, record: &AllocationRecord) -> RangeSet {
+    let Work::Items { range, .. } = record.work else { return RangeSet::new() };
+    let mut items = run.recorded.missing_from(range);
+    items.remove_all(&record.returned);
+    items
+}
+
+/// Returns the items of a run that allocations work on.
+pub(crate) fn leased(durable: &Durable, run: &RunRecord) -> RangeSet {
+    let mut leased = RangeSet::new();
+    for record in durable.of_run(run.id).filter(|record| record.is_live()) {
+        leased.insert_all(&outstanding(run, record));
+    }
+    leased
+}
+
+impl Cluster {
+    /// Returns the items of an allocation that have no record yet.
+    pub(crate) fn outstanding(&self, record: &AllocationRecord) -> RangeSet {
+        let Work::Items { run, .. } = record.work else { return RangeSet::new() };
+        self.durable.runs().get(&run).map_or_else(RangeSet::new, |run| outstanding(run, record))
+    }
+
+    /// Records the ends of items which `node` tells of, each at most once.
+    pub(crate) fn record_items(
+        &mut self,
+        step: &mut Step,
+        node: &NodeId,
+        items: Vec<ItemReport>,
+        now: Timestamp,
+    ) {
+        // Copies to work on, so that each record is written once though a report holds many items.
+        let mut runs: BTreeMap<RunId, RunRecord> = BTreeMap::new();
+        let mut allocations: BTreeMap<AllocationId, AllocationRecord> = BTreeMap::new();
+        let mut changed = BTreeSet::new();
+        for ItemReport { allocation: id, run: run_id, item, mut record } in items {
+            let known = self.durable.allocations().get(&id).filter(|known| known.node == *node);
+            let (Some(known), Some(run)) = (known, self.durable.runs().get(&run_id)) else { continue };
+            let Work::Items { run: owner, range, attempt, .. } = known.work else { continue };
+            let run = runs.entry(run_id).or_insert_with(|| run.clone());
+            if owner != run_id || !range.contains(item) || !run.is_running() || run.recorded.contains(item) {
+                continue;
+            }
+            let allocation = allocations.entry(id).or_insert_with(|| known.clone());
+            let queue = self.volatile.queues.entry(run_id).or_default();
+            record.node = node.clone();
+            record.attempt = attempt;
+            if !record.outcome.is_completed() {
+                // A failure counts only while the item is this allocation's concern.
+                if allocation.state == AllocationState::Lost || allocation.returned.contains(item) {
+                    continue;
+                }
+                let was_stopped = record.outcome == Outcome::Cancelled;
+                if was_stopped || attempt < run.job().attempts {
+                    let next = if was_stopped { attempt } else { attempt + 1 };
+                    allocation.returned.insert(single(item));
+                    run.fuel = run.fuel.plus(record.fuel);
+                    if !was_stopped {
+                        set_tried(run, item, attempt);
+                    }
+                    queue.add_later(now.plus(backoff(&self.config, attempt)), next, item);
+                    changed.insert(id);
+                    continue;
+                }
+            }
+            queue.remove(single(item));
+            take_record(run, item, &record);
+            changed.insert(id);
+            step.changes.push(Change::Item { run: run_id, item, record });
+        }
+        for id in &changed {
+            self.change(step, Change::Allocation(allocations[id].clone()), now);
+        }
+        for (id, run) in runs {
+            if self.durable.runs()[&id] != run {
+                self.change(step, Change::Run(run), now);
+                self.advance_run(step, id, now);
+            }
+        }
+    }
+
+    /// Writes the same end for all items of an allocation that have none: it can never run them.
+    pub(crate) fn fail_outstanding(
+        &mut self,
+        step: &mut Step,
+        id: AllocationId,
+        outcome: &Outcome,
+        now: Timestamp,
+    ) {
+        let allocation = &self.durable.allocations()[&id];
+        let Work::Items { run: run_id, attempt, .. } = allocation.work else { return };
+        let mut run = self.durable.runs()[&run_id].clone();
+        let items = outstanding(&run, allocation);
+        let record = ItemRecord {
+            outcome: outcome.clone(),
+            node: allocation.node.clone(),
+            attempt,
+            fuel: Fuel(0),
+            memory: Bytes(0),
+            wall: DurationMs(0),
+            output: String::new(),
+            output_cut: false,
+        };
+        for item in items.ranges().iter().flat_map(|range| range.start..range.end) {
+            take_record(&mut run, item, &record);
+            step.changes.push(Change::Item { run: run_id, item, record: record.clone() });
+        }
+        self.change(step, Change::Run(run), now);
+        self.advance_run(step, run_id, now);
+    }
+
+    /// Ends an allocation which says that it is done; items of it that have no record are queued again.
+    pub(crate) fn give_back(&mut self, step: &mut Step, id: AllocationId, now: Timestamp) {
+        let allocation = &self.durable.allocations()[&id];
+        let Work::Items { run, attempt, .. } = allocation.work else { return };
+        let items = self.outstanding(allocation);
+        let due = now.plus(backoff(&self.config, attempt));
+        if let Some(queue) = self.volatile.queues.get_mut(&run) {
+            // Not at once: an agent that finishes without records would be asked again and again.
+            for item in items.ranges().iter().flat_map(|range| range.start..range.end) {
+                queue.add_later(due, attempt, item);
+            }
+        }
+        self.end(step, id, now);
+    }
+
+    /// Ends allocations of a run that have nothing left to do, and the run if there is nothing left at all.
+    fn advance_run(&mut self, step: &mut Step, id: RunId, now: Timestamp) {
+        let run = &self.durable.runs()[&id];
+        let allocations = self.durable.of_run(id);
+        let done: Vec<AllocationId> = allocations
+            .filter(|allocation| outstanding(run, allocation).is_empty())
+            .map(|allocation| allocation.id)
+            .collect();
+        let all_recorded = run.recorded.contains_range(run.all_items());
+        if all_recorded && needs_combining(run) {
+            let combining = ItemRange { start: run.items, end: run.items + 1 };
+            let has_allocation = self.durable.of_run(id).any(|allocation| {
+                matches!(allocation.work, Work::Items { combine: true, .. }) && allocation.is_live()
+            });
+            let queue = self.volatile.queues.entry(id).or_default();
+            if !has_allocation && !queue.all().contains(run.items) {
+                queue.add(1, &RangeSet::from(vec![combining]));
+            }
+        } else if all_recorded {
+            let state =
+                if run.failed == 0 { RunState::Completed } else { RunState::Failed { failed: run.failed } };
+            return self.end_run(step, id, state, now);
+        }
+        for allocation in done {
+            self.end(step, allocation, now);
+        }
+    }
+
+    /// Ends a run with all its allocations.
+    pub(crate) fn end_run(&mut self, step: &mut Step, id: RunId, state: RunState, now: Timestamp) {
+        self.end_allocations_of_run(step, id, now);
+        let mut run = self.durable.runs()[&id].clone();
+        run.state = state;
+        run.ended = Some(now);
+        run.tried.clear();
+        self.volatile.queues.remove(&id);
+        self.change(step, Change::Run(run), now);
+    }
+
+    /// Ends all allocations of a run.
+    pub(crate) fn end_allocations_of_run(&mut self, step: &mut Step, id: RunId, now: Timestamp) {
+        let allocations: Vec<AllocationId> = self.durable.of_run(id).map(|record| record.id).collect();
+        for allocation in allocations {
+            self.end(step, allocation, now);
+        }
+    }
+
+    /// Leases queued items to new allocations, as many as each run may have and the fleet has room for.
+    pub(crate) fn lease_items(&mut self, step: &mut Step, now: Timestamp) {
+        self.volatile.run_waiting.clear();
+        let runs: Vec<RunId> = self.volatile.queues.keys().copied().collect();
+        for id in runs {
+            self.lease_items_of(step, id, now);
+        }
+    }
+
+    fn lease_items_of(&mut self, step: &mut Step, id: RunId, now: Timestamp) {
+        let run = &self.durable.runs()[&id];
+        let parallelism = run.job().parallelism;
+        let (workload, revision, spec, items) =
+            (run.workload.clone(), run.revision, run.spec.clone(), run.items);
+        let mut live = self.durable.of_run(id).filter(|record| record.is_live()).count();
+        while u32::try_from(live).is_ok_and(|live| live < parallelism) {
+            let queue = &self.volatile.queues[&id];
+            let ranges = parallelism.saturating_mul(RANGES_PER_ALLOCATION).max(1);
+            let size = queue.ready().div_ceil(ranges).clamp(1, MAX_RANGE);
+            let Some((attempt, range)) = queue.peek(size) else { return };
+            let demand = Demand { workload: &workload, need: need(&spec), labels: &spec.node_labels };
+            let node = match choose(self, &demand) {
+                Ok(node) => node,
+                Err(reason) => {
+                    self.volatile.run_waiting.insert(id, reason.to_string());
+                    return;
+                }
+            };
+            self.volatile.queues.entry(id).or_default().remove(range);
+            let combine = range.start == items;
+            let record = AllocationRecord {
+                id: self.next_allocation(step, now),
+                workload: workload.clone(),
+                revision,
+                node,
+                spec: spec.clone(),
+                work: Work::Items { run: id, range, attempt, combine },
+                returned: RangeSet::new(),
+                state: AllocationState::Placed,
+                created: now,
+            };
+            self.change(step, Change::Allocation(record), now);
+            live += 1;
+        }
+    }
+
+    /// Returns an allocation id which was never given out.
+    pub(crate) fn next_allocation(&mut self, step: &mut Step, now: Timestamp) -> AllocationId {
+        let Counters { allocation, run } = self.durable.counters();
+        self.change(step, Change::Counters(Counters { allocation: allocation + 1, run }), now);
+        AllocationId::new(allocation + 1)
+    }
+}
+
+/// Notes that an item has its record.
+fn take_record(run: &mut RunRecord, item: u32, record: &ItemRecord) {
+    run.recorded.insert(single(item));
+    if record.outcome.is_completed() {
+        run.succeeded += 1;
+    } else {
+        run.failed += 1;
+    }
+    run.fuel = run.fuel.plus(record.fuel);
+    set_tried(run, item, 0);
+}
+
+/// Notes how often an item without record was tried in vain.
+fn set_tried(run: &mut RunRecord, item: u32, attempts: u32) {
+    for items in run.tried.values_mut() {
+        items.remove(single(item));
+    }
+    run.tried.retain(|_, items| !items.is_empty());
+    if attempts > 0 {
+        run.tried.entry(attempts).or_default().insert(single(item));
+    }
+}

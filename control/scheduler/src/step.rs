@@ -1,0 +1,51 @@
+//! What one step decided.
+
+use std::collections::BTreeSet;
+
+use dunlin_model::{AllocationId, Assignment, NodeId};
+
+use crate::Change;
+
+/// What one step decided. Commit `changes` first; only then carry out `actions`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Step {
+    /// What must be durable before anybody hears of it. Each key appears once.
+    pub changes: Vec<Change>,
+    /// What to do then. An action that is lost is decided again when the node reports.
+    pub actions: Vec<Action>,
+}
+
+/// What the shell is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell a node everything it must run.
+    Assign {
+        /// Whom to tell.
+        node: NodeId,
+        /// What.
+        assignment: Assignment,
+    },
+    /// Tell a node that it may forget these items.
+    Recorded {
+        /// Whom to tell.
+        node: NodeId,
+        /// The allocation and the item.
+        items: Vec<(AllocationId, u32)>,
+    },
+}
+
+impl Step {
+    /// Keeps only the last change to each key, in the place of that last change.
+    pub(crate) fn compact(&mut self) {
+        let mut seen = BTreeSet::new();
+        let mut kept: Vec<Change> = Vec::with_capacity(self.changes.len());
+        while let Some(change) = self.changes.pop() {
+            if seen.insert(change.key()) {
+                kept.push(change);
+            }
+        }
+        kept.reverse();
+        self.changes = kept;
+    }
+}

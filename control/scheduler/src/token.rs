@@ -1,0 +1,67 @@
+//! Tokens: who may join, how often and until when.
+
+use dunlin_model::{NodeId, Timestamp};
+
+use crate::volatile::NodeState;
+use crate::{Answer, Change, Cluster, NodeRecord, Rejection, Step, TokenRecord};
+
+impl Cluster {
+    pub(crate) fn create_token(
+        &mut self,
+        step: &mut Step,
+        token: TokenRecord,
+        now: Timestamp,
+    ) -> Result<Answer, Rejection> {
+        if self.durable.tokens().contains_key(&token.id) {
+            return Err(Rejection::TokenTaken(token.id));
+        }
+        self.change(step, Change::Token(token), now);
+        Ok(Answer::TokenCreated)
+    }
+
+    /// Makes a node a member. The same key may ask again: the answer may have been lost.
+    pub(crate) fn join(
+        &mut self,
+        step: &mut Step,
+        token_id: &str,
+        secret_hash: &[u8; 32],
+        node: NodeId,
+        key_fingerprint: [u8; 32],
+        now: Timestamp,
+    ) -> Result<Answer, Rejection> {
+        let token = self.durable.tokens().get(token_id).ok_or(Rejection::TokenUnknown)?;
+        if !is_same_hash(&token.secret_hash, secret_hash) {
+            return Err(Rejection::TokenUnknown);
+        }
+        let member = self.durable.nodes().get(&node);
+        let is_again = member.is_some_and(|member| member.key_fingerprint == key_fingerprint);
+        if is_again && token.used_by.contains(&key_fingerprint) {
+            return Ok(Answer::Joined);
+        }
+        if token.expires <= now {
+            return Err(Rejection::TokenExpired);
+        }
+        if is_again {
+            return Ok(Answer::Joined);
+        }
+        if token.uses_left == 0 {
+            return Err(Rejection::TokenUsed);
+        }
+        if member.is_some() {
+            return Err(Rejection::NameTaken(node));
+        }
+        let mut token = token.clone();
+        token.uses_left -= 1;
+        token.used_by.push(key_fingerprint);
+        self.change(step, Change::Token(token), now);
+        self.volatile.nodes.insert(node.clone(), NodeState::default());
+        let record = NodeRecord { id: node, key_fingerprint, joined: now, info: None, lost: None };
+        self.change(step, Change::Node(record), now);
+        Ok(Answer::Joined)
+    }
+}
+
+/// Compares without telling by its time where the first difference is.
+fn is_same_hash(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}

@@ -1,0 +1,242 @@
+//! A picture of everything, for questions: taken after a commit, read without the brain.
+
+use std::collections::BTreeMap;
+
+use dunlin_model::{
+    AllocationId, AllocationReport, AppName, ClusterId, Generation, Name, NodeId, ObservedState, Resources,
+    Revision, RouteTable, RunId, Term, Timestamp, WorkloadKind, WorkloadName, WorkloadSpec,
+};
+use serde::Serialize;
+
+use crate::{AllocationRecord, AllocationState, AppRecord, Cluster, NodeRecord, RunRecord, TokenRecord};
+
+/// A picture of everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct View {
+    /// The fleet.
+    pub cluster: ClusterId,
+    /// The coordinator's term.
+    pub term: Term,
+    /// All apps.
+    pub apps: BTreeMap<AppName, AppView>,
+    /// All allocations, those on their way out included.
+    pub allocations: BTreeMap<AllocationId, AllocationView>,
+    /// All members.
+    pub nodes: BTreeMap<NodeId, NodeView>,
+    /// All runs, those that have ended included.
+    pub runs: BTreeMap<RunId, RunView>,
+    /// All join tokens.
+    pub tokens: BTreeMap<String, TokenView>,
+    /// What every ingress is told.
+    pub routes: RouteTable,
+}
+
+/// An app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AppView {
+    /// Its full name.
+    pub name: AppName,
+    /// Its newest revision.
+    pub revision: Revision,
+    /// When that was deployed.
+    pub deployed: Timestamp,
+    /// Its workloads.
+    pub workloads: BTreeMap<Name, WorkloadView>,
+}
+
+/// A workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WorkloadView {
+    /// Its full name.
+    pub name: WorkloadName,
+    /// Its spec in the newest revision.
+    pub spec: WorkloadSpec,
+    /// How many allocations should serve; zero for a job.
+    pub desired: u32,
+    /// How many of any revision serve.
+    pub running: u32,
+    /// How many of the newest revision serve; less than `running` while a rollout goes on.
+    pub current: u32,
+    /// Why it is not as it should be.
+    pub waiting: Option<String>,
+}
+
+/// An allocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AllocationView {
+    /// What was decided.
+    pub record: AllocationRecord,
+    /// What its agent last said.
+    pub observed: Option<AllocationReport>,
+    /// Why it does not run, if its agent says so.
+    pub reason: Option<String>,
+}
+
+/// How a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeStatus {
+    /// Its lease goes on.
+    Alive,
+    /// Its lease is over.
+    Lost,
+    /// It has joined and not reported since.
+    NeverSeen,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeView {
+    /// What is kept of it.
+    pub record: NodeRecord,
+    /// How it is.
+    pub status: NodeStatus,
+    /// Whether it can be spoken to.
+    pub connected: bool,
+    /// When its lease ends.
+    pub lease_end: Option<Timestamp>,
+    /// When it last reported to this coordinator.
+    pub last_seen: Option<Timestamp>,
+    /// What guests may use on it.
+    pub capacity: Option<Resources>,
+    /// What its allocations reserve.
+    pub reserved: Resources,
+    /// The assignment it was last sent.
+    pub sent: Option<Generation>,
+    /// The assignment it acts on.
+    pub reported: Option<(Term, Generation)>,
+}
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunView {
+    /// What is kept of it.
+    pub record: RunRecord,
+    /// How many items allocations work on.
+    pub leased: u32,
+    /// How many items could be worked on.
+    pub ready: u32,
+    /// How many items wait after a failure.
+    pub backing_off: u32,
+    /// Why fewer are worked on than could be.
+    pub waiting: Option<String>,
+}
+
+/// A join token, without its secret's hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TokenView {
+    /// Its public part.
+    pub id: String,
+    /// Until when it can be used.
+    pub expires: Timestamp,
+    /// How many more nodes may join with it.
+    pub uses_left: u32,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+impl Cluster {
+    /// Returns a picture of everything.
+    pub fn view(&self) -> View {
+        let durable = &self.durable;
+        let apps = durable.apps().values().map(|app| (app.name.clone(), self.view_app(app)));
+        let allocations = durable.allocations().values().map(|record| {
+            let observed = self.volatile.observed.get(&record.id).cloned();
+            let reason = observed.as_ref().and_then(reason);
+            (record.id, AllocationView { record: record.clone(), observed, reason })
+        });
+        let nodes = durable.nodes().values().map(|record| (record.id.clone(), self.view_node(record)));
+        let runs = durable.runs().values().map(|run| (run.id, self.view_run(run)));
+        let tokens = durable.tokens().values().map(|token| (token.id.clone(), view_token(token)));
+        View {
+            cluster: self.id.clone(),
+            term: self.term,
+            apps: apps.collect(),
+            allocations: allocations.collect(),
+            nodes: nodes.collect(),
+            runs: runs.collect(),
+            tokens: tokens.collect(),
+            routes: self.volatile.routes.clone(),
+        }
+    }
+
+    fn view_app(&self, app: &AppRecord) -> AppView {
+        let workloads = app.spec.workloads.iter();
+        AppView {
+            name: app.name.clone(),
+            revision: app.revision,
+            deployed: app.deployed,
+            workloads: workloads
+                .map(|(name, spec)| (name.clone(), self.view_workload(app, name, spec)))
+                .collect(),
+        }
+    }
+
+    fn view_workload(&self, app: &AppRecord, name: &Name, spec: &WorkloadSpec) -> WorkloadView {
+        let full = app.name.workload(name);
+        let (mut running, mut current, mut troubled) = (0, 0, None);
+        for record in self.durable.of_workload(&full).filter(|record| record.serves()) {
+            if record.state == AllocationState::Running {
+                running += 1;
+                current += u32::from(record.revision == app.revision);
+            } else if record.is_live() && troubled.is_none() {
+                let told = self.volatile.observed.get(&record.id).and_then(reason);
+                troubled = told.map(|told| format!("{} on {}: {told}", record.id, record.node));
+            }
+        }
+        let desired = match &spec.kind {
+            WorkloadKind::Service(service) => service.allocations,
+            WorkloadKind::Job(_) => 0,
+        };
+        let waiting = self.volatile.service_waiting.get(&full).cloned().or(troubled);
+        WorkloadView { name: full, spec: spec.clone(), desired, running, current, waiting }
+    }
+
+    fn view_node(&self, record: &NodeRecord) -> NodeView {
+        let state = self.volatile.nodes.get(&record.id);
+        let status = match (record.lost, &record.info) {
+            (Some(_), _) => NodeStatus::Lost,
+            (None, Some(_)) => NodeStatus::Alive,
+            (None, None) => NodeStatus::NeverSeen,
+        };
+        NodeView {
+            status,
+            connected: state.is_some_and(|state| state.connected),
+            lease_end: state.and_then(|state| state.lease),
+            last_seen: state.and_then(|state| state.last_seen),
+            capacity: record.info.as_ref().map(|info| info.capacity),
+            reserved: self.durable.reserved(&record.id),
+            sent: state.and_then(|state| state.sent.as_ref()).map(|sent| sent.generation),
+            reported: state.and_then(|state| state.reported),
+            record: record.clone(),
+        }
+    }
+
+    fn view_run(&self, run: &RunRecord) -> RunView {
+        let queue = self.volatile.queues.get(&run.id);
+        let live = self.durable.of_run(run.id).filter(|record| record.is_live());
+        RunView {
+            record: run.clone(),
+            leased: live.map(|record| self.outstanding(record).len()).sum(),
+            ready: queue.map_or(0, crate::retry::Queue::ready),
+            backing_off: queue.map_or(0, crate::retry::Queue::waiting),
+            waiting: self.volatile.run_waiting.get(&run.id).cloned(),
+        }
+    }
+}
+
+fn view_token(token: &TokenRecord) -> TokenView {
+    let TokenRecord { id, expires, uses_left, created, .. } = token;
+    TokenView { id: id.clone(), expires: *expires, uses_left: *uses_left, created: *created }
+}
+
+/// Returns why an allocation does not run, if its agent says so.
+fn reason(report: &AllocationReport) -> Option<String> {
+    match &report.state {
+        ObservedState::BackingOff { .. } | ObservedState::Refused { .. } => Some(report.state.to_string()),
+        ObservedState::Fetching
+        | ObservedState::Starting
+        | ObservedState::Running
+        | ObservedState::Finished => None,
+    }
+}

@@ -1,0 +1,24 @@
+//! What the brain does, as text: a script of what happens in, what was decided out.
+//!
+//! `world` reads the scripts and plays obedient agents; after every step the invariants are checked and a brain
+//! restored from what was committed must hold them too.
+
+#![expect(clippy::unwrap_used, reason = "a script with a mistake is a failed test")]
+
+mod fleet;
+mod jobs;
+mod random;
+mod services;
+mod world;
+
+use expect_test::Expect;
+
+/// Plays `script` and compares what the brain decided.
+#[expect(clippy::needless_pass_by_value, reason = "expect! makes a value, and so scenarios stay short")]
+fn check(script: &str, expected: Expect) {
+    let mut world = world::World::new();
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        world.play(line);
+    }
+    expected.assert_eq(&world.out);
+}

@@ -1,0 +1,502 @@
+//! A fleet for scenarios: agents which do what they are told, and a store which keeps what is committed.
+//!
+//! Words of a script, one thing a line: `token ID uses=1 expires=60`, `join NODE TOKEN [key=1] [secret=1]`,
+//! `node NAME [MEMORY] [label=value]` (joins and reports), `beat [NODE..]` (these or all nodes report),
+//! `pass SECONDS` (silence), `wait SECONDS` (all nodes that are up report every second), `down`, `up`,
+//! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `stop`, `delete`, `run`, `cancel`,
+//! `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `show`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use dunlin_model::{
+    AllocationId, AllocationReport, AppName, AppSpec, AssignedAllocation, Assignment, Bytes, ClusterId,
+    Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits, Name,
+    NodeId, NodeInfo, ObservedState, Outcome, Report, Resources, RouteSpec, RunId, ServiceSpec, Term,
+    Timestamp, Work, WorkloadKind, WorkloadSpec,
+};
+use dunlin_scheduler::{
+    Action, AllocationState, Change, Cluster, Command, Config, Observation, RunState, Step, TokenRecord, View,
+};
+
+const CONFIG: Config = Config {
+    lease: DurationMs(10_000),
+    start_grace: DurationMs(15_000),
+    heartbeat: DurationMs(1_000),
+    retry_backoff: DurationMs(1_000),
+    retry_backoff_max: DurationMs(4_000),
+};
+
+/// An agent which does what it is told.
+#[derive(Default)]
+struct Agent {
+    info: Option<NodeInfo>,
+    is_down: bool,
+    obeys: Option<Assignment>,
+    outbox: Vec<ItemReport>,
+}
+
+pub(crate) struct World {
+    cluster: Cluster,
+    now: Timestamp,
+    term: Term,
+    store: BTreeMap<String, Change>,
+    items: BTreeSet<(RunId, u32)>,
+    agents: BTreeMap<NodeId, Agent>,
+    states: BTreeMap<AllocationId, ObservedState>,
+    pub(crate) out: String,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let id: ClusterId = "fleet".parse().unwrap();
+        let mut cluster = Cluster::new(id, Term(1), CONFIG, Timestamp(0));
+        let step = cluster.tick(Timestamp(0));
+        assert_eq!(step, Step::default());
+        Self {
+            cluster,
+            now: Timestamp(0),
+            term: Term(1),
+            store: BTreeMap::new(),
+            items: BTreeSet::new(),
+            agents: BTreeMap::new(),
+            states: BTreeMap::new(),
+            out: String::new(),
+        }
+    }
+
+    pub(crate) fn play(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (verb, rest) = words.split_first().unwrap();
+        if !matches!(*verb, "wait" | "pass" | "beat" | "up" | "down" | "state" | "node") {
+            let indent = if *verb == "show" { "--" } else { "> " };
+            writeln!(self.out, "{indent}{line}").unwrap();
+        }
+        match *verb {
+            "token" => self.token(rest),
+            "join" => self.join(rest),
+            "node" => self.node(rest),
+            "beat" => self.beat(rest),
+            "pass" => self.pass(rest[0].parse().unwrap(), false),
+            "wait" => self.pass(rest[0].parse().unwrap(), true),
+            "down" | "up" => self.agent(rest[0]).is_down = *verb == "down",
+            "connect" => self.observe(Observation::Connected { node: rest[0].parse().unwrap() }),
+            "disconnect" => self.observe(Observation::Disconnected { node: rest[0].parse().unwrap() }),
+            "deploy" => self.deploy(rest),
+            "stop" => self.submit(Command::Stop(app(rest[0]))),
+            "delete" => self.submit(Command::Delete(app(rest[0]))),
+            "run" => {
+                let workload = format!("default/{}", rest[0]).parse().unwrap();
+                self.submit(Command::StartRun { workload, items: rest[1].parse().unwrap(), inputs: None });
+            }
+            "cancel" => self.submit(Command::CancelRun(rest[0].parse().unwrap())),
+            "done" => self.finish(rest[0], rest[1], &Outcome::Completed),
+            "fail" => self.finish(rest[0], rest[1], &Outcome::Trapped { reason: "boom".to_owned() }),
+            "stopped" => self.finish(rest[0], rest[1], &Outcome::Cancelled),
+            "state" => self.state(rest),
+            "report" => self.stray_report(rest),
+            "restart" => self.restart(),
+            "show" => self.show(),
+            _ => panic!("`{verb}` is no word of a script"),
+        }
+    }
+
+    /// Returns the allocations of runs, with their items, that agents work on.
+    pub(crate) fn leased(&self) -> Vec<(AllocationId, ItemRange)> {
+        let assignments = self.agents.values().filter_map(|agent| agent.obeys.as_ref());
+        let allocations = assignments.flat_map(|assignment| &assignment.allocations);
+        let leased = allocations.filter_map(|allocation| match allocation.work {
+            Work::Items { range, .. } => Some((allocation.id, range)),
+            Work::Serve => None,
+        });
+        leased.collect()
+    }
+
+    /// Returns what everything looks like.
+    pub(crate) fn view(&self) -> View {
+        self.cluster.view()
+    }
+
+    fn agent(&mut self, node: &str) -> &mut Agent {
+        self.agents.get_mut(&node.parse::<NodeId>().unwrap()).unwrap()
+    }
+
+    fn submit(&mut self, command: Command) {
+        match self.cluster.submit(command, self.now) {
+            Ok((answer, step)) => {
+                writeln!(self.out, "{answer:?}").unwrap();
+                self.take(step);
+            }
+            Err(rejection) => writeln!(self.out, "{}: {rejection}", rejection.code()).unwrap(),
+        }
+    }
+
+    fn observe(&mut self, observation: Observation) {
+        let step = self.cluster.observe(observation, self.now);
+        self.take(step);
+    }
+
+    fn token(&mut self, words: &[&str]) {
+        let token = TokenRecord {
+            id: words[0].to_owned(),
+            secret_hash: [1; 32],
+            expires: Timestamp(number(words, "expires", 60) * 1_000),
+            uses_left: u32::try_from(number(words, "uses", 1)).unwrap(),
+            created: self.now,
+            used_by: Vec::new(),
+        };
+        self.submit(Command::CreateToken(token));
+    }
+
+    fn join(&mut self, words: &[&str]) {
+        let byte = |name| u8::try_from(number(words, name, 1)).unwrap();
+        self.submit(Command::Join {
+            token_id: words[1].to_owned(),
+            secret_hash: [byte("secret"); 32],
+            node: words[0].parse().unwrap(),
+            key_fingerprint: [byte("key"); 32],
+        });
+    }
+
+    fn node(&mut self, words: &[&str]) {
+        let id: NodeId = words[0].parse().unwrap();
+        let number = self.agents.len();
+        let memory = words.get(1).map_or(Bytes(1 << 30), |word| word.parse().unwrap());
+        let labels = words.iter().skip(2).filter_map(|word| word.split_once('='));
+        let info = NodeInfo {
+            capacity: Resources { memory, fuel_rate: FuelRate(1_000_000_000) },
+            labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            ingress: format!("10.0.0.{number}:80").parse().unwrap(),
+            peer: format!("10.0.0.{number}:7000").parse().unwrap(),
+            version: "1".to_owned(),
+        };
+        if !self.cluster.view().nodes.contains_key(&id) {
+            let mark = self.out.len();
+            self.token(&[&format!("of-{id}"), "expires=100000"]);
+            self.join(&[words[0], &format!("of-{id}"), &format!("key={number}")]);
+            self.out.truncate(mark);
+        }
+        self.agents.insert(id.clone(), Agent { info: Some(info), ..Agent::default() });
+        self.beat_one(&id);
+    }
+
+    fn beat(&mut self, words: &[&str]) {
+        let named: Vec<NodeId> = words.iter().map(|word| word.parse().unwrap()).collect();
+        let up = self.agents.iter().filter(|(_, agent)| !agent.is_down).map(|(id, _)| id.clone());
+        let nodes: Vec<NodeId> = if named.is_empty() { up.collect() } else { named };
+        for node in nodes {
+            self.beat_one(&node);
+        }
+    }
+
+    fn beat_one(&mut self, node: &NodeId) {
+        let agent = &self.agents[node];
+        let running = agent.obeys.iter().flat_map(|assignment| &assignment.allocations);
+        let report = Report {
+            cluster: "fleet".parse().unwrap(),
+            term: agent.obeys.as_ref().map_or(Term(0), |assignment| assignment.term),
+            generation: agent.obeys.as_ref().map_or(Generation(0), |assignment| assignment.generation),
+            info: agent.info.clone().unwrap(),
+            allocations: running.map(|allocation| self.allocation_report(allocation)).collect(),
+            items: agent.outbox.clone(),
+        };
+        self.observe(Observation::Report { node: node.clone(), report });
+    }
+
+    fn allocation_report(&self, allocation: &AssignedAllocation) -> AllocationReport {
+        let state = self.states.get(&allocation.id).cloned().unwrap_or(ObservedState::Running);
+        AllocationReport {
+            id: allocation.id,
+            state,
+            restarts: 0,
+            fuel: Fuel(0),
+            memory: Bytes(0),
+            instances: 0,
+        }
+    }
+
+    /// `report NODE cluster=other`: a report which should not count.
+    fn stray_report(&mut self, words: &[&str]) {
+        let node: NodeId = words[0].parse().unwrap();
+        let text = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let report = Report {
+            cluster: text("cluster").unwrap_or("fleet").parse().unwrap(),
+            term: Term(number(words, "term", 0)),
+            generation: Generation(number(words, "generation", 0)),
+            info: self.agents[&NodeId("a".parse().unwrap())].info.clone().unwrap(),
+            allocations: Vec::new(),
+            items: Vec::new(),
+        };
+        self.observe(Observation::Report { node, report });
+    }
+
+    fn pass(&mut self, seconds: u64, beats: bool) {
+        let end = self.now.plus(DurationMs(seconds * 1_000));
+        while self.now < end {
+            let second = Timestamp(self.now.0 / 1_000 * 1_000 + 1_000);
+            let deadline = self.cluster.next_deadline().filter(|deadline| *deadline > self.now);
+            self.now = deadline.map_or(second, |deadline| deadline.min(second));
+            if self.cluster.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+                let step = self.cluster.tick(self.now);
+                self.take(step);
+            }
+            if beats && self.now == second {
+                self.beat(&[]);
+            }
+        }
+    }
+
+    fn deploy(&mut self, words: &[&str]) {
+        let mut workloads = BTreeMap::new();
+        for word in &words[1..] {
+            let mut parts = word.split(',');
+            let (name, head) = parts.next().unwrap().split_once('=').unwrap();
+            let (count, component) = head.split_once('@').unwrap();
+            let mut spec = WorkloadSpec {
+                component: Digest::of(component.as_bytes()),
+                kind: WorkloadKind::Service(ServiceSpec { allocations: 0, routes: Vec::new() }),
+                limits: Limits::SERVICE,
+                environment: BTreeMap::new(),
+                node_labels: BTreeMap::new(),
+            };
+            let mut job = JobSpec { parallelism: 1, attempts: 1, combine: false };
+            let mut routes = Vec::new();
+            for part in parts {
+                match part.split_once(':').unwrap_or((part, "")) {
+                    ("memory", size) => spec.limits.memory = size.parse().unwrap(),
+                    ("attempts", attempts) => job.attempts = attempts.parse().unwrap(),
+                    ("combine", _) => job.combine = true,
+                    ("route", host) => {
+                        routes.push(RouteSpec { host: Some(host.to_owned()), path: "/".to_owned() });
+                    }
+                    (label, value) => {
+                        spec.node_labels.insert(label.to_owned(), value.to_owned());
+                    }
+                }
+            }
+            match count.strip_prefix("job") {
+                Some(parallelism) => {
+                    job.parallelism = parallelism.parse().unwrap();
+                    spec.kind = WorkloadKind::Job(job);
+                }
+                None => {
+                    let allocations = count.parse().unwrap();
+                    spec.kind = WorkloadKind::Service(ServiceSpec { allocations, routes });
+                }
+            }
+            workloads.insert(name.parse::<Name>().unwrap(), spec);
+        }
+        self.submit(Command::Deploy(AppSpec { name: app(words[0]), workloads }));
+    }
+
+    /// The agent which has `allocation` ran these items (`3` or `0..5`) and says so at its next report.
+    fn finish(&mut self, allocation: &str, items: &str, outcome: &Outcome) {
+        let id: AllocationId = allocation.parse().unwrap();
+        let (start, end) = match items.split_once("..") {
+            Some((start, end)) => (start.parse().unwrap(), end.parse().unwrap()),
+            None => (items.parse().unwrap(), items.parse::<u32>().unwrap() + 1),
+        };
+        for (node, agent) in &mut self.agents {
+            let all = agent.obeys.iter().flat_map(|assignment| &assignment.allocations);
+            for assigned in all.filter(|assigned| assigned.id == id) {
+                let Work::Items { run, attempt, .. } = assigned.work else { continue };
+                agent.outbox.extend((start..end).map(|item| ItemReport {
+                    allocation: id,
+                    run,
+                    item,
+                    record: ItemRecord {
+                        outcome: outcome.clone(),
+                        node: node.clone(),
+                        attempt,
+                        fuel: Fuel(10),
+                        memory: Bytes(1),
+                        wall: DurationMs(1),
+                        output: String::new(),
+                        output_cut: false,
+                    },
+                }));
+            }
+        }
+    }
+
+    fn state(&mut self, words: &[&str]) {
+        let reason = words[2..].join(" ");
+        let state = match words[1] {
+            "starting" => ObservedState::Starting,
+            "running" => ObservedState::Running,
+            "finished" => ObservedState::Finished,
+            "refused" => ObservedState::Refused { reason },
+            "backing-off" => ObservedState::BackingOff { reason },
+            other => panic!("`{other}` is no state"),
+        };
+        self.states.insert(words[0].parse().unwrap(), state);
+    }
+
+    fn restart(&mut self) {
+        self.term = self.term.next();
+        let id = "fleet".parse().unwrap();
+        let changes: Vec<Change> = self.store.values().cloned().collect();
+        self.cluster = Cluster::restore(id, self.term, CONFIG, changes, self.now);
+        assert_eq!(self.cluster.next_deadline(), Some(self.now));
+        let step = self.cluster.tick(self.now);
+        self.take(step);
+    }
+
+    /// Commits, tells, and checks what must hold.
+    fn take(&mut self, step: Step) {
+        for change in step.changes {
+            self.tell_change(&change);
+            self.commit(change);
+        }
+        for action in step.actions {
+            self.act(action);
+        }
+        self.cluster.check().unwrap_or_else(|broken| panic!("{broken}\n{}", self.out));
+        let again = Cluster::restore(
+            "fleet".parse().unwrap(),
+            self.term,
+            CONFIG,
+            self.store.values().cloned(),
+            self.now,
+        );
+        again.check().unwrap_or_else(|broken| panic!("restored: {broken}\n{}", self.out));
+        assert_eq!(again.view().routes, self.cluster.view().routes, "{}", self.out);
+    }
+
+    fn commit(&mut self, change: Change) {
+        // Through JSON, as a store does it.
+        let text = serde_json::to_string(&change).unwrap();
+        let change: Change = serde_json::from_str(&text).unwrap();
+        match &change {
+            Change::App(record) => self.store.insert(format!("app {}", record.name), change),
+            Change::AppDeleted(name) => self.store.remove(&format!("app {name}")),
+            Change::Node(record) => self.store.insert(format!("node {}", record.id), change),
+            Change::Allocation(record) => self.store.insert(format!("allocation {}", record.id), change),
+            Change::AllocationDeleted(id) => self.store.remove(&format!("allocation {id}")),
+            Change::Run(record) => self.store.insert(format!("run {}", record.id), change),
+            Change::RunDeleted(id) => self.store.remove(&format!("run {id}")),
+            Change::Item { run, item, .. } => {
+                assert!(self.items.insert((*run, *item)), "{run} item {item} is recorded twice");
+                None
+            }
+            Change::Token(record) => self.store.insert(format!("token {}", record.id), change),
+            Change::TokenDeleted(id) => self.store.remove(&format!("token {id}")),
+            Change::Counters(_) => self.store.insert("counters".to_owned(), change),
+        };
+    }
+
+    /// Tells of changes which neither an answer nor an assignment tells of.
+    fn tell_change(&mut self, change: &Change) {
+        let seconds = self.now.0 / 1_000;
+        match change {
+            Change::Node(record) if record.lost.is_some() => {
+                writeln!(self.out, "{seconds}s {} is lost", record.id).unwrap();
+            }
+            Change::Allocation(record) if record.state == AllocationState::Lost => {
+                writeln!(self.out, "{seconds}s {} is lost", record.id).unwrap();
+            }
+            Change::Item { run, item, record } => {
+                writeln!(
+                    self.out,
+                    "{seconds}s {run} item {item}: {} (attempt {})",
+                    record.outcome, record.attempt
+                )
+                .unwrap();
+            }
+            Change::Run(record) if record.state != RunState::Running => {
+                writeln!(self.out, "{seconds}s {} ends: {:?}", record.id, record.state).unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let seconds = self.now.0 / 1_000;
+        match action {
+            Action::Assign { node, assignment } => {
+                let told = describe(&assignment);
+                let agent = self.agents.entry(node.clone()).or_default();
+                if agent.is_down {
+                    writeln!(self.out, "{seconds}s {node} does not get {told}").unwrap();
+                } else {
+                    writeln!(self.out, "{seconds}s {node} gets {told}").unwrap();
+                    agent.obeys = Some(assignment);
+                }
+            }
+            Action::Recorded { node, items } => {
+                let agent = self.agents.get_mut(&node).unwrap();
+                agent.outbox.retain(|item| !items.contains(&(item.allocation, item.item)));
+            }
+        }
+    }
+
+    fn show(&mut self) {
+        let view = self.cluster.view();
+        for node in view.nodes.values() {
+            writeln!(self.out, "{} {:?}, reserved {}", node.record.id, node.status, node.reserved.memory)
+                .unwrap();
+        }
+        for workload in view.apps.values().flat_map(|app| app.workloads.values()) {
+            if let WorkloadKind::Service(_) = workload.spec.kind {
+                let name = &workload.name;
+                write!(self.out, "{name} {} of {}", workload.running, workload.desired).unwrap();
+                if workload.current != workload.running {
+                    write!(self.out, ", {} current", workload.current).unwrap();
+                }
+                let waiting = workload.waiting.as_ref().map(|reason| format!(", waiting: {reason}"));
+                writeln!(self.out, "{}", waiting.unwrap_or_default()).unwrap();
+            }
+        }
+        for run in view.runs.values() {
+            let (id, record) = (run.record.id, &run.record);
+            write!(
+                self.out,
+                "{id} {:?}: {} good, {} bad of {}; leased {}, ready {}, backing off {}; {} fuel",
+                record.state,
+                record.succeeded,
+                record.failed,
+                record.items,
+                run.leased,
+                run.ready,
+                run.backing_off,
+                record.fuel
+            )
+            .unwrap();
+            let waiting = run.waiting.as_ref().map(|reason| format!(", waiting: {reason}"));
+            writeln!(self.out, "{}", waiting.unwrap_or_default()).unwrap();
+        }
+    }
+}
+
+/// Returns an assignment in short: `3: a1@1 a2=0..5 | shop.example: a1`.
+fn describe(assignment: &Assignment) -> String {
+    let mut told = format!("{}.{}:", assignment.term, assignment.generation);
+    for allocation in &assignment.allocations {
+        match &allocation.work {
+            Work::Serve => write!(told, " {}@{}", allocation.id, allocation.revision).unwrap(),
+            Work::Items { run, range, attempt, combine } => {
+                let mark = if *combine { " combine" } else { "" };
+                write!(told, " {}[{run} {range} attempt {attempt}{mark}]", allocation.id).unwrap();
+            }
+        }
+    }
+    for route in &assignment.routes.routes {
+        let endpoints = assignment.routes.endpoints[&route.workload].iter();
+        let endpoints: Vec<String> =
+            endpoints.map(|endpoint| format!("{} on {}", endpoint.allocation, endpoint.node)).collect();
+        let host = route.spec.host.as_deref().unwrap_or("*");
+        write!(told, " | {host}: {}", endpoints.join(", ")).unwrap();
+    }
+    let peers: Vec<String> = assignment.routes.peers.keys().map(ToString::to_string).collect();
+    write!(told, " | peers {}", peers.join(" ")).unwrap();
+    told
+}
+
+fn app(name: &str) -> AppName {
+    format!("default/{name}").parse().unwrap()
+}
+
+fn number(words: &[&str], key: &str, otherwise: u64) -> u64 {
+    let value = words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    value.map_or(otherwise, |value| value.parse().unwrap())
+}

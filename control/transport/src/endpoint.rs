@@ -1,0 +1,324 @@
+//! Endpoints: the coordinator's, which is dialed, and the node's, which dials and is dialed.
+//!
+//! Both have one UDP socket. The identity can be replaced while connections go on; new ones show the new one.
+
+use std::net::SocketAddr;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use dunlin_model::NodeId;
+use dunlin_protocol::{ALPN_FLEET, ALPN_JOIN, ALPN_PEER};
+use quinn::VarInt;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::limits::{CONNECT_TIME, MAX_HALF_OPEN, MAX_WAITING};
+use crate::member::COORDINATOR_DNS_NAME;
+use crate::refusal::Finding;
+use crate::tls::{self, Anonymous, Wanted};
+use crate::{
+    CloseCode, Connection, ConnectionEnded, Identity, Member, PeerRefusal, Role, WireLimits, accept,
+};
+
+/// Why an endpoint could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address cannot be had.
+    #[error("could not listen on UDP {address}")]
+    Address {
+        /// Which.
+        address: SocketAddr,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The identity cannot be used for TLS.
+    #[error("could not use the identity for TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Why a connection could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nothing answers.
+    #[error("{address} did not answer within {}s; nobody listens there, or UDP is blocked on the way", CONNECT_TIME.as_secs())]
+    Unreachable {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// What answers is not believed.
+    #[error("{address} is not whom it should be")]
+    WrongPeer {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: PeerRefusal,
+    },
+    /// What answers does not want this side, or broke off.
+    #[error("{address} did not accept the connection")]
+    NotAccepted {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: ConnectionEnded,
+    },
+    /// The attempt could not even begin.
+    #[error("could not dial {address}: {reason}")]
+    Dial {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One who dialed the coordinator.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A node of the fleet.
+    Fleet(NodeId, Connection),
+    /// Someone without a name who wants to join.
+    Join(Connection),
+}
+
+/// The coordinator's endpoint. Dropping it closes all its connections.
+#[derive(Debug)]
+pub struct Server {
+    listener: Listener,
+    limits: WireLimits,
+}
+
+impl Server {
+    /// Listens on `address`, where port 0 takes any that is free. Must be called within a tokio runtime.
+    pub fn bind(address: SocketAddr, identity: &Identity, limits: &WireLimits) -> Result<Self, BindError> {
+        let config = Self::config(identity, limits)?;
+        Ok(Self { listener: Listener::bind(address, config)?, limits: limits.clone() })
+    }
+
+    fn config(identity: &Identity, limits: &WireLimits) -> Result<quinn::ServerConfig, rustls::Error> {
+        // One TLS configuration serves both protocols; that a fleet's connection has a certificate is checked
+        // before anyone gets to see it.
+        Ok(server_config(tls::server(identity, &[ALPN_FLEET, ALPN_JOIN], Anonymous::Accepted)?, limits))
+    }
+
+    /// Returns the next connection, or nothing after [`Server::close`]. May be dropped while it waits.
+    pub async fn accept(&self) -> Option<Incoming> {
+        let connection = self.listener.accept().await?;
+        Some(match connection.peer().map(|peer| &peer.role) {
+            Some(Role::Node(node)) => Incoming::Fleet(node.clone(), connection),
+            // The TLS of this endpoint knows no other role; who has none came to join.
+            Some(Role::Coordinator(_)) | None => Incoming::Join(connection),
+        })
+    }
+
+    /// Shows another identity from now on.
+    pub fn replace_identity(&self, identity: &Identity) -> Result<(), BindError> {
+        self.listener.endpoint.set_server_config(Some(Self::config(identity, &self.limits)?));
+        Ok(())
+    }
+
+    /// Returns where it listens.
+    pub fn local_address(&self) -> SocketAddr {
+        self.listener.address
+    }
+
+    /// Closes all connections and waits a short while until the other sides know.
+    pub async fn close(&self, reason: &str) {
+        self.listener.close(reason).await;
+    }
+}
+
+/// A node's endpoint: it dials the coordinator and other nodes, and other nodes dial it. Dropping it closes all its
+/// connections.
+#[derive(Debug)]
+pub struct NodeEndpoint {
+    listener: Listener,
+    identity: RwLock<Identity>,
+    fleet: WireLimits,
+    peers: WireLimits,
+}
+
+impl NodeEndpoint {
+    /// Listens on `address`, where port 0 takes any that is free. Must be called within a tokio runtime.
+    pub fn bind(
+        address: SocketAddr,
+        identity: &Identity,
+        fleet: &WireLimits,
+        peers: &WireLimits,
+    ) -> Result<Self, BindError> {
+        let config = Self::config(identity, peers)?;
+        Ok(Self {
+            listener: Listener::bind(address, config)?,
+            identity: RwLock::new(identity.clone()),
+            fleet: fleet.clone(),
+            peers: peers.clone(),
+        })
+    }
+
+    fn config(identity: &Identity, peers: &WireLimits) -> Result<quinn::ServerConfig, rustls::Error> {
+        Ok(server_config(tls::server(identity, &[ALPN_PEER], Anonymous::Refused)?, peers))
+    }
+
+    /// Connects to a coordinator of the own fleet, within ten seconds. It has accepted this node when this returns.
+    pub async fn connect_coordinator(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
+        let identity = self.identity();
+        let wanted = Wanted::Coordinator {
+            authority: identity.authority().clone(),
+            cluster: identity.cluster().clone(),
+        };
+        let tls = tls::client(wanted, Some(&identity), ALPN_FLEET);
+        dial(&self.listener.endpoint, address, COORDINATOR_DNS_NAME, tls, &self.fleet).await
+    }
+
+    /// Connects to exactly this node of the own fleet, within ten seconds. It has accepted this one when this returns.
+    pub async fn connect_peer(&self, address: SocketAddr, node: &NodeId) -> Result<Connection, ConnectError> {
+        let identity = self.identity();
+        let member = Member { cluster: identity.cluster().clone(), role: Role::Node(node.clone()) };
+        let name = member.dns_name();
+        let wanted = Wanted::Member { authority: identity.authority().clone(), member };
+        let tls = tls::client(wanted, Some(&identity), ALPN_PEER);
+        dial(&self.listener.endpoint, address, &name, tls, &self.peers).await
+    }
+
+    /// Returns the next connection from another node, or nothing after [`NodeEndpoint::close`]. May be dropped while
+    /// it waits.
+    pub async fn accept_peer(&self) -> Option<(NodeId, Connection)> {
+        loop {
+            let connection = self.listener.accept().await?;
+            if let Some(Role::Node(node)) = connection.peer().map(|peer| &peer.role) {
+                return Some((node.clone(), connection));
+            }
+        }
+    }
+
+    /// Shows another identity from now on.
+    pub fn replace_identity(&self, identity: &Identity) -> Result<(), BindError> {
+        self.listener.endpoint.set_server_config(Some(Self::config(identity, &self.peers)?));
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity.clone();
+        Ok(())
+    }
+
+    /// Returns where it listens.
+    pub fn local_address(&self) -> SocketAddr {
+        self.listener.address
+    }
+
+    /// Closes all connections and waits a short while until the other sides know.
+    pub async fn close(&self, reason: &str) {
+        self.listener.close(reason).await;
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn server_config(tls: QuicServerConfig, limits: &WireLimits) -> quinn::ServerConfig {
+    let mut config = quinn::ServerConfig::with_crypto(std::sync::Arc::new(tls));
+    config
+        .transport_config(limits.transport())
+        .max_incoming(MAX_HALF_OPEN)
+        .incoming_buffer_size(64 << 10)
+        .incoming_buffer_size_total(8 << 20);
+    config
+}
+
+/// Connects and waits to be accepted.
+pub(crate) async fn dial(
+    endpoint: &quinn::Endpoint,
+    address: SocketAddr,
+    name: &str,
+    tls: Result<(QuicClientConfig, Finding), rustls::Error>,
+    limits: &WireLimits,
+) -> Result<Connection, ConnectError> {
+    let (tls, finding) = tls.map_err(|error| ConnectError::Dial { address, reason: error.to_string() })?;
+    let mut config = quinn::ClientConfig::new(std::sync::Arc::new(tls));
+    config.transport_config(limits.transport());
+    let connecting = endpoint
+        .connect_with(config, address, name)
+        .map_err(|error| ConnectError::Dial { address, reason: error.to_string() })?;
+    let connect = async {
+        let inner = connecting.await?;
+        let peer = accept::peer(&inner);
+        let connection = Connection::new(inner, peer);
+        connection.greeted().await?;
+        Ok::<_, ConnectionEnded>(connection)
+    };
+    match tokio::time::timeout(CONNECT_TIME, connect).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(source)) => Err(match finding.take() {
+            Some(refusal) => ConnectError::WrongPeer { address, source: refusal },
+            None if source == ConnectionEnded::Lost => ConnectError::Unreachable { address },
+            None => ConnectError::NotAccepted { address, source },
+        }),
+        Err(_) => Err(ConnectError::Unreachable { address }),
+    }
+}
+
+/// A socket, and the task that takes connections from it.
+#[derive(Debug)]
+struct Listener {
+    endpoint: quinn::Endpoint,
+    address: SocketAddr,
+    accepted: Mutex<mpsc::Receiver<Connection>>,
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    fn bind(address: SocketAddr, config: quinn::ServerConfig) -> Result<Self, BindError> {
+        let failed = |source| BindError::Address { address, source };
+        let endpoint = quinn::Endpoint::server(config, address).map_err(failed)?;
+        let address = endpoint.local_addr().map_err(failed)?;
+        let (deliver, accepted) = mpsc::channel(MAX_WAITING);
+        let task = tokio::spawn(accept::accept(endpoint.clone(), deliver));
+        Ok(Self { endpoint, address, accepted: Mutex::new(accepted), task })
+    }
+
+    async fn accept(&self) -> Option<Connection> {
+        self.accepted.lock().await.recv().await
+    }
+
+    async fn close(&self, reason: &str) {
+        self.endpoint.close(VarInt::from_u32(CloseCode::SHUTTING_DOWN.0), reason.as_bytes());
+        // A side that is gone would be waited for until its time is up; nobody needs that.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.endpoint.close(VarInt::from_u32(CloseCode::SHUTTING_DOWN.0), b"");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::Authority;
+
+    #[tokio::test]
+    async fn a_fleet_connection_without_a_certificate_is_refused() {
+        let authority = Authority::create(&"c4".parse().unwrap(), SystemTime::now()).unwrap();
+        let role = Role::Coordinator("main".parse().unwrap());
+        let lifetime = Authority::COORDINATOR_LIFETIME;
+        let identity = Identity::issue(&authority, &role, SystemTime::now(), lifetime).unwrap();
+        let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let server = Server::bind(loopback, &identity, &WireLimits::FLEET).unwrap();
+        let client = quinn::Endpoint::client(loopback).unwrap();
+        let cluster = authority.cluster().clone();
+        let wanted = Wanted::Coordinator { authority: authority.certificate().clone(), cluster };
+        let tls = tls::client(wanted, None, ALPN_FLEET);
+        let dialing = dial(&client, server.local_address(), COORDINATOR_DNS_NAME, tls, &WireLimits::FLEET);
+        let error = tokio::time::timeout(Duration::from_secs(20), dialing).await.unwrap().unwrap_err();
+        let ConnectError::NotAccepted { source, .. } = error else { panic!("{error:?}") };
+        let reason = "a certificate is required".to_owned();
+        assert_eq!(
+            source,
+            ConnectionEnded::Closed { code: CloseCode::CERTIFICATE_REQUIRED.0.into(), reason }
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! Who this process is: a key that was made here, and the certificate that the fleet's authority gave for it.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use dunlin_model::ClusterId;
+use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::authority::public_key;
+use crate::file::{self, FileError};
+use crate::{Authority, IssueError, Member, NotAMember, PeerRefusal, Role, tls};
+
+/// Who this process is, with the key that proves it.
+pub struct Identity {
+    member: Member,
+    certificate: CertificateDer<'static>,
+    key: PrivatePkcs8KeyDer<'static>,
+    authority: CertificateDer<'static>,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+/// A new key and the request for a certificate of it.
+pub struct KeyRequest {
+    key: KeyPair,
+    signing_request: Vec<u8>,
+}
+
+/// Why key, certificate and authority do not make an identity.
+#[derive(Debug, thiserror::Error)]
+pub enum WrongIdentity {
+    /// The certificate is for another key.
+    #[error("the certificate is for another key")]
+    OtherKey,
+    /// The certificate names no member of a fleet.
+    #[error("the certificate names no member of a fleet")]
+    NotAMember(#[from] NotAMember),
+    /// The authority did not give the certificate, or not for this time.
+    #[error("the certificate does not hold under the fleet's authority")]
+    Untrusted(#[source] PeerRefusal),
+}
+
+/// Why a stored identity cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenIdentityError {
+    /// The file cannot be read.
+    #[error("could not open this machine's identity")]
+    File(#[from] FileError),
+    /// It holds something else.
+    #[error("{path} does not hold a key, its certificate and that of the authority", path = path.display())]
+    Malformed {
+        /// The file.
+        path: std::path::PathBuf,
+    },
+    /// What it holds does not belong together.
+    #[error("{path} holds no identity", path = path.display())]
+    Wrong {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: WrongIdentity,
+    },
+}
+
+impl KeyRequest {
+    /// Makes a key. It leaves this value only as part of an identity.
+    pub fn create() -> Result<Self, IssueError> {
+        let make = |error: rcgen::Error| IssueError::Make { reason: error.to_string() };
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make)?;
+        let mut parameters = CertificateParams::default();
+        // The authority decides what stands in the certificate; nothing is asked for.
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        let signing_request = parameters.serialize_request(&key).map_err(make)?.der().to_vec();
+        Ok(Self { key, signing_request })
+    }
+
+    /// Returns the request (PKCS#10, DER).
+    pub fn signing_request(&self) -> &[u8] {
+        &self.signing_request
+    }
+
+    /// Returns the identity that the authority's certificate makes of the key, if it is for this key and holds now.
+    pub fn into_identity(
+        self,
+        certificate: CertificateDer<'static>,
+        authority: CertificateDer<'static>,
+    ) -> Result<Identity, WrongIdentity> {
+        tls::verify_leaf(&certificate, &authority, UnixTime::now()).map_err(WrongIdentity::Untrusted)?;
+        Identity::assemble(&self.key, certificate, authority)
+    }
+}
+
+impl fmt::Debug for KeyRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRequest").finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// The file in which [`Identity::save`] puts it.
+    pub const FILE: &str = "identity.pem";
+
+    /// Makes a key and a certificate for it in one step, where the authority is at hand: for the coordinator itself.
+    pub fn issue(
+        authority: &Authority,
+        role: &Role,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<Self, IssueError> {
+        let request = KeyRequest::create()?;
+        let certificate = authority.issue_for(&request.key, role, now, lifetime)?;
+        Self::assemble(&request.key, certificate, authority.certificate().clone())
+            .map_err(|error| IssueError::Make { reason: error.to_string() })
+    }
+
+    /// An expired certificate makes an identity too: to say at start that it has expired, and of whom, helps more
+    /// than to say that there is none. The other side refuses it.
+    fn assemble(
+        key: &KeyPair,
+        certificate: CertificateDer<'static>,
+        authority: CertificateDer<'static>,
+    ) -> Result<Self, WrongIdentity> {
+        let member = Member::of_certificate(&certificate)?;
+        if public_key(&certificate).as_deref() != Some(key.der_bytes()) {
+            return Err(WrongIdentity::OtherKey);
+        }
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| NotAMember::Malformed)?;
+        let moment =
+            |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let not_before = moment(parsed.validity().not_before.timestamp());
+        let not_after = moment(parsed.validity().not_after.timestamp());
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        Ok(Self { member, certificate, key, authority, not_before, not_after })
+    }
+
+    /// Writes it to [`Identity::FILE`] in `folder`, readable by the owner alone, whole or not at all.
+    pub fn save(&self, folder: &Path) -> Result<(), FileError> {
+        file::write(&folder.join(Self::FILE), &file::to_pem(&self.key, &[&self.certificate, &self.authority]))
+    }
+
+    /// Reads it from [`Identity::FILE`] in `folder`.
+    pub fn load(folder: &Path) -> Result<Self, OpenIdentityError> {
+        let path = folder.join(Self::FILE);
+        let text = file::read(&path)?;
+        let malformed = || OpenIdentityError::Malformed { path: path.clone() };
+        let (key, certificates) = file::from_pem(&text).ok_or_else(malformed)?;
+        let key = KeyPair::try_from(&key).map_err(|_| malformed())?;
+        let [certificate, authority] =
+            <[CertificateDer<'static>; 2]>::try_from(certificates).map_err(|_| malformed())?;
+        Self::assemble(&key, certificate, authority)
+            .map_err(|source| OpenIdentityError::Wrong { path: path.clone(), source })
+    }
+
+    /// Tells whether [`Identity::save`] was ever done in `folder`.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(Self::FILE).exists()
+    }
+
+    /// Returns who this is.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Returns the fleet.
+    pub fn cluster(&self) -> &ClusterId {
+        &self.member.cluster
+    }
+
+    /// Returns what this is in the fleet.
+    pub fn role(&self) -> &Role {
+        &self.member.role
+    }
+
+    /// Returns the certificate of the fleet's authority, DER.
+    pub fn authority(&self) -> &CertificateDer<'static> {
+        &self.authority
+    }
+
+    /// Returns when the certificate ends.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// Returns when to ask for a new one: at half of the certificate's life.
+    pub fn renew_at(&self) -> SystemTime {
+        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        self.not_before + life / 2
+    }
+
+    /// Returns the certificate and that of the authority, which a joining node must see.
+    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        vec![self.certificate.clone(), self.authority.clone()]
+    }
+
+    pub(crate) fn key(&self) -> PrivatePkcs8KeyDer<'static> {
+        self.key.clone_key()
+    }
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self {
+            member: self.member.clone(),
+            certificate: self.certificate.clone(),
+            key: self.key.clone_key(),
+            authority: self.authority.clone(),
+            not_before: self.not_before,
+            not_after: self.not_after,
+        }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("member", &self.member)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}

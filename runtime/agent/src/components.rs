@@ -1,0 +1,102 @@
+//! The components on this node's disk: fetched once, known by their digest, checked before they are used.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dunlin_model::Digest;
+use dunlin_protocol::StreamRequest;
+use dunlin_supervisor::Event;
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::link::Link;
+
+/// The most bytes of one component (C1).
+const MAX_COMPONENT: u64 = 64 << 20;
+
+/// The components on this node's disk.
+pub(crate) struct Components {
+    folder: PathBuf,
+    link: Link,
+}
+
+/// Why a component was not fetched.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    /// The coordinator does not give it.
+    #[error("{0:#}")]
+    Coordinator(anyhow::Error),
+    /// It came, but not as it should.
+    #[error("asked for component {asked} but received {received}")]
+    WrongDigest { asked: Digest, received: Digest },
+    /// It is larger than a component may be.
+    #[error("limit `component_size` is 64MiB, observed more")]
+    TooLarge,
+    /// It cannot be kept.
+    #[error("could not keep it on disk: {0}")]
+    Disk(#[from] io::Error),
+}
+
+impl Components {
+    /// Returns the components kept in `folder`; what is missing is fetched through `link`.
+    pub(crate) fn new(folder: PathBuf, link: Link) -> Self {
+        Self { folder, link }
+    }
+
+    /// Returns the file of a component that was fetched.
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+        self.folder.join(format!("{}.wasm", digest.hex()))
+    }
+
+    /// Has the component on disk, checked, or says why not.
+    pub(crate) async fn fetch(&self, digest: Digest) -> Event {
+        let path = self.path(&digest);
+        if matches!(hash(&path).await, Ok(found) if found == digest) {
+            return Event::Fetched { digest };
+        }
+        match self.download(digest, &path).await {
+            Ok(()) => Event::Fetched { digest },
+            Err(error) => Event::FetchFailed { digest, reason: error.to_string() },
+        }
+    }
+
+    async fn download(&self, digest: Digest, path: &Path) -> Result<(), FetchError> {
+        let request = StreamRequest::Component { digest };
+        let (stream, _) = self.link.fetch(&request).await.map_err(FetchError::Coordinator)?;
+        // One file for each digest: the supervisor never asks for the same one twice at once.
+        let partial = path.with_extension("partial");
+        let mut file = tokio::fs::File::create(&partial).await?;
+        let (mut hash, mut length) = (Sha256::new(), 0);
+        let mut stream = stream.take(MAX_COMPONENT + 1);
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let count = stream.read(&mut buffer).await?;
+            if count == 0 {
+                break;
+            }
+            length += count as u64;
+            hash.update(&buffer[..count]);
+            file.write_all(&buffer[..count]).await?;
+        }
+        let received = Digest::from_sha256(hash.finalize().into());
+        let checked = if length > MAX_COMPONENT {
+            Err(FetchError::TooLarge)
+        } else if received != digest {
+            Err(FetchError::WrongDigest { asked: digest, received })
+        } else {
+            Ok(())
+        };
+        if let Err(error) = checked {
+            tokio::fs::remove_file(&partial).await?;
+            return Err(error);
+        }
+        file.sync_all().await?;
+        tokio::fs::rename(&partial, path).await?;
+        Ok(())
+    }
+}
+
+async fn hash(path: &Path) -> io::Result<Digest> {
+    let bytes = tokio::fs::read(path).await?;
+    Ok(Digest::of(&bytes))
+}

@@ -1,0 +1,37 @@
+//! What an operator may set for an agent.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use dunlin_model::{Bytes, FuelRate, NodeId};
+
+/// The TCP port of a node's ingress.
+pub const DEFAULT_INGRESS_PORT: u16 = 7480;
+
+/// The settings of an agent.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything is kept.
+    pub state: PathBuf,
+    /// The name of the node; used when it joins, checked later.
+    pub node: NodeId,
+    /// Where the coordinator is, as `host:port`; resolved at each attempt.
+    pub coordinator: String,
+    /// The join token, needed at the first start only.
+    pub join_token: Option<String>,
+    /// Where the ingress listens.
+    pub ingress: SocketAddr,
+    /// Where the QUIC endpoint is bound, for the coordinator and for other nodes.
+    pub endpoint: SocketAddr,
+    /// Where other nodes reach `endpoint`, if that is not the bound address itself.
+    pub advertise: Option<SocketAddr>,
+    /// What operators say about the node.
+    pub labels: BTreeMap<String, String>,
+    /// Memory that guests may use; by default what the machine has available at start, less a reserve.
+    pub memory: Option<Bytes>,
+    /// Computing that guests may use; by default what is measured at the first start.
+    pub fuel_rate: Option<FuelRate>,
+    /// The `dunlin` program, for worker processes.
+    pub program: PathBuf,
+}

@@ -1,0 +1,191 @@
+//! The one loop which calls the supervisor.
+//!
+//! It runs on a thread of its own: saving an assignment waits for the disk, and nothing that must happen after may
+//! overtake it. Everything slow (fetching, starting, running) is handed on and comes back as an event.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use dunlin_ingress::Ingress;
+use dunlin_model::{AllocationReport, Assignment, Generation, ItemReport, Term, Timestamp};
+use dunlin_supervisor::{Action, Event, Supervisor};
+use tokio::sync::watch;
+
+use crate::components::Components;
+use crate::inputs::Inputs;
+use crate::last_assignment::LastAssignment;
+use crate::workers::Workers;
+
+const IDLE: Duration = Duration::from_secs(3600);
+
+enum Input {
+    Assign(Box<Assignment>),
+    Event(Box<Event>),
+}
+
+/// What a heartbeat says of the allocations.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Observed {
+    pub(crate) term: Term,
+    pub(crate) generation: Generation,
+    pub(crate) allocations: Vec<AllocationReport>,
+    pub(crate) items: Vec<ItemReport>,
+}
+
+/// A handle for those who have something to tell the supervisor.
+#[derive(Clone)]
+pub(crate) struct Driver {
+    // Unbounded on purpose: what comes in is bounded by what the supervisor has asked for, and losing an event
+    // would leave an allocation waiting for ever.
+    inputs: Sender<Input>,
+    observed: watch::Receiver<Arc<Observed>>,
+}
+
+impl Driver {
+    /// Hands over what the coordinator wants.
+    pub(crate) fn assign(&self, assignment: Assignment) {
+        let _stopping = self.inputs.send(Input::Assign(Box::new(assignment)));
+    }
+
+    /// Tells what happened.
+    pub(crate) fn tell(&self, event: Event) {
+        let _stopping = self.inputs.send(Input::Event(Box::new(event)));
+    }
+
+    /// Returns what was last observed; it can be awaited for changes.
+    pub(crate) fn observed(&self) -> watch::Receiver<Arc<Observed>> {
+        self.observed.clone()
+    }
+}
+
+/// What the loop acts with.
+pub(crate) struct Hands {
+    pub(crate) last_assignment: LastAssignment,
+    pub(crate) ingress: Ingress,
+    pub(crate) components: Arc<Components>,
+    pub(crate) inputs: Arc<Inputs>,
+    pub(crate) workers: Workers,
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+/// The loop's own side.
+pub(crate) struct DriverLoop {
+    supervisor: Supervisor,
+    inputs: Receiver<Input>,
+    observed: watch::Sender<Arc<Observed>>,
+    driver: Driver,
+    started: Instant,
+}
+
+/// Returns a handle and the loop which it talks to; the caller gives the loop a thread of its own.
+pub(crate) fn driver(supervisor: Supervisor) -> (Driver, DriverLoop) {
+    let (sender, inputs) = channel();
+    let (observed_sender, observed) = watch::channel(Arc::new(Observed::default()));
+    let driver = Driver { inputs: sender, observed };
+    let observed = observed_sender;
+    (driver.clone(), DriverLoop { supervisor, inputs, observed, driver, started: Instant::now() })
+}
+
+impl DriverLoop {
+    /// Carries on with `last` and then does what comes, until the process ends.
+    ///
+    /// # Errors
+    ///
+    /// An assignment could not be made durable. The process must end: it may not act on what it could forget.
+    pub(crate) fn run(mut self, last: Option<Assignment>, hands: &Hands) -> Result<(), std::io::Error> {
+        if let Some(last) = last {
+            let actions = self.supervisor.restore(last, self.now());
+            self.perform(actions, hands)?;
+        }
+        loop {
+            self.publish();
+            let now = self.now();
+            let wait = self.supervisor.next_deadline().map_or(IDLE, |deadline| now.until(deadline));
+            let first = match self.inputs.recv_timeout(wait) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            let rest: Vec<Input> = self.inputs.try_iter().take(1024).collect();
+            for input in first.into_iter().chain(rest) {
+                if let Input::Event(event) = &input
+                    && let Event::ItemEnded { allocation, item, .. } = **event
+                {
+                    hands.inputs.forget(allocation, item);
+                }
+                let actions = self.decide(input);
+                self.perform(actions, hands)?;
+            }
+            let actions = self.supervisor.tick(self.now());
+            self.perform(actions, hands)?;
+        }
+    }
+
+    fn decide(&mut self, input: Input) -> Vec<Action> {
+        let now = self.now();
+        match input {
+            Input::Event(event) => self.supervisor.observe(*event, now),
+            Input::Assign(assignment) => self.supervisor.assign(*assignment, now).unwrap_or_else(|stale| {
+                tracing::warn!(error = &stale as &dyn std::error::Error, "assignment refused");
+                Vec::new()
+            }),
+        }
+    }
+
+    fn perform(&self, actions: Vec<Action>, hands: &Hands) -> Result<(), std::io::Error> {
+        for action in actions {
+            match action {
+                Action::Save(assignment) => {
+                    hands.last_assignment.save(&assignment)?;
+                    tracing::debug!(term = %assignment.term, generation = %assignment.generation, "assignment saved");
+                }
+                Action::SetRoutes(routes) => hands.ingress.set_routes(&routes),
+                Action::Fetch { digest } => {
+                    let components = Arc::clone(&hands.components);
+                    let driver = self.driver.clone();
+                    hands.runtime.spawn(async move { driver.tell(components.fetch(digest).await) });
+                }
+                Action::Start { allocation } => {
+                    let component: PathBuf = hands.components.path(&allocation.spec.component);
+                    tracing::info!(allocation = %allocation.id, workload = %allocation.workload, "allocation starts");
+                    // Worker processes are awaited by the runtime, so they must be born within it.
+                    let _within = hands.runtime.enter();
+                    hands.workers.start(*allocation, component, &self.driver);
+                }
+                Action::Stop { allocation, namespace } => {
+                    tracing::info!(%allocation, "allocation stops");
+                    hands.workers.stop(allocation, &namespace);
+                }
+                Action::RunItem { allocation, namespace, run, item, combine } => {
+                    let inputs = Arc::clone(&hands.inputs);
+                    let (driver, workers) = (self.driver.clone(), hands.workers.clone());
+                    hands.runtime.spawn(async move {
+                        let reason = match inputs.prepare(allocation, run, item, combine).await {
+                            Ok(message) => {
+                                if workers.run_item(&namespace, message) {
+                                    return;
+                                }
+                                "its worker process is gone".to_owned()
+                            }
+                            Err(error) => format!("{error:#}"),
+                        };
+                        driver.tell(Event::ItemNotRun { allocation, item, reason });
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let (term, generation, allocations, items) = self.supervisor.report();
+        self.observed.send_replace(Arc::new(Observed { term, generation, allocations, items }));
+    }
+
+    fn now(&self) -> Timestamp {
+        // The supervisor only measures durations; its epoch is the start of this process.
+        Timestamp(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+}

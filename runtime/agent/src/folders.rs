@@ -1,0 +1,71 @@
+//! Where an agent keeps what, and how a file is replaced so that a power cut leaves the old or the new one.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The folders of one agent, all readable by its user alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Folders {
+    root: PathBuf,
+}
+
+impl Folders {
+    /// Makes the folders which are missing.
+    pub(crate) fn create(root: PathBuf) -> io::Result<Self> {
+        let folders = Self { root: std::path::absolute(root)? };
+        for folder in [
+            folders.root.clone(),
+            folders.identity(),
+            folders.components(),
+            folders.inputs(),
+            folders.logs(),
+            folders.compiled(),
+        ] {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        Ok(folders)
+    }
+
+    /// The node's key and certificates.
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.root.join("identity")
+    }
+
+    /// Components by digest.
+    pub(crate) fn components(&self) -> PathBuf {
+        self.root.join("components")
+    }
+
+    /// Inputs of items which are being run; emptied at start.
+    pub(crate) fn inputs(&self) -> PathBuf {
+        self.root.join("inputs")
+    }
+
+    /// What guests printed.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// Compiled code, a folder for each namespace.
+    pub(crate) fn compiled(&self) -> PathBuf {
+        self.root.join("compiled")
+    }
+
+    /// A file right in the agent's folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+}
+
+/// Replaces the file at `path` as a whole, durably, readable by its user alone.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(parent)?.sync_all()
+}

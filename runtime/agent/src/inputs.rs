@@ -1,0 +1,64 @@
+//! The inputs of items which are about to run: brought from the coordinator, kept only as long as they are needed.
+
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use dunlin_model::{AllocationId, RunId};
+use dunlin_protocol::{StreamRequest, ToWorker};
+use tokio::io::AsyncReadExt as _;
+
+use crate::link::Link;
+
+/// The most bytes of one input.
+const MAX_INPUT: u64 = 64 << 20;
+
+/// The inputs on this node's disk.
+pub(crate) struct Inputs {
+    folder: PathBuf,
+    link: Link,
+}
+
+impl Inputs {
+    /// Returns the inputs kept in `folder`, which is emptied: what was there belonged to another process.
+    pub(crate) fn new(folder: PathBuf, link: Link) -> io::Result<Self> {
+        for entry in std::fs::read_dir(&folder)? {
+            std::fs::remove_file(entry?.path())?;
+        }
+        Ok(Self { folder, link })
+    }
+
+    /// Brings the input of an item and returns what its worker is to be told.
+    pub(crate) async fn prepare(
+        &self,
+        allocation: AllocationId,
+        run: RunId,
+        item: u32,
+        combine: bool,
+    ) -> anyhow::Result<ToWorker> {
+        let (stream, name) = self.link.fetch(&StreamRequest::Input { run, item }).await?;
+        let path = self.path(allocation, item);
+        let mut file = tokio::fs::File::create(&path).await.context("could not keep the input")?;
+        // One byte more than allowed tells a large input from one that is too large.
+        let mut stream = stream.take(MAX_INPUT + 1);
+        let copied = tokio::io::copy(&mut stream, &mut file).await.context("could not bring the input")?;
+        anyhow::ensure!(copied <= MAX_INPUT, "limit `input_size` is 64MiB, observed more");
+        tokio::io::AsyncWriteExt::flush(&mut file).await.context("could not keep the input")?;
+        let arguments = match (combine, name) {
+            (true, _) => vec!["--combine".to_owned()],
+            (false, Some(name)) => vec![name],
+            (false, None) => vec![item.to_string()],
+        };
+        Ok(ToWorker::RunItem { allocation, item, arguments, input: Some(path) })
+    }
+
+    /// Forgets the input of an item that was run.
+    pub(crate) fn forget(&self, allocation: AllocationId, item: u32) {
+        // It is gone already if the item was stopped before its input came.
+        let _ = std::fs::remove_file(self.path(allocation, item));
+    }
+
+    fn path(&self, allocation: AllocationId, item: u32) -> PathBuf {
+        self.folder.join(format!("{allocation}-{item}"))
+    }
+}

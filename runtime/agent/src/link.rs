@@ -1,0 +1,267 @@
+//! The one connection to the coordinator: kept up, heard, and used to fetch.
+//!
+//! Losing it changes nothing on the node: what runs goes on, and the report says all again once it is back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use dunlin_model::{AllocationId, ClusterId, LogRecord, NodeId, NodeInfo, Report};
+use dunlin_protocol::{Hello, LogQuery, StreamReply, StreamRequest, ToAgent, ToCoordinator, Version};
+use dunlin_supervisor::Event;
+use dunlin_transport::{Backoff, CloseCode, Connection, NodeEndpoint, SendHalf, Stream};
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::driver::{Driver, Observed};
+use crate::logs::Logs;
+
+/// Reports that follow from changes keep at least this distance; a burst of changes makes one report.
+const REPORT_PAUSE: Duration = Duration::from_millis(20);
+/// How long who wants to fetch waits for a connection.
+const CONNECTION_TIME: Duration = Duration::from_secs(5);
+/// The most lines that one question for logs may ask for.
+const MAX_TAIL: usize = 10_000;
+
+/// The connection to the coordinator, as long as there is one.
+#[derive(Clone)]
+pub(crate) struct Link {
+    connection: watch::Receiver<Option<Connection>>,
+}
+
+impl Link {
+    /// Opens a stream to the coordinator; waits for a connection, but not long.
+    pub(crate) async fn open(&self, request: &StreamRequest) -> anyhow::Result<Stream> {
+        let mut current = self.connection.clone();
+        let connected = timeout(CONNECTION_TIME, current.wait_for(Option::is_some)).await;
+        let connection = connected.ok().and_then(Result::ok).and_then(|connection| connection.clone());
+        Ok(connection.context("the coordinator is not connected")?.open(request).await?)
+    }
+
+    /// The same, and reads the answer's head: whether what was asked for follows, and its name.
+    pub(crate) async fn fetch(&self, request: &StreamRequest) -> anyhow::Result<(Stream, Option<String>)> {
+        let mut stream = self.open(request).await?;
+        stream.finish();
+        match stream.receive_message::<StreamReply>().await?.context("the coordinator ended the stream")? {
+            StreamReply::Ok { name, .. } => Ok((stream, name)),
+            StreamReply::Error { message } => bail!(message),
+        }
+    }
+}
+
+/// What keeps the link up.
+pub(crate) struct LinkKeeper {
+    pub(crate) endpoint: Arc<NodeEndpoint>,
+    pub(crate) coordinator: String,
+    pub(crate) cluster: ClusterId,
+    pub(crate) node: NodeId,
+    pub(crate) info: NodeInfo,
+    pub(crate) driver: Driver,
+    pub(crate) logs: Arc<Logs>,
+    connection: watch::Sender<Option<Connection>>,
+}
+
+impl LinkKeeper {
+    /// Returns the keeper and the link it keeps.
+    pub(crate) fn new(
+        endpoint: Arc<NodeEndpoint>,
+        coordinator: String,
+        (cluster, node): (ClusterId, NodeId),
+        info: NodeInfo,
+        driver: Driver,
+        logs: Arc<Logs>,
+        link: LinkSlot,
+    ) -> Self {
+        Self { endpoint, coordinator, cluster, node, info, driver, logs, connection: link.connection }
+    }
+
+    /// Connects, serves the connection until it ends, and connects again, for ever.
+    pub(crate) async fn run(self) {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.connect().await {
+                Ok((connection, control, heartbeat)) => {
+                    backoff.reset();
+                    tracing::info!(coordinator = self.coordinator, "coordinator connected");
+                    self.connection.send_replace(Some(connection.clone()));
+                    self.serve(&connection, control, heartbeat).await;
+                    self.connection.send_replace(None);
+                    connection.close(CloseCode::DONE, "");
+                    tracing::warn!(coordinator = self.coordinator, "coordinator lost; what runs goes on");
+                }
+                Err(error) => {
+                    let error = error.as_ref() as &dyn std::error::Error;
+                    tracing::warn!(
+                        coordinator = self.coordinator,
+                        error,
+                        "coordinator not reached; will retry"
+                    );
+                }
+            }
+            let mut random = [0; 8];
+            // Without randomness the waits are only less well spread.
+            let _ = getrandom::fill(&mut random);
+            sleep(backoff.next(u64::from_le_bytes(random))).await;
+        }
+    }
+
+    async fn connect(&self) -> anyhow::Result<(Connection, Stream, Duration)> {
+        let address = resolve(&self.coordinator).await?;
+        let connection = self.endpoint.connect_coordinator(address).await?;
+        let hello = Hello {
+            min_version: Version::MIN,
+            max_version: Version::MAX,
+            node: self.node.clone(),
+            cluster: self.cluster.clone(),
+            term: self.driver.observed().borrow().term,
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let mut control = connection.open(&StreamRequest::Control(hello)).await?;
+        let answer = timeout(Duration::from_secs(10), control.receive_message::<ToAgent>());
+        match answer.await.context("the coordinator did not answer the hello within 10s")?? {
+            Some(ToAgent::Welcome { heartbeat_ms, .. }) => {
+                // A coordinator of another program cannot make this one spin, or fall silent.
+                let heartbeat = Duration::from_millis(heartbeat_ms.clamp(50, 60_000));
+                Ok((connection, control, heartbeat))
+            }
+            Some(ToAgent::Refused { code, message }) => {
+                bail!("the coordinator refused ({code:?}): {message}")
+            }
+            Some(ToAgent::Assign(_) | ToAgent::Recorded { .. }) | None => {
+                bail!("the coordinator said no welcome")
+            }
+        }
+    }
+
+    async fn serve(&self, connection: &Connection, control: Stream, heartbeat: Duration) {
+        let (sender, mut receiver) = control.split();
+        let hear = async {
+            loop {
+                match receiver.receive_message::<ToAgent>().await {
+                    Ok(Some(message)) => self.hear(message),
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::debug!(
+                            error = &error as &dyn std::error::Error,
+                            "coordinator is not heard any more"
+                        );
+                        return;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = hear => {}
+            () = self.report(sender, heartbeat) => {}
+            () = self.answer(connection) => {}
+            _ = connection.closed() => {}
+        }
+    }
+
+    fn hear(&self, message: ToAgent) {
+        match message {
+            ToAgent::Assign(assignment) => self.driver.assign(assignment),
+            ToAgent::Recorded { cluster, term, items } if cluster == self.cluster => {
+                self.driver.tell(Event::Recorded { term, items });
+            }
+            ToAgent::Recorded { .. } | ToAgent::Welcome { .. } | ToAgent::Refused { .. } => {
+                tracing::warn!("coordinator said something out of place");
+            }
+        }
+    }
+
+    /// Reports at every heartbeat, and soon after something changed.
+    async fn report(&self, mut sender: SendHalf, heartbeat: Duration) {
+        let mut observed = self.driver.observed();
+        loop {
+            let last = Instant::now();
+            let report = self.compose(&observed.borrow_and_update().clone());
+            if let Err(error) = sender.send_message(&ToCoordinator::Report(report)).await {
+                tracing::debug!(error = &error as &dyn std::error::Error, "report could not be sent");
+                return;
+            }
+            // Either is a reason to report again; that the driver is gone is none.
+            let _reason = timeout(heartbeat, observed.changed()).await;
+            tokio::time::sleep_until(last + REPORT_PAUSE).await;
+        }
+    }
+
+    fn compose(&self, observed: &Observed) -> Report {
+        Report {
+            cluster: self.cluster.clone(),
+            term: observed.term,
+            generation: observed.generation,
+            info: self.info.clone(),
+            allocations: observed.allocations.clone(),
+            items: observed.items.clone(),
+        }
+    }
+
+    /// Answers the streams that the coordinator opens.
+    async fn answer(&self, connection: &Connection) {
+        while let Ok(mut stream) = connection.accept().await {
+            let logs = Arc::clone(&self.logs);
+            tokio::spawn(async move {
+                let answered = match stream.receive_request().await {
+                    Ok(StreamRequest::Logs(query)) => send_logs(stream, &logs, query).await,
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = answered {
+                    tracing::debug!(error = error.as_ref() as &dyn std::error::Error, "stream ended early");
+                }
+            });
+        }
+    }
+}
+
+/// Where the keeper puts the connection; made before the keeper, since others need the link first.
+pub(crate) struct LinkSlot {
+    connection: watch::Sender<Option<Connection>>,
+}
+
+/// Returns a link, and the slot of the one who will keep it.
+pub(crate) fn link() -> (Link, LinkSlot) {
+    let (sender, connection) = watch::channel(None);
+    (Link { connection }, LinkSlot { connection: sender })
+}
+
+/// Returns where the coordinator is at this moment.
+pub(crate) async fn resolve(coordinator: &str) -> anyhow::Result<SocketAddr> {
+    let mut found = tokio::net::lookup_host(coordinator)
+        .await
+        .with_context(|| format!("could not find the coordinator `{coordinator}`; it should be host:port"))?;
+    found.next().with_context(|| format!("the coordinator's name `{coordinator}` has no address"))
+}
+
+async fn send_logs(mut stream: Stream, logs: &Logs, query: LogQuery) -> anyhow::Result<()> {
+    // Subscribed before the files are read, so that no line falls between the two; one may be told twice.
+    let mut live = logs.follow();
+    stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
+    let tail = usize::try_from(query.tail)?.min(MAX_TAIL);
+    let mut last: std::collections::BTreeMap<AllocationId, LogRecord> = std::collections::BTreeMap::new();
+    for allocation in &query.allocations {
+        for record in logs.tail(*allocation, tail) {
+            stream.send_message(&record).await?;
+            last.insert(*allocation, record);
+        }
+    }
+    while query.follow {
+        match live.recv().await {
+            Ok(record) => {
+                let allocation = record.instance.allocation;
+                let is_wanted = query.allocations.contains(&allocation);
+                if is_wanted && last.remove(&allocation).as_ref() != Some(&record) {
+                    stream.send_message(&record).await?;
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(lines)) => {
+                tracing::debug!(lines, "a follower of logs is too slow; lines were dropped for it");
+            }
+            Err(broadcast::error::RecvError::Closed) => break,
+        }
+    }
+    stream.finish();
+    Ok(stream.send.delivered().await?)
+}

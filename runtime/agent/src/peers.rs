@@ -1,0 +1,69 @@
+//! The way to other nodes' ingresses: one QUIC connection for each, one stream for each request.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dunlin_ingress::{BoxedStream, Ingress, Peers};
+use dunlin_model::NodeId;
+use dunlin_transport::{Connection, NodeEndpoint};
+use futures_util::future::BoxFuture;
+
+/// Connections to other nodes, made when they are needed.
+pub(crate) struct PeerConnections {
+    endpoint: Arc<NodeEndpoint>,
+    /// A lock for each node, so that a burst of requests dials once and does not hold up requests to other nodes.
+    connections: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Option<(SocketAddr, Connection)>>>>>,
+}
+
+impl PeerConnections {
+    /// Returns no connections yet.
+    pub(crate) fn new(endpoint: Arc<NodeEndpoint>) -> Self {
+        Self { endpoint, connections: Mutex::default() }
+    }
+
+    async fn connection(&self, node: &NodeId, address: SocketAddr) -> io::Result<Connection> {
+        let slot = {
+            let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(connections.entry(node.clone()).or_default())
+        };
+        let mut slot = slot.lock().await;
+        if let Some((at, connection)) = slot.as_ref()
+            && *at == address
+            && connection.ended().is_none()
+        {
+            return Ok(connection.clone());
+        }
+        *slot = None;
+        let connection = self.endpoint.connect_peer(address, node).await.map_err(io::Error::other)?;
+        *slot = Some((address, connection.clone()));
+        Ok(connection)
+    }
+}
+
+impl Peers for PeerConnections {
+    fn open(&self, node: &NodeId, address: SocketAddr) -> BoxFuture<'_, io::Result<BoxedStream>> {
+        let node = node.clone();
+        Box::pin(async move {
+            let connection = self.connection(&node, address).await?;
+            let stream = connection.open_raw().await.map_err(io::Error::other)?;
+            Ok(Box::new(stream) as BoxedStream)
+        })
+    }
+}
+
+/// Serves the requests that other nodes send here, for ever.
+pub(crate) async fn serve(endpoint: Arc<NodeEndpoint>, ingress: Ingress) {
+    while let Some((node, connection)) = endpoint.accept_peer().await {
+        let ingress = ingress.clone();
+        tokio::spawn(async move {
+            tracing::debug!(%node, "peer connected");
+            while let Ok(stream) = connection.accept().await {
+                let ingress = ingress.clone();
+                tokio::spawn(async move { ingress.serve_peer(Box::new(stream)).await });
+            }
+            tracing::debug!(%node, "peer disconnected");
+        });
+    }
+}

@@ -1,0 +1,188 @@
+//! The life of the process: join or come back, carry on with the last assignment, keep the link, end in order.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use dunlin_ingress::Ingress;
+use dunlin_model::NodeInfo;
+use dunlin_supervisor::{Config as Patience, Supervisor};
+use dunlin_transport::{Identity, JoinToken, NodeEndpoint, Role, WireLimits, join};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::Config;
+use crate::capacity::capacity;
+use crate::components::Components;
+use crate::driver::{Hands, driver};
+use crate::folders::{self, Folders};
+use crate::inputs::Inputs;
+use crate::last_assignment::LastAssignment;
+use crate::link::{LinkKeeper, link, resolve};
+use crate::logs::Logs;
+use crate::peers::{self, PeerConnections};
+use crate::workers::Workers;
+
+/// How long workers may take to notice that they are to end.
+const WORKER_TIME: Duration = Duration::from_secs(2);
+
+/// The file in the folder `identity` which a node has once it has joined.
+pub const IDENTITY_FILE: &str = Identity::FILE;
+
+/// Runs an agent until `stop` is cancelled, or an assignment could not be made durable.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let folders = Folders::create(config.state.clone())
+        .with_context(|| format!("could not make the state folder {}", config.state.display()))?;
+    let _lock = lock(&folders.file("lock"))?;
+    let identity = identity(&config, &folders).await?;
+    let (cluster, node) = (identity.cluster().clone(), config.node.clone());
+    anyhow::ensure!(
+        *identity.role() == Role::Node(node.clone()),
+        "the identity in {} is for {}, not for node {node}; give --node as before, or another --state",
+        folders.identity().display(),
+        identity.member()
+    );
+    let capacity = capacity(&config, &folders).await?;
+
+    let endpoint = NodeEndpoint::bind(config.endpoint, &identity, &WireLimits::FLEET, &WireLimits::PEER)
+        .with_context(|| format!("could not listen for other nodes on {} (UDP)", config.endpoint))?;
+    let endpoint = Arc::new(endpoint);
+    let listener = TcpListener::bind(config.ingress)
+        .await
+        .with_context(|| format!("could not listen for requests on {} (TCP)", config.ingress))?;
+    let info = NodeInfo {
+        capacity,
+        labels: config.labels.clone(),
+        ingress: listener.local_addr()?,
+        peer: advertised(&config, endpoint.local_address())?,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+
+    let logs = Arc::new(Logs::open(folders.logs()));
+    let cache_key = cache_key(&folders.file("cache.key"))?;
+    let workers =
+        Workers::new(node.clone(), config.program.clone(), folders.compiled(), cache_key, Arc::clone(&logs))
+            .context("could not make the folder for sockets")?;
+    let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
+    let ingress = Ingress::new(node.clone(), Arc::new(workers.clone()), peers);
+
+    let (link, slot) = link();
+    let last_assignment = LastAssignment::at(folders.file("assignment.json"));
+    let last = last_assignment.load()?;
+    let hands = Hands {
+        last_assignment,
+        ingress: ingress.clone(),
+        components: Arc::new(Components::new(folders.components(), link.clone())),
+        inputs: Arc::new(
+            Inputs::new(folders.inputs(), link).context("could not empty the folder of inputs")?,
+        ),
+        workers: workers.clone(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let supervisor = Supervisor::new(cluster.clone(), node.clone(), Patience::default());
+    let (driver, driver_loop) = driver(supervisor);
+    let keeper = LinkKeeper::new(
+        Arc::clone(&endpoint),
+        config.coordinator.clone(),
+        (cluster, node.clone()),
+        info.clone(),
+        driver,
+        logs,
+        slot,
+    );
+
+    let (failed, failure) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
+        let _process_is_ending = failed.send(driver_loop.run(last, &hands));
+    })?;
+    tokio::spawn(keeper.run());
+    tokio::spawn(peers::serve(Arc::clone(&endpoint), ingress.clone()));
+    let ending = stop.clone();
+    let serving = tokio::spawn(async move { ingress.serve(listener, ending.cancelled_owned()).await });
+    tracing::info!(%node, ingress = %info.ingress, peer = %info.peer, "agent ready");
+    write_ready(&folders, &info).context("could not write ready.json")?;
+
+    tokio::select! {
+        () = stop.cancelled() => {}
+        ended = failure => {
+            if let Ok(Err(error)) = ended {
+                return Err(anyhow::Error::new(error).context("an assignment could not be saved; start again"));
+            }
+        }
+    }
+    serving.await?;
+    endpoint.close("the agent stops").await;
+    workers.end(WORKER_TIME).await;
+    tracing::info!(%node, "agent stopped");
+    Ok(())
+}
+
+/// Returns where other nodes reach this one: what was configured, or the bound address if that names a machine, or
+/// the address with which this machine reaches its coordinator.
+fn advertised(config: &Config, bound: SocketAddr) -> anyhow::Result<SocketAddr> {
+    if let Some(address) = config.advertise {
+        return Ok(address);
+    }
+    if !bound.ip().is_unspecified() {
+        return Ok(bound);
+    }
+    // Connecting a UDP socket sends nothing; it only asks the system for the way.
+    let probe = std::net::UdpSocket::bind((bound.ip(), 0)).context("could not ask for this machine's address")?;
+    match probe.connect(&config.coordinator).and_then(|()| probe.local_addr()) {
+        Ok(local) => Ok(SocketAddr::new(local.ip(), bound.port())),
+        Err(error) => {
+            tracing::warn!(%error, "this machine's address is not known yet; other nodes cannot reach it");
+            Ok(bound)
+        }
+    }
+}
+
+/// Returns who this node is; at the first start it joins its fleet.
+async fn identity(config: &Config, folders: &Folders) -> anyhow::Result<Identity> {
+    let folder = folders.identity();
+    if Identity::is_in(&folder) {
+        return Identity::load(&folder).context("could not open this node's identity");
+    }
+    let token = config.join_token.as_deref().context(
+        "this node has not joined a fleet yet and has no join token; \
+         make one with `dunlin token create` and give it in DUNLIN_JOIN_TOKEN",
+    )?;
+    let token: JoinToken = token.parse().context("the join token cannot be used")?;
+    let address = resolve(&config.coordinator).await?;
+    let identity = join(address, &token, &config.node).await.context("could not join the fleet")?;
+    identity.save(&folder).context("could not save this node's identity")?;
+    tracing::info!(cluster = %identity.cluster(), node = %config.node, "joined");
+    Ok(identity)
+}
+
+/// Keeps a second agent off the same folder.
+fn lock(path: &Path) -> anyhow::Result<std::fs::File> {
+    let shown = path.display();
+    let file = std::fs::File::create(path).with_context(|| format!("could not open {shown}"))?;
+    file.try_lock().with_context(|| format!("another agent uses this state folder ({shown} is locked)"))?;
+    Ok(file)
+}
+
+/// Returns the key from which those for compiled code are derived; at the first start makes it.
+fn cache_key(path: &Path) -> anyhow::Result<[u8; 32]> {
+    if let Ok(bytes) = std::fs::read(path)
+        && let Ok(key) = bytes.try_into()
+    {
+        return Ok(key);
+    }
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)
+        .map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+    // With a new key all compiled code is compiled again, and nothing else happens.
+    folders::replace(path, &key).context("could not save the key for compiled code")?;
+    Ok(key)
+}
+
+fn write_ready(folders: &Folders, info: &NodeInfo) -> std::io::Result<()> {
+    let text = serde_json::json!({
+        "process": std::process::id(), "ingress": info.ingress, "endpoint": info.peer,
+    });
+    folders::replace(&folders.file("ready.json"), text.to_string().as_bytes())
+}

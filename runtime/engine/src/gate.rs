@@ -1,0 +1,121 @@
+//! How many instances of one allocation live at the same time, and how they are ended together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dunlin_model::LimitHit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::limits::MAX_WAIT;
+
+pub(crate) struct Gate {
+    concurrency: u32,
+    free: Arc<Semaphore>,
+    waiting: AtomicU32,
+    ended: watch::Sender<bool>,
+}
+
+impl Gate {
+    pub(crate) fn new(concurrency: u32) -> Self {
+        let free = Arc::new(Semaphore::new(concurrency as usize));
+        Self { concurrency, free, waiting: AtomicU32::new(0), ended: watch::Sender::new(false) }
+    }
+
+    /// Waits until one more instance may live, though not for long and not in a long queue.
+    pub(crate) async fn enter(&self) -> Result<OwnedSemaphorePermit, LimitHit> {
+        if let Ok(permit) = self.free.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _waiting = Waiting::begin(&self.waiting);
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        let full = |waiting: u32| {
+            let observed = format!("{} running, {waiting} waiting", self.concurrency);
+            LimitHit::new("concurrency", self.concurrency, observed)
+        };
+        if waiting > self.concurrency {
+            return Err(full(waiting));
+        }
+        match tokio::time::timeout(MAX_WAIT, self.free.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_closed)) => Err(LimitHit::new("concurrency", 0, "the allocation is being stopped")),
+            Err(_elapsed) => Err(full(waiting)),
+        }
+    }
+
+    /// Waits for as long as it takes until one more instance may live; nothing if none ever will.
+    pub(crate) async fn enter_patiently(&self) -> Option<OwnedSemaphorePermit> {
+        self.free.clone().acquire_owned().await.ok()
+    }
+
+    /// Returns when every instance should end at once.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut ended = self.ended.subscribe();
+        async move {
+            // An error means that the gate is gone, and with it the allocation.
+            drop(ended.wait_for(|is_ended| *is_ended).await);
+        }
+    }
+
+    /// Lets nobody in, gives those inside `grace` to leave, and then ends them.
+    pub(crate) async fn close(&self, grace: Duration) {
+        let all = self.free.clone();
+        let mut queue = std::pin::pin!(all.acquire_many(self.concurrency));
+        // Once this waits, the semaphore's fair queue lets no later one pass.
+        if tokio::time::timeout(grace, &mut queue).await.is_err() {
+            self.ended.send_replace(true);
+            drop(queue.await);
+        }
+        self.free.close();
+    }
+}
+
+/// Counts one who waits, also if the waiting is given up.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_short_and_the_wait_is_too() {
+        let gate = Arc::new(Gate::new(1));
+        let inside = gate.enter().await.unwrap();
+        let second = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.enter().await.map(drop) }
+        });
+        tokio::task::yield_now().await;
+        assert!(gate.enter().await.is_err(), "one is inside and one waits");
+        assert!(second.await.unwrap().is_err(), "it waited too long");
+        drop(inside);
+        assert!(gate.enter().await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_leave_in_time_is_ended() {
+        let gate = Arc::new(Gate::new(2));
+        let inside = gate.enter().await.unwrap();
+        let ended = gate.ended();
+        let guest = tokio::spawn(async move {
+            ended.await;
+            drop(inside);
+        });
+        gate.close(Duration::from_secs(1)).await;
+        guest.await.unwrap();
+        assert!(gate.enter().await.is_err());
+    }
+}

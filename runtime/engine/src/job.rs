@@ -1,0 +1,133 @@
+//! Jobs: one item, one fresh instance.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_host::{Capture, Guest, LogSink, Stdin, Stdout};
+use dunlin_model::{AssignedAllocation, Bytes, DurationMs, Fuel, NodeId, Outcome, Work};
+use wasmtime_wasi::p2::bindings::CommandPre;
+
+use crate::engine::{LoadError, Loaded};
+use crate::outcome::trap_text;
+use crate::sandbox::{Own, Sandbox, Usage};
+
+/// One allocation of a job.
+#[derive(Clone)]
+pub struct Job {
+    pre: CommandPre<Guest>,
+    sandbox: Arc<Sandbox>,
+    name: String,
+    environment: Vec<(String, String)>,
+}
+
+/// One item to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its number within the run.
+    pub number: u32,
+    /// The guest's arguments after its own name.
+    pub arguments: Vec<String>,
+    /// The file that becomes its standard input; empty if absent.
+    pub input: Option<PathBuf>,
+}
+
+/// What became of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemEnd {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it burned.
+    pub fuel: Fuel,
+    /// The most memory it held.
+    pub memory: Bytes,
+    /// How long it took.
+    pub wall: DurationMs,
+    /// What it wrote to standard output, at most `dunlin_model::MAX_ITEM_OUTPUT` bytes.
+    pub output: String,
+    /// Whether it wrote more.
+    pub output_cut: bool,
+}
+
+impl ItemEnd {
+    fn without_instance(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            fuel: Fuel(0),
+            memory: Bytes(0),
+            wall: DurationMs(0),
+            output: String::new(),
+            output_cut: false,
+        }
+    }
+}
+
+impl Job {
+    /// Returns the job that runs `loaded` as `allocation` says.
+    pub fn new(
+        loaded: &Loaded,
+        allocation: &AssignedAllocation,
+        node: &NodeId,
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Self, LoadError> {
+        let pre = CommandPre::new((*loaded.0).clone())
+            .map_err(|error| LoadError::Refused(format!("the component is not a job: {error:#}")))?;
+        let environment = match &allocation.work {
+            Work::Serve => Vec::new(),
+            Work::Items { run, attempt, .. } => vec![
+                ("DUNLIN_RUN".to_owned(), run.to_string()),
+                ("DUNLIN_ATTEMPT".to_owned(), attempt.to_string()),
+            ],
+        };
+        let name = allocation.workload.workload.to_string();
+        Ok(Self { pre, sandbox: Arc::new(Sandbox::new(allocation, node, sink)), name, environment })
+    }
+
+    /// Returns what its instances have used so far.
+    pub fn usage(&self) -> Usage {
+        self.sandbox.usage()
+    }
+
+    /// Begins no new item, gives those that run `grace` to end, then ends them.
+    pub async fn stop(&self, grace: Duration) {
+        self.sandbox.gate.close(grace).await;
+    }
+
+    /// Runs `item` in a fresh instance. If the returned future is dropped, the instance is ended.
+    pub async fn run_item(&self, item: Item) -> ItemEnd {
+        let Some(_permit) = self.sandbox.gate.enter_patiently().await else {
+            return ItemEnd::without_instance(Outcome::Cancelled);
+        };
+        let not_started = |reason| ItemEnd::without_instance(Outcome::NotStarted { reason });
+        let stdin = match &item.input {
+            None => Stdin::Empty,
+            Some(path) => match tokio::fs::File::open(path).await {
+                Ok(file) => Stdin::File(file),
+                Err(error) => return not_started(format!("its input cannot be read: {error}")),
+            },
+        };
+        let capture = Capture::default();
+        let mut environment = self.environment.clone();
+        environment.push(("DUNLIN_ITEM".to_owned(), item.number.to_string()));
+        let mut arguments = vec![self.name.clone()];
+        arguments.extend(item.arguments);
+        let own = Own { arguments, environment, stdin, stdout: Stdout::Capture(capture.clone()) };
+        let mut instance = match self.sandbox.begin(self.pre.engine(), own) {
+            Ok(instance) => instance,
+            Err(error) => return not_started(trap_text(&error)),
+        };
+        let ending = {
+            let call = async {
+                let command = self.pre.instantiate_async(&mut instance.store).await?;
+                command.wasi_cli_run().call_run(&mut instance.store).await
+            };
+            self.sandbox.until_end(call, std::future::pending()).await
+        };
+        let (outcome, used) = self.sandbox.end("item", &instance, &ending, |result| match result {
+            Ok(()) => Outcome::Completed,
+            Err(()) => Outcome::Exited { code: 1 },
+        });
+        let (output, output_cut) = capture.take();
+        ItemEnd { outcome, fuel: used.fuel, memory: used.memory, wall: used.wall, output, output_cut }
+    }
+}

@@ -1,0 +1,251 @@
+//! What the guests of one allocation say, cut into lines and kept within a rate.
+//!
+//! A guest is never made to wait for its log: what exceeds the rate is dropped, counted, and the count is told in
+//! a record of the host's own, so that a gap is never mistaken for silence.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use dunlin_model::{Bytes, InstanceId, LogRecord, LogSource, Timestamp};
+
+use crate::limits::{LOG_BURST, LOG_RATE};
+
+/// What a line costs beyond its bytes: an empty line is a record too.
+const LINE_COST: u64 = 64;
+/// What stands at the end of a line that was cut.
+const CUT: &str = " [cut]";
+/// How often at most the host says that lines were dropped.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where records go. It must not block; what it cannot take it drops and counts.
+pub trait LogSink: Send + Sync {
+    /// Takes one record.
+    fn record(&self, record: LogRecord);
+}
+
+/// The log of one allocation, shared by its instances.
+pub struct Logs {
+    sink: Arc<dyn LogSink>,
+    budget: Mutex<Budget>,
+}
+
+struct Budget {
+    left: u64,
+    refilled: Instant,
+    dropped: u64,
+    dropped_of: Option<InstanceId>,
+    noticed: Option<Instant>,
+}
+
+impl Logs {
+    /// Returns a log that goes to `sink`.
+    pub fn new(sink: Arc<dyn LogSink>) -> Self {
+        let budget = Budget {
+            left: LOG_BURST,
+            refilled: Instant::now(),
+            dropped: 0,
+            dropped_of: None,
+            noticed: None,
+        };
+        Self { sink, budget: Mutex::new(budget) }
+    }
+
+    /// Records what the host has to say of an instance; it counts against no rate.
+    pub fn say(&self, instance: InstanceId, text: &str) {
+        self.record(instance, LogSource::Host, fitted(text.as_bytes(), false));
+    }
+
+    /// Tells what was dropped, if anything was and it was not told a moment ago.
+    pub fn settle(&self) {
+        let notice = {
+            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            let recent = budget.noticed.is_some_and(|at| at.elapsed() < NOTICE_INTERVAL);
+            if recent { None } else { budget.take_notice() }
+        };
+        self.tell(notice);
+    }
+
+    /// Takes one line of a guest, without its end.
+    pub(crate) fn line(&self, instance: InstanceId, source: LogSource, line: &[u8], is_cut: bool) {
+        let text = fitted(line, is_cut);
+        let cost = text.len() as u64 + LINE_COST;
+        let notice = {
+            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            budget.refill();
+            if cost > budget.left {
+                budget.dropped += line.len() as u64 + 1;
+                budget.dropped_of = Some(instance);
+                return;
+            }
+            budget.left -= cost;
+            budget.take_notice()
+        };
+        self.tell(notice);
+        self.record(instance, source, text);
+    }
+
+    fn tell(&self, notice: Option<(InstanceId, u64)>) {
+        if let Some((instance, dropped)) = notice {
+            let text = format!(
+                "{} of output dropped: limit `log rate` is {}/s, burst {}",
+                Bytes(dropped),
+                Bytes(LOG_RATE),
+                Bytes(LOG_BURST)
+            );
+            self.say(instance, &text);
+        }
+    }
+
+    fn record(&self, instance: InstanceId, source: LogSource, text: String) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at = Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        self.sink.record(LogRecord { at, instance, source, text });
+    }
+}
+
+impl Budget {
+    fn refill(&mut self) {
+        let elapsed = self.refilled.elapsed();
+        let earned = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).saturating_mul(LOG_RATE) / 1000;
+        if earned > 0 {
+            self.left = self.left.saturating_add(earned).min(LOG_BURST);
+            self.refilled = Instant::now();
+        }
+    }
+
+    fn take_notice(&mut self) -> Option<(InstanceId, u64)> {
+        let instance = self.dropped_of.take()?;
+        self.noticed = Some(Instant::now());
+        Some((instance, std::mem::take(&mut self.dropped)))
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        let notice = self.budget.get_mut().unwrap_or_else(PoisonError::into_inner).take_notice();
+        self.tell(notice);
+    }
+}
+
+/// Returns a line as text of at most `LogRecord::MAX_TEXT` bytes, which says so if it was cut.
+fn fitted(line: &[u8], is_cut: bool) -> String {
+    let mut text = String::from_utf8_lossy(line).into_owned();
+    if is_cut || text.len() > LogRecord::MAX_TEXT {
+        text.truncate(text.floor_char_boundary(LogRecord::MAX_TEXT - CUT.len()));
+        text.push_str(CUT);
+    }
+    text
+}
+
+/// Cuts a stream of bytes into lines.
+pub(crate) struct Lines {
+    logs: Arc<Logs>,
+    instance: InstanceId,
+    source: LogSource,
+    partial: Vec<u8>,
+    is_cut: bool,
+}
+
+impl Lines {
+    pub(crate) fn new(logs: Arc<Logs>, instance: InstanceId, source: LogSource) -> Self {
+        Self { logs, instance, source, partial: Vec::new(), is_cut: false }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        let mut pieces = bytes.split(|byte| *byte == b'\n');
+        // The piece after the last line end is a line that is not yet complete.
+        let last = pieces.next_back().unwrap_or_default();
+        for piece in pieces {
+            self.extend(piece);
+            self.end_line();
+        }
+        self.extend(last);
+    }
+
+    /// Ends the line that was begun, if one was.
+    pub(crate) fn flush(&mut self) {
+        if !self.partial.is_empty() {
+            self.end_line();
+        }
+    }
+
+    fn extend(&mut self, piece: &[u8]) {
+        let room = LogRecord::MAX_TEXT - self.partial.len();
+        self.is_cut |= piece.len() > room;
+        self.partial.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+
+    fn end_line(&mut self) {
+        let line = self.partial.strip_suffix(b"\r").unwrap_or(&self.partial);
+        self.logs.line(self.instance, self.source, line, self.is_cut);
+        self.partial.clear();
+        self.is_cut = false;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use dunlin_model::AllocationId;
+
+    use super::*;
+
+    #[derive(Default)]
+    pub(crate) struct Kept(pub(crate) Mutex<Vec<LogRecord>>);
+
+    impl LogSink for Kept {
+        fn record(&self, record: LogRecord) {
+            self.0.lock().unwrap().push(record);
+        }
+    }
+
+    pub(crate) const INSTANCE: InstanceId = InstanceId { allocation: AllocationId::new(1), number: 7 };
+
+    fn texts(kept: &Kept) -> Vec<String> {
+        kept.0.lock().unwrap().iter().map(|record| record.text.clone()).collect()
+    }
+
+    #[test]
+    fn output_is_cut_into_lines_however_it_comes() {
+        let kept = Arc::new(Kept::default());
+        let mut lines = Lines::new(Arc::new(Logs::new(kept.clone())), INSTANCE, LogSource::Stdout);
+        for piece in ["one\ntw", "o\n\n", "three\r\n", "fo", "ur"] {
+            lines.write(piece.as_bytes());
+        }
+        lines.flush();
+        assert_eq!(texts(&kept), ["one", "two", "", "three", "four"]);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_says_so() {
+        let kept = Arc::new(Kept::default());
+        let mut lines = Lines::new(Arc::new(Logs::new(kept.clone())), INSTANCE, LogSource::Stdout);
+        lines.write(&[b'x'; 20_000]);
+        lines.write(b"\nnext\n");
+        // Bytes that are not UTF-8 take three times their room as text.
+        lines.write(&[0xff; 8_000]);
+        lines.write(b"\n");
+        let texts = texts(&kept);
+        assert_eq!(texts[1], "next");
+        for text in [&texts[0], &texts[2]] {
+            assert!(text.len() <= LogRecord::MAX_TEXT && text.ends_with(CUT));
+        }
+    }
+
+    #[test]
+    fn a_flood_is_dropped_counted_and_told_once() {
+        let kept = Arc::new(Kept::default());
+        let logs = Arc::new(Logs::new(kept.clone()));
+        let mut lines = Lines::new(logs.clone(), INSTANCE, LogSource::Stderr);
+        for _ in 0..4096 {
+            lines.write(&[b'x'; 1023]);
+            lines.write(b"\n");
+        }
+        logs.settle();
+        logs.settle();
+        let kept = kept.0.lock().unwrap();
+        let bytes: usize = kept.iter().map(|record| record.text.len()).sum();
+        assert!(bytes < 2 << 20, "{bytes} bytes were kept of 4 MiB");
+        let told: Vec<_> = kept.iter().filter(|record| record.source == LogSource::Host).collect();
+        assert!(told.last().unwrap().text.contains("limit `log rate` is 64KiB/s"), "{told:?}");
+    }
+}

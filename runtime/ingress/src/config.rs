@@ -1,0 +1,50 @@
+//! The limits of an ingress. Each default is a documented constant.
+
+use std::time::Duration;
+
+/// The most bytes of a request's head.
+pub(crate) const MAX_HEAD: u32 = 32 << 10;
+/// The most bytes that one connection buffers before it stops reading.
+pub(crate) const MAX_BUFFER: usize = 64 << 10;
+/// The most requests at the same time on one HTTP/2 connection.
+pub(crate) const MAX_CONCURRENT_STREAMS: u32 = 128;
+/// The flow-control windows of one HTTP/2 stream and of one HTTP/2 connection.
+pub(crate) const HTTP2_WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
+/// How many endpoints one request may try.
+pub(crate) const MAX_TRIES: usize = 3;
+/// How many bytes of a request's body are kept for another try.
+pub(crate) const MAX_REPLAY: usize = 64 << 10;
+/// The most idle connections kept to one worker.
+pub(crate) const MAX_IDLE: usize = 256;
+/// How long an endpoint that failed is tried last.
+pub(crate) const SUSPECT_FOR: Duration = Duration::from_secs(2);
+
+/// What an operator or a test may set.
+#[derive(Clone, Copy, Debug)]
+pub struct IngressConfig {
+    /// How long a client may take to send the head of a request, and how long it may be idle.
+    pub header_timeout: Duration,
+    /// How long opening a connection to a worker or a node may take.
+    pub connect_timeout: Duration,
+    /// How long the head of another node's response is waited for, all tries together.
+    pub peer_timeout: Duration,
+    /// How long the head of a worker's response is waited for; above the longest deadline of a request.
+    pub local_timeout: Duration,
+    /// How long requests may take to end after the shutdown.
+    pub drain_timeout: Duration,
+    /// The most connections of clients at the same time; further ones wait to be accepted.
+    pub max_connections: u32,
+}
+
+impl Default for IngressConfig {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            peer_timeout: Duration::from_secs(60),
+            local_timeout: Duration::from_secs(610),
+            drain_timeout: Duration::from_secs(10),
+            max_connections: 8192,
+        }
+    }
+}

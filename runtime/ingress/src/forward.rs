@@ -1,0 +1,145 @@
+//! One request, up to three endpoints: who is tried next, and when it must not be tried again.
+//!
+//! A request is sent again if nothing of it was carried out: the connection could not be opened, or the other side
+//! says that the allocation is not there. If it broke on the way, only what may be repeated without harm (`GET`,
+//! `HEAD`, `OPTIONS` without a body) is sent again.
+
+use http::{Response, StatusCode};
+use tokio::time::Instant;
+
+use crate::body::Answer;
+use crate::choice;
+use crate::config::MAX_TRIES;
+use crate::failure::{FAILURE_HEADER, Failure};
+use crate::ingress::Ingress;
+use crate::outbound::Outbound;
+use crate::suspects::Suspect;
+use crate::table::{Place, Target, Way};
+use crate::upstream::{SendError, Upstream};
+
+/// The code of a failure after which the request may have been carried out.
+const PEER_FAILED: &str = "peer_failed";
+
+/// Sends a request to the endpoints of `target` until one of them answers.
+pub(crate) async fn forward(
+    ingress: &Ingress,
+    target: &Target,
+    turn: usize,
+    outbound: &mut Outbound,
+) -> Result<Response<Answer>, Failure> {
+    let peers_until = Instant::now() + ingress.config().peer_timeout;
+    let places = target.places.as_slice();
+    let is_suspect = |index: usize| ingress.suspects().contain(&places[index]);
+    let mut unreached: Vec<&Place> = Vec::new();
+    let mut failure = None;
+    let mut tries = 0;
+    for index in choice::order(turn, places.len(), is_suspect) {
+        let place = &*places[index];
+        // What could not be reached a moment ago will not be reached by the name of another allocation there.
+        if unreached.iter().any(|other| other.node == place.node) {
+            continue;
+        }
+        if tries == MAX_TRIES {
+            break;
+        }
+        tries += 1;
+        match send(ingress, place, outbound, peers_until).await {
+            Ok(response) => match failure_code(&response) {
+                Some(Failure::NO_ALLOCATION) => {
+                    ingress.suspects().mark(Suspect::Allocation(place.allocation));
+                    failure = Some(no_endpoint(target));
+                }
+                Some(PEER_FAILED) if outbound.is_repeatable() => {
+                    ingress.suspects().mark(Suspect::Allocation(place.allocation));
+                    failure = Some(failed(&SendError::Spent));
+                }
+                _ => return Ok(response),
+            },
+            Err(error @ SendError::NotSent(_)) => {
+                tracing::debug!(node = %place.node, allocation = %place.allocation, %error, "endpoint not reached");
+                ingress.suspects().mark(unreachable(place));
+                unreached.push(place);
+                failure = Some(failed(&error));
+            }
+            Err(error @ SendError::Broken(_)) => {
+                tracing::debug!(node = %place.node, allocation = %place.allocation, %error, "endpoint broke");
+                ingress.suspects().mark(Suspect::Allocation(place.allocation));
+                failure = Some(failed(&error));
+                if !outbound.is_repeatable() {
+                    break;
+                }
+            }
+            Err(SendError::Spent) => break,
+            Err(error @ SendError::TimedOut) => return Err(failed(&error)),
+        }
+    }
+    Err(failure.unwrap_or_else(|| no_endpoint(target)))
+}
+
+async fn send(
+    ingress: &Ingress,
+    place: &Place,
+    outbound: &mut Outbound,
+    peers_until: Instant,
+) -> Result<Response<Answer>, SendError> {
+    match &place.way {
+        Way::Local(pool) => {
+            let until = Instant::now() + ingress.config().local_timeout;
+            pool.send(ingress.opener(), outbound, place, until).await
+        }
+        Way::Peer(address) => {
+            let opening = ingress.peers().open(&place.node, *address);
+            let upstream = Upstream::open(opening, ingress.config().connect_timeout).await?;
+            let request = outbound.attempt(place).ok_or(SendError::Spent)?;
+            upstream.send(request, peers_until, None).await
+        }
+    }
+}
+
+/// Returns what to avoid when `place` cannot be reached: a whole node, but of this node only the allocation, since
+/// a dead worker says nothing of the other namespaces.
+fn unreachable(place: &Place) -> Suspect {
+    match place.way {
+        Way::Local(_) => Suspect::Allocation(place.allocation),
+        Way::Peer(_) => Suspect::Node(place.node.clone()),
+    }
+}
+
+/// Returns the failure which the other side says it is, if it is one that another endpoint may not have.
+fn failure_code(response: &Response<Answer>) -> Option<&'static str> {
+    let code = response.headers().get(FAILURE_HEADER)?;
+    match response.status() {
+        StatusCode::SERVICE_UNAVAILABLE if code == Failure::NO_ALLOCATION => Some(Failure::NO_ALLOCATION),
+        StatusCode::BAD_GATEWAY if code == PEER_FAILED => Some(PEER_FAILED),
+        _ => None,
+    }
+}
+
+fn no_endpoint(target: &Target) -> Failure {
+    let detail = format!("no allocation of `{}` answers at the moment", target.workload);
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", detail)
+        .hint("`dunlin status` shows where its allocations stand".to_owned())
+        .retry_after(1)
+}
+
+/// Returns the failure that tells the client of `error`.
+pub(crate) fn failed(error: &SendError) -> Failure {
+    let (status, code, detail) = match error {
+        SendError::NotSent(_) => (
+            StatusCode::BAD_GATEWAY,
+            PEER_FAILED,
+            "no allocation of the service could be reached; the request was not sent",
+        ),
+        SendError::Broken(_) | SendError::Spent => (
+            StatusCode::BAD_GATEWAY,
+            PEER_FAILED,
+            "the connection to the allocation broke before it answered; the request may have been carried out",
+        ),
+        SendError::TimedOut => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "peer_timeout",
+            "the allocation did not answer in time; the request may have been carried out",
+        ),
+    };
+    Failure::new(status, code, detail.to_owned()).retry_after(1)
+}

@@ -1,0 +1,216 @@
+//! The heads of requests and responses: what is refused, what is removed and what is added on the way through.
+
+use dunlin_model::NodeId;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
+
+use crate::Failure;
+
+/// The request header by which the ingress tells the worker which allocation is meant. Removed from outside.
+pub const ALLOCATION_HEADER: HeaderName = HeaderName::from_static("dunlin-allocation");
+/// The request header by which an ingress says that it sent the request on, and who it is. Removed from outside.
+pub const FORWARDED_HEADER: HeaderName = HeaderName::from_static("dunlin-forwarded");
+
+/// All our own headers begin so.
+const OWN_PREFIX: &str = "dunlin-";
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Headers that speak of one connection and never go further.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    PROXY_CONNECTION,
+];
+
+/// Returns the host that a request is for, with its port, or why the request cannot be taken.
+pub(crate) fn authority<B>(request: &Request<B>) -> Result<&str, Failure> {
+    if *request.method() == Method::CONNECT {
+        let detail = "this server is no proxy: it does not answer `CONNECT`".to_owned();
+        return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "connect_unsupported", detail));
+    }
+    let headers = request.headers();
+    // A client may only ask for HTTP/2 in this way, and may be answered in HTTP/1.1 as if it had not.
+    if headers.get_all(UPGRADE).iter().any(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")) {
+        let detail = "connections cannot change their protocol here, so there are no web sockets".to_owned();
+        return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "upgrade_unsupported", detail));
+    }
+    if !request.uri().path().starts_with('/') {
+        let detail = "the target of a request must be a path that begins with `/`".to_owned();
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "bad_target", detail));
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next().map(HeaderValue::to_str).transpose().map_err(|_| bad_host())?;
+    if hosts.next().is_some() {
+        return Err(bad_host());
+    }
+    let target = request.uri().authority().map(http::uri::Authority::as_str);
+    let authority = match (request.version(), target, host) {
+        (Version::HTTP_2, Some(target), None) => target,
+        (Version::HTTP_2, Some(target), Some(host)) if target.eq_ignore_ascii_case(host) => target,
+        (Version::HTTP_2, None, Some(host)) => host,
+        (Version::HTTP_2, _, _) => return Err(bad_host()),
+        (_, Some(_), _) => {
+            let detail =
+                "a whole URL as target is for proxies; send the path, and the host in `Host`".to_owned();
+            return Err(Failure::new(StatusCode::BAD_REQUEST, "bad_target", detail));
+        }
+        (_, None, Some(host)) => host,
+        (_, None, None) => return Err(bad_host()),
+    };
+    if authority.is_empty() || !authority.bytes().all(is_of_host) {
+        return Err(bad_host());
+    }
+    Ok(authority)
+}
+
+/// Tells whether a byte may stand in a host name, an address or a port.
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
+}
+
+fn bad_host() -> Failure {
+    let detail = "a request must name its host once: a name or an address, perhaps a port".to_owned();
+    Failure::new(StatusCode::BAD_REQUEST, "bad_host", detail)
+}
+
+/// Removes what a client must not tell a worker: our own headers, and those of its connection.
+pub(crate) fn clean_request(headers: &mut HeaderMap) {
+    let is_ours = |name: &HeaderName| name.as_str().starts_with(OWN_PREFIX);
+    if headers.keys().any(is_ours) {
+        let ours: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
+        for name in ours {
+            headers.remove(name);
+        }
+    }
+    clean_response(headers);
+    // Whoever reads the body has already said `100 Continue`.
+    headers.remove(EXPECT);
+}
+
+/// Removes what speaks of one connection alone.
+pub(crate) fn clean_response(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            // These belong to the request, whatever the client says.
+            .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Makes the head of an HTTP/2 request one of HTTP/1.1.
+pub(crate) fn make_http1(parts: &mut http::request::Parts) {
+    if let Some(authority) = parts.uri.authority() {
+        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+            parts.headers.insert(HOST, host);
+        }
+        let path = parts.uri.path_and_query().cloned();
+        parts.uri = path.map(Into::into).unwrap_or_default();
+    }
+    // HTTP/2 may split cookies for better compression; HTTP/1.1 allows one line only.
+    let mut cookies = parts.headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(_)) = (cookies.next(), cookies.next()) {
+        let mut joined = first.as_bytes().to_vec();
+        for cookie in parts.headers.get_all(COOKIE).iter().skip(1) {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(cookie.as_bytes());
+        }
+        if let Ok(cookie) = HeaderValue::from_bytes(&joined) {
+            parts.headers.insert(COOKIE, cookie);
+        }
+    }
+}
+
+/// Returns the value of [`FORWARDED_HEADER`] that `node` sends.
+pub(crate) fn forwarded_by(node: &NodeId) -> HeaderValue {
+    HeaderValue::from_str(node.0.as_str())
+        .expect("a name has letters, digits and `-`, which any header can hold")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let line = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        lines.iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_is_ours_or_of_the_connection_is_removed() {
+        let mut map = headers(&[
+            ("host", "a"),
+            ("dunlin-allocation", "a1"),
+            ("dunlin-forwarded", "n1"),
+            ("dunlin-anything", "x"),
+            ("connection", "close, x-private, host"),
+            ("x-private", "1"),
+            ("x-public", "2"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("proxy-connection", "keep-alive"),
+            ("expect", "100-continue"),
+        ]);
+        clean_request(&mut map);
+        assert_eq!(map, headers(&[("host", "a"), ("x-public", "2")]));
+    }
+
+    #[test]
+    fn requests_without_one_clear_host_are_refused() {
+        for (target, hosts, code) in [
+            ("/", &["a.example"][..], None),
+            ("/", &["a.example:80"], None),
+            ("/", &[], Some("bad_host")),
+            ("/", &[""], Some("bad_host")),
+            ("/", &["a", "b"], Some("bad_host")),
+            ("/", &["a", "a"], Some("bad_host")),
+            ("/", &["user@a"], Some("bad_host")),
+            ("/", &["a/b"], Some("bad_host")),
+            ("http://a/", &["a"], Some("bad_target")),
+            ("*", &["a"], Some("bad_target")),
+        ] {
+            let mut request = Request::builder().uri(target);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            let refused = authority(&request.body(()).unwrap()).err().map(|failure| failure.code());
+            assert_eq!(refused, code, "{target} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn http2_cookies_are_joined_and_the_authority_becomes_the_host() {
+        let request = Request::builder()
+            .uri("http://a.example/x?y")
+            .header(COOKIE, "a=1")
+            .header(COOKIE, "b=2")
+            .body(())
+            .unwrap();
+        let (mut parts, ()) = request.into_parts();
+        make_http1(&mut parts);
+        assert_eq!(parts.uri, "/x?y");
+        assert_eq!(parts.headers, headers(&[("cookie", "a=1; b=2"), ("host", "a.example")]));
+    }
+}

@@ -1,0 +1,138 @@
+//! The ingress itself: what it knows, and what it does with one request.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use dunlin_model::{AllocationId, NodeId, RouteTable};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::Failure;
+use crate::body::Answer;
+use crate::config::IngressConfig;
+use crate::forward;
+use crate::head::{ALLOCATION_HEADER, authority, forwarded_by};
+use crate::outbound::Outbound;
+use crate::stream::{Local, Peers};
+use crate::suspects::Suspects;
+use crate::table::{Table, Way};
+use crate::upstream::{Opener, SendError};
+
+/// The front door of one node. Clones are the same ingress.
+#[derive(Clone)]
+pub struct Ingress {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: NodeId,
+    forwarded: HeaderValue,
+    local: Arc<dyn Local>,
+    peers: Arc<dyn Peers>,
+    config: IngressConfig,
+    table: RwLock<Arc<Table>>,
+    suspects: Suspects,
+}
+
+impl Ingress {
+    /// Returns the ingress of `node`. It has no routes yet.
+    pub fn new(node: NodeId, local: Arc<dyn Local>, peers: Arc<dyn Peers>) -> Self {
+        Self::with_config(node, local, peers, IngressConfig::default())
+    }
+
+    /// Returns the ingress of `node` with other limits than the default ones.
+    pub fn with_config(
+        node: NodeId,
+        local: Arc<dyn Local>,
+        peers: Arc<dyn Peers>,
+        config: IngressConfig,
+    ) -> Self {
+        let forwarded = forwarded_by(&node);
+        let (table, suspects) = (RwLock::default(), Suspects::default());
+        Self { inner: Arc::new(Inner { node, forwarded, local, peers, config, table, suspects }) }
+    }
+
+    /// Takes these routes for all requests from now on. Requests under way are not disturbed.
+    pub fn set_routes(&self, routes: &RouteTable) {
+        // The lock is held while the table is made, so that of two calls the later one stands.
+        let mut table = self.inner.table.write().unwrap_or_else(PoisonError::into_inner);
+        *table = Arc::new(Table::new(&self.inner.node, routes, &table));
+    }
+
+    pub(crate) fn config(&self) -> &IngressConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn suspects(&self) -> &Suspects {
+        &self.inner.suspects
+    }
+
+    pub(crate) fn peers(&self) -> &dyn Peers {
+        &*self.inner.peers
+    }
+
+    pub(crate) fn opener(&self) -> Opener<'_> {
+        Opener { local: &*self.inner.local, limit: self.inner.config.connect_timeout }
+    }
+
+    fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.inner.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Answers a request from outside.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+        let host = match authority(&request) {
+            Ok(host) => host,
+            Err(failure) => return refuse(failure),
+        };
+        let target = match self.table().router.find(host, request.uri().path()) {
+            Some(target) => Arc::clone(target),
+            None => return refuse(no_route(host, request.uri().path())),
+        };
+        let mut outbound = Outbound::new(request, self.inner.forwarded.clone());
+        let turn = target.turn.fetch_add(1, Ordering::Relaxed);
+        forward::forward(self, &target, turn, &mut outbound).await.unwrap_or_else(refuse)
+    }
+
+    /// Answers a request that another node's ingress has sent on: here or not at all.
+    pub(crate) async fn answer_peer(&self, request: Request<Incoming>) -> Response<Answer> {
+        let asked = request.headers().get(ALLOCATION_HEADER).and_then(|value| value.to_str().ok());
+        let Some(Ok(allocation)) = asked.map(str::parse::<AllocationId>) else {
+            let detail = "a request from another node must name its allocation".to_owned();
+            return refuse(Failure::new(StatusCode::BAD_REQUEST, "bad_allocation", detail));
+        };
+        let place = self.table().local.get(&allocation).cloned();
+        let Some((place, Way::Local(pool))) = place.as_ref().map(|place| (place, &place.way)) else {
+            return refuse(self.no_allocation(allocation));
+        };
+        let mut outbound = Outbound::new(request, self.inner.forwarded.clone());
+        let until = Instant::now() + self.inner.config.local_timeout;
+        match pool.send(self.opener(), &mut outbound, place, until).await {
+            Ok(response) => response,
+            // Nothing was sent, so the other node may as well try elsewhere.
+            Err(SendError::NotSent(error)) => {
+                tracing::debug!(%allocation, %error, "worker not reached");
+                refuse(self.no_allocation(allocation))
+            }
+            Err(error) => refuse(forward::failed(&error)),
+        }
+    }
+
+    fn no_allocation(&self, allocation: AllocationId) -> Failure {
+        let detail = format!("allocation {allocation} does not run on node {}", self.inner.node);
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, Failure::NO_ALLOCATION, detail).retry_after(1)
+    }
+}
+
+/// Returns the response that tells a failure.
+fn refuse(failure: Failure) -> Response<Answer> {
+    failure.into_response().map(Answer::Whole)
+}
+
+fn no_route(host: &str, path: &str) -> Failure {
+    let shown: String = path.chars().take(200).collect();
+    let detail = format!("no service has a route for host `{host}` and path `{shown}`");
+    Failure::new(StatusCode::NOT_FOUND, "no_route", detail)
+        .hint("`dunlin routes` lists all routes; a service gets one by `routes` in dunlin.toml".to_owned())
+}

@@ -1,0 +1,58 @@
+//! A request on its way out: kept until it is answered, so that it can be sent to another endpoint.
+
+use std::sync::Arc;
+
+use http::header::HeaderValue;
+use http::{HeaderMap, Method, Request, Uri, Version};
+use http_body::{Body, SizeHint};
+use hyper::body::Incoming;
+
+use crate::body::{Outgoing, Replay};
+use crate::head::{ALLOCATION_HEADER, FORWARDED_HEADER, clean_request, make_http1};
+use crate::table::{Place, Way};
+
+/// A request on its way out.
+pub(crate) struct Outbound {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Option<(Arc<Replay>, SizeHint)>,
+    forwarded: HeaderValue,
+}
+
+impl Outbound {
+    /// Returns `request` cleaned of what must not go further. `forwarded` tells another node who sent it.
+    pub(crate) fn new(request: Request<Incoming>, forwarded: HeaderValue) -> Self {
+        let (mut parts, incoming) = request.into_parts();
+        clean_request(&mut parts.headers);
+        if parts.version == Version::HTTP_2 {
+            make_http1(&mut parts);
+        }
+        let length = incoming.size_hint();
+        let body = (!incoming.is_end_stream()).then(|| (Arc::new(Replay::new(incoming)), length));
+        Self { method: parts.method, uri: parts.uri, headers: parts.headers, body, forwarded }
+    }
+
+    /// Tells whether the request may be sent again though it may have been carried out.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.body.is_none() && matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
+    }
+
+    /// Returns the request for one more try, unless too much of its body has gone already.
+    pub(crate) fn attempt(&mut self, place: &Place) -> Option<Request<Outgoing>> {
+        let body = match &self.body {
+            None => Outgoing::Empty,
+            Some((replay, length)) => replay.again(length)?,
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        *headers = self.headers.clone();
+        headers.insert(ALLOCATION_HEADER, place.header.clone());
+        if let Way::Peer(_) = place.way {
+            headers.insert(FORWARDED_HEADER, self.forwarded.clone());
+        }
+        Some(request)
+    }
+}

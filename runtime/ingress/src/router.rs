@@ -1,0 +1,173 @@
+//! Host and path → whatever answers there. Pure.
+//!
+//! An exact host goes before any-host, and within a host the longest path prefix wins. A prefix ends at a segment
+//! boundary: `/shop` takes `/shop` and `/shop/x`, not `/shopping`. Paths are compared as they were sent: nothing is
+//! decoded or collapsed here, so that ingress and guest can never disagree on what a path means.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use dunlin_model::RouteSpec;
+
+/// Host and path → `T`.
+#[derive(Debug)]
+pub(crate) struct Router<T> {
+    hosts: HashMap<String, Paths<T>>,
+    any_host: Paths<T>,
+}
+
+impl<T> Default for Router<T> {
+    fn default() -> Self {
+        Self { hosts: HashMap::new(), any_host: Paths::default() }
+    }
+}
+
+impl<T> Router<T> {
+    /// Adds a route. Of two equal ones the first stands.
+    pub(crate) fn insert(&mut self, spec: &RouteSpec, target: T) {
+        let paths = match &spec.host {
+            Some(host) => self.hosts.entry(normal_host(host).into_owned()).or_default(),
+            None => &mut self.any_host,
+        };
+        paths.insert(&spec.path, target);
+    }
+
+    /// Returns what answers `path` at `authority`, which is a host with or without a port.
+    pub(crate) fn find(&self, authority: &str, path: &str) -> Option<&T> {
+        let exact = if self.hosts.is_empty() { None } else { self.hosts.get(&*normal_host(authority)) };
+        exact.and_then(|paths| paths.find(path)).or_else(|| self.any_host.find(path))
+    }
+}
+
+/// The routes of one host. Prefixes are stored without a slash at the end, so `/` is the empty one.
+#[derive(Debug)]
+struct Paths<T> {
+    prefixes: HashMap<String, T>,
+    longest: usize,
+}
+
+impl<T> Default for Paths<T> {
+    fn default() -> Self {
+        Self { prefixes: HashMap::new(), longest: 0 }
+    }
+}
+
+impl<T> Paths<T> {
+    fn insert(&mut self, path: &str, target: T) {
+        let prefix = path.trim_end_matches('/');
+        self.longest = self.longest.max(prefix.len());
+        self.prefixes.entry(prefix.to_owned()).or_insert(target);
+    }
+
+    fn find(&self, path: &str) -> Option<&T> {
+        // Bytes beyond the longest prefix cannot matter, which also bounds the work for a path of thousands of slashes.
+        let bytes = path.as_bytes();
+        let mut end = self.longest.min(bytes.len());
+        loop {
+            let at_boundary = end == bytes.len() || bytes[end] == b'/';
+            if at_boundary && let Some(target) = path.get(..end).and_then(|prefix| self.prefixes.get(prefix))
+            {
+                return Some(target);
+            }
+            end = bytes[..end].iter().rposition(|byte| *byte == b'/')?;
+        }
+    }
+}
+
+/// Returns the host of `authority` in lower case, without port and without the dot of a full domain name.
+fn normal_host(authority: &str) -> Cow<'_, str> {
+    let host = match authority.strip_prefix('[') {
+        Some(address) => address.find(']').map_or(authority, |end| &authority[..end + 2]),
+        None => authority.split_once(':').map_or(authority, |(host, _)| host),
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTES: &[(Option<&str>, &str, &str)] = &[
+        (None, "/", "any"),
+        (None, "/shop", "any shop"),
+        (None, "/deep/er/still", "any deep"),
+        (Some("shop.example"), "/", "shop"),
+        (Some("shop.example"), "/cart", "cart"),
+        (Some("shop.example"), "/cart/item/", "item"),
+        (Some("only.example"), "/api", "api"),
+        (Some("[::1]"), "/", "six"),
+    ];
+
+    fn find(host: &str, path: &str) -> Option<&'static str> {
+        let mut router = Router::default();
+        for (host, path, target) in ROUTES {
+            let spec = RouteSpec { host: host.map(str::to_owned), path: (*path).to_owned() };
+            router.insert(&spec, *target);
+        }
+        router.find(host, path).copied()
+    }
+
+    #[test]
+    fn the_host_goes_first_and_then_the_longest_prefix() {
+        for (host, path, target) in [
+            ("other.example", "/", "any"),
+            ("other.example", "/shop", "any shop"),
+            ("other.example", "/shop/", "any shop"),
+            ("other.example", "/shop/x/y", "any shop"),
+            ("other.example", "/shopping", "any"),
+            ("other.example", "/sho", "any"),
+            ("other.example", "/deep/er", "any"),
+            ("other.example", "/deep/er/still/x", "any deep"),
+            ("other.example", "/deep/er/stillness", "any"),
+            ("other.example", "//shop", "any"),
+            ("shop.example", "/", "shop"),
+            ("shop.example", "/shop", "shop"),
+            ("shop.example", "/cart", "cart"),
+            ("shop.example", "/cart/", "cart"),
+            ("shop.example", "/cart/it", "cart"),
+            ("shop.example", "/cart/item", "item"),
+            ("shop.example", "/cart/item/7", "item"),
+            ("shop.example", "/Cart", "shop"),
+            ("SHOP.Example:8080", "/cart", "cart"),
+            ("shop.example.", "/cart", "cart"),
+            ("only.example", "/api/v1", "api"),
+            ("only.example", "/apix", "any"),
+            ("[::1]:8080", "/x", "six"),
+            ("[::2]:8080", "/x", "any"),
+            ("", "/x", "any"),
+            ("[", "/x", "any"),
+        ] {
+            assert_eq!(find(host, path), Some(target), "{host} {path}");
+        }
+    }
+
+    #[test]
+    fn without_a_route_nothing_is_found() {
+        let mut router = Router::default();
+        router.insert(&RouteSpec { host: Some("a.example".to_owned()), path: "/x".to_owned() }, ());
+        for (host, path) in
+            [("b.example", "/x"), ("a.example", "/"), ("a.example", "/xy"), ("a.example", "/ä")]
+        {
+            assert_eq!(router.find(host, path), None, "{host} {path}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_letters_of_several_bytes_is_no_danger() {
+        assert_eq!(find("other.example", "/shoä/ö"), Some("any"));
+    }
+
+    #[test]
+    fn of_two_equal_routes_the_first_stands() {
+        let mut router = Router::default();
+        for (path, target) in [("/x", 1), ("/x/", 2)] {
+            router.insert(&RouteSpec { host: None, path: path.to_owned() }, target);
+        }
+        assert_eq!(router.find("a", "/x"), Some(&1));
+    }
+}

@@ -1,0 +1,178 @@
+//! The doors: connections of clients over TCP, and streams from other nodes.
+//!
+//! HTTP/2 is recognised by its first three bytes, which no HTTP/1 request has; the bytes are only looked at, so that
+//! nothing has to be put back. No connection can hold up another, and no error ends the accepting of further ones.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{HTTP2_WINDOWS, MAX_BUFFER, MAX_CONCURRENT_STREAMS, MAX_HEAD};
+use crate::ingress::Ingress;
+use crate::stream::BoxedStream;
+
+/// What every connection of one listener watches.
+#[derive(Clone)]
+struct Shutdown {
+    /// Take no further requests.
+    draining: CancellationToken,
+    /// End, whatever is under way.
+    cut: CancellationToken,
+}
+
+impl Ingress {
+    /// Answers clients in HTTP/1.1 and HTTP/2 until `shutdown`; then requests under way may end, within a limit.
+    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
+        let connections = self.config().max_connections;
+        let slots = Arc::new(Semaphore::new(connections as usize));
+        let watch = Shutdown { draining: CancellationToken::new(), cut: CancellationToken::new() };
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let accepting = async {
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                (slot, accept(&listener).await)
+            };
+            let (slot, stream) = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                accepted = accepting => accepted,
+            };
+            let (ingress, watch) = (self.clone(), watch.clone());
+            tokio::spawn(async move {
+                let _slot = slot;
+                tokio::select! {
+                    () = watch.cut.cancelled() => {}
+                    () = serve_client(&ingress, stream, &watch.draining) => {}
+                }
+            });
+        }
+        drop(listener);
+        watch.draining.cancel();
+        // All slots are free again when the last connection has ended.
+        if timeout(self.config().drain_timeout, slots.acquire_many(connections)).await.is_err() {
+            tracing::warn!("requests were cut off by the shutdown");
+            watch.cut.cancel();
+        }
+    }
+
+    /// Answers what another node's ingress sends on, in HTTP/1.1, until the stream ends. Nothing is sent on again.
+    pub async fn serve_peer(&self, stream: BoxedStream) {
+        let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer_peer(request).await) });
+        let served = http1_server(self.config().header_timeout)
+            // The other side takes one stream for each request, so an open one would only be in the way.
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "stream from another node ended");
+        }
+    }
+}
+
+/// Accepts one connection, however long it takes.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                // Most often there are too many open files, which only time can help.
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Serves one client until it goes away, or its current request is answered while draining.
+async fn serve_client(ingress: &Ingress, stream: TcpStream, draining: &CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "could not set nodelay");
+    }
+    let mut beginning = [0; 3];
+    let peeked = tokio::select! {
+        () = draining.cancelled() => return,
+        peeked = timeout(ingress.config().header_timeout, stream.peek(&mut beginning)) => peeked,
+    };
+    let served = match peeked {
+        Ok(Ok(3)) if &beginning == b"PRI" => serve_http2(ingress, stream, draining).await,
+        Ok(Ok(1..)) => serve_http1(ingress, stream, draining).await,
+        Ok(Ok(0) | Err(_)) | Err(_) => return,
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "connection of a client ended");
+    }
+}
+
+async fn serve_http1(
+    ingress: &Ingress,
+    stream: TcpStream,
+    draining: &CancellationToken,
+) -> Result<(), hyper::Error> {
+    let service = service_fn(|request| async { Ok::<_, Infallible>(ingress.answer(request).await) });
+    let server = http1_server(ingress.config().header_timeout);
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        served = &mut connection => return served,
+        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+async fn serve_http2(
+    ingress: &Ingress,
+    stream: TcpStream,
+    draining: &CancellationToken,
+) -> Result<(), hyper::Error> {
+    let limit = ingress.config().header_timeout;
+    let has_asked = Arc::new(AtomicBool::new(false));
+    let service = service_fn(|request| {
+        has_asked.store(true, Ordering::Relaxed);
+        // Requests of one connection run as tasks of their own, so each needs its own ingress.
+        let ingress = ingress.clone();
+        async move { Ok::<_, Infallible>(ingress.answer(request).await) }
+    });
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    server
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD)
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .initial_stream_window_size(HTTP2_WINDOWS.0)
+        .initial_connection_window_size(HTTP2_WINDOWS.1)
+        .keep_alive_interval(limit)
+        .keep_alive_timeout(limit);
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    // The keep-alive begins after the handshake, for which hyper itself has no limit.
+    tokio::select! {
+        served = &mut connection => return served,
+        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = sleep(limit) => {}
+    }
+    if !has_asked.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    tokio::select! {
+        served = &mut connection => return served,
+        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+fn http1_server(header_timeout: Duration) -> http1::Builder {
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_header_size(MAX_HEAD as usize)
+        .max_buf_size(MAX_BUFFER);
+    server
+}

@@ -1,0 +1,100 @@
+//! The route table made ready for requests: what `set_routes` computes once, so that no request has to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use dunlin_model::{AllocationId, Endpoint, Name, NodeId, RouteTable, WorkloadName};
+use http::HeaderValue;
+
+use crate::router::Router;
+use crate::upstream::Pool;
+
+/// The route table made ready for requests.
+#[derive(Default)]
+pub(crate) struct Table {
+    pub(crate) router: Router<Arc<Target>>,
+    /// The allocations on this node: the only ones that requests from other nodes may reach.
+    pub(crate) local: HashMap<AllocationId, Arc<Place>>,
+    targets: BTreeMap<WorkloadName, Arc<Target>>,
+    pools: BTreeMap<Name, Arc<Pool>>,
+}
+
+/// A service and where it runs.
+pub(crate) struct Target {
+    pub(crate) workload: WorkloadName,
+    pub(crate) places: Vec<Arc<Place>>,
+    /// Counts its requests. It goes on from table to table, so that the turn does not begin again at each.
+    pub(crate) turn: Arc<AtomicUsize>,
+}
+
+/// One endpoint and the way there.
+pub(crate) struct Place {
+    pub(crate) allocation: AllocationId,
+    pub(crate) node: NodeId,
+    pub(crate) way: Way,
+    /// The allocation as it is told to the other side.
+    pub(crate) header: HeaderValue,
+}
+
+/// The way to an endpoint.
+pub(crate) enum Way {
+    /// To a worker on this node.
+    Local(Arc<Pool>),
+    /// To the ingress of another node.
+    Peer(SocketAddr),
+}
+
+impl Table {
+    /// Returns `routes` as `node` sees them. What outlives a change of routes is taken over from `last`.
+    pub(crate) fn new(node: &NodeId, routes: &RouteTable, last: &Self) -> Self {
+        let mut table = Self::default();
+        for (workload, endpoints) in &routes.endpoints {
+            let places = endpoints
+                .iter()
+                .filter_map(|endpoint| table.place(node, workload, endpoint, &routes.peers, last))
+                .collect();
+            let turn = last.targets.get(workload).map(|target| Arc::clone(&target.turn)).unwrap_or_default();
+            let target = Arc::new(Target { workload: workload.clone(), places, turn });
+            table.targets.insert(workload.clone(), target);
+        }
+        for route in &routes.routes {
+            let target = table.targets.entry(route.workload.clone()).or_insert_with(|| {
+                let workload = route.workload.clone();
+                Arc::new(Target { workload, places: Vec::new(), turn: Arc::default() })
+            });
+            table.router.insert(&route.spec, Arc::clone(target));
+        }
+        table
+    }
+
+    /// Returns the way to `endpoint`, or nothing if its node has no known address.
+    fn place(
+        &mut self,
+        node: &NodeId,
+        workload: &WorkloadName,
+        endpoint: &Endpoint,
+        peers: &BTreeMap<NodeId, SocketAddr>,
+        last: &Self,
+    ) -> Option<Arc<Place>> {
+        let allocation = endpoint.allocation;
+        let way = if endpoint.node == *node {
+            let namespace = &workload.namespace;
+            let pool = self.pools.entry(namespace.clone()).or_insert_with(|| {
+                let known = last.pools.get(namespace).cloned();
+                known.unwrap_or_else(|| Arc::new(Pool::new(namespace.clone())))
+            });
+            Way::Local(Arc::clone(pool))
+        } else {
+            Way::Peer(*peers.get(&endpoint.node)?)
+        };
+        let header = HeaderValue::try_from(allocation.to_string())
+            .expect("an id is a letter and digits, which any header can hold");
+        let place = Arc::new(Place { allocation, node: endpoint.node.clone(), way, header });
+        if let Way::Local(_) = place.way {
+            self.local.insert(allocation, Arc::clone(&place));
+        }
+        Some(place)
+    }
+}

@@ -1,0 +1,284 @@
+//! The way of a request from client to worker and back: locally, over other nodes, and around failures.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+
+mod support;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{Request, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use support::{Behaviour, Body, Fleet, full, receive, routes, wait_until};
+
+use Behaviour::{Absent, Break, BreakAfterBody, Echo, NoAllocation, Silent, Tell};
+
+#[tokio::test]
+async fn a_local_request_reaches_the_worker_clean_and_with_its_allocation() {
+    let door = Fleet::new(&[Tell]).open().await;
+    let request = Request::post("/cart?x=1")
+        .header("host", "shop.example:80")
+        .header("dunlin-allocation", "a99")
+        .header("dunlin-forwarded", "evil")
+        .header("dunlin-anything", "x")
+        .header("connection", "x-private")
+        .header("x-private", "secret")
+        .header("x-public", "seen")
+        .body(full("hello"))
+        .unwrap();
+    let (status, headers, told) = door.send(request).await;
+    assert_eq!(status, StatusCode::OK);
+    let expected = "node: n1\nPOST /cart?x=1\ncontent-length: 5\ndunlin-allocation: a1\n\
+                    host: shop.example:80\nx-public: seen\nbody: 5\n";
+    assert_eq!(told, expected);
+    assert!(!headers.contains_key("x-private"), "the worker's connection headers stay behind");
+}
+
+#[tokio::test]
+async fn requests_go_round_all_nodes_and_are_marked() {
+    let fleet = Fleet::new(&[Tell, Tell, Tell]);
+    let door = fleet.open().await;
+    let mut told = Vec::new();
+    for _ in 0..6 {
+        told.push(door.get("/").await.2);
+    }
+    for (index, told) in told.iter().enumerate() {
+        let number = index % 3 + 1;
+        assert!(told.contains(&format!("node: n{number}\n")), "{told}");
+        assert!(told.contains(&format!("dunlin-allocation: a{number}\n")), "{told}");
+    }
+    assert!(fleet.workers.iter().all(|worker| worker.requests() == 2));
+}
+
+#[tokio::test]
+async fn the_turn_goes_on_when_routes_change() {
+    let fleet = Fleet::new(&[Tell, Tell]);
+    let door = fleet.open().await;
+    for _ in 0..4 {
+        assert_eq!(door.get("/").await.0, StatusCode::OK);
+        fleet.ingresses[0].set_routes(&routes(&[("n1", 1), ("n2", 2)]));
+    }
+    assert!(fleet.workers.iter().all(|worker| worker.requests() == 2));
+}
+
+/// Sends chunks one by one, each after the one before has come back, so that both ways must stream.
+async fn echo_interleaved(fleet: &Fleet) {
+    const CHUNK: usize = 64 << 10;
+    const CHUNKS: usize = 80;
+    let door = fleet.open().await;
+    let mut sender = door.connect().await;
+    let (feed, feeding) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let stream = futures_util::stream::unfold(feeding, |mut feeding| async move {
+        feeding.recv().await.map(|data| (Ok::<_, hyper::Error>(Frame::data(data)), feeding))
+    });
+    let body: Body = BodyExt::boxed(StreamBody::new(Box::pin(stream.map(|frame| frame)).sync()));
+    let request = Request::post("/").header("host", "a").body(body).unwrap();
+    let mut response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    for number in 0..CHUNKS {
+        let sent = Bytes::from(vec![u8::try_from(number).unwrap(); CHUNK]);
+        feed.send(sent.clone()).await.unwrap();
+        let mut received = Vec::new();
+        while received.len() < CHUNK {
+            let frame = tokio::time::timeout(Duration::from_secs(10), response.body_mut().frame())
+                .await
+                .expect("a chunk should come back before the next is sent")
+                .unwrap()
+                .unwrap();
+            received.extend_from_slice(&frame.into_data().unwrap());
+        }
+        assert!(received == sent, "chunk {number} should come back as it was sent");
+    }
+    drop(feed);
+    assert!(response.body_mut().frame().await.is_none());
+}
+
+trait IntoSync: Sized {
+    fn sync(self) -> SyncStream<Self>;
+}
+
+impl<T> IntoSync for T {
+    fn sync(self) -> SyncStream<Self> {
+        SyncStream(std::sync::Mutex::new(self))
+    }
+}
+
+/// A stream which may be shared, as a boxed body must be.
+struct SyncStream<T>(std::sync::Mutex<T>);
+
+impl<T: futures_util::Stream + Unpin> futures_util::Stream for SyncStream<T> {
+    type Item = T::Item;
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<T::Item>> {
+        self.get_mut().0.get_mut().unwrap().poll_next_unpin(context)
+    }
+}
+
+#[tokio::test]
+async fn five_mebibytes_of_unknown_length_stream_both_ways_locally() {
+    echo_interleaved(&Fleet::new(&[Echo])).await;
+}
+
+#[tokio::test]
+async fn five_mebibytes_of_unknown_length_stream_both_ways_over_another_node() {
+    let fleet = Fleet::new(&[Absent, Echo]);
+    fleet.ingresses[0].set_routes(&routes(&[("n2", 2)]));
+    echo_interleaved(&fleet).await;
+}
+
+#[tokio::test]
+async fn connections_to_the_worker_are_used_again() {
+    let fleet = Fleet::new(&[Tell]);
+    let door = fleet.open().await;
+    let mut sender = door.connect().await;
+    for _ in 0..20 {
+        let request = Request::get("/").header("host", "a").body(full("")).unwrap();
+        let (status, _, _) = receive(sender.send_request(request).await.unwrap()).await;
+        assert_eq!(status, StatusCode::OK);
+        sender.ready().await.unwrap();
+    }
+    assert_eq!(fleet.workers[0].requests(), 20);
+    let connections = fleet.workers[0].connections.load(Ordering::SeqCst);
+    assert!(connections <= 2, "20 requests took {connections} connections");
+}
+
+#[tokio::test]
+async fn a_worker_that_went_away_between_requests_is_connected_again() {
+    let fleet = Fleet::new(&[Break]);
+    let door = fleet.open().await;
+    assert_eq!(door.get("/").await.0, StatusCode::BAD_GATEWAY);
+    *fleet.workers[0].behaviour.lock().unwrap() = Tell;
+    assert_eq!(door.get("/").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn nodes_that_cannot_be_reached_are_passed_over_also_with_a_body() {
+    let fleet = Fleet::new(&[Absent, Tell, Tell]);
+    fleet.cut_off("n2");
+    let door = fleet.open().await;
+    for _ in 0..6 {
+        let request = Request::post("/").header("host", "a").body(full("hello")).unwrap();
+        let (status, _, told) = door.send(request).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(told.starts_with("node: n3\n") && told.ends_with("body: 5\n"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn an_allocation_that_has_moved_is_passed_over_and_its_body_sent_again() {
+    let fleet = Fleet::new(&[NoAllocation, NoAllocation, Tell]);
+    let door = fleet.open().await;
+    for _ in 0..4 {
+        let request = Request::post("/").header("host", "a").body(full("hello")).unwrap();
+        let (status, _, told) = door.send(request).await;
+        assert_eq!(status, StatusCode::OK, "{told}");
+        assert!(told.starts_with("node: n3\n") && told.ends_with("body: 5\n"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_own_routes_are_newer_says_that_the_allocation_is_gone() {
+    let fleet = Fleet::new(&[Tell, Tell]);
+    fleet.ingresses[1].set_routes(&routes(&[("n1", 1)]));
+    let door = fleet.open().await;
+    for _ in 0..4 {
+        let (status, _, told) = door.get("/").await;
+        assert!(status == StatusCode::OK && told.starts_with("node: n1\n"), "{told}");
+    }
+    assert_eq!(fleet.workers[1].requests(), 0);
+}
+
+#[tokio::test]
+async fn a_get_is_repeated_when_the_connection_breaks_and_a_post_is_not() {
+    for broken in [Break, BreakAfterBody] {
+        let fleet = Fleet::new(&[broken, Tell]);
+        let door = fleet.open().await;
+        let request = Request::post("/").header("host", "a").body(full("hello")).unwrap();
+        let (status, headers, _) = door.send(request).await;
+        assert_eq!(status, StatusCode::BAD_GATEWAY);
+        assert_eq!(headers["dunlin-failure"], "peer_failed");
+        assert_eq!((fleet.workers[0].requests(), fleet.workers[1].requests()), (1, 0));
+        for _ in 0..4 {
+            let (status, _, told) = door.get("/").await;
+            assert!(status == StatusCode::OK && told.starts_with("node: n2\n"), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_get_is_repeated_when_a_worker_breaks_on_another_node() {
+    let fleet = Fleet::new(&[Tell, Break]);
+    let door = fleet.open().await;
+    for _ in 0..4 {
+        let (status, _, told) = door.get("/").await;
+        assert!(status == StatusCode::OK && told.starts_with("node: n1\n"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn at_most_three_endpoints_are_tried() {
+    let fleet = Fleet::new(&[Break, Break, Break, Break, Break]);
+    let door = fleet.open().await;
+    assert_eq!(door.get("/").await.0, StatusCode::BAD_GATEWAY);
+    let requests: usize = fleet.workers.iter().map(|worker| worker.requests()).sum();
+    assert_eq!(requests, 3);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_its_request_at_the_worker() {
+    for behaviours in [&[Silent][..], &[Absent, Silent]] {
+        let fleet = Fleet::new(behaviours);
+        let worker = fleet.workers.last().unwrap();
+        let door = fleet.open().await;
+        let mut sender = door.connect().await;
+        let request = Request::get("/").header("host", "a").body(full("")).unwrap();
+        let waiting = tokio::spawn(async move { sender.send_request(request).await });
+        wait_until("the request should reach the worker", || worker.requests() == 1).await;
+        waiting.abort();
+        wait_until("the worker should notice", || worker.cancelled.load(Ordering::SeqCst)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_from_another_node_is_never_sent_on() {
+    let fleet = Fleet::new(&[Tell, Tell]);
+    let (ours, theirs) = tokio::io::duplex(64 << 10);
+    let ingress = fleet.ingresses[0].clone();
+    tokio::spawn(async move { ingress.serve_peer(Box::new(theirs)).await });
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(ours)).await.unwrap();
+    tokio::spawn(connection);
+    let request =
+        Request::get("/").header("host", "a").header("dunlin-allocation", "a2").body(full("")).unwrap();
+    let (status, headers, _) = receive(sender.send_request(request).await.unwrap()).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(headers["dunlin-failure"], "no_allocation");
+    assert_eq!(fleet.workers[1].requests(), 0);
+}
+
+#[tokio::test]
+async fn failures_are_problem_json() {
+    let fleet = Fleet::new(&[Absent]);
+    let door = fleet.open().await;
+    for (table, status, code, retry_after) in [
+        (routes(&[("n1", 1)]), 502, "peer_failed", Some("1")),
+        (routes(&[]), 503, "no_endpoint", Some("1")),
+        (Default::default(), 404, "no_route", None),
+    ] {
+        fleet.ingresses[0].set_routes(&table);
+        let (answered, headers, body) = door.get("/x").await;
+        assert_eq!(answered.as_u16(), status);
+        assert_eq!(headers["content-type"], "application/problem+json");
+        assert_eq!(headers["dunlin-failure"], code);
+        assert_eq!(headers.get("retry-after").map(|value| value.to_str().unwrap()), retry_after);
+        let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((problem["status"].as_u64(), problem["code"].as_str()), (Some(status.into()), Some(code)));
+        assert!(!problem["detail"].as_str().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,129 @@
+//! What the supervisor wants done, and what it is told: the words between it and the agent.
+
+use dunlin_model::{
+    AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, Name, Outcome, RouteTable,
+    RunId, Term,
+};
+
+/// What the agent is to do. Actions are carried out in the order in which they were returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Keep this assignment on disk. It must be durable before any following action is carried out.
+    Save(Box<Assignment>),
+    /// Give this table to the ingress.
+    SetRoutes(RouteTable),
+    /// Bring this component to the node, unless it is there; answered by `Fetched` or `FetchFailed`.
+    Fetch {
+        /// Which.
+        digest: Digest,
+    },
+    /// Start it in its namespace's worker; answered by `Started` or `NotStarted`.
+    Start {
+        /// What to run.
+        allocation: Box<AssignedAllocation>,
+    },
+    /// Stop it and forget it. There is no answer: the supervisor has forgotten it already.
+    Stop {
+        /// Which.
+        allocation: AllocationId,
+        /// In whose worker it is.
+        namespace: Name,
+    },
+    /// Run one item in a fresh instance; answered by `ItemEnded` or `ItemNotRun`.
+    RunItem {
+        /// Of which allocation.
+        allocation: AllocationId,
+        /// In whose worker it is.
+        namespace: Name,
+        /// Of which run.
+        run: RunId,
+        /// Which item.
+        item: u32,
+        /// Whether this is the instance that combines the outputs of all items.
+        combine: bool,
+    },
+}
+
+/// What happened on the node, or what the coordinator said of items.
+///
+/// Events of allocations, items and components that the supervisor does not wait for are ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A component is on the node and its digest was checked.
+    Fetched {
+        /// Which.
+        digest: Digest,
+    },
+    /// A component could not be brought to the node. It is tried again after a while.
+    FetchFailed {
+        /// Which.
+        digest: Digest,
+        /// Why.
+        reason: String,
+    },
+    /// An allocation is loaded: it serves, or takes items.
+    Started {
+        /// Which.
+        allocation: AllocationId,
+    },
+    /// An allocation could not be loaded.
+    NotStarted {
+        /// Which.
+        allocation: AllocationId,
+        /// Why.
+        reason: String,
+        /// Whether trying again is in vain: the component itself is at fault.
+        refused: bool,
+    },
+    /// An item was run.
+    ItemEnded {
+        /// Of which allocation.
+        allocation: AllocationId,
+        /// Which item.
+        item: u32,
+        /// How it ended.
+        outcome: Outcome,
+        /// What it burned.
+        fuel: Fuel,
+        /// The most memory it held.
+        memory: Bytes,
+        /// How long it took.
+        wall: DurationMs,
+        /// What it wrote to standard output.
+        output: String,
+        /// Whether it wrote more than was kept.
+        output_cut: bool,
+    },
+    /// An item could not be run, since its input could not be had. It is tried again after a while.
+    ItemNotRun {
+        /// Of which allocation.
+        allocation: AllocationId,
+        /// Which item.
+        item: u32,
+        /// Why.
+        reason: String,
+    },
+    /// The coordinator says that these items have a durable record.
+    Recorded {
+        /// The coordinator's term.
+        term: Term,
+        /// The allocation and the item.
+        items: Vec<(AllocationId, u32)>,
+    },
+    /// What an allocation has used since its worker started.
+    Usage {
+        /// Which.
+        allocation: AllocationId,
+        /// Fuel burned.
+        fuel: Fuel,
+        /// The most memory one instance held.
+        memory: Bytes,
+        /// Requests answered or items run.
+        instances: u64,
+    },
+    /// A worker process is gone, and all its allocations with it.
+    WorkerDied {
+        /// The namespace whose guests it ran.
+        namespace: Name,
+    },
+}

@@ -1,0 +1,163 @@
+//! The life of one allocation on its node.
+//!
+//! Waiting (for its component, or for a back-off to pass) → starting → running; back to waiting when its start fails
+//! or its worker dies. Refused is the end. Whether it is finished is asked of its items.
+
+use dunlin_model::{AllocationReport, AssignedAllocation, Bytes, Fuel, Name, ObservedState, Timestamp};
+
+use crate::Config;
+use crate::backoff::Backoff;
+use crate::component::ComponentState;
+use crate::items::Items;
+
+/// One allocation.
+#[derive(Clone, Debug)]
+pub(crate) struct Allocation {
+    /// What the coordinator wants.
+    pub(crate) assigned: AssignedAllocation,
+    /// Where it stands.
+    pub(crate) phase: Phase,
+    /// Its items, if it is a job's.
+    pub(crate) items: Option<Items>,
+    /// What it has used since its worker started.
+    pub(crate) usage: Usage,
+    backoff: Backoff,
+    restarts: u32,
+}
+
+/// Where an allocation stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It is to be started as soon as its component is present and this moment has come.
+    Waiting {
+        /// Not before.
+        until: Timestamp,
+        /// Why it waits, if it has failed.
+        reason: Option<String>,
+    },
+    /// Its worker was told to load it.
+    Starting,
+    /// Its worker has loaded it.
+    Running {
+        /// When that was.
+        since: Timestamp,
+    },
+    /// It can never run here.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// All its items have ended, and then its worker died: there is nothing to be started again.
+    Ended,
+}
+
+/// What an allocation has used since its worker started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// Fuel burned.
+    pub(crate) fuel: Fuel,
+    /// The most memory one instance held.
+    pub(crate) memory: Bytes,
+    /// Requests answered or items run.
+    pub(crate) instances: u64,
+}
+
+impl Allocation {
+    /// Returns a new one, which waits for its component.
+    pub(crate) fn new(assigned: AssignedAllocation, now: Timestamp) -> Self {
+        Self {
+            items: Items::of(&assigned),
+            assigned,
+            phase: Phase::Waiting { until: now, reason: None },
+            usage: Usage::default(),
+            backoff: Backoff::default(),
+            restarts: 0,
+        }
+    }
+
+    /// Tells whether `other` would be run in the same way: a new revision which leaves the guest as it is, such as one
+    /// with another number of allocations or other routes, must not cost a restart.
+    pub(crate) fn runs_alike(&self, other: &AssignedAllocation) -> bool {
+        let own = &self.assigned;
+        own.workload == other.workload
+            && own.work == other.work
+            && own.spec.component == other.spec.component
+            && own.spec.limits == other.spec.limits
+            && own.spec.environment == other.spec.environment
+    }
+
+    /// Returns the namespace in whose worker it runs.
+    pub(crate) fn namespace(&self) -> &Name {
+        &self.assigned.workload.namespace
+    }
+
+    /// Tells whether its worker was told of it.
+    pub(crate) fn is_in_worker(&self) -> bool {
+        match self.phase {
+            Phase::Starting | Phase::Running { .. } => true,
+            Phase::Waiting { .. } | Phase::Refused { .. } | Phase::Ended => false,
+        }
+    }
+
+    /// Tells whether all its items have ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.items.as_ref().is_some_and(Items::is_done)
+    }
+
+    /// Notes that its start failed.
+    pub(crate) fn not_started(&mut self, reason: String, now: Timestamp, config: &Config) {
+        let until = self.backoff.failed(now, config);
+        self.restarts = self.restarts.saturating_add(1);
+        self.phase = Phase::Waiting { until, reason: Some(reason) };
+    }
+
+    /// Notes that its worker died; returns the items which will not be run again.
+    pub(crate) fn died(&mut self, now: Timestamp, config: &Config) -> Vec<u32> {
+        let given_up = self.items.as_mut().map(|items| items.died(now, config)).unwrap_or_default();
+        self.usage = Usage::default();
+        if self.is_finished() {
+            self.phase = Phase::Ended;
+            return given_up;
+        }
+        if let Phase::Running { since } = self.phase
+            && now.since(since) >= config.backoff_reset
+        {
+            self.backoff.reset();
+        }
+        self.restarts = self.restarts.saturating_add(1);
+        let until = self.backoff.died(now, config);
+        self.phase = Phase::Waiting { until, reason: Some("its worker process died".to_owned()) };
+        given_up
+    }
+
+    /// Returns what the coordinator is to hear of it.
+    pub(crate) fn report(&self, component: Option<&ComponentState>, now: Timestamp) -> AllocationReport {
+        AllocationReport {
+            id: self.assigned.id,
+            state: self.state(component, now),
+            restarts: self.restarts,
+            fuel: self.usage.fuel,
+            memory: self.usage.memory,
+            instances: self.usage.instances,
+        }
+    }
+
+    fn state(&self, component: Option<&ComponentState>, now: Timestamp) -> ObservedState {
+        match &self.phase {
+            Phase::Waiting { until, reason: Some(reason) } if *until > now => {
+                ObservedState::BackingOff { reason: reason.clone() }
+            }
+            Phase::Waiting { .. } => match component {
+                Some(ComponentState::Failed { reason, .. }) => ObservedState::BackingOff {
+                    reason: format!("its component could not be fetched: {reason}"),
+                },
+                Some(ComponentState::Fetching | ComponentState::Present) | None => ObservedState::Fetching,
+            },
+            Phase::Starting => ObservedState::Starting,
+            Phase::Running { .. } if self.is_finished() => ObservedState::Finished,
+            Phase::Running { .. } => ObservedState::Running,
+            Phase::Refused { reason } => ObservedState::Refused { reason: reason.clone() },
+            Phase::Ended => ObservedState::Finished,
+        }
+    }
+}

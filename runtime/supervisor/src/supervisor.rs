@@ -1,0 +1,351 @@
+//! The supervisor: what should run on this node, what does, and what is to be done about the difference.
+//!
+//! Every way in changes some state and ends in `settle`, the only place which decides what to fetch, what to start
+//! and which item to run next. So an event that is lost, late or repeated cannot leave a half-made decision behind.
+//!
+//! Not here: the life of one allocation (`allocation`), the order of its items (`items`).
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_model::{
+    AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, ClusterId, DurationMs, Fuel,
+    Generation, ItemRecord, ItemReport, Name, NodeId, Outcome, RouteTable, Term, Timestamp,
+};
+
+use crate::allocation::{Allocation, Phase, Usage};
+use crate::component::{ComponentState, Components};
+use crate::outbox::Outbox;
+use crate::{Action, Config, Event};
+
+/// Why an assignment was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stale {
+    /// It comes from another fleet.
+    #[error("the assignment is of fleet {received}, this node belongs to {expected}")]
+    OtherCluster {
+        /// The fleet this node belongs to.
+        expected: ClusterId,
+        /// The fleet of the assignment.
+        received: ClusterId,
+    },
+    /// It is older than the one stored.
+    #[error(
+        "the assignment is of term {received_term}, generation {received_generation}; stored is term {stored_term}, generation {stored_generation}"
+    )]
+    Older {
+        /// The term stored.
+        stored_term: Term,
+        /// The generation stored.
+        stored_generation: Generation,
+        /// The term of the assignment.
+        received_term: Term,
+        /// The generation of the assignment.
+        received_generation: Generation,
+    },
+}
+
+/// The brain of one agent.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    cluster: ClusterId,
+    node: NodeId,
+    config: Config,
+    /// The highest stored.
+    stored: (Term, Generation),
+    routes: RouteTable,
+    allocations: BTreeMap<AllocationId, Allocation>,
+    components: Components,
+    outbox: Outbox,
+    /// The latest moment it was told.
+    now: Timestamp,
+}
+
+impl Supervisor {
+    /// Returns the supervisor of a node on which nothing runs.
+    pub fn new(cluster: ClusterId, node: NodeId, config: Config) -> Self {
+        Self {
+            cluster,
+            node,
+            config,
+            stored: (Term::default(), Generation::default()),
+            routes: RouteTable::default(),
+            allocations: BTreeMap::new(),
+            components: Components::default(),
+            outbox: Outbox::default(),
+            now: Timestamp::default(),
+        }
+    }
+
+    /// Takes the whole list of what the node must run.
+    ///
+    /// One with the stored (term, generation) is a repetition and changes nothing; an older one, or one of another
+    /// fleet, is refused.
+    pub fn assign(&mut self, assignment: Assignment, now: Timestamp) -> Result<Vec<Action>, Stale> {
+        if assignment.cluster != self.cluster {
+            return Err(Stale::OtherCluster { expected: self.cluster.clone(), received: assignment.cluster });
+        }
+        let (stored_term, stored_generation) = self.stored;
+        let received = (assignment.term, assignment.generation);
+        if received < self.stored {
+            let (received_term, received_generation) = received;
+            return Err(Stale::Older { stored_term, stored_generation, received_term, received_generation });
+        }
+        if received == self.stored {
+            return Ok(Vec::new());
+        }
+        let mut actions = vec![Action::Save(Box::new(assignment.clone()))];
+        actions.extend(self.take(assignment, now));
+        Ok(actions)
+    }
+
+    /// Takes the assignment that was on disk when the agent started.
+    ///
+    /// It is trusted as the highest stored, and not saved again. One of another fleet is left alone.
+    pub fn restore(&mut self, assignment: Assignment, now: Timestamp) -> Vec<Action> {
+        if assignment.cluster != self.cluster {
+            return Vec::new();
+        }
+        self.take(assignment, now)
+    }
+
+    /// Takes what happened on the node, or what the coordinator said of items.
+    pub fn observe(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
+        match event {
+            Event::Fetched { digest } => self.components.fetched(&digest),
+            Event::FetchFailed { digest, reason } => {
+                let reason = self.shortened(reason);
+                self.components.failed(&digest, reason, now, &self.config);
+            }
+            Event::Started { allocation } => self.started(allocation, now),
+            Event::NotStarted { allocation, reason, refused } => {
+                let reason = self.shortened(reason);
+                self.not_started(allocation, reason, refused, now);
+            }
+            Event::ItemEnded { allocation, item, outcome, fuel, memory, wall, output, output_cut } => {
+                let end = ItemEnd { outcome, fuel, memory, wall, output, output_cut };
+                self.item_ended(allocation, item, end);
+            }
+            // Why is for the agent's log; the coordinator has no place for the reason of a single item.
+            Event::ItemNotRun { allocation, item, reason: _ } => {
+                if let Some(items) = self.allocations.get_mut(&allocation).and_then(|it| it.items.as_mut()) {
+                    items.not_run(item, now, &self.config);
+                }
+            }
+            Event::Recorded { term, items } => self.recorded(term, &items),
+            Event::Usage { allocation, fuel, memory, instances } => {
+                if let Some(allocation) = self.allocations.get_mut(&allocation) {
+                    allocation.usage = Usage { fuel, memory, instances };
+                }
+                self.now = self.now.max(now);
+                return Vec::new();
+            }
+            Event::WorkerDied { namespace } => self.worker_died(&namespace, now),
+        }
+        self.settle(now)
+    }
+
+    /// Takes notice that time has passed.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Action> {
+        self.settle(now)
+    }
+
+    /// Returns when to call `tick` if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let waiting = self.allocations.values().filter_map(|allocation| match allocation.phase {
+            Phase::Waiting { until, .. } => Some(until),
+            Phase::Starting | Phase::Running { .. } | Phase::Refused { .. } | Phase::Ended => None,
+        });
+        let running = |it: &&Allocation| matches!(it.phase, Phase::Running { .. });
+        let items = self.allocations.values().filter(running).filter_map(|it| it.items.as_ref());
+        // What was due by the last step and is still here waits for an event, not for time.
+        waiting
+            .chain(items.flat_map(|items| items.deadlines()))
+            .chain(self.components.deadlines())
+            .filter(|deadline| *deadline > self.now)
+            .min()
+    }
+
+    /// Returns what the coordinator is to hear: what is stored, all allocations, and the oldest unrecorded items.
+    pub fn report(&self) -> (Term, Generation, Vec<AllocationReport>, Vec<ItemReport>) {
+        let (term, generation) = self.stored;
+        let allocations = self.allocations.values().map(|allocation| {
+            allocation.report(self.components.state(&allocation.assigned.spec.component), self.now)
+        });
+        (term, generation, allocations.collect(), self.outbox.oldest(&self.config))
+    }
+
+    /// Returns what the ingress must know.
+    pub fn routes(&self) -> &RouteTable {
+        &self.routes
+    }
+
+    /// Makes an assignment the wanted state; what starts from it is left to `settle`.
+    fn take(&mut self, assignment: Assignment, now: Timestamp) -> Vec<Action> {
+        self.stored = (assignment.term, assignment.generation);
+        let mut actions = Vec::new();
+        if assignment.routes != self.routes {
+            self.routes = assignment.routes;
+            actions.push(Action::SetRoutes(self.routes.clone()));
+        }
+        let wanted: BTreeMap<AllocationId, AssignedAllocation> =
+            assignment.allocations.into_iter().map(|allocation| (allocation.id, allocation)).collect();
+        let is_unwanted = |(id, it): &(&AllocationId, &Allocation)| {
+            !wanted.get(id).is_some_and(|wanted| it.runs_alike(wanted))
+        };
+        let unwanted: Vec<AllocationId> =
+            self.allocations.iter().filter(is_unwanted).map(|(id, _)| *id).collect();
+        for id in unwanted {
+            actions.extend(self.remove(id));
+        }
+        for (id, assigned) in wanted {
+            match self.allocations.entry(id) {
+                Entry::Occupied(known) => known.into_mut().assigned = assigned,
+                Entry::Vacant(free) => drop(free.insert(Allocation::new(assigned, now))),
+            }
+        }
+        actions.extend(self.settle(now));
+        actions
+    }
+
+    /// Forgets an allocation; its item reports go with it, since a coordinator that removed it wants none of them.
+    fn remove(&mut self, id: AllocationId) -> Option<Action> {
+        self.outbox.forget(id);
+        let allocation = self.allocations.remove(&id)?;
+        allocation
+            .is_in_worker()
+            .then(|| Action::Stop { allocation: id, namespace: allocation.namespace().clone() })
+    }
+
+    fn started(&mut self, id: AllocationId, now: Timestamp) {
+        if let Some(allocation) = self.allocations.get_mut(&id)
+            && allocation.phase == Phase::Starting
+        {
+            allocation.phase = Phase::Running { since: now };
+        }
+    }
+
+    fn not_started(&mut self, id: AllocationId, reason: String, refused: bool, now: Timestamp) {
+        let Some(allocation) = self.allocations.get_mut(&id) else { return };
+        if allocation.phase != Phase::Starting {
+            return;
+        }
+        if refused {
+            allocation.phase = Phase::Refused { reason };
+        } else {
+            allocation.not_started(reason, now, &self.config);
+            // The component's file may be what is wrong: the agent looks at it again before the next start.
+            self.components.doubt(&allocation.assigned.spec.component);
+        }
+    }
+
+    fn item_ended(&mut self, id: AllocationId, item: u32, end: ItemEnd) {
+        let Some(items) = self.allocations.get_mut(&id).and_then(|it| it.items.as_mut()) else { return };
+        if !items.ended(item) {
+            return;
+        }
+        let record = ItemRecord {
+            outcome: end.outcome,
+            node: self.node.clone(),
+            attempt: items.attempt,
+            fuel: end.fuel,
+            memory: end.memory,
+            wall: end.wall,
+            output: end.output,
+            output_cut: end.output_cut,
+        };
+        self.outbox.push(ItemReport { allocation: id, run: items.run, item, record });
+    }
+
+    fn recorded(&mut self, term: Term, items: &[(AllocationId, u32)]) {
+        // A coordinator which was replaced may have promised what its successor does not know.
+        if term < self.stored.0 {
+            return;
+        }
+        for (allocation, item) in items {
+            self.outbox.remove(*allocation, *item);
+        }
+    }
+
+    fn worker_died(&mut self, namespace: &Name, now: Timestamp) {
+        for (id, allocation) in &mut self.allocations {
+            if allocation.namespace() != namespace || !allocation.is_in_worker() {
+                continue;
+            }
+            for item in allocation.died(now, &self.config) {
+                let Some(items) = &allocation.items else { continue };
+                let record = ItemRecord {
+                    outcome: Outcome::Trapped {
+                        reason: "the worker process died while running it".to_owned(),
+                    },
+                    node: self.node.clone(),
+                    attempt: items.attempt,
+                    fuel: Fuel(0),
+                    memory: Bytes(0),
+                    wall: DurationMs(0),
+                    output: String::new(),
+                    output_cut: false,
+                };
+                self.outbox.push(ItemReport { allocation: *id, run: items.run, item, record });
+            }
+        }
+    }
+
+    /// Returns what is to be done now: fetches, then starts, then items.
+    fn settle(&mut self, now: Timestamp) -> Vec<Action> {
+        // A clock that seems to go back, as events may come with, must not bring deadlines back.
+        let now = self.now.max(now);
+        self.now = now;
+        let needed: BTreeSet<_> = self.allocations.values().map(|it| it.assigned.spec.component).collect();
+        self.components.keep(&needed);
+        let mut fetches = Vec::new();
+        let mut starts = Vec::new();
+        let mut runs = Vec::new();
+        for (id, allocation) in &mut self.allocations {
+            match allocation.phase {
+                Phase::Waiting { until, .. } if until <= now => {
+                    let digest = allocation.assigned.spec.component;
+                    if self.components.need(digest, now) {
+                        fetches.push(Action::Fetch { digest });
+                    } else if self.components.state(&digest) == Some(&ComponentState::Present) {
+                        allocation.phase = Phase::Starting;
+                        starts.push(Action::Start { allocation: Box::new(allocation.assigned.clone()) });
+                    }
+                }
+                Phase::Running { .. } if !self.outbox.is_full(&self.config) => {
+                    let namespace = allocation.assigned.workload.namespace.clone();
+                    let Some(items) = &mut allocation.items else { continue };
+                    while let Some(item) = items.take(now) {
+                        let (run, combine) = (items.run, items.combine);
+                        let namespace = namespace.clone();
+                        runs.push(Action::RunItem { allocation: *id, namespace, run, item, combine });
+                    }
+                }
+                Phase::Waiting { .. }
+                | Phase::Starting
+                | Phase::Running { .. }
+                | Phase::Refused { .. }
+                | Phase::Ended => {}
+            }
+        }
+        fetches.into_iter().chain(starts).chain(runs).collect()
+    }
+
+    /// Returns a reason cut to what a report may carry.
+    fn shortened(&self, reason: String) -> String {
+        match reason.char_indices().nth(self.config.reason_length) {
+            Some((end, _)) => format!("{}...", &reason[..end]),
+            None => reason,
+        }
+    }
+}
+
+/// How an item ended.
+struct ItemEnd {
+    outcome: Outcome,
+    fuel: Fuel,
+    memory: Bytes,
+    wall: DurationMs,
+    output: String,
+    output_cut: bool,
+}

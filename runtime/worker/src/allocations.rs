@@ -1,0 +1,214 @@
+//! The allocations this worker has: those being loaded and those loaded.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dunlin_engine::{Engine, Item, ItemEnd, Job, LoadError, Service, Usage};
+use dunlin_model::{AllocationId, AssignedAllocation, Bytes, DurationMs, Fuel, NodeId, Outcome, Work};
+use dunlin_protocol::FromWorker;
+use tokio::task::AbortHandle;
+
+use crate::control::Agent;
+use crate::log_queue::LogQueue;
+
+/// How long a request or an item may go on after its allocation was stopped.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often use is told.
+const USAGE_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) struct Allocations {
+    engine: Engine,
+    node: NodeId,
+    agent: Agent,
+    logs: Arc<LogQueue>,
+    slots: Mutex<BTreeMap<AllocationId, Slot>>,
+}
+
+enum Slot {
+    Starting(AbortHandle),
+    Running { running: Running, told: Usage },
+}
+
+#[derive(Clone)]
+enum Running {
+    Service(Service),
+    Job(Job),
+}
+
+impl Running {
+    fn usage(&self) -> Usage {
+        match self {
+            Self::Service(service) => service.usage(),
+            Self::Job(job) => job.usage(),
+        }
+    }
+
+    async fn stop(&self) {
+        match self {
+            Self::Service(service) => service.stop(GRACE).await,
+            Self::Job(job) => job.stop(GRACE).await,
+        }
+    }
+}
+
+impl Allocations {
+    pub(crate) fn new(engine: Engine, node: NodeId, agent: Agent, logs: Arc<LogQueue>) -> Self {
+        Self { engine, node, agent, logs, slots: Mutex::default() }
+    }
+
+    pub(crate) fn service(&self, id: AllocationId) -> Option<Service> {
+        match self.slots().get(&id)? {
+            Slot::Running { running: Running::Service(service), .. } => Some(service.clone()),
+            Slot::Running { running: Running::Job(_), .. } | Slot::Starting(_) => None,
+        }
+    }
+
+    fn job(&self, id: AllocationId) -> Option<Job> {
+        match self.slots().get(&id)? {
+            Slot::Running { running: Running::Job(job), .. } => Some(job.clone()),
+            Slot::Running { running: Running::Service(_), .. } | Slot::Starting(_) => None,
+        }
+    }
+
+    /// Begins to load an allocation. To be asked again for one that is here does no harm.
+    pub(crate) fn start(self: &Arc<Self>, allocation: AssignedAllocation, component: PathBuf) {
+        let id = allocation.id;
+        let mut slots = self.slots();
+        match slots.get(&id) {
+            Some(Slot::Starting(_)) => return,
+            Some(Slot::Running { .. }) => {
+                let agent = self.agent.clone();
+                tokio::spawn(async move { agent.send(FromWorker::Started { allocation: id }).await });
+                return;
+            }
+            None => {}
+        }
+        let this = self.clone();
+        // The slots stay locked until the task is in them, so that it cannot be done before.
+        let task = tokio::spawn(async move {
+            let loaded = this.load(&allocation, component).await;
+            let message = this.loaded(id, loaded);
+            if let Some(message) = message {
+                this.agent.send(message).await;
+            }
+        });
+        slots.insert(id, Slot::Starting(task.abort_handle()));
+    }
+
+    async fn load(&self, allocation: &AssignedAllocation, component: PathBuf) -> Result<Running, LoadError> {
+        let loaded = self.engine.load(&component, allocation.spec.component).await?;
+        let sink = self.logs.clone();
+        match allocation.work {
+            Work::Serve => Service::new(&loaded, allocation, &self.node, sink).map(Running::Service),
+            Work::Items { .. } => Job::new(&loaded, allocation, &self.node, sink).map(Running::Job),
+        }
+    }
+
+    fn loaded(&self, allocation: AllocationId, loaded: Result<Running, LoadError>) -> Option<FromWorker> {
+        let mut slots = self.slots();
+        // It may have been stopped meanwhile.
+        slots.get(&allocation)?;
+        match loaded {
+            Ok(running) => {
+                slots.insert(allocation, Slot::Running { running, told: Usage::default() });
+                Some(FromWorker::Started { allocation })
+            }
+            Err(error) => {
+                slots.remove(&allocation);
+                let refused = matches!(error, LoadError::Refused(_));
+                Some(FromWorker::NotStarted { allocation, reason: error.to_string(), refused })
+            }
+        }
+    }
+
+    /// Stops an allocation; one that is not here is stopped already.
+    pub(crate) async fn stop(&self, id: AllocationId) {
+        let slot = self.slots().remove(&id);
+        match slot {
+            None => {}
+            Some(Slot::Starting(task)) => task.abort(),
+            Some(Slot::Running { running, told }) => {
+                running.stop().await;
+                let usage = running.usage();
+                if usage != told {
+                    self.agent.send(usage_message(id, usage)).await;
+                }
+            }
+        }
+        self.logs.flush(&self.agent).await;
+        self.agent.send(FromWorker::Stopped { allocation: id }).await;
+    }
+
+    /// Runs an item and tells how it ended.
+    pub(crate) async fn run_item(&self, allocation: AllocationId, item: Item) {
+        let number = item.number;
+        let end = match self.job(allocation) {
+            Some(job) => {
+                // In a task of its own, so that a panic in the host's code ends only this item.
+                let task = tokio::spawn(async move { job.run_item(item).await });
+                let panicked = || Outcome::Trapped {
+                    reason: "the host panicked while the guest called it; this is a bug of Dunlin".to_owned(),
+                };
+                task.await.unwrap_or_else(|_| nothing_used(panicked()))
+            }
+            None => {
+                let reason = format!("allocation {allocation} runs no items here");
+                nothing_used(Outcome::NotStarted { reason })
+            }
+        };
+        // What it said comes before how it ended.
+        self.logs.flush(&self.agent).await;
+        let message = FromWorker::ItemEnded {
+            allocation,
+            item: number,
+            outcome: end.outcome,
+            fuel: end.fuel,
+            memory: end.memory,
+            wall_ms: end.wall.0,
+            output: end.output,
+            output_cut: end.output_cut,
+        };
+        self.agent.send(message).await;
+    }
+
+    /// Tells what was used, once a second, for ever.
+    pub(crate) async fn tell_usage(&self) {
+        loop {
+            tokio::time::sleep(USAGE_INTERVAL).await;
+            let mut messages = Vec::new();
+            for (id, slot) in self.slots().iter_mut() {
+                if let Slot::Running { running, told } = slot {
+                    let usage = running.usage();
+                    if usage != *told {
+                        *told = usage;
+                        messages.push(usage_message(*id, usage));
+                    }
+                }
+            }
+            for message in messages {
+                self.agent.send(message).await;
+            }
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<AllocationId, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn usage_message(allocation: AllocationId, usage: Usage) -> FromWorker {
+    FromWorker::Usage { allocation, fuel: usage.fuel, memory: usage.memory, instances: usage.instances }
+}
+
+fn nothing_used(outcome: Outcome) -> ItemEnd {
+    ItemEnd {
+        outcome,
+        fuel: Fuel(0),
+        memory: Bytes(0),
+        wall: DurationMs(0),
+        output: String::new(),
+        output_cut: false,
+    }
+}

@@ -1,0 +1,130 @@
+//! What guests have said and the agent has not yet taken: a queue with an end.
+//!
+//! If the agent is slow, records are dropped here, counted, and the count is told; guests never wait.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use dunlin_host::LogSink;
+use dunlin_model::{LogRecord, LogSource};
+use dunlin_protocol::FromWorker;
+use tokio::sync::Notify;
+
+use crate::control::Agent;
+
+/// How many records may wait.
+const MAX_RECORDS: usize = 4096;
+/// How many bytes of text may wait.
+const MAX_TEXT: usize = 4 << 20;
+/// How many records, and how many bytes of text, go in one message.
+const BATCH_RECORDS: usize = 512;
+const BATCH_TEXT: usize = 512 << 10;
+/// How long records wait for others to go with.
+const BATCH_TIME: Duration = Duration::from_millis(50);
+
+#[derive(Default)]
+pub(crate) struct LogQueue {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+    /// Held while a batch is sent, so that batches keep their order.
+    sending: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    records: VecDeque<LogRecord>,
+    text: usize,
+    dropped: u64,
+}
+
+impl LogQueue {
+    /// Sends everything that waits.
+    pub(crate) async fn flush(&self, agent: &Agent) {
+        let _turn = self.sending.lock().await;
+        loop {
+            let records = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take_batch();
+            if records.is_empty() {
+                return;
+            }
+            agent.send(FromWorker::Logs { records }).await;
+        }
+    }
+
+    /// Sends what comes, for ever.
+    pub(crate) async fn pump(&self, agent: &Agent) {
+        loop {
+            self.arrived.notified().await;
+            tokio::time::sleep(BATCH_TIME).await;
+            self.flush(agent).await;
+        }
+    }
+}
+
+impl LogSink for LogQueue {
+    fn record(&self, record: LogRecord) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).add(record);
+        self.arrived.notify_one();
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, record: LogRecord) {
+        if self.records.len() >= MAX_RECORDS || self.text + record.text.len() > MAX_TEXT {
+            self.dropped += 1;
+            return;
+        }
+        self.text += record.text.len();
+        self.records.push_back(record);
+    }
+
+    fn take_batch(&mut self) -> Vec<LogRecord> {
+        let mut batch = Vec::new();
+        let mut text = 0;
+        while let Some(record) = self.records.front() {
+            if batch.len() == BATCH_RECORDS || text + record.text.len() > BATCH_TEXT {
+                break;
+            }
+            text += record.text.len();
+            batch.extend(self.records.pop_front());
+        }
+        self.text -= text;
+        if self.records.is_empty()
+            && self.dropped > 0
+            && let Some(last) = batch.last()
+        {
+            let text = format!("{} lines dropped: limit `log queue` is {MAX_RECORDS} lines", self.dropped);
+            batch.push(LogRecord { at: last.at, instance: last.instance, source: LogSource::Host, text });
+            self.dropped = 0;
+        }
+        batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_model::{AllocationId, InstanceId, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn what_the_queue_cannot_take_is_counted_and_told_last() {
+        let mut waiting = Waiting::default();
+        let instance = InstanceId { allocation: AllocationId::new(1), number: 1 };
+        for number in 0..MAX_RECORDS + 10 {
+            let text = format!("line {number}");
+            waiting.add(LogRecord { at: Timestamp(0), instance, source: LogSource::Stdout, text });
+        }
+        let mut taken = Vec::new();
+        loop {
+            let batch = waiting.take_batch();
+            if batch.is_empty() {
+                break;
+            }
+            taken.extend(batch);
+        }
+        assert_eq!(taken.len(), MAX_RECORDS + 1);
+        assert_eq!(taken.last().unwrap().text, "10 lines dropped: limit `log queue` is 4096 lines");
+        assert_eq!(waiting.text, 0);
+    }
+}

@@ -1,0 +1,186 @@
+//! A coordinator and some agents.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use anyhow::Context as _;
+use dunlin_api::{AppStatus, Client, ClientConfig, CreateJoinToken};
+use dunlin_model::AppName;
+use tempfile::TempDir;
+
+use crate::process::{Process, program};
+use crate::wait::eventually;
+
+/// A coordinator and some agents, each a process of its own, on loopback.
+pub struct Fleet {
+    folder: TempDir,
+    coordinator: Process,
+    agents: Vec<Process>,
+    client: Client,
+}
+
+/// An app's folder: a manifest and the components it names.
+pub struct App {
+    folder: TempDir,
+}
+
+impl App {
+    /// Makes a folder with this manifest and these files.
+    pub fn new(manifest: &str, files: &[(&str, &[u8])]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        std::fs::write(folder.path().join("dunlin.toml"), manifest).expect("the temporary folder can be written");
+        for (name, bytes) in files {
+            let path = folder.path().join(name);
+            let parent = path.parent().expect("a file in a folder has a parent");
+            std::fs::create_dir_all(parent).expect("the temporary folder can be written");
+            std::fs::write(path, bytes).expect("the temporary folder can be written");
+        }
+        Self { folder }
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&word| word.to_owned()).collect()
+}
+
+fn connect(coordinator: &Process) -> anyhow::Result<Client> {
+    let folder = coordinator.folder();
+    let config = ClientConfig {
+        url: format!("https://{}", coordinator.address("api")),
+        token: std::fs::read_to_string(folder.join("admin.token"))?.trim().to_owned(),
+        authority_pem: std::fs::read(folder.join("authority.pem"))?,
+    };
+    Ok(Client::new(config)?)
+}
+
+impl Fleet {
+    /// Starts a coordinator and `nodes` agents, `node-1` and so on, each with 512 MiB for guests.
+    pub async fn start(nodes: usize) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("dunlin-test-").tempdir()?;
+        let path = folder.path().join("coordinator");
+        let state = path.display().to_string();
+        let listen = ["--fleet", "127.0.0.1:0", "--api", "127.0.0.1:0"];
+        let arguments = words(&[&["coordinator", "--state", &state, "--profile", "lan"], &listen[..]].concat());
+        let mut coordinator = Process::new(path, arguments);
+        coordinator.start(&[]).await?;
+        // A coordinator that is started again must be found where it was.
+        coordinator.set_argument("--fleet", coordinator.address("fleet").to_string());
+        coordinator.set_argument("--api", coordinator.address("api").to_string());
+        let client = connect(&coordinator)?;
+        let mut fleet = Self { folder, coordinator, agents: Vec::new(), client };
+        for _ in 0..nodes {
+            fleet.add_agent(&[]).await?;
+        }
+        Ok(fleet)
+    }
+
+    /// Starts one more agent, with more arguments if wanted, and returns its index.
+    pub async fn add_agent(&mut self, more: &[&str]) -> anyhow::Result<usize> {
+        let node = format!("node-{}", self.agents.len() + 1);
+        let path = self.folder.path().join(&node);
+        let (state, coordinator) = (path.display().to_string(), self.coordinator.address("fleet").to_string());
+        let given = ["agent", "--state", &state, "--node", &node, "--coordinator", &coordinator];
+        let listen = ["--ingress", "127.0.0.1:0", "--endpoint", "127.0.0.1:0"];
+        let capacity = ["--memory", "512MiB", "--fuel-rate", "1G/s"];
+        let arguments = words(&[&given[..], &listen, &capacity, more].concat());
+        let token = self.client.create_join_token(&CreateJoinToken::default()).await?.token;
+        let mut agent = Process::new(path, arguments);
+        agent.start(&[("DUNLIN_JOIN_TOKEN", &token)]).await?;
+        agent.set_argument("--ingress", agent.address("ingress").to_string());
+        agent.set_argument("--endpoint", agent.address("endpoint").to_string());
+        self.agents.push(agent);
+        Ok(self.agents.len() - 1)
+    }
+
+    /// A client with the administrator's token.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The coordinator's process.
+    pub fn coordinator(&mut self) -> &mut Process {
+        &mut self.coordinator
+    }
+
+    /// An agent's process, counted from 0.
+    pub fn agent(&mut self, index: usize) -> &mut Process {
+        &mut self.agents[index]
+    }
+
+    /// Where the ingress of an agent listens.
+    pub fn ingress(&self, index: usize) -> SocketAddr {
+        self.agents[index].address("ingress")
+    }
+
+    /// A folder of this fleet, for what a test needs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs `dunlin` with `arguments` against this fleet and returns what it printed.
+    pub async fn dunlin(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        self.dunlin_in(self.folder.path(), arguments).await
+    }
+
+    /// The same, in another folder.
+    pub async fn dunlin_in(&self, folder: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
+        let state = self.coordinator.folder();
+        tokio::process::Command::new(program())
+            .args(arguments)
+            .current_dir(folder)
+            .env("DUNLIN_COORDINATOR", format!("https://{}", self.coordinator.address("api")))
+            .env("DUNLIN_TOKEN_FILE", state.join("admin.token"))
+            .env("DUNLIN_CA_FILE", state.join("authority.pem"))
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .context("could not run dunlin")
+    }
+
+    /// Deploys `app` with the `dunlin` program, which must succeed.
+    pub async fn deploy(&self, app: &App) -> anyhow::Result<()> {
+        let output = self.dunlin(&["deploy", &app.path().display().to_string()]).await?;
+        anyhow::ensure!(output.status.success(), "deploy failed: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// Waits until every service of `app` (`namespace/app`) runs all its allocations, and returns its status.
+    pub async fn until_running(&self, app: &str) -> AppStatus {
+        let name: AppName = app.parse().expect("a test names apps correctly");
+        eventually(&format!("{app} runs"), || async {
+            let status = self.client.app(&name).await.map_err(|error| error.to_string())?;
+            let settled = |status: &AppStatus| {
+                status.workloads.iter().all(|workload| {
+                    workload.running == workload.desired
+                        && workload.allocations.len() == workload.desired as usize
+                        && workload.allocations.iter().all(|allocation| allocation.revision == status.revision)
+                })
+            };
+            if settled(&status) { Ok(status) } else { Err(format!("{status:?}")) }
+        })
+        .await
+    }
+
+    /// Kills every process that is left with SIGKILL, for tests of what a power cut leaves.
+    pub async fn kill_all(&mut self) {
+        for process in self.agents.iter_mut().chain([&mut self.coordinator]) {
+            if process.id().is_some() {
+                let _already_gone = process.kill().await;
+            }
+        }
+    }
+
+    /// Returns the log files of all processes, for the message of a failed test.
+    pub fn logs(&self) -> Vec<(PathBuf, String)> {
+        let processes = self.agents.iter().chain([&self.coordinator]);
+        processes.map(|process| (process.folder().to_owned(), process.log())).collect()
+    }
+}

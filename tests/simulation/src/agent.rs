@@ -1,0 +1,131 @@
+//! The shell of one simulated agent: it carries out what the real supervisor says, on a node that fails.
+//!
+//! What survives a crash is `disk`; what survives nothing is a node without power. Workers are kept as lists of what
+//! they have loaded, so that it can be seen what really runs, whatever the two brains believe.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_model::{
+    AllocationId, AssignedAllocation, Assignment, ClusterId, Generation, Name, NodeId, NodeInfo, Report,
+    RouteTable, Term, Timestamp,
+};
+use dunlin_supervisor::{Config, Supervisor};
+
+/// One node and the agent on it.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    /// Its name.
+    pub(crate) node: NodeId,
+    /// What it tells of itself.
+    pub(crate) info: NodeInfo,
+    /// Counts its starts; what was meant for an earlier one is void.
+    pub(crate) life: u64,
+    /// Its brain, while it is up.
+    pub(crate) supervisor: Option<Supervisor>,
+    /// Whether its power is gone for good.
+    pub(crate) gone: bool,
+    /// The last assignment that it saved.
+    pub(crate) disk: Option<Assignment>,
+    /// What its workers hold.
+    pub(crate) loaded: BTreeMap<AllocationId, Loaded>,
+    /// Counts the workers of each namespace; what was meant for an earlier one is void.
+    pub(crate) worker_lives: BTreeMap<Name, u64>,
+    /// What its ingress works from.
+    pub(crate) routes: RouteTable,
+    /// The connection it believes in.
+    pub(crate) connection: Option<u64>,
+    /// When it will be ticked next.
+    pub(crate) wake: Option<Timestamp>,
+}
+
+/// One allocation in a worker.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// Which start this is: what comes of an earlier one of the same allocation is void.
+    pub(crate) load: u64,
+    /// What was started.
+    pub(crate) assigned: AssignedAllocation,
+    /// Whether it has come up.
+    pub(crate) started: bool,
+    /// The items which it is running.
+    pub(crate) running: BTreeSet<u32>,
+}
+
+impl Agent {
+    /// Returns a node on which no agent runs yet.
+    pub(crate) fn new(node: NodeId, info: NodeInfo) -> Self {
+        Self {
+            node,
+            info,
+            life: 0,
+            supervisor: None,
+            gone: false,
+            disk: None,
+            loaded: BTreeMap::new(),
+            worker_lives: BTreeMap::new(),
+            routes: RouteTable::default(),
+            connection: None,
+            wake: None,
+        }
+    }
+
+    /// Starts the agent on an empty machine; what it finds on disk is left to the caller.
+    pub(crate) fn start(&mut self, cluster: &ClusterId) {
+        self.life += 1;
+        self.supervisor = Some(Supervisor::new(cluster.clone(), self.node.clone(), Config::default()));
+    }
+
+    /// Kills the agent and all its workers; what is not on disk is lost.
+    pub(crate) fn crash(&mut self) {
+        self.life += 1;
+        self.supervisor = None;
+        self.loaded.clear();
+        self.routes = RouteTable::default();
+        self.connection = None;
+        self.wake = None;
+    }
+
+    /// Returns its heartbeat, if it is up.
+    pub(crate) fn report(&self, cluster: &ClusterId) -> Option<Report> {
+        let (term, generation, allocations, items) = self.supervisor.as_ref()?.report();
+        let (cluster, info) = (cluster.clone(), self.info.clone());
+        Some(Report { cluster, term, generation, info, allocations, items })
+    }
+
+    /// Returns which life the worker of a namespace is in.
+    pub(crate) fn worker_life(&self, namespace: &Name) -> u64 {
+        self.worker_lives.get(namespace).copied().unwrap_or_default()
+    }
+
+    /// Returns the (term, generation) on disk.
+    pub(crate) fn saved(&self) -> (Term, Generation) {
+        self.disk.as_ref().map(|saved| (saved.term, saved.generation)).unwrap_or_default()
+    }
+
+    /// Tells what is wrong with it, if anything is: it must act on what it has saved, and on nothing older.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Some(supervisor) = &self.supervisor else { return Ok(()) };
+        let (term, generation, ..) = supervisor.report();
+        if (term, generation) != self.saved() {
+            let (saved_term, saved_generation) = self.saved();
+            return Err(format!(
+                "{} acts on {term}.{generation} but has saved {saved_term}.{saved_generation}",
+                self.node
+            ));
+        }
+        let assigned = self.disk.iter().flat_map(|saved| &saved.allocations);
+        let assigned: BTreeMap<AllocationId, &AssignedAllocation> = assigned.map(|it| (it.id, it)).collect();
+        for (id, loaded) in &self.loaded {
+            // A revision may change around a guest that stays the same.
+            let is_the_same = |saved: &&AssignedAllocation| {
+                let (own, saved) = (&loaded.assigned, *saved);
+                let guest = |it: &AssignedAllocation| (it.spec.component, it.spec.limits);
+                own.workload == saved.workload && own.work == saved.work && guest(own) == guest(saved)
+            };
+            if !assigned.get(id).is_some_and(is_the_same) {
+                return Err(format!("{} runs {id}, which is not in its saved assignment", self.node));
+            }
+        }
+        Ok(())
+    }
+}

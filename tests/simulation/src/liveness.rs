@@ -1,0 +1,171 @@
+//! What must be true some time after all faults have ended.
+//!
+//! It is looked at from outside: at what the workers hold, at what the store has, and at the users' wishes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_model::{
+    AllocationId, AssignedAllocation, ObservedState, Resources, Work, WorkloadKind, WorkloadName,
+    WorkloadSpec,
+};
+use dunlin_scheduler::{AllocationRecord, RunState, View};
+
+use crate::agent::Agent;
+use crate::user::broken_component;
+use crate::world::World;
+
+impl World {
+    /// Tells what is not right yet, if anything is not.
+    pub(crate) fn check_all_is_right(&self) -> Result<(), String> {
+        let Some(cluster) = &self.coordinator.cluster else {
+            return Err("the coordinator is down".to_owned());
+        };
+        let view = cluster.view();
+        for agent in self.living() {
+            self.check_node(agent)?;
+        }
+        self.check_services(&view)?;
+        self.check_runs(&view)?;
+        self.check_routes()
+    }
+
+    fn living(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.values().filter(|agent| !agent.gone)
+    }
+
+    /// A node runs exactly what is committed to it.
+    fn check_node(&self, agent: &Agent) -> Result<(), String> {
+        let node = &agent.node;
+        let Some(supervisor) = &agent.supervisor else { return Err(format!("{node} is down")) };
+        let committed = self.coordinator.store.allocations.values();
+        let committed = committed.filter(|record| record.node == *node && record.is_assigned());
+        let wanted: BTreeSet<AllocationId> = committed.map(|record| record.id).collect();
+        let (_, _, reports, outbox) = supervisor.report();
+        let known: BTreeSet<AllocationId> = reports.iter().map(|report| report.id).collect();
+        if wanted != known {
+            return Err(format!("{node} should have {wanted:?} and has {known:?}"));
+        }
+        let is_broken = |id| {
+            let record = self.coordinator.store.allocations.get(&id);
+            record.is_some_and(|record| record.spec.component == broken_component())
+        };
+        for report in reports {
+            let up = agent.loaded.get(&report.id).is_some_and(|loaded| loaded.started);
+            match report.state {
+                ObservedState::Running if up => {}
+                ObservedState::Finished => {}
+                ObservedState::Refused { .. } if is_broken(report.id) => {}
+                state => return Err(format!("{} on {node} is {state}, in the worker: {up}", report.id)),
+            }
+        }
+        if outbox.is_empty() { Ok(()) } else { Err(format!("{node} has items that nobody recorded")) }
+    }
+
+    /// Each service has what it should, or somebody says why not.
+    fn check_services(&self, view: &View) -> Result<(), String> {
+        let mut running: BTreeMap<&WorkloadName, Vec<&AssignedAllocation>> = BTreeMap::new();
+        let loaded = self.living().flat_map(|agent| agent.loaded.values());
+        for assigned in loaded.map(|loaded| &loaded.assigned) {
+            if let Work::Serve = assigned.work {
+                running.entry(&assigned.workload).or_default().push(assigned);
+            }
+        }
+        for (name, app) in &self.coordinator.store.apps {
+            for (short, spec) in &app.spec.workloads {
+                let WorkloadKind::Service(service) = &spec.kind else { continue };
+                let workload = name.workload(short);
+                let copies = running.remove(&workload).unwrap_or_default();
+                let desired = usize::try_from(service.allocations).expect("it is small");
+                let is_current = copies
+                    .iter()
+                    .all(|copy| copy.spec.limits == spec.limits && copy.spec.component == spec.component);
+                if copies.len() == desired && is_current {
+                    continue;
+                }
+                let waits = view.apps[name].workloads[short].waiting.is_some();
+                if !waits || copies.len() > desired {
+                    let count = copies.len();
+                    return Err(format!(
+                        "{workload} should run {desired} times, runs {count} times, waits: {waits}"
+                    ));
+                }
+                if spec.component == broken_component() {
+                    continue;
+                }
+                self.check_no_room(spec).map_err(|reason| format!("{workload} waits, but {reason}"))?;
+            }
+        }
+        match running.keys().next() {
+            Some(workload) => Err(format!("{workload} runs, and nobody wants it")),
+            None => Ok(()),
+        }
+    }
+
+    /// Who waits for room must be right in that there is none.
+    fn check_no_room(&self, spec: &WorkloadSpec) -> Result<(), String> {
+        let need = Resources { memory: spec.limits.memory, fuel_rate: spec.limits.fuel_rate };
+        for agent in self.living() {
+            let on_node = self.coordinator.store.allocations.values().filter(|it| it.node == agent.node);
+            let reserved = on_node.filter(|record| record.is_assigned()).map(AllocationRecord::resources);
+            let reserved = reserved.fold(Resources::default(), Resources::plus);
+            let labels = &agent.info.labels;
+            let fits = spec.node_labels.iter().all(|(name, value)| labels.get(name) == Some(value));
+            if fits && agent.info.capacity.minus(reserved).holds(&need) {
+                return Err(format!("{} has room", agent.node));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each run has ended, or somebody says why it waits; all its items have a record.
+    fn check_runs(&self, view: &View) -> Result<(), String> {
+        for (id, run) in &self.coordinator.store.runs {
+            match run.state {
+                RunState::Cancelled => continue,
+                RunState::Running => {
+                    let told = &view.runs[id];
+                    if told.waiting.is_none() || told.leased > 0 || told.backing_off > 0 {
+                        return Err(format!(
+                            "{id} goes on, {} of {} recorded",
+                            run.recorded.len(),
+                            run.items
+                        ));
+                    }
+                    self.check_no_room(&run.spec).map_err(|reason| format!("{id} waits, but {reason}"))?;
+                    continue;
+                }
+                RunState::Completed | RunState::Failed { .. } => {}
+            }
+            let combines = matches!(&run.spec.kind, WorkloadKind::Job(job) if job.combine);
+            let recorded = |item| self.coordinator.store.items.contains_key(&(*id, item));
+            if let Some(item) = (0..run.items).find(|item| !recorded(*item)) {
+                return Err(format!("{id} has ended without a record of item {item}"));
+            }
+            // The outputs of items are combined only if there are all of them.
+            if combines && run.state == RunState::Completed && !recorded(run.items) {
+                return Err(format!("{id} has ended without its total"));
+            }
+        }
+        Ok(())
+    }
+
+    /// All ingresses agree, and send requests only to what runs.
+    fn check_routes(&self) -> Result<(), String> {
+        let mut tables = self.living().map(|agent| (&agent.node, &agent.routes));
+        let Some((first, table)) = tables.next() else { return Ok(()) };
+        if let Some((node, _)) = tables.find(|(_, other)| *other != table) {
+            return Err(format!("the ingresses of {first} and {node} have different routes"));
+        }
+        for endpoint in table.endpoints.values().flatten() {
+            let agent = self.agents.get(&endpoint.node);
+            let is_up = agent.and_then(|it| it.loaded.get(&endpoint.allocation)).is_some_and(|it| it.started);
+            if !is_up {
+                return Err(format!(
+                    "requests go to {} on {}, which is not up",
+                    endpoint.allocation, endpoint.node
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,353 @@
+//! What happens on a node: its agent boots, hears, acts and crashes; its workers load, run and die.
+
+use dunlin_model::{
+    AllocationId, AssignedAllocation, Bytes, DurationMs, Fuel, Name, NodeId, Outcome, RunId, Work,
+};
+use dunlin_supervisor::{Action, Event};
+
+use crate::agent::Loaded;
+use crate::faults::Sabotage;
+use crate::random::mix;
+use crate::user::broken_component;
+use crate::world::{Happening, ToAgent, World};
+
+/// How often an agent reports.
+const HEARTBEAT: DurationMs = DurationMs(1_000);
+
+impl World {
+    pub(crate) fn agent_boots(&mut self, node: &NodeId) -> Result<(), String> {
+        let (now, cluster) = (self.now, self.cluster.clone());
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        if agent.gone || agent.supervisor.is_some() {
+            return Ok(());
+        }
+        agent.start(&cluster);
+        let life = agent.life;
+        let (disk, supervisor) = (agent.disk.clone(), agent.supervisor.as_mut());
+        let supervisor = supervisor.expect("it was started");
+        let actions = disk.map(|saved| supervisor.restore(saved, now)).unwrap_or_default();
+        self.note(format_args!("{node} boots"));
+        self.plan(DurationMs(1), Happening::Dial { node: node.clone(), life });
+        self.plan(HEARTBEAT, Happening::Heartbeat { node: node.clone(), life });
+        self.agent_acts(node, actions)
+    }
+
+    pub(crate) fn agent_crashes(&mut self, node: &NodeId) {
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        if agent.supervisor.is_none() {
+            return;
+        }
+        let connection = agent.connection;
+        agent.crash();
+        self.counts.agent_crashes += 1;
+        self.note(format_args!("{node} crashes"));
+        if let Some(connection) = connection {
+            let wait = self.draw(10, 8_000);
+            self.plan(wait, Happening::ConnectionLost { node: node.clone(), connection });
+        }
+        let wait = if self.random.chance(200) { self.draw(20_000, 80_000) } else { self.draw(200, 10_000) };
+        self.plan(wait, Happening::AgentBoots { node: node.clone() });
+    }
+
+    /// Takes a node away for good, unless too few would be left for the fleet to believe in its loss.
+    pub(crate) fn power_is_lost(&mut self, node: &NodeId) {
+        if self.agents.len() < 4 || self.agents.values().any(|agent| agent.gone) {
+            return;
+        }
+        self.agent_crashes(node);
+        self.agents.get_mut(node).expect("it is a node").gone = true;
+        self.counts.nodes_gone += 1;
+        self.note(format_args!("{node} is gone for good"));
+    }
+
+    pub(crate) fn agent_tick(&mut self, node: &NodeId, life: u64) -> Result<(), String> {
+        let now = self.now;
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        let Some(supervisor) = agent.supervisor.as_mut().filter(|_| agent.life == life) else {
+            return Ok(());
+        };
+        agent.wake = None;
+        let actions = supervisor.tick(now);
+        self.agent_acts(node, actions)
+    }
+
+    pub(crate) fn heartbeat(&mut self, node: &NodeId, life: u64) {
+        if self.agents[node].life != life {
+            return;
+        }
+        self.report_now(node);
+        self.plan(HEARTBEAT, Happening::Heartbeat { node: node.clone(), life });
+    }
+
+    /// Sends a heartbeat, if there is a connection.
+    pub(crate) fn report_now(&mut self, node: &NodeId) {
+        let agent = &self.agents[node];
+        if agent.connection.is_none() {
+            return;
+        }
+        if let Some(report) = agent.report(&self.cluster) {
+            self.send(Happening::ToCoordinator { node: node.clone(), report: Box::new(report) });
+        }
+    }
+
+    pub(crate) fn agent_receives(&mut self, node: &NodeId, message: ToAgent) -> Result<(), String> {
+        if self.blocked(node).to_agent {
+            return Ok(());
+        }
+        let now = self.now;
+        let sabotage = self.sabotage;
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        let stored = agent.saved();
+        let Some(supervisor) = &mut agent.supervisor else { return Ok(()) };
+        let actions = match message {
+            ToAgent::Assign(mut assignment) => {
+                if sabotage == Sabotage::SkipTermCheck && (assignment.term, assignment.generation) < stored {
+                    (assignment.term, assignment.generation) = (stored.0, stored.1.next());
+                }
+                let (term, generation) = (assignment.term, assignment.generation);
+                match supervisor.assign(*assignment, now) {
+                    Ok(actions) if actions.is_empty() => return Ok(()),
+                    Ok(actions) => {
+                        self.note(format_args!("{node} takes {term}.{generation}"));
+                        actions
+                    }
+                    Err(stale) => {
+                        self.counts.refused_assignments += 1;
+                        self.note(format_args!("{node} refuses: {stale}"));
+                        return Ok(());
+                    }
+                }
+            }
+            ToAgent::Recorded { term, items } => supervisor.observe(Event::Recorded { term, items }, now),
+        };
+        self.agent_acts(node, actions)
+    }
+
+    pub(crate) fn on_node(
+        &mut self,
+        node: &NodeId,
+        life: u64,
+        load: Option<u64>,
+        event: Event,
+    ) -> Result<(), String> {
+        let now = self.now;
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        let is_void = load.is_some_and(|load| agent.loaded.values().all(|loaded| loaded.load != load));
+        if agent.life != life || is_void {
+            return Ok(());
+        }
+        match &event {
+            Event::Started { allocation } => {
+                let Some(loaded) = agent.loaded.get_mut(allocation) else { return Ok(()) };
+                loaded.started = true;
+            }
+            Event::NotStarted { allocation, .. } => {
+                if agent.loaded.remove(allocation).is_none() {
+                    return Ok(());
+                }
+            }
+            Event::ItemEnded { allocation, item, .. } | Event::ItemNotRun { allocation, item, .. } => {
+                let Some(loaded) = agent.loaded.get_mut(allocation) else { return Ok(()) };
+                loaded.running.remove(item);
+            }
+            Event::Fetched { .. }
+            | Event::FetchFailed { .. }
+            | Event::Recorded { .. }
+            | Event::Usage { .. }
+            | Event::WorkerDied { .. } => {}
+        }
+        let line = shown(&event);
+        let Some(supervisor) = &mut agent.supervisor else { return Ok(()) };
+        let actions = supervisor.observe(event, now);
+        self.note(format_args!("{node}: {line}"));
+        self.agent_acts(node, actions)
+    }
+
+    pub(crate) fn any_worker_dies(&mut self, node: &NodeId) -> Result<(), String> {
+        let agent = &self.agents[node];
+        let namespaces = agent.loaded.values().map(|it| it.assigned.workload.namespace.clone());
+        let namespaces: Vec<Name> = namespaces.collect();
+        if namespaces.is_empty() {
+            return Ok(());
+        }
+        let namespace = self.random.choose(&namespaces).clone();
+        let agent = &self.agents[node];
+        let worker = (namespace.clone(), agent.worker_life(&namespace));
+        self.worker_dies(node, agent.life, &worker)
+    }
+
+    pub(crate) fn worker_dies(
+        &mut self,
+        node: &NodeId,
+        life: u64,
+        worker: &(Name, u64),
+    ) -> Result<(), String> {
+        let now = self.now;
+        let (namespace, worker_life) = worker;
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        if agent.life != life || agent.worker_life(namespace) != *worker_life {
+            return Ok(());
+        }
+        agent.worker_lives.insert(namespace.clone(), worker_life + 1);
+        agent.loaded.retain(|_, loaded| loaded.assigned.workload.namespace != *namespace);
+        let Some(supervisor) = &mut agent.supervisor else { return Ok(()) };
+        let actions = supervisor.observe(Event::WorkerDied { namespace: namespace.clone() }, now);
+        self.note(format_args!("{node}: the worker of {namespace} dies"));
+        self.counts.worker_deaths += 1;
+        self.agent_acts(node, actions)
+    }
+
+    /// Carries out what a supervisor wants, and checks what it has done.
+    fn agent_acts(&mut self, node: &NodeId, actions: Vec<Action>) -> Result<(), String> {
+        for action in actions {
+            match action {
+                Action::Save(assignment) => {
+                    let key = (node.clone(), assignment.term, assignment.generation);
+                    if self.sent.get(&key) != Some(&*assignment) {
+                        return Err(format!("{node} saves a {}.{} that was never sent", key.1, key.2));
+                    }
+                    let saved = self.agents[node].saved();
+                    if (assignment.term, assignment.generation) <= saved {
+                        return Err(format!(
+                            "{node} goes from {}.{} back to {}.{}",
+                            saved.0, saved.1, key.1, key.2
+                        ));
+                    }
+                    if self.sabotage == Sabotage::ForgetSavedAssignment && self.random.chance(100) {
+                        continue;
+                    }
+                    self.agents.get_mut(node).expect("it is a node").disk = Some(*assignment);
+                    if self.random.chance(self.faults.crash_after_save) {
+                        self.agent_crashes(node);
+                        return Ok(());
+                    }
+                }
+                Action::SetRoutes(routes) => self.agents.get_mut(node).expect("it is a node").routes = routes,
+                Action::Fetch { digest } => {
+                    let event = if self.random.chance(self.faults.fetch_fails) {
+                        Event::FetchFailed { digest, reason: "simulated".to_owned() }
+                    } else {
+                        Event::Fetched { digest }
+                    };
+                    let wait = self.draw(5, 3_000);
+                    self.plan_on_node(node, wait, None, event);
+                }
+                Action::Start { allocation } => self.worker_loads(node, *allocation)?,
+                Action::Stop { allocation, namespace } => {
+                    self.note(format_args!("{node} stops {allocation} in {namespace}"));
+                    if self.sabotage != Sabotage::IgnoreStops {
+                        self.agents.get_mut(node).expect("it is a node").loaded.remove(&allocation);
+                    }
+                }
+                Action::RunItem { allocation, namespace, run, item, combine: _ } => {
+                    self.worker_runs(node, allocation, &namespace, run, item)?;
+                }
+            }
+        }
+        self.agent_sets_alarm(node);
+        self.agents[node].check()
+    }
+
+    fn agent_sets_alarm(&mut self, node: &NodeId) {
+        let now = self.now;
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        let Some(deadline) = agent.supervisor.as_ref().and_then(|it| it.next_deadline()) else { return };
+        if agent.wake.is_none_or(|wake| deadline < wake) {
+            agent.wake = Some(deadline);
+            let (node, life) = (node.clone(), agent.life);
+            self.plan(deadline.since(now), Happening::AgentTick { node, life });
+        }
+    }
+
+    fn plan_on_node(&mut self, node: &NodeId, wait: DurationMs, load: Option<u64>, event: Event) {
+        let life = self.agents[node].life;
+        self.plan(wait, Happening::OnNode { node: node.clone(), life, load, event });
+    }
+
+    fn worker_loads(&mut self, node: &NodeId, assigned: AssignedAllocation) -> Result<(), String> {
+        let id = assigned.id;
+        self.loads += 1;
+        let load = self.loads;
+        let component = assigned.spec.component;
+        let loaded = Loaded { load, assigned, started: false, running: Default::default() };
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        if agent.loaded.insert(id, loaded).is_some() {
+            return Err(format!("{node} starts {id}, which its worker has already"));
+        }
+        let is_broken = component == broken_component();
+        let event = if is_broken || self.random.chance(self.faults.start_fails) {
+            Event::NotStarted { allocation: id, reason: "simulated".to_owned(), refused: is_broken }
+        } else {
+            Event::Started { allocation: id }
+        };
+        let wait = self.draw(5, 2_000);
+        self.plan_on_node(node, wait, Some(load), event);
+        Ok(())
+    }
+
+    fn worker_runs(
+        &mut self,
+        node: &NodeId,
+        id: AllocationId,
+        namespace: &Name,
+        run: RunId,
+        item: u32,
+    ) -> Result<(), String> {
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        let loaded = agent.loaded.get_mut(&id).filter(|loaded| loaded.started);
+        let Some(loaded) = loaded else {
+            return Err(format!("{node} runs an item of {id}, which is not up"));
+        };
+        let load = loaded.load;
+        let limit = usize::try_from(loaded.assigned.spec.limits.concurrency).unwrap_or(usize::MAX);
+        if !loaded.running.insert(item) || loaded.running.len() > limit {
+            return Err(format!("{node} runs item {item} of {id} twice or beside too many others"));
+        }
+        let attempt = match loaded.assigned.work {
+            Work::Items { attempt, .. } => u64::from(attempt),
+            Work::Serve => return Err(format!("{node} runs an item of the service {id}")),
+        };
+        let worker = (namespace.clone(), agent.worker_life(namespace));
+        let life = agent.life;
+        let fate = mix(mix(self.seed ^ run.number() << 32) ^ u64::from(item));
+        let luck = mix(fate ^ attempt);
+        let wait = DurationMs(20 + luck % 4_000);
+        if fate.is_multiple_of(150) {
+            self.plan(wait, Happening::WorkerDies { node: node.clone(), life, worker });
+            return Ok(());
+        }
+        let event = if self.random.chance(self.faults.input_fails) {
+            Event::ItemNotRun { allocation: id, item, reason: "simulated".to_owned() }
+        } else {
+            let fails = fate.is_multiple_of(20) || luck.is_multiple_of(10);
+            let trapped = || Outcome::Trapped { reason: "simulated".to_owned() };
+            Event::ItemEnded {
+                allocation: id,
+                item,
+                outcome: if fails { trapped() } else { Outcome::Completed },
+                fuel: Fuel(luck % 1_000_000),
+                memory: Bytes(1 << 20),
+                wall: wait,
+                output: format!("{item}\n"),
+                output_cut: false,
+            }
+        };
+        self.plan_on_node(node, wait, Some(load), event);
+        Ok(())
+    }
+}
+
+/// Returns an event in few words.
+fn shown(event: &Event) -> String {
+    match event {
+        Event::Fetched { digest } => format!("fetched {}", digest.short()),
+        Event::FetchFailed { digest, .. } => format!("could not fetch {}", digest.short()),
+        Event::Started { allocation } => format!("started {allocation}"),
+        Event::NotStarted { allocation, .. } => format!("could not start {allocation}"),
+        Event::ItemEnded { allocation, item, outcome, .. } => {
+            format!("item {item} of {allocation} ended: {}", outcome.name())
+        }
+        Event::ItemNotRun { allocation, item, .. } => format!("item {item} of {allocation} had no input"),
+        Event::Recorded { .. } | Event::Usage { .. } | Event::WorkerDied { .. } => "other".to_owned(),
+    }
+}

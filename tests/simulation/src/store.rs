@@ -1,0 +1,133 @@
+//! The simulated store: what was committed, and the rules which every commit must keep.
+//!
+//! The rules are checked on the records alone, so they hold whatever the cluster believes of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_model::{AllocationId, AppName, ItemRecord, NodeId, Resources, RunId, WorkloadName};
+use dunlin_scheduler::{AllocationRecord, AppRecord, Change, Counters, NodeRecord, RunRecord, TokenRecord};
+
+/// Everything that survives a coordinator.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    pub(crate) apps: BTreeMap<AppName, AppRecord>,
+    pub(crate) nodes: BTreeMap<NodeId, NodeRecord>,
+    pub(crate) allocations: BTreeMap<AllocationId, AllocationRecord>,
+    pub(crate) runs: BTreeMap<RunId, RunRecord>,
+    pub(crate) items: BTreeMap<(RunId, u32), ItemRecord>,
+    tokens: BTreeMap<String, TokenRecord>,
+    counters: Counters,
+    /// What each allocation id has ever stood for.
+    identities: BTreeMap<AllocationId, (WorkloadName, NodeId)>,
+    ended: BTreeSet<AllocationId>,
+}
+
+impl Store {
+    /// Makes the changes of one step durable.
+    pub(crate) fn commit(&mut self, changes: &[Change]) -> Result<(), String> {
+        for change in changes {
+            self.write(change.clone())?;
+        }
+        let touched = changes.iter().filter_map(|change| match change {
+            Change::Run(record) => Some(record.id),
+            Change::Item { run, .. } => Some(*run),
+            _ => None,
+        });
+        for run in touched.collect::<BTreeSet<_>>() {
+            self.check_run(run)?;
+        }
+        self.check_capacity()
+    }
+
+    /// Returns what a coordinator finds when it starts. The records of items are not among it.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        let mut changes = vec![Change::Counters(self.counters)];
+        changes.extend(self.apps.values().cloned().map(Change::App));
+        changes.extend(self.nodes.values().cloned().map(Change::Node));
+        changes.extend(self.allocations.values().cloned().map(Change::Allocation));
+        changes.extend(self.runs.values().cloned().map(Change::Run));
+        changes.extend(self.tokens.values().cloned().map(Change::Token));
+        changes
+    }
+
+    /// Tells whether an agent may forget what it knows of an item.
+    pub(crate) fn may_be_forgotten(&self, allocation: AllocationId, item: u32) -> bool {
+        let Some(record) = self.allocations.get(&allocation) else { return true };
+        let dunlin_model::Work::Items { run, .. } = record.work else { return false };
+        let is_over = self.runs.get(&run).is_none_or(|run| !run.is_running());
+        is_over || record.returned.contains(item) || self.items.contains_key(&(run, item))
+    }
+
+    fn write(&mut self, change: Change) -> Result<(), String> {
+        match change {
+            Change::App(record) => {
+                let before = self.apps.get(&record.name);
+                if before.is_some_and(|before| before.revision >= record.revision && *before != record) {
+                    return Err(format!("{} goes back to revision {}", record.name, record.revision));
+                }
+                self.apps.insert(record.name.clone(), record);
+            }
+            Change::AppDeleted(name) => drop(self.apps.remove(&name)),
+            Change::Node(record) => drop(self.nodes.insert(record.id.clone(), record)),
+            Change::Allocation(record) => {
+                let identity = (record.workload.clone(), record.node.clone());
+                let before = self.identities.entry(record.id).or_insert_with(|| identity.clone());
+                if *before != identity || self.ended.contains(&record.id) {
+                    return Err(format!("the id {} is used again", record.id));
+                }
+                self.allocations.insert(record.id, record);
+            }
+            Change::AllocationDeleted(id) => {
+                self.ended.insert(id);
+                self.allocations.remove(&id);
+            }
+            Change::Run(record) => drop(self.runs.insert(record.id, record)),
+            Change::RunDeleted(id) => {
+                self.runs.remove(&id);
+                self.items.retain(|(run, _), _| *run != id);
+            }
+            Change::Item { run, item, record } => {
+                if self.items.insert((run, item), record).is_some() {
+                    return Err(format!("item {item} of {run} is recorded twice"));
+                }
+            }
+            Change::Token(record) => drop(self.tokens.insert(record.id.clone(), record)),
+            Change::TokenDeleted(id) => drop(self.tokens.remove(&id)),
+            Change::Counters(counters) => self.counters = counters,
+        }
+        Ok(())
+    }
+
+    /// What a run says of its items must be what is recorded.
+    fn check_run(&self, id: RunId) -> Result<(), String> {
+        let Some(run) = self.runs.get(&id) else { return Ok(()) };
+        let recorded = self.items.range((id, 0)..=(id, u32::MAX));
+        let mut count = 0;
+        for ((_, item), _) in recorded {
+            count += 1;
+            if !run.recorded.contains(*item) {
+                return Err(format!("item {item} of {id} has a record of which the run does not know"));
+            }
+        }
+        if run.recorded.len() != count {
+            return Err(format!("{id} believes in {} records, there are {count}", run.recorded.len()));
+        }
+        Ok(())
+    }
+
+    /// What is committed to a node must fit on it.
+    fn check_capacity(&self) -> Result<(), String> {
+        let mut reserved: BTreeMap<&NodeId, Resources> = BTreeMap::new();
+        for record in self.allocations.values().filter(|record| record.is_assigned()) {
+            let sum = reserved.entry(&record.node).or_default();
+            *sum = sum.plus(record.resources());
+        }
+        for (node, sum) in reserved {
+            let capacity = self.nodes.get(node).and_then(|node| node.info.as_ref()).map(|info| info.capacity);
+            if !capacity.unwrap_or_default().holds(&sum) {
+                return Err(format!("{node} has {capacity:?}, and {sum:?} of it is reserved"));
+            }
+        }
+        Ok(())
+    }
+}

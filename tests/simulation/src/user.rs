@@ -1,0 +1,257 @@
+//! What users do: deploy, scale, stop, delete, run and cancel, at any time and without asking what is going on.
+
+use std::collections::BTreeMap;
+
+use dunlin_model::{
+    AppName, AppSpec, Bytes, Digest, DurationMs, FuelRate, JobSpec, Limits, Name, NodeId, RouteSpec, RunId,
+    ServiceSpec, Timestamp, WorkloadKind, WorkloadName, WorkloadSpec,
+};
+use dunlin_scheduler::{Answer, Command, RunState, TokenRecord, View};
+
+use crate::random::Random;
+use crate::world::{Happening, World};
+
+/// What users have been told, and so count on.
+#[derive(Debug)]
+pub(crate) struct User {
+    apps: BTreeMap<AppName, Promised>,
+    runs: BTreeMap<RunId, PromisedRun>,
+}
+
+/// What was promised of an app.
+#[derive(Debug)]
+struct Promised {
+    revision: dunlin_model::Revision,
+    spec: AppSpec,
+}
+
+/// What was promised of a run.
+#[derive(Debug)]
+struct PromisedRun {
+    workload: WorkloadName,
+    items: u32,
+    is_cancelled: bool,
+}
+
+const TOKEN: &str = "token";
+
+impl User {
+    /// Returns users who have not been told anything.
+    pub(crate) fn new() -> Self {
+        Self { apps: BTreeMap::new(), runs: BTreeMap::new() }
+    }
+
+    /// Notes a command that was committed, and so may have been answered.
+    pub(crate) fn committed(&mut self, command: &Command, answer: &Answer) {
+        match (command, answer) {
+            (Command::Deploy(spec), Answer::Deployed { revision, .. }) => {
+                self.apps.insert(spec.name.clone(), Promised { revision: *revision, spec: spec.clone() });
+            }
+            (Command::Stop(name), Answer::Stopped { revision, .. }) => {
+                if let Some(app) = self.apps.get_mut(name) {
+                    app.revision = *revision;
+                    app.spec.workloads.values_mut().for_each(|spec| {
+                        if let WorkloadKind::Service(service) = &mut spec.kind {
+                            service.allocations = 0;
+                        }
+                    });
+                }
+                self.cancel_runs_of(name);
+            }
+            (Command::Delete(name), Answer::Deleted) => {
+                self.apps.remove(name);
+                // Whether the runs of a deleted app are kept is not promised.
+                self.runs.retain(|_, run| run.workload.app_name() != *name);
+            }
+            (Command::StartRun { workload, items, .. }, Answer::RunStarted(run)) => {
+                let promised = PromisedRun { workload: workload.clone(), items: *items, is_cancelled: false };
+                self.runs.insert(*run, promised);
+            }
+            (Command::CancelRun(run), Answer::Cancelled) => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.is_cancelled = true;
+                }
+            }
+            (Command::CreateToken(_) | Command::Join { .. }, _) => {}
+            (command, answer) => panic!("{answer:?} does not answer {command:?}"),
+        }
+    }
+
+    fn cancel_runs_of(&mut self, app: &AppName) {
+        for run in self.runs.values_mut().filter(|run| run.workload.app_name() == *app) {
+            run.is_cancelled = true;
+        }
+    }
+
+    /// Compares what was promised with what a coordinator knows that has just started.
+    pub(crate) fn check_nothing_is_lost(&self, view: &View) -> Result<(), String> {
+        if !view.apps.keys().eq(self.apps.keys()) {
+            let known: Vec<_> = view.apps.keys().collect();
+            return Err(format!("the apps are {:?}, after a restart {known:?}", self.apps.keys()));
+        }
+        for (name, promised) in &self.apps {
+            let app = &view.apps[name];
+            let specs = app.workloads.iter().map(|(name, workload)| (name, &workload.spec));
+            if app.revision != promised.revision || !specs.eq(promised.spec.workloads.iter()) {
+                return Err(format!(
+                    "{name} was revision {}, after a restart {}",
+                    promised.revision, app.revision
+                ));
+            }
+        }
+        for (id, promised) in &self.runs {
+            let Some(run) = view.runs.get(id) else { return Err(format!("{id} is lost in a restart")) };
+            let run = &run.record;
+            if run.workload != promised.workload || run.items != promised.items {
+                return Err(format!("{id} is another run after a restart"));
+            }
+            if promised.is_cancelled && run.state == RunState::Running {
+                return Err(format!("{id} was cancelled and goes on after a restart"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    /// Makes a node a member, if it is not; tells whether it is one now.
+    pub(crate) fn join(&mut self, node: &NodeId) -> Result<bool, String> {
+        if self.coordinator.store.nodes.contains_key(node) {
+            return Ok(true);
+        }
+        let token = TokenRecord {
+            id: TOKEN.to_owned(),
+            secret_hash: [7; 32],
+            expires: Timestamp(u64::MAX),
+            uses_left: 100,
+            created: self.now,
+            used_by: Vec::new(),
+        };
+        // It is there already for all but the first node; then the answer is a refusal.
+        let _ = self.submit(&Command::CreateToken(token))?;
+        let mut key_fingerprint = [0; 32];
+        let name = node.0.as_str().as_bytes();
+        key_fingerprint[..name.len()].copy_from_slice(name);
+        let join = Command::Join {
+            token_id: TOKEN.to_owned(),
+            secret_hash: [7; 32],
+            node: node.clone(),
+            key_fingerprint,
+        };
+        match self.submit(&join)? {
+            None => Ok(false),
+            Some(Ok(_)) => Ok(self.coordinator.cluster.is_some()),
+            Some(Err(rejection)) => Err(format!("{node} cannot join: {rejection}")),
+        }
+    }
+
+    pub(crate) fn user_acts(&mut self) -> Result<(), String> {
+        let wait = self.draw(500, 15_000);
+        self.plan(wait, Happening::User);
+        let command = self.wish();
+        let said = match self.submit(&command)? {
+            None => "nothing".to_owned(),
+            Some(Ok(answer)) => format!("{answer:?}"),
+            Some(Err(rejection)) => rejection.to_string(),
+        };
+        let asked = match command {
+            Command::Deploy(spec) => format!("deploys {} with {} workloads", spec.name, spec.workloads.len()),
+            other => format!("wants {other:?}"),
+        };
+        self.note(format_args!("a user {asked}, and hears {said}"));
+        Ok(())
+    }
+
+    fn wish(&mut self) -> Command {
+        let random = &mut self.random;
+        let apps: Vec<&AppSpec> = self.user.apps.values().map(|app| &app.spec).collect();
+        let runs: Vec<RunId> = self.user.runs.keys().copied().collect();
+        let kind = random.between(0, 99);
+        if apps.is_empty() || kind < 25 {
+            return Command::Deploy(any_app(random));
+        }
+        let app = (*random.choose(&apps)).clone();
+        match kind {
+            25..45 => Command::Deploy(scaled(app, random)),
+            45..52 => Command::Stop(app.name),
+            52..58 => Command::Delete(app.name),
+            58..64 if !runs.is_empty() => Command::CancelRun(*random.choose(&runs)),
+            _ => {
+                let workloads: Vec<Name> = app.workloads.keys().cloned().collect();
+                let workload = app.name.workload(random.choose(&workloads));
+                Command::StartRun { workload, items: random.small(1, 60), inputs: None }
+            }
+        }
+    }
+}
+
+/// Returns an app as a user might write it.
+fn any_app(random: &mut Random) -> AppSpec {
+    let namespace = random.between(0, 1);
+    let app = random.between(0, 2);
+    let name: AppName = format!("team-{namespace}/app-{app}").parse().expect("it is a name");
+    let workloads = (0..random.between(1, 5)).map(|number| {
+        let workload: Name = format!("w{number}").parse().expect("it is a name");
+        (workload, any_workload(&format!("/app-{namespace}-{app}/{number}"), random))
+    });
+    AppSpec { name, workloads: workloads.collect() }
+}
+
+fn any_workload(path: &str, random: &mut Random) -> WorkloadSpec {
+    let is_service = random.chance(600);
+    let kind = if is_service {
+        let routes = if random.chance(700) {
+            vec![RouteSpec { host: None, path: path.to_owned() }]
+        } else {
+            Vec::new()
+        };
+        WorkloadKind::Service(ServiceSpec { allocations: random.small(0, 4), routes })
+    } else {
+        WorkloadKind::Job(JobSpec {
+            parallelism: random.small(1, 4),
+            attempts: random.small(1, 3),
+            combine: random.chance(400),
+        })
+    };
+    let limits = if is_service { Limits::SERVICE } else { Limits::JOB };
+    let zone = if random.chance(500) { "a" } else { "b" };
+    let labels = if random.chance(150) { vec![("zone".to_owned(), zone.to_owned())] } else { Vec::new() };
+    WorkloadSpec {
+        component: any_component(random),
+        kind,
+        limits: Limits {
+            memory: Bytes(random.between(1, 4) * (64 << 20)),
+            fuel_rate: FuelRate(random.between(1, 4) * 50_000_000),
+            deadline: DurationMs(60_000),
+            concurrency: random.small(1, 4),
+            ..limits
+        },
+        environment: BTreeMap::new(),
+        node_labels: labels.into_iter().collect(),
+    }
+}
+
+/// Returns an app with other numbers of allocations, and perhaps another component.
+fn scaled(mut app: AppSpec, random: &mut Random) -> AppSpec {
+    for spec in app.workloads.values_mut() {
+        if let WorkloadKind::Service(service) = &mut spec.kind {
+            service.allocations = random.small(0, 4);
+        }
+        if random.chance(200) {
+            spec.component = any_component(random);
+        }
+    }
+    app
+}
+
+fn any_component(random: &mut Random) -> Digest {
+    if random.chance(60) {
+        return broken_component();
+    }
+    Digest::of(&[u8::try_from(random.between(0, 5)).expect("it is small")])
+}
+
+/// Returns the component that every worker refuses.
+pub(crate) fn broken_component() -> Digest {
+    Digest::of(b"broken")
+}

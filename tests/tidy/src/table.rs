@@ -1,0 +1,192 @@
+//! The dependency table, and what else is allowed to some rooms only. A change here is a decision: say why on a page
+//! in `book/src/decisions/`, and change the code map with it.
+
+/// Which of our own crates a crate may use. Tests may use those, and any crate of `tests/`.
+pub struct Room {
+    /// Its folder.
+    pub folder: &'static str,
+    /// The folders of those it may use.
+    pub may_use: &'static [&'static str],
+}
+
+/// An outside crate that only some rooms may name in their `Cargo.toml`. Their tests are free.
+pub struct Reserved {
+    /// The outside crate; a `*` at the end stands for any ending.
+    pub package: &'static str,
+    /// The rooms.
+    pub rooms: &'static [&'static str],
+    /// Why those and no others.
+    pub reason: &'static str,
+}
+
+/// The rooms of `control/` and `runtime/`. What is in `tests/` may use anything.
+pub const OWN: &[Room] = &[
+    Room { folder: "control/model", may_use: &[] },
+    Room { folder: "control/admission", may_use: &["control/model"] },
+    Room { folder: "control/protocol", may_use: &["control/model"] },
+    Room { folder: "control/scheduler", may_use: &["control/model"] },
+    Room { folder: "control/transport", may_use: &["control/model", "control/protocol"] },
+    Room { folder: "control/store", may_use: &["control/model"] },
+    Room { folder: "control/api", may_use: &["control/model"] },
+    Room {
+        folder: "control/coordinator",
+        may_use: &[
+            "control/admission",
+            "control/api",
+            "control/model",
+            "control/protocol",
+            "control/scheduler",
+            "control/store",
+            "control/transport",
+        ],
+    },
+    Room {
+        folder: "control/cli",
+        may_use: &[
+            "control/admission",
+            "control/api",
+            "control/coordinator",
+            "control/model",
+            "control/transport",
+            "runtime/agent",
+            "runtime/worker",
+        ],
+    },
+    Room { folder: "runtime/supervisor", may_use: &["control/model"] },
+    Room { folder: "runtime/host", may_use: &["control/model"] },
+    Room { folder: "runtime/engine", may_use: &["control/admission", "control/model", "runtime/host"] },
+    Room {
+        folder: "runtime/worker",
+        may_use: &["control/model", "control/protocol", "runtime/engine", "runtime/host", "runtime/ingress"],
+    },
+    Room { folder: "runtime/ingress", may_use: &["control/model"] },
+    Room {
+        folder: "runtime/agent",
+        may_use: &[
+            "control/model",
+            "control/protocol",
+            "control/transport",
+            "runtime/ingress",
+            "runtime/supervisor",
+        ],
+    },
+];
+
+/// What the tests of a room may use beyond that: the room, the other one, and why.
+pub const FOR_TESTS: &[(&str, &str, &str)] = &[(
+    "runtime/host",
+    "control/admission",
+    "admission tells users which imports are provided, and a test of the host compares that with its linker",
+)];
+
+/// Outside crates which are reserved, each with the reason.
+pub const RESERVED: &[Reserved] = &[
+    Reserved {
+        package: "quinn*",
+        rooms: &["control/transport"],
+        reason: "QUIC is spoken in one place; others get streams of messages",
+    },
+    Reserved {
+        package: "rcgen",
+        rooms: &["control/transport"],
+        reason: "identities are made and signed in one place",
+    },
+    Reserved {
+        package: "rustls",
+        rooms: &["control/api", "control/cli", "control/coordinator", "control/transport"],
+        reason: "transport owns TLS between nodes; the public API has TLS on both of its ends, and each program \
+                 names its cryptography once",
+    },
+    Reserved {
+        package: "tokio-rustls",
+        rooms: &["control/coordinator"],
+        reason: "the public API is served over TLS on TCP",
+    },
+    Reserved {
+        package: "ciborium",
+        rooms: &["control/protocol"],
+        reason: "the wire encoding is known to the messages only",
+    },
+    Reserved {
+        package: "redb",
+        rooms: &["control/store"],
+        reason: "what is durable is written through the store's trait",
+    },
+    Reserved {
+        package: "axum*",
+        rooms: &["control/coordinator"],
+        reason: "only the coordinator serves the public API",
+    },
+    Reserved {
+        package: "clap",
+        rooms: &["control/cli", "tests/tasks"],
+        reason: "only programs for people read arguments",
+    },
+    Reserved {
+        package: "wasmtime*",
+        rooms: &["runtime/engine", "runtime/host"],
+        reason: "guests run in the engine and touch what the host gives; nobody else may run or compile wasm",
+    },
+    Reserved {
+        package: "wasmparser",
+        rooms: &["control/admission", "runtime/engine"],
+        reason: "the bytes of components are judged in one place; the engine only takes from it the name of the set \
+                 of features, to switch on those that admission lets through",
+    },
+    Reserved {
+        package: "hyper",
+        rooms: &[
+            "control/coordinator",
+            "runtime/agent",
+            "runtime/engine",
+            "runtime/host",
+            "runtime/ingress",
+            "runtime/worker",
+            "tests/bench",
+            "tests/harness",
+        ],
+        reason: "ingress is the front door; host, engine, worker and agent pass its requests and bodies on, the \
+                 coordinator serves its API under axum with limits that only hyper has, the tests are clients",
+    },
+    Reserved {
+        package: "reqwest",
+        rooms: &["control/api", "tests/e2e", "tests/harness"],
+        reason: "the typed client of the API is the one HTTP client; tests also call services as strangers do",
+    },
+    Reserved {
+        package: "toml_edit",
+        rooms: &["control/model"],
+        reason: "the manifest is read in one place, with line and column for each mistake",
+    },
+    Reserved {
+        package: "mimalloc",
+        rooms: &["control/cli"],
+        reason: "a program has one allocator, chosen where its `main` is",
+    },
+    Reserved {
+        package: "indicatif",
+        rooms: &["control/cli", "tests/tasks"],
+        reason: "only programs for people show progress",
+    },
+];
+
+/// The rooms without I/O: nothing they use may bring a runtime, and a `clippy.toml` keeps clocks, environment,
+/// threads and files out of them.
+pub const BRAINS: &[&str] =
+    &["control/admission", "control/model", "control/protocol", "control/scheduler", "runtime/supervisor"];
+
+/// What the `clippy.toml` of each brain must ban, at least.
+pub const WORDS_OF_CLIPPY: &[&str] = &[
+    "std::env::var",
+    "std::fs::read",
+    "std::fs::write",
+    "std::thread::spawn",
+    "std::time::Instant::now",
+    "std::time::SystemTime::now",
+];
+
+/// The files with code that the compiler cannot vouch for, each with the reason.
+pub const UNSAFE: &[(&str, &str)] = &[(
+    "runtime/engine/src/engine.rs",
+    "wasmtime trusts the bytes of compiled code; they are loaded here only, after the cache has authenticated them",
+)];
