@@ -67,7 +67,9 @@ pub(crate) fn is_compatible(version: &str, provided: &str) -> bool {
         parts.next().is_none().then_some(numbers)
     };
     match (numbers(version), numbers(provided)) {
-        (Some([major, minor, _]), Some([has_major, has_minor, _])) => major == has_major && minor == has_minor,
+        (Some([major, minor, _]), Some([has_major, has_minor, _])) => {
+            major == has_major && minor == has_minor
+        }
         _ => false,
     }
 }

@@ -41,7 +41,8 @@ pub enum Refusal {
     /// There is no way to start it.
     #[error(
         "the component exports neither wasi:http/incoming-handler@0.2 (a service) nor wasi:cli/run@0.2 (a job)\
-         {}", found(exports)
+         {}",
+        found(exports)
     )]
     MissingExport {
         /// What it exports instead, at most 20 names.

@@ -10,9 +10,7 @@ use wasmparser::{
     ComponentType, ComponentTypeRef, CoreType, Encoding, FromReader, Parser, Payload,
 };
 
-use crate::limits::{
-    MAX_DATA_SEGMENTS, MAX_FUNCTIONS, MAX_IMPORTS, MAX_NESTING, MAX_PACKED, MAX_TYPES,
-};
+use crate::limits::{MAX_DATA_SEGMENTS, MAX_FUNCTIONS, MAX_IMPORTS, MAX_NESTING, MAX_PACKED, MAX_TYPES};
 use crate::refusal::{Refusal, shown};
 
 /// What the outermost component imports and exports, by name.

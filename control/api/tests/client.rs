@@ -1,5 +1,7 @@
 //! The client against a small server of its own: what it sends, what it believes, and what it refuses to read.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic; clippy sees only the test functions as one")]
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -50,7 +52,7 @@ impl Server {
             while let Ok((stream, _)) = listener.accept().await {
                 let (log, tls) = (Arc::clone(&log), tls.clone());
                 tokio::spawn(async move {
-                    let service = service_fn(|request| answer(request, answers, &log));
+                    let service = service_fn(move |request| answer(request, answers, Arc::clone(&log)));
                     let builder = Builder::new(TokioExecutor::new());
                     // A refused handshake or a client which goes away is part of the tests.
                     if let Some(tls) = tls {
@@ -82,7 +84,7 @@ impl Server {
 async fn answer(
     request: Request<Incoming>,
     answers: Answers,
-    log: &Mutex<Vec<Seen>>,
+    log: Arc<Mutex<Vec<Seen>>>,
 ) -> Result<Answer, Infallible> {
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
@@ -135,7 +137,16 @@ async fn each_method_asks_its_path_with_the_token() {
     client.cancel_run(RunId::new(3)).await.unwrap();
     client.create_join_token(&CreateJoinToken::default()).await.unwrap();
     client.health().await.unwrap();
-    let expected = expect_test::expect![[""]];
+    let expected = expect_test::expect![[r#"
+        GET /v1/apps
+        POST /v1/apps/default/shop/stop
+        DELETE /v1/apps/default/shop
+        POST /v1/jobs/default/shop/sum/runs
+        GET /v1/runs?app=default/shop
+        GET /v1/runs/r3/items?after=7&limit=10
+        POST /v1/runs/r3/cancel
+        POST /v1/tokens/join
+        GET /healthz"#]];
     expected.assert_eq(&server.lines().join("\n"));
     assert!(server.seen().iter().all(|seen| seen.headers["authorization"] == "Bearer secret"));
     assert_eq!(server.seen()[3].body, r#"{"items":3}"#);
@@ -272,7 +283,7 @@ fn fleet() -> (String, TlsAcceptor) {
         .with_single_cert(vec![certificate.der().clone()], key.into())
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (authority.pem(), TlsAcceptor::from(Arc::new(config)))
+    (ca.pem(), TlsAcceptor::from(Arc::new(config)))
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The program as a shell sees it: exit codes, and what goes to which stream.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic; clippy sees only the test functions as one")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -42,7 +42,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let cluster = authority.cluster().clone();
     let term = next_term(&*store)?;
     let admin_hash = open_admin_token(&state.join("admin.token"))?;
-    write_private(&state.join("authority.pem"), authority.certificate_pem().as_bytes())
+    write_private(&state.join("ca.pem"), authority.certificate_pem().as_bytes())
         .context("could not write the authority's certificate")?;
     let open = |name: &str| Components::open_folder(&state.join(name), MAX_BLOB, RESERVE);
     let components = Arc::new(open("components").context("could not open the folder of components")?);

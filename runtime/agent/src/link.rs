@@ -247,7 +247,11 @@ async fn send_logs(mut stream: Stream, logs: &Logs, query: LogQuery) -> anyhow::
             last.insert(*allocation, record);
         }
     }
-    while query.follow {
+    if !query.follow {
+        stream.finish();
+        return Ok(stream.send.delivered().await?);
+    }
+    loop {
         match live.recv().await {
             Ok(record) => {
                 let allocation = record.instance.allocation;
@@ -259,9 +263,7 @@ async fn send_logs(mut stream: Stream, logs: &Logs, query: LogQuery) -> anyhow::
             Err(broadcast::error::RecvError::Lagged(lines)) => {
                 tracing::debug!(lines, "a follower of logs is too slow; lines were dropped for it");
             }
-            Err(broadcast::error::RecvError::Closed) => break,
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
         }
     }
-    stream.finish();
-    Ok(stream.send.delivered().await?)
 }

@@ -10,11 +10,14 @@ use dunlin_model::NodeId;
 use dunlin_transport::{Connection, NodeEndpoint};
 use futures_util::future::BoxFuture;
 
+/// The connection to one node and the address it was dialed at. The lock is held while dialing, so that a burst of
+/// requests dials once and does not hold up requests to other nodes.
+type Slot = Arc<tokio::sync::Mutex<Option<(SocketAddr, Connection)>>>;
+
 /// Connections to other nodes, made when they are needed.
 pub(crate) struct PeerConnections {
     endpoint: Arc<NodeEndpoint>,
-    /// A lock for each node, so that a burst of requests dials once and does not hold up requests to other nodes.
-    connections: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Option<(SocketAddr, Connection)>>>>>,
+    connections: Mutex<BTreeMap<NodeId, Slot>>,
 }
 
 impl PeerConnections {

@@ -40,8 +40,8 @@ impl Cache {
         let mut file = fs::File::open(&path).ok()?;
         let mut mac = [0; MAC_LENGTH];
         let mut body = Vec::new();
-        let is_read = file.read_exact(&mut mac).is_ok()
-            && file.take(MAX_COMPILED + 1).read_to_end(&mut body).is_ok();
+        let is_read =
+            file.read_exact(&mut mac).is_ok() && file.take(MAX_COMPILED + 1).read_to_end(&mut body).is_ok();
         // Comparing two `blake3::Hash` takes the same time wherever they differ.
         if is_read && self.mac(&name, &body) == blake3::Hash::from_bytes(mac) {
             return Some(body);

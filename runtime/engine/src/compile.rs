@@ -16,9 +16,7 @@ use tokio::process::Command;
 
 use crate::config::config;
 use crate::engine::LoadError;
-use crate::limits::{
-    COMPILE_ADDRESS_SPACE, COMPILE_CPU_SECONDS, COMPILE_MEMORY, COMPILE_TIME, MAX_COMPILED,
-};
+use crate::limits::{COMPILE_ADDRESS_SPACE, COMPILE_CPU_SECONDS, COMPILE_MEMORY, COMPILE_TIME, MAX_COMPILED};
 
 /// The argument with which the `dunlin` program becomes a compiler.
 const SUBCOMMAND: &str = "compile-component";
@@ -34,6 +32,8 @@ pub(crate) async fn compile_in_child(compiler: &Path, component: Vec<u8>) -> Res
     let mut child = Command::new(compiler)
         .arg(SUBCOMMAND)
         .env_clear()
+        // The program's allocator would otherwise count a gigabyte of untouched reserve against the limit on memory.
+        .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -50,7 +50,8 @@ pub(crate) async fn compile_in_child(compiler: &Path, component: Vec<u8>) -> Res
         drop(stdin.write_all(&component).await);
     };
     let everything = async {
-        let (_, compiled, complaint) = tokio::join!(feed, read(stdout, MAX_COMPILED), read(stderr, MAX_COMPLAINT));
+        let (_, compiled, complaint) =
+            tokio::join!(feed, read(stdout, MAX_COMPILED), read(stderr, MAX_COMPLAINT));
         // Whoever writes more than is read would wait for ever.
         if compiled.len() as u64 > MAX_COMPILED {
             return (None, compiled, complaint);
@@ -87,7 +88,8 @@ fn judge(status: ExitStatus, compiled: Vec<u8>, complaint: &[u8]) -> Result<Vec<
         Some(code) => Err(LoadError::Refused(format!("the compiler ended with code {code}: {complaint}"))),
         // Only a limit, or the kernel in need of memory, kills it.
         None => {
-            let limits = format!("{} of memory, {COMPILE_CPU_SECONDS}s of a processor", Bytes(COMPILE_MEMORY));
+            let limits =
+                format!("{} of memory, {COMPILE_CPU_SECONDS}s of a processor", Bytes(COMPILE_MEMORY));
             Err(compile_limit(&LimitHit::new("compiler", limits, status)))
         }
     }

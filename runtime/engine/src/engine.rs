@@ -161,7 +161,8 @@ impl Engine {
         // SAFETY: The bytes are what the compiler child has just written, or come from the cache, which gives only
         // bytes whose MAC shows that a worker of this namespace on this node wrote them after it compiled them.
         let component = unsafe { Component::deserialize(&self.0.wasmtime, compiled) };
-        let component = component.map_err(|error| LoadError::Failed(format!("cannot be loaded: {error:#}")))?;
+        let component =
+            component.map_err(|error| LoadError::Failed(format!("cannot be loaded: {error:#}")))?;
         self.0.linker.instantiate_pre(&component).map_err(|error| {
             LoadError::Refused(format!("the component's imports do not fit what is provided: {error:#}"))
         })

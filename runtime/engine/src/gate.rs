@@ -90,7 +90,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_queue_is_short_and_the_wait_is_too() {
         let gate = Arc::new(Gate::new(1));
         let inside = gate.enter().await.unwrap();
@@ -105,7 +105,7 @@ mod tests {
         assert!(gate.enter().await.is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_does_not_leave_in_time_is_ended() {
         let gate = Arc::new(Gate::new(2));
         let inside = gate.enter().await.unwrap();
@@ -114,7 +114,7 @@ mod tests {
             ended.await;
             drop(inside);
         });
-        gate.close(Duration::from_secs(1)).await;
+        gate.close(Duration::from_millis(10)).await;
         guest.await.unwrap();
         assert!(gate.enter().await.is_err());
     }

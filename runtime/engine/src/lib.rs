@@ -28,8 +28,8 @@ pub use compile::compile_child;
 pub use engine::{Compiler, Engine, EngineConfig, EngineError, LoadError, Loaded};
 pub use job::{Item, ItemEnd, Job};
 pub use limits::{
-    COMPILE_CPU_SECONDS, COMPILE_MEMORY, COMPILE_TIME, EPOCH_TICK, FUEL_SLICE, MAX_COMPILED, MAX_REQUEST_BODY,
-    MAX_RESPONSE_BODY, MAX_TRAP_TEXT, MAX_WAIT,
+    COMPILE_CPU_SECONDS, COMPILE_MEMORY, COMPILE_TIME, EPOCH_TICK, FUEL_SLICE, MAX_COMPILED,
+    MAX_REQUEST_BODY, MAX_RESPONSE_BODY, MAX_TRAP_TEXT, MAX_WAIT,
 };
 pub use sandbox::Usage;
 pub use service::{Failure, Service};

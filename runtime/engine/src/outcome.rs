@@ -33,7 +33,9 @@ pub(crate) fn of_error(error: &wasmtime::Error, limiter: &Limiter, limits: &Limi
         return Outcome::Exited { code: u8::try_from(*code).unwrap_or(u8::MAX) };
     }
     if error.is::<PoolConcurrencyLimitError>() {
-        return Outcome::NotStarted { reason: format!("the worker has no room for one more instance: {error:#}") };
+        return Outcome::NotStarted {
+            reason: format!("the worker has no room for one more instance: {error:#}"),
+        };
     }
     Outcome::Trapped { reason: trap_text(error) }
 }

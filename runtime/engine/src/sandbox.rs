@@ -123,9 +123,7 @@ impl Sandbox {
         let outcome = match ending {
             Ending::Returned(Ok(value)) => match (judge(value), guest.limiter().denied()) {
                 (Outcome::Completed, _) => Outcome::Completed,
-                (_, Some(denied)) => {
-                    Outcome::OutOfMemory { limit: denied.limit, observed: denied.observed }
-                }
+                (_, Some(denied)) => Outcome::OutOfMemory { limit: denied.limit, observed: denied.observed },
                 (outcome, None) => outcome,
             },
             Ending::Returned(Err(error)) => of_error(error, guest.limiter(), &self.limits),

@@ -185,7 +185,9 @@ impl Drop for SetOnDrop<'_> {
 }
 
 fn host_panicked() -> Outcome {
-    Outcome::Trapped { reason: "the host panicked while the guest called it; this is a bug of Dunlin".to_owned() }
+    Outcome::Trapped {
+        reason: "the host panicked while the guest called it; this is a bug of Dunlin".to_owned(),
+    }
 }
 
 fn check_length<B>(request: &Request<B>) -> Result<(), Failure> {

@@ -40,13 +40,8 @@ struct Budget {
 impl Logs {
     /// Returns a log that goes to `sink`.
     pub fn new(sink: Arc<dyn LogSink>) -> Self {
-        let budget = Budget {
-            left: LOG_BURST,
-            refilled: Instant::now(),
-            dropped: 0,
-            dropped_of: None,
-            noticed: None,
-        };
+        let budget =
+            Budget { left: LOG_BURST, refilled: Instant::now(), dropped: 0, dropped_of: None, noticed: None };
         Self { sink, budget: Mutex::new(budget) }
     }
 

@@ -134,5 +134,5 @@ fn no_route(host: &str, path: &str) -> Failure {
     let shown: String = path.chars().take(200).collect();
     let detail = format!("no service has a route for host `{host}` and path `{shown}`");
     Failure::new(StatusCode::NOT_FOUND, "no_route", detail)
-        .hint("`dunlin routes` lists all routes; a service gets one by `routes` in dunlin.toml".to_owned())
+        .hint("`dunlin status` lists all routes; a service gets one by `routes` in dunlin.toml".to_owned())
 }

@@ -26,7 +26,9 @@ pub(crate) fn of(failure: EngineFailure) -> Failure {
             let detail = "the request's body is too long".to_owned();
             Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).limit(hit)
         }
-        EngineFailure::Malformed(detail) => Failure::new(StatusCode::BAD_REQUEST, "malformed_request", detail),
+        EngineFailure::Malformed(detail) => {
+            Failure::new(StatusCode::BAD_REQUEST, "malformed_request", detail)
+        }
         EngineFailure::NoResponse(detail) => Failure::new(StatusCode::BAD_GATEWAY, "no_response", detail),
         EngineFailure::Ended(outcome) => of_outcome(outcome),
     }

@@ -13,4 +13,5 @@ mod failure;
 mod log_queue;
 mod worker;
 
+pub use dunlin_engine::{CalibrateError, calibrate, compile_child};
 pub use worker::{run, run_from_stdin};

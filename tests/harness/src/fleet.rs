@@ -54,7 +54,7 @@ fn connect(coordinator: &Process) -> anyhow::Result<Client> {
     let config = ClientConfig {
         url: format!("https://{}", coordinator.address("api")),
         token: std::fs::read_to_string(folder.join("admin.token"))?.trim().to_owned(),
-        authority_pem: std::fs::read(folder.join("authority.pem"))?,
+        authority_pem: std::fs::read_to_string(folder.join("ca.pem"))?,
     };
     Ok(Client::new(config)?)
 }
@@ -85,7 +85,7 @@ impl Fleet {
         let node = format!("node-{}", self.agents.len() + 1);
         let path = self.folder.path().join(&node);
         let (state, coordinator) = (path.display().to_string(), self.coordinator.address("fleet").to_string());
-        let given = ["agent", "--state", &state, "--node", &node, "--coordinator", &coordinator];
+        let given = ["agent", "--state", &state, "--node", &node, "--fleet", &coordinator];
         let listen = ["--ingress", "127.0.0.1:0", "--endpoint", "127.0.0.1:0"];
         let capacity = ["--memory", "512MiB", "--fuel-rate", "1G/s"];
         let arguments = words(&[&given[..], &listen, &capacity, more].concat());
@@ -136,7 +136,7 @@ impl Fleet {
             .current_dir(folder)
             .env("DUNLIN_COORDINATOR", format!("https://{}", self.coordinator.address("api")))
             .env("DUNLIN_TOKEN_FILE", state.join("admin.token"))
-            .env("DUNLIN_CA_FILE", state.join("authority.pem"))
+            .env("DUNLIN_CA_FILE", state.join("ca.pem"))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .kill_on_drop(true)

@@ -19,7 +19,9 @@ use crate::output::Output;
 
 /// Run a coordinator: it decides what runs where.
 #[derive(Debug, Args)]
-#[command(before_help = "Example: dunlin coordinator --state /var/lib/dunlin/coordinator --fleet 0.0.0.0:7400")]
+#[command(
+    before_help = "Example: dunlin coordinator --state /var/lib/dunlin/coordinator --fleet 0.0.0.0:7400"
+)]
 pub(crate) struct CoordinatorArgs {
     /// The folder where everything is kept.
     #[arg(long, env = "DUNLIN_STATE", value_name = "DIR")]
@@ -51,7 +53,9 @@ enum ProfileName {
 
 /// Run an agent: it runs what a coordinator places on this node.
 #[derive(Debug, Args)]
-#[command(before_help = "Example: DUNLIN_JOIN_TOKEN=rlj1_... dunlin agent --node edge-7 --coordinator fleet.example:7400")]
+#[command(
+    before_help = "Example: DUNLIN_JOIN_TOKEN=rlj1_... dunlin agent --node edge-7 --fleet fleet.example:7400 --state agent"
+)]
 pub(crate) struct AgentArgs {
     /// The folder where everything is kept.
     #[arg(long, env = "DUNLIN_STATE", value_name = "DIR")]
@@ -59,9 +63,9 @@ pub(crate) struct AgentArgs {
     /// The name of this node.
     #[arg(long, value_name = "NAME")]
     node: NodeId,
-    /// Where the coordinator is, as host:port (UDP).
+    /// Where the fleet's coordinator awaits agents, as host:port (UDP).
     #[arg(long, value_name = "HOST:PORT")]
-    coordinator: String,
+    fleet: String,
     /// The join token, needed at the first start; better in the environment than here, where others can read it.
     #[arg(long, env = "DUNLIN_JOIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     join_token: Option<String>,
@@ -132,7 +136,7 @@ pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
     let config = dunlin_agent::Config {
         state: args.state,
         node: args.node,
-        coordinator: args.coordinator,
+        coordinator: args.fleet,
         join_token: args.join_token,
         ingress: args.ingress,
         endpoint: args.endpoint,
@@ -161,7 +165,8 @@ pub(crate) fn compile_component() -> i32 {
 /// Measures and prints this machine's fuel rate.
 pub(crate) fn calibrate(output: &Output) -> Result<(), CommandError> {
     let measured = dunlin_worker::calibrate();
-    let rate = measured.map_err(|error| CommandError::failed("cannot measure the fuel rate").caused_by(&error))?;
+    let rate =
+        measured.map_err(|error| CommandError::failed("cannot measure the fuel rate").caused_by(&error))?;
     output.text(&rate.0.to_string())
 }
 
@@ -233,14 +238,19 @@ impl Stop {
 
 /// Returns what to tell a person of an error that ended a process.
 pub(crate) fn failed(what: &str, error: &anyhow::Error) -> CommandError {
-    let kind = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind).next();
+    let kind =
+        error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind).next();
     let help = match kind {
         Some(io::ErrorKind::AddrInUse) => {
             "another program has this address; end that one, or choose another (port 0 takes any that is free)"
         }
         Some(io::ErrorKind::PermissionDenied) => "run it as a user who may use this folder and this address",
-        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => "free space on this disk and start again",
-        Some(_) | None => "mend the cause named last and start again; the book's troubleshooting page explains each",
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            "free space on this disk and start again"
+        }
+        Some(_) | None => {
+            "mend the cause named last and start again; the book's troubleshooting page explains each"
+        }
     };
     CommandError::failed(what).caused_by(error.as_ref()).help(help)
 }
@@ -255,11 +265,28 @@ mod tests {
     fn a_process_that_cannot_run_says_what_to_do() {
         let mut text = String::new();
         for kind in [io::ErrorKind::AddrInUse, io::ErrorKind::PermissionDenied, io::ErrorKind::StorageFull] {
-            let error = anyhow::Error::new(io::Error::from(kind)).context("could not listen on 127.0.0.1:7401");
+            let error =
+                anyhow::Error::new(io::Error::from(kind)).context("could not listen on 127.0.0.1:7401");
             text += &failed("the coordinator cannot run", &error).to_string();
         }
         text += &failed("the agent cannot run", &anyhow::anyhow!("the join token has expired")).to_string();
-        expect![[r#""#]].assert_eq(&text);
+        expect![[r#"
+            error: the coordinator cannot run
+              cause: could not listen on 127.0.0.1:7401
+              cause: address in use
+              help: another program has this address; end that one, or choose another (port 0 takes any that is free)
+            error: the coordinator cannot run
+              cause: could not listen on 127.0.0.1:7401
+              cause: permission denied
+              help: run it as a user who may use this folder and this address
+            error: the coordinator cannot run
+              cause: could not listen on 127.0.0.1:7401
+              cause: no storage space
+              help: free space on this disk and start again
+            error: the agent cannot run
+              cause: the join token has expired
+              help: mend the cause named last and start again; the book's troubleshooting page explains each
+        "#]].assert_eq(&text);
     }
 
     #[test]

@@ -51,6 +51,8 @@ const AGENT_PAUSE: Duration = Duration::from_secs(20);
 const WATCH_PERIOD: Duration = Duration::from_millis(200);
 /// How long a deploy may take until its services run.
 const DEPLOY_TIME: DurationMs = DurationMs(120_000);
+const MEBI: u64 = 1 << 20;
+const MILLION: u64 = 1_000_000;
 /// Left to the system and to Dunlin itself when the machine's memory is divided among the nodes.
 const MEMORY_RESERVE: Bytes = Bytes(512 << 20);
 
@@ -67,12 +69,19 @@ struct LocalFleet {
 pub(crate) async fn run(global: &Global, args: UpArgs, output: &Output) -> Result<(), CommandError> {
     let cannot = |error| failed("cannot start a fleet on this machine", &error);
     let state = match args.state {
-        Some(state) => std::path::absolute(state).context("could not resolve the state folder").map_err(cannot)?,
+        Some(state) => {
+            std::path::absolute(state).context("could not resolve the state folder").map_err(cannot)?
+        }
         None => default_state().map_err(cannot)?,
     };
     let mut stop = Stop::new().map_err(cannot)?;
     let mut fleet = LocalFleet::claim(state, args.nodes).map_err(cannot)?;
-    let app = args.app.map(|path| DeployArgs { path, no_build: args.no_build, no_wait: false, timeout: DEPLOY_TIME });
+    let app = args.app.map(|path| DeployArgs {
+        path,
+        no_build: args.no_build,
+        no_wait: false,
+        timeout: DEPLOY_TIME,
+    });
     let worked = tokio::select! {
         worked = fleet.work(app, global.namespace.as_ref(), output) => worked,
         () = stop.asked() => Ok(()),
@@ -105,12 +114,16 @@ impl From<CommandError> for Trouble {
 
 impl LocalFleet {
     fn claim(state: PathBuf, nodes: u16) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&state).with_context(|| format!("could not make the folder {}", state.display()))?;
+        std::fs::create_dir_all(&state)
+            .with_context(|| format!("could not make the folder {}", state.display()))?;
         let path = state.join("lock");
-        let lock = std::fs::File::create(&path).with_context(|| format!("could not open {}", path.display()))?;
+        let lock =
+            std::fs::File::create(&path).with_context(|| format!("could not open {}", path.display()))?;
         lock.try_lock().map_err(|_| {
             let state = state.display();
-            anyhow::anyhow!("another `dunlin up` runs on {state}; end it, or choose another folder with --state")
+            anyhow::anyhow!(
+                "another `dunlin up` runs on {state}; end it, or choose another folder with --state"
+            )
         })?;
         let coordinator = Member::new("coordinator", state.join("coordinator"), COORDINATOR_PAUSE);
         let agents = (1..=nodes).map(|number| {
@@ -139,7 +152,11 @@ impl LocalFleet {
     }
 
     /// Keeps the processes running while `work` goes on.
-    async fn while_watched<T>(&mut self, work: impl Future<Output = T>, output: &Output) -> anyhow::Result<T> {
+    async fn while_watched<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        output: &Output,
+    ) -> anyhow::Result<T> {
         let mut watch = tokio::time::interval(WATCH_PERIOD);
         tokio::pin!(work);
         loop {
@@ -158,7 +175,7 @@ impl LocalFleet {
         let context = FleetContext {
             url: format!("https://{}", self.coordinator.address("api")?),
             token_file: folder.join("admin.token"),
-            authority_file: folder.join("authority.pem"),
+            authority_file: folder.join("ca.pem"),
         };
         let file = self.state.join("context.toml");
         context::write(&file, &context)?;
@@ -181,12 +198,14 @@ impl LocalFleet {
         let member = &mut self.coordinator;
         let folder = member.folder().display().to_string();
         let (fleet, api) = (member.wanted_address("fleet", true), member.wanted_address("api", false));
-        let arguments =
-            |fleet: &str, api: &str| words(&["coordinator", "--state", &folder, "--profile", "lan", "--fleet", fleet, "--api", api]);
+        let arguments = |fleet: &str, api: &str| {
+            words(&["coordinator", "--state", &folder, "--profile", "lan", "--fleet", fleet, "--api", api])
+        };
         member.arguments = arguments(&fleet, &api);
         member.start(&[]).await?;
         // When it must be started again it has to be found at the same place.
-        member.arguments = arguments(&member.address("fleet")?.to_string(), &member.address("api")?.to_string());
+        member.arguments =
+            arguments(&member.address("fleet")?.to_string(), &member.address("api")?.to_string());
         Ok(())
     }
 
@@ -196,29 +215,36 @@ impl LocalFleet {
         let info = std::fs::read_to_string("/proc/meminfo").context("could not read /proc/meminfo")?;
         let kib: u64 = info
             .lines()
-            .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse().ok())
+            .find_map(|line| {
+                line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse().ok()
+            })
             .context("/proc/meminfo has no line MemAvailable")?;
         let memory = Bytes(kib * 1024).minus(MEMORY_RESERVE);
         let fuel_rate = tokio::task::spawn_blocking(dunlin_worker::calibrate).await??;
-        Ok((Bytes(memory.0 / nodes), FuelRate(fuel_rate.0 / nodes)))
+        // Whole units, so that people can read them.
+        let memory = Bytes(memory.0 / nodes / MEBI * MEBI);
+        Ok((memory, FuelRate(fuel_rate.0 / nodes / MILLION * MILLION)))
     }
 
     /// Writes down which process is which, for people and for tests.
     fn write_processes(&self) -> anyhow::Result<()> {
-        let processes: std::collections::BTreeMap<&str, serde_json::Value> = std::iter::once(&self.coordinator)
-            .chain(&self.agents)
-            .filter_map(|member| {
-                let entry = serde_json::json!({ "process": member.process()?, "arguments": member.arguments });
-                Some((member.name.as_str(), entry))
-            })
-            .collect();
+        let processes: std::collections::BTreeMap<&str, serde_json::Value> =
+            std::iter::once(&self.coordinator)
+                .chain(&self.agents)
+                .filter_map(|member| {
+                    let entry =
+                        serde_json::json!({ "process": member.process()?, "arguments": member.arguments });
+                    Some((member.name.as_str(), entry))
+                })
+                .collect();
         let path = self.state.join("processes.json");
         std::fs::write(&path, serde_json::to_vec_pretty(&processes)?)
             .with_context(|| format!("could not write {}", path.display()))
     }
 
     async fn show(&self, client: &Client, output: &Output) -> Result<(), Trouble> {
-        let apps = client.apps().await.map_err(|error| CommandError::client("cannot show the apps", &error))?;
+        let apps =
+            client.apps().await.map_err(|error| CommandError::client("cannot show the apps", &error))?;
         for app in &apps.apps {
             output.text(&format!("{} revision {}\n{}", app.name, app.revision, status::workloads(app)))?;
         }
@@ -231,7 +257,12 @@ impl LocalFleet {
     }
 
     /// Shows what guests print, and keeps the processes running.
-    async fn attend(&mut self, client: &Client, app: Option<AppName>, output: &Output) -> Result<(), Trouble> {
+    async fn attend(
+        &mut self,
+        client: &Client,
+        app: Option<AppName>,
+        output: &Output,
+    ) -> Result<(), Trouble> {
         let mut watch = tokio::time::interval(WATCH_PERIOD);
         let query = LogsQuery {
             namespace: app.as_ref().map(|name| name.namespace.clone()),
@@ -289,11 +320,25 @@ async fn start_agent(
     let (memory, fuel_rate) = (memory.to_string(), fuel_rate.to_string());
     let arguments = |ingress: &str, endpoint: &str| {
         words(&[
-            "agent", "--state", &folder, "--node", &name, "--coordinator", coordinator, "--memory", &memory,
-            "--fuel-rate", &fuel_rate, "--ingress", ingress, "--endpoint", endpoint,
+            "agent",
+            "--state",
+            &folder,
+            "--node",
+            &name,
+            "--fleet",
+            coordinator,
+            "--memory",
+            &memory,
+            "--fuel-rate",
+            &fuel_rate,
+            "--ingress",
+            ingress,
+            "--endpoint",
+            endpoint,
         ])
     };
-    agent.arguments = arguments(&agent.wanted_address("ingress", false), &agent.wanted_address("endpoint", true));
+    agent.arguments =
+        arguments(&agent.wanted_address("ingress", false), &agent.wanted_address("endpoint", true));
     agent.start(&environment).await?;
     agent.arguments =
         arguments(&agent.address("ingress")?.to_string(), &agent.address("endpoint")?.to_string());
@@ -318,7 +363,8 @@ fn default_state() -> anyhow::Result<PathBuf> {
     let base = match std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
         Some(base) => base,
         None => {
-            let home = std::env::var_os("HOME").context("neither XDG_STATE_HOME nor HOME is set; give --state")?;
+            let home =
+                std::env::var_os("HOME").context("neither XDG_STATE_HOME nor HOME is set; give --state")?;
             PathBuf::from(home).join(".local/state")
         }
     };

@@ -45,6 +45,9 @@ pub(crate) async fn deploy(
         let detail = format!("the path says `{named}`, the body says `{}`", spec.name);
         return Err(Problem::new(422, code::INVALID_REQUEST, "the app has two names", detail).into());
     }
+    if let Some(problem) = broken_rules(&spec) {
+        return Err(problem.into());
+    }
     let missing = spec.workloads.iter().find(|(_, workload)| !api.components.contains(&workload.component));
     if let Some((workload, spec)) = missing {
         let detail = format!("`{workload}` needs component {}, which was not uploaded", spec.component);
@@ -55,6 +58,20 @@ pub(crate) async fn deploy(
         Answer::Deployed { revision, changed } => Ok(Json(Deployed { revision, changed })),
         other => unreachable!("the brain answers a deploy with {other:?}"),
     }
+}
+
+/// Returns all rules that a spec breaks as one problem.
+fn broken_rules(spec: &AppSpec) -> Option<Problem> {
+    let errors = spec.check();
+    let first = errors.first()?;
+    let detail = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let mut problem = Problem::new(422, "invalid_spec", "the app's spec breaks the rules", detail);
+    if let Some(hit) = errors.iter().find_map(|error| error.hit.as_ref()) {
+        problem.limit = Some(hit.limit.clone());
+        problem.value = Some(hit.value.clone());
+        problem.observed = Some(hit.observed.clone());
+    }
+    Some(problem.with_hint(format!("mend `{}` and send it again; nothing was changed", first.field)))
 }
 
 /// Shows how one app stands.

@@ -160,6 +160,9 @@ fn input_names(api: &Api, list: Digest) -> Vec<String> {
 
 fn run_status(run: &RunView) -> RunStatus {
     let record = &run.record;
+    // The combining instance has a record too, but is none of the items.
+    let combined = u32::from(record.recorded.contains(record.items));
+    let combined_well = if record.state == Recorded::Completed { combined } else { 0 };
     RunStatus {
         run: record.id,
         workload: record.workload.clone(),
@@ -170,8 +173,8 @@ fn run_status(run: &RunView) -> RunStatus {
             Recorded::Cancelled => RunState::Cancelled,
         },
         items: record.items,
-        recorded: record.recorded.len(),
-        succeeded: record.succeeded,
+        recorded: record.recorded.len() - combined,
+        succeeded: record.succeeded - combined_well,
         failed: record.failed,
         fuel: record.fuel,
         created: record.created,

@@ -136,26 +136,41 @@ attempts = 0
 
 #[test]
 fn a_syntax_error_has_its_place() {
-    check("[app]\nname = \"shop\nx = 1", expect![[r#"
+    check(
+        "[app]\nname = \"shop\nx = 1",
+        expect![[r#"
         2:13: invalid basic string, expected `"`
-    "#]]);
-    check("[app]\n\n  name shop", expect![[r#"
+    "#]],
+    );
+    check(
+        "[app]\n\n  name shop",
+        expect![[r#"
         3:8: key with no value, expected `=`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_app_without_workloads_is_refused() {
-    check("[app]\nname = \"shop\"\n", expect![[r#"
+    check(
+        "[app]\nname = \"shop\"\n",
+        expect![[r#"
         3:1: there is no workload; add `[service.NAME]` or `[job.NAME]` with a `component`
-    "#]]);
-    check("[app]\nname = \"shop\"\n[service]\n", expect![[r#"
+    "#]],
+    );
+    check(
+        "[app]\nname = \"shop\"\n[service]\n",
+        expect![[r#"
         3:2: there is no workload in here
-    "#]]);
-    check("", expect![[r#"
+    "#]],
+    );
+    check(
+        "",
+        expect![[r#"
         1:1: `app`: this table is missing; write `[app]` and below it `name = "shop"`
         1:1: there is no workload; add `[service.NAME]` or `[job.NAME]` with a `component`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -192,16 +207,22 @@ node_labels = { zone = "a b" }"#,
 
 #[test]
 fn the_same_route_twice_in_an_app_is_refused() {
-    check(&with_service("routes = [{ path = \"/\" }, { path = \"/a\" }, {}]"), expect![[r#"
+    check(
+        &with_service("routes = [{ path = \"/\" }, { path = \"/a\" }, {}]"),
+        expect![[r#"
         5:44: `service.cart.routes`: this route stands twice in the app
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_manifest_that_is_too_large_is_refused() {
-    check(&"#".repeat((256 << 10) + 1), expect![[r#"
+    check(
+        &"#".repeat((256 << 10) + 1),
+        expect![[r#"
         1:1: limit `manifest` is 256KiB, observed 262145B
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -23,7 +23,9 @@ async fn run(worker: &mut Worker, item: u32, arguments: &[&str], input: Option<&
     worker.send(&ToWorker::RunItem { allocation: ALLOCATION, item, arguments, input });
     worker
         .wait(|message| match message {
-            FromWorker::ItemEnded { item: ended, outcome, output, output_cut, fuel, .. } if *ended == item => {
+            FromWorker::ItemEnded { item: ended, outcome, output, output_cut, fuel, .. }
+                if *ended == item =>
+            {
                 let (outcome, output) = (outcome.clone(), output.clone());
                 Some(End { outcome, output, output_cut: *output_cut, fuel: *fuel })
             }
@@ -95,7 +97,9 @@ async fn an_item_ends_as_it_ends() {
     assert_eq!(outcome(guests::EXIT_CODE).await, Outcome::Exited { code: 1 });
     assert!(matches!(outcome(guests::TRAP).await, Outcome::Trapped { .. }));
     assert_eq!(outcome(guests::SPIN).await, Outcome::OutOfFuel { limit: LIMITS.fuel });
-    assert!(matches!(outcome(guests::HOG).await, Outcome::OutOfMemory { limit, .. } if limit == LIMITS.memory));
+    assert!(
+        matches!(outcome(guests::HOG).await, Outcome::OutOfMemory { limit, .. } if limit == LIMITS.memory)
+    );
 }
 
 #[tokio::test]

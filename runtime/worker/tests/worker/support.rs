@@ -151,7 +151,8 @@ impl Worker {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let answer = request_to(&self.path("data"), request);
+        let socket = self.path("data");
+        let answer = request_to(&socket, request);
         tokio::time::timeout(PATIENCE, answer).await.expect("the response did not come")
     }
 }
@@ -162,8 +163,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let stream = tokio::net::UnixStream::connect(socket).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     // The connection ends with its sender; the response's body keeps what it needs.
     sender.send_request(to_boxed(request)).await.unwrap()

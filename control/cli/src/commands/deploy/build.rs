@@ -15,7 +15,7 @@ use crate::output::Output;
 
 const MANIFEST: &str = "dunlin.toml";
 /// The most bytes of one component; the coordinator may allow less.
-const MAX_COMPONENT: u64 = 256 << 20;
+const MAX_COMPONENT: u64 = 64 << 20;
 
 /// An app, ready to be sent.
 #[derive(Debug)]

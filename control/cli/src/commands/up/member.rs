@@ -72,7 +72,9 @@ impl Member {
                 std::net::TcpListener::bind(address).is_ok()
             }
         };
-        before.filter(free).map_or_else(|| "127.0.0.1:0".to_owned(), |address: SocketAddr| address.to_string())
+        before
+            .filter(free)
+            .map_or_else(|| "127.0.0.1:0".to_owned(), |address: SocketAddr| address.to_string())
     }
 
     /// Starts the process and waits until it says that it is ready.
@@ -118,7 +120,10 @@ impl Member {
             let Some(status) = child.try_wait()? else { return Ok(None) };
             self.child = None;
             self.restart_at = Some(Instant::now() + self.pause);
-            return Ok(Some(format!("{} died ({status}); it is started again in {:?}", self.name, self.pause)));
+            return Ok(Some(format!(
+                "{} died ({status}); it is started again in {:?}",
+                self.name, self.pause
+            )));
         }
         if self.restart_at.is_some_and(|moment| moment <= Instant::now()) {
             self.spawn(&[])?;
