@@ -1,24 +1,20 @@
 //! The door for agents: members are served, newcomers may join.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use dunlin_protocol::{JoinReply, JoinRequest};
 use dunlin_scheduler::Command;
 use dunlin_transport::{Authority, Connection, Incoming, Role, Server, hash_secret, serve_join};
 use sha2::{Digest as _, Sha256};
 
-use crate::driver::{Driver, Refusal};
+use crate::driver::Refusal;
 use crate::session::Desk;
-
-/// How long a node's certificate is valid.
-const NODE_CERTIFICATE: Duration = Duration::from_secs(30 * 86_400);
 
 /// What is needed to let somebody in.
 #[derive(Clone)]
 pub(crate) struct Gate {
     pub(crate) authority: Arc<Authority>,
-    pub(crate) driver: Driver,
     pub(crate) desk: Desk,
 }
 
@@ -49,8 +45,12 @@ impl Gate {
         let (node, token_id) = (request.node.clone(), request.token_id.clone());
         // The certificate first: a signing request that is none must not use up the token.
         let role = Role::Node(request.node.clone());
-        let issued =
-            self.authority.issue(&request.signing_request, &role, SystemTime::now(), NODE_CERTIFICATE);
+        let issued = self.authority.issue(
+            &request.signing_request,
+            &role,
+            SystemTime::now(),
+            Authority::NODE_LIFETIME,
+        );
         let certificate = match issued {
             Ok(certificate) => certificate,
             Err(error) => return refused("signing_request_invalid", error.to_string()),
@@ -61,7 +61,7 @@ impl Gate {
             node: request.node,
             key_fingerprint: Sha256::digest(&request.signing_request).into(),
         };
-        match self.driver.submit(command).await {
+        match self.desk.driver.submit(command).await {
             Ok(_joined) => {
                 tracing::info!(%node, token = token_id, "node joined");
                 JoinReply::Joined {

@@ -37,6 +37,7 @@ use utoipa_axum::routes;
 use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::fleet::Fleet;
+use crate::session::Desk;
 use identity::BearerToken;
 use problem::Refused;
 
@@ -62,6 +63,24 @@ pub(crate) struct Api {
     pub(crate) admin_hash: [u8; 32],
     /// SHA-256 of the authority's public key, for join tokens.
     pub(crate) authority_hash: [u8; 32],
+}
+
+impl Api {
+    /// Returns what the handlers work with: mostly what sessions do.
+    pub(crate) fn new(desk: &Desk, clock: Clock, admin_hash: [u8; 32], authority_hash: [u8; 32]) -> Self {
+        Self {
+            cluster: desk.cluster.clone(),
+            term: desk.term,
+            clock,
+            driver: desk.driver.clone(),
+            fleet: Arc::clone(&desk.fleet),
+            store: Arc::clone(&desk.store),
+            components: Arc::clone(&desk.components),
+            inputs: Arc::clone(&desk.inputs),
+            admin_hash,
+            authority_hash,
+        }
+    }
 }
 
 #[derive(utoipa::OpenApi)]
@@ -116,11 +135,16 @@ pub(crate) fn router(api: Api) -> Router {
     described
         .route_layer(axum::middleware::from_fn_with_state(api.clone(), identity::require))
         .fallback(|| async {
-            Refused(Problem::new(404, code::NOT_FOUND, "there is nothing here", "no path of the API matches"))
+            Refused::new(Problem::new(
+                404,
+                code::NOT_FOUND,
+                "there is nothing here",
+                "no path of the API matches",
+            ))
         })
         .method_not_allowed_fallback(|| async {
             let detail = "the path exists, but not with this method";
-            Refused(Problem::new(405, code::METHOD_NOT_ALLOWED, "the method is not allowed", detail))
+            Refused::new(Problem::new(405, code::METHOD_NOT_ALLOWED, "the method is not allowed", detail))
         })
         .with_state(api)
         .merge(open)

@@ -25,8 +25,6 @@ use crate::http::{self, Api};
 use crate::session::Desk;
 use crate::{Config, Profile, records};
 
-/// How long a coordinator's certificate is valid. It gets a new one at each start.
-const CERTIFICATE: Duration = Duration::from_secs(90 * 86_400);
 /// The most bytes of one component or input.
 const MAX_BLOB: Bytes = Bytes(64 << 20);
 /// Free space that is left alone (S1).
@@ -34,69 +32,38 @@ const RESERVE: Bytes = Bytes(64 << 20);
 
 /// Runs a coordinator until `stop` is cancelled, or a change could not be made durable.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let state = &config.state;
-    private_folder(state).with_context(|| format!("could not make the state folder {}", state.display()))?;
-    let store = Embedded::open(&state.join("store")).context("could not open the coordinator's store")?;
-    let store: Arc<dyn Changes> = Arc::new(store);
-    let authority = open_authority(state)?;
-    let cluster = authority.cluster().clone();
-    let term = next_term(&*store)?;
-    let admin_hash = open_admin_token(&state.join("admin.token"))?;
-    write_private(&state.join("ca.pem"), authority.certificate_pem().as_bytes())
-        .context("could not write the authority's certificate")?;
-    let open = |name: &str| Components::open_folder(&state.join(name), MAX_BLOB, RESERVE);
-    let components = Arc::new(open("components").context("could not open the folder of components")?);
-    let inputs = Arc::new(open("inputs").context("could not open the folder of inputs")?);
-
+    let disk = Disk::open(&config.state)?;
+    let cluster = disk.authority.cluster().clone();
     let clock = Clock::start();
     let patience = match config.profile {
         Profile::Lan => Patience::LAN,
         Profile::Edge => Patience::EDGE,
     };
-    let changes = records::load(&*store).context("could not restore the cluster")?;
-    let brain = Cluster::restore(cluster.clone(), term, patience, changes, clock.now());
+    let changes = records::load(&*disk.store).context("could not restore the cluster")?;
+    let brain = Cluster::restore(cluster.clone(), disk.term, patience, changes, clock.now());
     let fleet = Arc::new(Fleet::default());
-    let (driver, driver_loop) = driver(brain, Arc::clone(&store), Arc::clone(&fleet), clock);
+    let (driver, driver_loop) = driver(brain, Arc::clone(&disk.store), Arc::clone(&fleet), clock);
 
-    let role = Role::Coordinator(Name::try_from("main".to_owned())?);
-    let identity = Identity::issue(&authority, &role, SystemTime::now(), CERTIFICATE)
-        .context("could not make the coordinator's certificate")?;
-    // An agent must notice that its coordinator is gone, and be back, well before its lease is over.
     let heartbeat = Duration::from(patience.heartbeat);
-    let wire = WireLimits { idle: heartbeat * 3, keep_alive: heartbeat, ..WireLimits::FLEET };
-    let server = Server::bind(config.fleet, &identity, &wire)
-        .with_context(|| format!("could not listen for agents on {} (UDP)", config.fleet))?;
+    let server = listen_for_agents(&config, &disk.authority, heartbeat)?;
     let listener = TcpListener::bind(config.api)
         .await
         .with_context(|| format!("could not listen for the API on {} (TCP)", config.api))?;
-    let tls = api_tls(&authority, &config)?;
-
+    let tls = api_tls(&disk.authority, &config)?;
     let ready = Ready { fleet: server.local_address(), api: listener.local_addr()?, cluster: &cluster };
-    tracing::info!(%cluster, %term, fleet = %ready.fleet, api = %ready.api, "coordinator ready");
+
     let desk = Desk {
         cluster: cluster.clone(),
-        term,
+        term: disk.term,
         heartbeat,
-        driver: driver.clone(),
-        fleet: Arc::clone(&fleet),
-        store: Arc::clone(&store),
-        components: Arc::clone(&components),
-        inputs: Arc::clone(&inputs),
-    };
-    let authority_hash = authority.key_hash();
-    let api = Api {
-        cluster: cluster.clone(),
-        term,
-        clock,
-        driver: driver.clone(),
+        driver,
         fleet,
-        store,
-        components,
-        inputs,
-        admin_hash,
-        authority_hash,
+        store: disk.store,
+        components: disk.components,
+        inputs: disk.inputs,
     };
-    let gate = Gate { authority: Arc::new(authority), driver, desk };
+    let api = Api::new(&desk, clock, disk.admin_hash, disk.authority.key_hash());
+    let gate = Gate { authority: Arc::new(disk.authority), desk };
 
     // The brain has a thread of its own: commits wait for the disk.
     let (failed, failure) = tokio::sync::oneshot::channel();
@@ -106,21 +73,63 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     tokio::spawn(gate.admit_all(server));
     let serving =
         tokio::spawn(http::serve(listener, TlsAcceptor::from(tls), http::router(api), stop.clone()));
-    ready.write(state).context("could not write ready.json")?;
+    tracing::info!(%cluster, term = %disk.term, fleet = %ready.fleet, api = %ready.api, "coordinator ready");
+    ready.write(&config.state).context("could not write ready.json")?;
 
     tokio::select! {
         () = stop.cancelled() => {}
-        ended = failure => {
-            // What the brain has decided and the disk has not taken must reach nobody: the process ends here, and
-            // the next one restores what was acknowledged.
-            if let Ok(Err(error)) = ended {
+        // What the brain has decided and the disk has not taken must reach nobody: the process ends here, and the
+        // next one restores what was acknowledged.
+        ended = failure => match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
                 return Err(anyhow::Error::new(error).context("a change could not be made durable; start again to recover"));
             }
-        }
+            Err(_panicked) => anyhow::bail!("the brain has failed, which is our fault; start again to recover"),
+        },
     }
     serving.await?;
     tracing::info!("coordinator stopped");
     Ok(())
+}
+
+/// What a coordinator finds on its disk, or makes there at its first start.
+struct Disk {
+    store: Arc<dyn Changes>,
+    authority: Authority,
+    /// Taken durably: no other start of a coordinator has it.
+    term: Term,
+    admin_hash: [u8; 32],
+    components: Arc<Components>,
+    inputs: Arc<Components>,
+}
+
+impl Disk {
+    fn open(state: &Path) -> anyhow::Result<Self> {
+        private_folder(state)
+            .with_context(|| format!("could not make the state folder {}", state.display()))?;
+        // First of all, since it keeps a second coordinator off this folder.
+        let store = Embedded::open(&state.join("store")).context("could not open the coordinator's store")?;
+        let authority = open_authority(state)?;
+        write_private(&state.join("ca.pem"), authority.certificate_pem().as_bytes())
+            .context("could not write the authority's certificate")?;
+        let admin_hash = open_admin_token(&state.join("admin.token"))?;
+        let open = |name: &str| Components::open_folder(&state.join(name), MAX_BLOB, RESERVE).map(Arc::new);
+        let components = open("components").context("could not open the folder of components")?;
+        let inputs = open("inputs").context("could not open the folder of inputs")?;
+        let term = next_term(&store)?;
+        Ok(Self { store: Arc::new(store), authority, term, admin_hash, components, inputs })
+    }
+}
+
+fn listen_for_agents(config: &Config, authority: &Authority, heartbeat: Duration) -> anyhow::Result<Server> {
+    let role = Role::Coordinator(Name::try_from("main".to_owned())?);
+    let identity = Identity::issue(authority, &role, SystemTime::now(), Authority::COORDINATOR_LIFETIME)
+        .context("could not make the coordinator's certificate")?;
+    // An agent must notice that its coordinator is gone, and be back, well before its lease is over.
+    let wire = WireLimits { idle: heartbeat * 3, keep_alive: heartbeat, ..WireLimits::FLEET };
+    Server::bind(config.fleet, &identity, &wire)
+        .with_context(|| format!("could not listen for agents on {} (UDP)", config.fleet))
 }
 
 /// What is written into `ready.json` once the coordinator can be used.

@@ -19,7 +19,7 @@ pub struct Config {
     /// Where the coordinator is, as `host:port`; resolved at each attempt.
     pub coordinator: String,
     /// The join token, needed at the first start only.
-    pub join_token: Option<String>,
+    pub join_token: Option<GivenToken>,
     /// Where the ingress listens.
     pub ingress: SocketAddr,
     /// Where the QUIC endpoint is bound, for the coordinator and for other nodes.
@@ -34,4 +34,14 @@ pub struct Config {
     pub fuel_rate: Option<FuelRate>,
     /// The `dunlin` program, for worker processes.
     pub program: PathBuf,
+}
+
+/// A join token as somebody gave it. It is a secret, so `Debug` does not show it.
+#[derive(Clone)]
+pub struct GivenToken(pub String);
+
+impl std::fmt::Debug for GivenToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GivenToken(..)")
+    }
 }

@@ -15,5 +15,5 @@ mod peers;
 mod process;
 mod workers;
 
-pub use config::{Config, DEFAULT_INGRESS_PORT};
+pub use config::{Config, DEFAULT_INGRESS_PORT, GivenToken};
 pub use process::{IDENTITY_FILE, run};

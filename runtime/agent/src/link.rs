@@ -59,23 +59,10 @@ pub(crate) struct LinkKeeper {
     pub(crate) info: NodeInfo,
     pub(crate) driver: Driver,
     pub(crate) logs: Arc<Logs>,
-    connection: watch::Sender<Option<Connection>>,
+    pub(crate) slot: LinkSlot,
 }
 
 impl LinkKeeper {
-    /// Returns the keeper and the link it keeps.
-    pub(crate) fn new(
-        endpoint: Arc<NodeEndpoint>,
-        coordinator: String,
-        (cluster, node): (ClusterId, NodeId),
-        info: NodeInfo,
-        driver: Driver,
-        logs: Arc<Logs>,
-        link: LinkSlot,
-    ) -> Self {
-        Self { endpoint, coordinator, cluster, node, info, driver, logs, connection: link.connection }
-    }
-
     /// Connects, serves the connection until it ends, and connects again, for ever.
     pub(crate) async fn run(self) {
         let mut backoff = Backoff::new();
@@ -84,9 +71,9 @@ impl LinkKeeper {
                 Ok((connection, control, heartbeat)) => {
                     backoff.reset();
                     tracing::info!(coordinator = self.coordinator, "coordinator connected");
-                    self.connection.send_replace(Some(connection.clone()));
+                    self.slot.connection.send_replace(Some(connection.clone()));
                     self.serve(&connection, control, heartbeat).await;
-                    self.connection.send_replace(None);
+                    self.slot.connection.send_replace(None);
                     connection.close(CloseCode::DONE, "");
                     tracing::warn!(coordinator = self.coordinator, "coordinator lost; what runs goes on");
                 }

@@ -38,20 +38,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let _lock = lock(&folders.file("lock"))?;
     let identity = identity(&config, &folders).await?;
     let (cluster, node) = (identity.cluster().clone(), config.node.clone());
-    anyhow::ensure!(
-        *identity.role() == Role::Node(node.clone()),
-        "the identity in {} is for {}, not for node {node}; give --node as before, or another --state",
-        folders.identity().display(),
-        identity.member()
-    );
+    let last_assignment = LastAssignment::at(folders.file("assignment.json"));
+    let last = last_assignment.load()?;
     let capacity = capacity(&config, &folders).await?;
-
-    let endpoint = NodeEndpoint::bind(config.endpoint, &identity, &WireLimits::FLEET, &WireLimits::PEER)
-        .with_context(|| format!("could not listen for other nodes on {} (UDP)", config.endpoint))?;
-    let endpoint = Arc::new(endpoint);
-    let listener = TcpListener::bind(config.ingress)
-        .await
-        .with_context(|| format!("could not listen for requests on {} (TCP)", config.ingress))?;
+    let (endpoint, listener) = listen(&config, &identity).await?;
     let info = NodeInfo {
         capacity,
         labels: config.labels.clone(),
@@ -67,31 +57,29 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             .context("could not make the folder for sockets")?;
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
     let ingress = Ingress::new(node.clone(), Arc::new(workers.clone()), peers);
-
     let (link, slot) = link();
-    let last_assignment = LastAssignment::at(folders.file("assignment.json"));
-    let last = last_assignment.load()?;
+    let inputs =
+        Inputs::new(folders.inputs(), link.clone()).context("could not empty the folder of inputs")?;
     let hands = Hands {
         last_assignment,
         ingress: ingress.clone(),
-        components: Arc::new(Components::new(folders.components(), link.clone())),
-        inputs: Arc::new(
-            Inputs::new(folders.inputs(), link).context("could not empty the folder of inputs")?,
-        ),
+        components: Arc::new(Components::new(folders.components(), link)),
+        inputs: Arc::new(inputs),
         workers: workers.clone(),
         runtime: tokio::runtime::Handle::current(),
     };
     let supervisor = Supervisor::new(cluster.clone(), node.clone(), Patience::default());
     let (driver, driver_loop) = driver(supervisor);
-    let keeper = LinkKeeper::new(
-        Arc::clone(&endpoint),
-        config.coordinator.clone(),
-        (cluster, node.clone()),
-        info.clone(),
+    let keeper = LinkKeeper {
+        endpoint: Arc::clone(&endpoint),
+        coordinator: config.coordinator.clone(),
+        cluster,
+        node: node.clone(),
+        info: info.clone(),
         driver,
         logs,
         slot,
-    );
+    };
 
     let (failed, failure) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
@@ -106,17 +94,29 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 
     tokio::select! {
         () = stop.cancelled() => {}
-        ended = failure => {
-            if let Ok(Err(error)) = ended {
+        ended = failure => match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
                 return Err(anyhow::Error::new(error).context("an assignment could not be saved; start again"));
             }
-        }
+            Err(_panicked) => anyhow::bail!("the brain has failed, which is our fault; start again to recover"),
+        },
     }
     serving.await?;
     endpoint.close("the agent stops").await;
     workers.end(WORKER_TIME).await;
     tracing::info!(%node, "agent stopped");
     Ok(())
+}
+
+/// Opens the sockets: for the coordinator and other nodes, and for requests.
+async fn listen(config: &Config, identity: &Identity) -> anyhow::Result<(Arc<NodeEndpoint>, TcpListener)> {
+    let endpoint = NodeEndpoint::bind(config.endpoint, identity, &WireLimits::FLEET, &WireLimits::PEER)
+        .with_context(|| format!("could not listen for other nodes on {} (UDP)", config.endpoint))?;
+    let listener = TcpListener::bind(config.ingress)
+        .await
+        .with_context(|| format!("could not listen for requests on {} (TCP)", config.ingress))?;
+    Ok((Arc::new(endpoint), listener))
 }
 
 /// Returns where other nodes reach this one: what was configured, or the bound address if that names a machine, or
@@ -129,7 +129,8 @@ fn advertised(config: &Config, bound: SocketAddr) -> anyhow::Result<SocketAddr> 
         return Ok(bound);
     }
     // Connecting a UDP socket sends nothing; it only asks the system for the way.
-    let probe = std::net::UdpSocket::bind((bound.ip(), 0)).context("could not ask for this machine's address")?;
+    let probe =
+        std::net::UdpSocket::bind((bound.ip(), 0)).context("could not ask for this machine's address")?;
     match probe.connect(&config.coordinator).and_then(|()| probe.local_addr()) {
         Ok(local) => Ok(SocketAddr::new(local.ip(), bound.port())),
         Err(error) => {
@@ -143,13 +144,21 @@ fn advertised(config: &Config, bound: SocketAddr) -> anyhow::Result<SocketAddr> 
 async fn identity(config: &Config, folders: &Folders) -> anyhow::Result<Identity> {
     let folder = folders.identity();
     if Identity::is_in(&folder) {
-        return Identity::load(&folder).context("could not open this node's identity");
+        let identity = Identity::load(&folder).context("could not open this node's identity")?;
+        anyhow::ensure!(
+            *identity.role() == Role::Node(config.node.clone()),
+            "the identity in {} is for {}, not for node {}; give --node as before, or another --state",
+            folder.display(),
+            identity.member(),
+            config.node
+        );
+        return Ok(identity);
     }
-    let token = config.join_token.as_deref().context(
+    let given = config.join_token.as_ref().context(
         "this node has not joined a fleet yet and has no join token; \
          make one with `dunlin token create` and give it in DUNLIN_JOIN_TOKEN",
     )?;
-    let token: JoinToken = token.parse().context("the join token cannot be used")?;
+    let token: JoinToken = given.0.parse().context("the join token cannot be used")?;
     let address = resolve(&config.coordinator).await?;
     let identity = join(address, &token, &config.node).await.context("could not join the fleet")?;
     identity.save(&folder).context("could not save this node's identity")?;

@@ -38,6 +38,7 @@ pub fn job(name: &str, component: &[u8], more: &str, files: &[(&str, &[u8])]) ->
         {more}
         "#
     );
-    let all: Vec<(&str, &[u8])> = [("guest.wasm", component)].into_iter().chain(files.iter().copied()).collect();
+    let all: Vec<(&str, &[u8])> =
+        [("guest.wasm", component)].into_iter().chain(files.iter().copied()).collect();
     App::new(&manifest, &all)
 }

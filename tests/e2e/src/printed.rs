@@ -21,7 +21,10 @@ impl Printed {
     /// If it did not.
     pub fn assert_failed(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, code, "{self:?}");
-        assert!(self.err.contains("error: ") && self.err.contains("help: "), "an error has three parts: {self:?}");
+        assert!(
+            self.err.contains("error: ") && self.err.contains("help: "),
+            "an error has three parts: {self:?}"
+        );
         for part in parts {
             assert!(self.err.contains(part), "`{part}` is missing: {}", self.err);
         }

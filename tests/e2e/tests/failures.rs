@@ -1,5 +1,7 @@
 //! What is killed comes back or is replaced, and what was acknowledged is still there.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use dunlin_e2e::hello;
 use dunlin_guest_artifacts::HELLO;
 use dunlin_harness::{Fleet, eventually};
@@ -7,7 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 async fn get(fleet: &Fleet, node: usize) -> Result<String, String> {
-    let response = reqwest::get(format!("http://{}/", fleet.ingress(node))).await.map_err(|error| error.to_string())?;
+    let response =
+        reqwest::get(format!("http://{}/", fleet.ingress(node))).await.map_err(|error| error.to_string())?;
     let status = response.status();
     let body = response.text().await.map_err(|error| error.to_string())?;
     if status.is_success() { Ok(body) } else { Err(format!("{status}: {body}")) }
@@ -16,7 +19,8 @@ async fn get(fleet: &Fleet, node: usize) -> Result<String, String> {
 /// Returns the processes that `process` has started.
 fn children(process: u32) -> Vec<i32> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let lists = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
+    let lists =
+        tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
     lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<_>>()).collect()
 }
 
@@ -38,7 +42,9 @@ async fn a_killed_agent_is_replaced_and_no_request_at_another_node_fails() {
         }
         let status = fleet.client().app(&name).await.unwrap();
         let allocations = &status.workloads[0].allocations;
-        let moved = allocations.iter().filter(|one| one.state.name() == "running" && one.node.to_string() != "node-3");
+        let moved = allocations
+            .iter()
+            .filter(|one| one.state.name() == "running" && one.node.to_string() != "node-3");
         if moved.count() == 3 {
             break;
         }
@@ -117,7 +123,8 @@ async fn no_acknowledged_deploy_is_lost_when_the_coordinator_is_killed() {
             let name = format!("app-{round}-{number}");
             let app = dunlin_e2e::service(&name, "hello", HELLO, 1, &format!("/{name}"));
             let path = app.path().display().to_string();
-            let deploy = fleet.dunlin(&["deploy", "--no-wait", &path]);
+            let arguments = ["deploy", "--no-wait", path.as_str()];
+            let deploy = fleet.dunlin(&arguments);
             if number < 2 {
                 assert!(deploy.await.unwrap().status.success());
                 acknowledged.push(name);

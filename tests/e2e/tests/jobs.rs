@@ -1,5 +1,7 @@
 //! Jobs: items over the nodes, one record each, a total, and outcomes with names.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use dunlin_api::{ItemsQuery, RunStatus};
 use dunlin_e2e::{job, printed};
 use dunlin_guest_artifacts::{CAT, ENV, EXIT_CODE, HOG, SPIN, TRAP, WORD_COUNT};
@@ -24,9 +26,11 @@ async fn until_ended(fleet: &Fleet, run: RunId) -> RunStatus {
 #[tokio::test]
 async fn every_file_is_an_item_and_the_total_adds_up() {
     let fleet = Fleet::start(3).await.unwrap();
-    let files: Vec<(String, Vec<u8>)> =
-        (1..=12).map(|number| (format!("texts/{number:02}.txt"), "word ".repeat(number).into_bytes())).collect();
-    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (name.as_str(), text.as_slice())).collect();
+    let files: Vec<(String, Vec<u8>)> = (1..=12)
+        .map(|number| (format!("texts/{number:02}.txt"), "word ".repeat(number).into_bytes()))
+        .collect();
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, text)| (name.as_str(), text.as_slice())).collect();
     let app = job("count", WORD_COUNT, "input = [\"texts/*.txt\"]\n combine = true", &files);
     let run = start(&fleet, &app, "count").await;
     let status = until_ended(&fleet, run).await;
@@ -36,16 +40,21 @@ async fn every_file_is_an_item_and_the_total_adds_up() {
     assert_eq!(result.assert_done().trim(), "total 78 words in 12 files");
 
     let page = fleet.client().run_items(run, &ItemsQuery::default()).await.unwrap();
-    let nodes: std::collections::BTreeSet<_> = page.items.iter().map(|item| item.record.node.clone()).collect();
+    let nodes: std::collections::BTreeSet<_> =
+        page.items.iter().map(|item| item.record.node.clone()).collect();
     assert_eq!(nodes.len(), 3, "the items ran on {nodes:?}");
 }
 
 #[tokio::test]
 async fn an_item_ends_with_the_outcome_of_what_it_did() {
     let fleet = Fleet::start(1).await.unwrap();
-    for (component, outcome) in
-        [(SPIN, "OutOfFuel"), (HOG, "OutOfMemory"), (TRAP, "Trapped"), (EXIT_CODE, "Exited"), (CAT, "Completed")]
-    {
+    for (component, outcome) in [
+        (SPIN, "OutOfFuel"),
+        (HOG, "OutOfMemory"),
+        (TRAP, "Trapped"),
+        (EXIT_CODE, "Exited"),
+        (CAT, "Completed"),
+    ] {
         let app = job("try", component, "items = 1\n attempts = 1", &[]);
         let run = start(&fleet, &app, "try").await;
         until_ended(&fleet, run).await;

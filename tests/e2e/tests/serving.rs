@@ -72,7 +72,10 @@ async fn the_next_revision_takes_over_and_no_request_fails() {
         let status = fleet.client().app(&name).await.unwrap();
         let workload = &status.workloads[0];
         let is_done = workload.allocations.len() == 2
-            && workload.allocations.iter().all(|one| one.revision == status.revision && one.state.name() == "running");
+            && workload
+                .allocations
+                .iter()
+                .all(|one| one.revision == status.revision && one.state.name() == "running");
         if is_done {
             break;
         }
@@ -86,13 +89,19 @@ async fn the_next_revision_takes_over_and_no_request_fails() {
 async fn misbehaving_guests_get_named_answers_and_hurt_nobody() {
     let fleet = Fleet::start(1).await.unwrap();
     fleet.deploy(&hello(HELLO, 1)).await.unwrap();
-    for (name, component) in [("spin", SPIN_HTTP), ("hog", HOG_HTTP), ("trap", TRAP_HTTP), ("sleep", SLEEP_HTTP)] {
+    for (name, component) in
+        [("spin", SPIN_HTTP), ("hog", HOG_HTTP), ("trap", TRAP_HTTP), ("sleep", SLEEP_HTTP)]
+    {
         let app = service(name, name, component, 1, &format!("/{name}"));
         fleet.deploy(&app).await.unwrap();
         fleet.until_running(&format!("default/{name}")).await;
     }
-    let cases =
-        [("/spin", "out_of_fuel"), ("/hog", "out_of_memory"), ("/trap", "guest_trapped"), ("/sleep", "deadline_exceeded")];
+    let cases = [
+        ("/spin", "out_of_fuel"),
+        ("/hog", "out_of_memory"),
+        ("/trap", "guest_trapped"),
+        ("/sleep", "deadline_exceeded"),
+    ];
     for (path, code) in cases {
         eventually(path, || async {
             match get(&fleet, 0, path).await {

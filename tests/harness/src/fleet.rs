@@ -29,7 +29,8 @@ impl App {
     /// Makes a folder with this manifest and these files.
     pub fn new(manifest: &str, files: &[(&str, &[u8])]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        std::fs::write(folder.path().join("dunlin.toml"), manifest).expect("the temporary folder can be written");
+        std::fs::write(folder.path().join("dunlin.toml"), manifest)
+            .expect("the temporary folder can be written");
         for (name, bytes) in files {
             let path = folder.path().join(name);
             let parent = path.parent().expect("a file in a folder has a parent");
@@ -66,7 +67,8 @@ impl Fleet {
         let path = folder.path().join("coordinator");
         let state = path.display().to_string();
         let listen = ["--fleet", "127.0.0.1:0", "--api", "127.0.0.1:0"];
-        let arguments = words(&[&["coordinator", "--state", &state, "--profile", "lan"], &listen[..]].concat());
+        let arguments =
+            words(&[&["coordinator", "--state", &state, "--profile", "lan"], &listen[..]].concat());
         let mut coordinator = Process::new(path, arguments);
         coordinator.start(&[]).await?;
         // A coordinator that is started again must be found where it was.
@@ -84,7 +86,8 @@ impl Fleet {
     pub async fn add_agent(&mut self, more: &[&str]) -> anyhow::Result<usize> {
         let node = format!("node-{}", self.agents.len() + 1);
         let path = self.folder.path().join(&node);
-        let (state, coordinator) = (path.display().to_string(), self.coordinator.address("fleet").to_string());
+        let (state, coordinator) =
+            (path.display().to_string(), self.coordinator.address("fleet").to_string());
         let given = ["agent", "--state", &state, "--node", &node, "--fleet", &coordinator];
         let listen = ["--ingress", "127.0.0.1:0", "--endpoint", "127.0.0.1:0"];
         let capacity = ["--memory", "512MiB", "--fuel-rate", "1G/s"];
@@ -148,7 +151,11 @@ impl Fleet {
     /// Deploys `app` with the `dunlin` program, which must succeed.
     pub async fn deploy(&self, app: &App) -> anyhow::Result<()> {
         let output = self.dunlin(&["deploy", &app.path().display().to_string()]).await?;
-        anyhow::ensure!(output.status.success(), "deploy failed: {}", String::from_utf8_lossy(&output.stderr));
+        anyhow::ensure!(
+            output.status.success(),
+            "deploy failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     }
 
@@ -161,7 +168,10 @@ impl Fleet {
                 status.workloads.iter().all(|workload| {
                     workload.running == workload.desired
                         && workload.allocations.len() == workload.desired as usize
-                        && workload.allocations.iter().all(|allocation| allocation.revision == status.revision)
+                        && workload
+                            .allocations
+                            .iter()
+                            .all(|allocation| allocation.revision == status.revision)
                 })
             };
             if settled(&status) { Ok(status) } else { Err(format!("{status:?}")) }

@@ -22,7 +22,10 @@ use crate::PATIENCE;
 pub fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a file");
     let candidates = test.ancestors().skip(1).take(2).map(|folder| folder.join("dunlin"));
-    candidates.into_iter().find(|path| path.is_file()).expect("no `dunlin` beside the tests; run them by `cargo x test`")
+    candidates
+        .into_iter()
+        .find(|path| path.is_file())
+        .expect("no `dunlin` beside the tests; run them by `cargo x test`")
 }
 
 #[derive(Deserialize)]

@@ -20,7 +20,10 @@ where
         match probe().await {
             Ok(value) => return value,
             Err(seen) => {
-                assert!(started.elapsed() < PATIENCE, "{what} did not happen within {PATIENCE:?}; last seen: {seen}");
+                assert!(
+                    started.elapsed() < PATIENCE,
+                    "{what} did not happen within {PATIENCE:?}; last seen: {seen}"
+                );
             }
         }
         tokio::time::sleep(Duration::from_millis(30)).await;

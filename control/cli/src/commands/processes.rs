@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use dunlin_agent::DEFAULT_INGRESS_PORT;
+use dunlin_agent::{DEFAULT_INGRESS_PORT, GivenToken};
 use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
 use dunlin_model::{Bytes, FuelRate, NodeId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -137,7 +137,7 @@ pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
         state: args.state,
         node: args.node,
         coordinator: args.fleet,
-        join_token: args.join_token,
+        join_token: args.join_token.map(GivenToken),
         ingress: args.ingress,
         endpoint: args.endpoint,
         advertise: args.advertise,

@@ -97,11 +97,11 @@ async fn collect(body: Body, limit: Bytes, name: &str) -> Result<Vec<u8>, Refuse
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| {
             let title = "the upload was cut short; nothing of it was kept";
-            Refused(Problem::new(400, code::INVALID_REQUEST, title, error.to_string()))
+            Refused::new(Problem::new(400, code::INVALID_REQUEST, title, error.to_string()))
         })?;
         if bytes.len() + chunk.len() > most {
             let observed = format!("more than {limit}");
-            return Err(Refused(Problem::limit(
+            return Err(Refused::new(Problem::limit(
                 413,
                 "the upload is too large",
                 &LimitHit::new(name, limit, observed),
@@ -118,7 +118,7 @@ fn store(blobs: &Components, bytes: &[u8], digest: Digest) -> Result<(), Refused
         partial.finish(Some(digest))
     });
     stored.map(drop).map_err(|error| match error {
-        ComponentsError::WrongDigest { .. } => Refused(
+        ComponentsError::WrongDigest { .. } => Refused::new(
             Problem::new(
                 422,
                 code::DIGEST_MISMATCH,
@@ -127,7 +127,7 @@ fn store(blobs: &Components, bytes: &[u8], digest: Digest) -> Result<(), Refused
             )
             .with_hint("upload them again; nothing was kept"),
         ),
-        ComponentsError::StorageFull { .. } => Refused(storage_full(error.to_string())),
+        ComponentsError::StorageFull { .. } => Refused::new(storage_full(error.to_string())),
         other => internal(&other),
     })
 }
@@ -148,5 +148,5 @@ fn refused(refusal: &Refusal) -> Refused {
         problem.value = Some(hit.value.clone());
         problem.observed = Some(hit.observed.clone());
     }
-    Refused(problem)
+    Refused::new(problem)
 }

@@ -23,7 +23,7 @@ pub(crate) async fn require(State(api): State<Api>, request: Request, next: Next
     let problem = Problem::new(401, code::UNAUTHORIZED, "who asks is not known", detail).with_hint(
         "send `Authorization: Bearer TOKEN`; `dunlin up` and `dunlin coordinator` say where theirs is",
     );
-    let mut response = Refused(problem).into_response();
+    let mut response = Refused::new(problem).into_response();
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }

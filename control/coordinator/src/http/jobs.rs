@@ -56,7 +56,7 @@ pub(crate) async fn start(
 fn count_inputs(api: &Api, list: Digest) -> Result<u32, Refused> {
     let missing = |digest: &Digest| {
         let detail = format!("input {digest} was not uploaded");
-        Refused(
+        Refused::new(
             Problem::new(422, code::INPUT_MISSING, "an input is missing", detail)
                 .with_hint("upload it first: PUT /v1/inputs/{digest}"),
         )
@@ -67,14 +67,14 @@ fn count_inputs(api: &Api, list: Digest) -> Result<u32, Refused> {
     let bytes = api.inputs.read(&list).map_err(|error| internal(&error))?;
     let inputs: Vec<ItemInput> = serde_json::from_slice(&bytes).map_err(|error| {
         let title = "the list of inputs is not a JSON array of names and digests";
-        Refused(Problem::new(422, code::INVALID_REQUEST, title, error.to_string()))
+        Refused::new(Problem::new(422, code::INVALID_REQUEST, title, error.to_string()))
     })?;
     if let Some(input) = inputs.iter().find(|input| !api.inputs.contains(&input.digest)) {
         return Err(missing(&input.digest));
     }
     u32::try_from(inputs.len()).map_err(|_| {
         let hit = LimitHit::new("items", MAX_ITEMS, inputs.len());
-        Refused(Problem::limit(422, "the run has too many items", &hit))
+        Refused::new(Problem::limit(422, "the run has too many items", &hit))
     })
 }
 

@@ -9,7 +9,13 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use crate::driver::Refusal;
 
 /// A request that was refused.
-pub(crate) struct Refused(pub(crate) Problem);
+pub(crate) struct Refused(Box<Problem>);
+
+impl Refused {
+    pub(crate) fn new(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -26,14 +32,14 @@ impl IntoResponse for Refused {
 
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
-        Self(problem)
+        Self::new(problem)
     }
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         let detail = refusal.to_string();
-        Self(match refusal {
+        Self::new(match refusal {
             Refusal::Rejected(rejection) => return rejection.into(),
             Refusal::Overloaded => Problem::new(503, code::BUSY, "the coordinator is busy", detail),
             Refusal::StorageFull => storage_full(detail),
@@ -66,7 +72,7 @@ impl From<Rejection> for Refused {
             problem.value = Some(hit.value);
             problem.observed = Some(hit.observed);
         }
-        Self(problem)
+        Self::new(problem)
     }
 }
 
@@ -76,7 +82,7 @@ fn invalid(status: http::StatusCode, detail: String) -> Refused {
         415 => code::UNSUPPORTED_MEDIA_TYPE,
         _ => code::INVALID_REQUEST,
     };
-    Refused(Problem::new(status.as_u16(), code, "the request is not what the API describes", detail))
+    Refused::new(Problem::new(status.as_u16(), code, "the request is not what the API describes", detail))
 }
 
 impl From<JsonRejection> for Refused {
@@ -99,12 +105,12 @@ impl From<PathRejection> for Refused {
 
 /// Returns the problem of something that is not there.
 pub(crate) fn not_found(what: impl std::fmt::Display) -> Refused {
-    Refused(Problem::new(404, code::NOT_FOUND, "there is no such thing", format!("there is no {what}")))
+    Refused::new(Problem::new(404, code::NOT_FOUND, "there is no such thing", format!("there is no {what}")))
 }
 
 /// Returns the problem of our own failure; the cause is logged, not told.
 pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Refused {
     tracing::error!(error, "a request failed by our fault");
     let detail = "the coordinator's log has the cause";
-    Refused(Problem::new(500, code::INTERNAL, "the coordinator failed", detail))
+    Refused::new(Problem::new(500, code::INTERNAL, "the coordinator failed", detail))
 }

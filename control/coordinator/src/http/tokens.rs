@@ -31,10 +31,10 @@ pub(crate) async fn create(
     let uses = wish.uses.unwrap_or(1);
     if lifetime > MAX_LIFETIME || lifetime.0 == 0 {
         let hit = LimitHit::new("token lifetime", MAX_LIFETIME, lifetime);
-        return Err(Refused(Problem::limit(422, "the token was refused", &hit)));
+        return Err(Refused::new(Problem::limit(422, "the token was refused", &hit)));
     }
     if uses > MAX_USES || uses == 0 {
-        return Err(Refused(Problem::limit(
+        return Err(Refused::new(Problem::limit(
             422,
             "the token was refused",
             &LimitHit::new("token uses", MAX_USES, uses),
