@@ -74,9 +74,16 @@ impl CommandError {
     /// `what` could not be done, because the coordinator could not be asked or said no.
     pub(crate) fn client(what: impl Into<String>, error: &ClientError) -> Self {
         match error {
-            ClientError::Unreachable { .. } => Self::unreachable(what).caused_by(error).help(
-                "is it running? `dunlin up` starts one on this machine; `--coordinator URL` names another",
-            ),
+            ClientError::Unreachable { .. } => {
+                let unreachable = Self::unreachable(what).caused_by(error);
+                // The TLS library's error is buried too deep to be taken by its type.
+                let is_stranger = unreachable.causes.iter().any(|cause| cause.contains("certificate"));
+                unreachable.help(if is_stranger {
+                    "`--ca-file` must be `ca.pem` of this very fleet; `--api-name` at the coordinator adds a name"
+                } else {
+                    "is it running? `dunlin up` starts one on this machine; `--coordinator URL` names another"
+                })
+            }
             ClientError::BadAnswer { .. } => Self::failed(what).caused_by(error).help(
                 "is something else listening there, or is the coordinator of another version than this program?",
             ),
@@ -142,19 +149,35 @@ impl Error for CommandError {}
 fn help_for(problem: &str) -> Option<&'static str> {
     match problem {
         code::UNAUTHORIZED => Some("give the token of this fleet with `--token-file FILE`"),
-        code::NOT_FOUND => Some("`dunlin status` shows what there is; `--namespace NAME` looks elsewhere"),
+        code::NOT_FOUND | "unknown_app" | "unknown_workload" | "unknown_run" => Some(
+            "`dunlin status` shows the apps, `dunlin job status` the runs; `--namespace NAME` looks elsewhere",
+        ),
+        "not_a_job" => Some("`dunlin status` shows which workloads are jobs"),
+        "no_items" => Some("give it some: `--items 10`, or `--input` with a pattern that matches files"),
+        "too_many_items" => Some("divide the work into several runs, or give each item more to do"),
         code::METHOD_NOT_ALLOWED | code::INVALID_REQUEST | code::UNSUPPORTED_MEDIA_TYPE => {
             Some("is the coordinator of another version? compare `dunlin --version` on both sides")
         }
         code::LIMIT_EXCEEDED => Some("ask for less, or let an operator raise the limit"),
         code::DIGEST_MISMATCH => Some("a file changed while it was sent; try again when the build is done"),
-        code::COMPONENT_REFUSED => {
+        code::COMPONENT_REFUSED
+        | "core_module"
+        | "invalid_wasm"
+        | "missing_export"
+        | "precompiled_not_accepted" => {
             Some("build it as a component for WASI 0.2: `cargo build --release --target wasm32-wasip2`")
         }
+        "missing_imports" => {
+            Some("build it without what needs these imports; the book's page on services has those that work")
+        }
+        "feature_off" => Some("switch this feature off in your compiler"),
+        "too_large" | "too_complex" => Some("build it with `--release`, strip it, or split it"),
         code::COMPONENT_MISSING | code::INPUT_MISSING => Some("try again: it will be sent once more"),
         code::CONFLICT => Some("`dunlin status` shows which app has it"),
+        "route_taken" => Some("choose another host or path; `dunlin status` shows all routes"),
         code::BUSY | code::TIMEOUT | code::UNAVAILABLE => Some("try again in a few seconds"),
         code::INTERNAL => Some("the coordinator is at fault; its log says more"),
+        // Those that always come with a hint of the coordinator, and those of a later version.
         _ => None,
     }
 }
@@ -237,6 +260,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "most of it is the expected text")]
     fn every_code_has_its_help() {
         let codes = [
             code::UNAUTHORIZED,
@@ -254,6 +278,15 @@ mod tests {
             code::TIMEOUT,
             code::UNAVAILABLE,
             code::INTERNAL,
+            "unknown_run",
+            "not_a_job",
+            "no_items",
+            "too_many_items",
+            "core_module",
+            "missing_imports",
+            "feature_off",
+            "too_large",
+            "route_taken",
         ];
         let lines: String = codes
             .iter()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use dunlin_ingress::Ingress;
-use dunlin_model::NodeInfo;
+use dunlin_model::{NodeInfo, Resources};
 use dunlin_supervisor::{Config as Patience, Supervisor};
 use dunlin_transport::{Identity, JoinToken, NodeEndpoint, Role, WireLimits, join};
 use tokio::net::TcpListener;
@@ -42,13 +42,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let last = last_assignment.load()?;
     let capacity = capacity(&config, &folders).await?;
     let (endpoint, listener) = listen(&config, &identity).await?;
-    let info = NodeInfo {
-        capacity,
-        labels: config.labels.clone(),
-        ingress: listener.local_addr()?,
-        peer: advertised(&config, endpoint.local_address())?,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
+    let info = info(&config, capacity, listener.local_addr()?, endpoint.local_address())?;
 
     let logs = Arc::new(Logs::open(folders.logs()));
     let cache_key = cache_key(&folders.file("cache.key"))?;
@@ -107,6 +101,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     workers.end(WORKER_TIME).await;
     tracing::info!(%node, "agent stopped");
     Ok(())
+}
+
+/// Returns what the node tells of itself.
+fn info(
+    config: &Config,
+    capacity: Resources,
+    ingress: SocketAddr,
+    bound: SocketAddr,
+) -> anyhow::Result<NodeInfo> {
+    let (labels, version) = (config.labels.clone(), env!("CARGO_PKG_VERSION").to_owned());
+    Ok(NodeInfo { capacity, labels, ingress, peer: advertised(config, bound)?, version })
 }
 
 /// Opens the sockets: for the coordinator and other nodes, and for requests.

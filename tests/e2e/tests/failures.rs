@@ -4,13 +4,16 @@
 
 use dunlin_e2e::hello;
 use dunlin_guest_artifacts::HELLO;
-use dunlin_harness::{Fleet, eventually};
+use dunlin_harness::{Fleet, eventually, http};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 async fn get(fleet: &Fleet, node: usize) -> Result<String, String> {
-    let response =
-        reqwest::get(format!("http://{}/", fleet.ingress(node))).await.map_err(|error| error.to_string())?;
+    let response = http()
+        .get(format!("http://{}/", fleet.ingress(node)))
+        .send()
+        .await
+        .map_err(|error| error.to_string())?;
     let status = response.status();
     let body = response.text().await.map_err(|error| error.to_string())?;
     if status.is_success() { Ok(body) } else { Err(format!("{status}: {body}")) }

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use dunlin_e2e::{hello, printed, service};
 use dunlin_guest_artifacts::{HELLO, HELLO_V2, HOG_HTTP, SLEEP_HTTP, SPIN_HTTP, TRAP_HTTP};
-use dunlin_harness::{Fleet, eventually};
+use dunlin_harness::{Fleet, eventually, http};
 
 async fn get(fleet: &Fleet, node: usize, path: &str) -> Result<String, String> {
     let url = format!("http://{}{path}", fleet.ingress(node));
-    let response = reqwest::get(url).await.map_err(|error| error.to_string())?;
+    let response = http().get(url).send().await.map_err(|error| error.to_string())?;
     let status = response.status();
     let body = response.text().await.map_err(|error| error.to_string())?;
     if status.is_success() { Ok(body) } else { Err(format!("{status}: {body}")) }
@@ -44,7 +44,7 @@ async fn a_large_body_is_echoed_through_another_node() {
     let body: Vec<u8> = (0..4_000_000_u32).map(|byte| byte.to_le_bytes()[0]).collect();
     let echoed = eventually("the echo", || async {
         let url = format!("http://{}/echo", fleet.ingress(elsewhere));
-        let response = reqwest::Client::new().post(url).body(body.clone()).send().await;
+        let response = http().post(url).body(body.clone()).send().await;
         let response = response.map_err(|error| error.to_string())?;
         if !response.status().is_success() {
             return Err(format!("{}: {:?}", response.status(), response.text().await));

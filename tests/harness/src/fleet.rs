@@ -65,6 +65,16 @@ impl Fleet {
     pub async fn start(nodes: usize) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("dunlin-test-").tempdir()?;
         let path = folder.path().join("coordinator");
+        Self::start_at(folder, path, nodes).await
+    }
+
+    /// The same, with the coordinator's state in a folder of the caller's choice, for instance on a disk of its own.
+    pub async fn start_with_state(path: PathBuf, nodes: usize) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("dunlin-test-").tempdir()?;
+        Self::start_at(folder, path, nodes).await
+    }
+
+    async fn start_at(folder: TempDir, path: PathBuf, nodes: usize) -> anyhow::Result<Self> {
         let state = path.display().to_string();
         let listen = ["--fleet", "127.0.0.1:0", "--api", "127.0.0.1:0"];
         let arguments =
@@ -104,6 +114,16 @@ impl Fleet {
     /// A client with the administrator's token.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The coordinator's state folder.
+    pub fn state(&self) -> &Path {
+        self.coordinator.folder()
+    }
+
+    /// Where the coordinator awaits agents.
+    pub fn fleet_address(&self) -> SocketAddr {
+        self.coordinator.address("fleet")
     }
 
     /// The coordinator's process.

@@ -4,9 +4,11 @@
 //! they like, and wait for states with a time limit. Dropping the fleet ends its processes.
 
 mod fleet;
+mod http;
 mod process;
 mod wait;
 
 pub use fleet::{App, Fleet};
+pub use http::http;
 pub use process::{Process, program};
 pub use wait::{PATIENCE, eventually};

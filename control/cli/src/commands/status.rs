@@ -166,6 +166,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "most of it is the expected text")]
     fn programs_get_the_api_s_own_form() {
         let app: AppStatus = serde_json::from_str(JSON).unwrap();
         let fleet = r#"{"cluster":"k3","term":2,"version":"0.1.0","nodes_alive":1,"nodes":2,"apps":1}"#;
