@@ -10,7 +10,7 @@ use std::{env, fs};
 
 const TARGET: &str = "wasm32-wasip2";
 
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 17] = [
     "cat",
     "env",
     "exit-code",
@@ -20,6 +20,7 @@ const PROGRAMS: [&str; 16] = [
     "hello-v2",
     "hog",
     "hog-http",
+    "say-http",
     "sleep",
     "sleep-http",
     "spin",

@@ -168,7 +168,7 @@ fn help_for(problem: &str) -> Option<&'static str> {
             Some("build it as a component for WASI 0.2: `cargo build --release --target wasm32-wasip2`")
         }
         "missing_imports" => {
-            Some("build it without what needs these imports; the book's page on services has those that work")
+            Some("build it without what needs these imports; the cause says for each why it is not there")
         }
         "feature_off" => Some("switch this feature off in your compiler"),
         "too_large" | "too_complex" => Some("build it with `--release`, strip it, or split it"),
@@ -225,6 +225,23 @@ mod tests {
               cause: could not reach the coordinator at https://127.0.0.1:7300
               cause: connection refused
               help: is it running? `dunlin up` starts one on this machine; `--coordinator URL` names another
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_certificate_of_a_stranger_is_told_apart() {
+        let source = std::io::Error::other("invalid peer certificate: UnknownIssuer");
+        let error =
+            ClientError::Unreachable { url: "https://127.0.0.1:7300".to_owned(), source: Box::new(source) };
+        check(
+            &CommandError::client("cannot list the nodes", &error),
+            3,
+            expect![[r#"
+            error: cannot list the nodes
+              cause: could not reach the coordinator at https://127.0.0.1:7300
+              cause: invalid peer certificate: UnknownIssuer
+              help: `--ca-file` must be `ca.pem` of this very fleet; `--api-name` at the coordinator adds a name
         "#]],
         );
     }
@@ -302,7 +319,7 @@ mod tests {
               help: give the token of this fleet with `--token-file FILE`
             error: cannot do it
               cause: refused as not_found
-              help: `dunlin status` shows what there is; `--namespace NAME` looks elsewhere
+              help: `dunlin status` shows the apps, `dunlin job status` the runs; `--namespace NAME` looks elsewhere
             error: cannot do it
               cause: refused as method_not_allowed
               help: is the coordinator of another version? compare `dunlin --version` on both sides
@@ -342,6 +359,33 @@ mod tests {
             error: cannot do it
               cause: refused as internal
               help: the coordinator is at fault; its log says more
+            error: cannot do it
+              cause: refused as unknown_run
+              help: `dunlin status` shows the apps, `dunlin job status` the runs; `--namespace NAME` looks elsewhere
+            error: cannot do it
+              cause: refused as not_a_job
+              help: `dunlin status` shows which workloads are jobs
+            error: cannot do it
+              cause: refused as no_items
+              help: give it some: `--items 10`, or `--input` with a pattern that matches files
+            error: cannot do it
+              cause: refused as too_many_items
+              help: divide the work into several runs, or give each item more to do
+            error: cannot do it
+              cause: refused as core_module
+              help: build it as a component for WASI 0.2: `cargo build --release --target wasm32-wasip2`
+            error: cannot do it
+              cause: refused as missing_imports
+              help: build it without what needs these imports; the cause says for each why it is not there
+            error: cannot do it
+              cause: refused as feature_off
+              help: switch this feature off in your compiler
+            error: cannot do it
+              cause: refused as too_large
+              help: build it with `--release`, strip it, or split it
+            error: cannot do it
+              cause: refused as route_taken
+              help: choose another host or path; `dunlin status` shows all routes
         "#]]
         .assert_eq(&lines);
     }

@@ -16,4 +16,4 @@ mod process;
 mod workers;
 
 pub use config::{Config, DEFAULT_INGRESS_PORT, GivenToken};
-pub use process::{IDENTITY_FILE, run};
+pub use process::{CannotJoin, IDENTITY_FILE, run};

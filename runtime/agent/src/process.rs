@@ -163,13 +163,18 @@ async fn identity(config: &Config, folders: &Folders) -> anyhow::Result<Identity
         "this node has not joined a fleet yet and has no join token; \
          make one with `dunlin token create` and give it in DUNLIN_JOIN_TOKEN",
     )?;
-    let token: JoinToken = given.0.parse().context("the join token cannot be used")?;
+    let token: JoinToken = given.0.parse().context(CannotJoin)?;
     let address = resolve(&config.coordinator).await?;
-    let identity = join(address, &token, &config.node).await.context("could not join the fleet")?;
+    let identity = join(address, &token, &config.node).await.context(CannotJoin)?;
     identity.save(&folder).context("could not save this node's identity")?;
     tracing::info!(cluster = %identity.cluster(), node = %config.node, "joined");
     Ok(identity)
 }
+
+/// What stands in the chain of an error when a machine did not become a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("could not join the fleet")]
+pub struct CannotJoin;
 
 /// Keeps a second agent off the same folder.
 fn lock(path: &Path) -> anyhow::Result<std::fs::File> {

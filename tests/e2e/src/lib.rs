@@ -3,7 +3,9 @@
 //! The tests themselves are in `tests/`, one file per way through the house.
 
 mod apps;
+mod outside;
 mod printed;
 
 pub use apps::{hello, job, service};
+pub use outside::{ended, outside};
 pub use printed::{Printed, printed};

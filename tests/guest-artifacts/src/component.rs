@@ -57,6 +57,10 @@ component!(
     MISSING_IMPORT, MISSING_IMPORT_PATH, "missing-import.wasm"
 );
 component!(
+    /// Service: prints what is posted to it, on standard output and on standard error.
+    SAY_HTTP, SAY_HTTP_PATH, "say-http.wasm"
+);
+component!(
     /// Job: waits for a day without computing.
     SLEEP, SLEEP_PATH, "sleep.wasm"
 );

@@ -116,7 +116,7 @@ fn misbehave(fleet: &LocalFleet, entry: SocketAddr) -> anyhow::Result<()> {
         let run = fleet.start_run(&format!("misbehaving/{job}"))?;
         let status = fleet.until_ended(&run)?;
         ensure!(status == "failed", "{job} is {status}");
-        let items = fleet.dunlin(&["job", "result", &run, "--items"])?;
+        let items = fleet.printed(&["job", "result", &run, "--items"])?;
         ensure!(items.contains(outcome), "the item of {job} did not end as {outcome}: {items}");
         let line = items.lines().find(|line| line.contains(outcome)).unwrap_or_default();
         say(format_args!("  job {job}: {}", line.split_whitespace().collect::<Vec<_>>().join(" ")));

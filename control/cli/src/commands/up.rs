@@ -16,13 +16,13 @@ use futures_util::StreamExt as _;
 
 use self::member::Member;
 use super::deploy::{self, DeployArgs};
+use super::logs;
 use super::processes::{Stop, failed};
-use super::{logs, status};
 use crate::args::Global;
 use crate::client;
 use crate::context::{self, Context as FleetContext};
 use crate::error::CommandError;
-use crate::output::{Output, Raw};
+use crate::output::{Output, Raw, table};
 
 /// Start a whole fleet on this machine and run an app on it.
 #[derive(Debug, Args)]
@@ -245,9 +245,17 @@ impl LocalFleet {
     async fn show(&self, client: &Client, output: &Output) -> Result<(), Trouble> {
         let apps =
             client.apps().await.map_err(|error| CommandError::client("cannot show the apps", &error))?;
-        for app in &apps.apps {
-            output.text(&format!("{} revision {}\n{}", app.name, app.revision, status::workloads(app)))?;
-        }
+        let allocations = apps.apps.iter().flat_map(|app| &app.workloads).flat_map(|workload| {
+            workload.allocations.iter().map(move |allocation| {
+                let (node, id) = (allocation.node.to_string(), allocation.id.to_string());
+                let limits = [workload.limits.memory.to_string(), workload.limits.fuel.to_string()];
+                let [memory, fuel] = limits;
+                vec![node, id, workload.name.to_string(), allocation.state.name().to_owned(), memory, fuel]
+            })
+        });
+        let mut rows: Vec<Vec<String>> = allocations.collect();
+        rows.sort();
+        output.text(&table(&["NODE", "ALLOCATION", "WORKLOAD", "STATE", "MEMORY", "FUEL"], rows))?;
         for agent in &self.agents {
             output.text(&format!("{}  http://{}/", agent.name, agent.address("ingress")?))?;
         }

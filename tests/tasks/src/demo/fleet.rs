@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -62,14 +62,23 @@ impl LocalFleet {
         self.dunlin_in(".", arguments)
     }
 
-    fn dunlin_in(&self, folder: &str, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new(program())
+    /// The same, whether or not it fails: a result is printed of a failed run too.
+    pub(crate) fn printed(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        Ok(String::from_utf8_lossy(&self.output_in(".", arguments)?.stdout).into_owned())
+    }
+
+    fn output_in(&self, folder: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+        Command::new(program())
             .args(arguments)
             .env("DUNLIN_CONTEXT", self.state.join("context.toml"))
             .current_dir(root().join(folder))
             .stdin(Stdio::null())
             .output()
-            .context("could not start dunlin")?;
+            .context("could not start dunlin")
+    }
+
+    fn dunlin_in(&self, folder: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.output_in(folder, arguments)?;
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         ensure!(output.status.success(), "`dunlin {}` failed: {said}", arguments.join(" "));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -203,7 +212,7 @@ fn children(process: u32) -> Vec<u32> {
 fn strip(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            for figure in ["memory", "fuel", "instances", "restarts"] {
+            for figure in ["memory", "fuel", "instances", "restarts", "term"] {
                 fields.remove(figure);
             }
             fields.values_mut().for_each(strip);

@@ -1,1 +1,0 @@
-//! Measures against peers: prints a table and writes JSON.

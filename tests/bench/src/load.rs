@@ -1,0 +1,131 @@
+//! The load generator: a closed loop over kept-alive HTTP/1.1 connections.
+//!
+//! Each connection has one request under way and sends the next when it has the whole answer, so the rate is what the
+//! server makes of it. All connections share the thread of the caller: under many of them a latency holds the time
+//! that an answer lay there unread as well, for each peer alike.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::header::HOST;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+/// How long after the end of a round a request may still be without its answer. Beyond it the server hangs.
+const STALLED: Duration = Duration::from_secs(20);
+/// How many characters of an unexpected answer are told.
+const SHOWN: usize = 200;
+
+/// One kept-alive connection.
+pub(crate) struct Connection {
+    sender: SendRequest<Empty<Bytes>>,
+    host: String,
+}
+
+impl Connection {
+    /// Connects to `address`, to ask for `host`.
+    pub(crate) async fn open(address: SocketAddr, host: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // Its errors come to whoever sends.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(Self { sender, host: host.to_owned() })
+    }
+
+    /// Sends `GET /` and returns the answer when all of it is there.
+    pub(crate) async fn get(&mut self) -> anyhow::Result<Response<Bytes>> {
+        let request = Request::get("/").header(HOST, &self.host).body(Empty::new())?;
+        self.sender.ready().await?;
+        let (head, body) = self.sender.send_request(request).await?.into_parts();
+        Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+    }
+}
+
+/// What one round of load saw.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Answers per second of the round.
+    pub(crate) rate: f64,
+    /// The time from request to whole answer of each request, in microseconds, in ascending order.
+    pub(crate) latencies: Vec<u32>,
+    /// What came in place of a 200, and how often.
+    pub(crate) failures: BTreeMap<String, u64>,
+}
+
+/// One connection's part of [`Seen`].
+#[derive(Default)]
+struct Part {
+    in_time: u64,
+    latencies: Vec<u32>,
+    failures: BTreeMap<String, u64>,
+}
+
+/// Loads `host` at `address` over this many connections for `duration`. They are open before the time begins.
+pub(crate) async fn load(
+    address: SocketAddr,
+    host: &str,
+    connections: usize,
+    duration: Duration,
+) -> anyhow::Result<Seen> {
+    let mut open = Vec::with_capacity(connections);
+    for number in 0..connections {
+        let connection = Connection::open(address, host).await;
+        open.push(connection.with_context(|| format!("could not open connection {number} to {address}"))?);
+    }
+    let until = Instant::now() + duration;
+    let mut parts: JoinSet<Part> = open.into_iter().map(|connection| ask(connection, until)).collect();
+    let mut seen = Seen::default();
+    let mut in_time = 0;
+    loop {
+        let joined = timeout_at(until + STALLED, parts.join_next()).await;
+        let joined =
+            joined.with_context(|| format!("{} requests have no answer {STALLED:?} later", parts.len()))?;
+        let Some(part) = joined else { break };
+        let part = part?;
+        in_time += part.in_time;
+        seen.latencies.extend(part.latencies);
+        for (failure, count) in part.failures {
+            *seen.failures.entry(failure).or_default() += count;
+        }
+    }
+    seen.latencies.sort_unstable();
+    // What is answered after the end would make a round of many connections look faster than it is.
+    seen.rate = f64::from(u32::try_from(in_time)?) / duration.as_secs_f64();
+    Ok(seen)
+}
+
+async fn ask(mut connection: Connection, until: Instant) -> Part {
+    let mut part = Part::default();
+    loop {
+        let begun = Instant::now();
+        if begun >= until {
+            return part;
+        }
+        let failure = match connection.get().await {
+            Ok(answer) if answer.status() == StatusCode::OK => None,
+            Ok(answer) => Some(format!("{}: {}", answer.status(), String::from_utf8_lossy(answer.body()))),
+            Err(error) => Some(format!("{error:#}")),
+        };
+        let ended = Instant::now();
+        let micros = u32::try_from((ended - begun).as_micros()).unwrap_or(u32::MAX);
+        part.latencies.push(micros);
+        match failure {
+            None => part.in_time += u64::from(ended <= until),
+            Some(text) => {
+                *part.failures.entry(text.chars().take(SHOWN).collect()).or_default() += 1;
+                if connection.sender.is_closed() {
+                    return part;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Measures against peers: prints a table and writes JSON.
+//!
+//! `dunlin-bench [NAME]...` runs the named benches, all of them if none is named; `cargo x bench` starts it. A bench is
+//! a function in a file of its own which returns a [`report::Report`]; what it shares with others is in `report`
+//! (rounds, rows, the table and the JSON), `load` (requests) and `memory`.
+//!
+//! Not here: tests. Nothing in this crate asserts a time, since a busy machine is no fault of the product.
+
+mod http;
+mod load;
+mod memory;
+mod native;
+mod report;
+mod wasmtime;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+/// Every bench and what it measures.
+const BENCHES: &[(&str, &str)] =
+    &[("http", "requests to a service through one agent, deploy to first answer, and memory")];
+
+fn main() -> ExitCode {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    if names == [native::SUBCOMMAND] {
+        return ended(native::serve());
+    }
+    if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| known == *name)) {
+        let list: String = BENCHES.iter().map(|(name, what)| format!("\n  {name}: {what}")).collect();
+        warn(&format!("error: there is no bench `{unknown}`\nhelp: these are there:{list}"));
+        return ExitCode::from(2);
+    }
+    let all = BENCHES.iter().map(|(name, _)| *name);
+    let chosen: Vec<&str> = all.filter(|name| names.is_empty() || names.contains(name)).collect();
+    ended(run(&chosen))
+}
+
+/// One thread for all of a bench: what measures should take as little as it can of what is measured.
+fn run(names: &[&str]) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for name in names {
+        let report = match *name {
+            "http" => runtime.block_on(http::run()),
+            other => unreachable!("`{other}` is not in the list of benches"),
+        };
+        let report = report.with_context(|| format!("bench `{name}` failed"))?;
+        say(&report.text());
+        let path = report.write()?;
+        say(&format!("written to {}", path.display()));
+    }
+    Ok(())
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            warn(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line of the result. Who closed the pipe does not want it.
+fn say(line: &str) {
+    drop(writeln!(io::stdout(), "{line}"));
+}
+
+/// Prints a line beside the result.
+fn warn(line: &str) {
+    drop(writeln!(io::stderr(), "{line}"));
+}
