@@ -283,7 +283,7 @@ fn fleet() -> (String, TlsAcceptor) {
         .with_single_cert(vec![certificate.der().clone()], key.into())
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (ca.pem(), TlsAcceptor::from(Arc::new(config)))
+    (authority.pem(), TlsAcceptor::from(Arc::new(config)))
 }
 
 #[tokio::test]

@@ -23,8 +23,8 @@ use crate::load::{Connection, Seen, load};
 use crate::memory::{Memory, children};
 use crate::native::{Answer, Native};
 use crate::report::{Report, Row, Series, in_turns, percentile};
+use crate::warn;
 use crate::wasmtime::Wasmtime;
-use crate::{say, warn};
 
 /// How many connections send requests at the same time.
 const CONNECTIONS: [usize; 3] = [1, 32, 256];
@@ -103,17 +103,20 @@ async fn measure(fleet: &mut Fleet) -> anyhow::Result<Report> {
 
     let before = memories(fleet)?;
     for connections in CONNECTIONS {
-        say(&format!("measuring {connections} connections"));
+        warn(&format!("measuring requests over {}", counted(connections)));
         report.add(requests(&subjects, connections).await?);
     }
     tokio::time::sleep(SETTLE).await;
     let after = memories(fleet)?;
     drop((native, wasmtime));
     report.add(memory_rows(&before, &after)?);
-    say("measuring deploys");
+    warn("measuring deploys");
     report.add(deploys(fleet).await?);
     report.end()
 }
+
+/// What a figure is called, its unit, and how it is read off what a round gave.
+type Figure<M> = (&'static str, &'static str, fn(&M) -> f64);
 
 /// Who is loaded.
 struct Subject {
@@ -128,13 +131,14 @@ impl Subject {
 
     async fn load(&self, connections: usize, duration: Duration) -> anyhow::Result<Seen> {
         let seen = load(self.address, HOST, connections, duration).await;
-        let seen = seen.with_context(|| format!("{} at {connections} connections", self.name))?;
+        let seen = seen.with_context(|| format!("{} over {}", self.name, counted(connections)))?;
         let bad: u64 = seen.failures.values().sum();
         let all = seen.latencies.len();
         ensure!(
             bad == 0,
-            "{}: {bad} of {all} requests over {connections} connections failed: {:?}",
+            "{}: {bad} of {all} requests over {} failed: {:?}",
             self.name,
+            counted(connections),
             seen.failures
         );
         Ok(seen)
@@ -149,8 +153,7 @@ async fn requests(subjects: &[Subject], connections: usize) -> anyhow::Result<Ve
     let seen =
         in_turns(ROUNDS, subjects, async |subject: &Subject| subject.load(connections, ROUND).await).await?;
     let (ours, peers) = seen.split_first().context("there is at least Dunlin")?;
-    type Figure = (&'static str, &'static str, fn(&Seen) -> f64);
-    let figures: [Figure; 4] = [
+    let figures: [Figure<Seen>; 4] = [
         ("requests per second", "1/s", |seen| seen.rate),
         ("half answered within", "ms", |seen| percentile(&seen.latencies, 500) / 1000.0),
         ("99 of 100 answered within", "ms", |seen| percentile(&seen.latencies, 990) / 1000.0),
@@ -160,11 +163,15 @@ async fn requests(subjects: &[Subject], connections: usize) -> anyhow::Result<Ve
     for (what, unit, figure) in figures {
         let ours: Series = ours.iter().map(figure).collect();
         for (peer, subject) in peers.iter().zip(&subjects[1..]) {
-            let row = Row::new(format!("{connections} connections: {what}"), unit, &ours);
+            let row = Row::new(format!("{}: {what}", counted(connections)), unit, &ours);
             rows.push(row.against(subject.name, &peer.iter().map(figure).collect()));
         }
     }
     Ok(rows)
+}
+
+fn counted(connections: usize) -> String {
+    if connections == 1 { "1 connection".to_owned() } else { format!("{connections} connections") }
 }
 
 /// Returns what the agent and its one worker hold.
@@ -208,13 +215,13 @@ async fn deploys(fleet: &Fleet) -> anyhow::Result<Vec<Row>> {
             let name = format!("default/{}-{round}", kind.replace(' ', "-")).parse()?;
             measured.push(deploy(fleet, &name, &distinct(HELLO, round)).await?);
         }
-        let figures: [(&str, fn(&Deploy) -> f64); 3] = [
-            ("uploaded", |deploy| deploy.uploaded),
-            ("and its deploy accepted", |deploy| deploy.accepted),
-            ("and its first request answered", |deploy| deploy.answered),
+        let figures: [Figure<Deploy>; 3] = [
+            ("uploaded", "ms", |deploy| deploy.uploaded),
+            ("and its deploy accepted", "ms", |deploy| deploy.accepted),
+            ("and its first request answered", "ms", |deploy| deploy.answered),
         ];
-        for (what, figure) in figures {
-            rows.push(Row::new(format!("{kind}: {what}"), "ms", &measured.iter().map(figure).collect()));
+        for (what, unit, figure) in figures {
+            rows.push(Row::new(format!("{kind}: {what}"), unit, &measured.iter().map(figure).collect()));
         }
     }
     Ok(rows)

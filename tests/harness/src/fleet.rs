@@ -94,6 +94,16 @@ impl Fleet {
 
     /// Starts one more agent, with more arguments if wanted, and returns its index.
     pub async fn add_agent(&mut self, more: &[&str]) -> anyhow::Result<usize> {
+        let token = self.client.create_join_token(&CreateJoinToken::default()).await?.token;
+        self.join(&token, more).await
+    }
+
+    /// Starts one more agent with a token of the caller's.
+    pub async fn add_agent_with(&mut self, token: &str) -> anyhow::Result<usize> {
+        self.join(token, &[]).await
+    }
+
+    async fn join(&mut self, token: &str, more: &[&str]) -> anyhow::Result<usize> {
         let node = format!("node-{}", self.agents.len() + 1);
         let path = self.folder.path().join(&node);
         let (state, coordinator) =
@@ -102,9 +112,8 @@ impl Fleet {
         let listen = ["--ingress", "127.0.0.1:0", "--endpoint", "127.0.0.1:0"];
         let capacity = ["--memory", "512MiB", "--fuel-rate", "1G/s"];
         let arguments = words(&[&given[..], &listen, &capacity, more].concat());
-        let token = self.client.create_join_token(&CreateJoinToken::default()).await?.token;
         let mut agent = Process::new(path, arguments);
-        agent.start(&[("DUNLIN_JOIN_TOKEN", &token)]).await?;
+        agent.start(&[("DUNLIN_JOIN_TOKEN", token)]).await?;
         agent.set_argument("--ingress", agent.address("ingress").to_string());
         agent.set_argument("--endpoint", agent.address("endpoint").to_string());
         self.agents.push(agent);

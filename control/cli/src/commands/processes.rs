@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use dunlin_agent::{DEFAULT_INGRESS_PORT, GivenToken};
+use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, GivenToken};
 use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
 use dunlin_model::{Bytes, FuelRate, NodeId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -248,6 +248,9 @@ pub(crate) fn failed(what: &str, error: &anyhow::Error) -> CommandError {
         Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
             "free space on this disk and start again"
         }
+        Some(_) | None if error.downcast_ref::<CannotJoin>().is_some() => {
+            "is --fleet right? `dunlin token create` at its coordinator makes a token for DUNLIN_JOIN_TOKEN"
+        }
         Some(_) | None => {
             "mend the cause named last and start again; the book's troubleshooting page explains each"
         }
@@ -269,7 +272,9 @@ mod tests {
                 anyhow::Error::new(io::Error::from(kind)).context("could not listen on 127.0.0.1:7401");
             text += &failed("the coordinator cannot run", &error).to_string();
         }
-        text += &failed("the agent cannot run", &anyhow::anyhow!("the join token has expired")).to_string();
+        let error = anyhow::anyhow!("the join token has expired");
+        text += &failed("the agent cannot run", &error).to_string();
+        text += &failed("the agent cannot run", &error.context(CannotJoin)).to_string();
         expect![[r#"
             error: the coordinator cannot run
               cause: could not listen on 127.0.0.1:7401
@@ -286,6 +291,10 @@ mod tests {
             error: the agent cannot run
               cause: the join token has expired
               help: mend the cause named last and start again; the book's troubleshooting page explains each
+            error: the agent cannot run
+              cause: could not join the fleet
+              cause: the join token has expired
+              help: is --fleet right? `dunlin token create` at its coordinator makes a token for DUNLIN_JOIN_TOKEN
         "#]].assert_eq(&text);
     }
 
