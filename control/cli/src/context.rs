@@ -158,11 +158,11 @@ mod tests {
                 pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| PathBuf::from(value))
             })
         };
-        let home = Some(PathBuf::from("/home/a/.config/dunlin/context.toml"));
-        assert_eq!(path(&[("HOME", "/home/a")]), home);
-        assert_eq!(path(&[("HOME", "/home/a"), ("XDG_CONFIG_HOME", "relative")]), home);
+        let home = Some(PathBuf::from("/of-ann/.config/dunlin/context.toml"));
+        assert_eq!(path(&[("HOME", "/of-ann")]), home);
+        assert_eq!(path(&[("HOME", "/of-ann"), ("XDG_CONFIG_HOME", "relative")]), home);
         assert_eq!(
-            path(&[("HOME", "/home/a"), ("XDG_CONFIG_HOME", "/c")]),
+            path(&[("HOME", "/of-ann"), ("XDG_CONFIG_HOME", "/c")]),
             Some(PathBuf::from("/c/dunlin/context.toml"))
         );
         assert_eq!(path(&[]), None);

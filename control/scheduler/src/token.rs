@@ -20,6 +20,9 @@ impl Cluster {
     }
 
     /// Makes a node a member. The same key may ask again: the answer may have been lost.
+    ///
+    /// A name is of one machine while that lives. When its lease is over, another key may have the name with a good
+    /// token: the machine was replaced. The record goes on with the new key, so the old one is a stranger from then.
     pub(crate) fn join(
         &mut self,
         step: &mut Step,
@@ -47,15 +50,21 @@ impl Cluster {
         if token.uses_left == 0 {
             return Err(Rejection::TokenUsed);
         }
-        if member.is_some() {
+        if member.is_some_and(|member| member.lost.is_none()) {
             return Err(Rejection::NameTaken(node));
         }
         let mut token = token.clone();
         token.uses_left -= 1;
         token.used_by.push(key_fingerprint);
+        let record = match member {
+            // Still lost until it reports. What was sent to the name stays known, so that generations only grow.
+            Some(lost) => NodeRecord { key_fingerprint, joined: now, ..lost.clone() },
+            None => {
+                self.volatile.nodes.insert(node.clone(), NodeState::default());
+                NodeRecord { id: node, key_fingerprint, joined: now, info: None, lost: None }
+            }
+        };
         self.change(step, Change::Token(token), now);
-        self.volatile.nodes.insert(node.clone(), NodeState::default());
-        let record = NodeRecord { id: node, key_fingerprint, joined: now, info: None, lost: None };
         self.change(step, Change::Node(record), now);
         Ok(Answer::Joined)
     }

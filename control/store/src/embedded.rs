@@ -36,8 +36,8 @@ const SCHEMA: &str = "schema";
 /// Counts commits, so that it can be told whether one that failed has happened after all.
 const COMMITS: &str = "commits";
 const CACHE: usize = 64 << 20;
-/// How many records one commit of `delete_prefix` deletes.
-const DELETE_BATCH: usize = 10_000;
+/// How many records one commit of `delete_prefix` deletes: other commits wait for it no longer than for their like.
+const DELETE_BATCH: usize = 1_000;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -255,12 +255,11 @@ impl Changes for Embedded {
     fn delete_prefix(&self, table: Table, prefix: &[u8]) -> Result<u64, CommitError> {
         let mut deleted = 0;
         loop {
-            let records = self
-                .range(table, prefix, None, DELETE_BATCH)
+            let keys = self
+                .read(table, |records| records.keys(prefix, DELETE_BATCH))
                 .map_err(|error| CommitError::Io(error.into()))?;
-            let count = records.len();
-            let writes: Vec<Write> =
-                records.into_iter().map(|(key, _)| Write { table, key, value: None }).collect();
+            let count = keys.len();
+            let writes: Vec<Write> = keys.into_iter().map(|key| Write { table, key, value: None }).collect();
             self.write(&writes)?;
             deleted += count as u64;
             if count < DELETE_BATCH {
@@ -274,6 +273,7 @@ impl Changes for Embedded {
 trait Reader {
     fn one(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Cause>;
     fn some(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Record>, Cause>;
+    fn keys(&self, prefix: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Cause>;
 }
 
 impl<T: ReadableTable<&'static [u8], &'static [u8]>> Reader for T {
@@ -296,6 +296,18 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Reader for T {
             records.push((key.value().to_vec(), value.value().to_vec()));
         }
         Ok(records)
+    }
+
+    fn keys(&self, prefix: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Cause> {
+        let mut keys = Vec::new();
+        for record in self.range::<&[u8]>(prefix..)?.take(limit) {
+            let (key, _) = record?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            keys.push(key.value().to_vec());
+        }
+        Ok(keys)
     }
 }
 

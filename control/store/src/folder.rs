@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 const LOCK: &str = "lock";
@@ -24,9 +25,13 @@ pub(crate) enum FolderError {
 }
 
 impl Folder {
-    /// Takes the folder, and makes it if it is not there.
+    /// Takes the folder, and makes it if it is not there. Nobody but its owner can look into it from then on.
     pub(crate) fn take(path: &Path) -> Result<Self, FolderError> {
         fs::create_dir_all(path)?;
+        // Asked first: a folder of somebody else that is private already needs no change, and would not allow one.
+        if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        }
         let mut lock =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK))?;
         match lock.try_lock() {

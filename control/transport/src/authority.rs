@@ -243,8 +243,8 @@ impl fmt::Debug for ApiCertificate {
     }
 }
 
-/// Returns the SHA-256 of a certificate's public key (SubjectPublicKeyInfo).
-pub(crate) fn key_hash(certificate: &[u8]) -> Option<[u8; 32]> {
+/// Returns the SHA-256 of a certificate's public key (SubjectPublicKeyInfo): the same for all certificates of one key.
+pub fn key_hash(certificate: &[u8]) -> Option<[u8; 32]> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     Some(Sha256::digest(certificate.public_key().raw).into())
 }

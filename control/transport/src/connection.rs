@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use dunlin_protocol::StreamRequest;
 use quinn::VarInt;
+use rustls_pki_types::CertificateDer;
 
+use crate::authority::key_hash;
 use crate::{Member, SendError, Stream};
 
 /// Why a connection was closed, for programs.
@@ -25,6 +27,8 @@ impl CloseCode {
     pub const PROTOCOL: Self = Self(4);
     /// The other side may not be here, or no longer.
     pub const FORBIDDEN: Self = Self(5);
+    /// Too many ask at once; come back later.
+    pub const BUSY: Self = Self(6);
 }
 
 /// Why a connection is at its end.
@@ -109,6 +113,13 @@ impl Connection {
     /// Returns who the other side has proven to be; nobody if it is about to join.
     pub fn peer(&self) -> Option<&Member> {
         self.peer.as_ref()
+    }
+
+    /// Returns the SHA-256 of the public key with which the other side has proven itself; nothing if it is about to
+    /// join.
+    pub fn peer_key_hash(&self) -> Option<[u8; 32]> {
+        let certificates = self.inner.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        key_hash(certificates.first()?)
     }
 
     /// Opens a stream that begins with `request`. Waits while the other side grants no more streams.

@@ -68,6 +68,16 @@ pub(crate) fn read(path: &Path) -> Result<String, FileError> {
     Ok(text)
 }
 
+/// Removes a file that [`write`] wrote, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(FileError::Write { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Returns the PEM of a key and its certificates.
 pub(crate) fn to_pem(key: &PrivatePkcs8KeyDer<'_>, certificates: &[&CertificateDer<'_>]) -> String {
     let mut text = pem_section("PRIVATE KEY", key.secret_pkcs8_der());

@@ -23,7 +23,7 @@ pub struct Identity {
     not_after: SystemTime,
 }
 
-/// A new key and the request for a certificate of it.
+/// A key and the request for a certificate of it.
 pub struct KeyRequest {
     key: KeyPair,
     signing_request: Vec<u8>,
@@ -41,6 +41,23 @@ pub enum WrongIdentity {
     /// The authority did not give the certificate, or not for this time.
     #[error("the certificate does not hold under the fleet's authority")]
     Untrusted(#[source] PeerRefusal),
+}
+
+/// Why there is no key to ask a certificate for.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenKeyError {
+    /// The file cannot be read or written.
+    #[error("could not keep the key with which this machine joins")]
+    File(#[from] FileError),
+    /// It holds something else.
+    #[error("{path} does not hold a key; remove it and join with a new token", path = path.display())]
+    Malformed {
+        /// The file.
+        path: std::path::PathBuf,
+    },
+    /// A key could not be made.
+    #[error("could not make a key")]
+    Make(#[from] IssueError),
 }
 
 /// Why a stored identity cannot be used.
@@ -66,10 +83,33 @@ pub enum OpenIdentityError {
 }
 
 impl KeyRequest {
+    /// The file in which [`KeyRequest::load_or_create`] keeps the key until there is an identity.
+    pub const FILE: &str = "join.key";
+
     /// Makes a key. It leaves this value only as part of an identity.
     pub fn create() -> Result<Self, IssueError> {
-        let make = |error: rcgen::Error| IssueError::Make { reason: error.to_string() };
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make)?;
+        Self::of(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make)?)
+    }
+
+    /// Reads the key from [`KeyRequest::FILE`] in `folder`, or makes one and keeps it there.
+    ///
+    /// Whoever asks to join must do so with this: if the answer is lost, or this process ends before it has saved
+    /// its identity, the token is used up and the name taken, but by this very key, which is answered again.
+    /// [`Identity::save`] removes the file.
+    pub fn load_or_create(folder: &Path) -> Result<Self, OpenKeyError> {
+        let path = folder.join(Self::FILE);
+        if !path.exists() {
+            let request = Self::create()?;
+            let key = PrivatePkcs8KeyDer::from(request.key.serialize_der());
+            file::write(&path, &file::to_pem(&key, &[]))?;
+            return Ok(request);
+        }
+        let malformed = || OpenKeyError::Malformed { path: path.clone() };
+        let (key, _) = file::from_pem(&file::read(&path)?).ok_or_else(malformed)?;
+        Ok(Self::of(KeyPair::try_from(&key).map_err(|_| malformed())?)?)
+    }
+
+    fn of(key: KeyPair) -> Result<Self, IssueError> {
         let mut parameters = CertificateParams::default();
         // The authority decides what stands in the certificate; nothing is asked for.
         parameters.distinguished_name = rcgen::DistinguishedName::new();
@@ -136,9 +176,14 @@ impl Identity {
         Ok(Self { member, certificate, key, authority, not_before, not_after })
     }
 
-    /// Writes it to [`Identity::FILE`] in `folder`, readable by the owner alone, whole or not at all.
+    /// Writes it to [`Identity::FILE`] in `folder`, readable by the owner alone, whole or not at all; then removes
+    /// [`KeyRequest::FILE`], which has served its purpose.
     pub fn save(&self, folder: &Path) -> Result<(), FileError> {
-        file::write(&folder.join(Self::FILE), &file::to_pem(&self.key, &[&self.certificate, &self.authority]))
+        file::write(
+            &folder.join(Self::FILE),
+            &file::to_pem(&self.key, &[&self.certificate, &self.authority]),
+        )?;
+        file::remove(&folder.join(KeyRequest::FILE))
     }
 
     /// Reads it from [`Identity::FILE`] in `folder`.
@@ -198,6 +243,10 @@ impl Identity {
     pub(crate) fn key(&self) -> PrivatePkcs8KeyDer<'static> {
         self.key.clone_key()
     }
+}
+
+fn make(error: rcgen::Error) -> IssueError {
+    IssueError::Make { reason: error.to_string() }
 }
 
 impl Clone for Identity {

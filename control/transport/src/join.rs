@@ -1,8 +1,8 @@
 //! How a machine becomes a node: both halves of one exchange.
 //!
 //! The machine dials, and believes only a coordinator whose authority is the one that its token names. Only then does
-//! it send the token's secret and a request for a certificate of a key that it has just made. Whether it may join is
-//! for the coordinator to say, through `decide`.
+//! it send the token's secret and a request for a certificate of its key. Whether it may join is for the coordinator
+//! to say, through `decide`. An answer may be lost, so the key is the caller's: with the same one it can ask again.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,7 +17,7 @@ use crate::endpoint::dial;
 use crate::member::COORDINATOR_DNS_NAME;
 use crate::tls::{self, Wanted};
 use crate::{
-    CloseCode, ConnectError, Connection, ConnectionEnded, Identity, IssueError, JoinToken, KeyRequest,
+    CloseCode, ConnectError, Connection, ConnectionEnded, Identity, JoinToken, KeyRequest,
     PeerRefusal, ReceiveError, Role, SendError, WireLimits, WrongIdentity,
 };
 
@@ -54,17 +54,17 @@ pub enum JoinError {
         /// Why, for people.
         message: String,
     },
-    /// A key could not be made.
-    #[error("could not make a key")]
-    Key(#[from] IssueError),
     /// The request could not be sent.
     #[error("could not send the request to join")]
     Send(#[from] SendError),
-    /// No answer came. Whether the token is used up is not known.
-    #[error("the coordinator did not answer the request to join; the token may be used up")]
+    /// No answer came. Whether the token is used up is not known, but for the same key it is good.
+    #[error("the coordinator did not answer the request to join; try again with the same token and state folder")]
     Receive(#[from] ReceiveError),
-    /// The coordinator took too long. Whether the token is used up is not known.
-    #[error("the coordinator did not answer the request to join within 20s; the token may be used up")]
+    /// The coordinator took too long. Whether the token is used up is not known, but for the same key it is good.
+    #[error(
+        "the coordinator did not answer the request to join within 20s; \
+         try again with the same token and state folder"
+    )]
     TimedOut,
     /// The certificate is not the one that was asked for.
     #[error("the coordinator gave a certificate that does not fit")]
@@ -80,8 +80,13 @@ pub enum JoinError {
     Socket(#[source] std::io::Error),
 }
 
-/// Makes this machine the node `node` of the coordinator's fleet.
-pub async fn join(coordinator: SocketAddr, token: &JoinToken, node: &NodeId) -> Result<Identity, JoinError> {
+/// Makes this machine the node `node` of the coordinator's fleet, with the key of `request`.
+pub async fn join(
+    coordinator: SocketAddr,
+    token: &JoinToken,
+    node: &NodeId,
+    request: KeyRequest,
+) -> Result<Identity, JoinError> {
     let any: IpAddr = match coordinator {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -97,15 +102,19 @@ pub async fn join(coordinator: SocketAddr, token: &JoinToken, node: &NodeId) -> 
             }
             error => JoinError::Connect(error),
         })?;
-    let result = tokio::time::timeout(EXCHANGE_TIME, exchange(&connection, token, node)).await;
+    let result = tokio::time::timeout(EXCHANGE_TIME, exchange(&connection, token, node, request)).await;
     connection.close(CloseCode::DONE, "");
     // Lets the coordinator hear of the end; it matters little if it does not.
     let _ = tokio::time::timeout(Duration::from_millis(200), endpoint.wait_idle()).await;
     result.map_err(|_| JoinError::TimedOut)?
 }
 
-async fn exchange(connection: &Connection, token: &JoinToken, node: &NodeId) -> Result<Identity, JoinError> {
-    let request = KeyRequest::create()?;
+async fn exchange(
+    connection: &Connection,
+    token: &JoinToken,
+    node: &NodeId,
+    request: KeyRequest,
+) -> Result<Identity, JoinError> {
     let mut stream = connection.open_raw().await.map_err(SendError::from)?;
     stream
         .send_message(&JoinRequest {

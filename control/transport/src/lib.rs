@@ -24,12 +24,12 @@ mod stream;
 mod tls;
 mod token;
 
-pub use authority::{ApiCertificate, Authority, IssueError, OpenAuthorityError};
+pub use authority::{ApiCertificate, Authority, IssueError, OpenAuthorityError, key_hash};
 pub use backoff::Backoff;
 pub use connection::{CloseCode, Connection, ConnectionEnded};
 pub use endpoint::{BindError, ConnectError, Incoming, NodeEndpoint, Server};
 pub use file::FileError;
-pub use identity::{Identity, KeyRequest, OpenIdentityError, WrongIdentity};
+pub use identity::{Identity, KeyRequest, OpenIdentityError, OpenKeyError, WrongIdentity};
 pub use join::{JoinError, ServeJoinError, join, serve_join};
 pub use limits::WireLimits;
 pub use member::{Member, NotAMember, Role};

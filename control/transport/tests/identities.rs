@@ -11,7 +11,7 @@ use dunlin_model::NodeId;
 use dunlin_protocol::{JoinReply, JoinRequest};
 use dunlin_transport::{
     Authority, FileError, Identity, Incoming, IssueError, JoinError, JoinToken, KeyRequest, NodeEndpoint,
-    OpenIdentityError, Role, Server, WireLimits, WrongIdentity, is_secret, join, serve_join,
+    OpenIdentityError, OpenKeyError, Role, Server, WireLimits, WrongIdentity, is_secret, join, key_hash, serve_join,
 };
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -34,6 +34,10 @@ fn coordinator(authority: &Authority) -> Server {
 
 fn node_1() -> NodeId {
     "node-1".parse().unwrap()
+}
+
+fn key() -> KeyRequest {
+    KeyRequest::create().unwrap()
 }
 
 /// Answers one request as a coordinator would that knows one token.
@@ -63,7 +67,7 @@ async fn who_joins_gets_an_identity_that_connects() {
     let token: JoinToken = JoinToken::create(authority.key_hash()).to_string().parse().unwrap();
     let node = node_1();
     let (identity, ()) = tokio::join!(
-        soon(join(server.local_address(), &token, &node)),
+        soon(join(server.local_address(), &token, &node, key())),
         serve_one(&server, &authority, token.secret_hash()),
     );
     let identity = identity.unwrap();
@@ -78,6 +82,33 @@ async fn who_joins_gets_an_identity_that_connects() {
     assert_eq!(name, node_1());
 }
 
+#[test]
+fn the_key_of_a_join_outlives_the_process_until_there_is_an_identity() {
+    let authority = authority("c4");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(KeyRequest::FILE);
+    let issue = |request: &KeyRequest| {
+        let role = Role::Node(node_1());
+        authority.issue(request.signing_request(), &role, SystemTime::now(), DAY).unwrap()
+    };
+    let first = issue(&KeyRequest::load_or_create(folder.path()).unwrap());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let again = KeyRequest::load_or_create(folder.path()).unwrap();
+    let second = issue(&again);
+    assert_ne!(first, second);
+    assert_eq!(key_hash(&first).unwrap(), key_hash(&second).unwrap());
+
+    again.into_identity(second, authority.certificate().clone()).unwrap().save(folder.path()).unwrap();
+    assert!(!path.exists());
+    assert!(Identity::is_in(folder.path()));
+    assert_ne!(key_hash(&first), key_hash(&issue(&KeyRequest::load_or_create(folder.path()).unwrap())));
+
+    std::fs::write(&path, "nothing").unwrap();
+    let error = KeyRequest::load_or_create(folder.path()).unwrap_err();
+    assert!(matches!(error, OpenKeyError::Malformed { .. }), "{error:?}");
+}
+
 #[tokio::test]
 async fn a_refusal_reaches_who_wanted_to_join() {
     let authority = authority("c4");
@@ -86,7 +117,7 @@ async fn a_refusal_reaches_who_wanted_to_join() {
     let another = JoinToken::create(authority.key_hash());
     let node = node_1();
     let (result, ()) = tokio::join!(
-        soon(join(server.local_address(), &token, &node)),
+        soon(join(server.local_address(), &token, &node, key())),
         serve_one(&server, &authority, another.secret_hash()),
     );
     let error = result.unwrap_err();
@@ -99,12 +130,12 @@ async fn the_secret_is_not_sent_to_another_authority() {
     let server = coordinator(&theirs);
     let token = JoinToken::create(ours.key_hash());
     let node = node_1();
-    let error = soon(join(server.local_address(), &token, &node)).await.unwrap_err();
+    let error = soon(join(server.local_address(), &token, &node, key())).await.unwrap_err();
     assert!(matches!(error, JoinError::WrongAuthority { .. }), "{error:?}");
     // The refused handshake never became a connection: the next one that comes is a good one.
     let good = JoinToken::create(theirs.key_hash());
     let (identity, ()) = tokio::join!(
-        soon(join(server.local_address(), &good, &node)),
+        soon(join(server.local_address(), &good, &node, key())),
         serve_one(&server, &theirs, good.secret_hash()),
     );
     identity.unwrap();
@@ -123,7 +154,7 @@ async fn the_authority_beside_anothers_certificate_does_not_convince() {
     let forged = Identity::load(folder.path()).unwrap();
     let server = Server::bind(LOOPBACK, &forged, &WireLimits::FLEET).unwrap();
     let token = JoinToken::create(ours.key_hash());
-    let error = soon(join(server.local_address(), &token, &node_1())).await.unwrap_err();
+    let error = soon(join(server.local_address(), &token, &node_1(), key())).await.unwrap_err();
     assert!(matches!(error, JoinError::WrongAuthority { .. }), "{error:?}");
 }
 
@@ -134,7 +165,7 @@ async fn a_node_cannot_take_the_secrets_of_those_who_join() {
     let identity = Identity::issue(&authority, &role, SystemTime::now(), DAY).unwrap();
     let impostor = Server::bind(LOOPBACK, &identity, &WireLimits::FLEET).unwrap();
     let token = JoinToken::create(authority.key_hash());
-    let error = soon(join(impostor.local_address(), &token, &node_1())).await.unwrap_err();
+    let error = soon(join(impostor.local_address(), &token, &node_1(), key())).await.unwrap_err();
     assert!(matches!(error, JoinError::Connect(_)), "{error:?}");
 }
 
@@ -165,7 +196,7 @@ async fn a_certificate_for_another_key_or_name_is_not_taken() {
             };
             soon(serve_join(&connection, decide)).await.unwrap();
         };
-        let (result, ()) = tokio::join!(soon(join(server.local_address(), &token, &node)), serve);
+        let (result, ()) = tokio::join!(soon(join(server.local_address(), &token, &node, key())), serve);
         let error = result.unwrap_err();
         if other_key {
             assert!(matches!(error, JoinError::Certificate(WrongIdentity::OtherKey)), "{error:?}");

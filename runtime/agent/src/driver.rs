@@ -3,13 +3,16 @@
 //! It runs on a thread of its own: saving an assignment waits for the disk, and nothing that must happen after may
 //! overtake it. Everything slow (fetching, starting, running) is handed on and comes back as an event.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use dunlin_ingress::Ingress;
-use dunlin_model::{AllocationReport, Assignment, Generation, ItemReport, Term, Timestamp};
+use dunlin_model::{
+    AllocationId, AllocationReport, Assignment, Generation, ItemReport, ObservedState, Term, Timestamp,
+};
 use dunlin_supervisor::{Action, Event, Supervisor};
 use tokio::sync::watch;
 
@@ -19,6 +22,8 @@ use crate::last_assignment::LastAssignment;
 use crate::workers::Workers;
 
 const IDLE: Duration = Duration::from_secs(3600);
+/// How long to wait before a full disk is tried again.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 enum Input {
     Assign(Box<Assignment>),
@@ -32,6 +37,18 @@ pub(crate) struct Observed {
     pub(crate) generation: Generation,
     pub(crate) allocations: Vec<AllocationReport>,
     pub(crate) items: Vec<ItemReport>,
+}
+
+impl Observed {
+    /// Tells whether something other than usage has changed.
+    fn differs(&self, other: &Self) -> bool {
+        let states = |observed: &Self| -> Vec<(AllocationId, ObservedState)> {
+            observed.allocations.iter().map(|allocation| (allocation.id, allocation.state.clone())).collect()
+        };
+        (self.term, self.generation) != (other.term, other.generation)
+            || self.items != other.items
+            || states(self) != states(other)
+    }
 }
 
 /// A handle for those who have something to tell the supervisor.
@@ -70,6 +87,24 @@ pub(crate) struct Hands {
     pub(crate) runtime: tokio::runtime::Handle,
 }
 
+impl Hands {
+    /// Makes an assignment durable. While the disk is full it waits: nothing that follows from the assignment is done
+    /// before it is safe, and what runs goes on meanwhile.
+    fn save(&self, assignment: &Assignment) -> io::Result<()> {
+        loop {
+            match self.last_assignment.save(assignment) {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+                {
+                    tracing::error!(%error, "assignment cannot be saved; free space on this node's disk");
+                    std::thread::sleep(DISK_PAUSE);
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
 /// The loop's own side.
 pub(crate) struct DriverLoop {
     supervisor: Supervisor,
@@ -94,7 +129,7 @@ impl DriverLoop {
     /// # Errors
     ///
     /// An assignment could not be made durable. The process must end: it may not act on what it could forget.
-    pub(crate) fn run(mut self, last: Option<Assignment>, hands: &Hands) -> Result<(), std::io::Error> {
+    pub(crate) fn run(mut self, last: Option<Assignment>, hands: &Hands) -> Result<(), io::Error> {
         if let Some(last) = last {
             let actions = self.supervisor.restore(last, self.now());
             self.perform(actions, hands)?;
@@ -134,11 +169,11 @@ impl DriverLoop {
         }
     }
 
-    fn perform(&self, actions: Vec<Action>, hands: &Hands) -> Result<(), std::io::Error> {
+    fn perform(&self, actions: Vec<Action>, hands: &Hands) -> Result<(), io::Error> {
         for action in actions {
             match action {
                 Action::Save(assignment) => {
-                    hands.last_assignment.save(&assignment)?;
+                    hands.save(&assignment)?;
                     tracing::debug!(term = %assignment.term, generation = %assignment.generation, "assignment saved");
                 }
                 Action::SetRoutes(routes) => hands.ingress.set_routes(&routes),
@@ -156,6 +191,7 @@ impl DriverLoop {
                 }
                 Action::Stop { allocation, namespace } => {
                     tracing::info!(%allocation, "allocation stops");
+                    hands.inputs.forget_all(allocation);
                     hands.workers.stop(allocation, &namespace);
                 }
                 Action::RunItem { allocation, namespace, run, item, combine } => {
@@ -171,6 +207,7 @@ impl DriverLoop {
                             }
                             Err(error) => format!("{error:#}"),
                         };
+                        tracing::warn!(%allocation, item, reason, "item not run; will retry");
                         driver.tell(Event::ItemNotRun { allocation, item, reason });
                     });
                 }
@@ -181,7 +218,13 @@ impl DriverLoop {
 
     fn publish(&self) {
         let (term, generation, allocations, items) = self.supervisor.report();
-        self.observed.send_replace(Arc::new(Observed { term, generation, allocations, items }));
+        let now = Observed { term, generation, allocations, items };
+        self.observed.send_if_modified(|before| {
+            let is_news = before.differs(&now);
+            // Usage changes all the time; it is told with the next heartbeat and wakes nobody.
+            *before = Arc::new(now);
+            is_news
+        });
     }
 
     fn now(&self) -> Timestamp {

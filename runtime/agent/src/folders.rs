@@ -53,6 +53,11 @@ impl Folders {
         self.root.join("compiled")
     }
 
+    /// The agent's own folder and that of compiled code.
+    pub(crate) fn for_workers(&self) -> (&Path, PathBuf) {
+        (&self.root, self.compiled())
+    }
+
     /// A file right in the agent's folder.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.root.join(name)

@@ -1,7 +1,10 @@
 //! The inputs of items which are about to run: brought from the coordinator, kept only as long as they are needed.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use dunlin_model::{AllocationId, RunId};
@@ -17,6 +20,9 @@ const MAX_INPUT: u64 = 64 << 20;
 pub(crate) struct Inputs {
     folder: PathBuf,
     link: Link,
+    /// The files of each item. One for each try: a try that comes late must not change what another one reads.
+    files: Mutex<BTreeMap<(AllocationId, u32), Vec<PathBuf>>>,
+    tries: AtomicU64,
 }
 
 impl Inputs {
@@ -25,7 +31,7 @@ impl Inputs {
         for entry in std::fs::read_dir(&folder)? {
             std::fs::remove_file(entry?.path())?;
         }
-        Ok(Self { folder, link })
+        Ok(Self { folder, link, files: Mutex::default(), tries: AtomicU64::new(0) })
     }
 
     /// Brings the input of an item and returns what its worker is to be told.
@@ -37,7 +43,7 @@ impl Inputs {
         combine: bool,
     ) -> anyhow::Result<ToWorker> {
         let (stream, name) = self.link.fetch(&StreamRequest::Input { run, item }).await?;
-        let path = self.path(allocation, item);
+        let path = self.new_path(allocation, item);
         let mut file = tokio::fs::File::create(&path).await.context("could not keep the input")?;
         // One byte more than allowed tells a large input from one that is too large.
         let mut stream = stream.take(MAX_INPUT + 1);
@@ -54,11 +60,30 @@ impl Inputs {
 
     /// Forgets the input of an item that was run.
     pub(crate) fn forget(&self, allocation: AllocationId, item: u32) {
-        // It is gone already if the item was stopped before its input came.
-        let _ = std::fs::remove_file(self.path(allocation, item));
+        let files = self.files().remove(&(allocation, item));
+        for path in files.into_iter().flatten() {
+            // It is not there if the item was given up before its input came.
+            let _ = std::fs::remove_file(path);
+        }
     }
 
-    fn path(&self, allocation: AllocationId, item: u32) -> PathBuf {
-        self.folder.join(format!("{allocation}-{item}"))
+    /// Forgets the inputs of all items of an allocation that was stopped.
+    pub(crate) fn forget_all(&self, allocation: AllocationId) {
+        let items: Vec<u32> = {
+            let files = self.files();
+            files.range((allocation, 0)..=(allocation, u32::MAX)).map(|((_, item), _)| *item).collect()
+        };
+        items.into_iter().for_each(|item| self.forget(allocation, item));
+    }
+
+    fn new_path(&self, allocation: AllocationId, item: u32) -> PathBuf {
+        let number = self.tries.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.join(format!("{allocation}-{item}-{number}"));
+        self.files().entry((allocation, item)).or_default().push(path.clone());
+        path
+    }
+
+    fn files(&self) -> MutexGuard<'_, BTreeMap<(AllocationId, u32), Vec<PathBuf>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

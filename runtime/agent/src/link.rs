@@ -2,7 +2,7 @@
 //!
 //! Losing it changes nothing on the node: what runs goes on, and the report says all again once it is back.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ pub(crate) struct LinkKeeper {
     pub(crate) cluster: ClusterId,
     pub(crate) node: NodeId,
     pub(crate) info: NodeInfo,
+    /// Where other nodes reach this one, if the operator says so.
+    pub(crate) advertise: Option<SocketAddr>,
     pub(crate) driver: Driver,
     pub(crate) logs: Arc<Logs>,
     pub(crate) slot: LinkSlot,
@@ -64,7 +66,7 @@ pub(crate) struct LinkKeeper {
 
 impl LinkKeeper {
     /// Connects, serves the connection until it ends, and connects again, for ever.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::new();
         loop {
             match self.connect().await {
@@ -93,9 +95,12 @@ impl LinkKeeper {
         }
     }
 
-    async fn connect(&self) -> anyhow::Result<(Connection, Stream, Duration)> {
-        let address = resolve(&self.coordinator).await?;
+    async fn connect(&mut self) -> anyhow::Result<(Connection, Stream, Duration)> {
+        let bound = self.endpoint.local_address();
+        let address = resolve(&self.coordinator, bound.ip()).await?;
         let connection = self.endpoint.connect_coordinator(address).await?;
+        // Anew at each connection: the way to the coordinator, and with it this machine's address, may have changed.
+        self.info.peer = self.advertise.map_or_else(|| way_out(bound, address), Ok)?;
         let hello = Hello {
             min_version: Version::MIN,
             max_version: Version::MAX,
@@ -191,7 +196,7 @@ impl LinkKeeper {
             let logs = Arc::clone(&self.logs);
             tokio::spawn(async move {
                 let answered = match stream.receive_request().await {
-                    Ok(StreamRequest::Logs(query)) => send_logs(stream, &logs, query).await,
+                    Ok(StreamRequest::Logs(query)) => send_logs(stream, logs, query).await,
                     Ok(_) => Ok(()),
                     Err(error) => Err(error.into()),
                 };
@@ -214,32 +219,52 @@ pub(crate) fn link() -> (Link, LinkSlot) {
     (Link { connection }, LinkSlot { connection: sender })
 }
 
-/// Returns where the coordinator is at this moment.
-pub(crate) async fn resolve(coordinator: &str) -> anyhow::Result<SocketAddr> {
+/// Returns where the coordinator is at this moment, of its addresses one that a socket bound to `own` can reach.
+pub(crate) async fn resolve(coordinator: &str, own: IpAddr) -> anyhow::Result<SocketAddr> {
     let mut found = tokio::net::lookup_host(coordinator)
         .await
         .with_context(|| format!("could not find the coordinator `{coordinator}`; it should be host:port"))?;
-    found.next().with_context(|| format!("the coordinator's name `{coordinator}` has no address"))
+    found.find(|address| address.is_ipv4() == own.is_ipv4()).with_context(|| {
+        format!("the coordinator's name `{coordinator}` has no address that {own} can reach")
+    })
 }
 
-async fn send_logs(mut stream: Stream, logs: &Logs, query: LogQuery) -> anyhow::Result<()> {
+/// Returns the address under which the endpoint `bound` is seen from `address`.
+fn way_out(bound: SocketAddr, address: SocketAddr) -> std::io::Result<SocketAddr> {
+    if !bound.ip().is_unspecified() {
+        return Ok(bound);
+    }
+    // Connecting a UDP socket sends nothing; it only asks the system for the way.
+    let probe = std::net::UdpSocket::bind((bound.ip(), 0))?;
+    probe.connect(address)?;
+    Ok(SocketAddr::new(probe.local_addr()?.ip(), bound.port()))
+}
+
+async fn send_logs(mut stream: Stream, logs: Arc<Logs>, query: LogQuery) -> anyhow::Result<()> {
     // Subscribed before the files are read, so that no line falls between the two; one may be told twice.
     let mut live = logs.follow();
     stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
     let tail = usize::try_from(query.tail)?.min(MAX_TAIL);
+    let (reader, allocations) = (Arc::clone(&logs), query.allocations.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        allocations.into_iter().flat_map(|allocation| reader.tail(allocation, tail)).collect::<Vec<_>>()
+    });
     let mut last: std::collections::BTreeMap<AllocationId, LogRecord> = std::collections::BTreeMap::new();
-    for allocation in &query.allocations {
-        for record in logs.tail(*allocation, tail) {
-            stream.send_message(&record).await?;
-            last.insert(*allocation, record);
-        }
+    for record in read.await? {
+        stream.send_message(&record).await?;
+        last.insert(record.instance.allocation, record);
     }
     if !query.follow {
         stream.finish();
         return Ok(stream.send.delivered().await?);
     }
     loop {
-        match live.recv().await {
+        let record = tokio::select! {
+            record = live.recv() => record,
+            // Whoever followed is gone: a stream that nobody reads must not be kept for a line that may never come.
+            _ = stream.send.delivered() => return Ok(()),
+        };
+        match record {
             Ok(record) => {
                 let allocation = record.instance.allocation;
                 let is_wanted = query.allocations.contains(&allocation);

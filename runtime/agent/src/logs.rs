@@ -9,6 +9,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use dunlin_model::{AllocationId, LogRecord};
 use tokio::sync::broadcast;
@@ -74,14 +75,19 @@ impl Logs {
         Ok(())
     }
 
-    /// Removes the files of the oldest allocations, and closes what is open of them.
+    /// Removes the files of the allocations that have been silent for longest, and closes what is open of them.
     fn make_room(&self, open: &mut BTreeMap<AllocationId, LogFile>) -> io::Result<()> {
-        let mut kept: Vec<AllocationId> = fs::read_dir(&self.folder)?
-            .filter_map(|entry| Path::new(&entry.ok()?.file_name()).file_stem()?.to_str()?.parse().ok())
+        let mut written: Vec<(SystemTime, AllocationId)> = fs::read_dir(&self.folder)?
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let name = entry.file_name();
+                let allocation = name.to_str()?.strip_suffix(".log")?.parse().ok()?;
+                Some((entry.metadata().ok()?.modified().ok()?, allocation))
+            })
             .collect();
-        kept.sort_unstable();
-        kept.dedup();
-        for allocation in kept.iter().take((kept.len() + 1).saturating_sub(MAX_ALLOCATIONS)) {
+        written.sort_unstable();
+        let surplus = (written.len() + 1).saturating_sub(MAX_ALLOCATIONS);
+        for (_, allocation) in written.iter().take(surplus) {
             open.remove(allocation);
             let path = self.path(*allocation);
             for file in [path.with_extension("log.1"), path] {

@@ -1,16 +1,17 @@
 //! The life of the process: join or come back, carry on with the last assignment, keep the link, end in order.
 
-use std::net::SocketAddr;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use dunlin_ingress::Ingress;
-use dunlin_model::{NodeInfo, Resources};
+use dunlin_model::NodeInfo;
 use dunlin_supervisor::{Config as Patience, Supervisor};
 use dunlin_transport::{Identity, JoinToken, NodeEndpoint, Role, WireLimits, join};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
@@ -42,13 +43,24 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let last = last_assignment.load()?;
     let capacity = capacity(&config, &folders).await?;
     let (endpoint, listener) = listen(&config, &identity).await?;
-    let info = info(&config, capacity, listener.local_addr()?, endpoint.local_address())?;
+    let info = NodeInfo {
+        capacity,
+        labels: config.labels.clone(),
+        ingress: listener.local_addr()?,
+        peer: endpoint.local_address(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
 
     let logs = Arc::new(Logs::open(folders.logs()));
     let cache_key = cache_key(&folders.file("cache.key"))?;
-    let workers =
-        Workers::new(node.clone(), config.program.clone(), folders.compiled(), cache_key, Arc::clone(&logs))
-            .context("could not make the folder for sockets")?;
+    let workers = Workers::new(
+        node.clone(),
+        config.program.clone(),
+        folders.for_workers(),
+        cache_key,
+        Arc::clone(&logs),
+    )
+    .context("could not make the folder for sockets")?;
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
     let ingress = Ingress::new(node.clone(), Arc::new(workers.clone()), peers);
     let (link, slot) = link();
@@ -70,12 +82,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         cluster,
         node: node.clone(),
         info: info.clone(),
+        advertise: config.advertise,
         driver,
         logs,
         slot,
     };
 
-    let (failed, failure) = tokio::sync::oneshot::channel();
+    let (failed, failure) = oneshot::channel();
     std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
         let _process_is_ending = failed.send(driver_loop.run(last, &hands));
     })?;
@@ -86,16 +99,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     tracing::info!(%node, ingress = %info.ingress, peer = %info.peer, "agent ready");
     write_ready(&folders, &info).context("could not write ready.json")?;
 
-    tokio::select! {
-        () = stop.cancelled() => {}
-        ended = failure => match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                return Err(anyhow::Error::new(error).context("an assignment could not be saved; start again"));
-            }
-            Err(_panicked) => anyhow::bail!("the brain has failed, which is our fault; start again to recover"),
-        },
-    }
+    until_end(&stop, failure).await?;
     serving.await?;
     endpoint.close("the agent stops").await;
     workers.end(WORKER_TIME).await;
@@ -103,15 +107,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Returns what the node tells of itself.
-fn info(
-    config: &Config,
-    capacity: Resources,
-    ingress: SocketAddr,
-    bound: SocketAddr,
-) -> anyhow::Result<NodeInfo> {
-    let (labels, version) = (config.labels.clone(), env!("CARGO_PKG_VERSION").to_owned());
-    Ok(NodeInfo { capacity, labels, ingress, peer: advertised(config, bound)?, version })
+/// Waits until the process is told to stop, or its driver has failed.
+async fn until_end(
+    stop: &CancellationToken,
+    driver: oneshot::Receiver<io::Result<()>>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = driver => match ended {
+            Ok(ended) => ended.context("an assignment could not be saved; start again"),
+            Err(_panicked) => anyhow::bail!("the brain has failed, which is our fault; start again to recover"),
+        },
+    }
 }
 
 /// Opens the sockets: for the coordinator and other nodes, and for requests.
@@ -122,27 +129,6 @@ async fn listen(config: &Config, identity: &Identity) -> anyhow::Result<(Arc<Nod
         .await
         .with_context(|| format!("could not listen for requests on {} (TCP)", config.ingress))?;
     Ok((Arc::new(endpoint), listener))
-}
-
-/// Returns where other nodes reach this one: what was configured, or the bound address if that names a machine, or
-/// the address with which this machine reaches its coordinator.
-fn advertised(config: &Config, bound: SocketAddr) -> anyhow::Result<SocketAddr> {
-    if let Some(address) = config.advertise {
-        return Ok(address);
-    }
-    if !bound.ip().is_unspecified() {
-        return Ok(bound);
-    }
-    // Connecting a UDP socket sends nothing; it only asks the system for the way.
-    let probe =
-        std::net::UdpSocket::bind((bound.ip(), 0)).context("could not ask for this machine's address")?;
-    match probe.connect(&config.coordinator).and_then(|()| probe.local_addr()) {
-        Ok(local) => Ok(SocketAddr::new(local.ip(), bound.port())),
-        Err(error) => {
-            tracing::warn!(%error, "this machine's address is not known yet; other nodes cannot reach it");
-            Ok(bound)
-        }
-    }
 }
 
 /// Returns who this node is; at the first start it joins its fleet.
@@ -164,8 +150,9 @@ async fn identity(config: &Config, folders: &Folders) -> anyhow::Result<Identity
          make one with `dunlin token create` and give it in DUNLIN_JOIN_TOKEN",
     )?;
     let token: JoinToken = given.0.parse().context(CannotJoin)?;
-    let address = resolve(&config.coordinator).await?;
-    let identity = join(address, &token, &config.node).await.context(CannotJoin)?;
+    let address = resolve(&config.coordinator, config.endpoint.ip()).await?;
+    let key = dunlin_transport::KeyRequest::load_or_create(&folder).context(CannotJoin)?;
+    let identity = join(address, &token, &config.node, key).await.context(CannotJoin)?;
     identity.save(&folder).context("could not save this node's identity")?;
     tracing::info!(cluster = %identity.cluster(), node = %config.node, "joined");
     Ok(identity)

@@ -262,6 +262,8 @@ async fn deploy(fleet: &Fleet, name: &AppName, component: &Bytes) -> anyhow::Res
 
 fn spec(name: &AppName, component: Digest, host: &str) -> anyhow::Result<AppSpec> {
     let limits = Limits {
+        // An app that was deleted keeps its room for a while, so there must be enough for all of them.
+        memory: dunlin_model::Bytes(16 << 20),
         fuel: Fuel(100_000_000),
         fuel_rate: FuelRate(10_000_000),
         deadline: DurationMs(10_000),

@@ -1,16 +1,20 @@
 //! The HTTP API as another program sees it: without our client, so that what the client would never send is sent.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use std::collections::BTreeSet;
 
 use dunlin_api::{Problem, paths};
 use dunlin_guest_artifacts::{CAT, HELLO};
-use dunlin_harness::Fleet;
+use dunlin_harness::{Fleet, http};
 use dunlin_model::{AppSpec, Digest, Manifest};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Method, Response, StatusCode};
 
 /// A client that believes the fleet's authority and adds nothing to what a test sends.
 fn plain(fleet: &Fleet) -> Client {
+    // Whoever makes the plain client has also said who does TLS.
+    http();
     let authority = std::fs::read(fleet.state().join("ca.pem")).unwrap();
     let authority = Certificate::from_pem(&authority).unwrap();
     Client::builder().tls_certs_only([authority]).no_proxy().build().unwrap()
@@ -30,7 +34,13 @@ async fn send(fleet: &Fleet, method: Method, path: &str, headers: HeaderMap, bod
 }
 
 /// Sends with the administrator's token and `content_type`.
-async fn ask(fleet: &Fleet, method: Method, path: &str, content_type: &'static str, body: Vec<u8>) -> Response {
+async fn ask(
+    fleet: &Fleet,
+    method: Method,
+    path: &str,
+    content_type: &'static str,
+    body: Vec<u8>,
+) -> Response {
     let mut headers = bearer(&token(fleet));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     send(fleet, method, path, headers, body).await
@@ -71,11 +81,13 @@ async fn the_description_is_for_everybody_and_has_every_path() {
     assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
     let document: serde_json::Value = response.json().await.unwrap();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
-    let described: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let described: BTreeSet<&str> =
+        document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     // The list is taken from its source, so that a new path cannot be left out here.
     let source = include_str!("../../../control/api/src/paths.rs");
     let named = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split('"').nth(1));
-    let named: BTreeSet<&str> = named.filter(|path| ![paths::HEALTH, paths::OPENAPI].contains(path)).collect();
+    let named: BTreeSet<&str> =
+        named.filter(|path| ![paths::HEALTH, paths::OPENAPI].contains(path)).collect();
     assert!(named.contains(paths::APP), "{named:?}");
     assert_eq!(described, named);
 }

@@ -4,6 +4,8 @@
 //! files that a page shows under `<!-- file: PATH -->` are written where they stand. What is not run is listed, with
 //! the reason; a line that is neither run nor listed fails the test.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -74,7 +76,9 @@ fn script(steps: &[Step]) -> String {
         match step {
             Step::Run(line) => script += &format!("echo '$ {}'\n{line}\n", line.replace('\'', "'\\''")),
             Step::Write { path, text } => {
-                script += &format!("mkdir -p \"$(dirname '{path}')\"\ncat > '{path}' <<'END-OF-FILE'\n{text}END-OF-FILE\n");
+                script += &format!(
+                    "mkdir -p \"$(dirname '{path}')\"\ncat > '{path}' <<'END-OF-FILE'\n{text}END-OF-FILE\n"
+                );
             }
             Step::Leave(_) => {}
         }
@@ -101,7 +105,8 @@ impl Reader {
         let ingress = eventually("the quickstart runs", || {
             let (out, err) = (read("out"), read("err"));
             assert_eq!(up.try_wait().unwrap(), None, "{err}");
-            let url = out.lines().find_map(|line| line.strip_prefix("node-1")).map(|url| url.trim().to_owned());
+            let mut urls = out.split_whitespace().filter(|word| word.starts_with("http://"));
+            let url = urls.next().map(str::to_owned);
             let url = url.filter(|_| err.contains("the fleet runs"));
             async move { url.ok_or(err) }
         })
@@ -146,7 +151,8 @@ fn tools(command: &mut Command) {
         command.env_remove(name);
     }
     let user = PathBuf::from(std::env::var_os("HOME").unwrap());
-    let or = |name: &str, folder: &str| std::env::var_os(name).map_or_else(|| user.join(folder), PathBuf::from);
+    let or =
+        |name: &str, folder: &str| std::env::var_os(name).map_or_else(|| user.join(folder), PathBuf::from);
     command
         .env("CARGO_HOME", or("CARGO_HOME", ".cargo"))
         .env("RUSTUP_HOME", or("RUSTUP_HOME", ".rustup"))

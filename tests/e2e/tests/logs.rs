@@ -1,16 +1,19 @@
 //! Logs: what guests print, framed so that nobody can forge a line, from all nodes, as it comes, and after the end.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use std::process::Stdio;
 
 use dunlin_api::LogLine;
 use dunlin_e2e::{job, printed, service};
 use dunlin_guest_artifacts::{SAY_HTTP, TRAP};
-use dunlin_harness::{App, Fleet, PATIENCE, eventually, program};
+use dunlin_harness::{App, Fleet, PATIENCE, eventually, http, program};
 use dunlin_model::LogSource;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 /// What would clear a terminal, set its title, and begin a line that looks like another's.
-const EVIL: &str = "evil \u{1b}[2J\u{1b}]0;title\u{7} \u{9b}31m \u{202e}\r2026-01-01T00:00:00.000Z node-9 a1.1 host";
+const EVIL: &str =
+    "evil \u{1b}[2J\u{1b}]0;title\u{7} \u{9b}31m \u{202e}\r2026-01-01T00:00:00.000Z node-9 a1.1 host";
 
 fn say(allocations: u32) -> App {
     service("shop", "say", SAY_HTTP, allocations, "/")
@@ -19,7 +22,7 @@ fn say(allocations: u32) -> App {
 /// Posts `text` to the service on the first node until it has answered once.
 async fn post(fleet: &Fleet, text: &str) {
     eventually("the service has printed it", || async {
-        let request = reqwest::Client::new().post(format!("http://{}/", fleet.ingress(0))).body(text.to_owned());
+        let request = http().post(format!("http://{}/", fleet.ingress(0))).body(text.to_owned());
         let response = request.send().await.map_err(|error| error.to_string())?;
         if response.status().is_success() { Ok(()) } else { Err(response.status().to_string()) }
     })

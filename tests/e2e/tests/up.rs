@@ -1,5 +1,7 @@
 //! `dunlin up`: a whole fleet by one command, which leaves nothing behind but its state, and is back with it.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +10,7 @@ use std::process::{ExitStatus, Stdio};
 
 use dunlin_e2e::{ended, hello, outside};
 use dunlin_guest_artifacts::HELLO;
-use dunlin_harness::{App, PATIENCE, eventually};
+use dunlin_harness::{App, PATIENCE, eventually, http};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -56,9 +58,11 @@ impl Up {
     /// Its coordinator and agents with all that these have started.
     fn processes(&self) -> Vec<i32> {
         let written: BTreeMap<String, Value> =
-            serde_json::from_slice(&std::fs::read(state(&self.home).join("processes.json")).unwrap()).unwrap();
+            serde_json::from_slice(&std::fs::read(state(&self.home).join("processes.json")).unwrap())
+                .unwrap();
         assert_eq!(written.keys().collect::<Vec<_>>(), ["coordinator", "node-1", "node-2"]);
-        let members = written.values().map(|entry| i32::try_from(entry["process"].as_i64().unwrap()).unwrap());
+        let members =
+            written.values().map(|entry| i32::try_from(entry["process"].as_i64().unwrap()).unwrap());
         members.flat_map(with_descendants).collect()
     }
 
@@ -74,7 +78,8 @@ fn state(home: &Path) -> PathBuf {
 
 fn with_descendants(process: i32) -> Vec<i32> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let lists = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
+    let lists =
+        tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
     let children: Vec<i32> = lists
         .flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<i32>>())
         .collect();
@@ -115,7 +120,7 @@ fn assert_ports_are_free(home: &Path) {
 
 async fn answer(url: &str) -> String {
     eventually("the service answers", || async {
-        let response = reqwest::get(url).await.map_err(|error| error.to_string())?;
+        let response = http().get(url).send().await.map_err(|error| error.to_string())?;
         let (status, text) = (response.status(), response.text().await.map_err(|error| error.to_string())?);
         if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
     })
@@ -133,7 +138,11 @@ async fn up_serves_and_leaves_nothing_but_its_state_with_which_it_is_back() {
     let home = home.path();
     let up = Up::start(home, Some(&hello(HELLO, 2))).await;
     let out = up.read("out");
-    assert!(out.contains("default/shop revision 1") && out.contains("2/2"), "{out}");
+    let table: Vec<Vec<&str>> = out.lines().take(3).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(table[0][..4], ["NODE", "ALLOCATION", "WORKLOAD", "STATE"], "{out}");
+    for row in &table[1..] {
+        assert_eq!(row[2..4], ["hello", "running"], "{out}");
+    }
     let first_ingresses = up.ingresses();
     assert_eq!(first_ingresses.len(), 2, "{out}");
     for url in &first_ingresses {

@@ -69,6 +69,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         }
         Chore::Bench { arguments } => {
             setup::setup()?;
+            Step::new("the program", cargo(["build", "--release", "--package", "dunlin"])).run()?;
             let mut bench = cargo(["run", "--release", "--package", "dunlin-bench", "--"]);
             bench.args(arguments);
             Step::new("measures", bench).streamed()

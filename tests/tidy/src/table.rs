@@ -93,9 +93,9 @@ pub const RESERVED: &[Reserved] = &[
     },
     Reserved {
         package: "rustls",
-        rooms: &["control/api", "control/cli", "control/coordinator", "control/transport"],
-        reason: "transport owns TLS between nodes; the public API has TLS on both of its ends, and each program \
-                 names its cryptography once",
+        rooms: &["control/api", "control/coordinator", "control/transport", "tests/harness"],
+        reason: "transport owns TLS between nodes; the public API has TLS on both of its ends, and the HTTP client of \
+                 tests wants to be told whose cryptography it would use",
     },
     Reserved {
         package: "tokio-rustls",

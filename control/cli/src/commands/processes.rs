@@ -131,8 +131,6 @@ pub(crate) fn coordinator(args: CoordinatorArgs) -> Result<(), CommandError> {
 /// Runs an agent until it is told to stop.
 pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
     start_log(args.process);
-    let program = std::env::current_exe().context("could not find this program's own file");
-    let program = program.map_err(|error| failed("the agent cannot run", &error))?;
     let config = dunlin_agent::Config {
         state: args.state,
         node: args.node,
@@ -144,7 +142,8 @@ pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
         labels: args.label.into_iter().collect::<BTreeMap<_, _>>(),
         memory: args.memory,
         fuel_rate: args.fuel_rate,
-        program,
+        // Itself, also after the file was replaced by a newer version: agent and workers must be of one version.
+        program: "/proc/self/exe".into(),
     };
     tracing::info!(?config, "agent starts");
     let work = run_until_stopped(args.process, |stop| dunlin_agent::run(config, stop));

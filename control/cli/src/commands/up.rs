@@ -14,7 +14,7 @@ use dunlin_api::{Client, CreateJoinToken, LogsQuery};
 use dunlin_model::{AppName, Bytes, DurationMs, FuelRate, Name};
 use futures_util::StreamExt as _;
 
-use self::member::Member;
+use self::member::{Member, private_folder};
 use super::deploy::{self, DeployArgs};
 use super::logs;
 use super::processes::{Stop, failed};
@@ -86,8 +86,12 @@ pub(crate) async fn run(global: &Global, args: UpArgs, output: &Output) -> Resul
         worked = fleet.work(app, global.namespace.as_ref(), output) => worked,
         () = stop.asked() => Ok(()),
     };
-    output.note("stopping");
-    fleet.end().await;
+    output.note("stopping; Ctrl-C again ends it at once");
+    tokio::select! {
+        () = fleet.end() => {}
+        // What is left is killed when it is dropped.
+        () = stop.asked() => {}
+    }
     worked.map_err(|error| match error {
         Trouble::Command(error) => error,
         Trouble::Process(error) => cannot(error),
@@ -114,8 +118,7 @@ impl From<CommandError> for Trouble {
 
 impl LocalFleet {
     fn claim(state: PathBuf, nodes: u16) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&state)
-            .with_context(|| format!("could not make the folder {}", state.display()))?;
+        private_folder(&state)?;
         let path = state.join("lock");
         let lock =
             std::fs::File::create(&path).with_context(|| format!("could not open {}", path.display()))?;

@@ -477,6 +477,64 @@ fn a_taken_name_is_refused_to_another_key() {
 }
 
 #[test]
+fn a_new_machine_takes_over_the_name_of_a_lost_one() {
+    check(
+        "
+        node a
+        deploy shop web=1@v1
+        wait 1
+        token t uses=1
+        join a t key=7
+        pass 11
+        join a t key=7
+        join a t key=7
+        join a t key=8
+        token u uses=1
+        join a u key=8 secret=9
+        restart
+        join a t key=7
+        show
+        node a
+        wait 1
+        show
+        ",
+        expect![[r#"
+            0s a gets 1.1: | peers a
+            > deploy shop web=1@v1
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.2: a1@1 | peers a
+            > token t uses=1
+            TokenCreated
+            > join a t key=7
+            name_taken: the name `a` belongs to another node
+            11s a is lost
+            11s a1 is lost
+            > join a t key=7
+            Joined
+            12s a is lost
+            > join a t key=7
+            Joined
+            > join a t key=8
+            token_used: the join token has been used up
+            > token u uses=1
+            TokenCreated
+            > join a u key=8 secret=9
+            token_unknown: the join token is not known
+            > restart
+            > join a t key=7
+            Joined
+            --show
+            a Lost, reserved 0B
+            default/shop/web 0 of 1, waiting: all nodes are lost
+            12s a gets 2.1: a1@1 | peers a
+            --show
+            a Alive, reserved 64MiB
+            default/shop/web 1 of 1
+        "#]],
+    );
+}
+
+#[test]
 fn a_node_that_joined_but_never_reported_gets_nothing() {
     check(
         "

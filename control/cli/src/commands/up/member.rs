@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use tokio::time::{Instant, sleep};
 /// How long a process may take until it is ready.
 const READY_TIME: Duration = Duration::from_secs(60);
 /// How long a process may take to end itself when it is asked to.
-const END_TIME: Duration = Duration::from_secs(8);
+/// An agent lets requests end for ten seconds, and then its workers.
+const END_TIME: Duration = Duration::from_secs(16);
 
 /// What a process writes into `ready.json` once it can be used.
 #[derive(Clone, Debug, Deserialize)]
@@ -22,6 +24,12 @@ struct Ready {
     process: u32,
     #[serde(flatten)]
     addresses: BTreeMap<String, serde_json::Value>,
+}
+
+/// Makes a folder that is open to this user alone, if it is not there.
+pub(super) fn private_folder(path: &Path) -> anyhow::Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("could not make the folder {}", path.display()))
 }
 
 /// One process of the fleet.
@@ -99,12 +107,13 @@ impl Member {
     }
 
     fn spawn(&mut self, environment: &[(&str, String)]) -> anyhow::Result<()> {
-        std::fs::create_dir_all(&self.folder)
-            .with_context(|| format!("could not make the folder {}", self.folder.display()))?;
+        private_folder(&self.folder)?;
+        // What an earlier process wrote says nothing of this one, which may even get the same number.
+        let _never_written = std::fs::remove_file(self.ready_file());
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file())?;
-        let program = std::env::current_exe().context("could not find this program's own file")?;
-        let mut command = Command::new(program);
-        command.args(&self.arguments).arg("--end-with-stdin");
+        // Itself, also after the file was replaced by a newer version.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("dunlin").args(&self.arguments).arg("--end-with-stdin");
         command.envs(environment.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::from(log)).kill_on_drop(true);
         // Its own group: Ctrl-C in the terminal reaches this command alone, which ends the others in order.
@@ -143,7 +152,11 @@ impl Member {
     }
 
     fn read_ready(&self) -> Option<Ready> {
-        serde_json::from_slice(&std::fs::read(self.folder.join("ready.json")).ok()?).ok()
+        serde_json::from_slice(&std::fs::read(self.ready_file()).ok()?).ok()
+    }
+
+    fn ready_file(&self) -> PathBuf {
+        self.folder.join("ready.json")
     }
 
     fn log_file(&self) -> PathBuf {

@@ -1,0 +1,242 @@
+//! The life of allocations on one node as scenarios: what happens goes in as lines, what is to be done comes out.
+//!
+//! An allocation is written `a1:shop/front:c1`, a job's `a2:shop/sum:c1:0..3*2` (items 0..3, two at a time; `+` at
+//! the end for the combining instance). A revision other than the first is written `a1:shop/front@2:c1`.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy's leave for tests does not reach the functions that tests share"
+)]
+
+mod allocations;
+mod items;
+
+use std::fmt::Write as _;
+
+use dunlin_model::{
+    AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, Generation, ItemRange,
+    JobSpec, Limits, Outcome, Revision, RouteTable, RunId, ServiceSpec, Term, Timestamp, Work, WorkloadKind,
+    WorkloadSpec,
+};
+use dunlin_supervisor::{Action, Config, Event, Supervisor};
+use expect_test::{Expect, expect};
+
+struct Scene {
+    supervisor: Supervisor,
+    config: Config,
+    now: Timestamp,
+    said: String,
+}
+
+fn check(scenario: &str, expected: Expect) {
+    check_with(Config::default(), scenario, expected);
+}
+
+fn check_with(config: Config, scenario: &str, expected: Expect) {
+    let mut scene = Scene {
+        supervisor: fresh_supervisor(config),
+        config,
+        now: Timestamp(1_000_000),
+        said: String::new(),
+    };
+    for line in scenario.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        writeln!(scene.said, "{line}").unwrap();
+        scene.perform(line);
+    }
+    expected.assert_eq(&scene.said);
+}
+
+fn fresh_supervisor(config: Config) -> Supervisor {
+    Supervisor::new("fleet".parse().unwrap(), "node".parse().unwrap(), config)
+}
+
+impl Scene {
+    fn perform(&mut self, line: &str) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let now = self.now;
+        let actions = match words.as_slice() {
+            ["assign", rest @ ..] => match self.supervisor.assign(assignment(rest), now) {
+                Ok(actions) => actions,
+                Err(stale) => return writeln!(self.said, "  refused: {stale}").unwrap(),
+            },
+            ["restart", rest @ ..] => {
+                self.supervisor = fresh_supervisor(self.config);
+                self.supervisor.restore(assignment(rest), now)
+            }
+            ["wait", milliseconds] => return self.wait(milliseconds.parse().unwrap()),
+            ["report"] => return self.report(),
+            ["deadline"] => {
+                let deadline = self.supervisor.next_deadline().map(|it| it.since(now).to_string());
+                return writeln!(self.said, "  {}", deadline.as_deref().unwrap_or("none")).unwrap();
+            }
+            words => self.supervisor.observe(event(words), now),
+        };
+        self.say(&actions);
+    }
+
+    /// Lets time pass, ticking at each deadline on the way as the agent does.
+    fn wait(&mut self, milliseconds: u64) {
+        let end = self.now.plus(DurationMs(milliseconds));
+        while let Some(deadline) = self.supervisor.next_deadline().filter(|deadline| *deadline <= end) {
+            assert!(deadline > self.now, "a deadline has to be in the future, or the agent would spin");
+            self.now = deadline;
+            let actions = self.supervisor.tick(deadline);
+            self.say(&actions);
+        }
+        self.now = end;
+        let actions = self.supervisor.tick(end);
+        self.say(&actions);
+    }
+
+    fn say(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Save(assignment) => {
+                    writeln!(self.said, "  save {} {}", assignment.term, assignment.generation)
+                }
+                Action::SetRoutes(table) => writeln!(self.said, "  set routes, {} peers", table.peers.len()),
+                Action::Fetch { digest } => writeln!(self.said, "  fetch {}", component_name(digest)),
+                Action::Start { allocation } => writeln!(self.said, "  start {}", allocation.id),
+                Action::Stop { allocation, namespace } => {
+                    writeln!(self.said, "  stop {allocation} in {namespace}")
+                }
+                Action::RunItem { allocation, namespace, run, item, combine } => {
+                    let combine = if *combine { ", combining" } else { "" };
+                    writeln!(self.said, "  run item {item} of {run} in {allocation} in {namespace}{combine}")
+                }
+            }
+            .unwrap();
+        }
+    }
+
+    fn report(&mut self) {
+        let (term, generation, allocations, items) = self.supervisor.report();
+        writeln!(self.said, "  stored {term} {generation}").unwrap();
+        for it in allocations {
+            write!(self.said, "  {} {}", it.id, it.state).unwrap();
+            for (number, unit) in [(u64::from(it.restarts), "restarts"), (it.fuel.0, "fuel")] {
+                if number > 0 {
+                    write!(self.said, ", {number} {unit}").unwrap();
+                }
+            }
+            writeln!(self.said).unwrap();
+        }
+        for it in items {
+            let record = it.record;
+            let (allocation, item, run) = (it.allocation, it.item, it.run);
+            let (attempt, node, outcome) = (record.attempt, record.node, record.outcome);
+            writeln!(
+                self.said,
+                "  item {item} of {run} in {allocation} on {node}, attempt {attempt}: {outcome}"
+            )
+            .unwrap();
+        }
+    }
+}
+
+fn component(name: &str) -> Digest {
+    Digest::of(name.as_bytes())
+}
+
+fn component_name(digest: &Digest) -> String {
+    (0..10).map(|number| format!("c{number}")).find(|name| component(name) == *digest).unwrap()
+}
+
+fn event(words: &[&str]) -> Event {
+    let id = |text: &&str| text.parse::<AllocationId>().unwrap();
+    match words {
+        ["fetched", name] => Event::Fetched { digest: component(name) },
+        ["fetch-failed", name] => {
+            Event::FetchFailed { digest: component(name), reason: "the coordinator is away".to_owned() }
+        }
+        ["started", allocation] => Event::Started { allocation: id(allocation) },
+        ["not-started", allocation] => {
+            let reason = "the worker is busy".to_owned();
+            Event::NotStarted { allocation: id(allocation), reason, refused: false }
+        }
+        ["refused", allocation] => {
+            let reason = "it imports what it was not granted".to_owned();
+            Event::NotStarted { allocation: id(allocation), reason, refused: true }
+        }
+        ["ended", allocation, item, rest @ ..] => Event::ItemEnded {
+            allocation: id(allocation),
+            item: item.parse().unwrap(),
+            outcome: Outcome::Completed,
+            fuel: Fuel(1),
+            memory: Bytes(1),
+            wall: DurationMs(1),
+            output: "x".repeat(rest.first().map_or(0, |length| length.parse().unwrap())),
+            output_cut: false,
+        },
+        ["not-run", allocation, item] => Event::ItemNotRun {
+            allocation: id(allocation),
+            item: item.parse().unwrap(),
+            reason: "its input is away".to_owned(),
+        },
+        ["recorded", term, allocation, items @ ..] => Event::Recorded {
+            term: Term(term.parse().unwrap()),
+            items: items.iter().map(|item| (id(allocation), item.parse().unwrap())).collect(),
+        },
+        ["usage", allocation, fuel] => Event::Usage {
+            allocation: id(allocation),
+            fuel: Fuel(fuel.parse().unwrap()),
+            memory: Bytes(1),
+            instances: 1,
+        },
+        ["died", namespace] => Event::WorkerDied { namespace: namespace.parse().unwrap() },
+        other => panic!("{other:?} is not a line of a scenario"),
+    }
+}
+
+fn assignment(words: &[&str]) -> Assignment {
+    let [term, generation, allocations @ ..] = words else {
+        panic!("an assignment has a term and a generation")
+    };
+    let (cluster, term) = term.split_once(':').unwrap_or(("fleet", term));
+    let mut routes = RouteTable::default();
+    for peer in allocations.iter().filter_map(|word| word.strip_prefix("peer=")) {
+        routes.peers.insert(peer.parse().unwrap(), "127.0.0.1:1".parse().unwrap());
+    }
+    Assignment {
+        cluster: cluster.parse().unwrap(),
+        term: Term(term.parse().unwrap()),
+        generation: Generation(generation.parse().unwrap()),
+        allocations: allocations
+            .iter()
+            .filter(|word| !word.starts_with("peer="))
+            .map(|it| assigned(it))
+            .collect(),
+        routes,
+    }
+}
+
+fn assigned(text: &str) -> AssignedAllocation {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (namespace, workload) = parts[1].split_once('/').unwrap();
+    let (workload, revision) = workload.split_once('@').unwrap_or((workload, "1"));
+    let (kind, work, concurrency) = match parts.get(3) {
+        None => (WorkloadKind::Service(ServiceSpec { allocations: 1, routes: Vec::new() }), Work::Serve, 64),
+        Some(items) => {
+            let combine = items.ends_with('+');
+            let (range, concurrency) = items.trim_end_matches('+').split_once('*').unwrap();
+            let (start, end) = range.split_once("..").unwrap();
+            let range = ItemRange { start: start.parse().unwrap(), end: end.parse().unwrap() };
+            let work = Work::Items { run: RunId::new(7), range, attempt: 2, combine };
+            let spec = JobSpec { parallelism: 1, attempts: 3, combine };
+            (WorkloadKind::Job(spec), work, concurrency.parse().unwrap())
+        }
+    };
+    AssignedAllocation {
+        id: parts[0].parse().unwrap(),
+        workload: format!("{namespace}/app/{workload}").parse().unwrap(),
+        revision: Revision(revision.parse().unwrap()),
+        spec: WorkloadSpec {
+            component: component(parts[2]),
+            kind,
+            limits: Limits { concurrency, ..Limits::JOB },
+            environment: Default::default(),
+            node_labels: Default::default(),
+        },
+        work,
+    }
+}
