@@ -18,7 +18,7 @@ use crate::driver::{Driver, Observed};
 use crate::logs::Logs;
 
 /// Reports that follow from changes keep at least this distance; a burst of changes makes one report.
-const REPORT_PAUSE: Duration = Duration::from_millis(20);
+const REPORT_PAUSE: Duration = Duration::from_millis(5);
 /// How long who wants to fetch waits for a connection.
 const CONNECTION_TIME: Duration = Duration::from_secs(5);
 /// The most lines that one question for logs may ask for.

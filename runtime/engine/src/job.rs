@@ -19,6 +19,8 @@ pub struct Job {
     sandbox: Arc<Sandbox>,
     name: String,
     environment: Vec<(String, String)>,
+    /// Held so that the next allocation of the same component shares the code that is loaded.
+    _loaded: Loaded,
 }
 
 /// One item to run.
@@ -80,7 +82,8 @@ impl Job {
             ],
         };
         let name = allocation.workload.workload.to_string();
-        Ok(Self { pre, sandbox: Arc::new(Sandbox::new(allocation, node, sink)), name, environment })
+        let sandbox = Arc::new(Sandbox::new(allocation, node, sink));
+        Ok(Self { pre, sandbox, name, environment, _loaded: loaded.clone() })
     }
 
     /// Returns what its instances have used so far.

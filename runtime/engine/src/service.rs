@@ -31,6 +31,8 @@ pub struct Service {
     pre: ProxyPre<Guest>,
     sandbox: Arc<Sandbox>,
     name: String,
+    /// Held so that the next allocation of the same component shares the code that is loaded.
+    _loaded: Loaded,
 }
 
 /// Why a request got no response from the guest.
@@ -61,7 +63,8 @@ impl Service {
         let pre = ProxyPre::new((*loaded.0).clone())
             .map_err(|error| LoadError::Refused(format!("the component is not a service: {error:#}")))?;
         let name = allocation.workload.workload.to_string();
-        Ok(Self { pre, sandbox: Arc::new(Sandbox::new(allocation, node, sink)), name })
+        let sandbox = Arc::new(Sandbox::new(allocation, node, sink));
+        Ok(Self { pre, sandbox, name, _loaded: loaded.clone() })
     }
 
     /// Returns what its instances have used so far.
