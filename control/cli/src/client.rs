@@ -21,7 +21,7 @@ pub(crate) fn connect(global: &Global) -> Result<Client, CommandError> {
 fn find(global: &Global, default_context: Option<PathBuf>) -> Result<ClientConfig, CommandError> {
     let context = match (&global.context, &default_context) {
         (Some(path), _) => Some(context::read(path)?.ok_or_else(|| {
-            CommandError::usage(format!("cannot read the context {}", path.display()))
+            CommandError::failed(format!("cannot read the context {}", path.display()))
                 .because("there is no such file")
                 .help("`dunlin up` writes one; without `--context` the user's own is read")
         })?),

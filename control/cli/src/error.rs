@@ -93,11 +93,8 @@ impl CommandError {
 
     fn refused(what: impl Into<String>, problem: &Problem) -> Self {
         let error = Self::failed(what).because(problem.to_string());
-        let help = problem.hint.clone().or_else(|| help_for(&problem.code).map(str::to_owned));
-        match help {
-            Some(help) => error.help(help),
-            None => error,
-        }
+        let help = problem.hint.clone().unwrap_or_else(|| help_for(&problem.code).to_owned());
+        error.help(help)
     }
 
     /// Returns the code with which the program ends.
@@ -146,39 +143,39 @@ impl fmt::Display for CommandError {
 impl Error for CommandError {}
 
 /// What helps against a refusal that came without a hint.
-fn help_for(problem: &str) -> Option<&'static str> {
+fn help_for(problem: &str) -> &'static str {
     match problem {
-        code::UNAUTHORIZED => Some("give the token of this fleet with `--token-file FILE`"),
-        code::NOT_FOUND | "unknown_app" | "unknown_workload" | "unknown_run" => Some(
-            "`dunlin status` shows the apps, `dunlin job status` the runs; `--namespace NAME` looks elsewhere",
-        ),
-        "not_a_job" => Some("`dunlin status` shows which workloads are jobs"),
-        "no_items" => Some("give it some: `--items 10`, or `--input` with a pattern that matches files"),
-        "too_many_items" => Some("divide the work into several runs, or give each item more to do"),
-        code::METHOD_NOT_ALLOWED | code::INVALID_REQUEST | code::UNSUPPORTED_MEDIA_TYPE => {
-            Some("is the coordinator of another version? compare `dunlin --version` on both sides")
+        code::UNAUTHORIZED => "give the token of this fleet with `--token-file FILE`",
+        code::NOT_FOUND | "unknown_app" | "unknown_workload" | "unknown_run" => {
+            "`dunlin status` shows the apps, `dunlin job status` the runs; `--namespace NAME` looks elsewhere"
         }
-        code::LIMIT_EXCEEDED => Some("ask for less, or let an operator raise the limit"),
-        code::DIGEST_MISMATCH => Some("a file changed while it was sent; try again when the build is done"),
+        "not_a_job" => "`dunlin status` shows which workloads are jobs",
+        "no_items" => "give it some: `--items 10`, or `--input` with a pattern that matches files",
+        "too_many_items" => "divide the work into several runs, or give each item more to do",
+        code::METHOD_NOT_ALLOWED | code::INVALID_REQUEST | code::UNSUPPORTED_MEDIA_TYPE => {
+            "is the coordinator of another version? compare `dunlin --version` on both sides"
+        }
+        code::LIMIT_EXCEEDED => "ask for less, or let an operator raise the limit",
+        code::DIGEST_MISMATCH => "a file changed while it was sent; try again when the build is done",
         code::COMPONENT_REFUSED
         | "core_module"
         | "invalid_wasm"
         | "missing_export"
         | "precompiled_not_accepted" => {
-            Some("build it as a component for WASI 0.2: `cargo build --release --target wasm32-wasip2`")
+            "build it as a component for WASI 0.2: `cargo build --release --target wasm32-wasip2`"
         }
         "missing_imports" => {
-            Some("build it without what needs these imports; the cause says for each why it is not there")
+            "build it without what needs these imports; the cause says for each why it is not there"
         }
-        "feature_off" => Some("switch this feature off in your compiler"),
-        "too_large" | "too_complex" => Some("build it with `--release`, strip it, or split it"),
-        code::COMPONENT_MISSING | code::INPUT_MISSING => Some("try again: it will be sent once more"),
-        code::CONFLICT => Some("`dunlin status` shows which app has it"),
-        "route_taken" => Some("choose another host or path; `dunlin status` shows all routes"),
-        code::BUSY | code::TIMEOUT | code::UNAVAILABLE => Some("try again in a few seconds"),
-        code::INTERNAL => Some("the coordinator is at fault; its log says more"),
+        "feature_off" => "switch this feature off in your compiler",
+        "too_large" | "too_complex" => "build it with `--release`, strip it, or split it",
+        code::COMPONENT_MISSING | code::INPUT_MISSING => "try again: it will be sent once more",
+        code::CONFLICT => "`dunlin status` shows which app has it",
+        "route_taken" => "choose another host or path; `dunlin status` shows all routes",
+        code::BUSY | code::TIMEOUT | code::UNAVAILABLE => "try again in a few seconds",
+        code::INTERNAL => "the coordinator is at fault; its log says more",
         // Those that always come with a hint of the coordinator, and those of a later version.
-        _ => None,
+        _ => "`dunlin status` shows how things stand; the book's troubleshooting page explains refusals",
     }
 }
 

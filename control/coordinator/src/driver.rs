@@ -2,28 +2,34 @@
 //!
 //! It takes a batch of inputs, lets the brain decide each, commits the changes of all of them in one durable write,
 //! publishes the new view, answers, and only then carries out the actions. A failed commit ends the process:
-//! starting again and restoring is the recovery, so there is no second path to get wrong.
+//! starting again and restoring is the recovery, so there is no second path to get wrong. Only for room on the disk it
+//! waits: nothing was written then, nobody has heard of the batch, and the same writes are tried again.
 //!
 //! Not here: how messages travel (`fleet`), and what questions are asked of the view (`http`).
 
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use dunlin_model::Timestamp;
 use dunlin_scheduler::{Action, Answer, Change, Cluster, Command, Observation, Rejection, Step, View};
-use dunlin_store::{Changes, Table};
+use dunlin_store::{Changes, CommitError, Write};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{BrainClock, READ_EVERY};
 use crate::fleet::Fleet;
 use crate::records;
+use crate::sweeper::Sweeper;
 
 /// How many inputs may wait for the brain; who comes later is told to try again.
 const MAX_WAITING: usize = 8192;
 /// How many inputs share one durable write at most.
 const MAX_BATCH: usize = 1024;
-/// How long the loop waits when the brain wants nothing.
-const IDLE: Duration = Duration::from_secs(3600);
+/// How long the loop waits before it tries to write again to a disk that was full.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 /// What the driver can be told.
 enum Input {
@@ -53,11 +59,16 @@ pub(crate) enum Refusal {
 pub(crate) struct Driver {
     inputs: SyncSender<Input>,
     view: Arc<RwLock<Arc<View>>>,
+    /// Whether the loop waits for room on the disk.
+    is_full: Arc<AtomicBool>,
 }
 
 impl Driver {
     /// Hands a user's wish to the brain and waits until its effect is durable.
     pub(crate) async fn submit(&self, command: Command) -> Result<Answer, Refusal> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(Refusal::StorageFull);
+        }
         let (reply, answer) = oneshot::channel();
         self.inputs.try_send(Input::Command { command: Box::new(command), reply }).map_err(|error| {
             match error {
@@ -85,44 +96,57 @@ impl Driver {
 pub(crate) struct DriverLoop {
     inputs: Receiver<Input>,
     view: Arc<RwLock<Arc<View>>>,
+    is_full: Arc<AtomicBool>,
     cluster: Cluster,
-    store: Arc<dyn Changes>,
-    fleet: Arc<Fleet>,
-    clock: Clock,
+    clock: BrainClock,
+    hands: Hands,
+}
+
+/// With what the loop does as the brain says.
+pub(crate) struct Hands {
+    pub(crate) store: Arc<dyn Changes>,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) sweeper: Sweeper,
+    /// Ends the wait for room on the disk.
+    pub(crate) stop: CancellationToken,
 }
 
 /// Returns a handle and the loop which it talks to; the caller gives the loop a thread of its own.
-pub(crate) fn driver(
-    cluster: Cluster,
-    store: Arc<dyn Changes>,
-    fleet: Arc<Fleet>,
-    clock: Clock,
-) -> (Driver, DriverLoop) {
+pub(crate) fn driver(cluster: Cluster, clock: BrainClock, hands: Hands) -> (Driver, DriverLoop) {
     let (sender, inputs) = sync_channel(MAX_WAITING);
     let view = Arc::new(RwLock::new(Arc::new(cluster.view())));
-    let handle = Driver { inputs: sender, view: Arc::clone(&view) };
-    (handle, DriverLoop { inputs, view, cluster, store, fleet, clock })
+    let is_full = Arc::new(AtomicBool::new(false));
+    let handle = Driver { inputs: sender, view: Arc::clone(&view), is_full: Arc::clone(&is_full) };
+    (handle, DriverLoop { inputs, view, is_full, cluster, clock, hands })
 }
 
 /// The answers that a batch owes.
 type Replies = Vec<(oneshot::Sender<Result<Answer, Refusal>>, Result<Answer, Refusal>)>;
 
 impl DriverLoop {
-    /// Runs until all handles are gone, or a commit fails.
-    pub(crate) fn run(mut self) -> Result<(), dunlin_store::CommitError> {
+    /// Runs until all handles are gone, the process stops while it waits for room, or a commit fails.
+    pub(crate) fn run(mut self) -> Result<(), CommitError> {
         loop {
-            let wait = self.cluster.next_deadline().map_or(IDLE, |deadline| self.clock.now().until(deadline));
-            match self.inputs.recv_timeout(wait) {
-                Ok(first) => self.turn(Some(first))?,
-                Err(RecvTimeoutError::Timeout) => self.turn(None)?,
+            let now = self.clock.read();
+            let wait = self.cluster.next_deadline().map_or(READ_EVERY, |deadline| now.until(deadline));
+            // The clock must be read again soon, whatever happens.
+            let first = match self.inputs.recv_timeout(wait.min(READ_EVERY)) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            let now = self.clock.read();
+            if first.is_none() && self.cluster.next_deadline().is_none_or(|deadline| deadline > now) {
+                continue;
+            }
+            if self.turn(first, now)?.is_break() {
+                return Ok(());
             }
         }
     }
 
     /// Decides one batch, makes it durable, and only then lets anybody hear of it.
-    fn turn(&mut self, first: Option<Input>) -> Result<(), dunlin_store::CommitError> {
-        let now = self.clock.now();
+    fn turn(&mut self, first: Option<Input>, now: Timestamp) -> Result<ControlFlow<()>, CommitError> {
         let mut changes = Vec::new();
         let mut actions = Vec::new();
         let mut replies: Replies = Vec::new();
@@ -136,7 +160,7 @@ impl DriverLoop {
             match input {
                 Input::Observation(observation) => take(self.cluster.observe(*observation, now)),
                 // Refused before the brain hears of it: what it has decided can not be taken back.
-                Input::Command { reply, .. } if !self.store.has_room() => {
+                Input::Command { reply, .. } if !self.hands.store.has_room() => {
                     replies.push((reply, Err(Refusal::StorageFull)));
                 }
                 Input::Command { command, reply } => match self.cluster.submit(*command, now) {
@@ -152,14 +176,12 @@ impl DriverLoop {
             take(self.cluster.tick(now));
         }
 
-        if !changes.is_empty() {
-            let writes: Vec<_> = changes.iter().map(records::writes).collect();
-            self.store.commit(&writes)?;
+        if !changes.is_empty() && self.commit(&changes, now)?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
         for change in &changes {
-            // The run itself is gone already, so a crash here leaves records which nothing points at.
             if let Change::RunDeleted(run) = change {
-                self.store.delete_prefix(Table::Items, &records::items_of(*run))?;
+                self.hands.sweeper.sweep(*run);
             }
         }
         let view = Arc::new(self.cluster.view());
@@ -171,13 +193,152 @@ impl DriverLoop {
         for action in actions {
             self.perform(action);
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Makes changes durable, however long there is no room for them; breaks if the process stops before that.
+    ///
+    /// The brain has decided already and can not take it back. That is no harm while nobody hears of it, and services
+    /// go on meanwhile: the nodes need no coordinator for that.
+    fn commit(&self, changes: &[Change], now: Timestamp) -> Result<ControlFlow<()>, CommitError> {
+        let mut writes: Vec<Write> = changes.iter().map(records::writes).collect();
+        // Deletions are possible without room, so they must not be held up by this.
+        if writes.iter().any(|write| write.value.is_some()) {
+            writes.push(records::time_seen(now));
+        }
+        loop {
+            match self.hands.store.commit(&writes) {
+                Ok(()) => {
+                    if self.is_full.swap(false, Ordering::Relaxed) {
+                        tracing::info!("there is room on the disk again; the changes are written");
+                    }
+                    return Ok(ControlFlow::Continue(()));
+                }
+                Err(error @ CommitError::StorageFull(_)) => {
+                    if !self.is_full.swap(true, Ordering::Relaxed) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(
+                            error,
+                            "changes wait for room on the disk; nothing is decided meanwhile"
+                        );
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            if self.hands.stop.is_cancelled() {
+                return Ok(ControlFlow::Break(()));
+            }
+            std::thread::sleep(ROOM_RETRY);
+        }
     }
 
     fn perform(&self, action: Action) {
         match action {
-            Action::Assign { node, assignment } => self.fleet.assign(&node, assignment),
-            Action::Recorded { node, items } => self.fleet.recorded(&node, items),
+            Action::Assign { node, assignment } => self.hands.fleet.assign(&node, assignment),
+            Action::Recorded { node, items } => self.hands.fleet.recorded(&node, items),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use dunlin_model::Term;
+    use dunlin_scheduler::{Config, TokenRecord};
+    use dunlin_store::{LoadError, NoSpace, Record, Table};
+
+    use super::*;
+
+    /// A disk that is full for a number of commits.
+    struct FullFor {
+        commits: AtomicU32,
+        written: RwLock<Vec<Vec<Write>>>,
+    }
+
+    impl Changes for FullFor {
+        fn commit(&self, writes: &[Write]) -> Result<(), CommitError> {
+            let left = self.commits.load(Ordering::Relaxed);
+            if left > 0 {
+                self.commits.store(left - 1, Ordering::Relaxed);
+                let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+                return Err(CommitError::StorageFull(NoSpace::Refused(full)));
+            }
+            self.written.write().unwrap().push(writes.to_vec());
+            Ok(())
+        }
+
+        fn has_room(&self) -> bool {
+            true
+        }
+
+        fn get(&self, _: Table, _: &[u8]) -> Result<Option<Vec<u8>>, LoadError> {
+            Ok(None)
+        }
+
+        fn range(&self, _: Table, _: &[u8], _: Option<&[u8]>, _: usize) -> Result<Vec<Record>, LoadError> {
+            Ok(Vec::new())
+        }
+
+        fn delete_prefix(&self, _: Table, _: &[u8]) -> Result<u64, CommitError> {
+            Ok(0)
+        }
+    }
+
+    fn start(full_for: u32) -> (Arc<FullFor>, CancellationToken, Driver, std::thread::JoinHandle<bool>) {
+        let disk = Arc::new(FullFor { commits: full_for.into(), written: RwLock::default() });
+        let store: Arc<dyn Changes> = Arc::<FullFor>::clone(&disk);
+        let mut clock = BrainClock::start(Timestamp(0));
+        let cluster = Cluster::new("c4".parse().unwrap(), Term(1), Config::LAN, clock.read());
+        let stop = CancellationToken::new();
+        let sweeper = Sweeper::start(Arc::clone(&store)).unwrap();
+        let hands = Hands { store, fleet: Arc::default(), sweeper, stop: stop.clone() };
+        let (driver, driver_loop) = driver(cluster, clock, hands);
+        let thread = std::thread::spawn(move || driver_loop.run().is_ok());
+        (disk, stop, driver, thread)
+    }
+
+    fn token(id: &str) -> Command {
+        let token = TokenRecord {
+            id: id.to_owned(),
+            secret_hash: [1; 32],
+            expires: Timestamp(u64::MAX),
+            uses_left: 1,
+            created: Timestamp(0),
+            used_by: Vec::new(),
+        };
+        Command::CreateToken(token)
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_is_written_later_and_answered_only_then() {
+        let (disk, _stop, driver, thread) = start(1);
+        let mut waiting = Box::pin(driver.submit(token("t")));
+        // It is told to nobody, and nobody else is kept waiting.
+        while !driver.is_full.load(Ordering::Relaxed) {
+            tokio::select! {
+                biased;
+                answer = waiting.as_mut() => panic!("answered too early: {answer:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert!(driver.view().tokens.is_empty());
+        assert!(matches!(driver.submit(token("u")).await, Err(Refusal::StorageFull)));
+
+        assert_eq!(waiting.await.unwrap(), Answer::TokenCreated);
+        assert_eq!(driver.view().tokens.len(), 1);
+        assert_eq!(disk.written.read().unwrap().len(), 1);
+        assert_eq!(driver.submit(token("u")).await.unwrap(), Answer::TokenCreated);
+        drop(driver);
+        assert!(thread.join().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_stops_does_not_wait_for_room() {
+        let (disk, stop, driver, thread) = start(u32::MAX);
+        stop.cancel();
+        assert!(matches!(driver.submit(token("t")).await, Err(Refusal::Stopping)));
+        assert!(thread.join().unwrap());
+        assert!(disk.written.read().unwrap().is_empty());
     }
 }

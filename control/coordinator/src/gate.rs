@@ -4,36 +4,45 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use dunlin_protocol::{JoinReply, JoinRequest};
-use dunlin_scheduler::Command;
-use dunlin_transport::{Authority, Connection, Incoming, Role, Server, hash_secret, serve_join};
-use sha2::{Digest as _, Sha256};
+use dunlin_scheduler::{Command, Rejection};
+use dunlin_transport::{
+    Authority, CloseCode, Connection, Incoming, Role, Server, hash_secret, key_hash, serve_join,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::clock::Clock;
 use crate::driver::Refusal;
 use crate::session::Desk;
+
+/// How many may be about to join at once: they have proven nothing yet.
+const MAX_JOINING: usize = 64;
 
 /// What is needed to let somebody in.
 #[derive(Clone)]
 pub(crate) struct Gate {
     pub(crate) authority: Arc<Authority>,
     pub(crate) desk: Desk,
+    pub(crate) clock: Clock,
 }
 
 impl Gate {
     /// Lets in who comes, for ever.
     pub(crate) async fn admit_all(self, server: Server) {
+        let joining = Arc::new(Semaphore::new(MAX_JOINING));
         while let Some(incoming) = server.accept().await {
             match incoming {
                 Incoming::Fleet(node, connection) => {
                     tokio::spawn(self.desk.clone().serve(connection, node));
                 }
-                Incoming::Join(connection) => {
-                    tokio::spawn(self.clone().let_join(connection));
-                }
+                Incoming::Join(connection) => match Arc::clone(&joining).try_acquire_owned() {
+                    Ok(room) => drop(tokio::spawn(self.clone().let_join(connection, room))),
+                    Err(_none) => connection.close(CloseCode::BUSY, "too many join at once; try again"),
+                },
             }
         }
     }
 
-    async fn let_join(self, connection: Connection) {
+    async fn let_join(self, connection: Connection, _room: OwnedSemaphorePermit) {
         let address = connection.remote_address();
         let served = serve_join(&connection, |request| self.decide(request)).await;
         if let Err(error) = served {
@@ -41,9 +50,24 @@ impl Gate {
         }
     }
 
+    /// Tells whether a request is worth a certificate, which costs something. The decision itself is the brain's.
+    fn may_ask(&self, request: &JoinRequest) -> Result<(), Rejection> {
+        let view = self.desk.driver.view();
+        let token = view.tokens.get(&request.token_id).ok_or(Rejection::TokenUnknown)?;
+        // A member may ask again for an answer that was lost, also after the token's end.
+        if token.expires <= self.clock.now() && !view.nodes.contains_key(&request.node) {
+            return Err(Rejection::TokenExpired);
+        }
+        Ok(())
+    }
+
     async fn decide(&self, request: JoinRequest) -> JoinReply {
         let (node, token_id) = (request.node.clone(), request.token_id.clone());
-        // The certificate first: a signing request that is none must not use up the token.
+        if let Err(rejection) = self.may_ask(&request) {
+            tracing::warn!(%node, token = token_id, reason = %rejection, "node may not join");
+            return refused(rejection.code(), rejection.to_string());
+        }
+        // The certificate before the decision: a signing request that is none must not use up the token.
         let role = Role::Node(request.node.clone());
         let issued = self.authority.issue(
             &request.signing_request,
@@ -55,15 +79,21 @@ impl Gate {
             Ok(certificate) => certificate,
             Err(error) => return refused("signing_request_invalid", error.to_string()),
         };
+        // Of the key, not of the request: who asks again with the same key signs another request.
+        let key_fingerprint = key_hash(&certificate).expect("a certificate made here is well-formed");
         let command = Command::Join {
             token_id: request.token_id,
             secret_hash: hash_secret(&request.secret),
             node: request.node,
-            key_fingerprint: Sha256::digest(&request.signing_request).into(),
+            key_fingerprint,
         };
         match self.desk.driver.submit(command).await {
             Ok(_joined) => {
                 tracing::info!(%node, token = token_id, "node joined");
+                // If the name is taken over, whoever had it may still be connected; it is a stranger now.
+                if let Some(connection) = self.desk.fleet.connection(&node) {
+                    connection.close(CloseCode::REPLACED, "another machine has this name");
+                }
                 JoinReply::Joined {
                     cluster: self.authority.cluster().clone(),
                     certificate: certificate.to_vec(),

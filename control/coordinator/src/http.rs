@@ -37,6 +37,7 @@ use utoipa_axum::routes;
 use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::fleet::Fleet;
+use crate::inputs::Inputs;
 use crate::session::Desk;
 use identity::BearerToken;
 use problem::Refused;
@@ -47,6 +48,10 @@ const MAX_BODY: usize = 1 << 20;
 const MAX_CONNECTIONS: usize = 1024;
 /// How long a client may take for its headers, and for the TLS handshake (N2).
 const HEADER_TIME: Duration = Duration::from_secs(10);
+/// How often a client of HTTP/2 is asked whether it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long it may take to say so.
+const KEEP_ALIVE_TIME: Duration = Duration::from_secs(10);
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -58,7 +63,7 @@ pub(crate) struct Api {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) store: Arc<dyn Changes>,
     pub(crate) components: Arc<Components>,
-    pub(crate) inputs: Arc<Components>,
+    pub(crate) inputs: Arc<Inputs>,
     /// SHA-256 of the administrator's token.
     pub(crate) admin_hash: [u8; 32],
     /// SHA-256 of the authority's public key, for join tokens.
@@ -150,6 +155,21 @@ pub(crate) fn router(api: Api) -> Router {
         .merge(open)
 }
 
+/// Returns how one connection is served. The version was agreed on with TLS; were it read off the first bytes, a
+/// client that sends none would be waited for without limit.
+fn server(is_http2: bool) -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(64 << 10);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(64)
+        .max_header_list_size(64 << 10)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIME);
+    if is_http2 { server.http2_only() } else { server.http1_only() }
+}
+
 /// Serves `router` on `listener`. Survives every error of a connection; ends when `stop` does, after what is in
 /// flight is answered.
 pub(crate) async fn serve(
@@ -180,9 +200,7 @@ pub(crate) async fn serve(
             let _room = room;
             let Ok(Ok(stream)) = tokio::time::timeout(HEADER_TIME, tls.accept(stream)).await else { return };
             let service = TowerToHyperService::new(router.map_request(|request: http::Request<_>| request));
-            let mut server = auto::Builder::new(TokioExecutor::new());
-            server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(64 << 10);
-            server.http2().timer(TokioTimer::new()).max_concurrent_streams(64).max_header_list_size(64 << 10);
+            let server = server(stream.get_ref().1.alpn_protocol() == Some(b"h2"));
             let connection = server.serve_connection(TokioIo::new(stream), service);
             tokio::pin!(connection);
             tokio::select! {

@@ -9,10 +9,12 @@ mod driver;
 mod fleet;
 mod gate;
 mod http;
+mod inputs;
 mod logs;
 mod process;
 mod records;
 mod session;
+mod sweeper;
 
 pub use config::{Config, DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
 pub use process::run;

@@ -2,13 +2,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use dunlin_model::{Bytes, ClusterId, Name, Term};
+use dunlin_model::{Bytes, ClusterId, Name, Term, Timestamp};
 use dunlin_scheduler::{Cluster, Config as Patience};
 use dunlin_store::{Changes, Components, Embedded, Table, Write};
 use dunlin_transport::{Authority, Identity, Role, Server, WireLimits};
@@ -17,12 +17,14 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::driver::driver;
+use crate::clock::BrainClock;
+use crate::driver::{Hands, driver};
 use crate::fleet::Fleet;
 use crate::gate::Gate;
 use crate::http::{self, Api};
+use crate::inputs::Inputs;
 use crate::session::Desk;
+use crate::sweeper::Sweeper;
 use crate::{Config, Profile, records};
 
 /// The most bytes of one component or input.
@@ -34,15 +36,22 @@ const RESERVE: Bytes = Bytes(64 << 20);
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let disk = Disk::open(&config.state)?;
     let cluster = disk.authority.cluster().clone();
-    let clock = Clock::start();
     let patience = match config.profile {
         Profile::Lan => Patience::LAN,
         Profile::Edge => Patience::EDGE,
     };
     let changes = records::load(&*disk.store).context("could not restore the cluster")?;
-    let brain = Cluster::restore(cluster.clone(), disk.term, patience, changes, clock.now());
+    let mut brain_clock = disk.clock;
+    let clock = brain_clock.shown();
+    let brain = Cluster::restore(cluster.clone(), disk.term, patience, changes, brain_clock.read());
+    let sweeper = Sweeper::start(Arc::clone(&disk.store)).context("could not start a thread")?;
+    sweeper
+        .sweep_leftovers(&*disk.store, &brain.view().runs.into_keys().collect())
+        .context("could not look for what deleted runs left")?;
     let fleet = Arc::new(Fleet::default());
-    let (driver, driver_loop) = driver(brain, Arc::clone(&disk.store), Arc::clone(&fleet), clock);
+    let (store, stopping) = (Arc::clone(&disk.store), stop.clone());
+    let hands = Hands { store, fleet: Arc::clone(&fleet), sweeper, stop: stopping };
+    let (driver, driver_loop) = driver(brain, brain_clock, hands);
 
     let heartbeat = Duration::from(patience.heartbeat);
     let server = listen_for_agents(&config, &disk.authority, heartbeat)?;
@@ -60,10 +69,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         fleet,
         store: disk.store,
         components: disk.components,
-        inputs: disk.inputs,
+        inputs: Arc::new(Inputs::new(disk.inputs)),
     };
-    let api = Api::new(&desk, clock, disk.admin_hash, disk.authority.key_hash());
-    let gate = Gate { authority: Arc::new(disk.authority), desk };
+    let api = Api::new(&desk, clock.clone(), disk.admin_hash, disk.authority.key_hash());
+    let gate = Gate { authority: Arc::new(disk.authority), desk, clock };
 
     // The brain has a thread of its own: commits wait for the disk.
     let (failed, failure) = tokio::sync::oneshot::channel();
@@ -99,6 +108,7 @@ struct Disk {
     authority: Authority,
     /// Taken durably: no other start of a coordinator has it.
     term: Term,
+    clock: BrainClock,
     admin_hash: [u8; 32],
     components: Arc<Components>,
     inputs: Arc<Components>,
@@ -117,8 +127,10 @@ impl Disk {
         let open = |name: &str| Components::open_folder(&state.join(name), MAX_BLOB, RESERVE).map(Arc::new);
         let components = open("components").context("could not open the folder of components")?;
         let inputs = open("inputs").context("could not open the folder of inputs")?;
-        let term = next_term(&store)?;
-        Ok(Self { store: Arc::new(store), authority, term, admin_hash, components, inputs })
+        let seen = records::last_time_seen(&store).context("could not read the time that was last seen")?;
+        let mut clock = BrainClock::start(seen);
+        let term = next_term(&store, clock.read())?;
+        Ok(Self { store: Arc::new(store), authority, term, clock, admin_hash, components, inputs })
     }
 }
 
@@ -164,15 +176,15 @@ fn open_authority(state: &Path) -> anyhow::Result<Authority> {
     Ok(authority)
 }
 
-/// Takes the term after the last one, durably, before anything is decided under it.
-fn next_term(store: &dyn Changes) -> anyhow::Result<Term> {
+/// Takes the term after the last one, durably and with the time, before anything is decided under it.
+fn next_term(store: &dyn Changes, now: Timestamp) -> anyhow::Result<Term> {
     let last = match store.get(Table::Meta, b"term").context("could not read the last term")? {
         Some(value) => serde_json::from_slice(&value).context("the store's term is damaged")?,
         None => Term(0),
     };
     let term = last.next();
     let write = Write { table: Table::Meta, key: b"term".to_vec(), value: Some(serde_json::to_vec(&term)?) };
-    store.commit(&[write]).context("could not save the new term")?;
+    store.commit(&[write, records::time_seen(now)]).context("could not save the new term")?;
     Ok(term)
 }
 
@@ -204,9 +216,14 @@ fn api_tls(authority: &Authority, config: &Config) -> anyhow::Result<Arc<rustls:
     certificate.server_config().context("could not set up TLS for the API")
 }
 
+/// Makes a folder into which only its owner can look, also if it is there and others could.
 fn private_folder(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    // Asked first: a folder of somebody else that is private already needs no change, and would not allow one.
+    if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
 }
 
 /// Replaces a file as a whole, durably, readable by its owner alone.

@@ -3,7 +3,7 @@
 //! Values are JSON with named fields, so that a person can read a store and a later version can add fields.
 //! Keys sort as people count: numbers are big-endian.
 
-use dunlin_model::{ItemRecord, RunId};
+use dunlin_model::{ItemRecord, RunId, Timestamp};
 use dunlin_scheduler::Change;
 use dunlin_store::{Changes, LoadError, Table, Write};
 use serde::de::DeserializeOwned;
@@ -78,6 +78,33 @@ pub(crate) fn items(
             Ok((item, decode(Table::Items, &value)?))
         })
         .collect()
+}
+
+/// Returns what the keys of the items begin with, for each run that has some. It costs one look for each.
+pub(crate) fn runs_with_items(store: &dyn Changes) -> Result<Vec<Vec<u8>>, LoadError> {
+    let mut runs: Vec<Vec<u8>> = Vec::new();
+    loop {
+        // After all items of the last run, whose numbers have four bytes.
+        let after = runs.last().map(|run| [run.as_slice(), &[0xff; 5]].concat());
+        let first = store.range(Table::Items, &[], after.as_deref(), 1)?;
+        let Some((mut key, _)) = first.into_iter().next() else { return Ok(runs) };
+        key.truncate(8);
+        runs.push(key);
+    }
+}
+
+/// Returns what must be written so that the next start does not begin before `now`.
+pub(crate) fn time_seen(now: Timestamp) -> Write {
+    let value = serde_json::to_vec(&now).expect("a moment is a number");
+    Write { table: Table::Meta, key: b"clock".to_vec(), value: Some(value) }
+}
+
+/// Returns the latest time that was seen, or the beginning of all time.
+pub(crate) fn last_time_seen(store: &dyn Changes) -> Result<Timestamp, RestoreError> {
+    match store.get(Table::Meta, b"clock")? {
+        Some(value) => decode(Table::Meta, &value),
+        None => Ok(Timestamp(0)),
+    }
 }
 
 /// Returns what the keys of all items of `run` begin with.

@@ -6,17 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::{Assignment, ClusterId, Digest, ItemInput, NodeId, RunId, Term, Work};
+use dunlin_model::{Assignment, ClusterId, Digest, NodeId, RunId, Term, Work};
 use dunlin_protocol::{
     Hello, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, Version, agree,
 };
 use dunlin_scheduler::Observation;
 use dunlin_store::{Changes, Components};
-use dunlin_transport::{CloseCode, Connection, ReceiveHalf, SendHalf, Stream};
+use dunlin_transport::{CloseCode, Connection, ReceiveHalf, SendError, SendHalf, Stream};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::driver::Driver;
 use crate::fleet::{Fleet, Outbox};
+use crate::inputs::Inputs;
 use crate::records;
 
 /// How long an agent may take for its hello.
@@ -34,7 +35,7 @@ pub(crate) struct Desk {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) store: Arc<dyn Changes>,
     pub(crate) components: Arc<Components>,
-    pub(crate) inputs: Arc<Components>,
+    pub(crate) inputs: Arc<Inputs>,
 }
 
 impl Desk {
@@ -59,7 +60,7 @@ impl Desk {
         self.driver.observe(Observation::Connected { node: node.clone() });
         let (sender, receiver) = control.split();
         tokio::select! {
-            () = self.tell(sender, outbox) => {}
+            () = self.tell(sender, outbox, &node) => {}
             () = self.listen(receiver, &node) => {}
             () = self.answer(&connection, &node) => {}
         }
@@ -75,7 +76,7 @@ impl Desk {
         let StreamRequest::Control(hello) = stream.receive_request().await? else {
             anyhow::bail!("its first stream is not the control stream");
         };
-        match self.check(&hello, node) {
+        match self.check(&hello, node, connection) {
             Ok(version) => {
                 let heartbeat_ms = u64::try_from(self.heartbeat.as_millis())?;
                 let welcome = ToAgent::Welcome {
@@ -97,7 +98,12 @@ impl Desk {
         }
     }
 
-    fn check(&self, hello: &Hello, node: &NodeId) -> Result<Version, (RefusalCode, String)> {
+    fn check(
+        &self,
+        hello: &Hello,
+        node: &NodeId,
+        connection: &Connection,
+    ) -> Result<Version, (RefusalCode, String)> {
         if hello.cluster != self.cluster {
             let message =
                 format!("the agent belongs to fleet {}, this is fleet {}", hello.cluster, self.cluster);
@@ -107,10 +113,20 @@ impl Desk {
             let message = format!("the agent calls itself {}, its certificate says {node}", hello.node);
             return Err((RefusalCode::UnknownNode, message));
         }
-        if !self.driver.view().nodes.contains_key(node) {
-            let message =
-                format!("node {node} is not known to this fleet; let it join again with a new token");
-            return Err((RefusalCode::UnknownNode, message));
+        match self.driver.view().nodes.get(node) {
+            Some(member) if Some(member.record.key_fingerprint) == connection.peer_key_hash() => {}
+            // Its certificate holds, but it was lost and replaced: two machines must not answer to one name.
+            Some(_) => {
+                let message = format!(
+                    "another machine has taken over the name {node}; let this one join under its own"
+                );
+                return Err((RefusalCode::UnknownNode, message));
+            }
+            None => {
+                let message =
+                    format!("node {node} is not known to this fleet; let it join again with a new token");
+                return Err((RefusalCode::UnknownNode, message));
+            }
         }
         if hello.term > self.term {
             let message =
@@ -128,7 +144,7 @@ impl Desk {
     }
 
     /// Sends what the driver decides for this node.
-    async fn tell(&self, mut sender: SendHalf, mut outbox: Outbox) {
+    async fn tell(&self, mut sender: SendHalf, mut outbox: Outbox, node: &NodeId) {
         loop {
             let message = tokio::select! {
                 changed = outbox.assignment.changed() => {
@@ -144,9 +160,17 @@ impl Desk {
                     None => return,
                 },
             };
-            if let Err(error) = sender.send_message(&message).await {
-                tracing::debug!(error = &error as &dyn std::error::Error, "agent could not be told");
-                return;
+            match sender.send_message(&message).await {
+                Ok(()) => {}
+                Err(SendError::Frame(error)) => {
+                    // It would be the same the next time: somebody must give the node less to do.
+                    tracing::error!(%node, %error, "agent could not be told: the message makes no frame");
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%node, error = &error as &dyn std::error::Error, "agent could not be told");
+                    return;
+                }
             }
         }
     }
@@ -197,7 +221,7 @@ impl Desk {
         if !is_assigned {
             return refuse(stream, &format!("component {digest} is not assigned to node {node}")).await;
         }
-        send_blob(stream, &self.components, digest).await
+        send_blob(stream, Arc::clone(&self.components), digest).await
     }
 
     async fn send_input(
@@ -222,13 +246,17 @@ impl Desk {
             stream.send_message(&StreamReply::Ok { length: Some(0), name: None }).await?;
             return end(stream).await;
         };
-        let bytes = self.inputs.read(&list)?;
-        let inputs: Vec<ItemInput> = serde_json::from_slice(&bytes)?;
-        let Some(input) = inputs.get(item as usize) else {
+        let inputs = Arc::clone(&self.inputs);
+        let found = tokio::task::spawn_blocking(move || {
+            let list = inputs.list(list)?;
+            let Some(input) = list.get(item as usize) else { return Ok(None) };
+            let bytes = inputs.blobs().read(&input.digest)?;
+            Ok::<_, anyhow::Error>(Some((input.name.clone(), bytes)))
+        });
+        let Some((name, bytes)) = found.await?? else {
             return refuse(stream, &format!("run {run} has no input for item {item}")).await;
         };
-        let bytes = self.inputs.read(&input.digest)?;
-        let reply = StreamReply::Ok { length: Some(bytes.len() as u64), name: Some(input.name.clone()) };
+        let reply = StreamReply::Ok { length: Some(bytes.len() as u64), name: Some(name) };
         stream.send_message(&reply).await?;
         stream.write_all(&bytes).await?;
         end(stream).await
@@ -239,7 +267,9 @@ impl Desk {
         stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
         let mut next = 0;
         while next < items {
-            let page = records::items(&*self.store, run, next, OUTPUT_PAGE)?;
+            let store = Arc::clone(&self.store);
+            let page = tokio::task::spawn_blocking(move || records::items(&*store, run, next, OUTPUT_PAGE))
+                .await??;
             let Some((last, _)) = page.last() else { break };
             next = last + 1;
             for (_, record) in page.iter().filter(|(item, _)| *item < items) {
@@ -250,8 +280,8 @@ impl Desk {
     }
 }
 
-async fn send_blob(mut stream: Stream, blobs: &Components, digest: Digest) -> anyhow::Result<()> {
-    let (file, length) = match blobs.open(&digest) {
+async fn send_blob(mut stream: Stream, blobs: Arc<Components>, digest: Digest) -> anyhow::Result<()> {
+    let (file, length) = match tokio::task::spawn_blocking(move || blobs.open(&digest)).await? {
         Ok(opened) => opened,
         Err(error) => return refuse(stream, &error.to_string()).await,
     };

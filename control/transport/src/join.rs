@@ -17,8 +17,8 @@ use crate::endpoint::dial;
 use crate::member::COORDINATOR_DNS_NAME;
 use crate::tls::{self, Wanted};
 use crate::{
-    CloseCode, ConnectError, Connection, ConnectionEnded, Identity, JoinToken, KeyRequest,
-    PeerRefusal, ReceiveError, Role, SendError, WireLimits, WrongIdentity,
+    CloseCode, ConnectError, Connection, ConnectionEnded, Identity, JoinToken, KeyRequest, PeerRefusal,
+    ReceiveError, Role, SendError, WireLimits, WrongIdentity,
 };
 
 /// How long the exchange may take after the connection stands.
@@ -58,7 +58,9 @@ pub enum JoinError {
     #[error("could not send the request to join")]
     Send(#[from] SendError),
     /// No answer came. Whether the token is used up is not known, but for the same key it is good.
-    #[error("the coordinator did not answer the request to join; try again with the same token and state folder")]
+    #[error(
+        "the coordinator did not answer the request to join; try again with the same token and state folder"
+    )]
     Receive(#[from] ReceiveError),
     /// The coordinator took too long. Whether the token is used up is not known, but for the same key it is good.
     #[error(

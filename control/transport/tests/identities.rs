@@ -11,7 +11,8 @@ use dunlin_model::NodeId;
 use dunlin_protocol::{JoinReply, JoinRequest};
 use dunlin_transport::{
     Authority, FileError, Identity, Incoming, IssueError, JoinError, JoinToken, KeyRequest, NodeEndpoint,
-    OpenIdentityError, OpenKeyError, Role, Server, WireLimits, WrongIdentity, is_secret, join, key_hash, serve_join,
+    OpenIdentityError, OpenKeyError, Role, Server, WireLimits, WrongIdentity, is_secret, join, key_hash,
+    serve_join,
 };
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

@@ -202,7 +202,6 @@ async fn wrong_usage_has_a_code_of_its_own() {
         &["token", "create", "--uses", "0"],
         &["up", "--nodes", "21"],
         &["agent", "--state", "agent"],
-        &["--context", "no/such/file", "status"],
     ] {
         let shown = ended(outside(home.path(), arguments)).await;
         assert!(shown.code == 2 && shown.err.contains("error: "), "{arguments:?}: {shown:?}");
@@ -255,6 +254,8 @@ async fn a_stranger_is_told_what_to_show() {
     let no_certificate = ask(file(&fleet, "admin.token"), file(&fleet, "admin.token")).await;
     no_certificate.assert_failed(2, &["cannot speak to the coordinator", "--ca-file"]);
     let no_file = ask(home.path().join("nothing"), file(&fleet, "ca.pem")).await;
+    let no_context = ended(outside(home.path(), &["--context", "no/such/file", "status"])).await;
+    no_context.assert_failed(1, &["cannot read the context", "no/such/file", "dunlin up"]);
     no_file.assert_failed(1, &["cannot read the token", "nothing", "--token-file"]);
     assert_eq!(seen(&fleet).await, before);
 }

@@ -73,7 +73,7 @@ pub(crate) async fn put_input(
 ) -> Result<StatusCode, Refused> {
     let Path(digest) = path?;
     let bytes = collect(body, MAX_INPUT, "input size").await?;
-    let stored = tokio::task::spawn_blocking(move || store(&api.inputs, &bytes, digest));
+    let stored = tokio::task::spawn_blocking(move || store(api.inputs.blobs(), &bytes, digest));
     stored.await.map_err(|error| internal(&error))??;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -86,7 +86,7 @@ pub(crate) async fn head_input(
     path: Result<Path<Digest>, axum::extract::rejection::PathRejection>,
 ) -> Result<StatusCode, Refused> {
     let Path(digest) = path?;
-    Ok(if api.inputs.contains(&digest) { StatusCode::OK } else { StatusCode::NOT_FOUND })
+    Ok(if api.inputs.blobs().contains(&digest) { StatusCode::OK } else { StatusCode::NOT_FOUND })
 }
 
 /// Returns the whole body, or refuses it at the first byte too many.

@@ -7,12 +7,13 @@ use dunlin_api::{
     ItemPage, ItemStatus, ItemsQuery, MAX_ITEM_PAGE, Problem, RunList, RunStarted, RunState, RunStatus,
     RunsQuery, StartRun, code,
 };
-use dunlin_model::{Digest, ItemInput, LimitHit, MAX_ITEMS, Name, RunId, WorkloadName};
+use dunlin_model::{Digest, LimitHit, MAX_ITEMS, Name, RunId, WorkloadName};
 use dunlin_scheduler::{Answer, Command, RunState as Recorded, RunView};
 use http::StatusCode;
 
 use super::Api;
 use super::problem::{Refused, internal, not_found};
+use crate::inputs::InputListError;
 use crate::records;
 
 /// How many runs are listed at most.
@@ -61,15 +62,17 @@ fn count_inputs(api: &Api, list: Digest) -> Result<u32, Refused> {
                 .with_hint("upload it first: PUT /v1/inputs/{digest}"),
         )
     };
-    if !api.inputs.contains(&list) {
+    if !api.inputs.blobs().contains(&list) {
         return Err(missing(&list));
     }
-    let bytes = api.inputs.read(&list).map_err(|error| internal(&error))?;
-    let inputs: Vec<ItemInput> = serde_json::from_slice(&bytes).map_err(|error| {
-        let title = "the list of inputs is not a JSON array of names and digests";
-        Refused::new(Problem::new(422, code::INVALID_REQUEST, title, error.to_string()))
+    let inputs = api.inputs.list(list).map_err(|error| match error {
+        InputListError::Malformed { source, .. } => {
+            let title = "the list of inputs is not a JSON array of names and digests";
+            Refused::new(Problem::new(422, code::INVALID_REQUEST, title, source.to_string()))
+        }
+        InputListError::Read { .. } => internal(&error),
     })?;
-    if let Some(input) = inputs.iter().find(|input| !api.inputs.contains(&input.digest)) {
+    if let Some(input) = inputs.iter().find(|input| !api.inputs.blobs().contains(&input.digest)) {
         return Err(missing(&input.digest));
     }
     u32::try_from(inputs.len()).map_err(|_| {
@@ -105,8 +108,9 @@ pub(crate) async fn status(
     let found = view.runs.get(&run).ok_or_else(|| not_found(format!("run {run}")))?;
     let mut status = run_status(found);
     if found.record.recorded.contains(found.record.items) {
-        let total =
-            records::items(&*api.store, run, found.record.items, 1).map_err(|error| internal(&error))?;
+        let items = found.record.items;
+        let total = tokio::task::spawn_blocking(move || records::items(&*api.store, run, items, 1));
+        let total = total.await.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
         status.total_output = total.into_iter().next().map(|(_, record)| record.output);
     }
     Ok(Json(status))
@@ -129,11 +133,12 @@ pub(crate) async fn items(
     let from = query.after.map_or(0, |after| after.saturating_add(1));
     let page = tokio::task::spawn_blocking(move || {
         let page = records::items(&*api.store, run, from, limit).map_err(|error| internal(&error))?;
-        let names = inputs.map(|list| input_names(&api, list)).unwrap_or_default();
+        // Without their names the records are worth showing too.
+        let inputs = inputs.and_then(|list| api.inputs.list(list).ok());
+        let name = |item: u32| Some(inputs.as_ref()?.get(item as usize)?.name.clone());
         let next = if page.len() == limit { page.last().map(|(item, _)| *item) } else { None };
         let own = page.into_iter().filter(|(item, _)| *item < items);
-        let items =
-            own.map(|(item, record)| ItemStatus { item, name: names.get(item as usize).cloned(), record });
+        let items = own.map(|(item, record)| ItemStatus { item, name: name(item), record });
         Ok::<_, Refused>(ItemPage { items: items.collect(), next })
     });
     Ok(Json(page.await.map_err(|error| internal(&error))??))
@@ -149,13 +154,6 @@ pub(crate) async fn cancel(
     let Path(run) = path?;
     api.driver.submit(Command::CancelRun(run)).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Returns the names of inputs, or none if the list cannot be read: the records are worth showing without.
-fn input_names(api: &Api, list: Digest) -> Vec<String> {
-    let bytes = api.inputs.read(&list).unwrap_or_default();
-    let inputs: Vec<ItemInput> = serde_json::from_slice(&bytes).unwrap_or_default();
-    inputs.into_iter().map(|input| input.name).collect()
 }
 
 fn run_status(run: &RunView) -> RunStatus {
