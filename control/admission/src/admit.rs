@@ -81,8 +81,7 @@ fn validate(bytes: &[u8]) -> Result<(), Refusal> {
         Ok(Ok(Err(error))) => Err(feature_off(&error).unwrap_or_else(|| invalid(&error))),
         Ok(Err(_panic)) => Err(Refusal::InvalidWasm { offset: 0, message: "the validator gave up".into() }),
         Err(error) => {
-            let message = format!("no thread to validate it on: {}", error.kind());
-            Err(Refusal::InvalidWasm { offset: 0, message })
+            Err(Refusal::NotChecked { reason: format!("no thread to validate it on: {}", error.kind()) })
         }
     }
 }

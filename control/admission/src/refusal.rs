@@ -58,6 +58,12 @@ pub enum Refusal {
         /// What the validator says.
         message: String,
     },
+    /// Nothing is known of them: this machine could not check them now. Trying again may help.
+    #[error("the component could not be checked now: {reason}")]
+    NotChecked {
+        /// What was missing.
+        reason: String,
+    },
 }
 
 impl Refusal {
@@ -72,6 +78,7 @@ impl Refusal {
             Self::MissingImports { .. } => "missing_imports",
             Self::MissingExport { .. } => "missing_export",
             Self::FeatureOff { .. } => "feature_off",
+            Self::NotChecked { .. } => "not_checked",
         }
     }
 }

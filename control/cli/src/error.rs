@@ -172,7 +172,7 @@ fn help_for(problem: &str) -> &'static str {
         code::COMPONENT_MISSING | code::INPUT_MISSING => "try again: it will be sent once more",
         code::CONFLICT => "`dunlin status` shows which app has it",
         "route_taken" => "choose another host or path; `dunlin status` shows all routes",
-        code::BUSY | code::TIMEOUT | code::UNAVAILABLE => "try again in a few seconds",
+        "not_checked" | code::BUSY | code::TIMEOUT | code::UNAVAILABLE => "try again in a few seconds",
         code::INTERNAL => "the coordinator is at fault; its log says more",
         // Those that always come with a hint of the coordinator, and those of a later version.
         _ => "`dunlin status` shows how things stand; the book's troubleshooting page explains refusals",

@@ -6,11 +6,14 @@
 //! nothing else happened.
 
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
+use dunlin_admission::Refusal;
 use dunlin_model::{Bytes, LimitHit};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
@@ -86,7 +89,10 @@ fn judge(status: ExitStatus, compiled: Vec<u8>, complaint: &[u8]) -> Result<Vec<
             Err(LoadError::Failed(format!("the compiler failed: {complaint}")))
         }
         Some(code) => Err(LoadError::Refused(format!("the compiler ended with code {code}: {complaint}"))),
-        // Only a limit, or the kernel in need of memory, kills it.
+        // Killed by somebody else, or by a kernel in need of memory: that says nothing of the component.
+        None if status.signal() == Some(Signal::SIGKILL as i32) => {
+            Err(LoadError::Failed("the compiler was killed".to_owned()))
+        }
         None => {
             let limits =
                 format!("{} of memory, {COMPILE_CPU_SECONDS}s of a processor", Bytes(COMPILE_MEMORY));
@@ -120,7 +126,10 @@ fn run_child() -> Result<(), (u8, String)> {
         .take(dunlin_admission::MAX_COMPONENT + 1)
         .read_to_end(&mut component)
         .map_err(|error| failed("could not read the component", &error))?;
-    dunlin_admission::admit(&component).map_err(|refusal| (EXIT_REFUSED, refusal.to_string()))?;
+    dunlin_admission::admit(&component).map_err(|refusal| match refusal {
+        Refusal::NotChecked { .. } => (EXIT_FAILED, refusal.to_string()),
+        refusal => (EXIT_REFUSED, refusal.to_string()),
+    })?;
     let compiled = compile(&component).map_err(|complaint| (EXIT_REFUSED, complaint))?;
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(&compiled).and_then(|()| stdout.flush());
@@ -133,10 +142,11 @@ fn limit_this_process() -> nix::Result<()> {
     let limits = [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, 0),
-        (Resource::RLIMIT_CPU, COMPILE_CPU_SECONDS),
         (Resource::RLIMIT_DATA, COMPILE_MEMORY),
         (Resource::RLIMIT_AS, COMPILE_ADDRESS_SPACE),
     ];
+    // The soft limit alone: it ends the process by a signal of its own, the hard one like anybody who kills it.
+    setrlimit(Resource::RLIMIT_CPU, COMPILE_CPU_SECONDS, COMPILE_CPU_SECONDS + 10)?;
     limits.into_iter().try_for_each(|(resource, limit)| setrlimit(resource, limit, limit))
 }
 

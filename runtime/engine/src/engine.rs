@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use dunlin_admission::Refusal;
 use dunlin_host::Guest;
 use dunlin_model::{Bytes, Digest};
 use tokio::io::AsyncReadExt;
@@ -136,6 +137,7 @@ impl Engine {
             }
             match dunlin_admission::admit(&bytes) {
                 Ok(_) => Ok(bytes),
+                Err(refusal @ Refusal::NotChecked { .. }) => Err(LoadError::Failed(refusal.to_string())),
                 Err(refusal) => Err(LoadError::Refused(format!("{}: {refusal}", refusal.code()))),
             }
         })

@@ -141,7 +141,11 @@ fn export(world: World) -> &'static str {
 }
 
 fn refused(refusal: &Refusal) -> Refused {
-    let status = if matches!(refusal, Refusal::TooLarge(_)) { 413 } else { 422 };
+    let status = match refusal {
+        Refusal::TooLarge(_) => 413,
+        Refusal::NotChecked { .. } => 503,
+        _ => 422,
+    };
     let mut problem = Problem::new(status, refusal.code(), "the component was refused", refusal.to_string());
     if let Refusal::TooLarge(hit) | Refusal::TooComplex(hit) = refusal {
         problem.limit = Some(hit.limit.clone());
