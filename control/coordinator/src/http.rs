@@ -187,7 +187,12 @@ pub(crate) async fn serve(
             () = stop.cancelled() => break,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok((stream, _)) => {
+                // An answer is written in pieces; held back for more it would wait for the client's delayed word.
+                // If this fails the connection is about to fail, and says so itself.
+                let _ = stream.set_nodelay(true);
+                stream
+            }
             Err(error) => {
                 // Out of descriptors, or a client that went away: wait for a moment, go on.
                 tracing::warn!(%error, "api connection could not be accepted");
