@@ -1,6 +1,6 @@
 //! `dunlin deploy`: from a folder with a `dunlin.toml` to an app that runs.
 //!
-//! Three steps, each of use alone: [`build`] makes and reads the components, [`submit`] sends what the coordinator
+//! Three steps, each of use alone: [`build()`] makes and reads the components, [`submit`] sends what the coordinator
 //! lacks and the specs, [`wait`] looks on until every service runs.
 
 mod build;
