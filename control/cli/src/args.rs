@@ -12,7 +12,7 @@ use crate::commands::{delete, deploy, job, logs, nodes, processes, status, stop,
 /// Runs WebAssembly services and jobs on a fleet of machines.
 #[derive(Debug, Parser)]
 #[command(name = "dunlin", version, arg_required_else_help = true, disable_help_subcommand = true)]
-#[command(before_help = "Example: dunlin deploy examples/hello && dunlin status")]
+#[command(before_help = "Example: dunlin deploy guests/examples/quickstart && dunlin status")]
 #[command(after_help = "Exit codes: 0 done, 1 could not be done, 2 wrong usage, 3 coordinator not reached.")]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -102,7 +102,7 @@ mod tests {
     fn what_the_book_shows_is_understood() {
         for line in [
             "dunlin deploy",
-            "dunlin deploy examples/hello --no-build --timeout 90s",
+            "dunlin deploy guests/examples/quickstart --no-build --timeout 90s",
             "dunlin deploy --no-wait --output json",
             "dunlin --namespace team-a status shop",
             "dunlin nodes --quiet",

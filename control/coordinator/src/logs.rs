@@ -1,5 +1,7 @@
 //! What guests print, pulled from the nodes they run on.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -8,12 +10,77 @@ use dunlin_model::{AllocationId, LogRecord, NodeId};
 use dunlin_protocol::{LogQuery, StreamReply, StreamRequest};
 use dunlin_transport::{Connection, Stream};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::fleet::Fleet;
 
 /// How long a node may take to say whether it has something to tell.
 const REPLY_TIME: Duration = Duration::from_secs(10);
 
+/// How often a follower looks for allocations that have come.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// How many lines are told of an allocation that came while it was followed: its first ones too.
+const NEWCOMER_TAIL: u32 = 1000;
+
+/// What is pulled from one node, until it is dropped.
+struct Pull {
+    node: NodeId,
+    allocations: Vec<AllocationId>,
+    task: AbortOnDropHandle<()>,
+}
+
+/// Pulls what is wanted, and also what comes to be wanted later, until nobody reads any more.
+pub(crate) async fn follow(
+    fleet: Arc<Fleet>,
+    wanted: impl Fn() -> Vec<Wanted> + Send,
+    tail: u32,
+    lines: mpsc::Sender<LogLine>,
+) {
+    let mut pulls: Vec<Pull> = Vec::new();
+    let mut seen: BTreeSet<AllocationId> = BTreeSet::new();
+    let mut tail = tail;
+    while !lines.is_closed() {
+        let now = wanted();
+        // One that is not wanted any more gives back its stream; one that broke off is begun again.
+        pulls.retain(|pull| !pull.task.is_finished() && now.iter().any(|wanted| wanted.meets(pull)));
+        for Wanted { node, allocations } in now {
+            let Some(connection) = fleet.connection(&node) else { continue };
+            let is_pulled = |id: &AllocationId| {
+                pulls.iter().any(|pull| pull.node == node && pull.allocations.contains(id))
+            };
+            let missing: Vec<_> = allocations.into_iter().filter(|id| !is_pulled(id)).collect();
+            let (again, new): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| seen.contains(id));
+            seen.extend(&new);
+            for (allocations, tail) in [(again, 0), (new, tail)] {
+                if !allocations.is_empty() {
+                    let query = LogQuery { allocations: allocations.clone(), tail, follow: true };
+                    let task = tokio::spawn(tell(connection.clone(), node.clone(), query, lines.clone()));
+                    pulls.push(Pull { node: node.clone(), allocations, task: AbortOnDropHandle::new(task) });
+                }
+            }
+        }
+        tail = NEWCOMER_TAIL;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_PERIOD) => {}
+            () = lines.closed() => {}
+        }
+    }
+}
+
+/// Pulls from one node; what goes wrong is the node's trouble, and the other nodes are told of still.
+pub(crate) async fn tell(
+    connection: Connection,
+    node: NodeId,
+    query: LogQuery,
+    lines: mpsc::Sender<LogLine>,
+) {
+    if let Err(error) = pull(connection, node.clone(), query, lines).await {
+        tracing::debug!(%node, error = &*error as &dyn std::error::Error, "logs of a node ended");
+    }
+}
+
 /// Asks one node and passes its lines on until it has no more, or nobody wants them.
-pub(crate) async fn pull(
+async fn pull(
     connection: Connection,
     node: NodeId,
     query: LogQuery,
@@ -51,4 +118,10 @@ async fn ask(connection: &Connection, query: LogQuery) -> anyhow::Result<Stream>
 pub(crate) struct Wanted {
     pub(crate) node: NodeId,
     pub(crate) allocations: Vec<AllocationId>,
+}
+
+impl Wanted {
+    fn meets(&self, pull: &Pull) -> bool {
+        self.node == pull.node && self.allocations.iter().any(|id| pull.allocations.contains(id))
+    }
 }

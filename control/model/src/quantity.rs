@@ -48,7 +48,7 @@ fn parse(text: &str, units: &Units) -> Result<u64, QuantityError> {
     let shown = || text.chars().take(80).flat_map(char::escape_default).collect::<String>();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    if number.is_empty() {
+    if number.is_empty() || unit.starts_with('.') {
         return Err(QuantityError::Malformed { text: shown(), example: units.example });
     }
     let Some((_, factor)) = units.factors.iter().find(|(name, _)| *name == unit.trim()) else {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Config;
 use crate::folders::{self, Folders};
 
+const MILLION: u64 = 1_000_000;
 /// Left to the system and to Dunlin itself.
 const MEMORY_RESERVE: Bytes = Bytes(128 << 20);
 
@@ -37,13 +38,18 @@ struct Measured {
 pub(crate) async fn capacity(config: &Config, folders: &Folders) -> Result<Resources, CapacityError> {
     let memory = match config.memory {
         Some(memory) => memory,
-        None => available_memory().map_err(CapacityError::Memory)?.minus(MEMORY_RESERVE),
+        None => whole_mebibytes(available_memory().map_err(CapacityError::Memory)?.minus(MEMORY_RESERVE)),
     };
     let fuel_rate = match config.fuel_rate {
         Some(fuel_rate) => fuel_rate,
         None => measured_fuel_rate(config, folders).await.map_err(CapacityError::Calibration)?,
     };
     Ok(Resources { memory, fuel_rate })
+}
+
+/// Rounds down to a figure that people can read.
+fn whole_mebibytes(memory: Bytes) -> Bytes {
+    Bytes(memory.0 >> 20 << 20)
 }
 
 fn available_memory() -> io::Result<Bytes> {
@@ -69,10 +75,11 @@ async fn measured_fuel_rate(config: &Config, folders: &Folders) -> io::Result<Fu
         .output()
         .await?;
     let printed = String::from_utf8_lossy(&output.stdout);
-    let fuel_rate = printed.trim().parse().map(FuelRate).map_err(|_| {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        io::Error::other(format!("`dunlin calibrate` ended with {} and said: {said}", output.status))
-    })?;
+    let fuel_rate =
+        printed.trim().parse().map(|rate: u64| FuelRate(rate / MILLION * MILLION)).map_err(|_| {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            io::Error::other(format!("`dunlin calibrate` ended with {} and said: {said}", output.status))
+        })?;
     let bytes = serde_json::to_vec(&Measured { subject, fuel_rate })?;
     folders::replace(&path, &bytes)?;
     tracing::info!(%fuel_rate, "fuel rate measured");

@@ -21,7 +21,7 @@ use crate::output::Output;
 
 /// Build an app and bring it into the fleet.
 #[derive(Clone, Debug, Args)]
-#[command(before_help = "Example: dunlin deploy examples/hello")]
+#[command(before_help = "Example: dunlin deploy guests/examples/quickstart")]
 pub(crate) struct DeployArgs {
     /// The folder of the app, or its manifest.
     #[arg(default_value = ".")]

@@ -5,7 +5,7 @@
 
 mod member;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -183,7 +183,17 @@ impl LocalFleet {
         let file = self.state.join("context.toml");
         context::write(&file, &context)?;
         if let Some(path) = context::default_path() {
-            context::write(&path, &context)?;
+            match context::read(&path)? {
+                Some(other) if !is_of_up(&other) => {
+                    let path = path.display();
+                    output.note(&format!(
+                        "{path} names another fleet ({}) and is left as it is; for this fleet give `--context {}`",
+                        other.url,
+                        file.display()
+                    ));
+                }
+                Some(_) | None => context::write(&path, &context)?,
+            }
         }
         let client = client::connect(&Global { context: Some(file), ..Global::default() })?;
 
@@ -258,7 +268,9 @@ impl LocalFleet {
         });
         let mut rows: Vec<Vec<String>> = allocations.collect();
         rows.sort();
-        output.text(&table(&["NODE", "ALLOCATION", "WORKLOAD", "STATE", "MEMORY", "FUEL"], rows))?;
+        if !rows.is_empty() {
+            output.text(&table(&["NODE", "ALLOCATION", "WORKLOAD", "STATE", "MEMORY", "FUEL"], rows))?;
+        }
         for agent in &self.agents {
             output.text(&format!("{}  http://{}/", agent.name, agent.address("ingress")?))?;
         }
@@ -312,6 +324,13 @@ impl LocalFleet {
         self.coordinator.end().await;
         let _never_written = std::fs::remove_file(self.state.join("processes.json"));
     }
+}
+
+/// Tells whether a context was written by `dunlin up`: only its fleets have their token in such a place.
+fn is_of_up(context: &FleetContext) -> bool {
+    let folder = context.token_file.parent().and_then(Path::parent);
+    context.token_file.ends_with("coordinator/admin.token")
+        && folder.is_some_and(|folder| folder.join("context.toml").exists() || !folder.exists())
 }
 
 async fn start_agent(

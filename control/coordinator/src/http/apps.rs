@@ -3,16 +3,18 @@
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
+use dunlin_admission::{World, admit};
 use dunlin_api::{
     AllocationState as Shown, AllocationStatus, AppList, AppStatus, Deployed, Problem, ServiceOrJob,
     WorkloadStatus, code,
 };
 use dunlin_model::{AppName, AppSpec, Name, WorkloadKind, WorkloadName};
 use dunlin_scheduler::{AllocationState, AllocationView, Answer, AppView, Command, View, WorkloadView};
+use dunlin_store::Components;
 use http::StatusCode;
 
 use super::Api;
-use super::problem::{Refused, not_found};
+use super::problem::{Refused, internal, not_found};
 
 /// Namespace and app, from the path.
 type AppPath = Result<Path<(Name, Name)>, PathRejection>;
@@ -48,16 +50,51 @@ pub(crate) async fn deploy(
     if let Some(problem) = broken_rules(&spec) {
         return Err(problem.into());
     }
+    let driver = api.driver.clone();
     let missing = spec.workloads.iter().find(|(_, workload)| !api.components.contains(&workload.component));
     if let Some((workload, spec)) = missing {
         let detail = format!("`{workload}` needs component {}, which was not uploaded", spec.component);
         let problem = Problem::new(422, code::COMPONENT_MISSING, "a component is missing", detail);
         return Err(problem.with_hint("upload it first: PUT /v1/components/{digest}").into());
     }
-    match api.driver.submit(Command::Deploy(spec)).await? {
+    let (components, spec) =
+        tokio::task::spawn_blocking(move || (wrong_worlds(&api.components, &spec), spec))
+            .await
+            .map_err(|error| internal(&error))?;
+    components?;
+    match driver.submit(Command::Deploy(spec)).await? {
         Answer::Deployed { revision, changed } => Ok(Json(Deployed { revision, changed })),
         other => unreachable!("the brain answers a deploy with {other:?}"),
     }
+}
+
+/// Refuses a service whose component answers no requests, and a job whose component cannot be run.
+fn wrong_worlds(components: &Components, spec: &AppSpec) -> Result<(), Refused> {
+    for (name, workload) in &spec.workloads {
+        let (world, code, wanted, help) = match workload.kind {
+            WorkloadKind::Service(_) => (
+                World::Service,
+                "not_a_service",
+                "`wasi:http/incoming-handler`",
+                format!("build an HTTP handler, or make it a job: `[job.{name}]`"),
+            ),
+            WorkloadKind::Job(_) => (
+                World::Command,
+                "not_a_job",
+                "`wasi:cli/run`",
+                format!("build a program with a `main`, or make it a service: `[service.{name}]`"),
+            ),
+        };
+        let bytes = components.read(&workload.component).map_err(|error| internal(&error))?;
+        // What was admitted once and is not now was admitted by another version; the engine refuses it with reasons.
+        if admit(&bytes).is_ok_and(|admitted| !admitted.is(world)) {
+            let detail = format!("the component of `{name}` does not export {wanted}");
+            return Err(Problem::new(422, code, "a component does not fit its workload", detail)
+                .with_hint(help)
+                .into());
+        }
+    }
+    Ok(())
 }
 
 /// Returns all rules that a spec breaks as one problem.

@@ -21,7 +21,7 @@ pub(crate) async fn require(State(api): State<Api>, request: Request, next: Next
     }
     let detail = "the request has no valid bearer token";
     let problem = Problem::new(401, code::UNAUTHORIZED, "who asks is not known", detail).with_hint(
-        "send `Authorization: Bearer TOKEN`; `dunlin up` and `dunlin coordinator` say where theirs is",
+        "the token is in `admin.token` in the coordinator's state folder: `--token-file FILE`, or the header `Authorization: Bearer TOKEN`",
     );
     let mut response = Refused::new(problem).into_response();
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -146,12 +146,19 @@ pub(crate) async fn items(
 
 /// Cancels a run. Items that are recorded stay recorded.
 #[utoipa::path(post, path = dunlin_api::paths::RUN_CANCEL, tag = "jobs", params(("run" = String, Path)),
-    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn cancel(
     State(api): State<Api>,
     path: Result<Path<RunId>, PathRejection>,
 ) -> Result<StatusCode, Refused> {
     let Path(run) = path?;
+    let ended = api.driver.view().runs.get(&run).map(run_status).filter(|status| status.state.is_ended());
+    if let Some(status) = ended {
+        let detail = format!("run {run} is {} already", status.state.name());
+        let problem = Problem::new(409, "run_ended", "the run cannot be cancelled", detail);
+        return Err(problem.with_hint(format!("`dunlin job result {run}` shows what it gave")).into());
+    }
     api.driver.submit(Command::CancelRun(run)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,20 +1,21 @@
 //! What guests print: one stream of JSON lines, merged from all nodes that have some.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use dunlin_api::{LogLine, LogsQuery, Problem};
-use dunlin_model::{AllocationId, NodeId};
+use dunlin_model::{AllocationId, Name, NodeId};
 use dunlin_protocol::LogQuery;
 use http::header::CONTENT_TYPE;
 use tokio::sync::mpsc;
 
 use super::Api;
 use super::problem::{Refused, not_found};
-use crate::logs::{Wanted, pull};
+use crate::logs::{Wanted, follow, tell};
 
 /// How many lines wait for a slow reader; then the nodes wait, and drop lines beyond their own bounds (N6).
 const MAX_WAITING: usize = 256;
@@ -32,24 +33,25 @@ pub(crate) async fn stream(
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, Refused> {
     let Query(query) = query?;
-    let wanted = wanted(&api, &query);
-    let names_something = query.app.is_some() || query.workload.is_some() || query.allocation.is_some();
-    if wanted.is_empty() && names_something {
-        return Err(not_found("allocation that these words describe"));
+    if !is_known(&api, &query) {
+        return Err(not_found("such app or workload"));
     }
     let (lines, mut receiver) = mpsc::channel::<LogLine>(MAX_WAITING);
-    for Wanted { node, allocations } in wanted {
-        let Some(connection) = api.fleet.connection(&node) else { continue };
-        let tail = query.tail.unwrap_or(DEFAULT_TAIL).min(MAX_TAIL);
-        let query = LogQuery { allocations, tail, follow: query.follow.unwrap_or(false) };
-        let lines = lines.clone();
-        tokio::spawn(async move {
-            if let Err(error) = pull(connection, node.clone(), query, lines).await {
-                tracing::debug!(%node, error = &*error as &dyn std::error::Error, "logs of a node ended");
-            }
-        });
+    let tail = query.tail.unwrap_or(DEFAULT_TAIL).min(MAX_TAIL);
+    if query.follow.unwrap_or(false) {
+        let fleet = Arc::clone(&api.fleet);
+        tokio::spawn(follow(fleet, move || wanted(&api, &query), tail, lines));
+    } else {
+        for Wanted { node, allocations } in wanted(&api, &query) {
+            let Some(connection) = api.fleet.connection(&node) else { continue };
+            tokio::spawn(tell(
+                connection,
+                node,
+                LogQuery { allocations, tail, follow: false },
+                lines.clone(),
+            ));
+        }
     }
-    drop(lines);
     let stream = futures_util::stream::poll_fn(move |context| {
         receiver.poll_recv(context).map(|line| line.map(encode))
     });
@@ -60,6 +62,17 @@ fn encode(line: LogLine) -> Result<Bytes, std::convert::Infallible> {
     let mut bytes = serde_json::to_vec(&line).expect("a log line has only string keys");
     bytes.push(b'\n');
     Ok(bytes.into())
+}
+
+/// Tells whether there is what the query names, even if nothing of it runs at this moment.
+fn is_known(api: &Api, query: &LogsQuery) -> bool {
+    let view = api.driver.view();
+    let fits = |wanted: &Option<Name>, name: &Name| wanted.as_ref().is_none_or(|wanted| wanted == name);
+    let names_none = query.app.is_none() && query.workload.is_none();
+    names_none
+        || view.apps.values().filter(|app| fits(&query.namespace, &app.name.namespace)).any(|app| {
+            fits(&query.app, &app.name.app) && app.workloads.keys().any(|name| fits(&query.workload, name))
+        })
 }
 
 /// Returns which allocations are wanted, by node.
