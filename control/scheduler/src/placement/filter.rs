@@ -21,6 +21,7 @@ pub(crate) struct Unplaceable {
     labels: Vec<String>,
     lost: u32,
     unheard: u32,
+    disconnected: u32,
     mislabelled: u32,
     too_full: u32,
     freest_memory: Option<Bytes>,
@@ -44,6 +45,11 @@ pub(crate) fn filter<'a>(
             dropped.unheard += 1;
             continue;
         };
+        // It is believed until its lease is over and keeps what it has, but what is new could not even be told to it.
+        if !cluster.volatile.nodes.get(&record.id).is_some_and(|state| state.connected) {
+            dropped.disconnected += 1;
+            continue;
+        }
         if demand.labels.iter().any(|(key, value)| info.labels.get(key) != Some(value)) {
             dropped.mislabelled += 1;
             continue;
@@ -91,6 +97,8 @@ impl Unplaceable {
         } else if self.mislabelled > 0 {
             let word = if self.labels.len() == 1 { "label" } else { "all of the labels" };
             write!(f, "no node has {word} {}", self.labels.join(", "))
+        } else if self.disconnected > 0 {
+            write!(f, "{} not connected at this moment", counted(self.disconnected))
         } else if self.unheard > 0 {
             f.write_str("no node has reported yet")
         } else if self.lost > 0 {
@@ -109,10 +117,14 @@ impl fmt::Display for Unplaceable {
         if is_full && self.mislabelled > 0 {
             others.push(format!("{} without label {}", counted(self.mislabelled), self.labels.join(", ")));
         }
-        if (is_full || self.mislabelled > 0) && self.unheard > 0 {
+        let is_told = is_full || self.mislabelled > 0;
+        if is_told && self.disconnected > 0 {
+            others.push(format!("{} not connected", counted(self.disconnected)));
+        }
+        if (is_told || self.disconnected > 0) && self.unheard > 0 {
             others.push(format!("{} not heard yet", counted(self.unheard)));
         }
-        if (is_full || self.mislabelled > 0 || self.unheard > 0) && self.lost > 0 {
+        if (is_told || self.disconnected > 0 || self.unheard > 0) && self.lost > 0 {
             others.push(format!("{} lost", counted(self.lost)));
         }
         if others.is_empty() { Ok(()) } else { write!(f, " ({})", others.join(", ")) }

@@ -120,6 +120,35 @@ fn only_what_was_not_replaced_goes_on_when_a_node_returns() {
 }
 
 #[test]
+fn nothing_new_is_placed_on_a_node_that_cannot_be_told() {
+    check(
+        "
+        node a
+        disconnect a
+        deploy shop web=1@v1
+        show
+        connect a
+        wait 1
+        show
+        ",
+        expect![[r#"
+            0s a gets 1.1: | peers a
+            > disconnect a
+            > deploy shop web=1@v1
+            Deployed { revision: Revision(1), changed: true }
+            --show
+            a Alive, reserved 0B
+            default/shop/web 0 of 1, waiting: 1 node not connected at this moment
+            > connect a
+            0s a gets 1.2: a1@1 | peers a
+            --show
+            a Alive, reserved 64MiB
+            default/shop/web 1 of 1
+        "#]],
+    );
+}
+
+#[test]
 fn a_lost_connection_alone_loses_nothing() {
     check(
         "
