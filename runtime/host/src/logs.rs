@@ -47,7 +47,10 @@ impl Logs {
 
     /// Records what the host has to say of an instance; it counts against no rate.
     pub fn say(&self, instance: InstanceId, text: &str) {
-        self.record(instance, LogSource::Host, fitted(text.as_bytes(), false));
+        // A guest's stack has a line for each frame; one record with all of them could not be read.
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            self.record(instance, LogSource::Host, fitted(line.as_bytes(), false));
+        }
     }
 
     /// Tells what was dropped, if anything was and it was not told a moment ago.
