@@ -123,6 +123,16 @@ async fn a_file_that_is_no_component_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_job_is_no_service_and_a_service_without_main_no_job() {
+    let fleet = fleet_with_app().await;
+    let before = fleet.client().apps().await.unwrap();
+    let app = service("other", "bad", CAT, 1, "/other");
+    let words = ["does not export `wasi:http/incoming-handler`", "help: build an HTTP handler", "[job.bad]"];
+    run(&fleet, app.path(), &["deploy"]).await.assert_failed(1, &words);
+    assert_eq!(fleet.client().apps().await.unwrap(), before, "nothing was deployed");
+}
+
+#[tokio::test]
 async fn an_import_that_nothing_provides_is_named() {
     let fleet = fleet_with_app().await;
     // What it imports is read from its text, so that this test does not depend on which import the fixture has.

@@ -9,7 +9,8 @@ use dunlin_e2e::{job, printed, service};
 use dunlin_guest_artifacts::{SAY_HTTP, TRAP};
 use dunlin_harness::{App, Fleet, PATIENCE, eventually, http, program};
 use dunlin_model::LogSource;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 /// What would clear a terminal, set its title, and begin a line that looks like another's.
 const EVIL: &str =
@@ -88,14 +89,9 @@ async fn the_lines_of_an_ended_allocation_are_still_there_by_its_id() {
     unknown.assert_failed(1, &["there is no app, workload or allocation `shop`"]);
 }
 
-#[tokio::test]
-async fn a_follower_sees_a_line_as_it_comes_and_none_from_before() {
-    let fleet = Fleet::start(1).await.unwrap();
-    fleet.deploy(&say(1)).await.unwrap();
-    fleet.until_running("default/shop").await;
-    post(&fleet, "before").await;
-    until_logged(&fleet, &["shop"], "before").await;
-    let mut follower = tokio::process::Command::new(program())
+/// Starts `dunlin logs shop -f` and returns its lines with the process, which ends when it is dropped.
+fn follow(fleet: &Fleet) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut follower = Command::new(program())
         .args(["logs", "shop", "-f", "--tail", "0"])
         .env("DUNLIN_COORDINATOR", fleet.client().url())
         .env("DUNLIN_TOKEN_FILE", fleet.state().join("admin.token"))
@@ -105,7 +101,47 @@ async fn a_follower_sees_a_line_as_it_comes_and_none_from_before() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    (follower, lines)
+}
+
+#[tokio::test]
+async fn a_follower_goes_on_with_an_allocation_that_comes_later() {
+    let fleet = Fleet::start(1).await.unwrap();
+    fleet.deploy(&say(1)).await.unwrap();
+    fleet.until_running("default/shop").await;
+    let (_follower, mut lines) = follow(&fleet);
+    // It has begun once it has heard the first allocation.
+    until_heard(&fleet, &mut lines, " a1.").await;
+    fleet.deploy(&say(2)).await.unwrap();
+    until_heard(&fleet, &mut lines, " a2.").await;
+}
+
+/// Speaks to the service until a follower has heard a line with `words`.
+async fn until_heard(fleet: &Fleet, lines: &mut Lines<BufReader<ChildStdout>>, words: &str) {
+    let speak = async {
+        loop {
+            tokio::select! {
+                line = lines.next_line() => {
+                    if line.unwrap().unwrap().contains(words) {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(std::time::Duration::from_millis(200)) => post(fleet, "more").await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, speak).await.unwrap_or_else(|_| panic!("no line with{words}was heard"));
+}
+
+#[tokio::test]
+async fn a_follower_sees_a_line_as_it_comes_and_none_from_before() {
+    let fleet = Fleet::start(1).await.unwrap();
+    fleet.deploy(&say(1)).await.unwrap();
+    fleet.until_running("default/shop").await;
+    post(&fleet, "before").await;
+    until_logged(&fleet, &["shop"], "before").await;
+    let (mut follower, mut lines) = follow(&fleet);
     // When it has begun to follow cannot be seen from outside, so it is spoken to until it hears something.
     let next = lines.next_line();
     tokio::pin!(next);
