@@ -1,7 +1,7 @@
 //! Jobs: what becomes of an item.
 
 use dunlin_guest_artifacts as guests;
-use dunlin_model::{Fuel, Limits, MAX_ITEM_OUTPUT, Outcome};
+use dunlin_model::{Fuel, Limits, LogSource, MAX_ITEM_OUTPUT, Outcome};
 use dunlin_protocol::{FromWorker, ToWorker};
 
 use crate::support::{ALLOCATION, LIMITS, Worker, items};
@@ -113,7 +113,10 @@ async fn an_item_of_no_allocation_is_not_started() {
 async fn what_an_item_says_comes_before_how_it_ended() {
     let mut worker = worker_with(guests::TRAP, LIMITS).await;
     run(&mut worker, 0, &[], None).await;
-    let texts: Vec<&str> = worker.logs.iter().map(|record| record.text.as_str()).collect();
-    assert!(texts.iter().any(|text| text.contains("panicked")), "{texts:?}");
-    assert!(texts.last().unwrap().starts_with("item ended: Trapped"), "{texts:?}");
+    let logs = &worker.logs;
+    let ended = logs.iter().position(|record| record.text.starts_with("item ended: Trapped"));
+    let (said, told) = logs.split_at(ended.expect("the host tells how it ended"));
+    assert!(said.iter().any(|record| record.text.contains("panicked")), "{logs:?}");
+    // How it ended has a line for each frame of its stack; nothing of the guest comes among them.
+    assert!(told.iter().all(|record| record.source == LogSource::Host), "{logs:?}");
 }
