@@ -40,6 +40,11 @@ pub(crate) fn plan(desired: u32, copies: &[Copy]) -> Plan {
     let serving = current.iter().filter(|copy| copy.is_running).count();
     shrink(&mut old, desired_count.saturating_sub(serving), &mut end);
 
+    // Earlier ones that were lost may have come back after they were replaced: of what does not serve yet, no more
+    // than the one that the rollout allows is kept. Those that serve are never among the surplus here.
+    let room = desired_count.saturating_add(usize::from(!old.is_empty()));
+    shrink(&mut current, room.saturating_sub(old.len()), &mut end);
+
     let total = current.len() + old.len();
     let may_surge = !old.is_empty() && serving == current.len() && total == desired_count;
     let missing = u32::try_from(desired_count.saturating_sub(total)).unwrap_or(u32::MAX);
@@ -87,6 +92,12 @@ mod tests {
         assert_eq!(planned(2, "1! 2! 3!+"), "end [a2] start 1");
         assert_eq!(planned(2, "1! 3!+"), "end [] start 1");
         assert_eq!(planned(2, "1! 3!+ 4!+"), "end [a1] start 0");
+    }
+
+    #[test]
+    fn what_replaced_lost_ones_makes_way_when_they_are_back() {
+        assert_eq!(planned(3, "1! 2! 3! 4+ 5+"), "end [a5] start 0");
+        assert_eq!(planned(2, "1! 2!+ 3+ 4+"), "end [a4] start 0");
     }
 
     #[test]
