@@ -112,7 +112,7 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
     }
     note("node_labels".to_owned(), at_most("node_labels", MAX_NODE_LABELS, spec.node_labels.len()));
     match &spec.kind {
-        WorkloadKind::Service(ServiceSpec { allocations, routes }) => {
+        WorkloadKind::Service(ServiceSpec { allocations, routes, fuel_header: _ }) => {
             note("allocations".to_owned(), at_most("allocations", MAX_ALLOCATIONS, *allocations));
             note("routes".to_owned(), at_most("routes", MAX_ROUTES, routes.len()));
             for (index, route) in routes.iter().enumerate() {
@@ -264,10 +264,14 @@ mod tests {
             kind: WorkloadKind::Service(ServiceSpec {
                 allocations: 1,
                 routes: routes.iter().map(route).collect(),
+                fuel_header: false,
             }),
             limits: Limits::SERVICE,
             environment: BTreeMap::new(),
             node_labels: BTreeMap::new(),
+            capabilities: Default::default(),
+            instances: Default::default(),
+            metering: Default::default(),
         }
     }
 

@@ -34,6 +34,7 @@
 
 mod allocation;
 mod assignment;
+mod capability;
 mod check;
 mod digest;
 mod id;
@@ -53,6 +54,7 @@ mod spec;
 
 pub use allocation::{AllocationReport, ObservedState};
 pub use assignment::{AssignedAllocation, Assignment, ItemRange, Work};
+pub use capability::{Capabilities, FolderGrant};
 pub use check::SpecError;
 pub use digest::{Digest, DigestError};
 pub use id::{
@@ -70,4 +72,4 @@ pub use quantity::{Bytes, DurationMs, Fuel, FuelRate, QuantityError};
 pub use report::Report;
 pub use routes::{Endpoint, Route, RouteTable};
 pub use run::{ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
-pub use spec::{AppSpec, JobSpec, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec};
+pub use spec::{AppSpec, Instances, JobSpec, Metering, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec};

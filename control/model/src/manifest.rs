@@ -5,6 +5,7 @@
 //! Not here: reading files. The caller resolves each component's path to a digest and then asks for the
 //! [`AppSpec`](crate::AppSpec).
 
+mod capabilities;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,9 @@ use toml_edit::Document;
 
 use self::reader::{Found, Reader, Section};
 use crate::check::{self, MAX_WORKLOADS};
-use crate::{AppName, Bytes, Digest, Limits, Name, WorkloadKind, WorkloadSpec};
+use crate::{
+    AppName, Bytes, Capabilities, Digest, Instances, Limits, Metering, Name, WorkloadKind, WorkloadSpec,
+};
 
 /// The most bytes of a manifest.
 pub const MAX_MANIFEST: Bytes = Bytes(256 << 10);
@@ -85,6 +88,12 @@ pub struct ManifestWorkload {
     pub environment: BTreeMap<String, String>,
     /// Labels which a node must have.
     pub node_labels: BTreeMap<String, String>,
+    /// What it may touch beyond computing.
+    pub capabilities: Capabilities,
+    /// Whether each request or item gets an instance of its own.
+    pub instances: Instances,
+    /// How what it computes is counted.
+    pub metering: Metering,
     /// Where a job's items come from; absent for a service.
     pub input: Option<JobInput>,
 }
@@ -98,6 +107,9 @@ impl ManifestWorkload {
             limits: self.limits,
             environment: self.environment.clone(),
             node_labels: self.node_labels.clone(),
+            capabilities: self.capabilities.clone(),
+            instances: self.instances,
+            metering: self.metering,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Digest, Limits, Name};
+use crate::{AppName, Capabilities, Digest, Limits, Name};
 
 /// An app as it is submitted: every component is already known by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,40 @@ pub struct WorkloadSpec {
     pub environment: BTreeMap<String, String>,
     /// Labels which a node must have, all of them, to run it.
     pub node_labels: BTreeMap<String, String>,
+    /// What it may touch beyond computing.
+    #[serde(default)]
+    pub capabilities: Capabilities,
+    /// Whether each request or item gets an instance of its own.
+    #[serde(default)]
+    pub instances: Instances,
+    /// How what it computes is counted.
+    #[serde(default)]
+    pub metering: Metering,
+}
+
+/// Whether each request or item gets an instance of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Instances {
+    /// A fresh one each: nothing of one request is there for the next.
+    #[default]
+    Fresh,
+    /// An instance answers one request after the other as long as it does well: faster, and what a guest keeps in
+    /// its memory is there for the next request.
+    Reused,
+}
+
+/// How what a guest computes is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Metering {
+    /// By fuel: the same input burns the same on every run.
+    #[default]
+    Fuel,
+    /// By the time of the processor, turned into fuel by the node's rate: a little faster, and not deterministic.
+    Time,
 }
 
 /// Service or job.
@@ -52,6 +86,9 @@ pub struct ServiceSpec {
     pub allocations: u32,
     /// Which requests reach it.
     pub routes: Vec<RouteSpec>,
+    /// Whether its responses say in `dunlin-fuel` what they burned.
+    #[serde(default)]
+    pub fuel_header: bool,
 }
 
 /// Which requests reach a service.

@@ -17,4 +17,4 @@ pub use frame::{FrameError, MAX_DEPTH, MAX_FRAME, decode, encode, frame_length};
 pub use join::{JoinReply, JoinRequest};
 pub use kind::decode_known;
 pub use version::{ALPN_FLEET, ALPN_JOIN, ALPN_PEER, Version, agree};
-pub use worker::{FromWorker, ToWorker, WorkerSetup};
+pub use worker::{ConnectError, FromWorker, Outbound, PassedToAgent, PassedToWorker, ToWorker, WorkerSetup};

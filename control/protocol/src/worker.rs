@@ -3,6 +3,7 @@
 //! Only control goes this way: requests reach the worker as HTTP on its data socket.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dunlin_model::{AllocationId, AssignedAllocation, Bytes, Fuel, LogRecord, Name, NodeId, Outcome};
@@ -126,4 +127,75 @@ pub enum FromWorker {
         /// In the order of their coming.
         records: Vec<LogRecord>,
     },
+}
+
+/// What an agent sends over the channel for descriptors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PassedToWorker {
+    /// With a client's connection, of which nothing has been read: its first request is for this namespace.
+    Connection {
+        /// Who the client is.
+        client: SocketAddr,
+    },
+    /// With the connection that was asked for, if it could be made.
+    Connected {
+        /// As in [`PassedToAgent::Connect`].
+        request: u64,
+        /// Where it leads, or why there is none.
+        result: Result<SocketAddr, ConnectError>,
+    },
+}
+
+/// What a worker sends over the channel for descriptors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PassedToAgent {
+    /// With a client's connection: the request that has begun on it is not for this worker.
+    GiveBack {
+        /// Who the client is.
+        client: SocketAddr,
+        /// What was read from it and belongs to that request or comes after it.
+        #[serde(with = "serde_bytes")]
+        read: Vec<u8>,
+    },
+    /// Asks for an outbound connection on behalf of a guest.
+    Connect {
+        /// Returns in the answer.
+        request: u64,
+        /// Whose guest.
+        allocation: AllocationId,
+        /// Which capability it uses.
+        using: Outbound,
+        /// A host name or an address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// The capabilities for which connections are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outbound {
+    /// `outbound_http`, by `http`.
+    Http,
+    /// `outbound_http`, by `https`.
+    Https,
+    /// `sockets`.
+    Tcp,
+}
+
+/// Why a guest gets no connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConnectError {
+    /// It is not allowed; the text names the rule.
+    Denied(String),
+    /// The name has no address.
+    NotResolved(String),
+    /// Nobody answers there, or not in time.
+    NotConnected(String),
+    /// A limit on connections was hit.
+    LimitHit(dunlin_model::LimitHit),
 }

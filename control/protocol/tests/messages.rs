@@ -57,12 +57,15 @@ fn spec(kind: WorkloadKind) -> WorkloadSpec {
         limits: Limits::SERVICE,
         environment: BTreeMap::from([("A".into(), "b".into())]),
         node_labels: BTreeMap::from([("zone".into(), "a".into())]),
+        capabilities: Default::default(),
+        instances: Default::default(),
+        metering: Default::default(),
     }
 }
 
 fn assignment() -> Assignment {
     let route = RouteSpec { host: Some("shop.example".into()), path: "/".into() };
-    let service = ServiceSpec { allocations: 2, routes: vec![route.clone()] };
+    let service = ServiceSpec { allocations: 2, routes: vec![route.clone()], fuel_header: false };
     let job = JobSpec { parallelism: 2, attempts: 3, combine: true };
     let endpoint = Endpoint { allocation: AllocationId::new(12), node: "node-1".parse().unwrap() };
     Assignment {

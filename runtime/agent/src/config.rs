@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use dunlin_model::{Bytes, FuelRate, NodeId};
 
+use crate::Settings;
+
 /// The TCP port of a node's ingress.
 pub const DEFAULT_INGRESS_PORT: u16 = 7480;
 
@@ -34,6 +36,8 @@ pub struct Config {
     pub fuel_rate: Option<FuelRate>,
     /// The `dunlin` program, for worker processes.
     pub program: PathBuf,
+    /// What the node's config file says.
+    pub settings: Settings,
 }
 
 /// A join token as somebody gave it. It is a secret, so `Debug` does not show it.

@@ -13,7 +13,11 @@ mod link;
 mod logs;
 mod peers;
 mod process;
+mod settings;
 mod workers;
 
 pub use config::{Config, DEFAULT_INGRESS_PORT, GivenToken};
 pub use process::{CannotJoin, IDENTITY_FILE, run};
+pub use settings::{
+    EgressSettings, Feature, Hardening, IngressSettings, Isolation, OfferedFolder, Settings, SettingsError,
+};

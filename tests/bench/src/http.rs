@@ -272,10 +272,13 @@ fn spec(name: &AppName, component: Digest, host: &str) -> anyhow::Result<AppSpec
     let routes = vec![RouteSpec { host: Some(host.to_owned()), path: "/".to_owned() }];
     let workload = WorkloadSpec {
         component,
-        kind: WorkloadKind::Service(ServiceSpec { allocations: 1, routes }),
+        kind: WorkloadKind::Service(ServiceSpec { allocations: 1, routes, fuel_header: false }),
         limits,
         environment: BTreeMap::new(),
         node_labels: BTreeMap::new(),
+        capabilities: Default::default(),
+        instances: Default::default(),
+        metering: Default::default(),
     };
     Ok(AppSpec { name: name.clone(), workloads: BTreeMap::from([("hello".parse()?, workload)]) })
 }

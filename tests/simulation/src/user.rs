@@ -205,7 +205,7 @@ fn any_workload(path: &str, random: &mut Random) -> WorkloadSpec {
         } else {
             Vec::new()
         };
-        WorkloadKind::Service(ServiceSpec { allocations: random.small(0, 4), routes })
+        WorkloadKind::Service(ServiceSpec { allocations: random.small(0, 4), routes, fuel_header: false })
     } else {
         WorkloadKind::Job(JobSpec {
             parallelism: random.small(1, 4),
@@ -228,6 +228,9 @@ fn any_workload(path: &str, random: &mut Random) -> WorkloadSpec {
         },
         environment: BTreeMap::new(),
         node_labels: labels.into_iter().collect(),
+        capabilities: Default::default(),
+        instances: Default::default(),
+        metering: Default::default(),
     }
 }
 

@@ -53,11 +53,19 @@ pub const OWN: &[Room] = &[
         ],
     },
     Room { folder: "runtime/supervisor", may_use: &["control/model"] },
+    Room { folder: "runtime/descriptors", may_use: &[] },
     Room { folder: "runtime/host", may_use: &["control/model"] },
     Room { folder: "runtime/engine", may_use: &["control/admission", "control/model", "runtime/host"] },
     Room {
         folder: "runtime/worker",
-        may_use: &["control/model", "control/protocol", "runtime/engine", "runtime/host", "runtime/ingress"],
+        may_use: &[
+            "control/model",
+            "control/protocol",
+            "runtime/descriptors",
+            "runtime/engine",
+            "runtime/host",
+            "runtime/ingress",
+        ],
     },
     Room { folder: "runtime/ingress", may_use: &["control/model"] },
     Room {
@@ -66,6 +74,7 @@ pub const OWN: &[Room] = &[
             "control/model",
             "control/protocol",
             "control/transport",
+            "runtime/descriptors",
             "runtime/ingress",
             "runtime/supervisor",
         ],

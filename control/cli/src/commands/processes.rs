@@ -57,6 +57,9 @@ enum ProfileName {
     before_help = "Example: DUNLIN_JOIN_TOKEN=rlj1_... dunlin agent --node edge-7 --fleet fleet.example:7400 --state agent"
 )]
 pub(crate) struct AgentArgs {
+    /// The node's config file (TOML).
+    #[arg(long, value_name = "FILE", env = "DUNLIN_CONFIG")]
+    config: Option<PathBuf>,
     /// The folder where everything is kept.
     #[arg(long, env = "DUNLIN_STATE", value_name = "DIR")]
     state: PathBuf,
@@ -144,6 +147,11 @@ pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
         fuel_rate: args.fuel_rate,
         // Itself, also after the file was replaced by a newer version: agent and workers must be of one version.
         program: "/proc/self/exe".into(),
+        settings: match args.config {
+            None => dunlin_agent::Settings::default(),
+            Some(path) => dunlin_agent::Settings::read(&path)
+                .map_err(|error| failed("the agent cannot run", &anyhow::Error::new(error)))?,
+        },
     };
     tracing::info!(?config, "agent starts");
     let work = run_until_stopped(args.process, |stop| dunlin_agent::run(config, stop));

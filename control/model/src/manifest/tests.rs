@@ -83,7 +83,10 @@ fn a_short_manifest_takes_the_defaults() {
     let manifest = Manifest::parse(text).unwrap();
     assert_eq!(manifest.app_name().to_string(), "default/shop");
     let cart = &manifest.workloads[&"cart".parse().unwrap()];
-    assert_eq!(cart.kind, WorkloadKind::Service(crate::ServiceSpec { allocations: 1, routes: vec![] }));
+    assert_eq!(
+        cart.kind,
+        WorkloadKind::Service(crate::ServiceSpec { allocations: 1, routes: vec![], fuel_header: false })
+    );
     assert_eq!(cart.limits, Limits::SERVICE);
     let sum = &manifest.workloads[&"sum".parse().unwrap()];
     let expected = crate::JobSpec { parallelism: 1, attempts: 3, combine: false };

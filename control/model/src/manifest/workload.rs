@@ -5,13 +5,23 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::reader::{Found, Reader, Section, Strings};
-use super::{JobInput, MAX_TEXT, ManifestWorkload};
+use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities};
 use crate::check::{self, between};
-use crate::{JobSpec, Limits, MAX_ITEMS, RouteSpec, ServiceSpec, WorkloadKind};
+use crate::{Instances, JobSpec, Limits, MAX_ITEMS, Metering, RouteSpec, ServiceSpec, WorkloadKind};
 
-const SERVICE_FIELDS: [&str; 6] =
-    ["component", "allocations", "routes", "limits", "environment", "node_labels"];
-const JOB_FIELDS: [&str; 9] = [
+const SERVICE_FIELDS: [&str; 10] = [
+    "component",
+    "allocations",
+    "routes",
+    "limits",
+    "environment",
+    "node_labels",
+    "capabilities",
+    "instances",
+    "metering",
+    "fuel_header",
+];
+const JOB_FIELDS: [&str; 11] = [
     "component",
     "input",
     "items",
@@ -21,6 +31,8 @@ const JOB_FIELDS: [&str; 9] = [
     "limits",
     "environment",
     "node_labels",
+    "capabilities",
+    "metering",
 ];
 const LIMIT_FIELDS: [&str; 5] = ["memory", "fuel", "fuel_rate", "deadline", "concurrency"];
 const ROUTE_EXAMPLE: &str = "{ host = \"hello.localhost\", path = \"/\" }";
@@ -42,6 +54,7 @@ pub(super) fn service(
     let kind = WorkloadKind::Service(ServiceSpec {
         allocations: allocations.map_or(1, |found| found.value),
         routes: placed.iter().map(|route| route.value.clone()).collect(),
+        fuel_header: reader.truth(section, "fuel_header").unwrap_or(false),
     });
     (workload(reader, section, kind, Limits::SERVICE, None), placed)
 }
@@ -71,12 +84,44 @@ fn workload(
     let limits = limits(reader, section, defaults);
     let environment = environment(reader, section);
     let node_labels = node_labels(reader, section);
+    let capabilities = capabilities::capabilities(reader, section);
+    let instances =
+        choice(reader, section, "instances", &[("fresh", Instances::Fresh), ("reused", Instances::Reused)]);
+    let metering = choice(reader, section, "metering", &[("fuel", Metering::Fuel), ("time", Metering::Time)]);
     if !section.has("component") {
         reader.missing(section, "component", "\"path/to/component.wasm\"");
     }
     let component = reader.string(section, "component", "a string, the path of a .wasm file")?;
     text(reader, section, "component", &component);
-    Some(ManifestWorkload { component: component.value, kind, limits, environment, node_labels, input })
+    let component = component.value;
+    Some(ManifestWorkload {
+        component,
+        kind,
+        limits,
+        environment,
+        node_labels,
+        capabilities,
+        instances,
+        metering,
+        input,
+    })
+}
+
+/// Reads one of a few words; the default if it is not there.
+fn choice<T: Copy + Default>(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    key: &str,
+    words: &[(&str, T)],
+) -> T {
+    let listed: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+    let listed = listed.join(" or ");
+    let Some(found) = reader.string(section, key, &listed) else { return T::default() };
+    if let Some((_, value)) = words.iter().find(|(word, _)| *word == found.value) {
+        return *value;
+    }
+    reader.note(found.at, section.path(key), format!("this must be {listed}"));
+    T::default()
 }
 
 /// Notes a text that is empty or too long.

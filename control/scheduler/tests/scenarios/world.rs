@@ -254,10 +254,17 @@ impl World {
             let (count, component) = head.split_once('@').unwrap();
             let mut spec = WorkloadSpec {
                 component: Digest::of(component.as_bytes()),
-                kind: WorkloadKind::Service(ServiceSpec { allocations: 0, routes: Vec::new() }),
+                kind: WorkloadKind::Service(ServiceSpec {
+                    allocations: 0,
+                    routes: Vec::new(),
+                    fuel_header: false,
+                }),
                 limits: Limits::SERVICE,
                 environment: BTreeMap::new(),
                 node_labels: BTreeMap::new(),
+                capabilities: Default::default(),
+                instances: Default::default(),
+                metering: Default::default(),
             };
             let mut job = JobSpec { parallelism: 1, attempts: 1, combine: false };
             let mut routes = Vec::new();
@@ -281,7 +288,8 @@ impl World {
                 }
                 None => {
                     let allocations = count.parse().unwrap();
-                    spec.kind = WorkloadKind::Service(ServiceSpec { allocations, routes });
+                    spec.kind =
+                        WorkloadKind::Service(ServiceSpec { allocations, routes, fuel_header: false });
                 }
             }
             workloads.insert(name.parse::<Name>().unwrap(), spec);

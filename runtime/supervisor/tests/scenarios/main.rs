@@ -215,7 +215,11 @@ fn assigned(text: &str) -> AssignedAllocation {
     let (namespace, workload) = parts[1].split_once('/').unwrap();
     let (workload, revision) = workload.split_once('@').unwrap_or((workload, "1"));
     let (kind, work, concurrency) = match parts.get(3) {
-        None => (WorkloadKind::Service(ServiceSpec { allocations: 1, routes: Vec::new() }), Work::Serve, 64),
+        None => (
+            WorkloadKind::Service(ServiceSpec { allocations: 1, routes: Vec::new(), fuel_header: false }),
+            Work::Serve,
+            64,
+        ),
         Some(items) => {
             let combine = items.ends_with('+');
             let (range, concurrency) = items.trim_end_matches('+').split_once('*').unwrap();
@@ -236,6 +240,9 @@ fn assigned(text: &str) -> AssignedAllocation {
             limits: Limits { concurrency, ..Limits::JOB },
             environment: Default::default(),
             node_labels: Default::default(),
+            capabilities: Default::default(),
+            instances: Default::default(),
+            metering: Default::default(),
         },
         work,
     }

@@ -186,7 +186,9 @@ pub(crate) fn items() -> Work {
 
 pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> AssignedAllocation {
     let kind = match work {
-        Work::Serve => WorkloadKind::Service(ServiceSpec { allocations: 1, routes: Vec::new() }),
+        Work::Serve => {
+            WorkloadKind::Service(ServiceSpec { allocations: 1, routes: Vec::new(), fuel_header: false })
+        }
         Work::Items { .. } => WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false }),
     };
     let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -200,6 +202,9 @@ pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> Assign
             limits,
             environment: [variable("COLOUR", "grey"), variable("DUNLIN_NODE", "forged")].into(),
             node_labels: [].into(),
+            capabilities: Default::default(),
+            instances: Default::default(),
+            metering: Default::default(),
         },
         work,
     }

@@ -1,0 +1,10 @@
+//! Passes open sockets between an agent and its workers.
+//!
+//! A worker can open no socket of its own; what it may use, its agent opens and passes on, each descriptor with a
+//! short message that says what it is for. Messages are kept apart by the kernel: one send is one receive.
+//!
+//! Not here: what the messages mean (`control/protocol`), and who may have what (`runtime/agent`).
+
+mod channel;
+
+pub use channel::{Channel, MAX_MESSAGE, Message};
