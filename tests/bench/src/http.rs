@@ -4,14 +4,13 @@
 //! deploy to the first answer. Everything runs on this machine over loopback.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use dunlin_guest_artifacts::{HELLO, HELLO_PATH};
-use dunlin_harness::{App, Fleet, PATIENCE, eventually};
+use dunlin_harness::{App, Fleet, eventually};
 use dunlin_model::{
     AppName, AppSpec, Digest, DurationMs, Fuel, FuelRate, Limits, RouteSpec, ServiceSpec, WorkloadKind,
     WorkloadSpec,
@@ -19,25 +18,19 @@ use dunlin_model::{
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 
-use crate::load::{Connection, Seen, load};
 use crate::memory::{Memory, children};
 use crate::native::{Answer, Native};
-use crate::report::{Report, Row, Series, in_turns, percentile};
+use crate::report::{Report, Row};
+use crate::subject::{Figure, Subject, counted, first_200, get, requests};
 use crate::warn;
 use crate::wasmtime::Wasmtime;
 
 /// How many connections send requests at the same time.
 const CONNECTIONS: [usize; 3] = [1, 32, 256];
-/// How long one round of load takes.
-const ROUND: Duration = Duration::from_secs(2);
-/// How long each is loaded before its rounds count.
-const WARM_UP: Duration = Duration::from_secs(1);
 /// How many rounds each figure has.
 const ROUNDS: usize = 5;
 /// How long after the load memory is read, so that what was only in use has been given back.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How often a fresh service is asked whether it is there.
-const POLL: Duration = Duration::from_millis(2);
 /// How many characters of each log are told when the bench fails.
 const SHOWN_LOG: usize = 3000;
 
@@ -87,12 +80,13 @@ async fn measure(fleet: &mut Fleet) -> anyhow::Result<Report> {
 
     let has_length = answer.headers().contains_key(CONTENT_LENGTH);
     let native = Native::start(&Answer { text: text.clone(), has_length }).await?;
-    let wasmtime = Wasmtime::start(Path::new(HELLO_PATH), &VARIABLES).await?;
-    let mut subjects = vec![Subject::new("dunlin", ingress), Subject::new("native hyper", native.address())];
+    let wasmtime = Wasmtime::start(Path::new(HELLO_PATH), &VARIABLES, &[]).await?;
+    let mut subjects =
+        vec![Subject::new("dunlin", ingress, HOST), Subject::new("native hyper", native.address(), HOST)];
     match &wasmtime {
         Some(wasmtime) => {
             report.note(format!("wasmtime is {}", wasmtime.version()));
-            subjects.push(Subject::new("wasmtime serve", wasmtime.address()));
+            subjects.push(Subject::new("wasmtime serve", wasmtime.address(), HOST));
         }
         None => report.note("no program `wasmtime` on the PATH: not compared with `wasmtime serve`"),
     }
@@ -113,65 +107,6 @@ async fn measure(fleet: &mut Fleet) -> anyhow::Result<Report> {
     warn("measuring deploys");
     report.add(deploys(fleet).await?);
     report.end()
-}
-
-/// What a figure is called, its unit, and how it is read off what a round gave.
-type Figure<M> = (&'static str, &'static str, fn(&M) -> f64);
-
-/// Who is loaded.
-struct Subject {
-    name: &'static str,
-    address: SocketAddr,
-}
-
-impl Subject {
-    fn new(name: &'static str, address: SocketAddr) -> Self {
-        Self { name, address }
-    }
-
-    async fn load(&self, connections: usize, duration: Duration) -> anyhow::Result<Seen> {
-        let seen = load(self.address, HOST, connections, duration).await;
-        let seen = seen.with_context(|| format!("{} over {}", self.name, counted(connections)))?;
-        let bad: u64 = seen.failures.values().sum();
-        let all = seen.latencies.len();
-        ensure!(
-            bad == 0,
-            "{}: {bad} of {all} requests over {} failed: {:?}",
-            self.name,
-            counted(connections),
-            seen.failures
-        );
-        Ok(seen)
-    }
-}
-
-/// Measures all subjects over so many connections; the first is Dunlin.
-async fn requests(subjects: &[Subject], connections: usize) -> anyhow::Result<Vec<Row>> {
-    for subject in subjects {
-        subject.load(connections, WARM_UP).await?;
-    }
-    let seen =
-        in_turns(ROUNDS, subjects, async |subject: &Subject| subject.load(connections, ROUND).await).await?;
-    let (ours, peers) = seen.split_first().context("there is at least Dunlin")?;
-    let figures: [Figure<Seen>; 4] = [
-        ("requests per second", "1/s", |seen| seen.rate),
-        ("half answered within", "ms", |seen| percentile(&seen.latencies, 500) / 1000.0),
-        ("99 of 100 answered within", "ms", |seen| percentile(&seen.latencies, 990) / 1000.0),
-        ("all answered within", "ms", |seen| percentile(&seen.latencies, 1000) / 1000.0),
-    ];
-    let mut rows = Vec::new();
-    for (what, unit, figure) in figures {
-        let ours: Series = ours.iter().map(figure).collect();
-        for (peer, subject) in peers.iter().zip(&subjects[1..]) {
-            let row = Row::new(format!("{}: {what}", counted(connections)), unit, &ours);
-            rows.push(row.against(subject.name, &peer.iter().map(figure).collect()));
-        }
-    }
-    Ok(rows)
-}
-
-fn counted(connections: usize) -> String {
-    if connections == 1 { "1 connection".to_owned() } else { format!("{connections} connections") }
 }
 
 /// Returns what the agent and its one worker hold.
@@ -211,7 +146,7 @@ async fn deploys(fleet: &Fleet) -> anyhow::Result<Vec<Row>> {
     // The second time the coordinator and the node have the component, and the worker's cache has its code.
     for kind in ["fresh component", "known component"] {
         let mut measured = Vec::new();
-        for round in 0..u8::try_from(ROUNDS)? {
+        for round in 0..u16::try_from(ROUNDS)? {
             let name = format!("default/{}-{round}", kind.replace(' ', "-")).parse()?;
             measured.push(deploy(fleet, &name, &distinct(HELLO, round)).await?);
         }
@@ -228,11 +163,11 @@ async fn deploys(fleet: &Fleet) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Returns the same component under another digest: with one more custom section, which has no meaning.
-fn distinct(component: &[u8], number: u8) -> Bytes {
+pub(crate) fn distinct(component: &[u8], number: u16) -> Bytes {
     let mut bytes = component.to_vec();
-    bytes.extend_from_slice(&[0, 7, 5]);
+    bytes.extend_from_slice(&[0, 8, 5]);
     bytes.extend_from_slice(b"bench");
-    bytes.push(number);
+    bytes.extend_from_slice(&number.to_le_bytes());
     bytes.into()
 }
 
@@ -281,26 +216,6 @@ fn spec(name: &AppName, component: Digest, host: &str) -> anyhow::Result<AppSpec
         metering: Default::default(),
     };
     Ok(AppSpec { name: name.clone(), workloads: BTreeMap::from([("hello".parse()?, workload)]) })
-}
-
-/// Asks until the answer is 200.
-async fn first_200(address: SocketAddr, host: &str) -> anyhow::Result<http::Response<Bytes>> {
-    let begun = Instant::now();
-    loop {
-        let answer = get(address, host).await?;
-        if answer.status() == StatusCode::OK {
-            return Ok(answer);
-        }
-        ensure!(begun.elapsed() < PATIENCE, "{address} answers {host} with {answer:?} for {PATIENCE:?}");
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-/// Asks once, over a connection of its own.
-async fn get(address: SocketAddr, host: &str) -> anyhow::Result<http::Response<Bytes>> {
-    let mut connection = Connection::open(address, host).await?;
-    let answer = connection.get().await;
-    answer.with_context(|| format!("{address} did not answer"))
 }
 
 #[cfg(test)]

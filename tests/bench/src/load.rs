@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::HOST;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -24,26 +24,49 @@ const STALLED: Duration = Duration::from_secs(20);
 /// How many characters of an unexpected answer are told.
 const SHOWN: usize = 200;
 
+/// What every request of a round asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    host: String,
+    method: Method,
+    path: &'static str,
+    body: Bytes,
+}
+
+impl Ask {
+    /// `GET /`
+    pub(crate) fn get(host: &str) -> Self {
+        Self { host: host.to_owned(), method: Method::GET, path: "/", body: Bytes::new() }
+    }
+
+    /// `POST path` with a body.
+    pub(crate) fn post(host: &str, path: &'static str, body: Bytes) -> Self {
+        Self { host: host.to_owned(), method: Method::POST, path, body }
+    }
+}
+
 /// One kept-alive connection.
 pub(crate) struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
-    host: String,
+    sender: SendRequest<Full<Bytes>>,
+    ask: Ask,
 }
 
 impl Connection {
-    /// Connects to `address`, to ask for `host`.
-    pub(crate) async fn open(address: SocketAddr, host: &str) -> anyhow::Result<Self> {
+    /// Connects to `address`, to ask so.
+    pub(crate) async fn open(address: SocketAddr, ask: &Ask) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Its errors come to whoever sends.
         tokio::spawn(async move { drop(connection.await) });
-        Ok(Self { sender, host: host.to_owned() })
+        Ok(Self { sender, ask: ask.clone() })
     }
 
-    /// Sends `GET /` and returns the answer when all of it is there.
-    pub(crate) async fn get(&mut self) -> anyhow::Result<Response<Bytes>> {
-        let request = Request::get("/").header(HOST, &self.host).body(Empty::new())?;
+    /// Sends the request and returns the answer when all of it is there.
+    pub(crate) async fn ask(&mut self) -> anyhow::Result<Response<Bytes>> {
+        let Ask { host, method, path, body } = &self.ask;
+        let request = Request::builder().method(method).uri(*path).header(HOST, host);
+        let request = request.body(Full::new(body.clone()))?;
         self.sender.ready().await?;
         let (head, body) = self.sender.send_request(request).await?.into_parts();
         Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
@@ -69,20 +92,21 @@ struct Part {
     failures: BTreeMap<String, u64>,
 }
 
-/// Loads `host` at `address` over this many connections for `duration`. They are open before the time begins.
+/// Loads `address` with what `ask` says over this many connections for `duration`. They are open before the time begins.
 pub(crate) async fn load(
     address: SocketAddr,
-    host: &str,
+    ask: &Ask,
     connections: usize,
     duration: Duration,
 ) -> anyhow::Result<Seen> {
     let mut open = Vec::with_capacity(connections);
     for number in 0..connections {
-        let connection = Connection::open(address, host).await;
+        let connection = Connection::open(address, ask).await;
         open.push(connection.with_context(|| format!("could not open connection {number} to {address}"))?);
     }
     let until = Instant::now() + duration;
-    let mut parts: JoinSet<Part> = open.into_iter().map(|connection| ask(connection, until)).collect();
+    let mut parts: JoinSet<Part> =
+        open.into_iter().map(|connection| keep_asking(connection, until)).collect();
     let mut seen = Seen::default();
     let mut in_time = 0;
     loop {
@@ -103,14 +127,14 @@ pub(crate) async fn load(
     Ok(seen)
 }
 
-async fn ask(mut connection: Connection, until: Instant) -> Part {
+async fn keep_asking(mut connection: Connection, until: Instant) -> Part {
     let mut part = Part::default();
     loop {
         let begun = Instant::now();
         if begun >= until {
             return part;
         }
-        let failure = match connection.get().await {
+        let failure = match connection.ask().await {
             Ok(answer) if answer.status() == StatusCode::OK => None,
             Ok(answer) => Some(format!("{}: {}", answer.status(), String::from_utf8_lossy(answer.body()))),
             Err(error) => Some(format!("{error:#}")),

@@ -11,6 +11,8 @@ mod load;
 mod memory;
 mod native;
 mod report;
+mod sandbox;
+mod subject;
 mod wasmtime;
 
 use std::io::{self, Write as _};
@@ -19,8 +21,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 /// Every bench and what it measures.
-const BENCHES: &[(&str, &str)] =
-    &[("http", "requests to a service through one agent, deploy to first answer, and memory")];
+const BENCHES: &[(&str, &str)] = &[
+    ("http", "requests to a service through one agent, deploy to first answer, and memory"),
+    ("sandbox", "what a sandbox costs: requests, wall, first answers and memory, against `wasmtime serve`"),
+];
 
 fn main() -> ExitCode {
     let names: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +48,7 @@ fn run(names: &[&str]) -> anyhow::Result<()> {
     for name in names {
         let report = match *name {
             "http" => runtime.block_on(http::run()),
+            "sandbox" => runtime.block_on(sandbox::run()),
             other => unreachable!("`{other}` is not in the list of benches"),
         };
         let report = report.with_context(|| format!("bench `{name}` failed"))?;

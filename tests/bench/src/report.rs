@@ -121,6 +121,34 @@ impl Row {
         self
     }
 
+    /// Says that the ratio to the peer must be at least `bound`.
+    pub(crate) fn ratio_at_least(mut self, bound: f64) -> Self {
+        self.must = Some(bound);
+        self.met = self.ratio.map(|ratio| ratio >= bound);
+        self
+    }
+
+    /// Says that the ratio to the peer must be at most `bound`.
+    pub(crate) fn ratio_at_most(mut self, bound: f64) -> Self {
+        self.must = Some(bound);
+        self.met = self.ratio.map(|ratio| ratio <= bound);
+        self
+    }
+
+    /// Says that our figure must be at least `bound`.
+    pub(crate) fn at_least(mut self, bound: f64) -> Self {
+        self.must = Some(bound);
+        self.met = Some(self.ours >= bound);
+        self
+    }
+
+    /// Says that our figure must be at most `bound`.
+    pub(crate) fn at_most(mut self, bound: f64) -> Self {
+        self.must = Some(bound);
+        self.met = Some(self.ours <= bound);
+        self
+    }
+
     fn cells(&self) -> Vec<String> {
         let spread = |middle: f64, least: f64, most: f64| {
             if self.rounds == 1 {
@@ -140,6 +168,10 @@ impl Row {
             peer,
             self.peer_name.clone().unwrap_or_default(),
             self.ratio.map(|ratio| format!("{ratio:.3}")).unwrap_or_default(),
+            match (self.must, self.met) {
+                (Some(must), Some(met)) => format!("{must} {}", if met { "met" } else { "MISSED" }),
+                _ => String::new(),
+            },
             self.rounds.to_string(),
         ]
     }
@@ -225,11 +257,11 @@ impl Report {
     pub(crate) fn text(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);
-        table.set_header(["Case", "Unit", "Dunlin", "Peer", "Which peer", "Ratio", "Rounds"]);
+        table.set_header(["Case", "Unit", "Dunlin", "Peer", "Which peer", "Ratio", "Must", "Rounds"]);
         for row in &self.rows {
             table.add_row(row.cells());
         }
-        for index in [2, 3, 5, 6] {
+        for index in [2, 3, 5, 6, 7] {
             if let Some(column) = table.column_mut(index) {
                 column.set_cell_alignment(CellAlignment::Right);
             }

@@ -25,14 +25,19 @@ pub(crate) struct Wasmtime {
 }
 
 impl Wasmtime {
-    /// Starts it for the component in this file with these variables; nothing if there is no such program.
-    pub(crate) async fn start(component: &Path, variables: &[(&str, &str)]) -> anyhow::Result<Option<Self>> {
+    /// Starts it for the component in this file with these variables and with more `flags`; nothing if there is no
+    /// such program.
+    pub(crate) async fn start(
+        component: &Path,
+        variables: &[(&str, &str)],
+        flags: &[&str],
+    ) -> anyhow::Result<Option<Self>> {
         let version = match Command::new("wasmtime").arg("--version").output().await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => String::from_utf8_lossy(&other?.stdout).trim().to_owned(),
         };
         let mut command = Command::new("wasmtime");
-        command.args(["serve", "-Scli", "--addr", "127.0.0.1:0"]);
+        command.args(["serve", "-Scli", "--addr", "127.0.0.1:0"]).args(flags);
         for (name, value) in variables {
             command.arg("--env").arg(format!("{name}={value}"));
         }

@@ -110,7 +110,9 @@ impl Fleet {
             (path.display().to_string(), self.coordinator.address("fleet").to_string());
         let given = ["agent", "--state", &state, "--node", &node, "--fleet", &coordinator];
         let listen = ["--ingress", "127.0.0.1:0", "--endpoint", "127.0.0.1:0"];
-        let capacity = ["--memory", "512MiB", "--fuel-rate", "1G/s"];
+        let capacity = [["--memory", "512MiB"], ["--fuel-rate", "1G/s"]];
+        let capacity: Vec<&str> =
+            capacity.iter().filter(|[name, _]| !more.contains(name)).flatten().copied().collect();
         let arguments = words(&[&given[..], &listen, &capacity, more].concat());
         let mut agent = Process::new(path, arguments);
         agent.start(&[("DUNLIN_JOIN_TOKEN", token)]).await?;
