@@ -10,16 +10,21 @@ use std::{env, fs};
 
 const TARGET: &str = "wasm32-wasip2";
 
-const PROGRAMS: [&str; 17] = [
+const PROGRAMS: [&str; 22] = [
     "cat",
+    "empty-std",
     "env",
     "exit-code",
+    "fetch-http",
+    "files-http",
     "flood",
     "flood-http",
     "hello",
     "hello-v2",
     "hog",
     "hog-http",
+    "hostile",
+    "hostile-http",
     "say-http",
     "sleep",
     "sleep-http",
@@ -30,7 +35,7 @@ const PROGRAMS: [&str; 17] = [
     "word-count",
 ];
 
-const TEXTS: [&str; 2] = ["core-module", "missing-import"];
+const TEXTS: [&str; 4] = ["config", "core-module", "empty", "missing-import"];
 
 const MISSING_TARGET: [&str; 5] = [
     "the guests cannot be compiled: this Rust toolchain has no target wasm32-wasip2.",

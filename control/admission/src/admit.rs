@@ -10,7 +10,7 @@ use crate::refusal::{MissingImport, Refusal, shown};
 use crate::scan::{Surface, invalid, scan};
 
 /// How many names a refusal lists.
-const MAX_LISTED: usize = 20;
+pub(crate) const MAX_LISTED: usize = 20;
 
 /// How much stack the validator gets: types of a component refer to earlier ones, and it follows a chain of up to
 /// `MAX_TYPES` of them by recursion. Only what is used of it is ever backed by memory.
@@ -70,7 +70,8 @@ pub fn admit(bytes: &[u8]) -> Result<Admitted, Refusal> {
     Ok(Admitted { worlds, imports: surface.imports, size })
 }
 
-fn validate(bytes: &[u8]) -> Result<(), Refusal> {
+/// Validates a component or a module with the features that guests may use.
+pub(crate) fn validate(bytes: &[u8]) -> Result<(), Refusal> {
     let validation = || Validator::new_with_features(features()).validate_all(bytes).map(drop);
     let result = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(VALIDATOR_STACK).spawn_scoped(scope, validation);

@@ -7,14 +7,18 @@
 //! Not here: compiling, and what the provided interfaces do (`runtime/host`).
 
 mod admit;
+mod componentize;
 mod limits;
 mod provided;
 mod refusal;
 mod scan;
+mod ungranted;
 
 pub use admit::{Admitted, World, admit, features};
+pub use componentize::{componentize, is_core_module};
 pub use limits::{
     MAX_COMPONENT, MAX_DATA_SEGMENTS, MAX_FUNCTIONS, MAX_IMPORTS, MAX_NESTING, MAX_PACKED, MAX_TYPES,
 };
 pub use provided::{PROVIDED, Provided, capability_of, is_provided};
 pub use refusal::{MissingImport, Refusal};
+pub use ungranted::{Ungranted, ungranted};

@@ -13,8 +13,8 @@ const fn wasi(interface: &'static str) -> Provided {
     Provided { interface, version: "0.2.12" }
 }
 
-/// Every interface that a component may import. Filesystem and sockets are there since programs built on a
-/// standard library import them, but nothing can be opened through them.
+/// Every interface that a component may import. Filesystem, sockets and outbound HTTP are there since programs built
+/// on a standard library import them; without a grant of the manifest, nothing can be opened through them.
 pub const PROVIDED: &[Provided] = &[
     wasi("wasi:cli/environment"),
     wasi("wasi:cli/exit"),
@@ -28,6 +28,7 @@ pub const PROVIDED: &[Provided] = &[
     wasi("wasi:cli/terminal-stdout"),
     wasi("wasi:clocks/monotonic-clock"),
     wasi("wasi:clocks/wall-clock"),
+    Provided { interface: "wasi:config/store", version: "0.2.0-rc.1" },
     wasi("wasi:filesystem/preopens"),
     wasi("wasi:filesystem/types"),
     wasi("wasi:http/outgoing-handler"),
@@ -87,11 +88,12 @@ pub fn capability_of(name: &str) -> &'static str {
     }
     match package {
         "wasi:keyvalue" => "the key-value capability is not there yet",
-        "wasi:config" => "configuration comes as environment variables",
+        "wasi:config" => "wasi:config/store@0.2.0-rc.1 is provided; build for that",
         "wasi:blobstore" => "there is no capability for blobs",
         "wasi:messaging" => "there is no capability for messages",
         "wasi:nn" => "there is no capability for machine learning",
-        "wasi:tls" | "wasi:sockets" => "there is no capability for sockets",
+        "wasi:tls" => "TLS is spoken by the host: grant `outbound_http = [\"https://...\"]` and send requests",
+        "wasi:sockets" => "there is no capability for sockets",
         "wasi:cli" | "wasi:clocks" | "wasi:filesystem" | "wasi:http" | "wasi:io" | "wasi:random" => {
             "this part of WASI 0.2 is not provided"
         }

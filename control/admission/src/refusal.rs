@@ -24,6 +24,20 @@ pub enum Refusal {
          component new"
     )]
     CoreModule,
+    /// They are a core module which cannot be made into a component, since it imports more than WASI preview 1.
+    #[error("the core module imports what is not of WASI preview 1: {}", listed(names, *more))]
+    ForeignImports {
+        /// The first of them, at most 20.
+        names: Vec<MissingImport>,
+        /// How many there are beyond these.
+        more: usize,
+    },
+    /// They are a core module which cannot be made into a component for another reason.
+    #[error("the core module cannot be made into a component: {reason}")]
+    NotComponentizable {
+        /// Why not.
+        reason: String,
+    },
     /// There are too many of them.
     #[error("the component is too large: {0}")]
     TooLarge(LimitHit),
@@ -73,6 +87,8 @@ impl Refusal {
             Self::InvalidWasm { .. } => "invalid_wasm",
             Self::PrecompiledNotAccepted => "precompiled_not_accepted",
             Self::CoreModule => "core_module",
+            Self::ForeignImports { .. } => "foreign_imports",
+            Self::NotComponentizable { .. } => "not_componentizable",
             Self::TooLarge(_) => "too_large",
             Self::TooComplex(_) => "too_complex",
             Self::MissingImports { .. } => "missing_imports",

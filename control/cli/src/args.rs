@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dunlin_model::Name;
 
-use crate::commands::{delete, deploy, job, logs, nodes, processes, status, stop, token, up};
+use crate::commands::{delete, deploy, doctor, job, logs, nodes, processes, status, stop, token, up};
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
 #[derive(Debug, Parser)]
@@ -72,12 +72,11 @@ pub(crate) enum Command {
     Token(token::TokenArgs),
     Coordinator(processes::CoordinatorArgs),
     Agent(processes::AgentArgs),
-    /// Run guests for the agent at the other end of standard input.
-    #[command(hide = true, before_help = "Example: dunlin worker")]
-    Worker,
-    /// Compile the component on standard input, under limits.
-    #[command(hide = true, before_help = "Example: dunlin compile-component <hello.wasm >hello.cwasm")]
-    CompileComponent,
+    Doctor(doctor::DoctorArgs),
+    #[command(hide = true)]
+    Worker(processes::WorkerArgs),
+    #[command(hide = true)]
+    CompileComponent(processes::CompileArgs),
     /// Measure this machine's fuel rate.
     #[command(hide = true, before_help = "Example: dunlin calibrate")]
     Calibrate,
@@ -117,6 +116,7 @@ mod tests {
             "dunlin stop shop",
             "dunlin delete shop --yes",
             "dunlin token create --lifetime 2h --uses 3",
+            "dunlin doctor --output json",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {}", parsed(line).unwrap_err());
         }

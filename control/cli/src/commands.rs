@@ -2,6 +2,7 @@
 
 pub(crate) mod delete;
 pub(crate) mod deploy;
+pub(crate) mod doctor;
 pub(crate) mod job;
 pub(crate) mod logs;
 pub(crate) mod nodes;
@@ -30,9 +31,9 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::Token(args) => block_on(token::run(&global, args, output)),
         Command::Coordinator(args) => processes::coordinator(args),
         Command::Agent(args) => processes::agent(args),
-        Command::Worker => processes::worker(),
-        // It is judged by its exit code alone: whoever started it reads nothing else.
-        Command::CompileComponent => std::process::exit(processes::compile_component()),
+        Command::Doctor(args) => block_on(doctor::run(args, output)),
+        Command::Worker(args) => processes::worker(args, output),
+        Command::CompileComponent(args) => processes::compile_component(args, output),
         Command::Calibrate => processes::calibrate(output),
     }
 }

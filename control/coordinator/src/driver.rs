@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use dunlin_model::Timestamp;
 use dunlin_scheduler::{Action, Answer, Change, Cluster, Command, Observation, Rejection, Step, View};
-use dunlin_store::{Changes, CommitError, Write};
+use dunlin_store::{Changes, CommitError};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -201,7 +201,7 @@ impl DriverLoop {
     /// The brain has decided already and can not take it back. That is no harm while nobody hears of it, and services
     /// go on meanwhile: the nodes need no coordinator for that.
     fn commit(&self, changes: &[Change], now: Timestamp) -> Result<ControlFlow<()>, CommitError> {
-        let mut writes: Vec<Write> = changes.iter().map(records::writes).collect();
+        let mut writes = records::writes(changes);
         // Deletions are possible without room, so they must not be held up by this.
         if writes.iter().any(|write| write.value.is_some()) {
             writes.push(records::time_seen(now));
@@ -246,7 +246,7 @@ mod tests {
 
     use dunlin_model::Term;
     use dunlin_scheduler::{Config, TokenRecord};
-    use dunlin_store::{LoadError, NoSpace, Record, Table};
+    use dunlin_store::{LoadError, NoSpace, Record, Table, Write};
 
     use super::*;
 

@@ -1,12 +1,25 @@
 //! How the brain's changes are kept in the store: which table, which key, which bytes.
 //!
-//! Values are JSON with named fields, so that a person can read a store and a later version can add fields.
-//! Keys sort as people count: numbers are big-endian.
+//! Values are JSON with named fields, so that a person can read a store and a later version can add fields. Only the
+//! records of items, of which there may be a million, are packed: those of neighbours which are committed together
+//! share one value, a part. Parts are never read or changed by later commits, and never reach over the end of a chunk
+//! of [`CHUNK`] items, so that the records of some items are found by looking at the parts of their chunks only.
+//! Keys sort as people count: numbers are big-endian. The key of a part is the number of its first item, which no
+//! other part can have, since an item is recorded once.
 
-use dunlin_model::{ItemRecord, RunId, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_model::{ItemRecord, PackedError, RunId, Timestamp, pack_items, unpack_items};
 use dunlin_scheduler::Change;
 use dunlin_store::{Changes, LoadError, Table, Write};
 use serde::de::DeserializeOwned;
+
+/// Items whose numbers differ only within this may share a part.
+const CHUNK: u32 = 1024;
+/// How many bytes of output and the like one part holds, unless a single record has more.
+const PART_BYTES: usize = 1 << 20;
+/// How many parts are read at once.
+const PARTS: usize = 16;
 
 /// Why what the store holds cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -22,29 +35,90 @@ pub(crate) enum RestoreError {
         /// What the decoder says.
         source: serde_json::Error,
     },
+    /// Records of items are not what this version writes.
+    #[error("the store holds records of items that this version cannot read")]
+    Items(#[from] PackedError),
 }
 
-/// Returns what must be written so that `change` is durable.
-pub(crate) fn writes(change: &Change) -> Write {
-    let json =
-        |value: &Change| serde_json::to_vec(value).expect("a change has only string keys and finite numbers");
-    let put = |table, key: Vec<u8>| Write { table, key, value: Some(json(change)) };
-    let delete = |table, key: Vec<u8>| Write { table, key, value: None };
-    match change {
-        Change::App(record) => put(Table::Apps, record.name.to_string().into_bytes()),
-        Change::AppDeleted(name) => delete(Table::Apps, name.to_string().into_bytes()),
-        Change::Node(record) => put(Table::Nodes, record.id.to_string().into_bytes()),
-        Change::Allocation(record) => put(Table::Allocations, record.id.number().to_be_bytes().to_vec()),
-        Change::AllocationDeleted(id) => delete(Table::Allocations, id.number().to_be_bytes().to_vec()),
-        Change::Run(record) => put(Table::Runs, record.id.number().to_be_bytes().to_vec()),
-        Change::RunDeleted(id) => delete(Table::Runs, id.number().to_be_bytes().to_vec()),
-        Change::Item { run, item, record } => {
-            let value = serde_json::to_vec(record).expect("a record has only string keys and finite numbers");
-            Write { table: Table::Items, key: item_key(*run, *item), value: Some(value) }
+/// Returns what must be written so that all `changes` are durable, if they are committed together. Of several changes
+/// of one record only the last is written.
+pub(crate) fn writes(changes: &[Change]) -> Vec<Write> {
+    let mut seen = BTreeSet::new();
+    let mut writes = Vec::new();
+    let mut items: BTreeMap<(RunId, u32), BTreeMap<u32, &ItemRecord>> = BTreeMap::new();
+    for change in changes.iter().rev() {
+        let (table, key) = match change {
+            Change::Item { run, item, record } => {
+                items.entry((*run, item / CHUNK)).or_default().insert(*item, record);
+                continue;
+            }
+            change => key(change),
+        };
+        if seen.insert((table, key.clone())) {
+            let json =
+                || serde_json::to_vec(change).expect("a change has only string keys and finite numbers");
+            let value = (!is_deletion(change)).then(json);
+            writes.push(Write { table, key, value });
         }
-        Change::Token(record) => put(Table::Tokens, record.id.clone().into_bytes()),
-        Change::TokenDeleted(id) => delete(Table::Tokens, id.clone().into_bytes()),
-        Change::Counters(_) => put(Table::Meta, b"counters".to_vec()),
+    }
+    writes.reverse();
+    for ((run, _), records) in items {
+        add_parts(&mut writes, run, records);
+    }
+    writes
+}
+
+/// Adds the parts of one chunk.
+fn add_parts(writes: &mut Vec<Write>, run: RunId, records: BTreeMap<u32, &ItemRecord>) {
+    let mut part: Vec<(u32, &ItemRecord)> = Vec::new();
+    let mut bytes = 0;
+    let mut put = |part: &mut Vec<(u32, &ItemRecord)>| {
+        let Some((first, _)) = part.first() else { return };
+        let key = item_key(run, *first);
+        writes.push(Write { table: Table::Items, key, value: Some(pack_items(part.drain(..))) });
+    };
+    for (item, record) in records {
+        if bytes + record.output.len() > PART_BYTES {
+            put(&mut part);
+            bytes = 0;
+        }
+        bytes += record.output.len();
+        part.push((item, record));
+    }
+    put(&mut part);
+}
+
+/// Returns where a change other than of an item is kept.
+fn key(change: &Change) -> (Table, Vec<u8>) {
+    let number = |number: u64| number.to_be_bytes().to_vec();
+    match change {
+        Change::App(record) => (Table::Apps, record.name.to_string().into_bytes()),
+        Change::AppDeleted(name) => (Table::Apps, name.to_string().into_bytes()),
+        Change::Node(record) => (Table::Nodes, record.id.to_string().into_bytes()),
+        Change::Allocation(record) => (Table::Allocations, number(record.id.number())),
+        Change::AllocationDeleted(id) => (Table::Allocations, number(id.number())),
+        Change::Run(record) => (Table::Runs, number(record.id.number())),
+        Change::RunDeleted(id) => (Table::Runs, number(id.number())),
+        Change::Item { run, item, .. } => (Table::Items, item_key(*run, *item)),
+        Change::Token(record) => (Table::Tokens, record.id.clone().into_bytes()),
+        Change::TokenDeleted(id) => (Table::Tokens, id.clone().into_bytes()),
+        Change::Counters(_) => (Table::Meta, b"counters".to_vec()),
+    }
+}
+
+fn is_deletion(change: &Change) -> bool {
+    match change {
+        Change::AppDeleted(_)
+        | Change::AllocationDeleted(_)
+        | Change::RunDeleted(_)
+        | Change::TokenDeleted(_) => true,
+        Change::App(_)
+        | Change::Node(_)
+        | Change::Allocation(_)
+        | Change::Run(_)
+        | Change::Item { .. }
+        | Change::Token(_)
+        | Change::Counters(_) => false,
     }
 }
 
@@ -69,15 +143,35 @@ pub(crate) fn items(
     from: u32,
     limit: usize,
 ) -> Result<Vec<(u32, ItemRecord)>, RestoreError> {
-    let after = from.checked_sub(1).map(|before| item_key(run, before));
-    let found = store.range(Table::Items, &items_of(run), after.as_deref(), limit)?;
-    found
-        .into_iter()
-        .map(|(key, value)| {
-            let item = key.get(8..12).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
-            Ok((item, decode(Table::Items, &value)?))
-        })
-        .collect()
+    let mut found = Vec::new();
+    // The parts of a chunk may interleave, so its records are in order only when all of them are here.
+    let mut chunk: BTreeMap<u32, ItemRecord> = BTreeMap::new();
+    let mut after = (from - from % CHUNK).checked_sub(1).map(|before| item_key(run, before));
+    loop {
+        let parts = store.range(Table::Items, &items_of(run), after.as_deref(), PARTS)?;
+        let is_last = parts.len() < PARTS;
+        for (key, value) in parts {
+            let part = unpack_items(&value)?;
+            let ended = match (chunk.first_key_value(), part.first()) {
+                (Some((known, _)), Some((next, _))) => known / CHUNK != next / CHUNK,
+                _ => false,
+            };
+            if ended {
+                found.extend(std::mem::take(&mut chunk));
+                if found.len() >= limit {
+                    found.truncate(limit);
+                    return Ok(found);
+                }
+            }
+            chunk.extend(part.into_iter().filter(|(item, _)| *item >= from));
+            after = Some(key);
+        }
+        if is_last {
+            found.extend(chunk);
+            found.truncate(limit);
+            return Ok(found);
+        }
+    }
 }
 
 /// Returns what the keys of the items begin with, for each run that has some. It costs one look for each.
@@ -120,4 +214,76 @@ fn item_key(run: RunId, item: u32) -> Vec<u8> {
 
 fn decode<T: DeserializeOwned>(table: Table, value: &[u8]) -> Result<T, RestoreError> {
     serde_json::from_slice(value).map_err(|source| RestoreError::Record { table, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_model::{Bytes, DurationMs, Fuel, Outcome};
+    use dunlin_store::Embedded;
+
+    use super::*;
+
+    fn record(output: usize) -> ItemRecord {
+        ItemRecord {
+            outcome: Outcome::Completed,
+            node: "node-1".parse().unwrap(),
+            attempt: 1,
+            fuel: Fuel(7),
+            memory: Bytes(65_536),
+            wall: DurationMs(0),
+            host: Default::default(),
+            output: "x".repeat(output),
+            output_cut: false,
+        }
+    }
+
+    fn items_recorded(run: u64, items: impl IntoIterator<Item = u32>, output: usize) -> Vec<Change> {
+        let run = RunId::new(run);
+        items.into_iter().map(|item| Change::Item { run, item, record: record(output) }).collect()
+    }
+
+    fn numbers(store: &dyn Changes, run: u64, from: u32, limit: usize) -> Vec<u32> {
+        let found = items(store, RunId::new(run), from, limit).unwrap();
+        found.into_iter().map(|(item, _)| item).collect()
+    }
+
+    #[test]
+    fn items_are_read_in_order_whatever_the_order_and_the_batches_they_were_recorded_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(folder.path()).unwrap();
+        let all: Vec<u32> = (0..5_000).filter(|item| item % 7 != 3).collect();
+        let mut order = all.clone();
+        // Swapped far and near, and cut into batches of odd sizes.
+        order.sort_by_key(|item| (item * 7_919) % 1_301);
+        for (index, batch) in order.chunks(97).enumerate() {
+            let mut changes = items_recorded(2, batch.iter().copied(), index % 3);
+            changes.extend(items_recorded(1, [u32::try_from(index).unwrap()], 0));
+            store.commit(&writes(&changes)).unwrap();
+        }
+        for (from, limit) in [(0, 10_000), (0, 1), (1, 3), (1_023, 2), (1_024, 1_000), (4_999, 5), (5_000, 9)]
+        {
+            let expected: Vec<u32> = all.iter().copied().filter(|item| *item >= from).take(limit).collect();
+            assert_eq!(numbers(&store, 2, from, limit), expected, "from {from}, {limit} at most");
+        }
+        assert_eq!(numbers(&store, 3, 0, 10), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn items_that_are_recorded_together_share_a_part_as_long_as_it_is_not_large() {
+        let small = writes(&items_recorded(1, 0..2_048, 0));
+        assert_eq!(small.len(), 2);
+        assert!(small.iter().all(|write| write.value.as_ref().unwrap().len() < 12 * 1_024));
+        let large = writes(&items_recorded(1, 0..64, 64 << 10));
+        assert_eq!(large.len(), 4);
+    }
+
+    #[test]
+    fn only_the_last_of_several_changes_of_one_record_is_written() {
+        let counters = |run| Change::Counters(dunlin_scheduler::Counters { allocation: 0, run });
+        let written = writes(&[counters(1), Change::RunDeleted(RunId::new(1)), counters(2)]);
+        assert_eq!(written.len(), 2);
+        assert_eq!(written[0].value, None);
+        let value = written[1].value.as_ref().unwrap();
+        assert_eq!(serde_json::from_slice::<Change>(value).unwrap(), counters(2));
+    }
 }

@@ -86,7 +86,7 @@ mod tests {
         for number in 1..=4 {
             for item in [0, 1, u32::MAX] {
                 let change = Change::Item { run: run(number), item, record: record() };
-                writes.push(records::writes(&change));
+                writes.extend(records::writes(&[change]));
             }
         }
         store.commit(&writes).unwrap();
@@ -110,6 +110,7 @@ mod tests {
             fuel: Fuel::default(),
             memory: Bytes(0),
             wall: DurationMs(0),
+            host: Default::default(),
             output: String::new(),
             output_cut: false,
         }

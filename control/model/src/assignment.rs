@@ -64,7 +64,15 @@ pub enum Work {
         attempt: u32,
         /// Whether this is the one instance that combines the outputs of all items.
         combine: bool,
+        /// Whether items have inputs, which must be brought; without, each knows only its number.
+        #[serde(default = "unknown_inputs")]
+        inputs: bool,
     },
+}
+
+/// Who does not say whether there are inputs is asked for them.
+const fn unknown_inputs() -> bool {
+    true
 }
 
 /// A half-open range of item numbers.

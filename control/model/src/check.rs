@@ -21,8 +21,6 @@ pub(crate) const MAX_ATTEMPTS: u32 = 100;
 pub(crate) const MAX_ROUTES: usize = 64;
 /// The most characters of a route's path.
 pub(crate) const MAX_ROUTE_PATH: usize = 1024;
-/// The most bytes of all variables of a guest's environment, names and values together.
-pub(crate) const MAX_ENVIRONMENT: Bytes = Bytes(64 << 10);
 /// The most labels which a workload may ask of its nodes.
 pub(crate) const MAX_NODE_LABELS: usize = 32;
 /// The most characters of a label's key, and of its value.
@@ -87,7 +85,7 @@ pub(crate) struct Broken {
 }
 
 impl Broken {
-    fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hit: None }
     }
 
@@ -100,13 +98,15 @@ impl Broken {
 type Note<'a> = dyn FnMut(String, Result<(), Broken>) + 'a;
 
 fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
-    for (field, result) in limits(&spec.limits) {
+    for (field, result) in limits(&spec.limits, &spec.kind) {
         note(format!("limits.{field}"), result);
     }
     for (name, value) in &spec.environment {
         note("environment".to_owned(), variable(name, value));
     }
-    note("environment".to_owned(), environment(&spec.environment));
+    let given = environment(&spec.environment, &spec.capabilities.config, spec.limits.environment);
+    note("environment".to_owned(), given);
+    spec.capabilities.check(&mut |field, result| note(format!("capabilities.{field}"), result));
     for (key, value) in &spec.node_labels {
         note("node_labels".to_owned(), label(key, value));
     }
@@ -139,22 +139,23 @@ pub(crate) fn between(name: &str, most: u32, got: u32) -> Result<(), Broken> {
     if got == 0 { Err(Broken::limit(name, format!("1 to {most}"), got)) } else { at_most(name, most, got) }
 }
 
-/// More than zero and at most the hard maximum, for each limit by its name.
-pub(crate) fn limits(limits: &Limits) -> [(&'static str, Result<(), Broken>); 5] {
-    fn bound<T: Copy + Default + Ord + fmt::Display>(name: &str, most: T, got: T) -> Result<(), Broken> {
-        if got == T::default() {
-            return Err(Broken::limit(name, format!("more than {got} and at most {most}"), got));
-        }
-        at_most(name, most, got)
-    }
-    let most = Limits::MAXIMUM;
-    [
-        ("memory", bound("memory", most.memory, limits.memory)),
-        ("fuel", bound("fuel", most.fuel, limits.fuel)),
-        ("fuel_rate", bound("fuel_rate", most.fuel_rate, limits.fuel_rate)),
-        ("deadline", bound("deadline", most.deadline, limits.deadline)),
-        ("concurrency", bound("concurrency", most.concurrency, limits.concurrency)),
-    ]
+/// At most the hard maximum, and more than zero where nothing could run with none of it: each limit by its name.
+pub(crate) fn limits(
+    limits: &Limits,
+    kind: &WorkloadKind,
+) -> impl Iterator<Item = (&'static str, Result<(), Broken>)> {
+    let (limits, most) = (*limits, Limits::maximum_of(kind));
+    Limits::FIELDS.iter().map(move |field| {
+        let (value, most) = (field.value(&limits), field.value(&most));
+        let result = if value.number() == 0 && !field.may_be_zero {
+            Err(Broken::limit(field.name, format!("more than {value} and at most {most}"), value))
+        } else if value.number() > most.number() {
+            Err(Broken::limit(field.name, most, value))
+        } else {
+            Ok(())
+        };
+        (field.name, result)
+    })
 }
 
 pub(crate) fn variable(name: &str, value: &str) -> Result<(), Broken> {
@@ -177,9 +178,14 @@ pub(crate) fn variable(name: &str, value: &str) -> Result<(), Broken> {
     Ok(())
 }
 
-pub(crate) fn environment(variables: &BTreeMap<String, String>) -> Result<(), Broken> {
-    let total: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
-    at_most("environment", MAX_ENVIRONMENT, Bytes(total as u64))
+/// Everything that a guest is given by its manifest: variables and configuration, names and values together.
+pub(crate) fn environment(
+    variables: &BTreeMap<String, String>,
+    config: &BTreeMap<String, String>,
+    most: Bytes,
+) -> Result<(), Broken> {
+    let total: usize = variables.iter().chain(config).map(|(name, value)| name.len() + value.len()).sum();
+    at_most("environment", most, Bytes(total as u64))
 }
 
 pub(crate) fn label(key: &str, value: &str) -> Result<(), Broken> {
@@ -307,7 +313,7 @@ mod tests {
     #[test]
     fn limits_above_the_maximum_say_which() {
         let mut spec = service(&[]);
-        spec.limits.fuel = Limits::MAXIMUM.fuel.plus(Fuel(1));
+        spec.limits.fuel = Limits::MAXIMUM_SERVICE.fuel.plus(Fuel(1));
         spec.limits.concurrency = 0;
         let errors = app(spec).check();
         let hits: Vec<_> = errors.iter().filter_map(|error| error.hit.as_ref()).collect();

@@ -36,6 +36,7 @@ mod allocation;
 mod assignment;
 mod capability;
 mod check;
+mod destination;
 mod digest;
 mod id;
 mod limits;
@@ -46,6 +47,7 @@ mod node;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod outcome;
+mod packed;
 mod quantity;
 mod report;
 mod routes;
@@ -56,11 +58,12 @@ pub use allocation::{AllocationReport, ObservedState};
 pub use assignment::{AssignedAllocation, Assignment, ItemRange, Work};
 pub use capability::{Capabilities, FolderGrant};
 pub use check::SpecError;
+pub use destination::{DestinationError, Host, HostPattern, HttpPattern, SocketPattern, host_and_port};
 pub use digest::{Digest, DigestError};
 pub use id::{
     AllocationId, ClusterId, Generation, IdError, InstanceId, NodeId, Revision, RunId, Term, Timestamp,
 };
-pub use limits::{LimitHit, Limits};
+pub use limits::{LimitField, LimitHit, LimitRow, LimitValue, Limits, SetIn};
 pub use log::{LogRecord, LogSource};
 pub use manifest::{
     Build, JobInput, MAX_MANIFEST, Manifest, ManifestError, ManifestErrors, ManifestWorkload,
@@ -68,8 +71,9 @@ pub use manifest::{
 pub use name::{AppName, Name, NameError, WorkloadName};
 pub use node::{NodeInfo, Resources};
 pub use outcome::Outcome;
+pub use packed::{PackedError, pack_items, unpack_items};
 pub use quantity::{Bytes, DurationMs, Fuel, FuelRate, QuantityError};
 pub use report::Report;
-pub use routes::{Endpoint, Route, RouteTable};
-pub use run::{ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
+pub use routes::{Endpoint, LocalService, NamespaceRoute, Route, RouteTable};
+pub use run::{HostCalls, ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
 pub use spec::{AppSpec, Instances, JobSpec, Metering, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec};

@@ -2,10 +2,17 @@
 //!
 //! Defaults and hard maxima stand here, once; the manifest chooses between them.
 
+mod field;
+mod rows;
+mod table;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::field::Access;
+pub use self::field::{LimitField, LimitValue};
+pub use self::table::{LimitRow, SetIn};
 use crate::{Bytes, DurationMs, Fuel, FuelRate};
 
 /// What one instance, and one allocation, may use at most. The ids (G1 ...) are those of the limits table in the book.
@@ -116,6 +123,10 @@ impl Limits {
     pub const JOB: Self =
         Self { fuel: Fuel(60_000_000_000), deadline: DurationMs(3_600_000), concurrency: 1, ..Self::SERVICE };
 
+    /// The most that the manifest of a service may ask for: somebody waits for its answer.
+    pub const MAXIMUM_SERVICE: Self =
+        Self { fuel: Fuel(60_000_000_000), deadline: DurationMs(600_000), ..Self::MAXIMUM };
+
     /// The most that any manifest may ask for.
     pub const MAXIMUM: Self = Self {
         memory: Bytes(1 << 30),
@@ -152,7 +163,8 @@ impl Limits {
 
     /// Returns the burst of an allocation whose manifest names only its rate: what a quarter of a second gives.
     pub const fn burst_of(rate: FuelRate) -> Fuel {
-        Fuel(rate.0 / 4)
+        // A burst of nothing would let nothing begin.
+        Fuel(if rate.0 < 4 { 1 } else { rate.0 / 4 })
     }
 }
 

@@ -20,7 +20,7 @@ pub struct LogRecord {
 
 impl LogRecord {
     /// The most bytes of one line; the rest is dropped and the line says so.
-    pub const MAX_TEXT: usize = 8 << 10;
+    pub const MAX_TEXT: usize = 64 << 10;
 }
 
 /// Through which door a line came.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, DurationMs, Fuel};
+use crate::{Bytes, DurationMs, Fuel, LimitHit};
 
 /// How one instance (a request, or one run of a job item) ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,11 @@ pub enum Outcome {
         /// `limits.deadline`.
         limit: DurationMs,
     },
+    /// It hit another of its limits, and could not go on.
+    LimitExceeded {
+        /// Which, its value, and what was observed.
+        hit: LimitHit,
+    },
     /// It was ended from outside: the client went away, or the allocation was stopped.
     Cancelled,
     /// It could not be started at all.
@@ -50,6 +55,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The names of all outcomes.
+    pub const NAMES: &'static [&'static str] = &[
+        "Completed",
+        "Exited",
+        "Trapped",
+        "OutOfFuel",
+        "OutOfMemory",
+        "DeadlineExceeded",
+        "LimitExceeded",
+        "Cancelled",
+        "NotStarted",
+    ];
+
     /// Tells whether it did what it was started for.
     pub fn is_completed(&self) -> bool {
         matches!(self, Self::Completed)
@@ -64,6 +82,7 @@ impl Outcome {
             Self::OutOfFuel { .. } => "OutOfFuel",
             Self::OutOfMemory { .. } => "OutOfMemory",
             Self::DeadlineExceeded { .. } => "DeadlineExceeded",
+            Self::LimitExceeded { .. } => "LimitExceeded",
             Self::Cancelled => "Cancelled",
             Self::NotStarted { .. } => "NotStarted",
         }
@@ -81,6 +100,7 @@ impl fmt::Display for Outcome {
             Self::OutOfMemory { limit, observed } => {
                 write!(f, "{name}: limit `memory` is {limit}, observed {observed}")
             }
+            Self::LimitExceeded { hit } => write!(f, "{name}: {hit}"),
             Self::DeadlineExceeded { limit } => {
                 write!(f, "{name}: limit `deadline` is {limit}, it had passed")
             }

@@ -1,8 +1,11 @@
 //! What an agent says of its node, at every heartbeat: all of it, not what changed.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{AllocationReport, ClusterId, Generation, ItemReport, NodeInfo, Term};
+use crate::{
+    AllocationId, AllocationReport, ClusterId, Generation, ItemReport, NodeInfo, RunId, Term, pack_items,
+    unpack_items,
+};
 
 /// What an agent says of its node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +20,35 @@ pub struct Report {
     pub info: NodeInfo,
     /// All allocations it knows.
     pub allocations: Vec<AllocationReport>,
-    /// Items it has run and that were not yet said to be recorded, oldest first, a bounded number.
+    /// Items it has run and that were not yet said to be recorded, oldest first, a bounded number. They travel packed,
+    /// since there may be thousands.
+    #[serde(serialize_with = "pack", deserialize_with = "unpack")]
     pub items: Vec<ItemReport>,
+}
+
+/// Items of one allocation which follow one another in a report.
+#[derive(Serialize, Deserialize)]
+struct Packed {
+    allocation: AllocationId,
+    run: RunId,
+    #[serde(with = "serde_bytes")]
+    records: Vec<u8>,
+}
+
+fn pack<S: Serializer>(items: &[ItemReport], serializer: S) -> Result<S::Ok, S::Error> {
+    let same = |one: &ItemReport, next: &ItemReport| (one.allocation, one.run) == (next.allocation, next.run);
+    serializer.collect_seq(items.chunk_by(same).map(|items| Packed {
+        allocation: items[0].allocation,
+        run: items[0].run,
+        records: pack_items(items.iter().map(|it| (it.item, &it.record))),
+    }))
+}
+
+fn unpack<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ItemReport>, D::Error> {
+    let mut items = Vec::new();
+    for Packed { allocation, run, records } in Vec::<Packed>::deserialize(deserializer)? {
+        let records = unpack_items(&records).map_err(de::Error::custom)?;
+        items.extend(records.into_iter().map(|(item, record)| ItemReport { allocation, run, item, record }));
+    }
+    Ok(items)
 }

@@ -36,3 +36,21 @@ pub struct Endpoint {
     /// Where it runs.
     pub node: NodeId,
 }
+
+/// One route as the worker of a namespace may know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceRoute {
+    /// Which requests.
+    pub spec: RouteSpec,
+    /// Where they are answered on this node; nothing if they are not for this namespace.
+    pub service: Option<LocalService>,
+}
+
+/// A service as far as its own node can answer for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalService {
+    /// Its running allocations on this node.
+    pub allocations: Vec<AllocationId>,
+    /// Whether it has others on other nodes.
+    pub is_elsewhere: bool,
+}

@@ -20,6 +20,17 @@ pub struct ItemInput {
     pub digest: Digest,
 }
 
+/// What instances asked of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostCalls {
+    /// How often they called it.
+    pub calls: u64,
+    /// Bytes of bodies, input, output and log that went to and from them.
+    pub bytes: Bytes,
+}
+
 /// What became of one item. Written exactly once, though a guest may run twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -36,6 +47,9 @@ pub struct ItemRecord {
     pub memory: Bytes,
     /// How long it took.
     pub wall: DurationMs,
+    /// How often it called the host, and how much went through these calls.
+    #[serde(default)]
+    pub host: HostCalls,
     /// What it wrote to standard output, at most [`MAX_ITEM_OUTPUT`] bytes; not UTF-8 is replaced.
     pub output: String,
     /// Whether it wrote more than was kept.

@@ -114,7 +114,8 @@ pub enum ToAgent {
         cluster: ClusterId,
         /// The coordinator's term.
         term: Term,
-        /// The allocation and the item.
+        /// The allocation and the item. They travel as ranges, since there may be thousands.
+        #[serde(with = "crate::packed::ranges")]
         items: Vec<(AllocationId, u32)>,
     },
 }

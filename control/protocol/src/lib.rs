@@ -9,7 +9,9 @@ mod fleet;
 mod frame;
 mod join;
 mod kind;
+mod packed;
 mod version;
+mod wall;
 mod worker;
 
 pub use fleet::{Hello, LogQuery, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator};
@@ -17,4 +19,7 @@ pub use frame::{FrameError, MAX_DEPTH, MAX_FRAME, decode, encode, frame_length};
 pub use join::{JoinReply, JoinRequest};
 pub use kind::decode_known;
 pub use version::{ALPN_FLEET, ALPN_JOIN, ALPN_PEER, Version, agree};
-pub use worker::{ConnectError, FromWorker, Outbound, PassedToAgent, PassedToWorker, ToWorker, WorkerSetup};
+pub use wall::{WallFinding, WallPart, WallSetup, WallState};
+pub use worker::{
+    Account, ConnectError, FromWorker, OfferedFolder, Outbound, PassedToAgent, PassedToWorker, ToWorker, WorkerSetup,
+};

@@ -1,13 +1,20 @@
 //! Agent and worker, over a Unix socket which the worker inherits. Both ends are always the same program.
 //!
-//! Only control goes this way: requests reach the worker as HTTP on its data socket.
+//! Only control goes this way. Connections, on which requests come and guests ask others, are passed over a second
+//! socket, of which each message may carry one descriptor: [`PassedToWorker`] and [`PassedToAgent`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use dunlin_model::{AllocationId, AssignedAllocation, Bytes, Fuel, LogRecord, Name, NodeId, Outcome};
+use dunlin_model::{
+    AllocationId, AssignedAllocation, Bytes, Fuel, HostCalls, ItemRange, ItemRecord, LogRecord, Name,
+    NamespaceRoute, NodeId,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::WallSetup;
 
 /// What an agent tells a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,13 +26,21 @@ pub enum ToWorker {
     Start {
         /// What to run.
         allocation: Box<AssignedAllocation>,
-        /// The component's file; its digest was checked.
-        component: PathBuf,
+        /// The file with its component's compiled code.
+        compiled: PathBuf,
     },
     /// Stop: take no new request, end what runs after a short while, forget it.
     Stop {
         /// Which.
         allocation: AllocationId,
+    },
+    /// Run items that have no input, each in a fresh instance with its number as argument, as many at a time as the
+    /// allocation may have instances.
+    RunItems {
+        /// Of which allocation.
+        allocation: AllocationId,
+        /// Which items.
+        range: ItemRange,
     },
     /// Run one item in a fresh instance.
     RunItem {
@@ -38,21 +53,48 @@ pub enum ToWorker {
         /// The file that becomes its standard input; empty if absent.
         input: Option<PathBuf>,
     },
+    /// From now on these routes decide on requests that come on connections which were handed off.
+    Routes {
+        /// Whose.
+        namespace: Name,
+        /// Higher for each later one of the same namespace.
+        version: u64,
+        /// In the order in which they count.
+        routes: Vec<NamespaceRoute>,
+    },
 }
 
 /// What a worker must know before anything else.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerSetup {
-    /// The namespace whose guests it runs.
-    pub namespace: Name,
+    /// The namespace whose guests it runs; absent if it runs those of all.
+    pub namespace: Option<Name>,
     /// The node it is on.
     pub node: NodeId,
-    /// Where it keeps compiled code; no other namespace uses it.
-    pub cache: PathBuf,
-    /// The key with which it authenticates what it keeps there; no other namespace has it.
-    pub cache_key: [u8; 32],
-    /// Where it listens for HTTP/1.1 (a Unix socket which it makes).
-    pub data_socket: PathBuf,
+    /// The key that authenticates compiled code; no worker of another namespace has it.
+    pub code_key: [u8; 32],
+    /// The platform for which that code was compiled.
+    pub platform: [u8; 32],
+    /// Folders which the node's operator offers to its guests.
+    pub folders: BTreeMap<Name, OfferedFolder>,
+    /// Where it makes scratch folders; absent if there is no place for them.
+    pub scratch: Option<PathBuf>,
+    /// Certificates in PEM of authorities whose servers guests may believe, beside those of the public.
+    #[serde(with = "serde_bytes")]
+    pub authorities: Vec<u8>,
+    /// How many instances each namespace may have at the same time.
+    pub namespace_concurrency: u32,
+    /// What the process gives up before anything else.
+    pub wall: WallSetup,
+}
+
+/// A folder which the node's operator offers to guests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedFolder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How much it may hold if guests may write to it; absent if they may not.
+    pub writable: Option<Bytes>,
 }
 
 impl fmt::Debug for WorkerSetup {
@@ -61,8 +103,7 @@ impl fmt::Debug for WorkerSetup {
         f.debug_struct("WorkerSetup")
             .field("namespace", &self.namespace)
             .field("node", &self.node)
-            .field("cache", &self.cache)
-            .field("data_socket", &self.data_socket)
+            .field("wall", &self.wall)
             .finish_non_exhaustive()
     }
 }
@@ -71,7 +112,7 @@ impl fmt::Debug for WorkerSetup {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FromWorker {
-    /// Set up; the data socket accepts connections.
+    /// Set up.
     Ready,
     /// The allocation is loaded: it serves, or takes items.
     Started {
@@ -92,24 +133,13 @@ pub enum FromWorker {
         /// Which.
         allocation: AllocationId,
     },
-    /// An item was run.
-    ItemEnded {
+    /// Items were run. What their guests have logged was sent before.
+    ItemsEnded {
         /// Of which allocation.
         allocation: AllocationId,
-        /// Which item.
-        item: u32,
-        /// How it ended.
-        outcome: Outcome,
-        /// What it burned.
-        fuel: Fuel,
-        /// The most memory it held.
-        memory: Bytes,
-        /// How long it took, in milliseconds.
-        wall_ms: u64,
-        /// What it wrote to standard output, bounded by `MAX_ITEM_OUTPUT`.
-        output: String,
-        /// Whether it wrote more.
-        output_cut: bool,
+        /// The items in the order of their ends, each with what became of it. A bounded number.
+        #[serde(with = "crate::packed")]
+        items: Vec<(u32, ItemRecord)>,
     },
     /// What an allocation has used since it was started here; sent about once a second when it changed.
     Usage {
@@ -121,12 +151,34 @@ pub enum FromWorker {
         memory: Bytes,
         /// Requests answered or items run.
         instances: u64,
+        /// The rest of it, for metrics.
+        account: Account,
     },
     /// What guests printed, and what the host says of them.
     Logs {
         /// In the order of their coming.
         records: Vec<LogRecord>,
     },
+    /// Connections that were handed off have ended; those given back are not counted here.
+    ConnectionsEnded {
+        /// How many since the last such message.
+        connections: u32,
+    },
+}
+
+/// What the instances of one allocation have used and how they ended, counted since it was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// How long they took together, in milliseconds.
+    pub wall_ms: u64,
+    /// What they asked of the host.
+    pub host: HostCalls,
+    /// How many ended with each outcome, by its name.
+    pub outcomes: BTreeMap<String, u64>,
+    /// How often each limit was hit, by its name.
+    pub limit_hits: BTreeMap<String, u64>,
+    /// Bytes of log that were dropped.
+    pub log_dropped: Bytes,
 }
 
 /// What an agent sends over the channel for descriptors.
@@ -137,7 +189,18 @@ pub enum PassedToWorker {
     Connection {
         /// Who the client is.
         client: SocketAddr,
+        /// The namespace for which its first request is.
+        namespace: Name,
+        /// The version of the routes by which that was decided; these may still be on their way.
+        routes: u64,
     },
+    /// With one end of a pair of sockets. At the other end the agent speaks HTTP/1.1, with the allocation in a
+    /// header of each request.
+    Proxied,
+    /// The agent ends: answer what is under way on connections that were handed off, and close them.
+    Drain,
+    /// Give back all connections that were handed off, then answer with [`PassedToAgent::Left`].
+    Leave,
     /// With the connection that was asked for, if it could be made.
     Connected {
         /// As in [`PassedToAgent::Connect`].
@@ -159,6 +222,8 @@ pub enum PassedToAgent {
         #[serde(with = "serde_bytes")]
         read: Vec<u8>,
     },
+    /// The answer to [`PassedToWorker::Leave`]: no connection is left here.
+    Left,
     /// Asks for an outbound connection on behalf of a guest.
     Connect {
         /// Returns in the answer.

@@ -90,6 +90,7 @@ fn assignment() -> Assignment {
                     range: ItemRange { start: 0, end: 64 },
                     attempt: 1,
                     combine: false,
+                    inputs: true,
                 },
             },
         ],
@@ -127,6 +128,7 @@ fn to_coordinator() -> Vec<ToCoordinator> {
         fuel: Fuel(1_000_000),
         memory: Bytes(65_536),
         wall: dunlin_model::DurationMs(12),
+        host: Default::default(),
         output: "partial".into(),
         output_cut: false,
     };

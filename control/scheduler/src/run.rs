@@ -1,6 +1,6 @@
 //! Runs: items are leased in ranges, their ends recorded once each, and what failed is tried again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use dunlin_model::{
     AllocationId, Bytes, DurationMs, Fuel, ItemRange, ItemRecord, ItemReport, NodeId, Outcome, RunId,
@@ -17,7 +17,12 @@ use crate::{
 };
 
 /// The most items one allocation is given at a time.
-const MAX_RANGE: u32 = 10_000;
+const MAX_RANGE: u32 = 100_000;
+/// An allocation is given at least what one of its run has been doing in about this time, since with each range comes
+/// a pause: it is recorded, assigned, and its component is loaded.
+const MIN_LEASE: DurationMs = DurationMs(2_000);
+/// So many records tell how fast a run is.
+const MIN_SHOWN: u32 = 1_000;
 /// A run's open items are cut so that each of its allocations comes back for more about so many times.
 const RANGES_PER_ALLOCATION: u32 = 4;
 
@@ -56,7 +61,6 @@ impl Cluster {
         // Copies to work on, so that each record is written once though a report holds many items.
         let mut runs: BTreeMap<RunId, RunRecord> = BTreeMap::new();
         let mut allocations: BTreeMap<AllocationId, AllocationRecord> = BTreeMap::new();
-        let mut changed = BTreeSet::new();
         for ItemReport { allocation: id, run: run_id, item, mut record } in items {
             let known = self.durable.allocations().get(&id).filter(|known| known.node == *node);
             let (Some(known), Some(run)) = (known, self.durable.runs().get(&run_id)) else { continue };
@@ -83,17 +87,17 @@ impl Cluster {
                         set_tried(run, item, attempt);
                     }
                     queue.add_later(now.plus(backoff(&self.config, attempt)), next, item);
-                    changed.insert(id);
                     continue;
                 }
             }
             queue.remove(single(item));
             take_record(run, item, &record);
-            changed.insert(id);
             step.changes.push(Change::Item { run: run_id, item, record });
         }
-        for id in &changed {
-            self.change(step, Change::Allocation(allocations[id].clone()), now);
+        for (id, allocation) in allocations {
+            if self.durable.allocations()[&id] != allocation {
+                self.change(step, Change::Allocation(allocation), now);
+            }
         }
         for (id, run) in runs {
             if self.durable.runs()[&id] != run {
@@ -122,6 +126,7 @@ impl Cluster {
             fuel: Fuel(0),
             memory: Bytes(0),
             wall: DurationMs(0),
+            host: Default::default(),
             output: String::new(),
             output_cut: false,
         };
@@ -207,13 +212,14 @@ impl Cluster {
     fn lease_items_of(&mut self, step: &mut Step, id: RunId, now: Timestamp) {
         let run = &self.durable.runs()[&id];
         let parallelism = run.job().parallelism;
-        let (workload, revision, spec, items) =
-            (run.workload.clone(), run.revision, run.spec.clone(), run.items);
+        let (workload, revision, spec, items, inputs) =
+            (run.workload.clone(), run.revision, run.spec.clone(), run.items, run.inputs.is_some());
+        let least = done_within(run, MIN_LEASE, now) / parallelism.max(1);
         let mut live = self.durable.of_run(id).filter(|record| record.is_live()).count();
         while u32::try_from(live).is_ok_and(|live| live < parallelism) {
             let queue = &self.volatile.queues[&id];
             let ranges = parallelism.saturating_mul(RANGES_PER_ALLOCATION).max(1);
-            let size = queue.ready().div_ceil(ranges).clamp(1, MAX_RANGE);
+            let size = queue.ready().div_ceil(ranges).max(least).clamp(1, MAX_RANGE);
             let Some((attempt, range)) = queue.peek(size) else { return };
             let demand = Demand { workload: &workload, need: need(&spec), labels: &spec.node_labels };
             let node = match choose(self, &demand) {
@@ -231,7 +237,7 @@ impl Cluster {
                 revision,
                 node,
                 spec: spec.clone(),
-                work: Work::Items { run: id, range, attempt, combine },
+                work: Work::Items { run: id, range, attempt, combine, inputs },
                 returned: RangeSet::new(),
                 state: AllocationState::Placed,
                 created: now,
@@ -247,6 +253,16 @@ impl Cluster {
         self.change(step, Change::Counters(Counters { allocation: allocation + 1, run }), now);
         AllocationId::new(allocation + 1)
     }
+}
+
+/// Returns how many items of a run are done within `time`, if it has shown that.
+fn done_within(run: &RunRecord, time: DurationMs, now: Timestamp) -> u32 {
+    if run.recorded.len() < MIN_SHOWN {
+        return 0;
+    }
+    let passed = now.since(run.created).0.max(1);
+    let done = u64::from(run.recorded.len()).saturating_mul(time.0) / passed;
+    u32::try_from(done).unwrap_or(u32::MAX)
 }
 
 /// Notes that an item has its record.

@@ -41,7 +41,8 @@ impl Step {
         let mut seen = BTreeSet::new();
         let mut kept: Vec<Change> = Vec::with_capacity(self.changes.len());
         while let Some(change) = self.changes.pop() {
-            if seen.insert(change.key()) {
+            // The record of an item is written once, and there may be thousands.
+            if matches!(change, Change::Item { .. }) || seen.insert(change.key()) {
                 kept.push(change);
             }
         }

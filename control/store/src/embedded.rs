@@ -21,8 +21,9 @@ use crate::changes::{Changes, CommitError, LoadError, Record, Table, Write};
 use crate::folder::{self, Folder, FolderError};
 use crate::space::{self, NoSpace, RESERVE};
 
-/// The version of how tables and keys are laid out. A newer one is refused.
-pub const SCHEMA_VERSION: u64 = 1;
+/// The version of how tables, keys and values are laid out. Any other is refused. Since 2 the records of items that were
+/// committed together share a value.
+pub const SCHEMA_VERSION: u64 = 2;
 
 const FILE: &str = "store.redb";
 /// The file while it is made; never one that anybody relies on.
@@ -96,6 +97,17 @@ pub enum OpenError {
         /// Its schema.
         found: u64,
     },
+    /// An earlier program wrote it.
+    #[error(
+        "the store {file} has schema {found} and this program knows only {SCHEMA_VERSION}; use the program that \
+         wrote it, or start with an empty folder to give up all it held"
+    )]
+    Older {
+        /// The file.
+        file: PathBuf,
+        /// Its schema.
+        found: u64,
+    },
     /// The disk has no room to make it.
     #[error("could not make the store in {folder}: the storage is full")]
     StorageFull {
@@ -164,6 +176,9 @@ impl Embedded {
         }
         if schema == 0 {
             return Err(damaged("it has no schema version".into()));
+        }
+        if schema < SCHEMA_VERSION {
+            return Err(OpenError::Older { file, found: schema });
         }
         let (noted, marker) = read_marker(&folder.join(MARKER)).map_err(damaged)?;
         if noted > commits {

@@ -129,17 +129,23 @@ fn a_store_that_is_gone_is_not_made_anew() {
 }
 
 #[test]
-fn a_newer_schema_is_refused() {
+fn another_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()).unwrap());
-    let database = redb::Database::open(folder.path().join("store.redb")).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let own = redb::TableDefinition::<&str, u64>::new("store");
-    transaction.open_table(own).unwrap().insert("schema", 99).unwrap();
-    transaction.commit().unwrap();
-    drop(database);
-    let error = open(folder.path()).err().unwrap();
-    assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+    let with_schema = |schema: u64| {
+        let database = redb::Database::open(folder.path().join("store.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let own = redb::TableDefinition::<&str, u64>::new("store");
+        transaction.open_table(own).unwrap().insert("schema", schema).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        open(folder.path()).err().unwrap()
+    };
+    let newer = with_schema(99);
+    assert!(matches!(newer, OpenError::Newer { found: 99, .. }), "{newer}");
+    let older = with_schema(1);
+    assert!(matches!(older, OpenError::Older { found: 1, .. }), "{older}");
+    assert!(older.to_string().contains("schema 1"), "{older}");
 }
 
 /// A store with a few hundred records.

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use dunlin_ingress::Ingress;
 use dunlin_model::{
-    AllocationId, AllocationReport, Assignment, Generation, ItemReport, ObservedState, Term, Timestamp,
+    AllocationId, AllocationReport, Assignment, Generation, ItemReport, Name, ObservedState, RunId, Term,
+    Timestamp,
 };
+use dunlin_protocol::ToWorker;
 use dunlin_supervisor::{Action, Event, Supervisor};
 use tokio::sync::watch;
 
@@ -21,6 +23,7 @@ use crate::inputs::Inputs;
 use crate::last_assignment::LastAssignment;
 use crate::workers::Workers;
 
+const NO_WORKER: &str = "its worker process is gone";
 const IDLE: Duration = Duration::from_secs(3600);
 /// How long to wait before a full disk is tried again.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
@@ -28,15 +31,25 @@ const DISK_PAUSE: Duration = Duration::from_secs(1);
 enum Input {
     Assign(Box<Assignment>),
     Event(Box<Event>),
+    /// Those which came together are thought through together.
+    Events(Vec<Event>),
 }
 
 /// What a heartbeat says of the allocations.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Observed {
     pub(crate) term: Term,
     pub(crate) generation: Generation,
     pub(crate) allocations: Vec<AllocationReport>,
-    pub(crate) items: Vec<ItemReport>,
+    /// The same list until something of it is recorded.
+    pub(crate) items: Arc<[ItemReport]>,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        let (term, generation) = Default::default();
+        Self { term, generation, allocations: Vec::new(), items: Arc::new([]) }
+    }
 }
 
 impl Observed {
@@ -46,7 +59,7 @@ impl Observed {
             observed.allocations.iter().map(|allocation| (allocation.id, allocation.state.clone())).collect()
         };
         (self.term, self.generation) != (other.term, other.generation)
-            || self.items != other.items
+            || !Arc::ptr_eq(&self.items, &other.items)
             || states(self) != states(other)
     }
 }
@@ -69,6 +82,11 @@ impl Driver {
     /// Tells what happened.
     pub(crate) fn tell(&self, event: Event) {
         let _stopping = self.inputs.send(Input::Event(Box::new(event)));
+    }
+
+    /// Tells of several things that happened.
+    pub(crate) fn tell_all(&self, events: Vec<Event>) {
+        let _stopping = self.inputs.send(Input::Events(events));
     }
 
     /// Returns what was last observed; it can be awaited for changes.
@@ -145,11 +163,7 @@ impl DriverLoop {
             };
             let rest: Vec<Input> = self.inputs.try_iter().take(1024).collect();
             for input in first.into_iter().chain(rest) {
-                if let Input::Event(event) = &input
-                    && let Event::ItemEnded { allocation, item, .. } = **event
-                {
-                    hands.inputs.forget(allocation, item);
-                }
+                forget_inputs(&input, hands);
                 let actions = self.decide(input);
                 self.perform(actions, hands)?;
             }
@@ -162,6 +176,7 @@ impl DriverLoop {
         let now = self.now();
         match input {
             Input::Event(event) => self.supervisor.observe(*event, now),
+            Input::Events(events) => self.supervisor.observe_all(events, now),
             Input::Assign(assignment) => self.supervisor.assign(*assignment, now).unwrap_or_else(|stale| {
                 tracing::warn!(error = &stale as &dyn std::error::Error, "assignment refused");
                 Vec::new()
@@ -194,29 +209,25 @@ impl DriverLoop {
                     hands.inputs.forget_all(allocation);
                     hands.workers.stop(allocation, &namespace);
                 }
-                Action::RunItem { allocation, namespace, run, item, combine } => {
-                    let inputs = Arc::clone(&hands.inputs);
-                    let (driver, workers) = (self.driver.clone(), hands.workers.clone());
-                    hands.runtime.spawn(async move {
-                        let reason = match inputs.prepare(allocation, run, item, combine).await {
-                            Ok(message) => {
-                                if workers.run_item(&namespace, message) {
-                                    return;
-                                }
-                                "its worker process is gone".to_owned()
-                            }
-                            Err(error) => format!("{error:#}"),
-                        };
-                        tracing::warn!(%allocation, item, reason, "item not run; will retry");
-                        driver.tell(Event::ItemNotRun { allocation, item, reason });
-                    });
+                Action::RunItems { allocation, namespace, range, inputs: false, .. } => {
+                    if !hands.workers.run_items(&namespace, ToWorker::RunItems { allocation, range }) {
+                        let not_run =
+                            |item| Event::ItemNotRun { allocation, item, reason: NO_WORKER.to_owned() };
+                        self.driver.tell_all((range.start..range.end).map(not_run).collect());
+                    }
+                }
+                Action::RunItems { allocation, namespace, run, range, combine, inputs: true } => {
+                    for item in range.start..range.end {
+                        let item = InputOf { allocation, run, item, combine };
+                        hands.runtime.spawn(run_item(self.driver.clone(), item, namespace.clone(), hands));
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let (term, generation, allocations, items) = self.supervisor.report();
         let now = Observed { term, generation, allocations, items };
         self.observed.send_if_modified(|before| {
@@ -230,5 +241,47 @@ impl DriverLoop {
     fn now(&self) -> Timestamp {
         // The supervisor only measures durations; its epoch is the start of this process.
         Timestamp(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// An item whose input must be brought.
+#[derive(Clone, Copy)]
+struct InputOf {
+    allocation: AllocationId,
+    run: RunId,
+    item: u32,
+    combine: bool,
+}
+
+/// Brings the input of an item and has it run.
+fn run_item(driver: Driver, of: InputOf, namespace: Name, hands: &Hands) -> impl Future<Output = ()> + use<> {
+    let (inputs, workers) = (Arc::clone(&hands.inputs), hands.workers.clone());
+    let InputOf { allocation, run, item, combine } = of;
+    async move {
+        let reason = match inputs.prepare(&namespace, allocation, run, item, combine).await {
+            Ok(message) => {
+                if workers.run_items(&namespace, message) {
+                    return;
+                }
+                NO_WORKER.to_owned()
+            }
+            Err(error) => format!("{error:#}"),
+        };
+        tracing::warn!(%allocation, item, reason, "item not run; will retry");
+        driver.tell(Event::ItemNotRun { allocation, item, reason });
+    }
+}
+
+/// Forgets the inputs of items that were run.
+fn forget_inputs(input: &Input, hands: &Hands) {
+    let events = match input {
+        Input::Assign(_) => return,
+        Input::Event(event) => std::slice::from_ref(&**event),
+        Input::Events(events) => events,
+    };
+    for event in events {
+        if let Event::ItemEnded { allocation, item, .. } = event {
+            hands.inputs.forget(*allocation, *item);
+        }
     }
 }

@@ -19,9 +19,8 @@ impl Folders {
             folders.root.clone(),
             folders.identity(),
             folders.components(),
-            folders.inputs(),
             folders.logs(),
-            folders.compiled(),
+            folders.workers(),
         ] {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
@@ -38,24 +37,19 @@ impl Folders {
         self.root.join("components")
     }
 
-    /// Inputs of items which are being run; emptied at start.
-    pub(crate) fn inputs(&self) -> PathBuf {
-        self.root.join("inputs")
-    }
-
     /// What guests printed.
     pub(crate) fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
 
-    /// Compiled code, a folder for each namespace.
-    pub(crate) fn compiled(&self) -> PathBuf {
-        self.root.join("compiled")
+    /// What belongs to worker processes, a folder for each.
+    pub(crate) fn workers(&self) -> PathBuf {
+        self.root.join("workers")
     }
 
-    /// The agent's own folder and that of compiled code.
-    pub(crate) fn for_workers(&self) -> (&Path, PathBuf) {
-        (&self.root, self.compiled())
+    /// The agent's own folder, in which all others are.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// A file right in the agent's folder.

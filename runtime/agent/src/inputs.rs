@@ -1,16 +1,16 @@
 //! The inputs of items which are about to run: brought from the coordinator, kept only as long as they are needed.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
-use dunlin_model::{AllocationId, RunId};
+use dunlin_model::{AllocationId, Name, RunId};
 use dunlin_protocol::{StreamRequest, ToWorker};
 use tokio::io::AsyncReadExt as _;
 
+use crate::homes::{Home, Homes, share};
 use crate::link::Link;
 
 /// The most bytes of one input.
@@ -18,7 +18,7 @@ const MAX_INPUT: u64 = 64 << 20;
 
 /// The inputs on this node's disk.
 pub(crate) struct Inputs {
-    folder: PathBuf,
+    homes: Arc<Homes>,
     link: Link,
     /// The files of each item. One for each try: a try that comes late must not change what another one reads.
     files: Mutex<BTreeMap<(AllocationId, u32), Vec<PathBuf>>>,
@@ -26,36 +26,36 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Returns the inputs kept in `folder`, which is emptied: what was there belonged to another process.
-    pub(crate) fn new(folder: PathBuf, link: Link) -> io::Result<Self> {
-        for entry in std::fs::read_dir(&folder)? {
-            std::fs::remove_file(entry?.path())?;
-        }
-        Ok(Self { folder, link, files: Mutex::default(), tries: AtomicU64::new(0) })
+    /// Returns the inputs in `homes`, where there are none yet.
+    pub(crate) fn new(homes: Arc<Homes>, link: Link) -> Self {
+        Self { homes, link, files: Mutex::default(), tries: AtomicU64::new(0) }
     }
 
-    /// Brings the input of an item and returns what its worker is to be told.
+    /// Brings the input of an item of `namespace` and returns what its worker is to be told.
     pub(crate) async fn prepare(
         &self,
+        namespace: &Name,
         allocation: AllocationId,
         run: RunId,
         item: u32,
         combine: bool,
     ) -> anyhow::Result<ToWorker> {
         let (stream, name) = self.link.fetch(&StreamRequest::Input { run, item }).await?;
-        let path = self.new_path(allocation, item);
+        let home = self.homes.home(&self.homes.owner(namespace)).context("could not keep the input")?;
+        let path = self.new_path(&home, allocation, item);
         let mut file = tokio::fs::File::create(&path).await.context("could not keep the input")?;
         // One byte more than allowed tells a large input from one that is too large.
         let mut stream = stream.take(MAX_INPUT + 1);
         let copied = tokio::io::copy(&mut stream, &mut file).await.context("could not bring the input")?;
         anyhow::ensure!(copied <= MAX_INPUT, "limit `input_size` is 64MiB, observed more");
         tokio::io::AsyncWriteExt::flush(&mut file).await.context("could not keep the input")?;
+        share(&file.into_std().await).context("could not keep the input")?;
         let arguments = match (combine, name) {
             (true, _) => vec!["--combine".to_owned()],
             (false, Some(name)) => vec![name],
             (false, None) => vec![item.to_string()],
         };
-        Ok(ToWorker::RunItem { allocation, item, arguments, input: Some(path) })
+        Ok(ToWorker::RunItem { allocation, item, arguments, input: Some(home.from_within(&path)) })
     }
 
     /// Forgets the input of an item that was run.
@@ -76,9 +76,9 @@ impl Inputs {
         items.into_iter().for_each(|item| self.forget(allocation, item));
     }
 
-    fn new_path(&self, allocation: AllocationId, item: u32) -> PathBuf {
+    fn new_path(&self, home: &Home, allocation: AllocationId, item: u32) -> PathBuf {
         let number = self.tries.fetch_add(1, Ordering::Relaxed);
-        let path = self.folder.join(format!("{allocation}-{item}-{number}"));
+        let path = home.input(&format!("{allocation}-{item}-{number}"));
         self.files().entry((allocation, item)).or_default().push(path.clone());
         path
     }

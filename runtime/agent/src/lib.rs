@@ -3,21 +3,30 @@
 //! Decisions are made by `dunlin-supervisor`; here they are carried out. Guests never run in this process.
 
 mod capacity;
+mod compiler;
 mod components;
 mod config;
 mod driver;
+mod egress;
 mod folders;
+mod homes;
 mod inputs;
 mod last_assignment;
 mod link;
 mod logs;
+mod metrics;
 mod peers;
 mod process;
 mod settings;
+mod wall;
 mod workers;
+
+pub use dunlin_protocol::{WallFinding, WallPart, WallState};
 
 pub use config::{Config, DEFAULT_INGRESS_PORT, GivenToken};
 pub use process::{CannotJoin, IDENTITY_FILE, run};
 pub use settings::{
-    EgressSettings, Feature, Hardening, IngressSettings, Isolation, OfferedFolder, Settings, SettingsError,
+    EgressSettings, Feature, Hardening, IngressSettings, Isolation, NodeLimits, OfferedFolder, Settings, SettingsError,
+    WorkerUids,
 };
+pub use wall::{Advice, ProbeError, advice, examine};

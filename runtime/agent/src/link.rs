@@ -186,7 +186,7 @@ impl LinkKeeper {
             generation: observed.generation,
             info: self.info.clone(),
             allocations: observed.allocations.clone(),
-            items: observed.items.clone(),
+            items: observed.items.to_vec(),
         }
     }
 

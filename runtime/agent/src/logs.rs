@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use dunlin_model::{AllocationId, LogRecord};
+use dunlin_model::{AllocationId, Bytes, Limits, LogRecord};
 use tokio::sync::broadcast;
 
-/// The most bytes of one file; an allocation keeps two.
-const MAX_FILE: u64 = 8 << 20;
+/// What an allocation keeps that nobody has bounded: one of an earlier life of this agent.
+const DEFAULT_KEPT: Bytes = Limits::SERVICE.log_kept;
 /// How many allocations keep their files.
 const MAX_ALLOCATIONS: usize = 256;
 /// How many lines a slow follower may lag behind before lines are dropped for it.
@@ -24,8 +24,15 @@ const MAX_LAG: usize = 4096;
 /// The logs of all allocations of this node.
 pub(crate) struct Logs {
     folder: PathBuf,
-    open: Mutex<BTreeMap<AllocationId, LogFile>>,
+    open: Mutex<Open>,
     live: broadcast::Sender<LogRecord>,
+}
+
+#[derive(Default)]
+struct Open {
+    files: BTreeMap<AllocationId, LogFile>,
+    /// How much each allocation keeps.
+    kept: BTreeMap<AllocationId, Bytes>,
 }
 
 struct LogFile {
@@ -37,6 +44,12 @@ impl Logs {
     /// Returns the logs kept in `folder`.
     pub(crate) fn open(folder: PathBuf) -> Self {
         Self { folder, open: Mutex::default(), live: broadcast::channel(MAX_LAG).0 }
+    }
+
+    /// Says how much is kept of an allocation.
+    pub(crate) fn bound(&self, allocation: AllocationId, kept: Bytes) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.kept.insert(allocation, kept);
     }
 
     /// Keeps `records` and passes them on to followers.
@@ -52,31 +65,31 @@ impl Logs {
         }
     }
 
-    fn append(
-        &self,
-        open: &mut BTreeMap<AllocationId, LogFile>,
-        allocation: AllocationId,
-        record: &LogRecord,
-    ) -> io::Result<()> {
-        if !open.contains_key(&allocation) {
-            self.make_room(open)?;
-            open.insert(allocation, LogFile::open(&self.path(allocation))?);
+    fn append(&self, open: &mut Open, allocation: AllocationId, record: &LogRecord) -> io::Result<()> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        // An allocation keeps two files, of which the older goes when the newer is full.
+        let most = open.kept.get(&allocation).copied().unwrap_or(DEFAULT_KEPT).0 / 2;
+        if line.len() as u64 > most {
+            return Ok(());
         }
-        let log = open.get_mut(&allocation).expect("it was just inserted");
-        if log.length >= MAX_FILE {
+        if !open.files.contains_key(&allocation) {
+            self.make_room(open)?;
+            open.files.insert(allocation, LogFile::open(&self.path(allocation))?);
+        }
+        let log = open.files.get_mut(&allocation).expect("it was just inserted");
+        if log.length + line.len() as u64 > most {
             let path = self.path(allocation);
             fs::rename(&path, path.with_extension("log.1"))?;
             *log = LogFile::open(&path)?;
         }
-        let mut line = serde_json::to_vec(record)?;
-        line.push(b'\n');
         log.file.write_all(&line)?;
         log.length += line.len() as u64;
         Ok(())
     }
 
     /// Removes the files of the allocations that have been silent for longest, and closes what is open of them.
-    fn make_room(&self, open: &mut BTreeMap<AllocationId, LogFile>) -> io::Result<()> {
+    fn make_room(&self, open: &mut Open) -> io::Result<()> {
         let mut written: Vec<(SystemTime, AllocationId)> = fs::read_dir(&self.folder)?
             .filter_map(|entry| {
                 let entry = entry.ok()?;
@@ -88,7 +101,8 @@ impl Logs {
         written.sort_unstable();
         let surplus = (written.len() + 1).saturating_sub(MAX_ALLOCATIONS);
         for (_, allocation) in written.iter().take(surplus) {
-            open.remove(allocation);
+            open.files.remove(allocation);
+            open.kept.remove(allocation);
             let path = self.path(*allocation);
             for file in [path.with_extension("log.1"), path] {
                 match fs::remove_file(&file) {
@@ -162,12 +176,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::open(folder.path().to_owned());
         let long = "x".repeat(LogRecord::MAX_TEXT);
-        for _ in 0..3 * MAX_FILE / LogRecord::MAX_TEXT as u64 {
+        logs.bound(AllocationId::new(1), Bytes(1 << 20));
+        for _ in 0..3 * (1 << 20) / LogRecord::MAX_TEXT {
             logs.keep(vec![record(1, &long)]);
         }
         let size: u64 =
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
-        assert!(size <= 2 * MAX_FILE + 2 * LogRecord::MAX_TEXT as u64, "{size} bytes are kept");
+        assert!((1 << 19..=1 << 20).contains(&size), "{size} bytes are kept of 1 MiB");
+        logs.bound(AllocationId::new(2), Bytes(0));
+        logs.keep(vec![record(2, "a line")]);
+        assert!(logs.tail(AllocationId::new(2), 1).is_empty());
     }
 
     #[test]

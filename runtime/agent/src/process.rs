@@ -6,25 +6,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dunlin_ingress::Ingress;
-use dunlin_model::NodeInfo;
+use dunlin_ingress::{Ingress, IngressConfig};
+use dunlin_model::{Bytes, NodeInfo};
 use dunlin_supervisor::{Config as Patience, Supervisor};
 use dunlin_transport::{Identity, JoinToken, NodeEndpoint, Role, WireLimits, join};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::Config;
+use crate::{Config, Settings};
 use crate::capacity::capacity;
+use crate::compiler::{Compiler, platform_of};
 use crate::components::Components;
 use crate::driver::{Hands, driver};
+use crate::egress::Egress;
 use crate::folders::{self, Folders};
+use crate::homes::Homes;
 use crate::inputs::Inputs;
 use crate::last_assignment::LastAssignment;
 use crate::link::{LinkKeeper, link, resolve};
 use crate::logs::Logs;
+use crate::metrics;
 use crate::peers::{self, PeerConnections};
-use crate::workers::Workers;
+use crate::wall::{Users, Wall};
+use crate::workers::{WorkerConfig, Workers};
 
 /// How long workers may take to notice that they are to end.
 const WORKER_TIME: Duration = Duration::from_secs(2);
@@ -53,19 +58,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 
     let logs = Arc::new(Logs::open(folders.logs()));
     let cache_key = cache_key(&folders.file("cache.key"))?;
-    let workers = Workers::new(
-        node.clone(),
-        config.program.clone(),
-        folders.for_workers(),
-        cache_key,
-        Arc::clone(&logs),
-    )
-    .context("could not make the folder for sockets")?;
+    let (worker_config, homes) = workers_of(&config, &folders, cache_key, capacity.memory).await?;
+    let workers = Workers::new(worker_config, Arc::clone(&logs));
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
-    let ingress = Ingress::new(node.clone(), Arc::new(workers.clone()), peers);
+    let front_door = IngressConfig { hand_off: config.settings.ingress.hand_off, ..IngressConfig::default() };
+    let ingress = Ingress::with_config(node.clone(), Arc::new(workers.clone()), peers, front_door);
     let (link, slot) = link();
-    let inputs =
-        Inputs::new(folders.inputs(), link.clone()).context("could not empty the folder of inputs")?;
+    let inputs = Inputs::new(homes, link.clone());
     let hands = Hands {
         last_assignment,
         ingress: ingress.clone(),
@@ -92,6 +91,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
         let _process_is_ending = failed.send(driver_loop.run(last, &hands));
     })?;
+    serve_metrics(&config, &workers, capacity, &stop).await?;
     tokio::spawn(keeper.run());
     tokio::spawn(peers::serve(Arc::clone(&endpoint), ingress.clone()));
     let ending = stop.clone();
@@ -104,6 +104,22 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     endpoint.close("the agent stops").await;
     workers.end(WORKER_TIME).await;
     tracing::info!(%node, "agent stopped");
+    Ok(())
+}
+
+/// Answers who asks for figures, if the node's config says where.
+async fn serve_metrics(
+    config: &Config,
+    workers: &Workers,
+    capacity: dunlin_model::Resources,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let Some(address) = config.settings.metrics else { return Ok(()) };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("could not listen for who asks for metrics on {address} (TCP)"))?;
+    tracing::info!(address = %listener.local_addr()?, "metrics are served");
+    tokio::spawn(metrics::serve(listener, workers.metrics(), capacity, stop.clone()));
     Ok(())
 }
 
@@ -129,6 +145,55 @@ async fn listen(config: &Config, identity: &Identity) -> anyhow::Result<(Arc<Nod
         .await
         .with_context(|| format!("could not listen for requests on {} (TCP)", config.ingress))?;
     Ok((Arc::new(endpoint), listener))
+}
+
+/// Finds out what this machine gives to keep workers apart, and returns what they all have in common.
+async fn workers_of(
+    config: &Config,
+    folders: &Folders,
+    node_key: [u8; 32],
+    memory: Bytes,
+) -> anyhow::Result<(WorkerConfig, Arc<Homes>)> {
+    let settings = &config.settings;
+    let (wall, platform) = tokio::join!(
+        Wall::examine(&config.program, folders.root(), settings),
+        platform_of(&config.program)
+    );
+    let wall = wall.context("could not find out what the kernel gives to confine guests")?;
+    wall.log();
+    let users = if wall.gives_users() {
+        let users = Users::open(folders.file("users.json"), settings.worker_uids);
+        Some(users.context("could not open the table of workers' users")?)
+    } else {
+        None
+    };
+    let homes = Homes::open(&folders.workers(), node_key, settings.isolation, users);
+    let homes = Arc::new(homes.context("could not open the folders of workers")?);
+    let platform = platform?;
+    let program = config.program.clone();
+    let compiler = Compiler::new(program.clone(), Arc::clone(&homes), wall.is_required(), platform);
+    let (compiler, wall, node) = (Arc::new(compiler), Arc::new(wall), config.node.clone());
+    let (folders, authorities) = (settings.folders.clone(), authorities(settings)?);
+    let egress = Arc::new(Egress::new(&settings.egress)?);
+    let worker_config = WorkerConfig {
+        node,
+        program,
+        homes: Arc::clone(&homes),
+        compiler,
+        platform,
+        wall,
+        memory,
+        folders,
+        authorities,
+        egress,
+        namespace_concurrency: settings.limits.namespace_concurrency,
+    };
+    Ok((worker_config, homes))
+}
+
+fn authorities(settings: &Settings) -> anyhow::Result<Vec<u8>> {
+    let Some(path) = &settings.egress.ca_file else { return Ok(Vec::new()) };
+    std::fs::read(path).with_context(|| format!("could not read the certificates in {}", path.display()))
 }
 
 /// Returns who this node is; at the first start it joins its fleet.

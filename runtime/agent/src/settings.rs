@@ -1,9 +1,10 @@
 //! The node's config file: what an operator decides for one node. Strict: an unknown field is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use dunlin_model::Name;
+use dunlin_model::{Bytes, LimitHit, Name};
 use serde::Deserialize;
 
 /// What the node's config file says; everything has a default.
@@ -14,12 +15,18 @@ pub struct Settings {
     pub isolation: Isolation,
     /// What to do where the kernel cannot confine workers as it should.
     pub hardening: Hardening,
+    /// The users which worker processes become where the agent runs as root.
+    pub worker_uids: WorkerUids,
     /// What is switched on though it is young.
     pub features: BTreeSet<Feature>,
+    /// Where `GET /metrics` is answered; nowhere if absent. It is not protected, so an address of this machine alone.
+    pub metrics: Option<SocketAddr>,
     /// The front door.
     pub ingress: IngressSettings,
     /// Where guests may connect to.
     pub egress: EgressSettings,
+    /// What the guests of one namespace may use of this node, beyond what their manifests say.
+    pub limits: NodeLimits,
     /// Folders that guests may be granted, by name.
     pub folders: BTreeMap<Name, OfferedFolder>,
 }
@@ -50,10 +57,18 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|error| SettingsError::Wrong {
-            path: path.to_owned(),
-            message: error.to_string().trim().replace('\n', "; "),
-        })
+        let wrong = |message| SettingsError::Wrong { path: path.to_owned(), message };
+        let settings: Self =
+            toml::from_str(&text).map_err(|error| wrong(error.to_string().trim().replace('\n', "; ")))?;
+        let WorkerUids { start, count } = settings.worker_uids;
+        // Zero is root, and the highest number stands for nobody in system calls.
+        if start == 0 || count == 0 || start.checked_add(count).is_none() {
+            return Err(wrong("`worker_uids` is a range of users without root".to_owned()));
+        }
+        if let Some(hit) = settings.limits.wrong() {
+            return Err(wrong(hit.to_string()));
+        }
+        Ok(settings)
     }
 }
 
@@ -79,6 +94,31 @@ pub enum Hardening {
     Required,
 }
 
+/// The users, and groups of the same numbers, which worker processes become: one for each namespace. Nobody else may
+/// have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerUids {
+    /// The first of them.
+    pub start: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl WorkerUids {
+    /// Tells whether `user` is one of them.
+    pub(crate) fn contains(self, user: u32) -> bool {
+        user.checked_sub(self.start).is_some_and(|offset| offset < self.count)
+    }
+}
+
+impl Default for WorkerUids {
+    /// Beyond what distributions and containers use.
+    fn default() -> Self {
+        Self { start: 0x7000_0000, count: 0x1_0000 }
+    }
+}
+
 /// What is switched on though it is young.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum Feature {
@@ -101,12 +141,41 @@ impl Default for IngressSettings {
     }
 }
 
+/// What the guests of one namespace may use of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeLimits {
+    /// G14: instances that live at the same time, over all allocations of the namespace.
+    pub namespace_concurrency: u32,
+}
+
+impl NodeLimits {
+    /// The most that an operator may set.
+    const MAX_NAMESPACE_CONCURRENCY: u32 = 100_000;
+
+    /// Returns which limit is wrong, if one is.
+    fn wrong(&self) -> Option<LimitHit> {
+        let Self { namespace_concurrency: value } = *self;
+        let most = Self::MAX_NAMESPACE_CONCURRENCY;
+        let is_wrong = value == 0 || value > most;
+        is_wrong.then(|| LimitHit::new("namespace_concurrency", format!("1 to {most}"), value))
+    }
+}
+
+impl Default for NodeLimits {
+    fn default() -> Self {
+        Self { namespace_concurrency: 256 }
+    }
+}
+
 /// Where guests may connect to, beyond what their manifests say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EgressSettings {
     /// Address ranges that are not public and to which guests may connect all the same: `10.0.0.0/8`.
     pub allow: BTreeSet<String>,
+    /// A file of certificates in PEM, of authorities whose servers guests may believe beside those of the public.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// A folder of this node that guests may be granted.
@@ -118,6 +187,15 @@ pub struct OfferedFolder {
     /// Whether guests may write to it.
     #[serde(default)]
     pub writable: bool,
+    /// How much it may hold, if guests may write to it.
+    #[serde(default = "OfferedFolder::default_quota")]
+    pub quota: Bytes,
     /// The namespaces whose guests may see it.
     pub namespaces: BTreeSet<Name>,
+}
+
+impl OfferedFolder {
+    fn default_quota() -> Bytes {
+        Bytes(1 << 30)
+    }
 }

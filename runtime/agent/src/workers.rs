@@ -1,36 +1,45 @@
 //! The worker processes of this node, one for each namespace.
 //!
 //! A worker is started when its namespace gets its first allocation and ends when it has none. It inherits one end of
-//! a Unix socket as standard input; when either process dies the other sees the end of that socket.
+//! a Unix socket as standard input; when either process dies the other sees the end of that socket. As standard
+//! output it inherits one end of a channel, over which it is passed all connections that it ever has.
 //!
 //! A worker runs strangers' code and is not believed: it speaks only about allocations it was told to run.
 
+mod channel;
 mod control;
-mod sockets;
+mod spawn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dunlin_ingress::{BoxedStream, Local};
-use dunlin_model::{AllocationId, AssignedAllocation, DurationMs, MAX_ITEM_OUTPUT, Name, NodeId};
-use dunlin_protocol::{FromWorker, ToWorker, WorkerSetup};
+use dunlin_descriptors::Channel;
+use dunlin_ingress::{BoxedStream, HandOff, Local};
+use dunlin_model::{AllocationId, AssignedAllocation, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute};
+use dunlin_protocol::{ConnectError, FromWorker, Outbound, PassedToAgent, PassedToWorker, ToWorker};
 use dunlin_supervisor::Event;
 use futures_util::future::BoxFuture;
-use sha2::{Digest as _, Sha256};
-use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use self::channel::{Held, Passing, Queue};
 use self::control::{read, write};
-use self::sockets::Sockets;
+pub(crate) use self::spawn::WorkerConfig;
+use self::spawn::{Guests, Spawned, not_offered, spawn};
+use crate::compiler::CompileError;
 use crate::driver::Driver;
+use crate::egress::{Asking, Grant};
+use crate::homes::Home;
 use crate::logs::Logs;
+use crate::metrics::{Metrics, Use};
+use crate::wall::Cgroup;
+
+/// How long a worker that is to end may take to give back its connections.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
 
 /// The workers of this node.
 #[derive(Clone)]
@@ -39,12 +48,9 @@ pub(crate) struct Workers {
 }
 
 struct Shared {
-    node: NodeId,
-    program: PathBuf,
-    compiled: PathBuf,
-    cache_key: [u8; 32],
-    sockets: Sockets,
+    config: WorkerConfig,
     logs: Arc<Logs>,
+    metrics: Arc<Metrics>,
     running: Mutex<Running>,
     /// One task for each worker process that is not yet gone.
     attended: TaskTracker,
@@ -53,6 +59,8 @@ struct Shared {
 #[derive(Default)]
 struct Running {
     by_namespace: BTreeMap<Name, Worker>,
+    /// By which routes each namespace's worker serves handed connections, and their version.
+    routes: BTreeMap<Name, (u64, Vec<NamespaceRoute>)>,
     /// Set when the agent ends: then no worker is started any more.
     is_ending: bool,
 }
@@ -62,67 +70,158 @@ struct Worker {
     process: u32,
     // Unbounded on purpose: what goes in follows from the assignment, and a lost `Stop` would leave a guest running.
     messages: mpsc::UnboundedSender<ToWorker>,
-    data_socket: PathBuf,
+    passing: Queue,
+    held: Arc<Held>,
     /// What it is to run.
     allocations: BTreeSet<AllocationId>,
     /// What it may speak about: also what it was told to stop, until it says that it has.
     known: BTreeSet<AllocationId>,
+    /// The same allocations, and what they mean for the process.
+    guests: Guests,
+    /// Where those of its allocations that are to run may connect to.
+    grants: BTreeMap<AllocationId, Arc<Grant>>,
+    asking: Arc<Asking>,
+    home: Home,
+    cgroup: Arc<Cgroup>,
+}
+
+impl Running {
+    /// Tells the worker of `namespace`, which goes under the name `owner`, its routes.
+    fn tell_routes(&self, owner: &Name, namespace: &Name) {
+        if let (Some(worker), Some((version, routes))) =
+            (self.by_namespace.get(owner), self.routes.get(namespace))
+        {
+            let (namespace, version, routes) = (namespace.clone(), *version, routes.clone());
+            let _dying = worker.messages.send(ToWorker::Routes { namespace, version, routes });
+        }
+    }
+}
+
+impl Worker {
+    /// Forgets an allocation that it does not run any more.
+    fn forget(&mut self, allocation: AllocationId) {
+        self.allocations.remove(&allocation);
+        self.known.remove(&allocation);
+        self.grants.remove(&allocation);
+        self.guests.remove(allocation);
+    }
+
+    /// Allows the process what its guests may have.
+    fn limit_memory(&self, config: &WorkerConfig) {
+        let memory = self.guests.process_memory(config.memory);
+        if let Err(error) = self.cgroup.limit_memory(memory) {
+            // It may hold more at this moment than it will be allowed: then the limit comes with the next change.
+            tracing::debug!(process = self.process, %memory, %error, "memory limit of a worker not set");
+        }
+    }
 }
 
 impl Workers {
-    /// Returns the workers of `node`, none of them running yet. `state` tells this agent from others on the machine.
-    pub(crate) fn new(
-        node: NodeId,
-        program: PathBuf,
-        (state, compiled): (&Path, PathBuf),
-        cache_key: [u8; 32],
-        logs: Arc<Logs>,
-    ) -> io::Result<Self> {
-        let sockets = Sockets::open(state)?;
+    /// Returns the workers of a node, none of them running yet.
+    pub(crate) fn new(config: WorkerConfig, logs: Arc<Logs>) -> Self {
         let (running, attended) = (Mutex::default(), TaskTracker::new());
-        let shared = Shared { node, program, compiled, cache_key, sockets, logs, running, attended };
-        Ok(Self { shared: Arc::new(shared) })
+        let metrics = Arc::default();
+        Self { shared: Arc::new(Shared { config, logs, metrics, running, attended }) }
     }
 
-    /// Starts `allocation` in the worker of its namespace, and that worker if it is not there.
+    /// Returns what workloads use here.
+    pub(crate) fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+
+    /// Starts `allocation`: its worker, if that is not there, and once the component is compiled, the allocation in
+    /// it.
     pub(crate) fn start(&self, allocation: AssignedAllocation, component: PathBuf, driver: &Driver) {
         let id = allocation.id;
-        let namespace = allocation.workload.namespace.clone();
+        let not_started =
+            |reason| driver.tell(Event::NotStarted { allocation: id, reason, refused: false });
+        if let Some(reason) = self.shared.config.wall.refusal() {
+            tracing::error!(allocation = %id, reason, "allocation not started");
+            return not_started(reason);
+        }
+        let namespace = &allocation.workload.namespace;
+        if let Some(folder) = not_offered(&self.shared.config, &allocation) {
+            return not_started(format!("this node does not offer the folder `{folder}` to `{namespace}`"));
+        }
+        let owner = self.owner(namespace);
         let mut running = self.running();
         if running.is_ending {
             return;
         }
-        if !running.by_namespace.contains_key(&namespace) {
-            match self.spawn(&namespace, driver) {
+        if !running.by_namespace.contains_key(&owner) {
+            match self.spawn(&owner, driver) {
                 Ok(worker) => {
-                    running.by_namespace.insert(namespace.clone(), worker);
+                    running.by_namespace.insert(owner.clone(), worker);
                 }
-                Err(error) => {
-                    let reason = format!("could not start a worker process: {error}");
-                    driver.tell(Event::NotStarted { allocation: id, reason, refused: false });
-                    return;
-                }
+                Err(error) => return not_started(format!("could not start a worker process: {error}")),
             }
         }
-        let worker = running.by_namespace.get_mut(&namespace).expect("it was just inserted");
+        if !running.by_namespace.get(&owner).is_some_and(|worker| worker.guests.are_of(namespace)) {
+            running.tell_routes(&owner, namespace);
+        }
+        let worker = running.by_namespace.get_mut(&owner).expect("it was just inserted");
         worker.allocations.insert(id);
         worker.known.insert(id);
-        // A worker that takes no messages has died, which is told to the driver by who attends it.
-        let _dying = worker.messages.send(ToWorker::Start { allocation: Box::new(allocation), component });
+        self.shared.metrics.started(id, &allocation.workload);
+        self.shared.logs.bound(id, allocation.spec.limits.log_kept);
+        worker.guests.insert(&allocation);
+        worker.grants.insert(id, Arc::new(Grant::of(&allocation)));
+        worker.limit_memory(&self.shared.config);
+        let compiled =
+            self.shared.config.compiler.compiled(&worker.home, id, component, allocation.spec.component);
+        let (this, driver) = (self.clone(), driver.clone());
+        tokio::spawn(async move { this.compiled(&owner, allocation, compiled.await, &driver) });
+    }
+
+    /// Starts an allocation in its worker, now that its code is there, or tells that there is none.
+    fn compiled(
+        &self,
+        owner: &Name,
+        allocation: AssignedAllocation,
+        compiled: Result<PathBuf, CompileError>,
+        driver: &Driver,
+    ) {
+        let id = allocation.id;
+        let mut running = self.running();
+        let worker = running.by_namespace.get_mut(owner);
+        // It may have been stopped meanwhile, or its worker may have died, and then it is started again.
+        let Some(worker) = worker.filter(|worker| worker.allocations.contains(&id)) else { return };
+        match compiled {
+            Ok(path) => {
+                let compiled = worker.home.from_within(&path);
+                // A worker that takes no messages has died, which is told to the driver by who attends it.
+                let _dying =
+                    worker.messages.send(ToWorker::Start { allocation: Box::new(allocation), compiled });
+            }
+            Err(error) => {
+                worker.forget(id);
+                self.shared.config.compiler.forget(id);
+                let refused = matches!(error, CompileError::Refused(_));
+                driver.tell(Event::NotStarted { allocation: id, reason: error.to_string(), refused });
+                self.end_if_idle(&mut running, owner);
+            }
+        }
+    }
+
+    /// Returns under whose name the worker of `namespace` goes.
+    fn owner(&self, namespace: &Name) -> Name {
+        self.shared.config.homes.owner(namespace)
     }
 
     /// Stops `allocation`.
     pub(crate) fn stop(&self, allocation: AllocationId, namespace: &Name) {
+        self.shared.config.compiler.forget(allocation);
         let mut running = self.running();
-        let Some(worker) = running.by_namespace.get_mut(namespace) else { return };
+        let Some(worker) = running.by_namespace.get_mut(&self.owner(namespace)) else { return };
         worker.allocations.remove(&allocation);
         let _dying = worker.messages.send(ToWorker::Stop { allocation });
     }
 
-    /// Has an item run in the worker of `namespace`; false if there is none.
-    pub(crate) fn run_item(&self, namespace: &Name, message: ToWorker) -> bool {
+    /// Has items run in the worker of `namespace`; false if there is none.
+    pub(crate) fn run_items(&self, namespace: &Name, message: ToWorker) -> bool {
         let running = self.running();
-        running.by_namespace.get(namespace).is_some_and(|worker| worker.messages.send(message).is_ok())
+        let worker = running.by_namespace.get(&self.owner(namespace));
+        worker.is_some_and(|worker| worker.messages.send(message).is_ok())
     }
 
     /// Ends all workers: closes their control sockets, which is their order to exit, and waits until they are gone.
@@ -135,7 +234,6 @@ impl Workers {
         self.shared.attended.close();
         // Who takes longer is killed with the runtime.
         let _late = tokio::time::timeout(time, self.shared.attended.wait()).await;
-        self.shared.sockets.remove();
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -143,42 +241,31 @@ impl Workers {
     }
 
     fn spawn(&self, namespace: &Name, driver: &Driver) -> io::Result<Worker> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let mut command = Command::new(&self.shared.program);
-        // A clean environment: nothing of the agent's reaches guests, and RUST_BACKTRACE costs requests. A process
-        // group of its own: Ctrl-C in a terminal ends the agent, which drains before it ends its workers.
-        command.arg0("dunlin").arg("worker").env_clear().kill_on_drop(true).process_group(0);
-        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::inherit());
-        if let Ok(filter) = std::env::var("DUNLIN_LOG") {
-            command.env("DUNLIN_LOG", filter);
-        }
-        let child = command.spawn()?;
-        let process = child.id().unwrap_or_default();
-        let (reader, writer) = UnixStream::from_std(ours)?.into_split();
-
-        let data_socket = self.shared.sockets.path(process);
+        let home = self.shared.config.homes.home(namespace)?;
+        let Spawned { child, process, control, channel, setup, cgroup } =
+            spawn(&self.shared.config, namespace, &home)?;
+        let (reader, writer) = control.into_split();
         let (messages, waiting) = mpsc::unbounded_channel();
-        let setup = ToWorker::Setup(WorkerSetup {
-            namespace: namespace.clone(),
-            node: self.shared.node.clone(),
-            cache: self.shared.compiled.join(namespace.as_str()),
-            cache_key: namespace_key(&self.shared.cache_key, namespace),
-            data_socket: data_socket.clone(),
-        });
-        messages.send(setup).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        messages.send(ToWorker::Setup(setup)).map_err(|_| io::ErrorKind::BrokenPipe)?;
         tokio::spawn(write(writer, waiting));
+        let (passing, to_pass) = mpsc::unbounded_channel();
+        let channel = Arc::new(channel);
+        let held = Arc::new(Held::default());
+        tokio::spawn(channel::write(Arc::clone(&channel), Arc::clone(&held), to_pass));
+        tokio::spawn(self.clone().attend_channel(namespace.clone(), process, channel, Arc::clone(&held)));
+        let child = (child, Arc::clone(&cgroup));
         self.shared.attended.spawn(self.clone().attend(namespace.clone(), child, reader, driver.clone()));
         tracing::info!(%namespace, process, "worker started");
-        let (allocations, known) = (BTreeSet::new(), BTreeSet::new());
-        Ok(Worker { process, messages, data_socket, allocations, known })
+        let (allocations, known, guests) = (BTreeSet::new(), BTreeSet::new(), Guests::default());
+        let (grants, asking) = (BTreeMap::new(), Arc::default());
+        Ok(Worker { process, messages, passing, held, allocations, known, guests, grants, asking, home, cgroup })
     }
 
     /// Listens to one worker until it is gone, then says so.
     async fn attend(
         self,
         namespace: Name,
-        mut child: Child,
+        (mut child, cgroup): (Child, Arc<Cgroup>),
         mut reader: tokio::net::unix::OwnedReadHalf,
         driver: Driver,
     ) {
@@ -189,19 +276,84 @@ impl Workers {
         // The socket is closed: the process is dead, or must be.
         let _already_dead = child.start_kill();
         let status = child.wait().await;
-        self.shared.sockets.remove_one(process);
+        if cgroup.memory_kills() > 0 {
+            let help = "its guests hold more than their limits allow, or the node has given them too little";
+            tracing::warn!(%namespace, process, help, "worker killed: the memory limit of its process was hit");
+        }
         let mut running = self.running();
-        let is_current = running.by_namespace.get(&namespace).is_some_and(|worker| worker.process == process);
+        let current = running.by_namespace.get(&namespace).filter(|worker| worker.process == process);
+        let namespaces = current.map(|worker| worker.guests.namespaces());
+        let is_current = namespaces.is_some();
+        for namespace in namespaces.into_iter().flatten() {
+            // Told under the lock: a worker that is started after this cannot be meant.
+            driver.tell(Event::WorkerDied { namespace });
+        }
         if is_current {
             running.by_namespace.remove(&namespace);
-            // Told under the lock: a worker that is started after this cannot be meant.
-            driver.tell(Event::WorkerDied { namespace: namespace.clone() });
         }
         drop(running);
         match status {
             Ok(status) if is_current => tracing::warn!(%namespace, process, %status, "worker died"),
             Ok(status) => tracing::info!(%namespace, process, %status, "worker ended"),
             Err(error) => tracing::warn!(%namespace, process, %error, "worker could not be awaited"),
+        }
+    }
+
+    /// Takes what one worker passes until it is gone.
+    async fn attend_channel(self, namespace: Name, process: u32, channel: Arc<Channel>, held: Arc<Held>) {
+        while let Some((message, descriptor)) = channel::read(&channel).await {
+            match message {
+                PassedToAgent::Connect { request, allocation, using, host, port } => {
+                    self.connect_for(&namespace, process, allocation, (request, using, host, port));
+                }
+                PassedToAgent::GiveBack { client, read } => match descriptor {
+                    Some(stream) => held.take_back(&namespace, client, read, stream),
+                    None => held.free(1),
+                },
+                PassedToAgent::Left => held.left.notify_one(),
+            }
+        }
+    }
+
+    /// Makes an outbound connection for a guest of a worker, if it may have it, and answers the worker's question.
+    fn connect_for(
+        &self,
+        namespace: &Name,
+        process: u32,
+        allocation: AllocationId,
+        (request, using, host, port): (u64, Outbound, String, u16),
+    ) {
+        let asked = {
+            let running = self.running();
+            let worker = running.by_namespace.get(namespace).filter(|worker| worker.process == process);
+            worker.and_then(|worker| {
+                Some((Arc::clone(worker.grants.get(&allocation)?), Arc::clone(&worker.asking)))
+            })
+        };
+        let (this, namespace) = (self.clone(), namespace.clone());
+        tokio::spawn(async move {
+            let connected = match &asked {
+                None => Err(ConnectError::Denied("egress_denied: the allocation is not the worker's".to_owned())),
+                Some((grant, asking)) => {
+                    this.shared.config.egress.connect(asking, grant, using, (&host, port)).await
+                }
+            };
+            let (result, stream) = match connected.map(|(stream, address)| (stream.into_std(), address)) {
+                Ok((Ok(stream), address)) => (Ok(address), Some(stream.into())),
+                Ok((Err(error), _)) => (Err(ConnectError::NotConnected(error.to_string())), None),
+                Err(error) => (Err(error), None),
+            };
+            let message = PassedToWorker::Connected { request, result };
+            this.pass(&namespace, process, Passing { descriptor: stream, ..Passing::bare(message) });
+        });
+    }
+
+    /// Queues a message for a worker, if it is still the one of its namespace.
+    fn pass(&self, namespace: &Name, process: u32, passing: Passing) {
+        let running = self.running();
+        if let Some(worker) = running.by_namespace.get(namespace).filter(|worker| worker.process == process) {
+            // A worker that takes no messages has died, which is noticed by who attends it.
+            let _dying = worker.passing.send(passing);
         }
     }
 
@@ -212,18 +364,25 @@ impl Workers {
         let Some(worker) = worker else { return };
         match message {
             FromWorker::Ready => tracing::debug!(%namespace, "worker ready"),
+            FromWorker::ConnectionsEnded { connections } => worker.held.free(connections),
             FromWorker::Stopped { allocation } => {
                 // It may have been started again meanwhile, and then is still spoken about.
                 if !worker.allocations.contains(&allocation) {
-                    worker.known.remove(&allocation);
+                    worker.forget(allocation);
+                    worker.limit_memory(&self.shared.config);
+                    self.shared.metrics.stopped(allocation);
                 }
                 self.end_if_idle(&mut running, namespace);
             }
             FromWorker::NotStarted { allocation, reason, refused } if worker.known.contains(&allocation) => {
-                worker.allocations.remove(&allocation);
-                worker.known.remove(&allocation);
+                worker.forget(allocation);
                 driver.tell(Event::NotStarted { allocation, reason, refused });
                 self.end_if_idle(&mut running, namespace);
+            }
+            FromWorker::ItemsEnded { allocation, items } if worker.known.contains(&allocation) => {
+                driver.tell_all(
+                    items.into_iter().map(|(item, record)| ended(allocation, item, record)).collect(),
+                );
             }
             FromWorker::Logs { mut records } => {
                 records.retain(|record| worker.known.contains(&record.instance.allocation));
@@ -231,6 +390,12 @@ impl Workers {
                 self.shared.logs.keep(records);
             }
             message => {
+                if let FromWorker::Usage { allocation, fuel, memory, account, .. } = &message
+                    && worker.known.contains(allocation)
+                {
+                    let used = Use { fuel: *fuel, memory: *memory, account: account.clone() };
+                    self.shared.metrics.used(*allocation, used);
+                }
                 if let Some(event) = event(message, &worker.known) {
                     driver.tell(event);
                 } else {
@@ -245,41 +410,46 @@ impl Workers {
         let is_idle = |worker: &Worker| worker.allocations.is_empty() && worker.known.is_empty();
         if running.by_namespace.get(namespace).is_some_and(is_idle) {
             // Dropping the sender ends the writer task, which closes the socket.
-            running.by_namespace.remove(namespace);
+            let worker = running.by_namespace.remove(namespace);
+            if let Some(worker) = worker.filter(|worker| worker.held.is_any()) {
+                tokio::spawn(leave(worker));
+            }
         }
     }
+}
+
+/// Has a worker that is to end give back the connections which it still has.
+async fn leave(worker: Worker) {
+    if worker.passing.send(Passing::bare(PassedToWorker::Leave)).is_ok() {
+        // Who takes longer has clients that do not read their responses.
+        let _late = tokio::time::timeout(LEAVE_TIME, worker.held.left.notified()).await;
+    }
+}
+
+/// Returns that an item has ended. Where that was, and which attempt, the supervisor knows by itself.
+fn ended(allocation: AllocationId, item: u32, record: ItemRecord) -> Event {
+    let ItemRecord { outcome, node: _, attempt: _, fuel, memory, wall, host, mut output, output_cut } =
+        record;
+    let is_long = output.len() > MAX_ITEM_OUTPUT;
+    if is_long {
+        output.truncate(output.floor_char_boundary(MAX_ITEM_OUTPUT));
+    }
+    let output_cut = output_cut || is_long;
+    Event::ItemEnded { allocation, item, outcome, fuel, memory, wall, host, output, output_cut }
 }
 
 /// Returns what a message of a worker means to the supervisor, if it is about one of its `own` allocations.
 fn event(message: FromWorker, own: &BTreeSet<AllocationId>) -> Option<Event> {
     let (allocation, event) = match message {
         FromWorker::Started { allocation } => (allocation, Event::Started { allocation }),
-        FromWorker::ItemEnded {
-            allocation,
-            item,
-            outcome,
-            fuel,
-            memory,
-            wall_ms,
-            mut output,
-            output_cut,
-        } => {
-            let (wall, is_long) = (DurationMs(wall_ms), output.len() > MAX_ITEM_OUTPUT);
-            if is_long {
-                output.truncate(output.floor_char_boundary(MAX_ITEM_OUTPUT));
-            }
-            let output_cut = output_cut || is_long;
-            (
-                allocation,
-                Event::ItemEnded { allocation, item, outcome, fuel, memory, wall, output, output_cut },
-            )
-        }
-        FromWorker::Usage { allocation, fuel, memory, instances } => {
+        FromWorker::Usage { allocation, fuel, memory, instances, account: _ } => {
             (allocation, Event::Usage { allocation, fuel, memory, instances })
         }
         FromWorker::NotStarted { .. }
+        | FromWorker::ItemsEnded { .. }
         | FromWorker::Ready
         | FromWorker::Stopped { .. }
+        | FromWorker::ConnectionsEnded { .. }
         | FromWorker::Logs { .. } => return None,
     };
     own.contains(&allocation).then_some(event)
@@ -287,19 +457,34 @@ fn event(message: FromWorker, own: &BTreeSet<AllocationId>) -> Option<Event> {
 
 impl Local for Workers {
     fn connect(&self, namespace: &Name) -> BoxFuture<'_, io::Result<BoxedStream>> {
-        let socket = self.running().by_namespace.get(namespace).map(|worker| worker.data_socket.clone());
+        let owner = self.owner(namespace);
+        let queue = self.running().by_namespace.get(&owner).map(|worker| worker.passing.clone());
         Box::pin(async move {
-            let socket: PathBuf = socket.ok_or(io::ErrorKind::NotConnected)?;
-            let stream = UnixStream::connect::<&Path>(&socket).await?;
-            Ok(Box::new(stream) as BoxedStream)
+            let queue = queue.ok_or(io::ErrorKind::NotConnected)?;
+            Ok(Box::new(channel::connect(queue).await?) as BoxedStream)
         })
     }
-}
 
-/// Returns the key for one namespace's compiled code: who knows it can forge code for that namespace only.
-fn namespace_key(node_key: &[u8; 32], namespace: &Name) -> [u8; 32] {
-    let mut hash = Sha256::new_with_prefix(b"dunlin compiled code of a namespace");
-    hash.update(node_key);
-    hash.update(namespace.as_str());
-    hash.finalize().into()
+    fn set_routes(&self, namespace: &Name, version: u64, routes: &[NamespaceRoute]) {
+        let mut running = self.running();
+        running.routes.insert(namespace.clone(), (version, routes.to_vec()));
+        running.tell_routes(&self.owner(namespace), namespace);
+    }
+
+    fn hand_off(&self, hand_off: HandOff) -> Result<(), Box<HandOff>> {
+        // Queued under the lock, so that nothing comes after a worker was told to leave.
+        let running = self.running();
+        let Some(worker) = running.by_namespace.get(&self.owner(&hand_off.namespace)) else {
+            return Err(Box::new(hand_off));
+        };
+        let refused = worker.held.hand_off(&worker.passing, hand_off);
+        drop(running);
+        refused.map_or(Ok(()), |hand_off| Err(hand_off))
+    }
+
+    fn drain(&self) {
+        for worker in self.running().by_namespace.values() {
+            let _dying = worker.passing.send(Passing::bare(PassedToWorker::Drain));
+        }
+    }
 }

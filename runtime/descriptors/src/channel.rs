@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -16,16 +17,20 @@ use tokio::net::UnixDatagram;
 pub const MAX_MESSAGE: usize = 128 << 10;
 
 /// One end of a channel.
-// tokio has no type for sockets that keep messages apart and in order; the one for datagrams waits for them as well.
 #[derive(Debug)]
-pub struct Channel(UnixDatagram);
+pub struct Channel {
+    // tokio has no type for sockets that keep messages apart and in order; the one for datagrams waits for them too.
+    socket: UnixDatagram,
+    /// Where messages come in, kept so that not each of them needs room for the longest.
+    room: Mutex<Vec<u8>>,
+}
 
 /// What came over a channel.
 #[derive(Debug)]
 pub struct Message {
     /// The message.
     pub bytes: Vec<u8>,
-    /// The descriptor that came with it, if one did.
+    /// The descriptor that came with it, if one did and this process may still have one more.
     pub descriptor: Option<OwnedFd>,
 }
 
@@ -45,7 +50,7 @@ impl Channel {
     /// Returns the channel whose one end `descriptor` is, which [`Self::pair`] of another process made. Must be
     /// called within a tokio runtime.
     pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
-        Ok(Self(UnixDatagram::from_std(descriptor.into())?))
+        Ok(Self { socket: UnixDatagram::from_std(descriptor.into())?, room: Mutex::default() })
     }
 
     /// Sends one message, with a descriptor if there is one, and waits as long as the channel is full.
@@ -57,7 +62,7 @@ impl Channel {
             ));
         }
         let descriptors = descriptor.as_slice();
-        self.0
+        self.socket
             .async_io(Interest::WRITABLE, || {
                 let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
                 let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -65,7 +70,7 @@ impl Channel {
                     ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
                 }
                 let parts = [io::IoSlice::new(bytes)];
-                rustix::net::sendmsg(&self.0, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
+                rustix::net::sendmsg(&self.socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
                 Ok(())
             })
             .await
@@ -73,15 +78,13 @@ impl Channel {
 
     /// Returns the next message; nothing once the other end is closed. Only one task may wait for messages.
     pub async fn receive(&self) -> io::Result<Option<Message>> {
-        let mut bytes = vec![0; MAX_MESSAGE];
-        let (length, descriptor) =
-            self.0.async_io(Interest::READABLE, || receive(self.0.as_fd(), &mut bytes)).await?;
-        if length == 0 && descriptor.is_none() {
-            return Ok(None);
-        }
-        bytes.truncate(length);
-        bytes.shrink_to_fit();
-        Ok(Some(Message { bytes, descriptor }))
+        let message = self.socket.async_io(Interest::READABLE, || {
+            let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+            room.resize(MAX_MESSAGE, 0);
+            let (length, descriptor) = receive(self.socket.as_fd(), &mut room)?;
+            Ok(Message { bytes: room[..length].to_vec(), descriptor })
+        });
+        Ok(Some(message.await?).filter(|message| !message.bytes.is_empty() || message.descriptor.is_some()))
     }
 }
 
@@ -100,7 +103,7 @@ fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Optio
         _ => Vec::new(),
     });
     let descriptor = descriptors.next();
-    if received.flags.contains(ReturnFlags::TRUNC) || received.flags.contains(ReturnFlags::CTRUNC) {
+    if received.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message over the channel was cut"));
     }
     Ok((received.bytes, descriptor))

@@ -1,19 +1,20 @@
 //! The body of a guest's response, on its way to the client.
 //!
-//! It is tied to its instance in both directions: when the client goes away the instance is ended, and when the
-//! instance fails half-way the client must see a broken response, never one that looks complete.
+//! It is whole where the guest was done before anything of its response went out. Else it is tied to its instance in
+//! both directions: when the client goes away the instance is ended, and when the instance fails half-way the client
+//! must see a broken response, never one that looks complete.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dunlin_model::{Bytes as Size, LimitHit, Outcome};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-use crate::limits::MAX_RESPONSE_BODY;
+use crate::exchange::Record;
 
 /// Why a response stops before its end.
 #[derive(Debug, thiserror::Error)]
@@ -30,35 +31,40 @@ pub enum BodyError {
 }
 
 /// The body of a guest's response.
-pub struct GuestBody {
-    inner: HyperOutgoingBody,
-    outcome: Arc<OnceLock<Outcome>>,
-    /// Ends the instance when it is dropped unused.
-    lifeline: Option<oneshot::Sender<()>>,
-    sent: u64,
+pub struct GuestBody(Kind);
+
+enum Kind {
+    Whole(Bytes),
+    // Boxed, since most bodies are whole and are moved about several times.
+    Stream(Box<Stream>),
+}
+
+/// A body that is still being made.
+pub(crate) struct Stream {
+    /// What the guest wrote before the head went out.
+    pub(crate) begun: VecDeque<Frame<Bytes>>,
+    /// Whether that was all.
+    pub(crate) is_ended: bool,
+    pub(crate) rest: HyperOutgoingBody,
+    pub(crate) record: Record,
+    /// Ends the instance when it is dropped unused; absent if the instance has ended.
+    pub(crate) lifeline: Option<oneshot::Sender<()>>,
+    /// How many bytes it may have.
+    pub(crate) limit: Size,
+    pub(crate) sent: u64,
     /// How many bytes are still to come, where the head says how many there are.
-    left: Option<u64>,
+    pub(crate) left: Option<u64>,
     /// Whether nobody will read it: the answer to HEAD has none.
-    is_unread: bool,
+    pub(crate) is_unread: bool,
 }
 
 impl GuestBody {
-    pub(crate) fn new(
-        inner: HyperOutgoingBody,
-        length: Option<u64>,
-        is_unread: bool,
-        outcome: Arc<OnceLock<Outcome>>,
-        lifeline: oneshot::Sender<()>,
-    ) -> Self {
-        Self { inner, outcome, lifeline: Some(lifeline), sent: 0, left: length, is_unread }
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self(Kind::Whole(bytes))
     }
 
-    /// Lets the instance live on: its response is complete, and it may have something left to do.
-    fn release(&mut self) {
-        if let Some(lifeline) = self.lifeline.take() {
-            // If nobody is there to be let live, the instance has ended already.
-            let _ = lifeline.send(());
-        }
+    pub(crate) fn stream(stream: Stream) -> Self {
+        Self(Kind::Stream(Box::new(stream)))
     }
 }
 
@@ -70,52 +76,144 @@ impl Body for GuestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        match ready!(Pin::new(&mut this.inner).poll_frame(context)) {
-            Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                this.sent += length;
-                if this.sent > MAX_RESPONSE_BODY {
-                    this.lifeline = None;
-                    let hit = LimitHit::new("response body", Size(MAX_RESPONSE_BODY), "more");
-                    return Poll::Ready(Some(Err(BodyError::TooLong(hit))));
-                }
-                if let Some(left) = &mut this.left {
-                    *left = left.saturating_sub(length);
-                    if *left == 0 {
-                        this.release();
-                    }
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => Poll::Ready(Some(Err(BodyError::Broken(error)))),
-            // wasmtime ends the stream in the same way whether the guest finished it or perished. The outcome is
-            // set before the instance is taken down, so whoever perished has one.
-            None => match this.outcome.get() {
-                Some(outcome) if !outcome.is_completed() && this.left != Some(0) => {
-                    Poll::Ready(Some(Err(BodyError::Ended(outcome.clone()))))
-                }
-                _ => {
-                    this.release();
-                    Poll::Ready(None)
-                }
-            },
+        match &mut self.0 {
+            Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Stream(stream) => stream.poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match &self.0 {
+            Kind::Whole(bytes) => bytes.is_empty(),
+            Kind::Stream(stream) => {
+                stream.begun.is_empty() && (stream.is_ended || stream.rest.is_end_stream())
+            }
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        match &self.0 {
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Stream(stream) => stream.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
     }
 }
 
-impl Drop for GuestBody {
+impl Stream {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let next = match self.begun.pop_front() {
+            Some(frame) => Some(Ok(frame)),
+            None if self.is_ended => None,
+            None => ready!(Pin::new(&mut self.rest).poll_frame(context)),
+        };
+        Poll::Ready(match next {
+            Some(Ok(frame)) => Some(self.passed(frame)),
+            Some(Err(error)) => Some(Err(BodyError::Broken(error))),
+            // wasmtime ends the stream in the same way whether the guest finished it or perished. The outcome is
+            // set before the instance is taken down, so whoever perished has one.
+            None => match self.record.get() {
+                Some((outcome, _)) if !outcome.is_completed() && self.left != Some(0) => {
+                    Some(Err(BodyError::Ended(outcome.clone())))
+                }
+                _ => {
+                    self.release();
+                    None
+                }
+            },
+        })
+    }
+
+    fn passed(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.sent += length;
+        if self.sent > self.limit.0 {
+            self.lifeline = None;
+            return Err(BodyError::TooLong(too_long(self.limit)));
+        }
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(length);
+            if *left == 0 {
+                self.release();
+            }
+        }
+        Ok(frame)
+    }
+
+    /// Lets the instance live on: its response is complete, and it may have something left to do.
+    fn release(&mut self) {
+        if let Some(lifeline) = self.lifeline.take() {
+            // If nobody is there to be let live, the instance has ended already.
+            let _ = lifeline.send(());
+        }
+    }
+}
+
+impl Drop for Stream {
     fn drop(&mut self) {
         if self.is_unread {
             self.release();
         }
+    }
+}
+
+pub(crate) fn too_long(limit: Size) -> LimitHit {
+    LimitHit::new("response_body", limit, "more")
+}
+
+/// What a guest has written of its body while nobody was sent anything yet.
+#[derive(Default)]
+pub(crate) struct Begun {
+    pub(crate) frames: VecDeque<Frame<Bytes>>,
+    pub(crate) length: u64,
+    pub(crate) end: Option<End>,
+}
+
+/// How the writing of a body came to its end.
+pub(crate) enum End {
+    /// The guest finished it, or perished.
+    Finished,
+    /// The guest gave it up, or broke the promise of its length.
+    Broken(wasmtime_wasi_http::Error),
+}
+
+impl Begun {
+    /// Takes what is there of `body` until it has `enough` bytes, and tells whether anything was.
+    pub(crate) fn take_ready(
+        &mut self,
+        body: &mut HyperOutgoingBody,
+        enough: u64,
+        context: &mut Context<'_>,
+    ) -> bool {
+        let mut has_more = false;
+        while self.end.is_none() && self.length < enough {
+            let Poll::Ready(next) = Pin::new(&mut *body).poll_frame(context) else { break };
+            has_more = true;
+            match next {
+                Some(Ok(frame)) => {
+                    self.length += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    self.frames.push_back(frame);
+                }
+                Some(Err(error)) => self.end = Some(End::Broken(error)),
+                None => self.end = Some(End::Finished),
+            }
+        }
+        has_more
+    }
+
+    /// Tells whether there is nothing but data in it: no trailers.
+    pub(crate) fn is_data(&self) -> bool {
+        self.frames.iter().all(Frame::is_data)
+    }
+
+    /// Returns its data as one piece.
+    pub(crate) fn into_whole(mut self) -> Bytes {
+        let mut pieces = self.frames.drain(..).filter_map(|frame| frame.into_data().ok());
+        let Some(first) = pieces.next() else { return Bytes::new() };
+        let Some(second) = pieces.next() else { return first };
+        let mut whole = BytesMut::from(first);
+        whole.extend_from_slice(&second);
+        pieces.for_each(|piece| whole.extend_from_slice(&piece));
+        whole.freeze()
     }
 }

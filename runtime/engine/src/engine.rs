@@ -1,39 +1,28 @@
-//! From the bytes of a component to one that can be run.
+//! From compiled code on disk to a component that can be run.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::path::Path;
+use std::sync::Arc;
 
-use dunlin_admission::Refusal;
-use dunlin_host::Guest;
-use dunlin_model::{Bytes, Digest};
-use tokio::io::AsyncReadExt;
+use dunlin_compiled::{CodeKey, Platform};
+use dunlin_host::{Guest, NotGranted};
+use dunlin_model::Digest;
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use crate::cache::Cache;
-use crate::compile;
+use crate::code::{Linked, Loaded, Shelf};
 use crate::config::{config, pooled_config};
-use crate::limits::EPOCH_TICK;
+use crate::limits::{EPOCH_TICK, MAX_COMPILED};
+
+/// How many components are loaded at a time.
+const LOADERS: usize = 2;
 
 /// What an engine must know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
-    /// Where compiled components are kept; made if it is not there.
-    pub cache: PathBuf,
-    /// The key that authenticates them.
-    pub cache_key: [u8; 32],
-    /// Who compiles.
-    pub compiler: Compiler,
-}
-
-/// Who compiles components.
-#[derive(Clone, Debug)]
-pub enum Compiler {
-    /// This program, started with the argument `compile-component`, which calls [`crate::compile_child`].
-    Child(PathBuf),
-    /// This process. Only for tests, which have no program to call: nothing limits it.
-    InProcess,
+    /// The key that authenticates compiled components.
+    pub code_key: CodeKey,
+    /// The platform for which they were compiled, as [`crate::platform`] returns it.
+    pub platform: Platform,
 }
 
 /// Why there is no engine.
@@ -42,14 +31,6 @@ pub enum EngineError {
     /// wasmtime does not work on this machine.
     #[error("wasmtime cannot be set up: {0}")]
     Wasmtime(String),
-    /// There is no place for compiled components.
-    #[error("cannot use {path} for compiled components")]
-    Cache {
-        /// Where it should have been.
-        path: PathBuf,
-        /// Why it cannot.
-        source: std::io::Error,
-    },
     /// No thread could be started.
     #[error("cannot start the thread which counts time for guests")]
     Thread(#[source] std::io::Error),
@@ -66,6 +47,13 @@ pub enum LoadError {
     Failed(String),
 }
 
+impl From<NotGranted> for LoadError {
+    /// Another node may have what this one has not.
+    fn from(error: NotGranted) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 /// Loads components. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
@@ -73,17 +61,11 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     wasmtime: wasmtime::Engine,
     linker: Linker<Guest>,
-    cache: Cache,
-    compiler: Compiler,
-    /// C3: one compiler at a time. Who waits for it may find the component in the cache afterwards.
-    compiling: Semaphore,
-    /// What is in use, so that two allocations of one component share its code.
-    loaded: Mutex<BTreeMap<Digest, Weak<InstancePre<Guest>>>>,
+    config: EngineConfig,
+    /// Few components are loaded at a time: each is in memory twice meanwhile.
+    loading: Semaphore,
+    shelf: Shelf,
 }
-
-/// A component that can be run.
-#[derive(Clone)]
-pub struct Loaded(pub(crate) Arc<InstancePre<Guest>>);
 
 impl Engine {
     /// Returns an engine and starts the thread that counts time for its guests.
@@ -91,77 +73,50 @@ impl Engine {
         let wasmtime = wasmtime_engine().map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
         let linker =
             dunlin_host::linker(&wasmtime).map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
-        let EngineConfig { cache: folder, cache_key, compiler } = config;
-        let cache = Cache::open(folder.clone(), cache_key, &wasmtime)
-            .map_err(|source| EngineError::Cache { path: folder, source })?;
         start_epochs(&wasmtime).map_err(EngineError::Thread)?;
-        let (compiling, loaded) = (Semaphore::new(1), Mutex::default());
-        Ok(Self(Arc::new(Inner { wasmtime, linker, cache, compiler, compiling, loaded })))
+        let inner = Inner { wasmtime, linker, config, loading: Semaphore::new(LOADERS), shelf: Shelf::new() };
+        Ok(Self(Arc::new(inner)))
     }
 
-    /// Loads the component in the file `component`, whose bytes have this digest.
-    pub async fn load(&self, component: &Path, digest: Digest) -> Result<Loaded, LoadError> {
-        if let Some(loaded) = self.in_use(digest) {
-            return Ok(loaded);
-        }
-        let _turn = self.0.compiling.acquire().await.expect("the semaphore is never closed");
-        if let Some(loaded) = self.in_use(digest) {
-            return Ok(loaded);
-        }
-        let this = self.clone();
-        let cached = blocking(move || this.0.cache.read(digest)).await?;
-        let compiled = match cached {
-            Some(compiled) => compiled,
-            None => self.compile(component, digest).await?,
-        };
-        let this = self.clone();
-        let pre = blocking(move || this.link(&compiled)).await??;
-        let pre = Arc::new(pre);
-        let mut loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.retain(|_, pre| pre.strong_count() > 0);
-        loaded.insert(digest, Arc::downgrade(&pre));
-        Ok(Loaded(pre))
+    /// Returns the component with this digest, whose compiled code is in the file `compiled` for as long as it is in
+    /// use. That the code is genuine and can be linked is known when this returns.
+    pub async fn load(&self, compiled: &Path, digest: Digest) -> Result<Loaded, LoadError> {
+        let loaded = self.0.shelf.take(self, compiled.to_owned(), digest);
+        loaded.linked().await?;
+        Ok(loaded)
     }
 
-    fn in_use(&self, digest: Digest) -> Option<Loaded> {
-        let loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.get(&digest)?.upgrade().map(Loaded)
+    /// Drops the code of components that were not asked for anything in a while.
+    pub fn drop_idle_code(&self) {
+        self.0.shelf.drop_idle();
     }
 
-    async fn compile(&self, path: &Path, digest: Digest) -> Result<Vec<u8>, LoadError> {
-        let bytes = read_component(path).await?;
-        let bytes = blocking(move || {
-            let actual = Digest::of(&bytes);
-            if actual != digest {
-                return Err(LoadError::Failed(format!("the component should be {digest} but is {actual}")));
-            }
-            match dunlin_admission::admit(&bytes) {
-                Ok(_) => Ok(bytes),
-                Err(refusal @ Refusal::NotChecked { .. }) => Err(LoadError::Failed(refusal.to_string())),
-                Err(refusal) => Err(LoadError::Refused(format!("{}: {refusal}", refusal.code()))),
-            }
-        })
-        .await??;
-        let compiled = match &self.0.compiler {
-            Compiler::Child(program) => compile::compile_in_child(program, bytes).await?,
-            Compiler::InProcess => {
-                blocking(move || compile::compile(&bytes)).await?.map_err(LoadError::Refused)?
-            }
-        };
-        let this = self.clone();
-        blocking(move || {
-            if let Err(error) = this.0.cache.write(digest, &compiled) {
-                tracing::warn!(%digest, error = &error as &dyn std::error::Error, "compiled component not kept");
-            }
-            compiled
-        })
-        .await
+    pub(crate) fn shelf(&self) -> &Shelf {
+        &self.0.shelf
+    }
+
+    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.0.wasmtime
+    }
+
+    /// Reads the compiled code in the file `compiled` and resolves its imports.
+    pub(crate) async fn read_and_link(&self, compiled: &Path, digest: Digest) -> Result<Linked, LoadError> {
+        let _turn = self.0.loading.acquire().await.expect("the semaphore is never closed");
+        let (this, compiled) = (self.clone(), compiled.to_owned());
+        let loading = tokio::task::spawn_blocking(move || {
+            let EngineConfig { code_key, platform } = this.0.config;
+            let code = dunlin_compiled::read(&compiled, code_key, platform, digest, MAX_COMPILED)
+                .map_err(|error| LoadError::Failed(format!("its compiled code cannot be used: {error}")))?;
+            let pre = this.link(&code)?;
+            Ok(Linked::new(pre, code.len() as u64))
+        });
+        loading.await.map_err(|error| LoadError::Failed(format!("loading it ended early: {error}")))?
     }
 
     #[expect(unsafe_code, reason = "wasmtime cannot check that bytes are what its compiler made")]
     fn link(&self, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
-        // SAFETY: The bytes are what the compiler child has just written, or come from the cache, which gives only
-        // bytes whose MAC shows that a worker of this namespace on this node wrote them after it compiled them.
+        // SAFETY: The only caller has just read these very bytes, and their MAC shows that the agent kept them for
+        // this namespace after its compiler had made them.
         let component = unsafe { Component::deserialize(&self.0.wasmtime, compiled) };
         let component =
             component.map_err(|error| LoadError::Failed(format!("cannot be loaded: {error:#}")))?;
@@ -191,19 +146,4 @@ fn start_epochs(engine: &wasmtime::Engine) -> std::io::Result<()> {
         }
     })?;
     Ok(())
-}
-
-async fn read_component(path: &Path) -> Result<Vec<u8>, LoadError> {
-    let failed = |error| LoadError::Failed(format!("could not read the component: {error}"));
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
-    let limit = Bytes(dunlin_admission::MAX_COMPONENT);
-    let mut bytes = Vec::new();
-    // One byte more than allowed, so that admission sees that it is too large and says so.
-    file.take(limit.0 + 1).read_to_end(&mut bytes).await.map_err(failed)?;
-    Ok(bytes)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
-    let result = tokio::task::spawn_blocking(work).await;
-    result.map_err(|error| LoadError::Failed(format!("loading it ended early: {error}")))
 }

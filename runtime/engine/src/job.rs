@@ -4,23 +4,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_host::{Capture, Guest, LogSink, Stdin, Stdout};
-use dunlin_model::{AssignedAllocation, Bytes, DurationMs, Fuel, NodeId, Outcome, Work};
-use wasmtime_wasi::p2::bindings::CommandPre;
+use dunlin_host::{Access, Capture, LogSink, Stdin, Stdout};
+use dunlin_model::{AssignedAllocation, Bytes, DurationMs, Fuel, HostCalls, NodeId, Outcome, Work};
 
-use crate::engine::{LoadError, Loaded};
+use crate::code::Loaded;
+use crate::engine::LoadError;
 use crate::outcome::trap_text;
 use crate::sandbox::{Own, Sandbox, Usage};
 
 /// One allocation of a job.
 #[derive(Clone)]
 pub struct Job {
-    pre: CommandPre<Guest>,
     sandbox: Arc<Sandbox>,
     name: String,
     environment: Vec<(String, String)>,
-    /// Held so that the next allocation of the same component shares the code that is loaded.
-    _loaded: Loaded,
+    loaded: Loaded,
 }
 
 /// One item to run.
@@ -45,6 +43,8 @@ pub struct ItemEnd {
     pub memory: Bytes,
     /// How long it took.
     pub wall: DurationMs,
+    /// What it asked of the host.
+    pub host: HostCalls,
     /// What it wrote to standard output, at most `dunlin_model::MAX_ITEM_OUTPUT` bytes.
     pub output: String,
     /// Whether it wrote more.
@@ -52,12 +52,14 @@ pub struct ItemEnd {
 }
 
 impl ItemEnd {
-    fn without_instance(outcome: Outcome) -> Self {
+    /// Returns the end of an item of which no instance has anything to tell.
+    pub fn without_instance(outcome: Outcome) -> Self {
         Self {
             outcome,
             fuel: Fuel(0),
             memory: Bytes(0),
             wall: DurationMs(0),
+            host: HostCalls::default(),
             output: String::new(),
             output_cut: false,
         }
@@ -66,14 +68,14 @@ impl ItemEnd {
 
 impl Job {
     /// Returns the job that runs `loaded` as `allocation` says.
-    pub fn new(
+    pub async fn new(
         loaded: &Loaded,
         allocation: &AssignedAllocation,
         node: &NodeId,
         sink: Arc<dyn LogSink>,
+        access: &Access,
     ) -> Result<Self, LoadError> {
-        let pre = CommandPre::new((*loaded.0).clone())
-            .map_err(|error| LoadError::Refused(format!("the component is not a job: {error:#}")))?;
+        loaded.linked().await?.job()?;
         let environment = match &allocation.work {
             Work::Serve => Vec::new(),
             Work::Items { run, attempt, .. } => vec![
@@ -82,8 +84,13 @@ impl Job {
             ],
         };
         let name = allocation.workload.workload.to_string();
-        let sandbox = Arc::new(Sandbox::new(allocation, node, sink));
-        Ok(Self { pre, sandbox, name, environment, _loaded: loaded.clone() })
+        let sandbox = Arc::new(Sandbox::new(allocation, node, sink, access)?);
+        Ok(Self { sandbox, name, environment, loaded: loaded.clone() })
+    }
+
+    /// Returns how many instances it may have at a time.
+    pub fn concurrency(&self) -> u32 {
+        self.sandbox.limits.concurrency.max(1)
     }
 
     /// Returns what its instances have used so far.
@@ -109,19 +116,24 @@ impl Job {
                 Err(error) => return not_started(format!("its input cannot be read: {error}")),
             },
         };
+        let linked = match self.loaded.linked().await {
+            Ok(linked) => linked,
+            Err(error) => return not_started(error.to_string()),
+        };
         let capture = Capture::default();
         let mut environment = self.environment.clone();
         environment.push(("DUNLIN_ITEM".to_owned(), item.number.to_string()));
         let mut arguments = vec![self.name.clone()];
         arguments.extend(item.arguments);
         let own = Own { arguments, environment, stdin, stdout: Stdout::Capture(capture.clone()) };
-        let mut instance = match self.sandbox.begin(self.pre.engine(), own) {
+        let mut instance = match self.sandbox.begin(self.loaded.wasmtime(), own) {
             Ok(instance) => instance,
             Err(error) => return not_started(trap_text(&error)),
         };
         let ending = {
             let call = async {
-                let command = self.pre.instantiate_async(&mut instance.store).await?;
+                let command = linked.job().map_err(wasmtime::Error::new)?;
+                let command = command.instantiate_async(&mut instance.store).await?;
                 command.wasi_cli_run().call_run(&mut instance.store).await
             };
             self.sandbox.until_end(call, std::future::pending()).await
@@ -131,6 +143,6 @@ impl Job {
             Err(()) => Outcome::Exited { code: 1 },
         });
         let (output, output_cut) = capture.take();
-        ItemEnd { outcome, fuel: used.fuel, memory: used.memory, wall: used.wall, output, output_cut }
+        ItemEnd { outcome, fuel: used.fuel, memory: used.memory, wall: used.wall, host: used.host, output, output_cut }
     }
 }

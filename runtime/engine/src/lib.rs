@@ -1,7 +1,7 @@
 //! Compiles and runs components under limits.
 //!
-//! [`Engine::load`] makes a [`Loaded`] of a component's bytes: admitted, compiled by a child process or taken from
-//! an authenticated cache. A [`Service`] or a [`Job`] then runs it, each request and each item in a fresh instance
+//! [`compile_child`] is the compiler: a process of its own that admits and compiles one component. [`Engine::load`]
+//! makes a [`Loaded`] of what it made, once it is shown to be genuine. A [`Service`] or a [`Job`] then runs it, each request and each item in a fresh instance
 //! that ends with one [`dunlin_model::Outcome`].
 //!
 //! Every instance is bound in three ways at once: fuel bounds what it computes, the limiter of `runtime/host` what
@@ -10,26 +10,34 @@
 //! Not here: what a guest can call (`runtime/host`), and who asks for what (`runtime/worker`).
 
 mod body;
-mod cache;
 mod calibrate;
+mod code;
 mod compile;
 mod config;
 mod engine;
+mod exchange;
 mod gate;
 mod job;
 mod limits;
+mod meter;
 mod outcome;
+mod platform;
+mod reuse;
 mod sandbox;
 mod service;
 
 pub use body::{BodyError, GuestBody};
 pub use calibrate::{CalibrateError, calibrate};
-pub use compile::compile_child;
-pub use engine::{Compiler, Engine, EngineConfig, EngineError, LoadError, Loaded};
+pub use code::Loaded;
+pub use compile::{CompileError, EXIT_FAILED, EXIT_REFUSED, compile, compile_child};
+pub use config::prepare_process;
+pub use engine::{Engine, EngineConfig, EngineError, LoadError};
+pub use gate::set_namespace_concurrency;
 pub use job::{Item, ItemEnd, Job};
 pub use limits::{
     COMPILE_CPU_SECONDS, COMPILE_MEMORY, COMPILE_TIME, EPOCH_TICK, FUEL_SLICE, MAX_COMPILED,
-    MAX_REQUEST_BODY, MAX_RESPONSE_BODY, MAX_TRAP_TEXT, MAX_WAIT,
+    CODE_IDLE, MAX_LOADED_CODE, MAX_TRAP_TEXT, MAX_USES, MAX_WAIT, REUSE_IDLE,
 };
-pub use sandbox::Usage;
-pub use service::{Failure, Service};
+pub use platform::platform;
+pub use sandbox::{Usage, check_environment};
+pub use service::{Failure, Service, Spent};

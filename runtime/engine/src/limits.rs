@@ -12,10 +12,9 @@ pub const EPOCH_TICK: Duration = Duration::from_millis(10);
 /// a guest is ended from outside: a loop without calls writes its fuel back only here. Measured: from 1,000,000 on,
 /// the slices cost nothing; at 10,000 a guest takes 2.6 times as long.
 pub const FUEL_SLICE: u64 = 1_000_000;
-/// G13: the most bytes of one request's body.
-pub const MAX_REQUEST_BODY: u64 = 64 << 20;
-/// G13: the most bytes of one response's body.
-pub const MAX_RESPONSE_BODY: u64 = 64 << 20;
+/// G14: how many instances of one namespace live at the same time on one node, over all its allocations, if the node's
+/// operator does not say.
+pub(crate) const NAMESPACE_CONCURRENCY: u32 = 256;
 /// How long a request waits for a free instance before it is refused. As many may wait as may run.
 pub const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The most bytes of what is said of a trap, with the guest's stack.
@@ -31,12 +30,49 @@ pub const COMPILE_CPU_SECONDS: u64 = 60;
 pub const COMPILE_TIME: Duration = Duration::from_secs(180);
 /// C4: the most bytes that a compiled component may have.
 pub const MAX_COMPILED: u64 = 256 << 20;
-/// The most bytes that one cache of compiled components may hold; beyond it the oldest go.
-pub(crate) const MAX_CACHE: u64 = 4 << 30;
 
-/// How many instances one worker can hold at the same time.
-pub(crate) const POOL_INSTANCES: u32 = 1024;
-/// How many core instances, memories and tables those may have together.
-pub(crate) const POOL_CORE_INSTANCES: u32 = 8192;
-pub(crate) const POOL_MEMORIES: u32 = 2048;
-pub(crate) const POOL_TABLES: u32 = 8192;
+/// How many instances one worker can hold at the same time. Each takes about six of the 65,530 mappings which Linux
+/// gives a process unless told otherwise.
+pub(crate) const POOL_INSTANCES: u32 = 10_240;
+/// How many core instances, memories and tables those may have together. They are addresses; only what is touched is
+/// memory.
+pub(crate) const POOL_CORE_INSTANCES: u32 = 65_536;
+pub(crate) const POOL_MEMORIES: u32 = 12_288;
+pub(crate) const POOL_TABLES: u32 = 40_960;
+
+/// How many bytes of compiled components one worker keeps in memory. Those that were not wanted for longest are
+/// dropped and loaded again when they are. Kept small, since it counts against every service on the node that is idle.
+pub const MAX_LOADED_CODE: u64 = 32 << 20;
+/// After how long without a request code is dropped, also if there is room for it.
+pub const CODE_IDLE: Duration = Duration::from_secs(60);
+
+/// How many bytes of a response are gathered before any of it goes out, if the guest writes them without waiting: a
+/// response that is whole goes out in one piece and tells its length.
+pub(crate) const WHOLE_BODY: u64 = 64 << 10;
+
+/// How many requests one instance answers at most, where instances are used again: whatever a guest leaks ends.
+pub const MAX_USES: u32 = 10_000;
+/// How long an instance waits for its next request.
+pub const REUSE_IDLE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use dunlin_model::LimitRow;
+
+    use super::*;
+
+    #[test]
+    fn what_the_table_says_is_what_holds() {
+        for (name, value) in [
+            ("stack", WASM_STACK as u64),
+            ("instance_stack", ASYNC_STACK as u64),
+            ("slice", u64::try_from(EPOCH_TICK.as_millis()).unwrap()),
+            ("write", dunlin_host::MAX_WRITE as u64),
+            ("compile_memory", COMPILE_MEMORY),
+            ("compile_time", COMPILE_CPU_SECONDS * 1000),
+            ("compiled_size", MAX_COMPILED),
+        ] {
+            assert_eq!(LimitRow::fixed(name).unwrap().number(), value, "{name}");
+        }
+    }
+}

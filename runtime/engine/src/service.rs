@@ -1,38 +1,40 @@
-//! Services: one request, one fresh instance.
+//! Services: one request, one instance, fresh or used before.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_host::{Guest, LogSink, Stdin, Stdout};
-use dunlin_model::{AssignedAllocation, Bytes as Size, LimitHit, NodeId, Outcome};
-use http::header::CONTENT_LENGTH;
-use http::{Method, Request, Response, StatusCode};
+use dunlin_host::{Access, LogSink, Stdin, Stdout, check_headers};
+use dunlin_model::{
+    AssignedAllocation, Bytes as Size, DurationMs, Fuel, HostCalls, Instances, LimitHit, NodeId, Outcome,
+    WorkloadKind,
+};
+use http::{Method, Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::task::JoinHandle;
-use wasmtime::component::Resource;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+use tokio::sync::oneshot;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{Error as HttpError, WasiHttpView};
 
 use crate::body::GuestBody;
-use crate::engine::{LoadError, Loaded};
-use crate::limits::{MAX_REQUEST_BODY, MAX_RESPONSE_BODY};
+use crate::code::Loaded;
+use crate::engine::LoadError;
+use crate::exchange::{Exchange, Running, content_length};
 use crate::outcome::trap_text;
-use crate::sandbox::{Instance, Own, Sandbox, Usage};
+use crate::reuse::{Idle, Live};
+use crate::sandbox::{Own, Sandbox, Usage, Used};
 
 /// One allocation of a service.
 #[derive(Clone)]
-pub struct Service {
-    pre: ProxyPre<Guest>,
+pub struct Service(Arc<Inner>);
+
+struct Inner {
     sandbox: Arc<Sandbox>,
     name: String,
-    /// Held so that the next allocation of the same component shares the code that is loaded.
-    _loaded: Loaded,
+    loaded: Loaded,
+    /// Instances that wait for a request, if they are used again.
+    idle: Option<Idle>,
+    tells_fuel: bool,
 }
 
 /// Why a request got no response from the guest.
@@ -42,6 +44,10 @@ pub enum Failure {
     Overloaded(LimitHit),
     /// It was not even tried: its body is too long.
     TooLarge(LimitHit),
+    /// It was not even tried: its head is too long.
+    HeadTooLarge(LimitHit),
+    /// The guest's response is more than it may be.
+    ResponseTooLarge(LimitHit),
     /// It was not even tried: it is not a request a guest can be given.
     Malformed(String),
     /// The guest ended before it answered.
@@ -50,187 +56,162 @@ pub enum Failure {
     NoResponse(String),
 }
 
-type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
+/// What a request used: an extension of its response, if the guest was done before the response went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Fuel burned.
+    pub fuel: Fuel,
+    /// The most memory the instance held.
+    pub memory: Size,
+    /// How long it took.
+    pub wall: DurationMs,
+    /// What it asked of the host.
+    pub host: HostCalls,
+}
+
+impl From<Used> for Spent {
+    fn from(used: Used) -> Self {
+        Self { fuel: used.fuel, memory: used.memory, wall: used.wall, host: used.host }
+    }
+}
 
 impl Service {
     /// Returns the service that runs `loaded` as `allocation` says.
-    pub fn new(
+    pub async fn new(
         loaded: &Loaded,
         allocation: &AssignedAllocation,
         node: &NodeId,
         sink: Arc<dyn LogSink>,
+        access: &Access,
     ) -> Result<Self, LoadError> {
-        let pre = ProxyPre::new((*loaded.0).clone())
-            .map_err(|error| LoadError::Refused(format!("the component is not a service: {error:#}")))?;
-        let name = allocation.workload.workload.to_string();
-        let sandbox = Arc::new(Sandbox::new(allocation, node, sink));
-        Ok(Self { pre, sandbox, name, _loaded: loaded.clone() })
+        loaded.linked().await?.service()?;
+        let idle = (allocation.spec.instances == Instances::Reused).then(Idle::default);
+        Ok(Self(Arc::new(Inner {
+            sandbox: Arc::new(Sandbox::new(allocation, node, sink, access)?),
+            name: allocation.workload.workload.to_string(),
+            loaded: loaded.clone(),
+            idle,
+            tells_fuel: matches!(&allocation.spec.kind, WorkloadKind::Service(service) if service.fuel_header),
+        })))
+    }
+
+    /// Tells whether its responses say what they burned.
+    pub fn tells_fuel(&self) -> bool {
+        self.0.tells_fuel
     }
 
     /// Returns what its instances have used so far.
     pub fn usage(&self) -> Usage {
-        self.sandbox.usage()
+        self.0.sandbox.usage()
     }
 
     /// Takes no new request, gives those that run `grace` to end, then ends them.
     pub async fn stop(&self, grace: Duration) {
-        self.sandbox.gate.close(grace).await;
+        self.0.sandbox.gate.close(grace).await;
+        if let Some(idle) = &self.0.idle {
+            idle.close();
+        }
     }
 
-    /// Gives `request` to a fresh instance and returns its response, as soon as there is its head. If the returned
-    /// future or the response is dropped, the instance is ended.
+    /// Gives `request` to an instance and returns its response, as soon as there is its head. If the returned future
+    /// or the response is dropped, the instance is ended.
     pub async fn handle<B>(&self, request: Request<B>) -> Result<Response<GuestBody>, Failure>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        check_length(&request)?;
-        let permit = self.sandbox.gate.enter().await.map_err(Failure::Overloaded)?;
-        let has_no_body = *request.method() == Method::HEAD;
-        let (head_sender, head) = oneshot::channel();
-        let (instance, request, answer) = self.prepare(request, head_sender)?;
-        let (lifeline, cut) = oneshot::channel();
-        let outcome = Arc::new(OnceLock::new());
-        let guest = self.spawn(instance, request, answer, cut, outcome.clone(), permit);
+        let Inner { sandbox, loaded, idle, .. } = &*self.0;
+        let limits = &sandbox.limits;
+        check_length(&request, limits.request_body).inspect_err(|failure| self.count(failure))?;
+        check_headers(request.headers(), limits)
+            .map_err(Failure::HeadTooLarge)
+            .inspect_err(|failure| self.count(failure))?;
+        let permit = sandbox.gate.enter().await;
+        let permit = permit.map_err(Failure::Overloaded).inspect_err(|failure| self.count(failure))?;
+        let linked = loaded
+            .linked()
+            .await
+            .map_err(|error| Failure::Ended(Outcome::NotStarted { reason: error.to_string() }))?;
+        let mut live = self.instance().map_err(not_started)?;
 
-        match head.await {
-            Ok(Ok(response)) => Ok(into_response(response, has_no_body, outcome, lifeline)),
-            Ok(Err(code)) => {
-                let _ = lifeline.send(());
-                Err(Failure::NoResponse(format!("the guest answered with the error {code}")))
-            }
-            // The guest threw away its means to answer, mostly by ending; how, it says itself.
-            Err(_dropped) => {
-                if guest.await.is_err() {
-                    outcome.get_or_init(host_panicked);
-                }
-                drop(lifeline);
-                match outcome.get() {
-                    Some(Outcome::Completed) | None => {
-                        Err(Failure::NoResponse("the guest returned without a response".to_owned()))
-                    }
-                    Some(outcome) => Err(Failure::Ended(outcome.clone())),
-                }
-            }
+        let answers_head = *request.method() == Method::HEAD;
+        let (answer, head) = oneshot::channel();
+        let request = request.map(|body| limited(body, limits.request_body));
+        let mut http = live.instance.store.data_mut().http();
+        let request = http
+            .new_incoming_request(Scheme::Http, request)
+            .map_err(|error| Failure::Malformed(format!("{error:#}")))?;
+        let answer = http.new_response_outparam(answer).map_err(not_started)?;
+
+        let record = Arc::new(OnceLock::new());
+        let running = Running {
+            live: Some(live),
+            sandbox: sandbox.clone(),
+            idle: idle.clone(),
+            record: record.clone(),
+            _permit: permit,
+        };
+        let run = running.run(linked, request, answer);
+        let answer = Exchange::new(run, head, record, answers_head, limits.response_body).answer().await;
+        let answer = answer.and_then(|response| match check_headers(response.headers(), limits) {
+            Ok(()) => Ok(response),
+            Err(hit) => Err(Failure::ResponseTooLarge(hit)),
+        });
+        answer.inspect_err(|failure| self.count(failure))
+    }
+
+    /// Counts a limit that was hit beside any instance.
+    fn count(&self, failure: &Failure) {
+        match failure {
+            Failure::Overloaded(hit)
+            | Failure::TooLarge(hit)
+            | Failure::HeadTooLarge(hit)
+            | Failure::ResponseTooLarge(hit) => self.0.sandbox.count_hit(hit),
+            Failure::Malformed(_) | Failure::Ended(_) | Failure::NoResponse(_) => {}
         }
     }
 
-    fn prepare<B>(
-        &self,
-        request: Request<B>,
-        head: oneshot::Sender<Answer>,
-    ) -> Result<(Instance, Resource<HostIncomingRequest>, Resource<HostResponseOutparam>), Failure>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    /// Returns an instance for one request: one that waits, or a new one.
+    fn instance(&self) -> wasmtime::Result<Live> {
+        let Inner { sandbox, name, loaded, idle, .. } = &*self.0;
+        if let Some(mut live) = idle.as_ref().and_then(Idle::take) {
+            sandbox.begin_again(&mut live.instance)?;
+            return Ok(live);
+        }
         let own = Own {
-            arguments: vec![self.name.clone()],
+            arguments: vec![name.clone()],
             environment: Vec::new(),
             stdin: Stdin::Empty,
             stdout: Stdout::Log,
         };
-        let not_started =
-            |error: wasmtime::Error| Failure::Ended(Outcome::NotStarted { reason: trap_text(&error) });
-        let mut instance = self.sandbox.begin(self.pre.engine(), own).map_err(not_started)?;
-        let request = request.map(limited);
-        let mut http = instance.store.data_mut().http();
-        let request = http
-            .new_incoming_request(Scheme::Http, request)
-            .map_err(|error| Failure::Malformed(format!("{error:#}")))?;
-        let answer = http.new_response_outparam(head).map_err(not_started)?;
-        Ok((instance, request, answer))
-    }
-
-    /// Runs the guest in a task of its own, so that it can go on after the head of its response, and so that a
-    /// panic in the host's code ends nothing but this instance.
-    fn spawn(
-        &self,
-        instance: Instance,
-        request: Resource<HostIncomingRequest>,
-        answer: Resource<HostResponseOutparam>,
-        cut: oneshot::Receiver<()>,
-        outcome: Arc<OnceLock<Outcome>>,
-        permit: OwnedSemaphorePermit,
-    ) -> JoinHandle<()> {
-        let (pre, sandbox) = (self.pre.clone(), self.sandbox.clone());
-        tokio::spawn(async move {
-            let _permit = permit;
-            let mut instance = instance;
-            // Dropped before the instance, also in a panic: see `GuestBody`.
-            let on_panic = SetOnDrop(&outcome);
-            let ending = {
-                let call = async {
-                    let proxy = pre.instantiate_async(&mut instance.store).await?;
-                    proxy.wasi_http_incoming_handler().call_handle(&mut instance.store, request, answer).await
-                };
-                // A sender that is dropped means that nobody wants the response; one that was used, that it is
-                // complete.
-                let cancelled = async {
-                    if cut.await.is_ok() {
-                        std::future::pending::<()>().await;
-                    }
-                };
-                sandbox.until_end(call, cancelled).await
-            };
-            let (ended, _) = sandbox.end("request", &instance, &ending, |()| Outcome::Completed);
-            on_panic.0.get_or_init(|| ended);
-        })
+        sandbox.begin(loaded.wasmtime(), own).map(Live::new)
     }
 }
 
-struct SetOnDrop<'a>(&'a OnceLock<Outcome>);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.get_or_init(host_panicked);
-    }
+fn not_started(error: wasmtime::Error) -> Failure {
+    Failure::Ended(Outcome::NotStarted { reason: trap_text(&error) })
 }
 
-fn host_panicked() -> Outcome {
-    Outcome::Trapped {
-        reason: "the host panicked while the guest called it; this is a bug of Dunlin".to_owned(),
-    }
-}
-
-fn check_length<B>(request: &Request<B>) -> Result<(), Failure> {
+fn check_length<B>(request: &Request<B>, limit: Size) -> Result<(), Failure> {
     match content_length(request.headers()) {
-        Some(length) if length > MAX_REQUEST_BODY => {
-            Err(Failure::TooLarge(LimitHit::new("request body", Size(MAX_REQUEST_BODY), Size(length))))
+        Some(length) if length > limit.0 => {
+            Err(Failure::TooLarge(LimitHit::new("request_body", limit, Size(length))))
         }
         _ => Ok(()),
     }
 }
 
-fn content_length(headers: &http::HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 /// Returns the body as the guest gets it: an error where it becomes too long.
-fn limited<B>(body: B) -> impl Body<Data = Bytes, Error = HttpError> + Send + 'static
+fn limited<B>(body: B, limit: Size) -> impl Body<Data = Bytes, Error = HttpError> + Send + 'static
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let limit = usize::try_from(MAX_REQUEST_BODY).unwrap_or(usize::MAX);
-    Limited::new(body, limit).map_err(|error| {
+    Limited::new(body, usize::try_from(limit.0).unwrap_or(usize::MAX)).map_err(move |error| {
         if error.is::<LengthLimitError>() {
-            HttpError::HttpRequestBodySize(Some(MAX_REQUEST_BODY))
+            HttpError::HttpRequestBodySize(Some(limit.0))
         } else {
             HttpError::InternalError(Some(error.to_string()))
         }
     })
-}
-
-fn into_response(
-    response: Response<HyperOutgoingBody>,
-    answers_head: bool,
-    outcome: Arc<OnceLock<Outcome>>,
-    lifeline: oneshot::Sender<()>,
-) -> Response<GuestBody> {
-    let (parts, body) = response.into_parts();
-    let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&parts.status);
-    let length = content_length(&parts.headers).filter(|length| *length <= MAX_RESPONSE_BODY);
-    let is_unread = answers_head || bodiless || length == Some(0);
-    Response::from_parts(parts, GuestBody::new(body, length, is_unread, outcome, lifeline))
 }

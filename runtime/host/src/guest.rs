@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use dunlin_model::{Bytes, InstanceId, LogSource};
+use dunlin_model::{Fuel, HostCalls, InstanceId, Limits, LogSource};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::p2::body::HostOutgoingBody;
+use wasmtime_wasi_http::p2::types::HostFutureIncomingResponse;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::calls::{self, Calls};
+use crate::capability::{Files, FilesView, Granted, OutboundHttp};
+use crate::denials::{Denial, Denials};
 use crate::limiter::Limiter;
-use crate::limits::{HOSTCALL_FUEL, MAX_FIELDS, MAX_RANDOM, MAX_RESOURCES};
 use crate::logs::{Lines, Logs};
-use crate::outbound_http::OutboundHttp;
+use crate::metered::{Random, Streams};
 use crate::stdio::{Capture, Output};
 
 /// What an instance is given.
@@ -27,10 +31,23 @@ pub struct GuestSetup {
     pub stdin: Stdin,
     /// Where its standard output goes.
     pub stdout: Stdout,
-    /// How much memory it may take.
-    pub memory: Bytes,
+    /// What it may use at most.
+    pub limits: Limits,
+    /// How much fuel it may burn before wasmtime looks at it again; nothing if its fuel is not counted.
+    pub fuel_slice: Option<u64>,
     /// Where its log goes.
     pub logs: Arc<Logs>,
+    /// What its allocation is granted.
+    pub granted: Arc<Granted>,
+}
+
+/// What of an instance's use its allocation's meters know already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    /// Fuel burned.
+    pub fuel: Fuel,
+    /// Calls into the host.
+    pub calls: u64,
 }
 
 /// What an instance reads from standard input.
@@ -54,9 +71,14 @@ pub struct Guest {
     instance: InstanceId,
     wasi: WasiCtx,
     http: WasiHttpCtx,
+    granted: Arc<Granted>,
+    files: Files,
     outbound_http: OutboundHttp,
     table: ResourceTable,
+    limits: Limits,
     limiter: Limiter,
+    pub(crate) calls: Calls,
+    told: Told,
     logs: Arc<Logs>,
     stdout: Output,
     stderr: Output,
@@ -65,7 +87,8 @@ pub struct Guest {
 impl Guest {
     /// Returns a store for one new instance, with every limit of this crate set.
     pub fn store(engine: &Engine, setup: GuestSetup) -> Store<Self> {
-        let GuestSetup { instance, arguments, environment, stdin, stdout, memory, logs } = setup;
+        let GuestSetup { instance, arguments, environment, stdin, stdout, limits, fuel_slice, logs, granted } =
+            setup;
         let stdout = match stdout {
             Stdout::Log => Output::lines(Lines::new(logs.clone(), instance, LogSource::Stdout)),
             Stdout::Capture(capture) => Output::Capture(capture),
@@ -78,7 +101,7 @@ impl Guest {
             .envs(&environment)
             .stdout(stdout.clone())
             .stderr(stderr.clone())
-            .max_random_size(MAX_RANDOM)
+            .max_random_size(limits.random_bytes.0)
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false);
@@ -86,25 +109,95 @@ impl Guest {
             wasi.stdin(AsyncStdinStream::new(file));
         }
         let mut http = WasiHttpCtx::new();
-        http.set_field_size_limit(MAX_FIELDS);
+        http.set_field_size_limit(count(limits.header_bytes.0));
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_RESOURCES);
+        table.set_max_capacity(limits.handles as usize);
 
         let guest = Self {
             instance,
             wasi: wasi.build(),
             http,
-            outbound_http: OutboundHttp,
+            outbound_http: OutboundHttp::new(Arc::clone(&granted.outbound), instance, logs.clone()),
+            granted,
+            files: Files::default(),
             table,
-            limiter: Limiter::new(memory),
+            limits,
+            limiter: Limiter::new(&limits),
+            calls: Calls::new(fuel_slice),
+            told: Told::default(),
             logs,
             stdout,
             stderr,
         };
         let mut store = Store::new(engine, guest);
         store.limiter(|guest| &mut guest.limiter);
-        store.set_hostcall_fuel(HOSTCALL_FUEL);
+        store.set_hostcall_fuel(count(limits.host_call_bytes.0));
+        store.set_max_component_handles(limits.handles as usize);
+        calls::watch(&mut store);
         store
+    }
+
+    /// Gives the instance in `store` so much fuel to burn from now on, if its fuel is counted.
+    pub fn set_fuel(store: &mut Store<Self>, fuel: Fuel) -> wasmtime::Result<()> {
+        calls::set_fuel(store, fuel)
+    }
+
+    /// Begins a new account for the next request of a reused instance.
+    pub fn begin_again(&mut self, instance: InstanceId) {
+        self.instance = instance;
+        self.outbound_http.begin_again(instance);
+        self.limiter.reset();
+        self.calls.reset();
+        self.told = Told::default();
+    }
+
+    /// Returns what its allocation's meters know of it.
+    pub fn told(&self) -> Told {
+        self.told
+    }
+
+    /// Takes note of what its allocation's meters know of it now.
+    pub fn tell(&mut self, told: Told) {
+        self.told = told;
+    }
+
+    /// Takes note of a refusal.
+    pub fn deny(&mut self, denial: Denial) {
+        self.limiter.denials.note(denial);
+    }
+
+    /// Says that wasmtime itself calls the host, since time has passed, and returns what the guest has asked for so
+    /// far.
+    pub fn tick(&mut self) -> HostCalls {
+        self.calls.disown();
+        self.calls.count()
+    }
+
+    /// Returns how many handles to things of the host it holds.
+    pub fn handles(&mut self) -> usize {
+        self.table.iter_mut().count()
+    }
+
+    /// Tells whether it holds the body of a message that it has not finished, or waits for a response of another.
+    pub fn has_open_exchange(&mut self) -> bool {
+        self.table
+            .iter_mut()
+            .any(|thing| thing.is::<HostOutgoingBody>() || thing.is::<HostFutureIncomingResponse>())
+    }
+
+    /// Returns what it asked of the host.
+    pub fn host_calls(&self) -> HostCalls {
+        self.calls.count()
+    }
+
+    /// Returns what it was refused.
+    pub fn denials(&self) -> &Denials {
+        &self.limiter.denials
+    }
+
+    /// Returns what it may use at most.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Returns what it took of memory.
@@ -120,8 +213,36 @@ impl Guest {
     }
 
     pub(crate) fn log_line(&mut self, source: LogSource, line: &[u8]) {
+        self.calls.moved(line.len());
         self.logs.line(self.instance, source, line, false);
     }
+
+    pub(crate) fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
+    pub(crate) fn files(&mut self) -> FilesView<'_> {
+        let wasi = WasiCtxView { ctx: &mut self.wasi, table: &mut self.table };
+        FilesView::new(wasi, &mut self.files, &self.granted, self.instance)
+    }
+
+    pub(crate) fn streams(&mut self) -> Streams<'_> {
+        Streams { table: &mut self.table, calls: &mut self.calls }
+    }
+
+    pub(crate) fn random(&mut self) -> Random<'_> {
+        Random {
+            random: self.wasi.random(),
+            calls: &mut self.calls,
+            denials: &mut self.limiter.denials,
+            most: self.limits.random_bytes,
+        }
+    }
+}
+
+/// Returns a number of bytes as wasmtime wants it; none that a manifest can name is too large for it.
+fn count(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 impl WasiView for Guest {

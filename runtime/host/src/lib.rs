@@ -1,33 +1,46 @@
 //! What a guest may touch: one file per capability; read it to audit the sandbox.
 //!
-//! Everything is denied unless it is added in `linker`. What is added without meaning anything (files, sockets,
-//! outbound HTTP) is there since programs built on a standard library import it; every use of it fails.
+//! Everything is denied unless it is added in `linker`. What is there without a grant (files, sockets, outbound HTTP)
+//! is there since programs built on a standard library import it; every use of it fails.
 //!
 //! | What | Where | What it gives |
 //! | --- | --- | --- |
 //! | standard output and error | `stdio` | lines in the log, or the bounded output of an item |
 //! | `wasi:logging` | `logging` | lines in the log |
-//! | outbound HTTP | `outbound_http` | a refusal |
+//! | outbound HTTP | `capability/outbound_http` | answers of the hosts that the manifest grants |
+//! | folders and scratch | `capability/files` | what is below the folders that the manifest grants |
+//! | `wasi:config` | `capability/config` | the values of the manifest |
+//! | sockets | nowhere | a refusal |
 //! | memory, tables, instances | `limiter` | as much as the limits say |
 //! | clocks, randomness, arguments, environment | `guest` | what WASI says |
 //!
 //! Not here: fuel, deadlines and who calls the guest (`runtime/engine`).
 
+mod calls;
+mod capability;
+mod denials;
 mod guest;
+mod headers;
 mod limiter;
 mod limits;
 mod linker;
 mod logging;
 mod logs;
-mod outbound_http;
+mod metered;
 mod stdio;
 
-pub use guest::{Guest, GuestSetup, Stdin, Stdout};
-pub use limiter::{Denied, Limiter};
+pub use calls::{BYTES_PER_FUEL, CALL_FUEL};
+pub use capability::{
+    Access, ConnectFailure, Connecting, Connector, Granted, NotGranted, OfferedFolder, Using, Wanted,
+};
+pub use denials::{Denial, Denials};
+pub use guest::{Guest, GuestSetup, Stdin, Stdout, Told};
+pub use headers::check_headers;
+pub use limiter::Limiter;
 pub use limits::{
-    HOSTCALL_FUEL, LOG_BURST, LOG_RATE, MAX_CORE_INSTANCES, MAX_FIELDS, MAX_MEMORIES, MAX_RANDOM,
-    MAX_RESOURCES, MAX_TABLE_ELEMENTS, MAX_TABLES, MAX_WRITE,
+    MAX_WRITE,
 };
 pub use linker::linker;
 pub use logs::{LogSink, Logs};
+pub use metered::LimitExceeded;
 pub use stdio::Capture;

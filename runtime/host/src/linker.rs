@@ -4,14 +4,19 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use crate::guest::Guest;
-use crate::logging;
+use crate::{capability, logging, metered};
 
 /// Returns the linker for guests.
 pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    linker.allow_shadowing(true);
+    metered::add_to_linker(&mut linker)?;
+    capability::add_files_to_linker(&mut linker)?;
+    linker.allow_shadowing(false);
     logging::add_to_linker::<Guest, logging::Logging>(&mut linker, |guest| guest)?;
+    capability::add_config_to_linker::<Guest, capability::Config>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
 
@@ -36,6 +41,7 @@ mod tests {
         ("wasi:cli/terminal-stdout", "get-terminal-stdout"),
         ("wasi:clocks/monotonic-clock", "now"),
         ("wasi:clocks/wall-clock", "now"),
+        ("wasi:config/store", "get"),
         ("wasi:filesystem/preopens", "get-directories"),
         ("wasi:filesystem/types", "[descriptor]"),
         ("wasi:http/outgoing-handler", "handle"),
@@ -84,7 +90,7 @@ mod tests {
     fn nothing_else_of_what_is_known_is_said_to_be_provided() {
         let others = [
             "wasi:cli/run@0.2.0",
-            "wasi:config/store@0.2.0-rc.1",
+            "wasi:config/store@0.2.0",
             "wasi:http/incoming-handler@0.2.0",
             "wasi:http/types@0.3.0",
             "wasi:keyvalue/store@0.2.0-draft",

@@ -6,9 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dunlin_model::{Bytes, InstanceId, LogRecord, LogSource, Timestamp};
-
-use crate::limits::{LOG_BURST, LOG_RATE};
+use dunlin_model::{Bytes, InstanceId, Limits, LogRecord, LogSource, Timestamp};
 
 /// What a line costs beyond its bytes: an empty line is a record too.
 const LINE_COST: u64 = 64;
@@ -26,30 +24,57 @@ pub trait LogSink: Send + Sync {
 /// The log of one allocation, shared by its instances.
 pub struct Logs {
     sink: Arc<dyn LogSink>,
+    limits: LogLimits,
     budget: Mutex<Budget>,
+}
+
+#[derive(Clone, Copy)]
+struct LogLimits {
+    rate: Bytes,
+    burst: Bytes,
+    /// The most bytes of one line.
+    line: usize,
 }
 
 struct Budget {
     left: u64,
     refilled: Instant,
     dropped: u64,
+    /// Everything that was dropped since the allocation was started.
+    dropped_in_all: u64,
+    lines_dropped: u64,
     dropped_of: Option<InstanceId>,
     noticed: Option<Instant>,
 }
 
 impl Logs {
-    /// Returns a log that goes to `sink`.
-    pub fn new(sink: Arc<dyn LogSink>) -> Self {
-        let budget =
-            Budget { left: LOG_BURST, refilled: Instant::now(), dropped: 0, dropped_of: None, noticed: None };
-        Self { sink, budget: Mutex::new(budget) }
+    /// Returns a log that goes to `sink`, within the limits on logs.
+    pub fn new(sink: Arc<dyn LogSink>, limits: &Limits) -> Self {
+        let line = usize::try_from(limits.log_line.0).unwrap_or(usize::MAX).min(LogRecord::MAX_TEXT);
+        let limits = LogLimits { rate: limits.log_rate, burst: limits.log_burst, line };
+        let budget = Budget {
+            left: limits.burst.0,
+            refilled: Instant::now(),
+            dropped: 0,
+            dropped_in_all: 0,
+            lines_dropped: 0,
+            dropped_of: None,
+            noticed: None,
+        };
+        Self { sink, limits, budget: Mutex::new(budget) }
+    }
+
+    /// Returns how many lines of guests, and how many bytes, were dropped since the allocation was started.
+    pub fn dropped(&self) -> (u64, Bytes) {
+        let budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        (budget.lines_dropped, Bytes(budget.dropped_in_all))
     }
 
     /// Records what the host has to say of an instance; it counts against no rate.
     pub fn say(&self, instance: InstanceId, text: &str) {
         // A guest's stack has a line for each frame; one record with all of them could not be read.
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            self.record(instance, LogSource::Host, fitted(line.as_bytes(), false));
+            self.record(instance, LogSource::Host, fitted(line.as_bytes(), false, LogRecord::MAX_TEXT));
         }
     }
 
@@ -65,13 +90,15 @@ impl Logs {
 
     /// Takes one line of a guest, without its end.
     pub(crate) fn line(&self, instance: InstanceId, source: LogSource, line: &[u8], is_cut: bool) {
-        let text = fitted(line, is_cut);
+        let text = fitted(line, is_cut, self.limits.line);
         let cost = text.len() as u64 + LINE_COST;
         let notice = {
             let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-            budget.refill();
+            budget.refill(self.limits);
             if cost > budget.left {
                 budget.dropped += line.len() as u64 + 1;
+                budget.dropped_in_all += line.len() as u64 + 1;
+                budget.lines_dropped += 1;
                 budget.dropped_of = Some(instance);
                 return;
             }
@@ -85,10 +112,10 @@ impl Logs {
     fn tell(&self, notice: Option<(InstanceId, u64)>) {
         if let Some((instance, dropped)) = notice {
             let text = format!(
-                "{} of output dropped: limit `log rate` is {}/s, burst {}",
+                "{} of output dropped: limit `log_rate` is {}/s, `log_burst` {}",
                 Bytes(dropped),
-                Bytes(LOG_RATE),
-                Bytes(LOG_BURST)
+                self.limits.rate,
+                self.limits.burst
             );
             self.say(instance, &text);
         }
@@ -102,11 +129,11 @@ impl Logs {
 }
 
 impl Budget {
-    fn refill(&mut self) {
-        let elapsed = self.refilled.elapsed();
-        let earned = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).saturating_mul(LOG_RATE) / 1000;
+    fn refill(&mut self, limits: LogLimits) {
+        let elapsed = u64::try_from(self.refilled.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let earned = elapsed.saturating_mul(limits.rate.0) / 1000;
         if earned > 0 {
-            self.left = self.left.saturating_add(earned).min(LOG_BURST);
+            self.left = self.left.saturating_add(earned).min(limits.burst.0);
             self.refilled = Instant::now();
         }
     }
@@ -125,11 +152,11 @@ impl Drop for Logs {
     }
 }
 
-/// Returns a line as text of at most `LogRecord::MAX_TEXT` bytes, which says so if it was cut.
-fn fitted(line: &[u8], is_cut: bool) -> String {
+/// Returns a line as text of at most so many bytes, which says so if it was cut.
+fn fitted(line: &[u8], is_cut: bool, most: usize) -> String {
     let mut text = String::from_utf8_lossy(line).into_owned();
-    if is_cut || text.len() > LogRecord::MAX_TEXT {
-        text.truncate(text.floor_char_boundary(LogRecord::MAX_TEXT - CUT.len()));
+    if is_cut || text.len() > most {
+        text.truncate(text.floor_char_boundary(most.saturating_sub(CUT.len())));
         text.push_str(CUT);
     }
     text
@@ -168,7 +195,7 @@ impl Lines {
     }
 
     fn extend(&mut self, piece: &[u8]) {
-        let room = LogRecord::MAX_TEXT - self.partial.len();
+        let room = self.logs.limits.line - self.partial.len();
         self.is_cut |= piece.len() > room;
         self.partial.extend_from_slice(&piece[..piece.len().min(room)]);
     }
@@ -205,7 +232,8 @@ pub(crate) mod tests {
     #[test]
     fn output_is_cut_into_lines_however_it_comes() {
         let kept = Arc::new(Kept::default());
-        let mut lines = Lines::new(Arc::new(Logs::new(kept.clone())), INSTANCE, LogSource::Stdout);
+        let mut lines =
+            Lines::new(Arc::new(Logs::new(kept.clone(), &Limits::SERVICE)), INSTANCE, LogSource::Stdout);
         for piece in ["one\ntw", "o\n\n", "three\r\n", "fo", "ur"] {
             lines.write(piece.as_bytes());
         }
@@ -216,7 +244,8 @@ pub(crate) mod tests {
     #[test]
     fn a_long_line_is_cut_and_says_so() {
         let kept = Arc::new(Kept::default());
-        let mut lines = Lines::new(Arc::new(Logs::new(kept.clone())), INSTANCE, LogSource::Stdout);
+        let mut lines =
+            Lines::new(Arc::new(Logs::new(kept.clone(), &Limits::SERVICE)), INSTANCE, LogSource::Stdout);
         lines.write(&[b'x'; 20_000]);
         lines.write(b"\nnext\n");
         // Bytes that are not UTF-8 take three times their room as text.
@@ -225,14 +254,14 @@ pub(crate) mod tests {
         let texts = texts(&kept);
         assert_eq!(texts[1], "next");
         for text in [&texts[0], &texts[2]] {
-            assert!(text.len() <= LogRecord::MAX_TEXT && text.ends_with(CUT));
+            assert!(text.len() as u64 <= Limits::SERVICE.log_line.0 && text.ends_with(CUT));
         }
     }
 
     #[test]
     fn a_flood_is_dropped_counted_and_told_once() {
         let kept = Arc::new(Kept::default());
-        let logs = Arc::new(Logs::new(kept.clone()));
+        let logs = Arc::new(Logs::new(kept.clone(), &Limits::SERVICE));
         let mut lines = Lines::new(logs.clone(), INSTANCE, LogSource::Stderr);
         for _ in 0..4096 {
             lines.write(&[b'x'; 1023]);
@@ -244,6 +273,6 @@ pub(crate) mod tests {
         let bytes: usize = kept.iter().map(|record| record.text.len()).sum();
         assert!(bytes < 2 << 20, "{bytes} bytes were kept of 4 MiB");
         let told: Vec<_> = kept.iter().filter(|record| record.source == LogSource::Host).collect();
-        assert!(told.last().unwrap().text.contains("limit `log rate` is 64KiB/s"), "{told:?}");
+        assert!(told.last().unwrap().text.contains("limit `log_rate` is 64KiB/s"), "{told:?}");
     }
 }

@@ -34,6 +34,8 @@ pub struct IngressConfig {
     pub drain_timeout: Duration,
     /// The most connections of clients at the same time; further ones wait to be accepted.
     pub max_connections: u32,
+    /// Whether connections are handed to workers.
+    pub hand_off: bool,
 }
 
 impl Default for IngressConfig {
@@ -45,6 +47,7 @@ impl Default for IngressConfig {
             local_timeout: Duration::from_secs(610),
             drain_timeout: Duration::from_secs(10),
             max_connections: 8192,
+            hand_off: true,
         }
     }
 }

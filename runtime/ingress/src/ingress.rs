@@ -14,6 +14,7 @@ use crate::config::IngressConfig;
 use crate::forward;
 use crate::head::{ALLOCATION_HEADER, authority, forwarded_by};
 use crate::outbound::Outbound;
+use crate::shared_clients::SharedClients;
 use crate::stream::{Local, Peers};
 use crate::suspects::Suspects;
 use crate::table::{Table, Way};
@@ -33,6 +34,7 @@ struct Inner {
     config: IngressConfig,
     table: RwLock<Arc<Table>>,
     suspects: Suspects,
+    shared_clients: SharedClients,
 }
 
 impl Ingress {
@@ -49,15 +51,22 @@ impl Ingress {
         config: IngressConfig,
     ) -> Self {
         let forwarded = forwarded_by(&node);
-        let (table, suspects) = (RwLock::default(), Suspects::default());
-        Self { inner: Arc::new(Inner { node, forwarded, local, peers, config, table, suspects }) }
+        let (table, suspects, shared_clients) =
+            (RwLock::default(), Suspects::default(), SharedClients::default());
+        let inner = Inner { node, forwarded, local, peers, config, table, suspects, shared_clients };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Takes these routes for all requests from now on. Requests under way are not disturbed.
     pub fn set_routes(&self, routes: &RouteTable) {
         // The lock is held while the table is made, so that of two calls the later one stands.
         let mut table = self.inner.table.write().unwrap_or_else(PoisonError::into_inner);
-        *table = Arc::new(Table::new(&self.inner.node, routes, &table));
+        let new = Table::new(&self.inner.node, routes, &table);
+        // Workers are told first: what is decided by the new table they will know.
+        for (namespace, version, routes) in new.news(&table) {
+            self.inner.local.set_routes(namespace, version, routes);
+        }
+        *table = Arc::new(new);
     }
 
     pub(crate) fn config(&self) -> &IngressConfig {
@@ -76,7 +85,15 @@ impl Ingress {
         Opener { local: &*self.inner.local, limit: self.inner.config.connect_timeout }
     }
 
-    fn table(&self) -> Arc<Table> {
+    pub(crate) fn local(&self) -> &dyn Local {
+        &*self.inner.local
+    }
+
+    pub(crate) fn shared_clients(&self) -> &SharedClients {
+        &self.inner.shared_clients
+    }
+
+    pub(crate) fn table(&self) -> Arc<Table> {
         Arc::clone(&self.inner.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 

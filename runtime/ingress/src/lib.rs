@@ -5,6 +5,9 @@
 //! [`Ingress::serve_peer`] and never sends it on. Bodies stream both ways. There is no control plane in the path:
 //! all that is known of the fleet is the last [`dunlin_model::RouteTable`] given to [`Ingress::set_routes`].
 //!
+//! Where it can, the ingress hands a client's whole connection to a worker ([`HandOff`]), which serves it with
+//! [`serve_handed`], and takes it back when a request on it is for somebody else ([`Slot::take_back`]).
+//!
 //! Not here: how connections to workers and nodes are made (the agent), and what a guest does with a request.
 
 mod body;
@@ -12,18 +15,33 @@ mod choice;
 mod config;
 mod failure;
 mod forward;
+mod hand_off;
+mod handed;
+mod handed_body;
+mod handed_routes;
+mod handed_server;
 mod head;
 mod ingress;
+mod namespace_routes;
 mod outbound;
+mod owners;
+mod rewind;
 mod router;
 mod server;
+mod shared_clients;
+mod slot;
 mod stream;
 mod suspects;
 mod table;
+mod turnstile;
 mod upstream;
 
 pub use config::IngressConfig;
 pub use failure::{FAILURE_HEADER, Failure, PROBLEM_JSON};
+pub use handed::{Handed, HandedDoor, Handling, Order};
+pub use handed_body::HandedBody;
+pub use handed_server::{HandedEnd, serve_handed};
 pub use head::{ALLOCATION_HEADER, FORWARDED_HEADER};
 pub use ingress::Ingress;
-pub use stream::{BoxedStream, Local, Peers, Stream};
+pub use slot::Slot;
+pub use stream::{BoxedStream, HandOff, Local, Peers, Stream};

@@ -75,7 +75,7 @@ impl<T> Paths<T> {
 }
 
 /// Returns the host of `authority` in lower case, without port and without the dot of a full domain name.
-fn normal_host(authority: &str) -> Cow<'_, str> {
+pub(crate) fn normal_host(authority: &str) -> Cow<'_, str> {
     let host = match authority.strip_prefix('[') {
         Some(address) => address.find(']').map_or(authority, |end| &authority[..end + 2]),
         None => authority.split_once(':').map_or(authority, |(host, _)| host),

@@ -4,6 +4,8 @@
 //! nothing has to be put back. No connection can hold up another, and no error ends the accepting of further ones.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,22 +14,31 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{HTTP2_WINDOWS, MAX_BUFFER, MAX_CONCURRENT_STREAMS, MAX_HEAD};
+use crate::hand_off::{self, MAX_PEEK};
 use crate::ingress::Ingress;
-use crate::stream::BoxedStream;
+use crate::rewind::Rewind;
+use crate::slot::Slot;
+use crate::stream::{BoxedStream, HandOff, Stream};
+use crate::table::{Place, Target};
+
+/// How HTTP/2 begins, and no request of HTTP/1.
+const PREFACE: &[u8] = b"PRI";
 
 /// What every connection of one listener watches.
-#[derive(Clone)]
-struct Shutdown {
+#[derive(Clone, Debug)]
+pub(crate) struct Shutdown {
     /// Take no further requests.
-    draining: CancellationToken,
+    pub(crate) draining: CancellationToken,
     /// End, whatever is under way.
-    cut: CancellationToken,
+    pub(crate) cut: CancellationToken,
 }
 
 impl Ingress {
@@ -42,22 +53,25 @@ impl Ingress {
                 let slot = Arc::clone(&slots).acquire_owned().await;
                 (slot, accept(&listener).await)
             };
-            let (slot, stream) = tokio::select! {
+            let (slot, (stream, client)) = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 accepted = accepting => accepted,
             };
             let (ingress, watch) = (self.clone(), watch.clone());
+            let Ok(permit) = slot else { break };
+            let slot = Slot { permit, ingress, watch };
             tokio::spawn(async move {
-                let _slot = slot;
+                let cut = slot.watch.cut.clone();
                 tokio::select! {
-                    () = watch.cut.cancelled() => {}
-                    () = serve_client(&ingress, stream, &watch.draining) => {}
+                    () = cut.cancelled() => {}
+                    () = serve_client(stream, client, slot) => {}
                 }
             });
         }
         drop(listener);
         watch.draining.cancel();
+        self.local().drain();
         // All slots are free again when the last connection has ended.
         if timeout(self.config().drain_timeout, slots.acquire_many(connections)).await.is_err() {
             tracing::warn!("requests were cut off by the shutdown");
@@ -80,10 +94,10 @@ impl Ingress {
 }
 
 /// Accepts one connection, however long it takes.
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
                 // Most often there are too many open files, which only time can help.
@@ -93,29 +107,98 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// Serves one client until it goes away, or its current request is answered while draining.
-async fn serve_client(ingress: &Ingress, stream: TcpStream, draining: &CancellationToken) {
+/// Serves one client until it goes away, or its current request is answered while draining; or hands it to a worker.
+async fn serve_client(mut stream: TcpStream, client: SocketAddr, mut slot: Slot) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "could not set nodelay");
     }
-    let mut beginning = [0; 3];
+    let limit = slot.ingress.config().header_timeout;
+    let peeking = async {
+        stream.readable().await?;
+        peek(&stream, &slot.ingress, client)
+    };
+    let draining = slot.watch.draining.clone();
     let peeked = tokio::select! {
         () = draining.cancelled() => return,
-        peeked = timeout(ingress.config().header_timeout, stream.peek(&mut beginning)) => peeked,
+        peeked = timeout(limit, peeking) => peeked,
     };
-    let served = match peeked {
-        Ok(Ok(3)) if &beginning == b"PRI" => serve_http2(ingress, stream, draining).await,
-        Ok(Ok(1..)) => serve_http1(ingress, stream, draining).await,
-        Ok(Ok(0) | Err(_)) | Err(_) => return,
+    let Ok(Ok(beginning)) = peeked else { return };
+    let ingress = slot.ingress.clone();
+    let served = match beginning {
+        Beginning::End => return,
+        Beginning::Http2 => serve_http2(&ingress, stream, &draining).await,
+        Beginning::Http1 => serve_http1(&ingress, stream, &draining).await,
+        Beginning::For(target, routes) => {
+            let namespace = target.workload.namespace.clone();
+            let hand_off = HandOff { stream, client, namespace, routes, slot };
+            let Err(refused) = ingress.local().hand_off(hand_off) else {
+                target.turn.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            (stream, slot) = (refused.stream, refused.slot);
+            serve_http1(&ingress, stream, &draining).await
+        }
     };
+    drop(slot);
+    log_end(served);
+}
+
+fn log_end(served: Result<(), hyper::Error>) {
     if let Err(error) = served {
         tracing::debug!(%error, "connection of a client ended");
     }
 }
 
+/// Goes on with a connection that a worker has given back.
+pub(crate) async fn serve_returned(ingress: &Ingress, rewind: Rewind, draining: &CancellationToken) {
+    log_end(serve_http1(ingress, rewind, draining).await);
+}
+
+/// What the first bytes of a connection say.
+enum Beginning {
+    End,
+    Http2,
+    Http1,
+    /// The worker of this service may take it, by the routes of this version.
+    For(Arc<Target>, u64),
+}
+
+/// Looks at the first bytes, which are there and stay there.
+fn peek(stream: &TcpStream, ingress: &Ingress, client: SocketAddr) -> io::Result<Beginning> {
+    let mut bytes = [0; MAX_PEEK];
+    let may_hand_off = ingress.config().hand_off && !ingress.shared_clients().contain(client.ip());
+    let wanted = if may_hand_off { MAX_PEEK } else { PREFACE.len() };
+    let peeked = stream.try_io(Interest::READABLE, || {
+        let (_, length) = rustix::net::recv(stream, &mut bytes[..wanted], RecvFlags::PEEK)?;
+        Ok(length)
+    });
+    let length = match peeked {
+        Ok(length) => length,
+        // There was nothing after all; the server waits for it, within its own limit.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Beginning::Http1),
+        Err(error) => return Err(error),
+    };
+    let bytes = &bytes[..length];
+    if bytes.is_empty() {
+        return Ok(Beginning::End);
+    }
+    if bytes.starts_with(PREFACE) {
+        return Ok(Beginning::Http2);
+    }
+    if !may_hand_off {
+        return Ok(Beginning::Http1);
+    }
+    let table = ingress.table();
+    let is_suspect = |place: &Place| ingress.suspects().contain(place);
+    let Some(target) = hand_off::decide(bytes, &table, is_suspect) else { return Ok(Beginning::Http1) };
+    let namespace = &target.workload.namespace;
+    let Some((version, _)) = table.namespaces.get(namespace) else { return Ok(Beginning::Http1) };
+    Ok(Beginning::For(Arc::clone(target), *version))
+}
+
 async fn serve_http1(
     ingress: &Ingress,
-    stream: TcpStream,
+    stream: impl Stream,
     draining: &CancellationToken,
 ) -> Result<(), hyper::Error> {
     let service = service_fn(|request| async { Ok::<_, Infallible>(ingress.answer(request).await) });

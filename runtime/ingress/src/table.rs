@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use dunlin_model::{AllocationId, Endpoint, Name, NodeId, RouteTable, WorkloadName};
+use dunlin_model::{AllocationId, Endpoint, Name, NamespaceRoute, NodeId, RouteTable, WorkloadName};
 use http::HeaderValue;
 
+use crate::namespace_routes::namespace_routes;
+use crate::owners::Owners;
 use crate::router::Router;
 use crate::upstream::Pool;
 
@@ -15,6 +17,10 @@ use crate::upstream::Pool;
 #[derive(Default)]
 pub(crate) struct Table {
     pub(crate) router: Router<Arc<Target>>,
+    pub(crate) owners: Owners,
+    /// What the workers of this node may know, and the version of each, for the namespaces that have a worker.
+    pub(crate) namespaces: BTreeMap<Name, (u64, Vec<NamespaceRoute>)>,
+    version: u64,
     /// The allocations on this node: the only ones that requests from other nodes may reach.
     pub(crate) local: HashMap<AllocationId, Arc<Place>>,
     targets: BTreeMap<WorkloadName, Arc<Target>>,
@@ -49,7 +55,14 @@ pub(crate) enum Way {
 impl Table {
     /// Returns `routes` as `node` sees them. What outlives a change of routes is taken over from `last`.
     pub(crate) fn new(node: &NodeId, routes: &RouteTable, last: &Self) -> Self {
-        let mut table = Self::default();
+        let mut table = Self { owners: Owners::new(routes), version: last.version + 1, ..Self::default() };
+        for (namespace, routes) in namespace_routes(node, routes) {
+            let version = match last.namespaces.get(&namespace) {
+                Some((version, known)) if *known == routes => *version,
+                _ => table.version,
+            };
+            table.namespaces.insert(namespace, (version, routes));
+        }
         for (workload, endpoints) in &routes.endpoints {
             let places = endpoints
                 .iter()
@@ -67,6 +80,17 @@ impl Table {
             table.router.insert(&route.spec, Arc::clone(target));
         }
         table
+    }
+
+    /// Returns the routes that are not the same in `last`.
+    pub(crate) fn news<'a>(
+        &'a self,
+        last: &'a Self,
+    ) -> impl Iterator<Item = (&'a Name, u64, &'a [NamespaceRoute])> {
+        let told = |namespace: &Name| last.namespaces.get(namespace).map(|(version, _)| *version);
+        let all = self.namespaces.iter();
+        all.filter(move |(namespace, (version, _))| told(namespace) != Some(*version))
+            .map(|(namespace, (version, routes))| (namespace, *version, routes.as_slice()))
     }
 
     /// Returns the way to `endpoint`, or nothing if its node has no known address.

@@ -1,8 +1,8 @@
 //! What the supervisor wants done, and what it is told: the words between it and the agent.
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, Name, Outcome, RouteTable,
-    RunId, Term,
+    AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, HostCalls, ItemRange,
+    Name, Outcome, RouteTable, RunId, Term,
 };
 
 /// What the agent is to do. Actions are carried out in the order in which they were returned.
@@ -29,18 +29,21 @@ pub enum Action {
         /// In whose worker it is.
         namespace: Name,
     },
-    /// Run one item in a fresh instance; answered by `ItemEnded` or `ItemNotRun`.
-    RunItem {
+    /// Run items, each in a fresh instance; each is answered by `ItemEnded` or `ItemNotRun`. Without inputs there may be
+    /// more of them than can run at a time: the worker takes the next as soon as it has room.
+    RunItems {
         /// Of which allocation.
         allocation: AllocationId,
         /// In whose worker it is.
         namespace: Name,
         /// Of which run.
         run: RunId,
-        /// Which item.
-        item: u32,
+        /// Which items.
+        range: ItemRange,
         /// Whether this is the instance that combines the outputs of all items.
         combine: bool,
+        /// Whether there is something to be brought for each to read.
+        inputs: bool,
     },
 }
 
@@ -89,6 +92,8 @@ pub enum Event {
         memory: Bytes,
         /// How long it took.
         wall: DurationMs,
+        /// What it asked of the host.
+        host: HostCalls,
         /// What it wrote to standard output.
         output: String,
         /// Whether it wrote more than was kept.

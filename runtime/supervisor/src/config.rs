@@ -32,9 +32,9 @@ impl Default for Config {
             backoff_longest: DurationMs(300_000),
             backoff_reset: DurationMs(600_000),
             item_deaths: 3,
-            report_items: 64,
+            report_items: 8_192,
             report_bytes: 1 << 20,
-            outbox_items: 4_096,
+            outbox_items: 16_384,
             outbox_bytes: 32 << 20,
             reason_length: 512,
         }

@@ -1,14 +1,25 @@
 //! The items of one allocation: which runs, which is to be run again and when, which is still to come.
 //!
-//! Items are taken in their order. One that was running when its worker died may be what killed it, or may have died
+//! Items are taken in their order. Of those without inputs the worker gets more than it can run at a time, so that it
+//! need not wait for the agent after each; how many more follows from how long the last ones took and what they wrote.
+//!
+//! One that was running when its worker died may be what killed it, or may have died
 //! with another: it is run again alone, so that after the next death the blame is not in doubt.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_model::{AssignedAllocation, ItemRange, RunId, Timestamp, Work};
+use dunlin_model::{AssignedAllocation, DurationMs, ItemRange, RunId, Timestamp, Work};
 
 use crate::Config;
 use crate::backoff::Backoff;
+use crate::outbox::Room;
+
+/// The most items that wait in a worker.
+const MAX_AHEAD: u64 = 1_024;
+/// Items wait in a worker that will be run within about this time. All of them come under suspicion if it dies.
+const AHEAD: DurationMs = DurationMs(100);
+/// After so many items the older ones count half.
+const MEASURED: u64 = 256;
 
 /// The items of one allocation.
 #[derive(Clone, Debug)]
@@ -19,6 +30,8 @@ pub(crate) struct Items {
     pub(crate) attempt: u32,
     /// Whether this is the combining instance.
     pub(crate) combine: bool,
+    /// Whether there is something to be brought for each to read.
+    pub(crate) inputs: bool,
     range: ItemRange,
     concurrency: usize,
     /// The first that was not taken yet.
@@ -30,16 +43,29 @@ pub(crate) struct Items {
     deaths: BTreeMap<u32, u32>,
     /// The failed attempts to run an item that has not ended.
     failures: BTreeMap<u32, Backoff>,
+    measured: Measured,
+}
+
+/// What the last items took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    items: u64,
+    /// How long they ran, together.
+    wall: u64,
+    /// How many bytes they wrote, together.
+    output: u64,
 }
 
 impl Items {
     /// Returns the items of an allocation, if it has any.
     pub(crate) fn of(allocation: &AssignedAllocation) -> Option<Self> {
-        let Work::Items { run, range, attempt, combine } = allocation.work else { return None };
+        let Work::Items { run, range, attempt, combine, inputs } = allocation.work else { return None };
         Some(Self {
             run,
             attempt,
             combine,
+            // The outputs of all items are the input of the one that combines them.
+            inputs: inputs || combine,
             range,
             concurrency: usize::try_from(allocation.spec.limits.concurrency).unwrap_or(usize::MAX).max(1),
             next: range.start,
@@ -47,6 +73,7 @@ impl Items {
             again: BTreeMap::new(),
             deaths: BTreeMap::new(),
             failures: BTreeMap::new(),
+            measured: Measured::default(),
         })
     }
 
@@ -55,10 +82,12 @@ impl Items {
         self.next >= self.range.end && self.running.is_empty() && self.again.is_empty()
     }
 
-    /// Takes the item which is to be started now, if there is one.
-    pub(crate) fn take(&mut self, now: Timestamp) -> Option<u32> {
-        let suspect_runs = self.running.iter().any(|item| self.deaths.contains_key(item));
-        if suspect_runs || self.running.len() >= self.concurrency {
+    /// Takes the items which the worker is to be told of now, if there are any. `room` is left for what they give.
+    pub(crate) fn take(&mut self, now: Timestamp, room: Room) -> Option<ItemRange> {
+        let suspect_runs = self.deaths.keys().any(|item| self.running.contains(item));
+        let window = if self.inputs { self.concurrency } else { self.concurrency + self.ahead(room) };
+        let free = u32::try_from(window.saturating_sub(self.running.len())).unwrap_or(u32::MAX);
+        if suspect_runs || free == 0 {
             return None;
         }
         let is_due = |item: &&u32| self.again.get(item).is_some_and(|due| *due <= now);
@@ -66,20 +95,53 @@ impl Items {
         if suspect.is_some() && !self.running.is_empty() {
             return None;
         }
-        let item = suspect.or_else(|| self.again.keys().find(is_due).copied()).or_else(|| self.fresh())?;
-        self.again.remove(&item);
-        self.running.insert(item);
-        Some(item)
+        let again = suspect.or_else(|| self.again.keys().find(is_due).copied());
+        let range = match again {
+            Some(item) => ItemRange { start: item, end: item + 1 },
+            None => self.fresh(if self.inputs { 1 } else { free })?,
+        };
+        for item in range.start..range.end {
+            self.again.remove(&item);
+            self.running.insert(item);
+        }
+        Some(range)
     }
 
-    /// Takes the next item that was never run.
-    fn fresh(&mut self) -> Option<u32> {
-        let item = self.next;
-        if item >= self.range.end {
+    /// Takes the next items that were never run, so many at most.
+    fn fresh(&mut self, most: u32) -> Option<ItemRange> {
+        let range = ItemRange { start: self.next, end: self.range.end.min(self.next.saturating_add(most)) };
+        if range.is_empty() {
             return None;
         }
-        self.next += 1;
-        Some(item)
+        self.next = range.end;
+        Some(range)
+    }
+
+    /// Returns how many items may wait in the worker beside those that it runs.
+    fn ahead(&self, room: Room) -> usize {
+        let Measured { items, wall, output } = self.measured;
+        if items == 0 {
+            return 0;
+        }
+        let concurrency = u64::try_from(self.concurrency).unwrap_or(u64::MAX);
+        let in_time = AHEAD.0.saturating_mul(concurrency).saturating_mul(items).checked_div(wall);
+        let in_room = room.bytes.saturating_mul(items).checked_div(output);
+        let ahead = MAX_AHEAD.min(room.items);
+        let ahead = ahead.min(in_time.unwrap_or(u64::MAX)).min(in_room.unwrap_or(u64::MAX));
+        usize::try_from(ahead).unwrap_or(usize::MAX)
+    }
+
+    /// Notes what an item took that has ended.
+    pub(crate) fn measure(&mut self, wall: DurationMs, output: usize) {
+        let measured = &mut self.measured;
+        if measured.items >= MEASURED {
+            measured.items /= 2;
+            measured.wall /= 2;
+            measured.output /= 2;
+        }
+        measured.items += 1;
+        measured.wall = measured.wall.saturating_add(wall.0);
+        measured.output = measured.output.saturating_add(u64::try_from(output).unwrap_or(u64::MAX));
     }
 
     /// Notes that an item has ended; tells whether it was running.

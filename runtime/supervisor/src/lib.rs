@@ -12,6 +12,7 @@ mod allocation;
 mod backoff;
 mod component;
 mod config;
+pub mod egress;
 mod items;
 mod outbox;
 mod supervisor;

@@ -7,10 +7,11 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, ClusterId, DurationMs, Fuel,
-    Generation, ItemRecord, ItemReport, Name, NodeId, Outcome, RouteTable, Term, Timestamp,
+    Generation, HostCalls, ItemRecord, ItemReport, Name, NodeId, Outcome, RouteTable, Term, Timestamp,
 };
 
 use crate::allocation::{Allocation, Phase, Usage};
@@ -111,6 +112,24 @@ impl Supervisor {
 
     /// Takes what happened on the node, or what the coordinator said of items.
     pub fn observe(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
+        self.observe_all([event], now)
+    }
+
+    /// Takes several events and thinks through what follows from all of them once.
+    pub fn observe_all(&mut self, events: impl IntoIterator<Item = Event>, now: Timestamp) -> Vec<Action> {
+        let mut settled = true;
+        for event in events {
+            settled &= matches!(event, Event::Usage { .. });
+            self.note(event, now);
+        }
+        if settled {
+            self.now = self.now.max(now);
+            return Vec::new();
+        }
+        self.settle(now)
+    }
+
+    fn note(&mut self, event: Event, now: Timestamp) {
         match event {
             Event::Fetched { digest } => self.components.fetched(&digest),
             Event::FetchFailed { digest, reason } => {
@@ -122,8 +141,8 @@ impl Supervisor {
                 let reason = self.shortened(reason);
                 self.not_started(allocation, reason, refused, now);
             }
-            Event::ItemEnded { allocation, item, outcome, fuel, memory, wall, output, output_cut } => {
-                let end = ItemEnd { outcome, fuel, memory, wall, output, output_cut };
+            Event::ItemEnded { allocation, item, outcome, fuel, memory, wall, host, output, output_cut } => {
+                let end = ItemEnd { outcome, fuel, memory, wall, host, output, output_cut };
                 self.item_ended(allocation, item, end);
             }
             // Why is for the agent's log; the coordinator has no place for the reason of a single item.
@@ -137,12 +156,9 @@ impl Supervisor {
                 if let Some(allocation) = self.allocations.get_mut(&allocation) {
                     allocation.usage = Usage { fuel, memory, instances };
                 }
-                self.now = self.now.max(now);
-                return Vec::new();
             }
             Event::WorkerDied { namespace } => self.worker_died(&namespace, now),
         }
-        self.settle(now)
     }
 
     /// Takes notice that time has passed.
@@ -167,12 +183,20 @@ impl Supervisor {
     }
 
     /// Returns what the coordinator is to hear: what is stored, all allocations, and the oldest unrecorded items.
-    pub fn report(&self) -> (Term, Generation, Vec<AllocationReport>, Vec<ItemReport>) {
+    ///
+    /// The items stay the same until all of them are recorded, so what was sent need not be sent again for the sake of
+    /// those which came after: while one list is on its way, the next grows.
+    pub fn report(&mut self) -> (Term, Generation, Vec<AllocationReport>, Arc<[ItemReport]>) {
         let (term, generation) = self.stored;
         let allocations = self.allocations.values().map(|allocation| {
             allocation.report(self.components.state(&allocation.assigned.spec.component), self.now)
         });
-        (term, generation, allocations.collect(), self.outbox.oldest(&self.config))
+        (term, generation, allocations.collect(), self.outbox.told(&self.config))
+    }
+
+    /// Returns the highest (term, generation) that it has taken.
+    pub fn stored(&self) -> (Term, Generation) {
+        self.stored
     }
 
     /// Returns what the ingress must know.
@@ -244,6 +268,7 @@ impl Supervisor {
         if !items.ended(item) {
             return;
         }
+        items.measure(end.wall, end.output.len());
         let record = ItemRecord {
             outcome: end.outcome,
             node: self.node.clone(),
@@ -251,6 +276,7 @@ impl Supervisor {
             fuel: end.fuel,
             memory: end.memory,
             wall: end.wall,
+            host: end.host,
             output: end.output,
             output_cut: end.output_cut,
         };
@@ -283,6 +309,7 @@ impl Supervisor {
                     fuel: Fuel(0),
                     memory: Bytes(0),
                     wall: DurationMs(0),
+                    host: HostCalls::default(),
                     output: String::new(),
                     output_cut: false,
                 };
@@ -315,10 +342,11 @@ impl Supervisor {
                 Phase::Running { .. } if !self.outbox.is_full(&self.config) => {
                     let namespace = allocation.assigned.workload.namespace.clone();
                     let Some(items) = &mut allocation.items else { continue };
-                    while let Some(item) = items.take(now) {
-                        let (run, combine) = (items.run, items.combine);
-                        let namespace = namespace.clone();
-                        runs.push(Action::RunItem { allocation: *id, namespace, run, item, combine });
+                    let room = self.outbox.room(&self.config);
+                    while let Some(range) = items.take(now, room) {
+                        let (run, combine, inputs) = (items.run, items.combine, items.inputs);
+                        let (allocation, namespace) = (*id, namespace.clone());
+                        runs.push(Action::RunItems { allocation, namespace, run, range, combine, inputs });
                     }
                 }
                 Phase::Waiting { .. }
@@ -346,6 +374,7 @@ struct ItemEnd {
     fuel: Fuel,
     memory: Bytes,
     wall: DurationMs,
+    host: HostCalls,
     output: String,
     output_cut: bool,
 }

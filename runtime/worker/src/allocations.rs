@@ -1,16 +1,18 @@
 //! The allocations this worker has: those being loaded and those loaded.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dunlin_engine::{Engine, Item, ItemEnd, Job, LoadError, Service, Usage};
-use dunlin_model::{AllocationId, AssignedAllocation, Bytes, DurationMs, Fuel, NodeId, Outcome, Work};
-use dunlin_protocol::FromWorker;
+use dunlin_engine::{Engine, Item, Job, LoadError, Service, Usage, check_environment};
+use dunlin_host::Access;
+use dunlin_model::{AllocationId, AssignedAllocation, ItemRange, NodeId, Work};
+use dunlin_protocol::{Account, FromWorker};
 use tokio::task::AbortHandle;
 
 use crate::control::Agent;
+use crate::items::Items;
 use crate::log_queue::LogQueue;
 
 /// How long a request or an item may go on after its allocation was stopped.
@@ -20,9 +22,11 @@ const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Allocations {
     engine: Engine,
+    access: Access,
     node: NodeId,
     agent: Agent,
     logs: Arc<LogQueue>,
+    items: Arc<Items>,
     slots: Mutex<BTreeMap<AllocationId, Slot>>,
 }
 
@@ -54,8 +58,15 @@ impl Running {
 }
 
 impl Allocations {
-    pub(crate) fn new(engine: Engine, node: NodeId, agent: Agent, logs: Arc<LogQueue>) -> Self {
-        Self { engine, node, agent, logs, slots: Mutex::default() }
+    pub(crate) fn new(
+        engine: Engine,
+        access: Access,
+        node: NodeId,
+        agent: Agent,
+        logs: Arc<LogQueue>,
+    ) -> Self {
+        let items = Arc::new(Items::new(node.clone()));
+        Self { engine, access, node, agent, logs, items, slots: Mutex::default() }
     }
 
     pub(crate) fn service(&self, id: AllocationId) -> Option<Service> {
@@ -63,6 +74,11 @@ impl Allocations {
             Slot::Running { running: Running::Service(service), .. } => Some(service.clone()),
             Slot::Running { running: Running::Job(_), .. } | Slot::Starting(_) => None,
         }
+    }
+
+    /// Tells whether this allocation is a service that takes requests.
+    pub(crate) fn serves(&self, id: AllocationId) -> bool {
+        matches!(self.slots().get(&id), Some(Slot::Running { running: Running::Service(_), .. }))
     }
 
     fn job(&self, id: AllocationId) -> Option<Job> {
@@ -73,7 +89,7 @@ impl Allocations {
     }
 
     /// Begins to load an allocation. To be asked again for one that is here does no harm.
-    pub(crate) fn start(self: &Arc<Self>, allocation: AssignedAllocation, component: PathBuf) {
+    pub(crate) fn start(self: &Arc<Self>, allocation: AssignedAllocation, compiled: PathBuf) {
         let id = allocation.id;
         let mut slots = self.slots();
         match slots.get(&id) {
@@ -88,7 +104,7 @@ impl Allocations {
         let this = self.clone();
         // The slots stay locked until the task is in them, so that it cannot be done before.
         let task = tokio::spawn(async move {
-            let loaded = this.load(&allocation, component).await;
+            let loaded = this.load(&allocation, &compiled).await;
             let message = this.loaded(id, loaded);
             if let Some(message) = message {
                 this.agent.send(message).await;
@@ -97,12 +113,17 @@ impl Allocations {
         slots.insert(id, Slot::Starting(task.abort_handle()));
     }
 
-    async fn load(&self, allocation: &AssignedAllocation, component: PathBuf) -> Result<Running, LoadError> {
-        let loaded = self.engine.load(&component, allocation.spec.component).await?;
+    async fn load(&self, allocation: &AssignedAllocation, compiled: &Path) -> Result<Running, LoadError> {
+        check_environment(allocation)?;
+        let loaded = self.engine.load(compiled, allocation.spec.component).await?;
         let sink = self.logs.clone();
         match allocation.work {
-            Work::Serve => Service::new(&loaded, allocation, &self.node, sink).map(Running::Service),
-            Work::Items { .. } => Job::new(&loaded, allocation, &self.node, sink).map(Running::Job),
+            Work::Serve => {
+                Service::new(&loaded, allocation, &self.node, sink, &self.access).await.map(Running::Service)
+            }
+            Work::Items { .. } => {
+                Job::new(&loaded, allocation, &self.node, sink, &self.access).await.map(Running::Job)
+            }
         }
     }
 
@@ -126,6 +147,7 @@ impl Allocations {
     /// Stops an allocation; one that is not here is stopped already.
     pub(crate) async fn stop(&self, id: AllocationId) {
         let slot = self.slots().remove(&id);
+        self.items.stop(id);
         match slot {
             None => {}
             Some(Slot::Starting(task)) => task.abort(),
@@ -143,46 +165,30 @@ impl Allocations {
 
     /// Runs an item and tells how it ended.
     pub(crate) async fn run_item(&self, allocation: AllocationId, item: Item) {
-        let number = item.number;
-        let end = match self.job(allocation) {
-            Some(job) => {
-                // In a task of its own, so that a panic in the host's code ends only this item.
-                let task = tokio::spawn(async move { job.run_item(item).await });
-                let panicked = || Outcome::Trapped {
-                    reason: "the host panicked while the guest called it; this is a bug of Dunlin".to_owned(),
-                };
-                task.await.unwrap_or_else(|_| nothing_used(panicked()))
-            }
-            None => {
-                let reason = format!("allocation {allocation} runs no items here");
-                nothing_used(Outcome::NotStarted { reason })
-            }
-        };
-        // What it said comes before how it ended.
-        self.logs.flush(&self.agent).await;
-        let message = FromWorker::ItemEnded {
-            allocation,
-            item: number,
-            outcome: end.outcome,
-            fuel: end.fuel,
-            memory: end.memory,
-            wall_ms: end.wall.0,
-            output: end.output,
-            output_cut: end.output_cut,
-        };
-        self.agent.send(message).await;
+        self.items.run_one(allocation, self.job(allocation), item).await;
+    }
+
+    /// Begins to run items that have no input.
+    pub(crate) fn run_items(&self, allocation: AllocationId, range: ItemRange) {
+        self.items.run_range(allocation, self.job(allocation), range);
+    }
+
+    /// Tells how items ended, for ever.
+    pub(crate) async fn tell_items(&self) {
+        self.items.pump(&self.agent, &self.logs).await;
     }
 
     /// Tells what was used, once a second, for ever.
     pub(crate) async fn tell_usage(&self) {
         loop {
             tokio::time::sleep(USAGE_INTERVAL).await;
+            self.engine.drop_idle_code();
             let mut messages = Vec::new();
             for (id, slot) in self.slots().iter_mut() {
                 if let Slot::Running { running, told } = slot {
                     let usage = running.usage();
                     if usage != *told {
-                        *told = usage;
+                        *told = usage.clone();
                         messages.push(usage_message(*id, usage));
                     }
                 }
@@ -199,16 +205,8 @@ impl Allocations {
 }
 
 fn usage_message(allocation: AllocationId, usage: Usage) -> FromWorker {
-    FromWorker::Usage { allocation, fuel: usage.fuel, memory: usage.memory, instances: usage.instances }
-}
-
-fn nothing_used(outcome: Outcome) -> ItemEnd {
-    ItemEnd {
-        outcome,
-        fuel: Fuel(0),
-        memory: Bytes(0),
-        wall: DurationMs(0),
-        output: String::new(),
-        output_cut: false,
-    }
+    let Usage { fuel, memory, instances, wall, host, outcomes, limit_hits, log_dropped } = usage;
+    let outcomes = outcomes.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+    let account = Account { wall_ms: wall.0, host, outcomes, limit_hits, log_dropped };
+    FromWorker::Usage { allocation, fuel, memory, instances, account }
 }

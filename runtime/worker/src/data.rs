@@ -1,76 +1,38 @@
-//! The data socket: HTTP/1.1 in, a service by the request's header, its response out.
+//! Requests which the agent sends on: HTTP/1.1 in, a service by the request's header, its response out.
 
 use std::convert::Infallible;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_engine::GuestBody;
+use dunlin_engine::{Failure as EngineFailure, GuestBody, Spent};
 use dunlin_ingress::{ALLOCATION_HEADER, Failure};
 use dunlin_model::AllocationId;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::net::UnixStream;
 
 use crate::allocations::Allocations;
 use crate::failure;
 
 /// What only Dunlin may say of a response.
 const OWN_HEADERS: &str = "dunlin-";
-/// How many connections the agent may have open.
-const MAX_CONNECTIONS: usize = 4096;
+/// What a request burned, where its service asks for it and it is known before the response goes out.
+const FUEL_HEADER: HeaderName = HeaderName::from_static("dunlin-fuel");
 /// N2: how long the head of a request may take.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// G12: how many headers a request may have, and how many bytes.
 const MAX_HEADERS: usize = 200;
 const MAX_HEAD: usize = 64 << 10;
-/// How long to wait after a connection could not be accepted, mostly for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 type Body = Either<GuestBody, Full<Bytes>>;
 
-/// Returns the data socket, on which only this user can connect.
-pub(crate) fn listen(path: &Path) -> std::io::Result<UnixListener> {
-    if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-/// Serves connections for ever.
-pub(crate) async fn serve(listener: UnixListener, allocations: Arc<Allocations>) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let allocations = allocations.clone();
-                tokio::spawn(async move {
-                    let _permit = permit;
-                    serve_connection(stream, allocations).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "connection not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn serve_connection(stream: UnixStream, allocations: Arc<Allocations>) {
+/// Serves one connection of the agent until it is closed.
+pub(crate) async fn serve(stream: UnixStream, allocations: Arc<Allocations>) {
     let service = service_fn(|request| {
         let allocations = allocations.clone();
         async move { Ok::<_, Infallible>(answer(request, &allocations).await) }
@@ -104,16 +66,54 @@ async fn try_answer(
     };
     let allocation: AllocationId =
         allocation.parse().map_err(|error| failure::no_allocation(format!("no allocation: {error}")))?;
+    match respond(allocations, allocation, request).await {
+        Answer::Response(response) => Ok(response),
+        Answer::Failed(failure) | Answer::NotTaken(failure) => Err(failure),
+    }
+}
+
+/// What became of a request.
+pub(crate) enum Answer {
+    Response(Response<GuestBody>),
+    Failed(Failure),
+    /// It was not even tried; another allocation may take it.
+    NotTaken(Failure),
+}
+
+/// Has an allocation answer a request, by whatever way it came.
+pub(crate) async fn respond<B>(
+    allocations: &Allocations,
+    allocation: AllocationId,
+    request: Request<B>,
+) -> Answer
+where
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let Some(service) = allocations.service(allocation) else {
-        return Err(failure::no_allocation(format!("allocation {allocation} is not served here")));
+        let detail = format!("allocation {allocation} is not served here");
+        return Answer::NotTaken(failure::no_allocation(detail));
     };
-    let mut response = service.handle(request).await.map_err(failure::of)?;
-    remove_own_headers(response.headers_mut());
-    Ok(response)
+    match service.handle(request).await {
+        Ok(mut response) => {
+            remove_own_headers(response.headers_mut());
+            if service.tells_fuel()
+                && let Some(spent) = response.extensions().get::<Spent>().copied()
+            {
+                response.headers_mut().insert(FUEL_HEADER, spent.fuel.0.into());
+            }
+            Answer::Response(response)
+        }
+        Err(overloaded @ EngineFailure::Overloaded(_)) => Answer::NotTaken(failure::of(overloaded)),
+        Err(failure) => Answer::Failed(failure::of(failure)),
+    }
 }
 
 /// A guest must not speak as Dunlin does: an ingress acts on such headers.
 fn remove_own_headers(headers: &mut HeaderMap) {
+    if !headers.keys().any(|name| name.as_str().starts_with(OWN_HEADERS)) {
+        return;
+    }
     let own = headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADERS)).cloned();
     for name in own.collect::<Vec<_>>() {
         headers.remove(name);

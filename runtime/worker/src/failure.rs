@@ -26,6 +26,14 @@ pub(crate) fn of(failure: EngineFailure) -> Failure {
             let detail = "the request's body is too long".to_owned();
             Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).limit(hit)
         }
+        EngineFailure::HeadTooLarge(hit) => {
+            let detail = "the request's header fields are too many, or too large".to_owned();
+            Failure::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", detail).limit(hit)
+        }
+        EngineFailure::ResponseTooLarge(hit) => {
+            let detail = "the guest's response is more than it may be".to_owned();
+            Failure::new(StatusCode::BAD_GATEWAY, "response_too_large", detail).limit(hit)
+        }
         EngineFailure::Malformed(detail) => {
             Failure::new(StatusCode::BAD_REQUEST, "malformed_request", detail)
         }
@@ -58,6 +66,10 @@ fn of_outcome(outcome: Outcome) -> Failure {
             Failure::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", detail)
                 .limit(LimitHit::new("deadline", limit, "more"))
                 .hint("raise `deadline` in the workload's limits, or answer sooner".to_owned())
+        }
+        Outcome::LimitExceeded { hit } => {
+            let hint = format!("see `{}` in the workload's limits", hit.limit);
+            bad_gateway("limit_exceeded", "the guest hit one of its limits").limit(hit).hint(hint)
         }
         Outcome::Cancelled => {
             let detail = "the allocation was stopped before it answered".to_owned();

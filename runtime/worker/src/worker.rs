@@ -3,40 +3,82 @@
 //! The thread that calls [`run`] only reads the control socket. Guests, and all that serves them, are on a runtime
 //! of their own; so whatever they do, this thread sees the agent go and ends the process.
 
-use std::os::fd::AsFd;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use dunlin_engine::{Compiler, Engine, EngineConfig, Item};
+use dunlin_compiled::{CodeKey, Platform};
+use dunlin_engine::{Engine, EngineConfig, Item};
+use dunlin_host::{Access, OfferedFolder};
+use dunlin_model::Name;
 use dunlin_protocol::{FromWorker, ToWorker, WorkerSetup};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::allocations::Allocations;
 use crate::confine::confine;
+use crate::channel::Passing;
 use crate::control::{self, Agent};
-use crate::data;
+use crate::handed::Connections;
 use crate::log_queue::LogQueue;
+use crate::outbound::AgentConnector;
+use crate::passed;
 
 /// After how many steps a thread of the runtime looks for I/O and timers. Computing guests make long steps, of up
 /// to [`dunlin_engine::EPOCH_TICK`]; tokio's own 61 of them would let a request wait for half a second.
 const STEPS_BETWEEN_IO: u32 = 7;
 
-/// The whole of the process `dunlin worker`, whose standard input is the control socket. It returns when the agent
-/// is gone; the process must then end at once.
+type Folders = BTreeMap<Name, OfferedFolder>;
+
+/// The whole of the process `dunlin worker`, whose standard input is the control socket and whose standard output is
+/// the channel. It returns when the agent is gone; the process must then end at once.
 pub fn run_from_stdin() -> anyhow::Result<()> {
-    confine().context("cannot confine this process")?;
     let control = std::io::stdin().as_fd().try_clone_to_owned().context("there is no control socket")?;
-    // This very program, also if its file was replaced since it was started.
-    run(UnixStream::from(control), Compiler::Child(PathBuf::from("/proc/self/exe")))
+    let channel = std::io::stdout().as_fd().try_clone_to_owned().context("there is no channel")?;
+    let mut control = UnixStream::from(control);
+    let Some(setup) = read_setup(&mut control)? else { return Ok(()) };
+    // What belongs to an operator may be out of reach on the other side of the wall.
+    let folders = open_folders(&setup);
+    dunlin_engine::prepare_process();
+    // There is one thread yet, so what it gives up, all those give up that it starts.
+    confine(&setup.wall).context("cannot confine this process")?;
+    run_with(setup, folders, control, channel)
 }
 
-/// Does what comes over `control` until its other end is closed. Guests may still be running when it returns; they
-/// end with the process.
-pub fn run(mut control: UnixStream, compiler: Compiler) -> anyhow::Result<()> {
-    let Some(first) = control::read(&mut control)? else { return Ok(()) };
-    let ToWorker::Setup(setup) = first else { bail!("the agent's first message was not `setup`") };
+/// Does what comes over `control` until its other end is closed, without a wall around it. Guests may still be
+/// running when it returns; they end with the process.
+pub fn run(mut control: UnixStream, channel: OwnedFd) -> anyhow::Result<()> {
+    match read_setup(&mut control)? {
+        Some(setup) => {
+            let folders = open_folders(&setup);
+            run_with(setup, folders, control, channel)
+        }
+        None => Ok(()),
+    }
+}
+
+fn read_setup(control: &mut UnixStream) -> anyhow::Result<Option<WorkerSetup>> {
+    match control::read(control)? {
+        Some(ToWorker::Setup(setup)) => Ok(Some(setup)),
+        Some(_) => bail!("the agent's first message was not `setup`"),
+        None => Ok(None),
+    }
+}
+
+fn open_folders(setup: &WorkerSetup) -> Folders {
+    let open = |(name, folder): (&Name, &dunlin_protocol::OfferedFolder)| {
+        (name.clone(), OfferedFolder::open(&folder.path, folder.writable))
+    };
+    setup.folders.iter().map(open).collect()
+}
+
+fn run_with(
+    setup: WorkerSetup,
+    folders: Folders,
+    control: UnixStream,
+    channel: OwnedFd,
+) -> anyhow::Result<()> {
     let agent = Agent::start(control.try_clone().context("cannot write to the agent")?)?;
     let runtime = Builder::new_multi_thread()
         .thread_name("guests")
@@ -44,41 +86,57 @@ pub fn run(mut control: UnixStream, compiler: Compiler) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime of guests")?;
-    let result = follow(control, &runtime, agent, setup, compiler);
+    let result = follow(control, channel, &runtime, agent, (setup, folders));
     runtime.shutdown_background();
     result
 }
 
 fn follow(
     mut control: UnixStream,
+    channel: OwnedFd,
     runtime: &Runtime,
     agent: Agent,
-    setup: WorkerSetup,
-    compiler: Compiler,
+    (setup, folders): (WorkerSetup, Folders),
 ) -> anyhow::Result<()> {
     let _inside = runtime.enter();
-    let WorkerSetup { namespace, node, cache, cache_key, data_socket } = setup;
-    let engine = Engine::new(EngineConfig { cache, cache_key, compiler })?;
+    let WorkerSetup { namespace, node, code_key, platform, scratch, authorities, namespace_concurrency, folders: _, wall: _ } = setup;
+    dunlin_engine::set_namespace_concurrency(namespace_concurrency);
+    let (code_key, platform) = (CodeKey(code_key), Platform(platform));
+    let engine = Engine::new(EngineConfig { code_key, platform })?;
     let logs = Arc::new(LogQueue::default());
-    let allocations = Arc::new(Allocations::new(engine, node, agent.clone(), logs.clone()));
-    let listener = data::listen(&data_socket)
-        .with_context(|| format!("cannot listen on the data socket {}", data_socket.display()))?;
-    runtime.spawn(data::serve(listener, allocations.clone()));
+    let passing = Passing::new(channel).context("cannot use the channel")?;
+    let mut access =
+        Access::none().folders(folders).connector(Arc::new(AgentConnector(passing.clone())), authorities);
+    if let Some(scratch) = scratch {
+        access = access.scratch(scratch);
+    }
+    let allocations = Arc::new(Allocations::new(engine, access, node, agent.clone(), logs.clone()));
+    let connections = Arc::new(Connections::new(allocations.clone(), passing.clone()));
+    runtime.spawn(passed::take(passing, allocations.clone(), connections.clone()));
+    let (ended, told) = (connections.clone(), agent.clone());
+    runtime.spawn(async move { ended.tell_ended(&told).await });
     let usage = allocations.clone();
     runtime.spawn(async move { usage.tell_usage().await });
+    let ended = allocations.clone();
+    runtime.spawn(async move { ended.tell_items().await });
     let pump = agent.clone();
     runtime.spawn(async move { logs.pump(&pump).await });
     runtime.spawn(async move { agent.send(FromWorker::Ready).await });
-    tracing::info!(%namespace, "worker ready");
+    let namespace = namespace.as_ref().map_or("all namespaces", Name::as_str);
+    tracing::info!(namespace, "worker ready");
 
     while let Some(message) = control::read(&mut control)? {
         match message {
             ToWorker::Setup(_) => bail!("the agent sent `setup` twice"),
-            ToWorker::Start { allocation, component } => allocations.start(*allocation, component),
+            ToWorker::Start { allocation, compiled } => allocations.start(*allocation, compiled),
             ToWorker::Stop { allocation } => {
                 let allocations = allocations.clone();
                 runtime.spawn(async move { allocations.stop(allocation).await });
             }
+            ToWorker::Routes { namespace, version, routes } => {
+                connections.set_routes(namespace, version, routes);
+            }
+            ToWorker::RunItems { allocation, range } => allocations.run_items(allocation, range),
             ToWorker::RunItem { allocation, item, arguments, input } => {
                 let allocations = allocations.clone();
                 let item = Item { number: item, arguments, input };

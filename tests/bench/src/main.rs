@@ -6,7 +6,9 @@
 //!
 //! Not here: tests. Nothing in this crate asserts a time, since a busy machine is no fault of the product.
 
+mod engine;
 mod http;
+mod items;
 mod load;
 mod memory;
 mod native;
@@ -20,9 +22,15 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+// As in the program that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Every bench and what it measures.
 const BENCHES: &[(&str, &str)] = &[
+    ("engine", "what an instance costs in time and memory, without a network"),
     ("http", "requests to a service through one agent, deploy to first answer, and memory"),
+    ("items", "items of a job that do nothing, from submission to the last durable record"),
     ("sandbox", "what a sandbox costs: requests, wall, first answers and memory, against `wasmtime serve`"),
 ];
 
@@ -47,7 +55,9 @@ fn run(names: &[&str]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for name in names {
         let report = match *name {
+            "engine" => runtime.block_on(engine::run()),
             "http" => runtime.block_on(http::run()),
+            "items" => runtime.block_on(items::run()),
             "sandbox" => runtime.block_on(sandbox::run()),
             other => unreachable!("`{other}` is not in the list of benches"),
         };

@@ -3,9 +3,11 @@
 //! The tests themselves are in `tests/`, one file per way through the house.
 
 mod apps;
+mod language;
 mod outside;
 mod printed;
 
 pub use apps::{hello, job, service};
+pub use language::Language;
 pub use outside::{ended, outside};
 pub use printed::{Printed, printed};

@@ -17,8 +17,20 @@ component!(
     CAT, CAT_PATH, "cat.wasm"
 );
 component!(
+    /// Job: succeeds if its configuration says `greeting = "hello"`.
+    CONFIG, CONFIG_PATH, "config.wasm"
+);
+component!(
     /// A core module: valid wasm, but not a component.
     CORE_MODULE, CORE_MODULE_PATH, "core-module.wasm"
+);
+component!(
+    /// Job: does nothing, as a component of a few instructions.
+    EMPTY, EMPTY_PATH, "empty.wasm"
+);
+component!(
+    /// Job: does nothing, with Rust's standard library around it.
+    EMPTY_STD, EMPTY_STD_PATH, "empty-std.wasm"
 );
 component!(
     /// Job: prints `argument …` and `variable NAME=VALUE` lines.
@@ -27,6 +39,14 @@ component!(
 component!(
     /// Job: ends itself with exit code 1.
     EXIT_CODE, EXIT_CODE_PATH, "exit-code.wasm"
+);
+component!(
+    /// Service: asks for the URL that is posted to it.
+    FETCH_HTTP, FETCH_HTTP_PATH, "fetch-http.wasm"
+);
+component!(
+    /// Service: does with files and sockets what is posted to it.
+    FILES_HTTP, FILES_HTTP_PATH, "files-http.wasm"
 );
 component!(
     /// Job: writes a gibibyte of log lines to standard error.
@@ -51,6 +71,14 @@ component!(
 component!(
     /// Service: takes memory without end.
     HOG_HTTP, HOG_HTTP_PATH, "hog-http.wasm"
+);
+component!(
+    /// Job: misbehaves as its variable `CASE` says, and prints what came of it.
+    HOSTILE, HOSTILE_PATH, "hostile.wasm"
+);
+component!(
+    /// Service: misbehaves as the path says.
+    HOSTILE_HTTP, HOSTILE_HTTP_PATH, "hostile-http.wasm"
 );
 component!(
     /// A component which imports an interface that nothing provides, `example:absent/nothing@0.1.0`.

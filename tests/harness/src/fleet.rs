@@ -164,8 +164,14 @@ impl Fleet {
 
     /// The same, in another folder.
     pub async fn dunlin_in(&self, folder: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
+        self.command(folder, arguments).output().await.context("could not run dunlin")
+    }
+
+    /// Returns the command which does that, to be given more before it is run.
+    pub fn command(&self, folder: &Path, arguments: &[&str]) -> tokio::process::Command {
         let state = self.coordinator.folder();
-        tokio::process::Command::new(program())
+        let mut command = tokio::process::Command::new(program());
+        command
             .args(arguments)
             .current_dir(folder)
             .env("DUNLIN_COORDINATOR", format!("https://{}", self.coordinator.address("api")))
@@ -173,10 +179,8 @@ impl Fleet {
             .env("DUNLIN_CA_FILE", state.join("ca.pem"))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .context("could not run dunlin")
+            .kill_on_drop(true);
+        command
     }
 
     /// Deploys `app` with the `dunlin` program, which must succeed.

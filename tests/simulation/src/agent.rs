@@ -3,11 +3,11 @@
 //! What survives a crash is `disk`; what survives nothing is a node without power. Workers are kept as lists of what
 //! they have loaded, so that it can be seen what really runs, whatever the two brains believe.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Assignment, ClusterId, Generation, Name, NodeId, NodeInfo, Report,
-    RouteTable, Term, Timestamp,
+    RouteTable, RunId, Term, Timestamp,
 };
 use dunlin_supervisor::{Config, Supervisor};
 
@@ -49,6 +49,15 @@ pub(crate) struct Loaded {
     pub(crate) started: bool,
     /// The items which it is running.
     pub(crate) running: BTreeSet<u32>,
+    /// The items which it will run when it has room, with their run.
+    pub(crate) waiting: VecDeque<(RunId, u32)>,
+}
+
+impl Loaded {
+    /// Returns how many items it may run at a time.
+    pub(crate) fn room(&self) -> usize {
+        usize::try_from(self.assigned.spec.limits.concurrency).unwrap_or(usize::MAX)
+    }
 }
 
 impl Agent {
@@ -86,8 +95,9 @@ impl Agent {
     }
 
     /// Returns its heartbeat, if it is up.
-    pub(crate) fn report(&self, cluster: &ClusterId) -> Option<Report> {
-        let (term, generation, allocations, items) = self.supervisor.as_ref()?.report();
+    pub(crate) fn report(&mut self, cluster: &ClusterId) -> Option<Report> {
+        let (term, generation, allocations, items) = self.supervisor.as_mut()?.report();
+        let items = items.to_vec();
         let (cluster, info) = (cluster.clone(), self.info.clone());
         Some(Report { cluster, term, generation, info, allocations, items })
     }
@@ -105,7 +115,7 @@ impl Agent {
     /// Tells what is wrong with it, if anything is: it must act on what it has saved, and on nothing older.
     pub(crate) fn check(&self) -> Result<(), String> {
         let Some(supervisor) = &self.supervisor else { return Ok(()) };
-        let (term, generation, ..) = supervisor.report();
+        let (term, generation) = supervisor.stored();
         if (term, generation) != self.saved() {
             let (saved_term, saved_generation) = self.saved();
             return Err(format!(

@@ -40,7 +40,7 @@ impl World {
         let committed = self.coordinator.store.allocations.values();
         let committed = committed.filter(|record| record.node == *node && record.is_assigned());
         let wanted: BTreeSet<AllocationId> = committed.map(|record| record.id).collect();
-        let (_, _, reports, outbox) = supervisor.report();
+        let (_, _, reports, outbox) = supervisor.clone().report();
         let known: BTreeSet<AllocationId> = reports.iter().map(|report| report.id).collect();
         if wanted != known {
             return Err(format!("{node} should have {wanted:?} and has {known:?}"));

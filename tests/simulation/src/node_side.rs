@@ -1,7 +1,7 @@
 //! What happens on a node: its agent boots, hears, acts and crashes; its workers load, run and die.
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Bytes, DurationMs, Fuel, Name, NodeId, Outcome, RunId, Work,
+    AllocationId, AssignedAllocation, Bytes, DurationMs, Fuel, ItemRange, Name, NodeId, Outcome, RunId, Work,
 };
 use dunlin_supervisor::{Action, Event};
 
@@ -81,7 +81,7 @@ impl World {
 
     /// Sends a heartbeat, if there is a connection.
     pub(crate) fn report_now(&mut self, node: &NodeId) {
-        let agent = &self.agents[node];
+        let agent = self.agents.get_mut(node).expect("it is a node");
         if agent.connection.is_none() {
             return;
         }
@@ -136,6 +136,7 @@ impl World {
         if agent.life != life || is_void {
             return Ok(());
         }
+        let mut freed = None;
         match &event {
             Event::Started { allocation } => {
                 let Some(loaded) = agent.loaded.get_mut(allocation) else { return Ok(()) };
@@ -149,6 +150,7 @@ impl World {
             Event::ItemEnded { allocation, item, .. } | Event::ItemNotRun { allocation, item, .. } => {
                 let Some(loaded) = agent.loaded.get_mut(allocation) else { return Ok(()) };
                 loaded.running.remove(item);
+                freed = Some((*allocation, loaded.assigned.workload.namespace.clone()));
             }
             Event::Fetched { .. }
             | Event::FetchFailed { .. }
@@ -160,6 +162,9 @@ impl World {
         let Some(supervisor) = &mut agent.supervisor else { return Ok(()) };
         let actions = supervisor.observe(event, now);
         self.note(format_args!("{node}: {line}"));
+        if let Some((allocation, namespace)) = freed {
+            self.worker_takes(node, allocation, &namespace)?;
+        }
         self.agent_acts(node, actions)
     }
 
@@ -239,8 +244,10 @@ impl World {
                         self.agents.get_mut(node).expect("it is a node").loaded.remove(&allocation);
                     }
                 }
-                Action::RunItem { allocation, namespace, run, item, combine: _ } => {
-                    self.worker_runs(node, allocation, &namespace, run, item)?;
+                Action::RunItems { allocation, namespace, run, range, combine, inputs } => {
+                    let may_wait = !inputs && !combine;
+                    self.worker_is_told(node, allocation, (run, range), may_wait)?;
+                    self.worker_takes(node, allocation, &namespace)?;
                 }
             }
         }
@@ -269,7 +276,8 @@ impl World {
         self.loads += 1;
         let load = self.loads;
         let component = assigned.spec.component;
-        let loaded = Loaded { load, assigned, started: false, running: Default::default() };
+        let (running, waiting) = Default::default();
+        let loaded = Loaded { load, assigned, started: false, running, waiting };
         let agent = self.agents.get_mut(node).expect("it is a node");
         if agent.loaded.insert(id, loaded).is_some() {
             return Err(format!("{node} starts {id}, which its worker has already"));
@@ -285,6 +293,44 @@ impl World {
         Ok(())
     }
 
+    /// The worker is told of items; those without inputs may wait until it has room.
+    fn worker_is_told(
+        &mut self,
+        node: &NodeId,
+        id: AllocationId,
+        (run, range): (RunId, ItemRange),
+        may_wait: bool,
+    ) -> Result<(), String> {
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        let loaded = agent.loaded.get_mut(&id).filter(|loaded| loaded.started);
+        let Some(loaded) = loaded else {
+            return Err(format!("{node} runs items of {id}, which is not up"));
+        };
+        for item in range.start..range.end {
+            if loaded.running.contains(&item) || loaded.waiting.contains(&(run, item)) {
+                return Err(format!("{node} runs item {item} of {id} twice"));
+            }
+            loaded.waiting.push_back((run, item));
+        }
+        if !may_wait && loaded.running.len() + loaded.waiting.len() > loaded.room() {
+            return Err(format!("{node} runs items {range} of {id} beside too many others"));
+        }
+        Ok(())
+    }
+
+    /// The worker begins as many of the items which wait as it may run at a time.
+    fn worker_takes(&mut self, node: &NodeId, id: AllocationId, namespace: &Name) -> Result<(), String> {
+        loop {
+            let agent = self.agents.get_mut(node).expect("it is a node");
+            let Some(loaded) = agent.loaded.get_mut(&id) else { return Ok(()) };
+            if loaded.running.len() >= loaded.room() {
+                return Ok(());
+            }
+            let Some((run, item)) = loaded.waiting.pop_front() else { return Ok(()) };
+            self.worker_runs(node, id, namespace, run, item)?;
+        }
+    }
+
     fn worker_runs(
         &mut self,
         node: &NodeId,
@@ -294,15 +340,9 @@ impl World {
         item: u32,
     ) -> Result<(), String> {
         let agent = self.agents.get_mut(node).expect("it is a node");
-        let loaded = agent.loaded.get_mut(&id).filter(|loaded| loaded.started);
-        let Some(loaded) = loaded else {
-            return Err(format!("{node} runs an item of {id}, which is not up"));
-        };
+        let loaded = agent.loaded.get_mut(&id).expect("it takes items");
         let load = loaded.load;
-        let limit = usize::try_from(loaded.assigned.spec.limits.concurrency).unwrap_or(usize::MAX);
-        if !loaded.running.insert(item) || loaded.running.len() > limit {
-            return Err(format!("{node} runs item {item} of {id} twice or beside too many others"));
-        }
+        loaded.running.insert(item);
         let attempt = match loaded.assigned.work {
             Work::Items { attempt, .. } => u64::from(attempt),
             Work::Serve => return Err(format!("{node} runs an item of the service {id}")),
@@ -328,6 +368,7 @@ impl World {
                 fuel: Fuel(luck % 1_000_000),
                 memory: Bytes(1 << 20),
                 wall: wait,
+                host: Default::default(),
                 output: format!("{item}\n"),
                 output_cut: false,
             }

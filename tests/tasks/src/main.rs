@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod setup;
 mod step;
+mod toolchains;
 
 use std::process::ExitCode;
 
@@ -24,7 +25,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Adds what a fresh machine lacks: the target that guests are compiled to.
+    /// Adds what a fresh machine lacks: the target that guests are compiled to, and compilers of other languages.
     Setup,
     /// Runs all tests, optimised, as users would run the program.
     Test,
@@ -56,9 +57,13 @@ fn main() -> ExitCode {
 
 fn run(chore: Chore) -> anyhow::Result<()> {
     match chore {
-        Chore::Setup => setup::setup(),
+        Chore::Setup => {
+            setup::setup()?;
+            toolchains::install()
+        }
         Chore::Test => {
             setup::setup()?;
+            toolchains::install()?;
             Step::new("all tests", cargo(["test", "--release", "--workspace"])).streamed()
         }
         Chore::Demo { once } => {

@@ -102,14 +102,14 @@ pub const RESERVED: &[Reserved] = &[
     },
     Reserved {
         package: "rustls",
-        rooms: &["control/api", "control/coordinator", "control/transport", "tests/harness"],
-        reason: "transport owns TLS between nodes; the public API has TLS on both of its ends, and the HTTP client of \
-                 tests wants to be told whose cryptography it would use",
+        rooms: &["control/api", "control/coordinator", "control/transport", "runtime/host", "tests/harness"],
+        reason: "transport owns TLS between nodes; the public API has TLS on both of its ends, guests ask servers by \
+                 https, and the HTTP client of tests wants to be told whose cryptography it would use",
     },
     Reserved {
         package: "tokio-rustls",
-        rooms: &["control/coordinator"],
-        reason: "the public API is served over TLS on TCP",
+        rooms: &["control/coordinator", "runtime/host"],
+        reason: "the public API is served over TLS on TCP, and guests ask servers by https",
     },
     Reserved {
         package: "ciborium",
@@ -141,6 +141,16 @@ pub const RESERVED: &[Reserved] = &[
         rooms: &["control/admission", "runtime/engine"],
         reason: "the bytes of components are judged in one place; the engine only takes from it the name of the set \
                  of features, to switch on those that admission lets through",
+    },
+    Reserved {
+        package: "wit-component",
+        rooms: &["control/admission"],
+        reason: "modules are made into components in one place",
+    },
+    Reserved {
+        package: "wasi-preview1-component-adapter-provider",
+        rooms: &["control/admission"],
+        reason: "modules are made into components in one place",
     },
     Reserved {
         package: "hyper",

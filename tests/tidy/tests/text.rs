@@ -57,6 +57,20 @@ fn code_beyond_the_compilers_word_is_only_where_it_is_listed() {
 }
 
 #[test]
+fn nothing_of_the_hosts_is_inherited_by_guests() {
+    let word = concat!("inherit", "_");
+    let mut violations = Vec::new();
+    for file in files_under("runtime", ".rs").iter().chain(&files_under("control", ".rs")) {
+        let calls = file.text.lines().enumerate().filter(|(_, line)| {
+            line.match_indices(word)
+                .any(|(place, _)| line[..place].ends_with('.') && line[place..].contains('('))
+        });
+        violations.extend(calls.map(|(index, line)| format!("{}:{}: {}", file.path, index + 1, line.trim())));
+    }
+    assert_none(&violations, "give a guest what its manifest says, each thing by name");
+}
+
+#[test]
 fn no_test_is_left_out_or_expects_a_panic() {
     let mut violations = Vec::new();
     for file in files_under("", ".rs") {

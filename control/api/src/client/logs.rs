@@ -13,7 +13,7 @@ use super::ClientError;
 use crate::LogLine;
 
 /// The most bytes of one line: `LogRecord::MAX_TEXT` with each byte escaped, and what stands around it.
-const MAX_LINE: usize = 64 << 10;
+const MAX_LINE: usize = 512 << 10;
 
 type Lines = Pin<Box<dyn Stream<Item = Result<LogLine, ClientError>> + Send>>;
 

@@ -224,7 +224,7 @@ fn tls(authority_pem: &str, is_needed: bool) -> Result<rustls::ClientConfig, Cli
     // The provider is named here, so that no process-wide default is needed.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(ClientConfigError::Tls)?
         .with_root_certificates(roots)
         .with_no_client_auth();

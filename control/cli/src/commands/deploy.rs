@@ -5,6 +5,7 @@
 
 mod build;
 mod wait;
+mod wrap;
 
 use std::path::PathBuf;
 use std::time::Duration;

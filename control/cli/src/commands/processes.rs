@@ -78,6 +78,9 @@ pub(crate) struct AgentArgs {
     /// The UDP address of this node, toward the coordinator and other nodes.
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), value_name = "ADDRESS")]
     endpoint: SocketAddr,
+    /// Where GET /metrics tells Prometheus what runs here (TCP), unprotected; else as the config file says.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
     /// Where other nodes reach --endpoint, if that is not the address itself.
     #[arg(long, value_name = "ADDRESS")]
     advertise: Option<SocketAddr>,
@@ -103,6 +106,49 @@ struct ProcessArgs {
     /// End when standard input ends: for whoever starts this process and wants it gone with itself.
     #[arg(long, hide = true)]
     end_with_stdin: bool,
+}
+
+/// Run guests for the agent at the other end of standard input.
+#[derive(Debug, Args)]
+#[command(before_help = "Example: dunlin worker --probe")]
+pub(crate) struct WorkerArgs {
+    /// Build the wall of a worker, print what was found of it, and end.
+    #[arg(long)]
+    probe: bool,
+    #[command(flatten)]
+    wall: WallArgs,
+}
+
+/// Compile the component on standard input, under limits.
+#[derive(Debug, Args)]
+#[command(before_help = "Example: dunlin compile-component <hello.wasm >hello.cwasm")]
+pub(crate) struct CompileArgs {
+    /// Print for which platform this program compiles, and end.
+    #[arg(long)]
+    platform: bool,
+    #[command(flatten)]
+    wall: WallArgs,
+}
+
+/// What a process must know to confine itself.
+#[derive(Clone, Copy, Debug, Args)]
+struct WallArgs {
+    /// The user and group to become.
+    #[arg(long, value_name = "ID")]
+    user: Option<u32>,
+    /// The process with which to end; the one that started this one if absent.
+    #[arg(long, value_name = "PID")]
+    agent: Option<u32>,
+    /// End where a part of the wall is missing.
+    #[arg(long)]
+    required: bool,
+}
+
+impl WallArgs {
+    fn bare(self) -> dunlin_worker::BareWall {
+        let agent = self.agent.unwrap_or_else(std::os::unix::process::parent_id);
+        dunlin_worker::BareWall { user: self.user, required: self.required, agent }
+    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -134,6 +180,12 @@ pub(crate) fn coordinator(args: CoordinatorArgs) -> Result<(), CommandError> {
 /// Runs an agent until it is told to stop.
 pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
     start_log(args.process);
+    let mut settings = match args.config {
+        None => dunlin_agent::Settings::default(),
+        Some(path) => dunlin_agent::Settings::read(&path)
+            .map_err(|error| failed("the agent cannot run", &anyhow::Error::new(error)))?,
+    };
+    settings.metrics = args.metrics.or(settings.metrics);
     let config = dunlin_agent::Config {
         state: args.state,
         node: args.node,
@@ -147,11 +199,7 @@ pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
         fuel_rate: args.fuel_rate,
         // Itself, also after the file was replaced by a newer version: agent and workers must be of one version.
         program: "/proc/self/exe".into(),
-        settings: match args.config {
-            None => dunlin_agent::Settings::default(),
-            Some(path) => dunlin_agent::Settings::read(&path)
-                .map_err(|error| failed("the agent cannot run", &anyhow::Error::new(error)))?,
-        },
+        settings,
     };
     tracing::info!(?config, "agent starts");
     let work = run_until_stopped(args.process, |stop| dunlin_agent::run(config, stop));
@@ -159,14 +207,24 @@ pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
 }
 
 /// Runs a worker: its agent is at the other end of standard input.
-pub(crate) fn worker() -> Result<(), CommandError> {
+pub(crate) fn worker(args: WorkerArgs, output: &Output) -> Result<(), CommandError> {
     start_log(ProcessArgs { log_json: false, end_with_stdin: false });
+    if args.probe {
+        let found = dunlin_worker::probe(args.wall.bare());
+        return output.json_line(&found.map_err(|error| failed("the wall cannot be built", &error))?);
+    }
     dunlin_worker::run_from_stdin().map_err(|error| failed("the worker cannot run", &error))
 }
 
 /// Compiles one component from standard input to standard output, under limits, and ends.
-pub(crate) fn compile_component() -> i32 {
-    i32::from(dunlin_worker::compile_child())
+pub(crate) fn compile_component(args: CompileArgs, output: &Output) -> Result<(), CommandError> {
+    if args.platform {
+        let platform = dunlin_worker::platform();
+        let error = |error| CommandError::failed("cannot tell the platform").caused_by(&error);
+        return output.text(&platform.map_err(error)?);
+    }
+    // It is judged by its exit code alone: whoever started it reads nothing else.
+    std::process::exit(i32::from(dunlin_worker::compile_component(args.wall.bare())))
 }
 
 /// Measures and prints this machine's fuel rate.

@@ -59,19 +59,54 @@ fn a_whole_manifest_is_understood() {
               "path": "/"
             }
           ],
+          "fuel_header": false,
           "limits": {
             "memory": 33554432,
+            "table_elements": 100000,
+            "core_instances": 64,
+            "memories": 8,
+            "tables": 32,
             "fuel": 500000000,
             "fuel_rate": 25000000,
+            "fuel_burst": 6250000,
             "deadline": 2000,
-            "concurrency": 8
+            "host_call_bytes": 4194304,
+            "host_calls": 50000,
+            "host_call_burst": 100000,
+            "handles": 10000,
+            "random_bytes": 65536,
+            "header_bytes": 32768,
+            "headers": 100,
+            "request_body": 10485760,
+            "response_body": 67108864,
+            "concurrency": 8,
+            "connections": 32,
+            "connection_rate": 10,
+            "connect_timeout": 5000,
+            "first_byte_timeout": 30000,
+            "between_bytes_timeout": 30000,
+            "log_rate": 65536,
+            "log_burst": 1048576,
+            "log_line": 8192,
+            "log_kept": 16777216,
+            "environment": 65536,
+            "scratch": 67108864
           },
           "environment": {
             "GREETING": "hello"
           },
           "node_labels": {
             "zone": "a"
-          }
+          },
+          "capabilities": {
+            "outbound_http": [],
+            "sockets": [],
+            "config": {},
+            "folders": {},
+            "scratch": null
+          },
+          "instances": "fresh",
+          "metering": "fuel"
         }"#]]
     .assert_eq(&json);
 }
@@ -317,4 +352,49 @@ proptest! {
             prop_assert_eq!(crate::AppSpec { name, workloads }.check(), vec![]);
         }
     }
+}
+
+#[test]
+fn capabilities_are_read_and_each_mistake_has_its_place() {
+    let manifest = Manifest::parse(&with_service(
+        r#"
+        [service.cart.capabilities]
+        outbound_http = ["https://api.example.com", "http://*.example.org:8080"]
+        config = { "greeting.text" = "hello" }
+        folders = { "/data" = { folder = "data", writable = true }, "/texts" = { folder = "texts" } }
+        scratch = "/tmp"
+        "#,
+    ))
+    .unwrap();
+    let capabilities = &manifest.workloads[&"cart".parse().unwrap()].capabilities;
+    assert_eq!(capabilities.outbound_http.len(), 2);
+    assert_eq!(capabilities.config["greeting.text"], "hello");
+    assert!(capabilities.folders["/data"].writable && !capabilities.folders["/texts"].writable);
+    assert_eq!(capabilities.scratch.as_deref(), Some("/tmp"));
+    check(
+        &with_service(
+            r#"
+[service.cart.capabilities]
+outbound_http = ["api.example.com", "https://a.example/"]
+sockets = ["db.example.com:5432"]
+config = { "a b" = "x", number = 7 }
+folders = { "/data/.." = { folder = "data" }, "/a" = { folder = "Data", writeable = true }, "/b" = {} }
+scratch = "tmp"
+secrets = true
+"#,
+        ),
+        expect![[r#"
+            7:18: `service.cart.capabilities.outbound_http[0]`: `api.example.com` does not begin with `https://` or `http://`
+            7:37: `service.cart.capabilities.outbound_http[1]`: `https://a.example/` has a path; what is granted is a scheme, a host and a port, without a `/` at the end
+            8:1: `service.cart.capabilities.sockets`: TCP connections are not provided yet; what speaks HTTP can use `outbound_http`
+            9:12: `service.cart.capabilities.config."a b"`: `a b` cannot name a value: use 1 to 128 letters, digits, `-`, `_`, `.` and `/`
+            9:34: `service.cart.capabilities.config.number`: expected a string, got integer
+            10:13: `service.cart.capabilities.folders."/data/.."`: `/data/..` has a segment which is empty, `.` or `..`
+            10:65: `service.cart.capabilities.folders."/a".folder`: `Data` is not a name: use a-z, 0-9 and `-`, with a letter or digit at both ends
+            10:73: `service.cart.capabilities.folders."/a".writeable`: unknown field `writeable`; did you mean `writable`?
+            10:93: `service.cart.capabilities.folders."/b".folder`: this field is missing; write `folder = "data"`
+            11:11: `service.cart.capabilities.scratch`: `tmp` should begin with `/`
+            12:1: `service.cart.capabilities.secrets`: unknown field `secrets`; did you mean `sockets`?
+        "#]],
+    );
 }

@@ -7,7 +7,10 @@ use std::str::FromStr;
 use super::reader::{Found, Reader, Section, Strings};
 use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities};
 use crate::check::{self, between};
-use crate::{Instances, JobSpec, Limits, MAX_ITEMS, Metering, RouteSpec, ServiceSpec, WorkloadKind};
+use crate::limits::Access;
+use crate::{
+    Instances, JobSpec, LimitField, Limits, MAX_ITEMS, Metering, RouteSpec, ServiceSpec, WorkloadKind,
+};
 
 const SERVICE_FIELDS: [&str; 10] = [
     "component",
@@ -34,7 +37,6 @@ const JOB_FIELDS: [&str; 11] = [
     "capabilities",
     "metering",
 ];
-const LIMIT_FIELDS: [&str; 5] = ["memory", "fuel", "fuel_rate", "deadline", "concurrency"];
 const ROUTE_EXAMPLE: &str = "{ host = \"hello.localhost\", path = \"/\" }";
 
 /// A route and where it stands.
@@ -81,10 +83,12 @@ fn workload(
     defaults: Limits,
     input: Option<JobInput>,
 ) -> Option<ManifestWorkload> {
-    let limits = limits(reader, section, defaults);
+    let limits = limits(reader, section, &kind, defaults);
     let environment = environment(reader, section);
     let node_labels = node_labels(reader, section);
     let capabilities = capabilities::capabilities(reader, section);
+    let rule = check::environment(&environment, &capabilities.config, limits.environment);
+    reader.expect(section.place("environment"), section.path("environment"), rule);
     let instances =
         choice(reader, section, "instances", &[("fresh", Instances::Fresh), ("reused", Instances::Reused)]);
     let metering = choice(reader, section, "metering", &[("fuel", Metering::Fuel), ("time", Metering::Time)]);
@@ -178,40 +182,64 @@ fn routes(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<PlacedRoute> {
     routes
 }
 
-fn limits(reader: &mut Reader<'_>, section: &Section<'_>, defaults: Limits) -> Limits {
+fn limits(reader: &mut Reader<'_>, section: &Section<'_>, kind: &WorkloadKind, defaults: Limits) -> Limits {
     let Some(section) = reader.section(section, "limits") else { return defaults };
     let section = &section;
-    reader.refuse_unknown(section, &LIMIT_FIELDS);
+    let known: Vec<&str> = Limits::FIELDS.iter().map(|field| field.name).collect();
+    reader.refuse_unknown(section, &known);
     let mut limits = defaults;
     let mut places = BTreeMap::new();
+    for field in Limits::FIELDS {
+        if let Some(at) = limit(reader, section, field, &mut limits) {
+            places.insert(field.name, at);
+        }
+    }
+    if places.contains_key("fuel_rate") && !places.contains_key("fuel_burst") {
+        limits.fuel_burst = Limits::burst_of(limits.fuel_rate);
+    }
+    for (name, rule) in check::limits(&limits, kind) {
+        // A burst that follows from a rate is not what is wrong.
+        if name != "fuel_burst" || places.contains_key(name) {
+            let at = places.get(name).copied().unwrap_or(section.at());
+            reader.expect(at, section.path(name), rule);
+        }
+    }
+    limits
+}
+
+/// Reads one limit, if it is there, and returns where it stands.
+fn limit(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    field: &LimitField,
+    limits: &mut Limits,
+) -> Option<usize> {
     fn take<T>(
         reader: &mut Reader<'_>,
         section: &Section<'_>,
-        key: &'static str,
+        key: &str,
         example: &str,
         limit: &mut T,
-    ) -> Option<(&'static str, usize)>
+    ) -> Option<usize>
     where
         T: FromStr,
         T::Err: Display,
     {
         let found = reader.parsed(section, key, &format!("a string like {example}"))?;
         *limit = found.value;
-        Some((key, found.at))
+        Some(found.at)
     }
-    places.extend(take(reader, section, "memory", "\"64MiB\"", &mut limits.memory));
-    places.extend(take(reader, section, "fuel", "\"500M\"", &mut limits.fuel));
-    places.extend(take(reader, section, "fuel_rate", "\"50M/s\"", &mut limits.fuel_rate));
-    places.extend(take(reader, section, "deadline", "\"30s\"", &mut limits.deadline));
-    if let Some(Found { value, at }) = reader.count(section, "concurrency") {
-        limits.concurrency = value;
-        places.insert("concurrency", at);
+    match field.access {
+        Access::Bytes(access) => take(reader, section, field.name, "\"64MiB\"", access(limits)),
+        Access::Fuel(access) => take(reader, section, field.name, "\"500M\"", access(limits)),
+        Access::FuelRate(access) => take(reader, section, field.name, "\"50M/s\"", access(limits)),
+        Access::Duration(access) => take(reader, section, field.name, "\"30s\"", access(limits)),
+        Access::Count(access) => {
+            let found = reader.count(section, field.name)?;
+            *access(limits) = found.value;
+            Some(found.at)
+        }
     }
-    for (field, rule) in check::limits(&limits) {
-        let at = places.get(field).copied().unwrap_or(section.at());
-        reader.expect(at, section.path(field), rule);
-    }
-    limits
 }
 
 fn environment(reader: &mut Reader<'_>, section: &Section<'_>) -> BTreeMap<String, String> {
@@ -221,9 +249,7 @@ fn environment(reader: &mut Reader<'_>, section: &Section<'_>) -> BTreeMap<Strin
     for (name, Found { value, at: _ }) in &entries {
         reader.expect(inner.place(name), inner.path(name), check::variable(name, value));
     }
-    let variables = plain(entries);
-    reader.expect(section.place("environment"), section.path("environment"), check::environment(&variables));
-    variables
+    plain(entries)
 }
 
 fn node_labels(reader: &mut Reader<'_>, section: &Section<'_>) -> BTreeMap<String, String> {

@@ -727,12 +727,12 @@ fn a_large_run_is_not_many_allocations() {
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 1000000
             RunStarted(RunId(1))
-            0s a gets 1.3: a1[r1 0..10000 attempt 1] a3[r1 20000..30000 attempt 1] a5[r1 40000..50000 attempt 1] a7[r1 60000..70000 attempt 1] | peers a b
-            0s b gets 1.2: a2[r1 10000..20000 attempt 1] a4[r1 30000..40000 attempt 1] a6[r1 50000..60000 attempt 1] a8[r1 70000..80000 attempt 1] | peers a b
+            0s a gets 1.3: a1[r1 0..31250 attempt 1] a3[r1 61524..90852 attempt 1] a5[r1 119263..146787 attempt 1] a7[r1 173450..199280 attempt 1] | peers a b
+            0s b gets 1.2: a2[r1 31250..61524 attempt 1] a4[r1 90852..119263 attempt 1] a6[r1 146787..173450 attempt 1] a8[r1 199280..224303 attempt 1] | peers a b
             --show
             a Alive, reserved 256MiB
             b Alive, reserved 256MiB
-            r1 Running: 0 good, 0 bad of 1000000; leased 80000, ready 920000, backing off 0; 0 fuel
+            r1 Running: 0 good, 0 bad of 1000000; leased 224303, ready 775697, backing off 0; 0 fuel
         "#]],
     );
 }

@@ -319,6 +319,7 @@ impl World {
                         fuel: Fuel(10),
                         memory: Bytes(1),
                         wall: DurationMs(1),
+                        host: Default::default(),
                         output: String::new(),
                         output_cut: false,
                     },
@@ -482,7 +483,7 @@ fn describe(assignment: &Assignment) -> String {
     for allocation in &assignment.allocations {
         match &allocation.work {
             Work::Serve => write!(told, " {}@{}", allocation.id, allocation.revision).unwrap(),
-            Work::Items { run, range, attempt, combine } => {
+            Work::Items { run, range, attempt, combine, inputs: _ } => {
                 let mark = if *combine { " combine" } else { "" };
                 write!(told, " {}[{run} {range} attempt {attempt}{mark}]", allocation.id).unwrap();
             }

@@ -60,6 +60,8 @@ fn items_run_as_many_at_a_time_as_allowed_and_each_once() {
         report
         ended a1 5
         report
+        recorded 1 a1 3 4
+        report
         ",
         expect![[r#"
             assign 1 1 a1:shop/sum:c1:3..6*2
@@ -85,6 +87,10 @@ fn items_run_as_many_at_a_time_as_allowed_and_each_once() {
               a1 finished
               item 4 of r7 in a1 on node, attempt 2: Completed
               item 3 of r7 in a1 on node, attempt 2: Completed
+            recorded 1 a1 3 4
+            report
+              stored 1 1
+              a1 finished
               item 5 of r7 in a1 on node, attempt 2: Completed
         "#]],
     );
@@ -188,6 +194,8 @@ fn an_item_without_input_is_tried_again_while_others_go_on() {
         wait 2000
         ended a1 0
         report
+        recorded 1 a1 1 2
+        report
         ",
         expect![[r#"
             assign 1 1 a1:shop/sum:c1:0..3*1
@@ -220,6 +228,10 @@ fn an_item_without_input_is_tried_again_while_others_go_on() {
               a1 finished
               item 1 of r7 in a1 on node, attempt 2: Completed
               item 2 of r7 in a1 on node, attempt 2: Completed
+            recorded 1 a1 1 2
+            report
+              stored 1 1
+              a1 finished
               item 0 of r7 in a1 on node, attempt 2: Completed
         "#]],
     );
@@ -284,6 +296,8 @@ fn an_item_that_kills_its_worker_three_times_is_given_up() {
         ended a1 1
         ended a1 2
         report
+        recorded 1 a1 0
+        report
         ",
         expect![[r#"
             assign 1 1 a1:shop/sum:c1:0..3*2
@@ -319,6 +333,10 @@ fn an_item_that_kills_its_worker_three_times_is_given_up() {
               stored 1 1
               a1 finished, 3 restarts
               item 0 of r7 in a1 on node, attempt 2: Trapped: the worker process died while running it
+            recorded 1 a1 0
+            report
+              stored 1 1
+              a1 finished, 3 restarts
               item 1 of r7 in a1 on node, attempt 2: Completed
               item 2 of r7 in a1 on node, attempt 2: Completed
         "#]],
@@ -468,6 +486,150 @@ fn no_further_item_is_run_while_too_many_wait_to_be_recorded() {
             wait 1000
             recorded 1 a1 0
               run item 2 of r7 in a1 in shop
+        "#]],
+    );
+}
+
+#[test]
+fn items_without_inputs_wait_in_the_worker_as_far_as_they_will_run_soon() {
+    check(
+        "
+        assign 1 1 a1:shop/sum:c1:0..5000*2-
+        fetched c1
+        started a1
+        ended a1 0
+        ended a1 1
+        ended a1 2 65536
+        ended a1 3 65536
+        ",
+        expect![[r#"
+            assign 1 1 a1:shop/sum:c1:0..5000*2-
+              save 1 1
+              fetch c1
+            fetched c1
+              start a1
+            started a1
+              run items 0..2 of r7 in a1 in shop
+            ended a1 0
+              run items 2..203 of r7 in a1 in shop
+            ended a1 1
+              run item 203 of r7 in a1 in shop
+            ended a1 2 65536
+              run item 204 of r7 in a1 in shop
+            ended a1 3 65536
+              run item 205 of r7 in a1 in shop
+        "#]],
+    );
+}
+
+#[test]
+fn items_that_waited_when_the_worker_died_are_run_alone_and_then_together_again() {
+    check(
+        "
+        assign 1 1 a1:shop/sum:c1:0..6*1-
+        fetched c1
+        started a1
+        ended a1 0
+        died shop
+        started a1
+        ended a1 1
+        ended a1 2
+        ended a1 3
+        ended a1 4
+        ended a1 5
+        report
+        ",
+        expect![[r#"
+            assign 1 1 a1:shop/sum:c1:0..6*1-
+              save 1 1
+              fetch c1
+            fetched c1
+              start a1
+            started a1
+              run item 0 of r7 in a1 in shop
+            ended a1 0
+              run items 1..6 of r7 in a1 in shop
+            died shop
+              start a1
+            started a1
+              run item 1 of r7 in a1 in shop
+            ended a1 1
+              run item 2 of r7 in a1 in shop
+            ended a1 2
+              run item 3 of r7 in a1 in shop
+            ended a1 3
+              run item 4 of r7 in a1 in shop
+            ended a1 4
+              run item 5 of r7 in a1 in shop
+            ended a1 5
+            report
+              stored 1 1
+              a1 finished, 1 restarts
+              item 0 of r7 in a1 on node, attempt 2: Completed
+              item 1 of r7 in a1 on node, attempt 2: Completed
+              item 2 of r7 in a1 on node, attempt 2: Completed
+              item 3 of r7 in a1 on node, attempt 2: Completed
+              item 4 of r7 in a1 on node, attempt 2: Completed
+              item 5 of r7 in a1 on node, attempt 2: Completed
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_told_stays_the_same_until_it_is_recorded() {
+    check(
+        "
+        assign 1 1 a1:shop/sum:c1:0..3*3
+        fetched c1
+        started a1
+        ended a1 0
+        report
+        ended a1 1
+        ended a1 2
+        report
+        recorded 1 a1 0
+        report
+        recorded 1 a1 1
+        report
+        recorded 1 a1 2
+        report
+        ",
+        expect![[r#"
+            assign 1 1 a1:shop/sum:c1:0..3*3
+              save 1 1
+              fetch c1
+            fetched c1
+              start a1
+            started a1
+              run item 0 of r7 in a1 in shop
+              run item 1 of r7 in a1 in shop
+              run item 2 of r7 in a1 in shop
+            ended a1 0
+            report
+              stored 1 1
+              a1 running
+              item 0 of r7 in a1 on node, attempt 2: Completed
+            ended a1 1
+            ended a1 2
+            report
+              stored 1 1
+              a1 finished
+              item 0 of r7 in a1 on node, attempt 2: Completed
+            recorded 1 a1 0
+            report
+              stored 1 1
+              a1 finished
+              item 1 of r7 in a1 on node, attempt 2: Completed
+              item 2 of r7 in a1 on node, attempt 2: Completed
+            recorded 1 a1 1
+            report
+              stored 1 1
+              a1 finished
+              item 2 of r7 in a1 on node, attempt 2: Completed
+            recorded 1 a1 2
+            report
+              stored 1 1
+              a1 finished
         "#]],
     );
 }

@@ -100,9 +100,13 @@ impl Scene {
                 Action::Stop { allocation, namespace } => {
                     writeln!(self.said, "  stop {allocation} in {namespace}")
                 }
-                Action::RunItem { allocation, namespace, run, item, combine } => {
+                Action::RunItems { allocation, namespace, run, range, combine, inputs: _ } => {
                     let combine = if *combine { ", combining" } else { "" };
-                    writeln!(self.said, "  run item {item} of {run} in {allocation} in {namespace}{combine}")
+                    let items = match range.len() {
+                        1 => format!("item {}", range.start),
+                        _ => format!("items {range}"),
+                    };
+                    writeln!(self.said, "  run {items} of {run} in {allocation} in {namespace}{combine}")
                 }
             }
             .unwrap();
@@ -121,10 +125,10 @@ impl Scene {
             }
             writeln!(self.said).unwrap();
         }
-        for it in items {
-            let record = it.record;
+        for it in items.iter() {
+            let record = &it.record;
             let (allocation, item, run) = (it.allocation, it.item, it.run);
-            let (attempt, node, outcome) = (record.attempt, record.node, record.outcome);
+            let (attempt, node, outcome) = (record.attempt, &record.node, &record.outcome);
             writeln!(
                 self.said,
                 "  item {item} of {run} in {allocation} on {node}, attempt {attempt}: {outcome}"
@@ -165,6 +169,7 @@ fn event(words: &[&str]) -> Event {
             fuel: Fuel(1),
             memory: Bytes(1),
             wall: DurationMs(1),
+            host: Default::default(),
             output: "x".repeat(rest.first().map_or(0, |length| length.parse().unwrap())),
             output_cut: false,
         },
@@ -221,11 +226,11 @@ fn assigned(text: &str) -> AssignedAllocation {
             64,
         ),
         Some(items) => {
-            let combine = items.ends_with('+');
-            let (range, concurrency) = items.trim_end_matches('+').split_once('*').unwrap();
+            let (combine, inputs) = (items.ends_with('+'), !items.ends_with('-'));
+            let (range, concurrency) = items.trim_end_matches(['+', '-']).split_once('*').unwrap();
             let (start, end) = range.split_once("..").unwrap();
             let range = ItemRange { start: start.parse().unwrap(), end: end.parse().unwrap() };
-            let work = Work::Items { run: RunId::new(7), range, attempt: 2, combine };
+            let work = Work::Items { run: RunId::new(7), range, attempt: 2, combine, inputs };
             let spec = JobSpec { parallelism: 1, attempts: 3, combine };
             (WorkloadKind::Job(spec), work, concurrency.parse().unwrap())
         }

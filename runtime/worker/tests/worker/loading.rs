@@ -45,51 +45,41 @@ async fn a_job_is_not_a_service() {
 }
 
 #[tokio::test]
-async fn a_component_with_another_digest_is_not_run() {
+async fn code_of_another_component_is_not_run() {
     let mut worker = Worker::start().await;
-    let path = worker.path("component");
-    std::fs::write(&path, guests::HELLO).unwrap();
+    let compiled = worker.compile(guests::HELLO).unwrap();
     let allocation = crate::support::allocation(guests::HELLO_V2, Work::Serve, LIMITS);
-    worker.send(&dunlin_protocol::ToWorker::Start { allocation: Box::new(allocation), component: path });
-    let refused = worker
-        .wait(|message| match message {
-            dunlin_protocol::FromWorker::NotStarted { refused, .. } => Some(*refused),
-            _ => None,
-        })
-        .await;
+    let (reason, refused) = worker.try_start_compiled(compiled, allocation).await.unwrap_err();
+    assert_eq!(reason, "its compiled code cannot be used: it is not genuine");
     assert!(!refused, "the file is at fault, not the component");
 }
 
 #[tokio::test]
-async fn compiled_code_that_was_tampered_with_is_compiled_again_and_never_run() {
+async fn code_that_was_tampered_with_is_never_run() {
     let mut worker = Worker::start().await;
-    worker.serve(guests::HELLO, LIMITS).await;
-    let cache = worker.path("cache");
-    let folder = worker.end();
-    let files: Vec<_> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let [file] = files.as_slice() else { panic!("one compiled component, not {files:?}") };
-    let genuine = std::fs::read(file).unwrap();
-    let mut tampered = genuine.clone();
+    let compiled = worker.compile(guests::HELLO).unwrap();
+    let mut bytes = std::fs::read(&compiled).unwrap();
     // Beyond the MAC and the ELF header: what would be code.
-    let middle = tampered.len() / 2;
-    tampered[middle] ^= 0xff;
-    std::fs::write(file, &tampered).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    std::fs::write(&compiled, &bytes).unwrap();
+    let allocation = || crate::support::allocation(guests::HELLO, Work::Serve, LIMITS);
+    let (reason, refused) = worker.try_start_compiled(compiled.clone(), allocation()).await.unwrap_err();
+    assert_eq!(reason, "its compiled code cannot be used: it is not genuine");
+    assert!(!refused, "the agent compiles it again");
 
-    let mut worker = Worker::start_in(folder).await;
-    worker.serve(guests::HELLO, LIMITS).await;
+    bytes[middle] ^= 0xff;
+    std::fs::write(&compiled, &bytes).unwrap();
+    worker.try_start_compiled(compiled, allocation()).await.unwrap();
     assert_eq!(worker.get("/").await.0, 200);
-    let kept = std::fs::read(file).unwrap();
-    assert!(kept != tampered, "the file was not written again");
 }
 
 #[tokio::test]
-async fn a_component_in_the_cache_is_not_compiled_again() {
+async fn code_that_is_not_there_is_no_fault_of_the_component() {
     let mut worker = Worker::start().await;
-    worker.serve(guests::HELLO, LIMITS).await;
-    let mut worker = Worker::start_in(worker.end()).await;
-    let component = worker.path("gone");
-    let allocation = Box::new(crate::support::allocation(guests::HELLO, Work::Serve, LIMITS));
-    worker.send(&dunlin_protocol::ToWorker::Start { allocation, component });
-    worker.wait(|message| matches!(message, dunlin_protocol::FromWorker::Started { .. }).then_some(())).await;
-    assert_eq!(worker.get("/").await.0, 200);
+    let allocation = crate::support::allocation(guests::HELLO, Work::Serve, LIMITS);
+    let gone = worker.path("gone");
+    let (reason, refused) = worker.try_start_compiled(gone, allocation).await.unwrap_err();
+    assert!(reason.starts_with("its compiled code cannot be used: it cannot be read"), "{reason}");
+    assert!(!refused);
 }

@@ -148,12 +148,12 @@ async fn guests_that_compute_do_not_keep_others_from_being_served() {
     let mut worker = Worker::start().await;
     let limits = Limits { fuel: Limits::MAXIMUM.fuel, deadline: DurationMs(20_000), ..LIMITS };
     worker.serve(guests::SPIN_HTTP, limits).await;
-    let socket = worker.path("data");
+    let channel = Arc::clone(&worker.channel);
     let spin = || {
         let request = Request::get("/").header("host", "h").header("dunlin-allocation", "a1");
         let request = request.body(Full::<Bytes>::default()).unwrap();
-        let socket = socket.clone();
-        tokio::spawn(async move { crate::support::request_to(&socket, request).await.status() })
+        let channel = Arc::clone(&channel);
+        tokio::spawn(async move { crate::support::request_to(&channel, request).await.status() })
     };
     let spinning: Vec<_> = (0..8).map(|_| spin()).collect();
     // Not served, but answered, while twice as many guests compute as there are processors.

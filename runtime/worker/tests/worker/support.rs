@@ -1,18 +1,22 @@
-//! A worker on a thread of the test, its agent's end of the socket, and a client for its data socket.
+//! A worker on a thread of the test, the agent's ends of its sockets, and a client for its services.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_engine::Compiler;
+use dunlin_descriptors::Channel;
+use dunlin_compiled::{CodeKey, Platform};
+use dunlin_engine::CompileError;
 use dunlin_model::{
     AllocationId, AssignedAllocation, Bytes as Size, Digest, DurationMs, Fuel, ItemRange, JobSpec, Limits,
     LogRecord, Revision, RunId, ServiceSpec, Work, WorkloadKind, WorkloadSpec,
 };
-use dunlin_protocol::{FromWorker, ToWorker, WorkerSetup, decode, encode, frame_length};
+use dunlin_protocol::{FromWorker, PassedToWorker, ToWorker, WallSetup, WorkerSetup, decode, encode, frame_length};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -22,6 +26,9 @@ use tokio::sync::mpsc;
 
 /// How long anything may take. Only a test that fails waits as long.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+const KEY: CodeKey = CodeKey([7; 32]);
+const PLATFORM: Platform = Platform([8; 32]);
 
 pub(crate) const ALLOCATION: AllocationId = AllocationId::new(1);
 
@@ -35,6 +42,7 @@ pub(crate) const LIMITS: Limits = Limits {
 pub(crate) struct Worker {
     pub(crate) folder: TempDir,
     control: UnixStream,
+    pub(crate) channel: Arc<Channel>,
     messages: mpsc::UnboundedReceiver<FromWorker>,
     pub(crate) logs: Vec<LogRecord>,
     thread: JoinHandle<anyhow::Result<()>>,
@@ -47,7 +55,8 @@ impl Worker {
 
     pub(crate) async fn start_in(folder: TempDir) -> Self {
         let (control, theirs) = UnixStream::pair().unwrap();
-        let thread = std::thread::spawn(move || dunlin_worker::run(theirs, Compiler::InProcess));
+        let (channel, their_channel) = Channel::pair().unwrap();
+        let thread = std::thread::spawn(move || dunlin_worker::run(theirs, their_channel));
         let mut incoming = control.try_clone().unwrap();
         let (sender, messages) = mpsc::unbounded_channel();
         std::thread::spawn(move || {
@@ -57,13 +66,25 @@ impl Worker {
                 }
             }
         });
-        let mut worker = Self { folder, control, messages, logs: Vec::new(), thread };
+        let mut worker = Self { folder, control, channel: Arc::new(channel), messages, logs: Vec::new(), thread };
         let setup = WorkerSetup {
-            namespace: "tests".parse().unwrap(),
+            namespace_concurrency: 256,
+            namespace: Some("tests".parse().unwrap()),
             node: "node-1".parse().unwrap(),
-            cache: worker.path("cache"),
-            cache_key: [7; 32],
-            data_socket: worker.path("data"),
+            code_key: KEY.0,
+            platform: PLATFORM.0,
+            folders: [].into(),
+            scratch: Some(worker.path("scratch")),
+            authorities: Vec::new(),
+            // A worker on a thread has no wall: it would be one around the test.
+            wall: WallSetup {
+                user: None,
+                folder: worker.folder.path().to_owned(),
+                read: Vec::new(),
+                write: Vec::new(),
+                agent: std::process::id(),
+                required: false,
+            },
         };
         worker.send(&ToWorker::Setup(setup));
         worker.wait(|message| matches!(message, FromWorker::Ready).then_some(())).await;
@@ -122,10 +143,33 @@ impl Worker {
         work: Work,
         limits: Limits,
     ) -> Result<(), (String, bool)> {
-        let path = self.path(&Digest::of(component).hex());
-        std::fs::write(&path, component).unwrap();
-        let allocation = Box::new(allocation(component, work, limits));
-        self.send(&ToWorker::Start { allocation, component: path });
+        let compiled = match self.compile(component) {
+            Ok(compiled) => compiled,
+            Err(CompileError::Refused(reason)) => return Err((reason, true)),
+            Err(CompileError::Failed(reason)) => return Err((reason, false)),
+        };
+        self.try_start_compiled(compiled, allocation(component, work, limits)).await
+    }
+
+    /// Compiles as the agent's compiler does, and keeps the code as the agent does.
+    pub(crate) fn compile(&self, component: &[u8]) -> Result<PathBuf, CompileError> {
+        let digest = Digest::of(component);
+        let path = self.path(&dunlin_compiled::file_name(PLATFORM, digest));
+        if !path.exists() {
+            let code = dunlin_engine::compile(component)?;
+            let mac = dunlin_compiled::seal(KEY, PLATFORM, digest, &code);
+            std::fs::write(&path, [mac.as_slice(), &code].concat()).unwrap();
+        }
+        Ok(path)
+    }
+
+    pub(crate) async fn try_start_compiled(
+        &mut self,
+        compiled: PathBuf,
+        allocation: AssignedAllocation,
+    ) -> Result<(), (String, bool)> {
+        let allocation = Box::new(allocation);
+        self.send(&ToWorker::Start { allocation, compiled });
         self.wait(|message| match message {
             FromWorker::Started { .. } => Some(Ok(())),
             FromWorker::NotStarted { reason, refused, .. } => Some(Err((reason.clone(), *refused))),
@@ -151,18 +195,20 @@ impl Worker {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let socket = self.path("data");
-        let answer = request_to(&socket, request);
+        let answer = request_to(&self.channel, request);
         tokio::time::timeout(PATIENCE, answer).await.expect("the response did not come")
     }
 }
 
-pub(crate) async fn request_to<B>(socket: &Path, request: Request<B>) -> Response<Incoming>
+pub(crate) async fn request_to<B>(channel: &Channel, request: Request<B>) -> Response<Incoming>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+    let (stream, theirs) = tokio::net::UnixStream::pair().unwrap();
+    let theirs = OwnedFd::from(theirs.into_std().unwrap());
+    let message = &encode(&PassedToWorker::Proxied).unwrap()[4..];
+    channel.send(message, Some(theirs.as_fd())).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     // The connection ends with its sender; the response's body keeps what it needs.

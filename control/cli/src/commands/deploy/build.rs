@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use bytes::Bytes;
-use dunlin_model::{AppSpec, Digest, Manifest, Name};
+use dunlin_model::{AppSpec, Digest, Manifest, ManifestWorkload, Name, WorkloadKind};
 
+use super::wrap::wrapped;
 use crate::context::read_text;
 use crate::error::CommandError;
 use crate::output::Output;
@@ -52,18 +53,42 @@ pub(crate) async fn build(
     if let Some(build) = manifest.build.as_ref().filter(|_| run_build) {
         run(&build.command, &folder, output).await?;
     }
+    // A file that several workloads name is read, and wrapped, once.
+    let mut digests = BTreeMap::new();
     let mut components = BTreeMap::new();
     let mut workloads = BTreeMap::new();
     for (name, workload) in &manifest.workloads {
         let path = folder.join(&workload.component);
-        let bytes = read_component(&path, name, manifest.build.is_some() && !run_build)?;
-        let digest = Digest::of(&bytes);
-        components.entry(digest).or_insert_with(|| Component { digest, path, bytes });
+        let digest = match digests.get(&path) {
+            Some(digest) => *digest,
+            None => {
+                let bytes = read_component(&path, name, manifest.build.is_some() && !run_build)?;
+                let bytes = wrapped(bytes, &path, output)?;
+                let digest = Digest::of(&bytes);
+                digests.insert(path.clone(), digest);
+                components.entry(digest).or_insert_with(|| Component { digest, path, bytes });
+                digest
+            }
+        };
+        if let Some(component) = components.get(&digest) {
+            note_ungranted(component, name, workload, output);
+        }
         workloads.insert(name.clone(), workload.spec(digest));
     }
     let mut name = manifest.app_name();
     name.namespace = namespace.cloned().unwrap_or(name.namespace);
     Ok(Built { spec: AppSpec { name, workloads }, components: components.into_values().collect() })
+}
+
+/// Says what a component asks for that its manifest does not grant: it would be found out only when it is used.
+fn note_ungranted(component: &Component, name: &Name, workload: &ManifestWorkload, output: &Output) {
+    let kind = match workload.kind {
+        WorkloadKind::Service(_) => "service",
+        WorkloadKind::Job(_) => "job",
+    };
+    for ungranted in dunlin_admission::ungranted(&component.bytes, &workload.capabilities) {
+        output.note(&format!("`{name}` {ungranted} under `[{kind}.{name}.capabilities]`"));
+    }
 }
 
 /// Returns the manifest in the current folder and where it is, if there is one.

@@ -1,0 +1,372 @@
+//! The rows of the limits table.
+
+use super::{LimitRow, LimitValue, SetIn};
+use crate::{Bytes, DurationMs};
+
+const fn manifest(
+    id: &'static str,
+    name: &'static str,
+    bounds: &'static str,
+    refusal: &'static str,
+    test: &'static str,
+) -> LimitRow {
+    LimitRow { id, name, set_in: SetIn::Manifest, bounds, refusal, metric: HITS, test }
+}
+
+const fn fixed(
+    id: &'static str,
+    name: &'static str,
+    value: LimitValue,
+    bounds: &'static str,
+    (refusal, metric): (&'static str, &'static str),
+    test: &'static str,
+) -> LimitRow {
+    LimitRow { id, name, set_in: SetIn::Fixed(value), bounds, refusal, metric, test }
+}
+
+/// The counter of most limits; its label `limit` is the limit's name.
+const HITS: &str = "dunlin_limit_hits_total";
+/// Where a refusal is an answer to who asks, and in the log.
+const ANSWERED: &str = "-";
+
+const fn bytes(value: u64) -> LimitValue {
+    LimitValue::Bytes(Bytes(value))
+}
+
+const fn time(millis: u64) -> LimitValue {
+    LimitValue::Duration(DurationMs(millis))
+}
+
+const REFUSED: (&str, &str) = ("refused at deploy", ANSWERED);
+
+impl LimitRow {
+    /// The whole table.
+    pub const TABLE: &'static [Self] = &[
+        manifest(
+            "G1",
+            "memory",
+            "linear memory of an instance, the sum over all its memories; what an allocation reserves",
+            "-1 to the guest; `OutOfMemory` if it then fails",
+            "memory_is_summed_over_all_memories",
+        ),
+        manifest(
+            "G2",
+            "table_elements",
+            "elements of an instance's tables, all together",
+            "-1 to the guest; `LimitExceeded` if it then fails",
+            "table_elements_are_summed_over_all_tables",
+        ),
+        manifest(
+            "G3",
+            "core_instances",
+            "core instances of an instance",
+            EXCEEDED,
+            "core_instances_are_counted",
+        ),
+        manifest("G3", "memories", "memories of an instance", EXCEEDED, "memories_are_counted"),
+        manifest("G3", "tables", "tables of an instance", EXCEEDED, "tables_are_counted"),
+        fixed(
+            "G4",
+            "stack",
+            bytes(512 << 10),
+            "stack of a guest's own calls",
+            (EXCEEDED, HITS),
+            "a_recursion_without_end_hits_the_stack",
+        ),
+        fixed(
+            "G4",
+            "instance_stack",
+            bytes(2 << 20),
+            "stack of an instance, with what the host needs for its calls",
+            ("the host never comes near it", ANSWERED),
+            "what_the_table_says_is_what_holds",
+        ),
+        fixed(
+            "G5",
+            "slice",
+            time(10),
+            "time that a guest computes before others have their turn",
+            ("it goes to the back of the queue", ANSWERED),
+            "guests_that_compute_do_not_keep_others_from_being_served",
+        ),
+        manifest(
+            "G6",
+            "fuel",
+            "fuel of one request or one item",
+            "`OutOfFuel`",
+            "a_guest_that_burns_all_its_fuel_is_ended",
+        ),
+        manifest(
+            "G6",
+            "fuel_rate",
+            "fuel per second of an allocation; what it reserves",
+            "it is slowed down",
+            "a_busy_guest_gets_its_burst_and_then_its_rate",
+        ),
+        manifest(
+            "G6",
+            "fuel_burst",
+            "fuel of an allocation at once, beyond its rate; what a quarter of a second gives if only the rate is named",
+            "it is slowed down, counted as `fuel_rate`",
+            "what_is_saved_up_is_a_burst_at_most",
+        ),
+        manifest(
+            "G7",
+            "deadline",
+            "time of one request or one item",
+            "`DeadlineExceeded`",
+            "a_guest_that_takes_too_long_is_ended",
+        ),
+        manifest(
+            "G8",
+            "host_call_bytes",
+            "bytes that one call into the host may copy from the guest",
+            EXCEEDED,
+            "what_one_call_copies_from_the_guest_is_bounded",
+        ),
+        manifest(
+            "G9",
+            "host_calls",
+            "calls into the host per second of an instance",
+            "it is slowed down",
+            "calls_beyond_the_rate_are_slowed_down_and_nothing_else",
+        ),
+        manifest(
+            "G9",
+            "host_call_burst",
+            "calls into the host at once, beyond the rate",
+            "it is slowed down, counted as `host_calls`",
+            "calls_beyond_the_rate_are_slowed_down_and_nothing_else",
+        ),
+        manifest(
+            "G10",
+            "handles",
+            "handles of an instance: streams, header objects, its own resources, ...",
+            EXCEEDED,
+            "handles_of_the_host_are_bounded",
+        ),
+        manifest("G11", "random_bytes", "random bytes of one call", EXCEEDED, "random_bytes_are_bounded"),
+        manifest(
+            "G12",
+            "header_bytes",
+            "bytes of all header fields of one request or response, in and out",
+            "431 `head_too_large` to the client; 502 `response_too_large`; `LimitExceeded`",
+            "the_head_of_a_request_is_bounded",
+        ),
+        manifest(
+            "G12",
+            "headers",
+            "header fields of one request or response, in and out",
+            "431 `head_too_large` to the client; 502 `response_too_large`",
+            "the_head_of_a_request_is_bounded",
+        ),
+        manifest(
+            "G13",
+            "request_body",
+            "body of a request",
+            "413 `body_too_large`, or an error to the guest where it is",
+            "the_body_of_a_request_is_bounded",
+        ),
+        manifest(
+            "G13",
+            "response_body",
+            "body of a response",
+            "502 `response_too_large`, or a broken body",
+            "the_body_of_a_response_is_bounded",
+        ),
+        fixed(
+            "G13",
+            "write",
+            bytes(64 << 10),
+            "one write to a stream, and what a body buffers",
+            ("the guest is told how much it may write", ANSWERED),
+            "what_the_table_says_is_what_holds",
+        ),
+        manifest(
+            "G14",
+            "concurrency",
+            "instances of an allocation at the same time; as many wait, for 5 s at most",
+            "503 `overloaded`",
+            "the_queue_is_short_and_the_wait_is_too",
+        ),
+        Self {
+            id: "G14",
+            name: "namespace_concurrency",
+            set_in: SetIn::Node { default: LimitValue::Count(256), most: LimitValue::Count(100_000) },
+            bounds: "instances of a namespace on one node, of all its allocations",
+            refusal: "503 `overloaded`",
+            metric: HITS,
+            test: "the_allocations_of_a_namespace_share_its_room",
+        },
+        manifest(
+            "G15",
+            "connections",
+            "outbound connections of an instance",
+            "an error to the guest",
+            "no_more_connections_are_open_than_the_limit_says",
+        ),
+        manifest(
+            "G15",
+            "connection_rate",
+            "outbound connections that an instance opens in a second",
+            "an error to the guest",
+            "who_asks_too_often_is_told_the_limit",
+        ),
+        manifest(
+            "G16",
+            "connect_timeout",
+            "time to connect",
+            "an error to the guest",
+            "a_server_that_is_silent_or_stalls_is_given_up",
+        ),
+        manifest(
+            "G16",
+            "first_byte_timeout",
+            "time from an outbound request to its response",
+            "an error to the guest",
+            "a_server_that_is_silent_or_stalls_is_given_up",
+        ),
+        manifest(
+            "G16",
+            "between_bytes_timeout",
+            "time between two pieces of a response's body",
+            "an error to the guest",
+            "a_server_that_is_silent_or_stalls_is_given_up",
+        ),
+        manifest(
+            "G17",
+            "log_rate",
+            "bytes of log per second",
+            "dropped, counted, and told in the log",
+            "a_flood_is_dropped_counted_and_told_once",
+        ),
+        manifest(
+            "G17",
+            "log_burst",
+            "bytes of log at once, beyond the rate",
+            "dropped, counted as `log_rate`, and told in the log",
+            "a_flood_is_dropped_counted_and_told_once",
+        ),
+        manifest(
+            "G17",
+            "log_line",
+            "bytes of one line of log",
+            "cut, and the line says so",
+            "a_long_line_is_cut_and_says_so",
+        ),
+        manifest(
+            "G17",
+            "log_kept",
+            "bytes of log that the node keeps of an allocation",
+            "the oldest lines go",
+            "the_files_of_one_allocation_are_bounded",
+        ),
+        manifest(
+            "G18",
+            "environment",
+            "variables and configuration of a guest, names and values together",
+            "refused at deploy, and not started",
+            "an_environment_cannot_forge_what_is_dunlins_own",
+        ),
+        manifest(
+            "G19",
+            "scratch",
+            "the scratch folder of an instance, if it is granted one",
+            "an error to the guest",
+            "quotas_share_a_budget_and_give_back_all_they_took",
+        ),
+        fixed(
+            "G20",
+            "restart_wait",
+            time(300_000),
+            "wait before an allocation is started again: 1 s, doubled up to this, and 1 s again after 10 healthy minutes",
+            ("`waiting`, with when it is tried again", ANSWERED),
+            "further_deaths_wait_longer_until_ten_healthy_minutes_have_passed",
+        ),
+        fixed(
+            "C1",
+            "component_size",
+            bytes(64 << 20),
+            "a component",
+            REFUSED,
+            "a_component_that_is_too_large_is_refused",
+        ),
+        fixed(
+            "C2",
+            "functions",
+            LimitValue::Count(50_000),
+            "functions of a component, over all its modules",
+            REFUSED,
+            "a_component_with_too_much_of_anything_is_refused",
+        ),
+        fixed(
+            "C2",
+            "types",
+            LimitValue::Count(10_000),
+            "types of a component, over all its parts",
+            REFUSED,
+            "a_component_with_too_much_of_anything_is_refused",
+        ),
+        fixed(
+            "C2",
+            "imports",
+            LimitValue::Count(4_000),
+            "imports of a component, over all its parts",
+            REFUSED,
+            "a_component_with_too_much_of_anything_is_refused",
+        ),
+        fixed(
+            "C2",
+            "data_segments",
+            LimitValue::Count(40_000),
+            "data segments of a component, over all its modules",
+            REFUSED,
+            "a_component_with_too_much_of_anything_is_refused",
+        ),
+        fixed(
+            "C2",
+            "nesting",
+            LimitValue::Count(100),
+            "how deep the parts of a component nest",
+            REFUSED,
+            "types_nested_without_end_are_refused_without_recursion",
+        ),
+        fixed(
+            "C3",
+            "compile_memory",
+            bytes(1 << 30),
+            "memory of the compiler, of which one runs at a time on a node",
+            (NOT_STARTED, ANSWERED),
+            COMPILER_TEST,
+        ),
+        fixed(
+            "C3",
+            "compile_time",
+            time(60_000),
+            "processor time of the compiler for one component",
+            (NOT_STARTED, ANSWERED),
+            COMPILER_TEST,
+        ),
+        fixed(
+            "C4",
+            "compiled_size",
+            bytes(256 << 20),
+            "a compiled component",
+            (NOT_STARTED, ANSWERED),
+            COMPILER_TEST,
+        ),
+        fixed(
+            "W1",
+            "worker_reserve",
+            bytes(128 << 20),
+            "memory of a worker process beyond the `memory` of all instances that it may have; counted by the kernel, \
+             where it can",
+            ("the worker is ended, and started again", ANSWERED),
+            "a_killed_worker_is_back_and_other_namespaces_do_not_notice",
+        ),
+    ];
+}
+
+const EXCEEDED: &str = "`LimitExceeded`";
+const NOT_STARTED: &str = "not started, with the reason";
+const COMPILER_TEST: &str = "the_component_is_blamed_for_its_limits_and_not_for_a_kill_from_outside";

@@ -1,0 +1,236 @@
+//! Compiled code: made by a child process from components on this node, kept and authenticated for the workers.
+//!
+//! A compiler is a large program that reads bytes from strangers. It runs behind the same wall as a worker, for one
+//! component, one at a time; the agent feeds it, judges how it ended, and keeps what it made under a MAC. The code of
+//! what is assigned to this node stays on disk, since workers load it whenever it is asked for; of the rest, the
+//! least recently used goes first.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, FileTimes};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use dunlin_compiled::{Platform, file_name, is_genuine, seal};
+use dunlin_model::{AllocationId, Digest};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::Semaphore;
+
+use self::child::compile_in_child;
+pub(crate) use self::child::platform_of;
+use crate::homes::{Home, Homes, share};
+
+mod child;
+
+/// The most bytes that all compiled code on this node may have; beyond it the oldest goes.
+const MAX_KEPT: u64 = 4 << 30;
+/// C1: the most bytes of a component.
+const MAX_COMPONENT: u64 = 64 << 20;
+
+/// Why a component has no compiled code.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CompileError {
+    /// It never will: the component itself is at fault.
+    #[error("{0}")]
+    Refused(String),
+    /// It may another time.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Who starts compilers and keeps what they make.
+pub(crate) struct Compiler {
+    program: PathBuf,
+    homes: Arc<Homes>,
+    /// Whether compilers end where a part of the wall is missing.
+    required: bool,
+    platform: Platform,
+    /// C3: one compiler at a time. Who waits for it may find the code on disk afterwards.
+    turn: Semaphore,
+    /// The code that must stay.
+    assigned: Mutex<BTreeMap<AllocationId, PathBuf>>,
+}
+
+impl Compiler {
+    /// Returns a compiler which is the program `program`.
+    pub(crate) fn new(program: PathBuf, homes: Arc<Homes>, required: bool, platform: Platform) -> Self {
+        let (turn, assigned) = (Semaphore::new(1), Mutex::default());
+        Self { program, homes, required, platform, turn, assigned }
+    }
+
+    /// Returns the file with the code of the component `digest`, whose bytes are in the file `component`, in `home`.
+    /// It stays there until [`Self::forget`] is called for `allocation`.
+    pub(crate) fn compiled(
+        self: &Arc<Self>,
+        home: &Home,
+        allocation: AllocationId,
+        component: PathBuf,
+        digest: Digest,
+    ) -> impl Future<Output = Result<PathBuf, CompileError>> + use<> {
+        let path = home.compiled(&file_name(self.platform, digest));
+        // Noted at once: whoever forgets the allocation does so later.
+        self.assigned().insert(allocation, path.clone());
+        let (this, home) = (Arc::clone(self), home.clone());
+        async move {
+            this.have(&home, &path, &component, digest).await?;
+            Ok(path)
+        }
+    }
+
+    async fn have(
+        &self,
+        home: &Home,
+        path: &Path,
+        component: &Path,
+        digest: Digest,
+    ) -> Result<(), CompileError> {
+        let platform = self.platform;
+        if is_usable(home, path, platform, digest).await? {
+            return Ok(());
+        }
+        let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
+        if is_usable(home, path, platform, digest).await? {
+            return Ok(());
+        }
+        let bytes = read_component(component, digest).await?;
+        let code = compile_in_child(&self.program, home.user, self.required, bytes).await?;
+        let (key, target) = (home.code_key, path.to_owned());
+        let keeping = tokio::task::spawn_blocking(move || {
+            let mac = seal(key, platform, digest, &code);
+            keep(&target, &mac, &code)
+        });
+        let kept = keeping.await.map_err(io::Error::other).and_then(|kept| kept);
+        kept.map_err(|error| {
+            CompileError::Failed(format!("its compiled code cannot be kept on disk: {error}"))
+        })?;
+        if let Err(error) = self.make_room() {
+            tracing::warn!(%error, "old compiled code could not be removed");
+        }
+        Ok(())
+    }
+
+    /// The code of `allocation` is no longer needed for it.
+    pub(crate) fn forget(&self, allocation: AllocationId) {
+        self.assigned().remove(&allocation);
+    }
+
+    /// Removes the oldest code that nobody needs until the rest is within the limit.
+    fn make_room(&self) -> io::Result<()> {
+        let needed: Vec<PathBuf> = self.assigned().values().cloned().collect();
+        remove_oldest(&self.homes.compiled()?, &needed, MAX_KEPT)
+    }
+
+    fn assigned(&self) -> std::sync::MutexGuard<'_, BTreeMap<AllocationId, PathBuf>> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells whether genuine code is there, and notes that it was used.
+async fn is_usable(
+    home: &Home,
+    path: &Path,
+    platform: Platform,
+    digest: Digest,
+) -> Result<bool, CompileError> {
+    let (key, path) = (home.code_key, path.to_owned());
+    let looking = tokio::task::spawn_blocking(move || match is_genuine(&path, key, platform, digest) {
+        Ok(true) => {
+            let used = FileTimes::new().set_modified(SystemTime::now());
+            let noted = File::options().write(true).open(&path).and_then(|file| file.set_times(used));
+            if let Err(error) = noted {
+                tracing::debug!(%error, path = %path.display(), "use of compiled code not noted");
+            }
+            true
+        }
+        Ok(false) => {
+            tracing::warn!(path = %path.display(), "compiled code is not genuine; it is compiled again");
+            drop(fs::remove_file(&path));
+            false
+        }
+        Err(_) => false,
+    });
+    looking.await.map_err(|error| CompileError::Failed(format!("looking for its code ended early: {error}")))
+}
+
+async fn read_component(path: &Path, digest: Digest) -> Result<Vec<u8>, CompileError> {
+    let failed = |error: io::Error| CompileError::Failed(format!("could not read the component: {error}"));
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let mut bytes = Vec::new();
+    // One byte more than allowed, so that admission sees that it is too large and says so.
+    file.take(MAX_COMPONENT + 1).read_to_end(&mut bytes).await.map_err(failed)?;
+    let actual = Digest::of(&bytes);
+    if actual != digest {
+        return Err(CompileError::Failed(format!("the component should be {digest} but is {actual}")));
+    }
+    Ok(bytes)
+}
+
+/// Writes code to disk. A file is complete or not there.
+fn keep(path: &Path, mac: &[u8], code: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(mac)?;
+    file.write_all(code)?;
+    share(file.as_file())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn remove_oldest(folders: &[PathBuf], needed: &[PathBuf], limit: u64) -> io::Result<()> {
+    let mut files = Vec::new();
+    for folder in folders {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_file() {
+                let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                files.push((modified, metadata.len(), entry.path()));
+            }
+        }
+    }
+    files.sort();
+    let mut total: u64 = files.iter().map(|(_, length, _)| length).sum();
+    for (_, length, path) in files {
+        if total <= limit {
+            break;
+        }
+        if !needed.contains(&path) {
+            fs::remove_file(path)?;
+            total -= length;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_code_goes_first_and_what_is_needed_never() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths: Vec<PathBuf> = ["a", "b", "c"].iter().map(|name| folder.path().join(name)).collect();
+        for (index, path) in paths.iter().enumerate() {
+            fs::write(path, [0; 10]).unwrap();
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(index as u64 + 1);
+            let file = File::options().write(true).open(path).unwrap();
+            file.set_times(FileTimes::new().set_modified(time)).unwrap();
+        }
+        let left = |needed: &[PathBuf], limit| {
+            remove_oldest(&[folder.path().to_owned(), folder.path().join("none")], needed, limit).unwrap();
+            paths.iter().map(|path| path.exists()).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&[], 30), [true, true, true]);
+        assert_eq!(left(&paths[..1], 20), [true, false, true]);
+        assert_eq!(left(&paths, 0), [true, false, true]);
+        assert_eq!(left(&[], 0), [false, false, false]);
+    }
+}

@@ -1,0 +1,159 @@
+//! One compiler process: fed, bounded in time and output, and judged by how it ended.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use dunlin_compiled::Platform;
+use dunlin_model::{Bytes, LimitHit};
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+
+use super::CompileError;
+
+/// The argument with which the `dunlin` program becomes a compiler.
+const SUBCOMMAND: &str = "compile-component";
+/// The most bytes that are read of what a compiler complains.
+const MAX_COMPLAINT: u64 = 4 << 10;
+/// What the compiler exits with if the component is at fault; what it complains is then a whole sentence.
+const EXIT_REFUSED: i32 = 2;
+/// What the compiler exits with if something else went wrong.
+const EXIT_FAILED: i32 = 3;
+/// The most time that compiling one component may take, however busy the machine is.
+const COMPILE_TIME: Duration = Duration::from_secs(180);
+/// C4: the most bytes that compiled code may have.
+const MAX_COMPILED: u64 = 256 << 20;
+/// C3: what the compiler allows itself.
+const OWN_LIMITS: &str = "1GiB of memory, 60s of a processor";
+
+/// Returns for which platform `program` compiles.
+pub(crate) async fn platform_of(program: &Path) -> Result<Platform, CompileError> {
+    let failed = |reason: String| CompileError::Failed(format!("could not ask the compiler: {reason}"));
+    let mut command = compiler(program);
+    let output = tokio::time::timeout(COMPILE_TIME, command.arg("--platform").stdin(Stdio::null()).output())
+        .await
+        .map_err(|_| failed("it does not answer".to_owned()))?
+        .map_err(|error| failed(error.to_string()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    said.trim().parse().map_err(|_| {
+        let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        failed(format!("it ended with {} and said: {complaint}", output.status))
+    })
+}
+
+/// Compiles `component` with `program`, as `user` if there is one.
+pub(super) async fn compile_in_child(
+    program: &Path,
+    user: Option<u32>,
+    required: bool,
+    component: Vec<u8>,
+) -> Result<Vec<u8>, CompileError> {
+    let mut command = compiler(program);
+    command.args(["--agent", &std::process::id().to_string()]);
+    if let Some(user) = user {
+        command.args(["--user", &user.to_string()]);
+    }
+    if required {
+        command.arg("--required");
+    }
+    let mut child = command
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(|error| CompileError::Failed(format!("could not start the compiler: {error}")))?;
+    let mut stdin = child.stdin.take().expect("standard input was asked to be a pipe");
+    let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
+    let stderr = child.stderr.take().expect("standard error was asked to be a pipe");
+
+    let feed = async move {
+        // A compiler that does not read to the end has failed; how, its exit tells.
+        drop(stdin.write_all(&component).await);
+    };
+    let everything = async {
+        let (_, compiled, complaint) =
+            tokio::join!(feed, read(stdout, MAX_COMPILED), read(stderr, MAX_COMPLAINT));
+        // Whoever writes more than is read would wait for ever.
+        if compiled.len() as u64 > MAX_COMPILED {
+            return (None, compiled, complaint);
+        }
+        (Some(child.wait().await), compiled, complaint)
+    };
+    let Ok((status, compiled, complaint)) = tokio::time::timeout(COMPILE_TIME, everything).await else {
+        return Err(compile_limit(&LimitHit::new("compile time", format!("{COMPILE_TIME:?}"), "more")));
+    };
+    match status {
+        None => Err(compile_limit(&LimitHit::new("compiled size", Bytes(MAX_COMPILED), "more"))),
+        Some(Err(error)) => Err(CompileError::Failed(format!("could not wait for the compiler: {error}"))),
+        Some(Ok(status)) => judge(status, compiled, &complaint),
+    }
+}
+
+fn compiler(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .arg0("dunlin")
+        .arg(SUBCOMMAND)
+        .env_clear()
+        // The program's allocator would otherwise count a gigabyte of untouched reserve against the limit on memory.
+        .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+        .current_dir("/")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    command
+}
+
+async fn read(stream: impl AsyncRead + Unpin, limit: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // What could be read before an error is judged like the rest, by the exit of the child.
+    drop(stream.take(limit + 1).read_to_end(&mut bytes).await);
+    bytes
+}
+
+fn judge(status: ExitStatus, compiled: Vec<u8>, complaint: &[u8]) -> Result<Vec<u8>, CompileError> {
+    let complaint = String::from_utf8_lossy(complaint).trim().to_owned();
+    match status.code() {
+        Some(0) => Ok(compiled),
+        Some(EXIT_REFUSED) => Err(CompileError::Refused(complaint)),
+        Some(EXIT_FAILED) => Err(CompileError::Failed(format!("the compiler failed: {complaint}"))),
+        Some(code) => {
+            Err(CompileError::Refused(format!("the compiler ended with code {code}: {complaint}")))
+        }
+        // Killed by somebody else, or by a kernel in need of memory: that says nothing of the component.
+        None if status.signal() == Some(Signal::SIGKILL as i32) => {
+            Err(CompileError::Failed("the compiler was killed".to_owned()))
+        }
+        None => Err(compile_limit(&LimitHit::new("compiler", OWN_LIMITS, status))),
+    }
+}
+
+fn compile_limit(hit: &LimitHit) -> CompileError {
+    CompileError::Refused(format!("compile_limit: the component takes too much to compile: {hit}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(wait_status: i32, complaint: &str) -> String {
+        match judge(ExitStatus::from_raw(wait_status), Vec::new(), complaint.as_bytes()) {
+            Ok(_) => "compiled".to_owned(),
+            Err(CompileError::Refused(reason)) => format!("refused: {reason}"),
+            Err(CompileError::Failed(reason)) => format!("failed: {reason}"),
+        }
+    }
+
+    #[test]
+    fn the_component_is_blamed_for_its_limits_and_not_for_a_kill_from_outside() {
+        assert_eq!(judged(0, ""), "compiled");
+        assert_eq!(judged(2 << 8, "core_module: no\n"), "refused: core_module: no");
+        assert_eq!(judged(3 << 8, "no memory"), "failed: the compiler failed: no memory");
+        assert_eq!(judged(101 << 8, "panicked"), "refused: the compiler ended with code 101: panicked");
+        assert_eq!(judged(Signal::SIGKILL as i32, ""), "failed: the compiler was killed");
+        let limit = "refused: compile_limit: the component takes too much to compile: limit `compiler` is 1GiB";
+        assert!(judged(Signal::SIGXCPU as i32, "").starts_with(limit));
+        assert!(judged(Signal::SIGABRT as i32, "").starts_with(limit));
+    }
+}

@@ -1,0 +1,159 @@
+//! Starts one worker process: with nothing but two sockets, in a control group of its own, and told what to give up.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use dunlin_compiled::Platform;
+use dunlin_descriptors::Channel;
+use dunlin_model::{AllocationId, AssignedAllocation, Bytes, Name, NodeId};
+use dunlin_protocol::{WallSetup, WorkerSetup};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+use crate::OfferedFolder;
+use crate::compiler::Compiler;
+use crate::egress::Egress;
+use crate::homes::{Home, Homes};
+use crate::wall::{Cgroup, Wall};
+
+/// W1: what a worker may need beside the memory of its guests.
+const OWN_MEMORY: Bytes = Bytes(128 << 20);
+
+/// What all workers of a node have in common.
+pub(crate) struct WorkerConfig {
+    pub(crate) node: NodeId,
+    pub(crate) program: PathBuf,
+    pub(crate) homes: Arc<Homes>,
+    pub(crate) compiler: Arc<Compiler>,
+    pub(crate) platform: Platform,
+    pub(crate) wall: Arc<Wall>,
+    /// What all guests of this node may have together.
+    pub(crate) memory: Bytes,
+    /// Folders that guests may be granted.
+    pub(crate) folders: BTreeMap<Name, OfferedFolder>,
+    /// Certificates of authorities that guests may believe beside those of the public.
+    pub(crate) authorities: Vec<u8>,
+    /// Where guests may connect to.
+    pub(crate) egress: Arc<Egress>,
+    /// How many instances each namespace may have at the same time.
+    pub(crate) namespace_concurrency: u32,
+}
+
+/// A worker process that was just started.
+pub(super) struct Spawned {
+    pub(super) child: Child,
+    pub(super) process: u32,
+    pub(super) control: UnixStream,
+    pub(super) channel: Channel,
+    pub(super) setup: WorkerSetup,
+    pub(super) cgroup: Arc<Cgroup>,
+}
+
+/// Starts the worker that lives in `home`, which is that of `owner`.
+pub(super) fn spawn(config: &WorkerConfig, owner: &Name, home: &Home) -> io::Result<Spawned> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let (channel, their_channel) = Channel::pair()?;
+    let mut command = Command::new(&config.program);
+    // A clean environment: nothing of the agent's reaches guests, and RUST_BACKTRACE costs requests. A process
+    // group of its own: Ctrl-C in a terminal ends the agent, which drains before it ends its workers.
+    command.arg0("dunlin").arg("worker").env_clear().kill_on_drop(true).process_group(0);
+    command
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::from(their_channel))
+        .stderr(Stdio::inherit());
+    if let Ok(filter) = std::env::var("DUNLIN_LOG") {
+        command.env("DUNLIN_LOG", filter);
+    }
+    let child = command.spawn()?;
+    let process = child.id().unwrap_or_default();
+    // It does nothing before it hears of its setup, so it is in its group in time.
+    let cgroup = Arc::new(config.wall.confine(owner.as_str(), process, OWN_MEMORY)?);
+    let setup = setup(config, config.homes.only_namespace(owner), home);
+    Ok(Spawned { child, process, control: UnixStream::from_std(ours)?, channel, setup, cgroup })
+}
+
+/// Returns what the worker in `home` is told first; it runs the guests of `namespace`, or of all.
+fn setup(config: &WorkerConfig, namespace: Option<Name>, home: &Home) -> WorkerSetup {
+    let is_offered =
+        |folder: &OfferedFolder| namespace.as_ref().is_none_or(|name| folder.namespaces.contains(name));
+    let offered = config.folders.iter().filter(|(_, folder)| is_offered(folder));
+    let (mut read, mut write) = (home.readable(), vec![home.scratch()]);
+    let mut folders = BTreeMap::new();
+    for (name, folder) in offered {
+        let OfferedFolder { path, writable, quota, namespaces: _ } = folder;
+        if *writable { &mut write } else { &mut read }.push(path.clone());
+        let writable = writable.then_some(*quota);
+        folders.insert(name.clone(), dunlin_protocol::OfferedFolder { path: path.clone(), writable });
+    }
+    let wall = WallSetup {
+        user: home.user,
+        folder: home.folder.clone(),
+        read,
+        write,
+        agent: std::process::id(),
+        required: config.wall.is_required(),
+    };
+    WorkerSetup {
+        namespace_concurrency: config.namespace_concurrency,
+        namespace,
+        node: config.node.clone(),
+        code_key: home.code_key.0,
+        platform: config.platform.0,
+        folders,
+        scratch: Some(home.scratch()),
+        authorities: config.authorities.clone(),
+        wall,
+    }
+}
+
+/// Returns which folder is granted to the guests of an allocation though it is not offered to their namespace. A
+/// worker of all namespaces has the folders of all, and does not see that.
+pub(super) fn not_offered(config: &WorkerConfig, allocation: &AssignedAllocation) -> Option<Name> {
+    let is_offered = |name: &Name| {
+        let folder = config.folders.get(name);
+        folder.is_none_or(|folder| folder.namespaces.contains(&allocation.workload.namespace))
+    };
+    let mut grants = allocation.spec.capabilities.folders.values();
+    grants.find(|grant| !is_offered(&grant.folder)).map(|grant| grant.folder.clone())
+}
+
+/// The guests of one worker, as far as its process is concerned.
+#[derive(Default)]
+pub(super) struct Guests(BTreeMap<AllocationId, (Name, Bytes)>);
+
+impl Guests {
+    pub(super) fn insert(&mut self, allocation: &AssignedAllocation) {
+        let limits = &allocation.spec.limits;
+        let memory = Bytes(limits.memory.0.saturating_mul(u64::from(limits.concurrency.max(1))));
+        self.0.insert(allocation.id, (allocation.workload.namespace.clone(), memory));
+    }
+
+    pub(super) fn remove(&mut self, allocation: AllocationId) {
+        self.0.remove(&allocation);
+    }
+
+    /// Tells whether there are guests of `namespace` among them.
+    pub(super) fn are_of(&self, namespace: &Name) -> bool {
+        self.0.values().any(|(of, _)| of == namespace)
+    }
+
+    /// Returns the namespaces whose guests they are, each once.
+    pub(super) fn namespaces(&self) -> Vec<Name> {
+        let mut namespaces: Vec<Name> = self.0.values().map(|(namespace, _)| namespace.clone()).collect();
+        namespaces.sort();
+        namespaces.dedup();
+        namespaces
+    }
+
+    /// W1: how much memory their process may have, where all guests of the node may have `most` together. An
+    /// allocation may hold its memory limit once for each of its instances, and nobody more than the node has.
+    pub(super) fn process_memory(&self, most: Bytes) -> Bytes {
+        let guests = self.0.values().fold(0_u64, |sum, (_, memory)| sum.saturating_add(memory.0));
+        Bytes(guests.min(most.0).saturating_add(OWN_MEMORY.0))
+    }
+}

@@ -1,0 +1,66 @@
+//! What goes in and out of a service: head and body of requests and of responses, and how many at a time.
+
+use bytes::Bytes;
+use dunlin_engine::{Failure, Service};
+use dunlin_guest_artifacts as guests;
+use dunlin_model::{Bytes as Size, LimitHit, Limits};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+
+use crate::support::{LIMITS, Rig};
+
+async fn ask(service: &Service, request: http::request::Builder, body: &[u8]) -> Result<Bytes, Failure> {
+    let request = request.header("host", "h").body(Full::new(Bytes::copy_from_slice(body))).unwrap();
+    let response = service.handle(request).await?;
+    assert_eq!(response.status(), StatusCode::OK);
+    match response.into_body().collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) => Err(Failure::NoResponse(error.to_string())),
+    }
+}
+
+/// Checks that `failure` names `limit`, that it is counted, and that the service goes on.
+async fn check(service: &Service, limit: &str, hit: LimitHit) {
+    assert_eq!(hit.limit, limit);
+    assert_eq!(service.usage().limit_hits.get(limit), Some(&1), "{:?}", service.usage());
+    ask(service, Request::get("/"), b"").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_head_of_a_request_is_bounded() {
+    let rig = Rig::new();
+    let service = rig.service(guests::HELLO, LIMITS).await;
+    let mut many = Request::get("/");
+    for number in 0..100 {
+        many = many.header(format!("x-{number}"), "y");
+    }
+    let Err(Failure::HeadTooLarge(hit)) = ask(&service, many, b"").await else { panic!("it is accepted") };
+    assert_eq!(hit.to_string(), "limit `headers` is 100, observed 101");
+    check(&service, "headers", hit).await;
+    let large = Request::get("/").header("x", "y".repeat(32 << 10));
+    let Err(Failure::HeadTooLarge(hit)) = ask(&service, large, b"").await else { panic!("it is accepted") };
+    check(&service, "header_bytes", hit).await;
+}
+
+#[tokio::test]
+async fn the_body_of_a_request_is_bounded() {
+    let rig = Rig::new();
+    let service = rig.service(guests::HELLO, Limits { request_body: Size(1 << 10), ..LIMITS }).await;
+    let post = Request::post("/echo").header("content-length", "1025");
+    let Err(Failure::TooLarge(hit)) = ask(&service, post, &[0; 1025]).await else { panic!("it is accepted") };
+    assert_eq!(hit.to_string(), "limit `request_body` is 1KiB, observed 1025B");
+    check(&service, "request_body", hit).await;
+    // Who does not say how long it is gets as far as the limit, and no further.
+    let echoed = ask(&service, Request::post("/echo"), &[0; 5_000]).await;
+    assert!(echoed.is_err() || echoed.unwrap().len() <= 1 << 10);
+}
+
+#[tokio::test]
+async fn the_body_of_a_response_is_bounded() {
+    let rig = Rig::new();
+    let service = rig.service(guests::HELLO, Limits { response_body: Size(1 << 10), ..LIMITS }).await;
+    let failure = ask(&service, Request::post("/echo"), &[0; 1025]).await.unwrap_err();
+    let Failure::ResponseTooLarge(hit) = failure else { panic!("{failure:?}") };
+    assert_eq!(hit.value, "1KiB");
+    check(&service, "response_body", hit).await;
+}

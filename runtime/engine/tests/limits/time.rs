@@ -1,0 +1,58 @@
+//! How much an instance computes, and how long it takes.
+
+use dunlin_model::{DurationMs, Fuel, FuelRate, Limits, Outcome};
+
+use crate::support::{CLOCK, LIMITS, Rig, hits, job_of, run, times};
+
+/// Computes for ever.
+fn spin() -> String {
+    job_of("", "", "(loop $again (br $again))")
+}
+
+#[tokio::test]
+async fn a_guest_that_burns_all_its_fuel_is_ended() {
+    let limits = Limits { fuel: Fuel(5_000_000), ..LIMITS };
+    let hit = hits(&spin(), limits, "fuel").await;
+    assert_eq!(hit.value, "5M");
+}
+
+#[tokio::test]
+async fn a_guest_that_takes_too_long_is_ended() {
+    let limits = Limits { fuel: Limits::MAXIMUM.fuel, deadline: DurationMs(100), ..LIMITS };
+    let hit = hits(&spin(), limits, "deadline").await;
+    assert_eq!(hit.value, "100ms");
+}
+
+#[tokio::test]
+async fn a_guest_beyond_its_fuel_rate_waits_and_is_counted() {
+    // It burns a burst of 10 M, and then 20 M more at 100 M/s; faster than any of them it could go.
+    let limits = Limits { fuel_rate: FuelRate(100_000_000), fuel_burst: Fuel(10_000_000), ..LIMITS };
+    let limits = Limits { fuel: Fuel(30_000_000), ..limits };
+    let (rig, component) = (Rig::new(), wat::parse_str(spin()).unwrap());
+    let job = rig.job(&component, limits).await;
+    let end = run(&job).await;
+    assert_eq!(end.outcome, Outcome::OutOfFuel { limit: limits.fuel });
+    assert!(job.usage().limit_hits.contains_key("fuel_rate"), "{:?}", job.usage());
+    assert!(end.wall.0 >= 100, "{}", end.wall);
+}
+
+#[tokio::test]
+async fn the_same_work_burns_the_same_fuel_a_thousand_times() {
+    let core = r#"(import "host" "now" (func $now (result i64))) (memory 1)"#;
+    let body = "(drop (call $now)) (drop (memory.grow (i32.const 1)))";
+    // The memory is grown until there is no more, and it is computed for longer than a slice of fuel lasts.
+    let component = job_of(CLOCK, core, &format!("{}{}", times(300, body), times(1_000_000, "")));
+    let component = wat::parse_str(component).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    // Two engines, as two worker processes have.
+    for _ in 0..2 {
+        let rig = Rig::new();
+        let job = rig.job(&component, LIMITS).await;
+        for _ in 0..500 {
+            let end = run(&job).await;
+            assert_eq!(end.outcome, Outcome::Completed);
+            seen.insert((end.fuel, end.host.calls));
+        }
+    }
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}

@@ -1,0 +1,154 @@
+//! What one allocation is granted, opened: the part of a worker's rights that its guests see.
+//!
+//! [`Access`] is what a worker has at all; [`Granted`] is what of it one allocation's manifest asks for. Each file
+//! below is one capability.
+
+mod config;
+mod files;
+mod folders;
+mod outbound;
+mod outbound_http;
+mod quota;
+mod scratch;
+
+pub(crate) use self::config::{Config, add_to_linker as add_config_to_linker};
+pub(crate) use self::files::{Files, FilesView};
+pub use self::folders::OfferedFolder;
+pub(crate) use self::folders::Opened;
+pub use self::outbound::{ConnectFailure, Connecting, Connector, Using, Wanted};
+pub(crate) use self::outbound_http::OutboundHttp;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use wasmtime::component::Linker;
+use wasmtime_wasi::p2::bindings::filesystem;
+
+use dunlin_model::{AllocationId, Capabilities, Limits, Name};
+
+use self::folders::Folders;
+use self::outbound::{Outbound, Tls};
+use self::scratch::ScratchBase;
+use crate::guest::Guest;
+
+/// Puts counted files in place of wasmtime's own.
+pub(crate) fn add_files_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    filesystem::preopens::add_to_linker::<Guest, Files>(linker, Guest::files)?;
+    filesystem::types::add_to_linker::<Guest, Files>(linker, Guest::files)
+}
+
+/// What a worker can give its guests, if they are granted it.
+pub struct Access {
+    /// By whom connections are made.
+    connector: Option<Arc<dyn Connector>>,
+    tls: Arc<Tls>,
+    folders: Folders,
+    scratch: Option<PathBuf>,
+}
+
+/// Why an allocation cannot have what it is granted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotGranted {
+    /// The node's operator does not offer the folder.
+    #[error(
+        "this node offers no folder `{folder}`; its operator can, by `[folders.{folder}]` in the node's config"
+    )]
+    NotOffered {
+        /// Which.
+        folder: Name,
+    },
+    /// The folder is offered for reading only.
+    #[error("this node offers the folder `{folder}` for reading only; grant it without `writable = true`")]
+    NotWritable {
+        /// Which.
+        folder: Name,
+    },
+    /// The folder is offered and cannot be used.
+    #[error("the folder `{folder}` of this node cannot be used: {reason}")]
+    Unusable {
+        /// Which.
+        folder: Name,
+        /// Why not.
+        reason: String,
+    },
+    /// This host has no place for scratch folders.
+    #[error("this node has no place for scratch folders")]
+    NoScratch,
+}
+
+impl Access {
+    /// Returns access to nothing: no connections, no folders, no scratch.
+    pub fn none() -> Self {
+        Self { connector: None, tls: Arc::default(), folders: Folders::default(), scratch: None }
+    }
+
+    /// Has connections made by `connector`. `authorities` are certificates in PEM whose servers are trusted in
+    /// addition to those of the public.
+    #[must_use]
+    pub fn connector(mut self, connector: Arc<dyn Connector>, authorities: Vec<u8>) -> Self {
+        self.connector = Some(connector);
+        self.tls = Arc::new(Tls::new(authorities));
+        self
+    }
+
+    /// Offers `folders`.
+    #[must_use]
+    pub fn folders(mut self, folders: BTreeMap<Name, OfferedFolder>) -> Self {
+        self.folders = Folders::new(folders);
+        self
+    }
+
+    /// Puts scratch folders below `base`, which is this worker's alone.
+    #[must_use]
+    pub fn scratch(mut self, base: PathBuf) -> Self {
+        self.scratch = Some(base);
+        self
+    }
+
+    /// Opens what `allocation` is granted.
+    pub fn grant(
+        &self,
+        allocation: AllocationId,
+        capabilities: &Capabilities,
+        limits: &Limits,
+    ) -> Result<Granted, NotGranted> {
+        let outbound = match &self.connector {
+            Some(connector) if !capabilities.outbound_http.is_empty() => Outbound::granted(
+                allocation,
+                capabilities.clone(),
+                limits,
+                Arc::clone(connector),
+                Arc::clone(&self.tls),
+            ),
+            _ => Outbound::denied(allocation, limits),
+        };
+        let scratch = match (&capabilities.scratch, &self.scratch) {
+            (None, _) => None,
+            (Some(_), None) => return Err(NotGranted::NoScratch),
+            (Some(path), Some(base)) => {
+                Some(ScratchBase::new(path.clone(), base, allocation, limits.scratch))
+            }
+        };
+        Ok(Granted {
+            outbound: Arc::new(outbound),
+            config: Config::new(capabilities.config.clone()),
+            folders: self.folders.open(&capabilities.folders)?,
+            scratch,
+        })
+    }
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+/// What one allocation is granted. Its instances share it.
+pub struct Granted {
+    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) config: Config,
+    pub(crate) folders: Vec<Opened>,
+    pub(crate) scratch: Option<ScratchBase>,
+}

@@ -1,0 +1,220 @@
+//! Where requests go and how they look on the wire, without a guest: against servers of a few lines.
+
+use std::collections::BTreeMap;
+
+use dunlin_model::{AllocationId, Capabilities, Limits, LogRecord};
+use http_body_util::{Empty, Full};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::super::outbound::{Connecting, Connector, Tls};
+use super::*;
+use crate::logs::LogSink;
+
+/// Connects everything to one address, and remembers what it was asked for.
+struct Fixed(std::net::SocketAddr, Mutex<Vec<Wanted>>);
+
+impl Connector for Fixed {
+    fn connect(&self, wanted: Wanted) -> Connecting {
+        self.1.lock().unwrap().push(wanted);
+        let address = self.0;
+        Box::pin(async move {
+            TcpStream::connect(address).await.map_err(|error| ConnectFailure::NotConnected(error.to_string()))
+        })
+    }
+}
+
+#[derive(Default)]
+struct Kept(Mutex<Vec<LogRecord>>);
+
+impl LogSink for Kept {
+    fn record(&self, record: LogRecord) {
+        self.0.lock().unwrap().push(record);
+    }
+}
+
+struct Setup {
+    http: OutboundHttp,
+    connector: Arc<Fixed>,
+    log: Arc<Kept>,
+    heard: tokio::task::JoinHandle<Vec<String>>,
+}
+
+/// A guest that may reach `grants`, and a server that gives each connection the next of `answers`.
+async fn setup(grants: &[&str], limits: Limits, answers: &'static [&'static str]) -> Setup {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connector = Arc::new(Fixed(listener.local_addr().unwrap(), Mutex::default()));
+    let heard = tokio::spawn(async move {
+        let mut heard = Vec::new();
+        let mut open = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            heard.push(String::from_utf8(head).unwrap());
+            let _gone = stream.write_all(answer.as_bytes()).await;
+            open.push(stream);
+        }
+        // What is not closed here stays silent.
+        if answers.iter().any(|answer| answer.is_empty()) {
+            std::future::pending::<()>().await;
+        }
+        heard
+    });
+    let capabilities = Capabilities {
+        outbound_http: grants.iter().map(|&grant| grant.to_owned()).collect(),
+        config: BTreeMap::new(),
+        ..Default::default()
+    };
+    let allocation = AllocationId::new(1);
+    let outbound =
+        Outbound::granted(allocation, capabilities, &limits, connector.clone(), Arc::new(Tls::default()));
+    let log = Arc::new(Kept::default());
+    let logs = Arc::new(Logs::new(log.clone(), &limits));
+    let http = OutboundHttp::new(Arc::new(outbound), InstanceId { allocation, number: 1 }, logs);
+    Setup { http, connector, log, heard }
+}
+
+fn request(uri: &str) -> Request<WasiBody> {
+    let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
+    Request::builder()
+        .uri(uri)
+        .header("host", "forged.example")
+        .header("upgrade", "websocket")
+        .body(body)
+        .unwrap()
+}
+
+async fn sent(http: &mut OutboundHttp, request: Request<WasiBody>) -> Result<Response<WasiBody>, Error> {
+    let (response, ended) = Pin::from(http.send_request(request, None, Box::new(async { Ok(()) }))).await?;
+    tokio::spawn(Pin::from(ended));
+    Ok(response)
+}
+
+const FINE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine";
+
+#[tokio::test]
+async fn host_and_target_come_from_the_checked_destination() {
+    let mut setup = setup(&["http://*.example.org:8080"], Limits::SERVICE, &[FINE]).await;
+    let response = sent(&mut setup.http, request("http://API.example.org.:8080/a?b=c")).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "fine");
+    let heard = setup.heard.await.unwrap();
+    assert!(heard[0].starts_with("GET /a?b=c HTTP/1.1\r\n"), "{heard:?}");
+    assert!(heard[0].contains("host: api.example.org:8080\r\n"), "{heard:?}");
+    assert!(!heard[0].contains("forged") && !heard[0].contains("upgrade"), "{heard:?}");
+    let asked = setup.connector.1.lock().unwrap().clone();
+    assert_eq!(
+        (asked[0].host.as_str(), asked[0].port, asked[0].using),
+        ("api.example.org", 8080, Using::Http)
+    );
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_granted_is_denied_and_the_log_says_what_would_grant_it() {
+    let mut setup = setup(&["https://api.example.org"], Limits::SERVICE, &[]).await;
+    for uri in [
+        "http://api.example.org/",
+        "https://api.example.org:444/",
+        "https://evil.example/",
+        "http://127.0.0.1/",
+    ] {
+        let error = sent(&mut setup.http, request(uri)).await.unwrap_err();
+        assert!(matches!(error, Error::HttpRequestDenied), "{uri}: {error:?}");
+    }
+    for _ in 0..100 {
+        sent(&mut setup.http, request("https://evil.example/")).await.unwrap_err();
+    }
+    assert!(setup.connector.1.lock().unwrap().is_empty());
+    let log: Vec<_> = setup.log.0.lock().unwrap().iter().map(|record| record.text.clone()).collect();
+    assert_eq!(log.len(), 4, "each destination is told once: {log:?}");
+    assert_eq!(
+        log[2],
+        "outbound request denied: egress_denied: no `outbound_http` grant matches https://evil.example; \
+         to allow it, write `outbound_http = [\"https://evil.example\"]` in the workload's `capabilities`"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_plain_request_is_refused() {
+    let mut setup = setup(&["http://*", "https://*"], Limits::SERVICE, &[]).await;
+    let mut connect = request("http://a.example:80/");
+    *connect.method_mut() = Method::CONNECT;
+    assert!(matches!(sent(&mut setup.http, connect).await, Err(Error::HttpRequestMethodInvalid)));
+    for uri in [
+        "http://user@a.example/",
+        "http://a.example:0/",
+        "http://0x7f.1/",
+        "http://2130706433/",
+        "http://a..b/",
+    ] {
+        let error = sent(&mut setup.http, request(uri)).await.unwrap_err();
+        assert!(matches!(error, Error::HttpRequestUriInvalid), "{uri}: {error:?}");
+    }
+    assert!(setup.connector.1.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer_and_an_upgrade_is_none() {
+    const REDIRECT: &str =
+        "HTTP/1.1 302 Found\r\nlocation: http://evil.example/\r\ncontent-length: 0\r\n\r\n";
+    const UPGRADE: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n";
+    let mut setup = setup(&["http://a.example"], Limits::SERVICE, &[REDIRECT, UPGRADE]).await;
+    let response = sent(&mut setup.http, request("http://a.example/")).await.unwrap();
+    assert_eq!(
+        (response.status(), response.headers()["location"].as_bytes()),
+        (StatusCode::FOUND, &b"http://evil.example/"[..])
+    );
+    assert!(sent(&mut setup.http, request("http://a.example/")).await.is_err());
+    assert_eq!(setup.connector.1.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_or_stalls_is_given_up() {
+    let limits = Limits {
+        first_byte_timeout: dunlin_model::DurationMs(100),
+        between_bytes_timeout: dunlin_model::DurationMs(100),
+        ..Limits::SERVICE
+    };
+    const HALF: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
+    let mut setup = setup(&["http://a.example"], limits, &["", HALF]).await;
+    let silent = sent(&mut setup.http, request("http://a.example/")).await.unwrap_err();
+    assert!(matches!(silent, Error::ConnectionReadTimeout), "{silent:?}");
+    let response = sent(&mut setup.http, request("http://a.example/")).await.unwrap();
+    let stalled = response.into_body().collect().await.unwrap_err();
+    assert!(matches!(stalled, Error::ConnectionReadTimeout), "{stalled:?}");
+}
+
+#[tokio::test]
+async fn a_head_of_too_many_headers_is_not_taken() {
+    let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(200));
+    let mut setup = setup(&["http://a.example"], Limits::SERVICE, vec![&*head.leak()].leak()).await;
+    assert!(sent(&mut setup.http, request("http://a.example/")).await.is_err());
+}
+
+#[tokio::test]
+async fn no_more_connections_are_open_than_the_limit_says() {
+    let limits = Limits { connections: 2, ..Limits::SERVICE };
+    let mut setup = setup(&["http://a.example"], limits, &[FINE, FINE, FINE, ""]).await;
+    let open = |http: &mut OutboundHttp| {
+        Pin::from(http.send_request(request("http://a.example/"), None, Box::new(async { Ok(()) })))
+    };
+    let first = open(&mut setup.http).await.ok().unwrap();
+    let second = open(&mut setup.http).await.ok().unwrap();
+    assert!(matches!(open(&mut setup.http).await.err(), Some(Error::ConnectionLimitReached)));
+    drop(first);
+    let third = open(&mut setup.http).await;
+    assert!(third.is_ok());
+    drop((second, third));
+    assert!(setup.log.0.lock().unwrap()[0].text.contains("limit `connections` is 2"));
+}
+
+#[tokio::test]
+async fn a_refusal_is_heard_by_who_still_writes() {
+    let mut setup = setup(&[], Limits::SERVICE, &[]).await;
+    let body = Full::new(Bytes::from_static(b"body")).map_err(|never| match never {}).boxed_unsync();
+    let request = Request::post("http://a.example/").body(body).unwrap();
+    assert!(matches!(sent(&mut setup.http, request).await, Err(Error::HttpRequestDenied)));
+}

@@ -1,0 +1,159 @@
+//! What the worker of a namespace may know of the route table: its own routes, and of others only the bare patterns
+//! without which it would take requests that are not its own. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_model::{LocalService, Name, NamespaceRoute, NodeId, Route, RouteTable, WorkloadName};
+
+use crate::router::normal_host;
+
+/// A namespace with more routes than this is served without hand-off: its worker would have to be told too much.
+const MAX_ROUTES: usize = 4096;
+
+/// Returns the routes of each namespace that has an allocation on `node`.
+pub(crate) fn namespace_routes(node: &NodeId, routes: &RouteTable) -> BTreeMap<Name, Vec<NamespaceRoute>> {
+    let mut services: BTreeMap<&WorkloadName, LocalService> = BTreeMap::new();
+    let mut namespaces = BTreeSet::new();
+    for (workload, endpoints) in &routes.endpoints {
+        let here = endpoints.iter().filter(|endpoint| endpoint.node == *node);
+        let allocations: Vec<_> = here.map(|endpoint| endpoint.allocation).collect();
+        if !allocations.is_empty() {
+            namespaces.insert(&workload.namespace);
+        }
+        let is_elsewhere = allocations.len() < endpoints.len();
+        services.insert(workload, LocalService { allocations, is_elsewhere });
+    }
+    let known = |namespace: &Name| {
+        let own = Own::new(routes.routes.iter().filter(|route| route.workload.namespace == *namespace));
+        let of_route = |route: &Route| {
+            if route.workload.namespace == *namespace {
+                let service = services.get(&route.workload).cloned();
+                let none = LocalService { allocations: Vec::new(), is_elsewhere: false };
+                return Some(NamespaceRoute {
+                    spec: route.spec.clone(),
+                    service: Some(service.unwrap_or(none)),
+                });
+            }
+            own.is_shadowed_by(route).then(|| NamespaceRoute { spec: route.spec.clone(), service: None })
+        };
+        routes.routes.iter().filter_map(of_route).collect::<Vec<_>>()
+    };
+    let all = namespaces.into_iter().map(|namespace| (namespace.clone(), known(namespace)));
+    all.filter(|(_, routes)| routes.len() <= MAX_ROUTES).collect()
+}
+
+/// The paths of a namespace's own routes, without a slash at the end.
+#[derive(Default)]
+struct Own<'a> {
+    hosts: BTreeMap<String, BTreeSet<&'a str>>,
+    any_host: BTreeSet<&'a str>,
+}
+
+impl<'a> Own<'a> {
+    fn new(routes: impl Iterator<Item = &'a Route>) -> Self {
+        let mut own = Self::default();
+        for route in routes {
+            let paths = match &route.spec.host {
+                Some(host) => own.hosts.entry(normal_host(host).into_owned()).or_default(),
+                None => &mut own.any_host,
+            };
+            paths.insert(prefix(&route.spec.path));
+        }
+        own
+    }
+
+    /// Tells whether there is a request that one of these routes matches and that goes to the other `route`.
+    fn is_shadowed_by(&self, route: &Route) -> bool {
+        let path = prefix(&route.spec.path);
+        match &route.spec.host {
+            None => has_prefix_of(&self.any_host, path),
+            Some(host) => {
+                let same_host = self.hosts.get(&*normal_host(host));
+                same_host.is_some_and(|paths| has_prefix_of(paths, path))
+                    || has_prefix_of(&self.any_host, path)
+                    || has_within(&self.any_host, path)
+            }
+        }
+    }
+}
+
+fn prefix(path: &str) -> &str {
+    path.trim_end_matches('/')
+}
+
+/// Tells whether one of `paths` takes all that `path` takes.
+fn has_prefix_of(paths: &BTreeSet<&str>, path: &str) -> bool {
+    let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+    ends.into_iter().any(|end| paths.contains(&path[..end]))
+}
+
+/// Tells whether one of `paths` takes a part of what `path` takes.
+fn has_within(paths: &BTreeSet<&str>, path: &str) -> bool {
+    let from = paths.range(path..);
+    // Right after the path itself come those that begin with its bytes; only a `/` begins a new segment.
+    let mut beginning = from.take_while(|other| other.starts_with(path));
+    beginning.any(|other| other.len() == path.len() || other.as_bytes()[path.len()] == b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_model::{AllocationId, Endpoint, RouteSpec};
+
+    use super::*;
+
+    fn table(routes: &[(&str, Option<&str>, &str)]) -> RouteTable {
+        let route = |(workload, host, path): &(&str, Option<&str>, &str)| Route {
+            spec: RouteSpec { host: host.map(str::to_owned), path: (*path).to_owned() },
+            workload: workload.parse().unwrap(),
+        };
+        let mut table = RouteTable { routes: routes.iter().map(route).collect(), ..RouteTable::default() };
+        for (number, route) in (1..).zip(&table.routes) {
+            let endpoint = Endpoint { allocation: AllocationId::new(number), node: "n1".parse().unwrap() };
+            table.endpoints.entry(route.workload.clone()).or_default().push(endpoint);
+        }
+        table
+    }
+
+    /// Asserts which patterns of `other` the worker of `mine` is told.
+    fn check(own: &[(Option<&str>, &str)], others: &[(Option<&str>, &str)], told: &[usize]) {
+        let mine = own.iter().map(|(host, path)| ("mine/app/web", *host, *path));
+        let theirs = others.iter().map(|(host, path)| ("theirs/app/web", *host, *path));
+        let routes: Vec<_> = mine.chain(theirs).collect();
+        let known = namespace_routes(&"n1".parse().unwrap(), &table(&routes));
+        let known = &known[&"mine".parse::<Name>().unwrap()];
+        let expected: Vec<_> = told.iter().map(|index| others[*index]).collect();
+        let foreign = known.iter().filter(|route| route.service.is_none());
+        let seen: Vec<_> =
+            foreign.map(|route| (route.spec.host.as_deref(), route.spec.path.as_str())).collect();
+        assert_eq!(seen, expected, "own routes {own:?}");
+        assert_eq!(known.len(), own.len() + expected.len());
+    }
+
+    #[test]
+    fn a_worker_is_told_of_no_route_that_takes_nothing_from_its_own() {
+        let api = [(None, "/api")];
+        check(&api, &[(None, "/api/v2"), (None, "/"), (None, "/apis"), (None, "/web")], &[0]);
+        check(&api, &[(Some("a"), "/"), (Some("b"), "/web"), (Some("c"), "/api/x")], &[0, 2]);
+        let host = [(Some("shop.example"), "/cart")];
+        check(&host, &[(None, "/cart/x"), (Some("other"), "/cart"), (Some("SHOP.example"), "/cart/x")], &[2]);
+        check(&host, &[(Some("shop.example"), "/"), (Some("shop.example"), "/cart/")], &[1]);
+    }
+
+    #[test]
+    fn a_worker_is_told_of_its_allocations_here_and_whether_there_are_others() {
+        let mut table = table(&[("mine/app/web", None, "/"), ("mine/app/api", None, "/api")]);
+        let web = table.endpoints.get_mut(&"mine/app/web".parse().unwrap()).unwrap();
+        web.push(Endpoint { allocation: AllocationId::new(7), node: "n2".parse().unwrap() });
+        let known = namespace_routes(&"n1".parse().unwrap(), &table);
+        let services: Vec<_> = known[&"mine".parse::<Name>().unwrap()]
+            .iter()
+            .map(|route| {
+                let service = route.service.as_ref().unwrap();
+                (service.allocations.clone(), service.is_elsewhere)
+            })
+            .collect();
+        let expected = [(vec![AllocationId::new(1)], true), (vec![AllocationId::new(2)], false)];
+        assert_eq!(services, expected);
+        assert!(namespace_routes(&"n3".parse().unwrap(), &table).is_empty());
+    }
+}

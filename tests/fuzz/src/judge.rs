@@ -1,0 +1,39 @@
+//! What must hold of every answer of admission, whatever the bytes were.
+
+use dunlin_admission::{Admitted, MAX_COMPONENT, Refusal, admit, is_provided};
+
+/// The codes that a refusal may have: those of the documentation.
+const CODES: [&str; 8] = [
+    "invalid_wasm",
+    "precompiled_not_accepted",
+    "core_module",
+    "too_large",
+    "too_complex",
+    "missing_imports",
+    "missing_export",
+    "feature_off",
+];
+
+/// The longest message: twenty names of 120 escaped characters, with their reasons.
+const MAX_MESSAGE: usize = 40 << 10;
+
+/// Asks admission and checks its answer.
+pub(crate) fn judge(bytes: &[u8]) -> Result<Admitted, Refusal> {
+    let answer = admit(bytes);
+    match &answer {
+        Ok(admitted) => {
+            assert!(!admitted.worlds.is_empty(), "admitted, but nothing can start it");
+            assert!(admitted.imports.iter().all(|name| is_provided(name)), "{:?}", admitted.imports);
+            assert_eq!(admitted.size.0, bytes.len() as u64);
+            assert!(bytes.len() as u64 <= MAX_COMPONENT && !bytes.starts_with(b"\x7fELF"));
+        }
+        Err(refusal) => {
+            let text = refusal.to_string();
+            assert!(CODES.contains(&refusal.code()), "{} is no code for {text}", refusal.code());
+            assert!(text.len() <= MAX_MESSAGE, "a message of {} bytes", text.len());
+            assert!(text.chars().all(|letter| !letter.is_control()), "not printable: {text:?}");
+            assert!(!text.contains("the validator gave up"), "the validator panicked");
+        }
+    }
+    answer
+}

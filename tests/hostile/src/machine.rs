@@ -1,0 +1,56 @@
+//! What the machine says of processes: memory, threads, descriptors, children.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+/// What a process holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Open descriptors.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Processes that it has started.
+    pub children: BTreeSet<u32>,
+}
+
+/// Returns the processes that `process` has started.
+pub fn children(process: u32) -> BTreeSet<u32> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>())
+        .collect()
+}
+
+/// Returns what `process` holds.
+pub fn read(process: u32) -> Reading {
+    let count = |what: &str| fs::read_dir(format!("/proc/{process}/{what}")).map_or(0, Iterator::count);
+    Reading { descriptors: count("fd"), threads: count("task"), children: children(process) }
+}
+
+/// Returns how many bytes of a process are in memory and belong to nobody else.
+pub fn resident(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|word| word.parse().ok());
+    kibibytes.unwrap_or(0_u64) << 10
+}
+
+/// Tells whether a process is there and not merely waiting to be reaped.
+pub fn is_alive(process: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// Waits until `probe` gives a value that is right, for ten seconds at most, and returns the last one.
+pub async fn settled<T>(probe: impl Fn() -> T, is_right: impl Fn(&T) -> bool) -> T {
+    let started = std::time::Instant::now();
+    loop {
+        let value = probe();
+        if is_right(&value) || started.elapsed().as_secs() >= 10 {
+            return value;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}

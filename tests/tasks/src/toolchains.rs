@@ -1,0 +1,107 @@
+//! The compilers of the guests that are not written in Rust: installed from PyPI and npm by their ordinary clients.
+//!
+//! They are kept under `target/toolchains`, in the versions that `guests/examples/languages` pins, and are installed
+//! again only when these change. `tests/guest-artifacts` knows the same folders, and says to run this chore when they
+//! are not there.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context, bail};
+
+use crate::step::{Step, root, say};
+
+/// Where the files that pin the versions are.
+const LANGUAGES: &str = "guests/examples/languages";
+/// The file in a toolchain's folder that says what is installed there: the text of what pins it.
+const INSTALLED: &str = "installed";
+
+const PYTHON_HELP: [&str; 3] = [
+    "The guests in C, Zig, Go and Python need compilers from PyPI, and they could not be installed.",
+    "  help: they need Python 3.10 or later with venv (Debian: python3-venv) and a network to PyPI.",
+    "  help: what pip said stands above; a mirror is set by its own configuration.",
+];
+
+const NODE_HELP: [&str; 3] = [
+    "The guests in JavaScript need a compiler from npm, and it could not be installed.",
+    "  help: it needs Node.js 20 or later with npm, and a network to the npm registry.",
+    "  help: what npm said stands above; a mirror is set by its own configuration.",
+];
+
+/// Installs what is missing.
+pub(crate) fn install() -> anyhow::Result<()> {
+    python().inspect_err(|_| PYTHON_HELP.iter().for_each(say))?;
+    javascript().inspect_err(|_| NODE_HELP.iter().for_each(say))
+}
+
+fn folder(name: &str) -> PathBuf {
+    root().join("target/toolchains").join(name)
+}
+
+fn python() -> anyhow::Result<()> {
+    let requirements = root().join(LANGUAGES).join("requirements.txt");
+    let folder = folder("python");
+    let pinned = read(&requirements)?;
+    if is_installed(&folder, &pinned) {
+        return Ok(());
+    }
+    emptied(&folder)?;
+    let mut venv = Command::new("python3");
+    venv.args(["-m", "venv"]).arg(&folder);
+    Step::new("a place for compilers from PyPI", venv).run()?;
+    let mut pip = Command::new(folder.join("bin/python3"));
+    pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"])
+        .arg("--requirement")
+        .arg(&requirements);
+    Step::new("compilers of C, Zig, Go and Python", pip).run()?;
+    note_installed(&folder, &pinned)
+}
+
+fn javascript() -> anyhow::Result<()> {
+    let languages = root().join(LANGUAGES);
+    let folder = folder("javascript");
+    let mut pinned = String::new();
+    for file in ["package.json", "package-lock.json"] {
+        pinned += &read(&languages.join("javascript").join(file))?;
+    }
+    if is_installed(&folder, &pinned) {
+        return Ok(());
+    }
+    emptied(&folder)?;
+    for file in ["package.json", "package-lock.json"] {
+        let from = languages.join("javascript").join(file);
+        fs::copy(&from, folder.join(file)).with_context(|| format!("could not copy {}", from.display()))?;
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(&folder);
+    // This program was started by cargo, and npm hands its environment to what it installs.
+    env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_")).for_each(|(name, _)| {
+        npm.env_remove(name);
+    });
+    Step::new("the compiler of JavaScript", npm).run()?;
+    note_installed(&folder, &pinned)
+}
+
+fn is_installed(folder: &Path, pinned: &str) -> bool {
+    fs::read_to_string(folder.join(INSTALLED)).is_ok_and(|installed| installed == pinned)
+}
+
+fn note_installed(folder: &Path, pinned: &str) -> anyhow::Result<()> {
+    let file = folder.join(INSTALLED);
+    fs::write(&file, pinned).with_context(|| format!("could not write {}", file.display()))
+}
+
+fn emptied(folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("could not remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        Err(error) => bail!("could not read {}: {error}", path.display()),
+    }
+}
