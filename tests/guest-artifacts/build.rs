@@ -10,7 +10,8 @@ use std::{env, fs};
 
 const TARGET: &str = "wasm32-wasip2";
 
-const PROGRAMS: [&str; 22] = [
+const PROGRAMS: [&str; 23] = [
+    "calls",
     "cat",
     "empty-std",
     "env",

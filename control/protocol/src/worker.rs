@@ -53,6 +53,13 @@ pub enum ToWorker {
         /// The file that becomes its standard input; empty if absent.
         input: Option<PathBuf>,
     },
+    /// Run the first item in a fresh instance, with the standard streams that are passed for its allocation.
+    RunAttached {
+        /// Of which allocation.
+        allocation: AllocationId,
+        /// The guest's arguments after its own name.
+        arguments: Vec<String>,
+    },
     /// From now on these routes decide on requests that come on connections which were handed off.
     Routes {
         /// Whose.
@@ -197,6 +204,13 @@ pub enum PassedToWorker {
     /// With one end of a pair of sockets. At the other end the agent speaks HTTP/1.1, with the allocation in a
     /// header of each request.
     Proxied,
+    /// With one of the standard streams for [`ToWorker::RunAttached`], which may come before it or after it.
+    Stream {
+        /// Whose.
+        allocation: AllocationId,
+        /// Which.
+        stream: StandardStream,
+    },
     /// The agent ends: answer what is under way on connections that were handed off, and close them.
     Drain,
     /// Give back all connections that were handed off, then answer with [`PassedToAgent::Left`].
@@ -208,6 +222,18 @@ pub enum PassedToWorker {
         /// Where it leads, or why there is none.
         result: Result<SocketAddr, ConnectError>,
     },
+}
+
+/// One of the standard streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StandardStream {
+    /// What a guest reads: anything that can be read.
+    Input,
+    /// Where its output goes: the writing end of a pipe.
+    Output,
+    /// Where its complaints go: the writing end of a pipe.
+    Error,
 }
 
 /// What a worker sends over the channel for descriptors.

@@ -78,10 +78,9 @@ impl Running {
     }
 
     /// Accounts for the request and tells whether all went well.
-    fn end(&mut self, ending: &Ending<()>) -> bool {
-        let Some(live) = &mut self.live else { return false };
-        let (outcome, used) =
-            self.sandbox.end("request", &mut live.instance, ending, |()| Outcome::Completed);
+    fn end(&self, ending: &Ending<()>) -> bool {
+        let Some(live) = &self.live else { return false };
+        let (outcome, used) = self.sandbox.end("request", &live.instance, ending, |()| Outcome::Completed);
         // A guest that exits does so in the middle of a call: nothing can be called in it again.
         let is_clean = outcome.is_completed() && matches!(ending, Ending::Returned(Ok(())));
         // Nobody else sets it while this is here.

@@ -171,7 +171,7 @@ mod tests {
         let (first, second) = (Gate::new(2, room.clone()), Gate::new(2, room));
         let inside = [first.enter().await.unwrap(), second.enter().await.unwrap()];
         let hit = first.enter().await.unwrap_err();
-        assert_eq!(hit.limit, "namespace_instances");
+        assert_eq!(hit.limit, "namespace_concurrency");
         drop(inside);
         assert!(second.enter().await.is_ok(), "there is room again");
     }

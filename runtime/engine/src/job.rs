@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_host::{Access, Capture, LogSink, Stdin, Stdout};
+use dunlin_host::{Access, Capture, LogSink, Pipe, Stdin, Stdout};
 use dunlin_model::{AssignedAllocation, Bytes, DurationMs, Fuel, HostCalls, NodeId, Outcome, Work};
 
 use crate::code::Loaded;
@@ -30,6 +30,17 @@ pub struct Item {
     pub arguments: Vec<String>,
     /// The file that becomes its standard input; empty if absent.
     pub input: Option<PathBuf>,
+}
+
+/// The standard streams of somebody who waits for what an instance writes.
+#[derive(Debug)]
+pub struct Streams {
+    /// What it reads.
+    pub stdin: tokio::fs::File,
+    /// Where its standard output goes.
+    pub stdout: Pipe,
+    /// Where its standard error goes.
+    pub stderr: Pipe,
 }
 
 /// What became of an item.
@@ -108,7 +119,6 @@ impl Job {
         let Some(_permit) = self.sandbox.gate.enter_patiently().await else {
             return ItemEnd::without_instance(Outcome::Cancelled);
         };
-        let not_started = |reason| ItemEnd::without_instance(Outcome::NotStarted { reason });
         let stdin = match &item.input {
             None => Stdin::Empty,
             Some(path) => match tokio::fs::File::open(path).await {
@@ -116,16 +126,54 @@ impl Job {
                 Err(error) => return not_started(format!("its input cannot be read: {error}")),
             },
         };
+        let capture = Capture::default();
+        let own = Own {
+            arguments: self.arguments(item.arguments),
+            environment: self.environment(item.number),
+            stdin,
+            stdout: Stdout::Capture(capture.clone()),
+            stderr: Stdout::Log,
+        };
+        let end = self.run(own).await;
+        let (output, output_cut) = capture.take();
+        ItemEnd { output, output_cut, ..end }
+    }
+
+    /// Runs the first item in a fresh instance with the streams of somebody who waits for it. When this returns, they
+    /// hold all that the instance wrote.
+    pub async fn run_attached(&self, arguments: Vec<String>, streams: Streams) -> ItemEnd {
+        let Some(_permit) = self.sandbox.gate.enter_patiently().await else {
+            return ItemEnd::without_instance(Outcome::Cancelled);
+        };
+        let Streams { stdin, stdout, stderr } = streams;
+        let own = Own {
+            arguments: self.arguments(arguments),
+            environment: self.environment(0),
+            stdin: Stdin::File(stdin),
+            stdout: Stdout::Pipe(stdout.clone()),
+            stderr: Stdout::Pipe(stderr.clone()),
+        };
+        let end = self.run(own).await;
+        stdout.flushed().await;
+        stderr.flushed().await;
+        end
+    }
+
+    fn arguments(&self, more: Vec<String>) -> Vec<String> {
+        std::iter::once(self.name.clone()).chain(more).collect()
+    }
+
+    fn environment(&self, item: u32) -> Vec<(String, String)> {
+        let mut environment = self.environment.clone();
+        environment.push(("DUNLIN_ITEM".to_owned(), item.to_string()));
+        environment
+    }
+
+    async fn run(&self, own: Own) -> ItemEnd {
         let linked = match self.loaded.linked().await {
             Ok(linked) => linked,
             Err(error) => return not_started(error.to_string()),
         };
-        let capture = Capture::default();
-        let mut environment = self.environment.clone();
-        environment.push(("DUNLIN_ITEM".to_owned(), item.number.to_string()));
-        let mut arguments = vec![self.name.clone()];
-        arguments.extend(item.arguments);
-        let own = Own { arguments, environment, stdin, stdout: Stdout::Capture(capture.clone()) };
         let mut instance = match self.sandbox.begin(self.loaded.wasmtime(), own) {
             Ok(instance) => instance,
             Err(error) => return not_started(trap_text(&error)),
@@ -142,7 +190,16 @@ impl Job {
             Ok(()) => Outcome::Completed,
             Err(()) => Outcome::Exited { code: 1 },
         });
-        let (output, output_cut) = capture.take();
-        ItemEnd { outcome, fuel: used.fuel, memory: used.memory, wall: used.wall, host: used.host, output, output_cut }
+        ItemEnd {
+            fuel: used.fuel,
+            memory: used.memory,
+            wall: used.wall,
+            host: used.host,
+            ..ItemEnd::without_instance(outcome)
+        }
     }
+}
+
+fn not_started(reason: String) -> ItemEnd {
+    ItemEnd::without_instance(Outcome::NotStarted { reason })
 }

@@ -33,7 +33,7 @@ pub use compile::{CompileError, EXIT_FAILED, EXIT_REFUSED, compile, compile_chil
 pub use config::prepare_process;
 pub use engine::{Engine, EngineConfig, EngineError, LoadError};
 pub use gate::set_namespace_concurrency;
-pub use job::{Item, ItemEnd, Job};
+pub use job::{Item, ItemEnd, Job, Streams};
 pub use limits::{
     COMPILE_CPU_SECONDS, COMPILE_MEMORY, COMPILE_TIME, EPOCH_TICK, FUEL_SLICE, MAX_COMPILED,
     CODE_IDLE, MAX_LOADED_CODE, MAX_TRAP_TEXT, MAX_USES, MAX_WAIT, REUSE_IDLE,

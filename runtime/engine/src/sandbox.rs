@@ -112,6 +112,7 @@ impl Sandbox {
             environment,
             stdin: own.stdin,
             stdout: own.stdout,
+            stderr: own.stderr,
             limits: self.limits,
             fuel_slice: Some(FUEL_SLICE),
             logs: self.logs.clone(),
@@ -288,6 +289,7 @@ pub(crate) struct Own {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) stdin: Stdin,
     pub(crate) stdout: Stdout,
+    pub(crate) stderr: Stdout,
 }
 
 pub(crate) struct Instance {

@@ -183,6 +183,7 @@ impl Service {
             environment: Vec::new(),
             stdin: Stdin::Empty,
             stdout: Stdout::Log,
+            stderr: Stdout::Log,
         };
         sandbox.begin(loaded.wasmtime(), own).map(Live::new)
     }

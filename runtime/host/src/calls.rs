@@ -39,7 +39,7 @@ struct Metered {
 impl Calls {
     /// Returns the account of an instance; by fuel if there is a slice after which wasmtime looks at it.
     pub(crate) fn new(slice: Option<u64>) -> Self {
-        Self { metered: slice.map(|slice| Metered { slice, began: u64::MAX }), ..Self::default() }
+        Self { metered: slice.map(|slice| Metered { slice, began: 0 }), ..Self::default() }
     }
 
     pub(crate) fn count(&self) -> HostCalls {

@@ -17,6 +17,7 @@ use crate::denials::{Denial, Denials};
 use crate::limiter::Limiter;
 use crate::logs::{Lines, Logs};
 use crate::metered::{Random, Streams};
+use crate::pipe::Pipe;
 use crate::stdio::{Capture, Output};
 
 /// What an instance is given.
@@ -31,6 +32,8 @@ pub struct GuestSetup {
     pub stdin: Stdin,
     /// Where its standard output goes.
     pub stdout: Stdout,
+    /// Where its standard error goes.
+    pub stderr: Stdout,
     /// What it may use at most.
     pub limits: Limits,
     /// How much fuel it may burn before wasmtime looks at it again; nothing if its fuel is not counted.
@@ -58,12 +61,14 @@ pub enum Stdin {
     File(tokio::fs::File),
 }
 
-/// Where the standard output of an instance goes.
+/// Where one of the two output streams of an instance goes.
 pub enum Stdout {
     /// Into the log, by lines.
     Log,
     /// Into the output of an item.
     Capture(Capture),
+    /// To who waits for it, as it is.
+    Pipe(Pipe),
 }
 
 /// One instance on the host's side.
@@ -87,13 +92,14 @@ pub struct Guest {
 impl Guest {
     /// Returns a store for one new instance, with every limit of this crate set.
     pub fn store(engine: &Engine, setup: GuestSetup) -> Store<Self> {
-        let GuestSetup { instance, arguments, environment, stdin, stdout, limits, fuel_slice, logs, granted } =
-            setup;
-        let stdout = match stdout {
-            Stdout::Log => Output::lines(Lines::new(logs.clone(), instance, LogSource::Stdout)),
+        let GuestSetup { instance, arguments, environment, stdin, stdout, stderr, .. } = setup;
+        let GuestSetup { limits, fuel_slice, logs, granted, .. } = setup;
+        let output = |to, source| match to {
+            Stdout::Log => Output::lines(Lines::new(logs.clone(), instance, source)),
             Stdout::Capture(capture) => Output::Capture(capture),
+            Stdout::Pipe(pipe) => Output::Pipe(pipe),
         };
-        let stderr = Output::lines(Lines::new(logs.clone(), instance, LogSource::Stderr));
+        let (stdout, stderr) = (output(stdout, LogSource::Stdout), output(stderr, LogSource::Stderr));
 
         // A new context has no files, no environment and empty input; networking is said to be off all the same.
         let mut wasi = WasiCtx::builder();

@@ -5,7 +5,7 @@
 //!
 //! | What | Where | What it gives |
 //! | --- | --- | --- |
-//! | standard output and error | `stdio` | lines in the log, or the bounded output of an item |
+//! | standard output and error | `stdio` | lines in the log, the bounded output of an item, or a pipe |
 //! | `wasi:logging` | `logging` | lines in the log |
 //! | outbound HTTP | `capability/outbound_http` | answers of the hosts that the manifest grants |
 //! | folders and scratch | `capability/files` | what is below the folders that the manifest grants |
@@ -27,6 +27,7 @@ mod linker;
 mod logging;
 mod logs;
 mod metered;
+mod pipe;
 mod stdio;
 
 pub use calls::{BYTES_PER_FUEL, CALL_FUEL};
@@ -43,4 +44,5 @@ pub use limits::{
 pub use linker::linker;
 pub use logs::{LogSink, Logs};
 pub use metered::LimitExceeded;
+pub use pipe::Pipe;
 pub use stdio::Capture;

@@ -1,6 +1,7 @@
-//! Standard output and standard error: lines in the log, or the bounded output of a job item.
+//! Standard output and standard error: lines in the log, the bounded output of a job item, or a pipe to who waits for it.
 //!
-//! Both are always ready and never grow beyond their limit; what is too much is dropped and said to be.
+//! The first two are always ready and never grow beyond their limit; what is too much is dropped and said to be. A pipe
+//! loses nothing: its guest waits for whoever reads it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::limits::MAX_WRITE;
 use crate::logs::Lines;
+use crate::pipe::Pipe;
 
 /// What a job item wrote to standard output, at most [`MAX_ITEM_OUTPUT`] bytes of it.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +53,7 @@ impl Capture {
 pub(crate) enum Output {
     Lines(Arc<Mutex<Lines>>),
     Capture(Capture),
+    Pipe(Pipe),
 }
 
 impl Output {
@@ -65,11 +68,13 @@ impl Output {
         }
     }
 
-    fn take(&self, bytes: &[u8]) {
+    fn take(&self, bytes: &[u8]) -> StreamResult<()> {
         match self {
             Self::Lines(lines) => lines.lock().unwrap_or_else(PoisonError::into_inner).write(bytes),
             Self::Capture(capture) => capture.write(bytes),
+            Self::Pipe(pipe) => pipe.write(bytes)?,
         }
+        Ok(())
     }
 }
 
@@ -81,7 +86,10 @@ impl IsTerminal for Output {
 
 impl StdoutStream for Output {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
+        match self {
+            Self::Pipe(pipe) => pipe.async_stream(),
+            Self::Lines(_) | Self::Capture(_) => Box::new(self.clone()),
+        }
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
@@ -91,8 +99,7 @@ impl StdoutStream for Output {
 
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.take(&bytes);
-        Ok(())
+        self.take(&bytes)
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -100,13 +107,20 @@ impl OutputStream for Output {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(MAX_WRITE)
+        match self {
+            Self::Lines(_) | Self::Capture(_) => Ok(MAX_WRITE),
+            Self::Pipe(pipe) => pipe.check_write(),
+        }
     }
 }
 
 #[async_trait]
 impl Pollable for Output {
-    async fn ready(&mut self) {}
+    async fn ready(&mut self) {
+        if let Self::Pipe(pipe) = self {
+            pipe.flushed().await;
+        }
+    }
 }
 
 impl AsyncWrite for Output {
@@ -115,8 +129,8 @@ impl AsyncWrite for Output {
         _context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        self.take(bytes);
-        Poll::Ready(Ok(bytes.len()))
+        let taken = self.take(bytes).map(|()| bytes.len());
+        Poll::Ready(taken.map_err(|_| std::io::ErrorKind::BrokenPipe.into()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<std::io::Result<()>> {

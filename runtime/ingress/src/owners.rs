@@ -1,6 +1,6 @@
 //! Whose requests may come on one connection: the namespaces of all routes that a host can match. Pure.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use dunlin_model::{Name, RouteTable};
 
@@ -9,7 +9,7 @@ use crate::router::normal_host;
 /// For each host, the one namespace that all its routes lead to, if there is but one.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
-    hosts: HashMap<String, Owner>,
+    hosts: BTreeMap<String, Owner>,
     any_host: Owner,
 }
 

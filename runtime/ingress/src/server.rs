@@ -114,8 +114,14 @@ async fn serve_client(mut stream: TcpStream, client: SocketAddr, mut slot: Slot)
     }
     let limit = slot.ingress.config().header_timeout;
     let peeking = async {
-        stream.readable().await?;
-        peek(&stream, &slot.ingress, client)
+        loop {
+            stream.readable().await?;
+            match peek(&stream, &slot.ingress, client) {
+                // There was nothing after all, which the stream has now noticed, so this does not spin.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                peeked => return peeked,
+            }
+        }
     };
     let draining = slot.watch.draining.clone();
     let peeked = tokio::select! {
@@ -168,16 +174,10 @@ fn peek(stream: &TcpStream, ingress: &Ingress, client: SocketAddr) -> io::Result
     let mut bytes = [0; MAX_PEEK];
     let may_hand_off = ingress.config().hand_off && !ingress.shared_clients().contain(client.ip());
     let wanted = if may_hand_off { MAX_PEEK } else { PREFACE.len() };
-    let peeked = stream.try_io(Interest::READABLE, || {
+    let length = stream.try_io(Interest::READABLE, || {
         let (_, length) = rustix::net::recv(stream, &mut bytes[..wanted], RecvFlags::PEEK)?;
         Ok(length)
-    });
-    let length = match peeked {
-        Ok(length) => length,
-        // There was nothing after all; the server waits for it, within its own limit.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Beginning::Http1),
-        Err(error) => return Err(error),
-    };
+    })?;
     let bytes = &bytes[..length];
     if bytes.is_empty() {
         return Ok(Beginning::End);

@@ -11,6 +11,7 @@ use dunlin_model::{AllocationId, AssignedAllocation, ItemRange, NodeId, Work};
 use dunlin_protocol::{Account, FromWorker};
 use tokio::task::AbortHandle;
 
+use crate::attached::Attached;
 use crate::control::Agent;
 use crate::items::Items;
 use crate::log_queue::LogQueue;
@@ -27,6 +28,7 @@ pub(crate) struct Allocations {
     agent: Agent,
     logs: Arc<LogQueue>,
     items: Arc<Items>,
+    attached: Attached,
     slots: Mutex<BTreeMap<AllocationId, Slot>>,
 }
 
@@ -66,7 +68,8 @@ impl Allocations {
         logs: Arc<LogQueue>,
     ) -> Self {
         let items = Arc::new(Items::new(node.clone()));
-        Self { engine, access, node, agent, logs, items, slots: Mutex::default() }
+        let (attached, slots) = (Attached::default(), Mutex::default());
+        Self { engine, access, node, agent, logs, items, attached, slots }
     }
 
     pub(crate) fn service(&self, id: AllocationId) -> Option<Service> {
@@ -166,6 +169,16 @@ impl Allocations {
     /// Runs an item and tells how it ended.
     pub(crate) async fn run_item(&self, allocation: AllocationId, item: Item) {
         self.items.run_one(allocation, self.job(allocation), item).await;
+    }
+
+    /// Runs the first item with the streams that are passed for it, and tells how it ended.
+    pub(crate) async fn run_attached(&self, allocation: AllocationId, arguments: Vec<String>) {
+        self.items.run_attached(allocation, self.job(allocation), arguments, &self.attached).await;
+    }
+
+    /// Returns the streams that were passed.
+    pub(crate) fn attached(&self) -> &Attached {
+        &self.attached
     }
 
     /// Begins to run items that have no input.

@@ -84,7 +84,13 @@ impl Connections {
     }
 
     /// Serves a connection until it ends.
-    pub(crate) fn take(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, namespace: Name, routes: u64) {
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        client: SocketAddr,
+        namespace: Name,
+        routes: u64,
+    ) {
         let this = Arc::clone(self);
         self.open.send_modify(|open| *open += 1);
         tokio::spawn(async move {

@@ -20,6 +20,7 @@ use dunlin_model::{AllocationId, ItemRange, ItemRecord, NodeId, Outcome};
 use dunlin_protocol::FromWorker;
 use tokio::sync::Notify;
 
+use crate::attached::Attached;
 use crate::control::Agent;
 use crate::log_queue::LogQueue;
 
@@ -69,10 +70,31 @@ impl Items {
     pub(crate) async fn run_one(&self, allocation: AllocationId, job: Option<Job>, item: Item) {
         let number = item.number;
         let end = match job {
-            Some(job) => run(&job, item).await,
+            Some(job) => caught(job.run_item(item)).await,
             None => not_here(allocation),
         };
         self.tell(allocation, number, end);
+    }
+
+    /// Runs the first item of an allocation with streams of its own.
+    pub(crate) async fn run_attached(
+        &self,
+        allocation: AllocationId,
+        job: Option<Job>,
+        arguments: Vec<String>,
+        attached: &Attached,
+    ) {
+        let end = match job {
+            None => not_here(allocation),
+            Some(job) => match attached.streams(allocation).await {
+                Ok(streams) => caught(job.run_attached(arguments, streams)).await,
+                Err(error) => {
+                    let reason = format!("its standard streams cannot be used: {error}");
+                    ItemEnd::without_instance(Outcome::NotStarted { reason })
+                }
+            },
+        };
+        self.tell(allocation, 0, end);
     }
 
     /// Runs all items of a range.
@@ -106,7 +128,7 @@ impl Items {
     async fn lane(self: Arc<Self>, allocation: AllocationId, job: Job) {
         while let Some(number) = self.next(allocation) {
             let item = Item { number, arguments: vec![number.to_string()], input: None };
-            let end = run(&job, item).await;
+            let end = caught(job.run_item(item)).await;
             self.tell(allocation, number, end);
             // Requests of the same namespace, and the other lanes, have their turn.
             tokio::task::yield_now().await;
@@ -184,9 +206,9 @@ fn batch(ends: &mut VecDeque<(u32, ItemRecord)>) -> Vec<(u32, ItemRecord)> {
     ends.drain(..count).collect()
 }
 
-/// Runs an item. A panic in the host's code ends only this item.
-async fn run(job: &Job, item: Item) -> ItemEnd {
-    let mut running = pin!(job.run_item(item));
+/// Runs an item to its end. A panic in the host's code ends only this item.
+async fn caught(running: impl Future<Output = ItemEnd>) -> ItemEnd {
+    let mut running = pin!(running);
     let caught: Result<ItemEnd, Box<dyn Any + Send>> = poll_fn(|context| {
         // What panicked is not looked at again, but for being dropped.
         match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(context))) {

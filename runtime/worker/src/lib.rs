@@ -6,6 +6,7 @@
 //! Not here: how guests are run (`runtime/engine`) and what they can touch (`runtime/host`).
 
 mod allocations;
+mod attached;
 mod channel;
 mod compiler;
 mod confine;

@@ -13,7 +13,11 @@ use crate::data;
 use crate::handed::Connections;
 
 /// Takes what comes until the agent is gone.
-pub(crate) async fn take(passing: Arc<Passing>, allocations: Arc<Allocations>, connections: Arc<Connections>) {
+pub(crate) async fn take(
+    passing: Arc<Passing>,
+    allocations: Arc<Allocations>,
+    connections: Arc<Connections>,
+) {
     loop {
         match passing.next().await {
             Ok(Some((message, descriptor))) => take_one(message, descriptor, &allocations, &connections),
@@ -48,6 +52,10 @@ fn take_one(
         }
         PassedToWorker::Proxied => match descriptor.ok_or_else(too_many).and_then(unix) {
             Ok(stream) => drop(tokio::spawn(data::serve(stream, allocations.clone()))),
+            Err(error) => not_taken(error),
+        },
+        PassedToWorker::Stream { allocation, stream } => match descriptor.ok_or_else(too_many) {
+            Ok(descriptor) => allocations.attached().keep(allocation, stream, descriptor),
             Err(error) => not_taken(error),
         },
         PassedToWorker::Drain => connections.order(Order::Drain),

@@ -137,6 +137,10 @@ fn follow(
                 connections.set_routes(namespace, version, routes);
             }
             ToWorker::RunItems { allocation, range } => allocations.run_items(allocation, range),
+            ToWorker::RunAttached { allocation, arguments } => {
+                let allocations = allocations.clone();
+                runtime.spawn(async move { allocations.run_attached(allocation, arguments).await });
+            }
             ToWorker::RunItem { allocation, item, arguments, input } => {
                 let allocations = allocations.clone();
                 let item = Item { number: item, arguments, input };

@@ -79,16 +79,15 @@ impl Language {
     }
 
     fn assert_installed(self) {
-        let (folder, pins): (_, &[&str]) = match self {
-            Self::JavaScript => ("javascript", &["javascript/package.json", "javascript/package-lock.json"]),
-            Self::C | Self::Go | Self::Python | Self::Zig => ("python", &["requirements.txt"]),
+        let (folder, pins) = match self {
+            Self::JavaScript => ("javascript", "javascript/package.json"),
+            Self::C | Self::Go | Self::Python | Self::Zig => ("python", "requirements.txt"),
         };
-        let read = |path: &&str| fs::read_to_string(languages().join(path)).expect("the pins can be read");
-        let wanted: String = pins.iter().map(read).collect();
+        let wanted = fs::read_to_string(languages().join(pins)).expect("the pins can be read");
         let installed = fs::read_to_string(toolchains().join(folder).join("installed")).ok();
         assert!(
             installed.as_ref() == Some(&wanted),
-            "the compiler for {self:?} is not installed, or not in the version that {pins:?} wants: run `cargo x \
+            "the compiler for {self:?} is not installed, or not in the version that {pins} wants: run `cargo x \
              setup`, which needs a network to PyPI and npm"
         );
     }

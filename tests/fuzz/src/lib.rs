@@ -6,7 +6,9 @@
 //!
 //! Not here: tests of what well-formed input does; those are in the crates that do it.
 
+mod cache;
 mod components;
+mod host_calls;
 mod ingress;
 mod judge;
 mod modules;

@@ -35,6 +35,16 @@ pub const TARGETS: &[Target] = &[
         about: "requests through an ingress: what reaches the worker is what a second, strict reader sees",
         run: crate::ingress::run,
     },
+    Target {
+        name: "host-calls",
+        about: "sequences of host calls by a guest that keeps all it gets: never more than its limits",
+        run: crate::host_calls::run,
+    },
+    Target {
+        name: "cache",
+        about: "files of compiled code: only what was sealed for this component is read, whatever was done to it",
+        run: crate::cache::run,
+    },
 ];
 
 /// Returns the target of this name.

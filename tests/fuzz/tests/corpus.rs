@@ -54,3 +54,13 @@ fn generated_components_are_admitted_or_refused() {
 fn what_passes_the_ingress_means_one_thing() {
     run("ingress");
 }
+
+#[test]
+fn no_sequence_of_host_calls_gets_beyond_the_limits() {
+    run("host-calls");
+}
+
+#[test]
+fn only_sealed_code_is_read() {
+    run("cache");
+}

@@ -13,6 +13,10 @@ macro_rules! component {
 }
 
 component!(
+    /// Job: makes the calls into the host that its argument names, two hexadecimal digits each.
+    CALLS, CALLS_PATH, "calls.wasm"
+);
+component!(
     /// Job: copies standard input to standard output.
     CAT, CAT_PATH, "cat.wasm"
 );

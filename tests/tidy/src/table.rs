@@ -53,14 +53,19 @@ pub const OWN: &[Room] = &[
         ],
     },
     Room { folder: "runtime/supervisor", may_use: &["control/model"] },
+    Room { folder: "runtime/compiled", may_use: &["control/model"] },
     Room { folder: "runtime/descriptors", may_use: &[] },
     Room { folder: "runtime/host", may_use: &["control/model"] },
-    Room { folder: "runtime/engine", may_use: &["control/admission", "control/model", "runtime/host"] },
+    Room {
+        folder: "runtime/engine",
+        may_use: &["control/admission", "control/model", "runtime/compiled", "runtime/host"],
+    },
     Room {
         folder: "runtime/worker",
         may_use: &[
             "control/model",
             "control/protocol",
+            "runtime/compiled",
             "runtime/descriptors",
             "runtime/engine",
             "runtime/host",
@@ -74,6 +79,7 @@ pub const OWN: &[Room] = &[
             "control/model",
             "control/protocol",
             "control/transport",
+            "runtime/compiled",
             "runtime/descriptors",
             "runtime/ingress",
             "runtime/supervisor",
@@ -178,6 +184,16 @@ pub const RESERVED: &[Reserved] = &[
         reason: "the manifest is read in one place, with line and column for each mistake",
     },
     Reserved {
+        package: "landlock",
+        rooms: &["runtime/worker"],
+        reason: "the wall is built in one place",
+    },
+    Reserved {
+        package: "seccompiler",
+        rooms: &["runtime/worker"],
+        reason: "the wall is built in one place",
+    },
+    Reserved {
         package: "mimalloc",
         rooms: &["control/cli"],
         reason: "a program has one allocator, chosen where its `main` is",
@@ -207,5 +223,5 @@ pub const WORDS_OF_CLIPPY: &[&str] = &[
 /// The files with code that the compiler cannot vouch for, each with the reason.
 pub const UNSAFE: &[(&str, &str)] = &[(
     "runtime/engine/src/engine.rs",
-    "wasmtime trusts the bytes of compiled code; they are loaded here only, after the cache has authenticated them",
+    "wasmtime trusts the bytes of compiled code; they are loaded here only, after their MAC was checked",
 )];

@@ -23,11 +23,10 @@ async fn run(worker: &mut Worker, item: u32, arguments: &[&str], input: Option<&
     worker.send(&ToWorker::RunItem { allocation: ALLOCATION, item, arguments, input });
     worker
         .wait(|message| match message {
-            FromWorker::ItemEnded { item: ended, outcome, output, output_cut, fuel, .. }
-                if *ended == item =>
-            {
-                let (outcome, output) = (outcome.clone(), output.clone());
-                Some(End { outcome, output, output_cut: *output_cut, fuel: *fuel })
+            FromWorker::ItemsEnded { items, .. } => {
+                let (_, record) = items.iter().find(|(ended, _)| *ended == item)?;
+                let (outcome, output) = (record.outcome.clone(), record.output.clone());
+                Some(End { outcome, output, output_cut: record.output_cut, fuel: record.fuel })
             }
             _ => None,
         })

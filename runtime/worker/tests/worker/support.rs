@@ -227,7 +227,7 @@ where
 
 pub(crate) fn items() -> Work {
     let range = ItemRange { start: 0, end: 10 };
-    Work::Items { run: RunId::new(3), range, attempt: 2, combine: false }
+    Work::Items { run: RunId::new(3), range, attempt: 2, combine: false, inputs: true }
 }
 
 pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> AssignedAllocation {
