@@ -73,7 +73,28 @@ pub(crate) struct Driver {
     observed: watch::Receiver<Arc<Observed>>,
 }
 
+/// What a [`Driver`] without a loop was told.
+pub(crate) struct Told(Receiver<Input>);
+
+impl Told {
+    /// Waits for what is told next; nothing once nobody tells any more.
+    pub(crate) fn next(&self) -> Option<Vec<Event>> {
+        Some(match self.0.recv().ok()? {
+            Input::Assign(_) => Vec::new(),
+            Input::Event(event) => vec![*event],
+            Input::Events(events) => events,
+        })
+    }
+}
+
 impl Driver {
+    /// Returns a handle for where there is no supervisor; what it is told, the caller hears.
+    pub(crate) fn without_loop() -> (Self, Told) {
+        let (inputs, told) = channel();
+        let (_nobody_observes, observed) = watch::channel(Arc::default());
+        (Self { inputs, observed }, Told(told))
+    }
+
     /// Hands over what the coordinator wants.
     pub(crate) fn assign(&self, assignment: Assignment) {
         let _stopping = self.inputs.send(Input::Assign(Box::new(assignment)));

@@ -187,11 +187,12 @@ async fn workers_of(
         authorities,
         egress,
         namespace_concurrency: settings.limits.namespace_concurrency,
+        log: std::env::var("DUNLIN_LOG").ok(),
     };
     Ok((worker_config, homes))
 }
 
-fn authorities(settings: &Settings) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn authorities(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     let Some(path) = &settings.egress.ca_file else { return Ok(Vec::new()) };
     std::fs::read(path).with_context(|| format!("could not read the certificates in {}", path.display()))
 }
@@ -237,7 +238,7 @@ fn lock(path: &Path) -> anyhow::Result<std::fs::File> {
 }
 
 /// Returns the key from which those for compiled code are derived; at the first start makes it.
-fn cache_key(path: &Path) -> anyhow::Result<[u8; 32]> {
+pub(crate) fn cache_key(path: &Path) -> anyhow::Result<[u8; 32]> {
     if let Ok(bytes) = std::fs::read(path)
         && let Ok(key) = bytes.try_into()
     {

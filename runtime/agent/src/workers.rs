@@ -12,6 +12,7 @@ mod spawn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,9 @@ use std::time::Duration;
 use dunlin_descriptors::Channel;
 use dunlin_ingress::{BoxedStream, HandOff, Local};
 use dunlin_model::{AllocationId, AssignedAllocation, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute};
-use dunlin_protocol::{ConnectError, FromWorker, Outbound, PassedToAgent, PassedToWorker, ToWorker};
+use dunlin_protocol::{
+    ConnectError, FromWorker, Outbound, PassedToAgent, PassedToWorker, StandardStream, ToWorker,
+};
 use dunlin_supervisor::Event;
 use futures_util::future::BoxFuture;
 use tokio::process::Child;
@@ -222,6 +225,28 @@ impl Workers {
         let running = self.running();
         let worker = running.by_namespace.get(&self.owner(namespace));
         worker.is_some_and(|worker| worker.messages.send(message).is_ok())
+    }
+
+    /// Passes one of the standard streams of an item to the worker of `namespace`; false if there is none.
+    pub(crate) fn pass_stream(
+        &self,
+        namespace: &Name,
+        allocation: AllocationId,
+        stream: StandardStream,
+        descriptor: OwnedFd,
+    ) -> bool {
+        let message = PassedToWorker::Stream { allocation, stream };
+        let passing = Passing { descriptor: Some(descriptor), ..Passing::bare(message) };
+        let running = self.running();
+        let worker = running.by_namespace.get(&self.owner(namespace));
+        worker.is_some_and(|worker| worker.passing.send(passing).is_ok())
+    }
+
+    /// Waits until all workers have ended by themselves, since all their allocations were stopped.
+    pub(crate) async fn ended(&self, time: Duration) {
+        self.shared.attended.close();
+        // Who takes longer is ended by `end`.
+        let _late = tokio::time::timeout(time, self.shared.attended.wait()).await;
     }
 
     /// Ends all workers: closes their control sockets, which is their order to exit, and waits until they are gone.

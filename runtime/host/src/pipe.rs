@@ -7,7 +7,6 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::io::{AsyncWrite, sink};
 use tokio::net::unix::pipe::Sender;
 use wasmtime_wasi::p2::{StreamError, StreamResult};
 
@@ -91,14 +90,9 @@ impl Pipe {
         })
     }
 
-    pub(crate) fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        match self.0.sender.as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd) {
-            Ok(sender) => Box::new(sender),
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "output of a guest is dropped");
-                Box::new(sink())
-            }
-        }
+    /// Returns another handle to the same end, for who writes by himself.
+    pub(crate) fn try_clone(&self) -> io::Result<Sender> {
+        Sender::from_owned_fd(self.0.sender.as_fd().try_clone_to_owned()?)
     }
 
     /// Writes what can be written, then looks at what waits.

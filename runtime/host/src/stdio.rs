@@ -87,7 +87,11 @@ impl IsTerminal for Output {
 impl StdoutStream for Output {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         match self {
-            Self::Pipe(pipe) => pipe.async_stream(),
+            Self::Pipe(pipe) => match pipe.try_clone() {
+                Ok(sender) => Box::new(sender),
+                // There are too many open files: it takes what there is room for, and fails beyond that.
+                Err(_) => Box::new(self.clone()),
+            },
             Self::Lines(_) | Self::Capture(_) => Box::new(self.clone()),
         }
     }

@@ -41,6 +41,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) egress: Arc<Egress>,
     /// How many instances each namespace may have at the same time.
     pub(crate) namespace_concurrency: u32,
+    /// How much workers log; as they would by themselves if absent.
+    pub(crate) log: Option<String>,
 }
 
 /// A worker process that was just started.
@@ -66,7 +68,7 @@ pub(super) fn spawn(config: &WorkerConfig, owner: &Name, home: &Home) -> io::Res
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::from(their_channel))
         .stderr(Stdio::inherit());
-    if let Ok(filter) = std::env::var("DUNLIN_LOG") {
+    if let Some(filter) = &config.log {
         command.env("DUNLIN_LOG", filter);
     }
     let child = command.spawn()?;
