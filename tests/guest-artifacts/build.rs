@@ -10,7 +10,7 @@ use std::{env, fs};
 
 const TARGET: &str = "wasm32-wasip2";
 
-const PROGRAMS: [&str; 23] = [
+const PROGRAMS: [&str; 26] = [
     "calls",
     "cat",
     "empty-std",
@@ -26,7 +26,10 @@ const PROGRAMS: [&str; 23] = [
     "hog-http",
     "hostile",
     "hostile-http",
+    "json",
+    "n-body",
     "say-http",
+    "sha256",
     "sleep",
     "sleep-http",
     "spin",
@@ -35,6 +38,9 @@ const PROGRAMS: [&str; 23] = [
     "trap-http",
     "word-count",
 ];
+
+/// Those that are built with debug information.
+const TRACED: [&str; 1] = ["traced-http"];
 
 const TEXTS: [&str; 4] = ["config", "core-module", "empty", "missing-import"];
 
@@ -57,18 +63,21 @@ fn main() {
 
 fn build() -> Result<(), Vec<String>> {
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests");
-    for watched in ["Cargo.toml", "Cargo.lock", "examples", "fixtures"] {
+    for watched in ["Cargo.toml", "Cargo.lock", "computing", "examples", "fixtures"] {
         tell(&format!("rerun-if-changed={}", guests.join(watched).display()));
     }
     tell("rerun-if-changed=build.rs");
     if !has_target() {
         return Err(MISSING_TARGET.map(str::to_owned).to_vec());
     }
-    compile(&guests)?;
+    compile(&guests, &["--release"])?;
+    let traced: Vec<&str> = TRACED.iter().flat_map(|program| ["--bin", program]).collect();
+    compile(&guests, &[&["--profile", "traced"], &traced[..]].concat())?;
     let out = PathBuf::from(variable("OUT_DIR"));
-    for program in PROGRAMS {
+    let traced = TRACED.iter().map(|program| (program, "traced"));
+    for (program, profile) in PROGRAMS.iter().map(|program| (program, "release")).chain(traced) {
         let file = format!("{program}.wasm");
-        let from = guests.join("target").join(TARGET).join("release").join(&file);
+        let from = guests.join("target").join(TARGET).join(profile).join(&file);
         fs::copy(&from, out.join(&file)).map_err(|error| said("copy", &from, &error))?;
     }
     for text in TEXTS {
@@ -87,10 +96,10 @@ fn has_target() -> bool {
     answer.map_or(true, |answer| Path::new(String::from_utf8_lossy(&answer.stdout).trim()).is_dir())
 }
 
-fn compile(guests: &Path) -> Result<(), Vec<String>> {
+fn compile(guests: &Path, what: &[&str]) -> Result<(), Vec<String>> {
     let manifest = guests.join("Cargo.toml");
     let mut cargo = Command::new(variable("CARGO"));
-    cargo.args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"]).arg(&manifest);
+    cargo.args(["build", "--locked", "--target", TARGET, "--manifest-path"]).arg(&manifest).args(what);
     cargo.arg("--target-dir").arg(guests.join("target"));
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(is_of_the_outer_cargo) {

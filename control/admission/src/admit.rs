@@ -57,7 +57,7 @@ pub const fn features() -> WasmFeatures {
 pub fn admit(bytes: &[u8]) -> Result<Admitted, Refusal> {
     let size = Bytes(bytes.len() as u64);
     if size.0 > MAX_COMPONENT {
-        return Err(Refusal::TooLarge(LimitHit::new("component size", Bytes(MAX_COMPONENT), size)));
+        return Err(Refusal::TooLarge(LimitHit::new("component_size", Bytes(MAX_COMPONENT), size)));
     }
     // wasmtime's compiled form is an ELF file.
     if bytes.starts_with(b"\x7fELF") {

@@ -34,7 +34,7 @@ pub fn is_core_module(bytes: &[u8]) -> bool {
 pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
     let size = Bytes(module.len() as u64);
     if size.0 > MAX_COMPONENT {
-        return Err(Refusal::TooLarge(LimitHit::new("component size", Bytes(MAX_COMPONENT), size)));
+        return Err(Refusal::TooLarge(LimitHit::new("component_size", Bytes(MAX_COMPONENT), size)));
     }
     validate(module)?;
     let outline = outline(module)?;

@@ -81,7 +81,7 @@ impl Counts {
             Payload::CodeSectionStart { count, .. } => check("functions", MAX_FUNCTIONS, u64::from(*count)),
             Payload::DataSection(section) => {
                 self.data_segments += u64::from(section.count());
-                check("data segments", MAX_DATA_SEGMENTS, self.data_segments)
+                check("data_segments", MAX_DATA_SEGMENTS, self.data_segments)
             }
             Payload::TableSection(section) => self.add_packed(section.count()),
             Payload::MemorySection(section) => self.add_packed(section.count()),

@@ -14,7 +14,7 @@ fn times(count: u64, text: &str) -> String {
 #[test]
 fn a_component_that_is_too_large_is_refused() {
     let refusal = admit(&vec![0; usize::try_from(MAX_COMPONENT).unwrap() + 1]).unwrap_err();
-    assert!(refusal.to_string().contains("limit `component size` is 64MiB, observed 67108865B"), "{refusal}");
+    assert!(refusal.to_string().contains("limit `component_size` is 64MiB, observed 67108865B"), "{refusal}");
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn a_component_with_too_much_of_anything_is_refused() {
         ("types", MAX_TYPES, times(MAX_TYPES + 1, "(type (func))")),
         ("imports", MAX_IMPORTS, times(MAX_IMPORTS + 1, "(import \"\" \"\" (func))")),
         (
-            "data segments",
+            "data_segments",
             MAX_DATA_SEGMENTS,
             format!("(memory 1){}", times(MAX_DATA_SEGMENTS + 1, "(data (i32.const 0) \"\")")),
         ),

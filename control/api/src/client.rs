@@ -18,7 +18,8 @@ pub use self::logs::LogStream;
 use self::transport::Transport;
 use crate::{
     AppList, AppStatus, ComponentInfo, CreateJoinToken, Deployed, FleetStatus, ItemPage, ItemsQuery,
-    JoinTokenCreated, LogsQuery, NodeList, RunList, RunStarted, RunStatus, RunsQuery, StartRun, paths,
+    JoinTokenCreated, LogsQuery, NodeList, RunList, RunStarted, RunStatus, RunsQuery, StartRun, TrapList,
+    TrapsQuery, paths,
 };
 
 /// The most bytes of an answer that is not a stream.
@@ -154,6 +155,11 @@ impl Client {
     pub async fn logs(&self, query: &LogsQuery) -> Result<LogStream, ClientError> {
         let response = self.transport.stream(&transport::with_query(paths::LOGS, query)).await?;
         Ok(LogStream::new(response, self.url().to_owned()))
+    }
+
+    /// Returns what is known of instances that ended badly.
+    pub async fn traps(&self, query: &TrapsQuery) -> Result<TrapList, ClientError> {
+        self.transport.get(&transport::with_query(paths::TRAPS, query)).await
     }
 
     /// Returns the fleet in one line.

@@ -16,6 +16,7 @@ mod nodes;
 pub mod paths;
 mod problem;
 mod tokens;
+mod traps;
 
 pub use apps::{
     AllocationState, AllocationStatus, AppList, AppStatus, Deployed, ServiceOrJob, WorkloadStatus,
@@ -31,3 +32,4 @@ pub use logs::{LogLine, LogsQuery};
 pub use nodes::{NodeList, NodeState, NodeStatus};
 pub use problem::{CONTENT_TYPE_PROBLEM, Problem, code};
 pub use tokens::{CreateJoinToken, JoinTokenCreated};
+pub use traps::{TrapList, TrapsQuery};

@@ -28,6 +28,8 @@ pub const NODES: &str = "/v1/nodes";
 pub const JOIN_TOKENS: &str = "/v1/tokens/join";
 /// `GET` a stream of what guests print.
 pub const LOGS: &str = "/v1/logs";
+/// `GET` what is known of instances that ended badly.
+pub const TRAPS: &str = "/v1/traps";
 /// `GET` the fleet in one line.
 pub const STATUS: &str = "/v1/status";
 /// `GET` the OpenAPI document; needs no identity.

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dunlin_model::Name;
 
-use crate::commands::{delete, deploy, doctor, job, logs, nodes, processes, status, stop, token, up};
+use crate::commands::{
+    delete, deploy, doctor, explain, job, logs, nodes, processes, run, serve, status, stop, token, up,
+};
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
 #[derive(Debug, Parser)]
@@ -62,10 +64,13 @@ pub(crate) enum Format {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Up(up::UpArgs),
+    Run(run::RunArgs),
+    Serve(serve::ServeArgs),
     Deploy(deploy::DeployArgs),
     Status(status::StatusArgs),
     Nodes(nodes::NodesArgs),
     Logs(logs::LogsArgs),
+    Explain(explain::ExplainArgs),
     Job(job::JobArgs),
     Stop(stop::StopArgs),
     Delete(delete::DeleteArgs),
@@ -106,6 +111,8 @@ mod tests {
             "dunlin --namespace team-a status shop",
             "dunlin nodes --quiet",
             "dunlin logs shop -f --tail 10 --raw",
+            "dunlin logs shop --traps",
+            "dunlin explain a12.3 --output json",
             "dunlin job run word-count --items 10 --wait",
             "dunlin job run shop/sum --input a/*.md --input b/*.md",
             "dunlin job run shop/sum --input a b c",
@@ -117,6 +124,9 @@ mod tests {
             "dunlin delete shop --yes",
             "dunlin token create --lifetime 2h --uses 3",
             "dunlin doctor --output json",
+            "dunlin run word-count.wasm --fuel 1G --quiet -- a --b",
+            "dunlin run a.wasm --folder /data=. --folder /out=.:rw --scratch /tmp --env A=b --config c=d",
+            "dunlin serve hello.wasm --addr 127.0.0.1:0 --reuse --allow-http https://a.example",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {}", parsed(line).unwrap_err());
         }
@@ -130,7 +140,13 @@ mod tests {
             "dunlin deploy --timeout 5",
             "dunlin job run sum --items 3 --input a",
             "dunlin job status 3",
+            "dunlin explain a12",
+            "dunlin logs --traps --follow",
             "dunlin token create --uses 0",
+            "dunlin run",
+            "dunlin run a.wasm --fuel much",
+            "dunlin run a.wasm --folder /data",
+            "dunlin serve a.wasm -- argument",
             "dunlin --namespace Team_A nodes",
         ] {
             assert_eq!(parsed(line).expect_err(line).exit_code(), 2, "{line}");

@@ -1,12 +1,16 @@
 //! The commands, one file each, and which of them answers.
 
+pub(crate) mod alone;
 pub(crate) mod delete;
 pub(crate) mod deploy;
 pub(crate) mod doctor;
+pub(crate) mod explain;
 pub(crate) mod job;
 pub(crate) mod logs;
 pub(crate) mod nodes;
 pub(crate) mod processes;
+pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod token;
@@ -21,9 +25,15 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
     let Cli { global, command } = cli;
     match command {
         Command::Up(args) => block_on(up::run(&global, args, output)),
+        Command::Run(args) => match block_on(run::run(args, output))? {
+            0 => Ok(()),
+            code => std::process::exit(i32::from(code)),
+        },
+        Command::Serve(args) => serve::serve(args, output),
         Command::Deploy(args) => block_on(deploy::run(&global, args, output)),
         Command::Status(args) => block_on(status::run(&global, args, output)),
         Command::Nodes(args) => block_on(nodes::run(&global, args, output)),
+        Command::Explain(args) => block_on(explain::run(&global, args, output)),
         Command::Logs(args) => block_on(logs::run(&global, args, output)),
         Command::Job(args) => block_on(job::run(&global, args, output)),
         Command::Stop(args) => block_on(stop::run(&global, args, output)),
@@ -40,7 +50,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
 
 /// Runs a command which only asks a coordinator; one thread is enough for that. Those which become a process of the
 /// fleet make a runtime of their own.
-fn block_on(command: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
+fn block_on<T>(command: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         CommandError::failed("cannot start").caused_by(&error).help("is this machine out of memory or files?")
     })?;

@@ -12,9 +12,11 @@ use crate::output::escaped;
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Failed = 1,
-    Usage = 2,
-    Unreachable = 3,
+    Failed,
+    Usage,
+    Unreachable,
+    /// What was run has ended in a way of its own.
+    Ended(u8),
 }
 
 /// What could not be done, why, and what to do.
@@ -40,6 +42,16 @@ impl CommandError {
     /// There is nobody to ask.
     pub(crate) fn unreachable(what: impl Into<String>) -> Self {
         Self { kind: Kind::Unreachable, ..Self::failed(what) }
+    }
+
+    /// What was run did not do what it was run for; the program ends with `code`.
+    pub(crate) fn ended(code: u8, what: impl Into<String>) -> Self {
+        Self { kind: Kind::Ended(code), ..Self::failed(what) }
+    }
+
+    /// Returns what could not be done.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
     }
 
     /// Adds one reason below those that are there.
@@ -103,6 +115,7 @@ impl CommandError {
             Kind::Failed => 1,
             Kind::Usage => 2,
             Kind::Unreachable => 3,
+            Kind::Ended(code) => code,
         }
     }
 
@@ -143,7 +156,7 @@ impl fmt::Display for CommandError {
 impl Error for CommandError {}
 
 /// What helps against a refusal that came without a hint.
-fn help_for(problem: &str) -> &'static str {
+pub(crate) fn help_for(problem: &str) -> &'static str {
     match problem {
         code::UNAUTHORIZED => "give the token of this fleet with `--token-file FILE`",
         code::NOT_FOUND | "unknown_app" | "unknown_workload" | "unknown_run" => {

@@ -81,6 +81,23 @@ impl Output {
         }
     }
 
+    /// Prints a line beside the result, unless it should be quiet: the value for programs, the text for people, who
+    /// may have none.
+    pub(crate) fn line_to_stderr<T: Serialize>(&self, value: &T, text: impl FnOnce() -> Option<String>) {
+        if self.quiet {
+            return;
+        }
+        let line = match self.format {
+            // Nothing that is printed here can fail to be JSON.
+            Format::Json => serde_json::to_string(value).ok(),
+            // A line end within it would let a guest forge another line.
+            Format::Table => text().map(|text| escaped(&text).replace('\n', "\\n")),
+        };
+        if let Some(line) = line {
+            self.to_stderr(&format!("{line}\n"));
+        }
+    }
+
     /// Says what could not be done.
     pub(crate) fn error(&self, error: &CommandError) {
         match self.format {

@@ -12,6 +12,7 @@ mod logs;
 mod nodes;
 mod problem;
 mod tokens;
+mod traps;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,6 +111,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(nodes::fleet))
         .routes(routes!(tokens::create))
         .routes(routes!(logs::stream))
+        .routes(routes!(traps::list))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         // These two have limits of their own, checked while streaming.
         .merge(

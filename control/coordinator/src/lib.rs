@@ -15,6 +15,7 @@ mod process;
 mod records;
 mod session;
 mod sweeper;
+mod traps;
 
 pub use config::{Config, DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
 pub use process::run;

@@ -142,6 +142,21 @@ impl fmt::Display for InstanceId {
     }
 }
 
+impl FromStr for InstanceId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let wrong = || IdError::new(text, "an instance id like `a12.345`");
+        let (allocation, number) = text.split_once('.').ok_or_else(wrong)?;
+        let allocation = allocation.parse().map_err(|_| wrong())?;
+        // As for the others: `u64::from_str` takes a sign.
+        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        Ok(Self { allocation, number: number.parse().map_err(|_| wrong())? })
+    }
+}
+
 /// A node, known by the name it joined with.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -215,6 +230,16 @@ mod tests {
         let id = AllocationId::new(12);
         assert_eq!(id.to_string(), "a12");
         assert_eq!("a12".parse(), Ok(id));
+    }
+
+    #[test]
+    fn an_instance_id_reads_back_what_it_prints_and_nothing_else() {
+        let id = InstanceId { allocation: AllocationId::new(12), number: 345 };
+        assert_eq!(id.to_string(), "a12.345");
+        assert_eq!("a12.345".parse(), Ok(id));
+        for text in ["a12", "a12.", "a12.+3", "12.3", "a12.3.4", ""] {
+            assert!(text.parse::<InstanceId>().is_err(), "{text:?} should be refused");
+        }
     }
 
     #[test]

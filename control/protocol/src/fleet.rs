@@ -4,7 +4,9 @@
 //! `Control` is opened once per connection by the agent: it then sends [`ToCoordinator`] and receives [`ToAgent`].
 //! The others answer with one [`StreamReply`] and then, if that is `Ok`, with bytes or records until the end.
 
-use dunlin_model::{AllocationId, Assignment, ClusterId, Digest, NodeId, Report, RunId, Term};
+use dunlin_model::{
+    AllocationId, Assignment, ClusterId, Digest, Name, NodeId, Report, RunId, Term, TrapRecord, WorkloadName,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::Version;
@@ -29,6 +31,8 @@ pub enum StreamRequest {
     },
     /// From the coordinator: what allocations on this node printed, as frames of `LogRecord`.
     Logs(LogQuery),
+    /// From the coordinator: what is known of instances that ended badly on this node, as frames of `TrapRecord`.
+    Traps(TrapQuery),
 }
 
 /// Which lines are wanted.
@@ -42,6 +46,44 @@ pub struct LogQuery {
     /// Whether to go on with new lines as they come.
     #[serde(default)]
     pub follow: bool,
+}
+
+/// Which records of traps are wanted; every absent field widens the choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrapQuery {
+    /// Of this namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Name>,
+    /// Of this app.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<Name>,
+    /// Of this workload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Name>,
+    /// Of this allocation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<AllocationId>,
+    /// Of the instance with this number in its allocation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<u64>,
+    /// How many of the latest.
+    pub tail: u32,
+}
+
+impl TrapQuery {
+    /// Tells whether there may be something of this workload among what is wanted.
+    pub fn is_of(&self, name: &WorkloadName) -> bool {
+        let fits = |wanted: &Option<Name>, name: &Name| wanted.as_ref().is_none_or(|wanted| wanted == name);
+        fits(&self.namespace, &name.namespace) && fits(&self.app, &name.app) && fits(&self.workload, &name.workload)
+    }
+
+    /// Tells whether this record is wanted.
+    pub fn wants(&self, trap: &TrapRecord) -> bool {
+        self.is_of(&trap.workload)
+            && self.allocation.is_none_or(|wanted| wanted == trap.instance.allocation)
+            && self.instance.is_none_or(|wanted| wanted == trap.instance.number)
+    }
 }
 
 /// The answer to a stream request other than `Control`.

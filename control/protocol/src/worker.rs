@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Bytes, Fuel, HostCalls, ItemRange, ItemRecord, LogRecord, Name,
-    NamespaceRoute, NodeId,
+    AllocationId, AssignedAllocation, Bytes, Fuel, FuelRate, HostCalls, ItemRange, ItemRecord, LogRecord, Name,
+    NamespaceRoute, NodeId, TrapRecord,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ use crate::WallSetup;
 #[serde(rename_all = "kebab-case")]
 pub enum ToWorker {
     /// The first message.
-    Setup(WorkerSetup),
+    Setup(Box<WorkerSetup>),
     /// Load this allocation's component and be ready to serve it or to run its items.
     Start {
         /// What to run.
@@ -91,6 +91,8 @@ pub struct WorkerSetup {
     pub authorities: Vec<u8>,
     /// How many instances each namespace may have at the same time.
     pub namespace_concurrency: u32,
+    /// What one processor of the node burns in a second: by it the time of guests counts that are metered by time.
+    pub processor_rate: FuelRate,
     /// What the process gives up before anything else.
     pub wall: WallSetup,
 }
@@ -166,6 +168,8 @@ pub enum FromWorker {
         /// In the order of their coming.
         records: Vec<LogRecord>,
     },
+    /// An instance ended badly. Only so many are told of one allocation in a second.
+    Trap(Box<TrapRecord>),
     /// Connections that were handed off have ended; those given back are not counted here.
     ConnectionsEnded {
         /// How many since the last such message.

@@ -14,7 +14,7 @@ use dunlin_model::{
 };
 use dunlin_protocol::{
     FrameError, Hello, JoinReply, JoinRequest, LogQuery, MAX_FRAME, RefusalCode, StreamReply, StreamRequest,
-    ToAgent, ToCoordinator, Version, decode, decode_known, encode, frame_length,
+    ToAgent, ToCoordinator, TrapQuery, Version, decode, decode_known, encode, frame_length,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,7 @@ fn stream_requests() -> Vec<StreamRequest> {
         StreamRequest::Component { digest: Digest::of(b"component") },
         StreamRequest::Input { run: RunId::new(3), item: 9 },
         StreamRequest::Logs(LogQuery { allocations: vec![AllocationId::new(12)], tail: 100, follow: true }),
+        StreamRequest::Traps(TrapQuery { app: Some("shop".parse().unwrap()), tail: 50, ..TrapQuery::default() }),
     ]
 }
 
@@ -347,7 +348,7 @@ proptest! {
 
     #[test]
     fn a_message_with_some_bytes_changed_never_panics(
-        message in 0..15_usize,
+        message in 0..16_usize,
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
         let mut frame = all_frames().swap_remove(message);

@@ -42,5 +42,4 @@ pub use record::{
 };
 pub use rejection::Rejection;
 pub use step::{Action, Step};
-pub use validate::MAX_ALLOCATIONS;
 pub use view::{AllocationView, AppView, NodeStatus, NodeView, RunView, TokenView, View, WorkloadView};

@@ -24,12 +24,12 @@ pub enum Rejection {
     #[error("a run needs at least one item")]
     NoItems,
     /// The spec breaks a rule.
-    #[error("`{workload}`: `{field}` {reason}")]
+    #[error("`{app}`: `{field}`: {reason}")]
     InvalidSpec {
-        /// Which workload, or which app.
-        workload: String,
-        /// Which field of it.
-        field: &'static str,
+        /// Whose spec.
+        app: AppName,
+        /// Which field of it, as a dotted path.
+        field: String,
         /// What is wrong with it.
         reason: String,
     },

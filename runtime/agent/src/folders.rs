@@ -27,6 +27,13 @@ impl Folders {
         Ok(folders)
     }
 
+    /// Returns the folders below `root`, of which only that one is made: workers make their own.
+    pub(crate) fn bare(root: PathBuf) -> io::Result<Self> {
+        let folders = Self { root: std::path::absolute(root)? };
+        DirBuilder::new().recursive(true).mode(0o700).create(&folders.root)?;
+        Ok(folders)
+    }
+
     /// The node's key and certificates.
     pub(crate) fn identity(&self) -> PathBuf {
         self.root.join("identity")

@@ -18,6 +18,8 @@ mod metrics;
 mod peers;
 mod process;
 mod settings;
+mod solo;
+mod traps;
 mod wall;
 mod workers;
 
@@ -29,4 +31,5 @@ pub use settings::{
     EgressSettings, Feature, Hardening, IngressSettings, Isolation, NodeLimits, OfferedFolder, Settings, SettingsError,
     WorkerUids,
 };
+pub use solo::{Solo, SoloConfig, SoloEnd, SoloError, SoloGuest, SoloStreams, SoloUse, solo_namespace};
 pub use wall::{Advice, ProbeError, advice, examine};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use dunlin_model::{AllocationId, ClusterId, LogRecord, NodeId, NodeInfo, Report};
-use dunlin_protocol::{Hello, LogQuery, StreamReply, StreamRequest, ToAgent, ToCoordinator, Version};
+use dunlin_protocol::{Hello, LogQuery, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery, Version};
 use dunlin_supervisor::Event;
 use dunlin_transport::{Backoff, CloseCode, Connection, NodeEndpoint, SendHalf, Stream};
 use tokio::sync::{broadcast, watch};
@@ -197,6 +197,7 @@ impl LinkKeeper {
             tokio::spawn(async move {
                 let answered = match stream.receive_request().await {
                     Ok(StreamRequest::Logs(query)) => send_logs(stream, logs, query).await,
+                    Ok(StreamRequest::Traps(query)) => send_traps(stream, logs, query).await,
                     Ok(_) => Ok(()),
                     Err(error) => Err(error.into()),
                 };
@@ -238,6 +239,16 @@ fn way_out(bound: SocketAddr, address: SocketAddr) -> std::io::Result<SocketAddr
     let probe = std::net::UdpSocket::bind((bound.ip(), 0))?;
     probe.connect(address)?;
     Ok(SocketAddr::new(probe.local_addr()?.ip(), bound.port()))
+}
+
+async fn send_traps(mut stream: Stream, logs: Arc<Logs>, query: TrapQuery) -> anyhow::Result<()> {
+    stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
+    let found = tokio::task::spawn_blocking(move || logs.traps().find(&query));
+    for trap in found.await? {
+        stream.send_message(&trap).await?;
+    }
+    stream.finish();
+    Ok(stream.send.delivered().await?)
 }
 
 async fn send_logs(mut stream: Stream, logs: Arc<Logs>, query: LogQuery) -> anyhow::Result<()> {

@@ -14,6 +14,8 @@ use std::time::SystemTime;
 use dunlin_model::{AllocationId, Bytes, Limits, LogRecord};
 use tokio::sync::broadcast;
 
+use crate::traps::Traps;
+
 /// What an allocation keeps that nobody has bounded: one of an earlier life of this agent.
 const DEFAULT_KEPT: Bytes = Limits::SERVICE.log_kept;
 /// How many allocations keep their files.
@@ -26,6 +28,7 @@ pub(crate) struct Logs {
     folder: PathBuf,
     open: Mutex<Open>,
     live: broadcast::Sender<LogRecord>,
+    traps: Traps,
 }
 
 #[derive(Default)]
@@ -43,7 +46,13 @@ struct LogFile {
 impl Logs {
     /// Returns the logs kept in `folder`.
     pub(crate) fn open(folder: PathBuf) -> Self {
-        Self { folder, open: Mutex::default(), live: broadcast::channel(MAX_LAG).0 }
+        let traps = Traps::open(folder.join("traps"));
+        Self { folder, open: Mutex::default(), live: broadcast::channel(MAX_LAG).0, traps }
+    }
+
+    /// Returns what is known of instances that ended badly.
+    pub(crate) fn traps(&self) -> &Traps {
+        &self.traps
     }
 
     /// Says how much is kept of an allocation.

@@ -1,13 +1,13 @@
 //! The life of the process: join or come back, carry on with the last assignment, keep the link, end in order.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use dunlin_ingress::{Ingress, IngressConfig};
-use dunlin_model::{Bytes, NodeInfo};
+use dunlin_model::{NodeId, NodeInfo, Resources};
 use dunlin_supervisor::{Config as Patience, Supervisor};
 use dunlin_transport::{Identity, JoinToken, NodeEndpoint, Role, WireLimits, join};
 use tokio::net::TcpListener;
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, Settings};
-use crate::capacity::capacity;
+use crate::capacity::{capacity, processor_rate};
 use crate::compiler::{Compiler, platform_of};
 use crate::components::Components;
 use crate::driver::{Hands, driver};
@@ -58,7 +58,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 
     let logs = Arc::new(Logs::open(folders.logs()));
     let cache_key = cache_key(&folders.file("cache.key"))?;
-    let (worker_config, homes) = workers_of(&config, &folders, cache_key, capacity.memory).await?;
+    let basis = Basis::of(&config, capacity);
+    let (worker_config, homes) = workers_of(basis, &config.settings, &folders, cache_key).await?;
     let workers = Workers::new(worker_config, Arc::clone(&logs));
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
     let front_door = IngressConfig { hand_off: config.settings.ingress.hand_off, ..IngressConfig::default() };
@@ -111,7 +112,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 async fn serve_metrics(
     config: &Config,
     workers: &Workers,
-    capacity: dunlin_model::Resources,
+    capacity: Resources,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(address) = config.settings.metrics else { return Ok(()) };
@@ -147,32 +148,50 @@ async fn listen(config: &Config, identity: &Identity) -> anyhow::Result<(Arc<Nod
     Ok((Arc::new(endpoint), listener))
 }
 
+/// What workers are made of, beside what the node's config file says.
+pub(crate) struct Basis {
+    pub(crate) node: NodeId,
+    pub(crate) program: PathBuf,
+    /// What all guests of this node may have together.
+    pub(crate) capacity: Resources,
+    /// How much workers log; as they would by themselves if absent.
+    pub(crate) log: Option<String>,
+    /// Whether they become users of their own where that can be had.
+    pub(crate) own_users: bool,
+}
+
+impl Basis {
+    /// Returns what those of an agent are made of.
+    fn of(config: &Config, capacity: Resources) -> Self {
+        let (node, program) = (config.node.clone(), config.program.clone());
+        Self { node, program, capacity, log: std::env::var("DUNLIN_LOG").ok(), own_users: true }
+    }
+}
+
 /// Finds out what this machine gives to keep workers apart, and returns what they all have in common.
-async fn workers_of(
-    config: &Config,
+pub(crate) async fn workers_of(
+    basis: Basis,
+    settings: &Settings,
     folders: &Folders,
     node_key: [u8; 32],
-    memory: Bytes,
 ) -> anyhow::Result<(WorkerConfig, Arc<Homes>)> {
-    let settings = &config.settings;
-    let (wall, platform) = tokio::join!(
-        Wall::examine(&config.program, folders.root(), settings),
-        platform_of(&config.program)
-    );
+    let Basis { node, program, capacity, log, own_users } = basis;
+    let (wall, platform) =
+        tokio::join!(Wall::examine(&program, folders.root(), settings), platform_of(&program));
     let wall = wall.context("could not find out what the kernel gives to confine guests")?;
     wall.log();
-    let users = if wall.gives_users() {
+    let users = if own_users && wall.gives_users() {
         let users = Users::open(folders.file("users.json"), settings.worker_uids);
         Some(users.context("could not open the table of workers' users")?)
     } else {
         None
     };
+    let processor_rate = processor_rate(folders, &capacity);
     let homes = Homes::open(&folders.workers(), node_key, settings.isolation, users);
     let homes = Arc::new(homes.context("could not open the folders of workers")?);
     let platform = platform?;
-    let program = config.program.clone();
     let compiler = Compiler::new(program.clone(), Arc::clone(&homes), wall.is_required(), platform);
-    let (compiler, wall, node) = (Arc::new(compiler), Arc::new(wall), config.node.clone());
+    let (compiler, wall) = (Arc::new(compiler), Arc::new(wall));
     let (folders, authorities) = (settings.folders.clone(), authorities(settings)?);
     let egress = Arc::new(Egress::new(&settings.egress)?);
     let worker_config = WorkerConfig {
@@ -182,17 +201,18 @@ async fn workers_of(
         compiler,
         platform,
         wall,
-        memory,
+        memory: capacity.memory,
+        processor_rate,
         folders,
         authorities,
         egress,
         namespace_concurrency: settings.limits.namespace_concurrency,
-        log: std::env::var("DUNLIN_LOG").ok(),
+        log,
     };
     Ok((worker_config, homes))
 }
 
-pub(crate) fn authorities(settings: &Settings) -> anyhow::Result<Vec<u8>> {
+fn authorities(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     let Some(path) = &settings.egress.ca_file else { return Ok(Vec::new()) };
     std::fs::read(path).with_context(|| format!("could not read the certificates in {}", path.display()))
 }

@@ -17,9 +17,9 @@ use dunlin_protocol::WallFinding;
 use crate::Settings;
 use crate::settings::Hardening;
 
-use self::cgroup::Cgroups;
 pub use self::advice::{Advice, advice};
 pub(crate) use self::cgroup::Cgroup;
+use self::cgroup::Cgroups;
 pub use self::probe::ProbeError;
 pub(crate) use self::users::Users;
 

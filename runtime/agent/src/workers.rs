@@ -167,11 +167,12 @@ impl Workers {
         worker.known.insert(id);
         self.shared.metrics.started(id, &allocation.workload);
         self.shared.logs.bound(id, allocation.spec.limits.log_kept);
+        self.shared.logs.traps().started(id, &allocation.workload, allocation.revision);
         worker.guests.insert(&allocation);
         worker.grants.insert(id, Arc::new(Grant::of(&allocation)));
         worker.limit_memory(&self.shared.config);
-        let compiled =
-            self.shared.config.compiler.compiled(&worker.home, id, component, allocation.spec.component);
+        let code = (allocation.spec.component, allocation.spec.metering);
+        let compiled = self.shared.config.compiler.compiled(&worker.home, id, component, code);
         let (this, driver) = (self.clone(), driver.clone());
         tokio::spawn(async move { this.compiled(&owner, allocation, compiled.await, &driver) });
     }
@@ -271,7 +272,7 @@ impl Workers {
             spawn(&self.shared.config, namespace, &home)?;
         let (reader, writer) = control.into_split();
         let (messages, waiting) = mpsc::unbounded_channel();
-        messages.send(ToWorker::Setup(setup)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        messages.send(ToWorker::Setup(Box::new(setup))).map_err(|_| io::ErrorKind::BrokenPipe)?;
         tokio::spawn(write(writer, waiting));
         let (passing, to_pass) = mpsc::unbounded_channel();
         let channel = Arc::new(channel);
@@ -396,6 +397,7 @@ impl Workers {
                     worker.forget(allocation);
                     worker.limit_memory(&self.shared.config);
                     self.shared.metrics.stopped(allocation);
+                    self.shared.logs.traps().stopped(allocation);
                 }
                 self.end_if_idle(&mut running, namespace);
             }
@@ -413,6 +415,10 @@ impl Workers {
                 records.retain(|record| worker.known.contains(&record.instance.allocation));
                 drop(running);
                 self.shared.logs.keep(records);
+            }
+            FromWorker::Trap(trap) if worker.known.contains(&trap.instance.allocation) => {
+                drop(running);
+                self.shared.logs.traps().keep(*trap);
             }
             message => {
                 if let FromWorker::Usage { allocation, fuel, memory, account, .. } = &message
@@ -475,7 +481,8 @@ fn event(message: FromWorker, own: &BTreeSet<AllocationId>) -> Option<Event> {
         | FromWorker::Ready
         | FromWorker::Stopped { .. }
         | FromWorker::ConnectionsEnded { .. }
-        | FromWorker::Logs { .. } => return None,
+        | FromWorker::Logs { .. }
+        | FromWorker::Trap(_) => return None,
     };
     own.contains(&allocation).then_some(event)
 }
@@ -504,7 +511,7 @@ impl Local for Workers {
         };
         let refused = worker.held.hand_off(&worker.passing, hand_off);
         drop(running);
-        refused.map_or(Ok(()), |hand_off| Err(hand_off))
+        refused.map_or(Ok(()), Err)
     }
 
     fn drain(&self) {

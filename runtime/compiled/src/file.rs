@@ -100,6 +100,8 @@ fn begun(key: CodeKey, platform: Platform, component: Digest) -> blake3::Hasher 
 
 #[cfg(test)]
 mod tests {
+    use dunlin_model::Metering;
+
     use super::*;
 
     #[test]
@@ -139,6 +141,21 @@ mod tests {
         std::fs::write(&path, [0; 100]).unwrap();
         let read = read(&path, CodeKey([1; 32]), Platform([2; 32]), Digest::of(b"a"), 67);
         assert!(matches!(read, Err(ReadError::TooLong { limit: 67 })));
+    }
+
+    #[test]
+    fn code_of_one_metering_is_not_read_as_that_of_another() {
+        let (key, platform, component) = (CodeKey([1; 32]), Platform([2; 32]), Digest::of(b"a"));
+        let names =
+            [Metering::Fuel, Metering::Time].map(|metering| file_name(platform.metered(metering), component));
+        assert_ne!(names[0], names[1]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("code");
+        let sealed = seal(key, platform.metered(Metering::Fuel), component, b"code");
+        std::fs::write(&path, [sealed.as_slice(), b"code"].concat()).unwrap();
+        let read_as = |metering| read(&path, key, platform.metered(metering), component, 100);
+        assert!(read_as(Metering::Fuel).is_ok());
+        assert!(matches!(read_as(Metering::Time), Err(ReadError::NotGenuine)));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use dunlin_model::Metering;
+
 /// The key that authenticates the compiled code of one namespace on one node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CodeKey(pub [u8; 32]);
@@ -22,6 +24,18 @@ pub struct Platform(pub [u8; 32]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a platform is 64 hexadecimal digits")]
 pub struct NotAPlatform;
+
+impl Platform {
+    /// Returns what stands for the same, and for code that is metered so. Code of one way is never read as that of the
+    /// other: neither its file nor its MAC is the same.
+    #[must_use]
+    pub fn metered(self, metering: Metering) -> Self {
+        match metering {
+            Metering::Fuel => self,
+            Metering::Time => Self(*blake3::keyed_hash(&self.0, b"metered by time").as_bytes()),
+        }
+    }
+}
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,11 +10,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use dunlin_model::{Bytes as Size, LimitHit, Outcome};
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::exchange::Record;
+use crate::trailer::{FuelTrailer, remove_own};
 
 /// Why a response stops before its end.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,12 @@ pub(crate) struct Stream {
     pub(crate) left: Option<u64>,
     /// Whether nobody will read it: the answer to HEAD has none.
     pub(crate) is_unread: bool,
+    /// The guest's own trailers, which wait for what is added to them.
+    pub(crate) trailers: Option<HeaderMap>,
+    /// Ends when the instance does; absent if it has.
+    pub(crate) ended: Option<oneshot::Receiver<()>>,
+    /// What comes after the body, if that is wanted.
+    pub(crate) fuel: Option<FuelTrailer>,
 }
 
 impl GuestBody {
@@ -65,6 +73,18 @@ impl GuestBody {
 
     pub(crate) fn stream(stream: Stream) -> Self {
         Self(Kind::Stream(Box::new(stream)))
+    }
+
+    /// Has the body end with a trailer `name` that says what its instance burned, and tells whether it will: a body
+    /// whose length is known before it is made has no trailers.
+    pub fn end_with_fuel(&mut self, name: HeaderName) -> bool {
+        match &mut self.0 {
+            Kind::Stream(stream) if stream.left.is_none() && !stream.is_unread => {
+                stream.fuel = Some(FuelTrailer::new(name, stream.ended.take()));
+                true
+            }
+            Kind::Stream(_) | Kind::Whole(_) => false,
+        }
     }
 }
 
@@ -87,7 +107,9 @@ impl Body for GuestBody {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_empty(),
             Kind::Stream(stream) => {
-                stream.begun.is_empty() && (stream.is_ended || stream.rest.is_end_stream())
+                let has_trailers = stream.fuel.is_some() || stream.trailers.is_some();
+                let has_data = !stream.begun.is_empty();
+                !has_data && !has_trailers && (stream.is_ended || stream.rest.is_end_stream())
             }
         }
     }
@@ -107,21 +129,39 @@ impl Stream {
             None if self.is_ended => None,
             None => ready!(Pin::new(&mut self.rest).poll_frame(context)),
         };
-        Poll::Ready(match next {
-            Some(Ok(frame)) => Some(self.passed(frame)),
-            Some(Err(error)) => Some(Err(BodyError::Broken(error))),
-            // wasmtime ends the stream in the same way whether the guest finished it or perished. The outcome is
-            // set before the instance is taken down, so whoever perished has one.
-            None => match self.record.get() {
-                Some((outcome, _)) if !outcome.is_completed() && self.left != Some(0) => {
-                    Some(Err(BodyError::Ended(outcome.clone())))
-                }
-                _ => {
-                    self.release();
-                    None
+        match next.transpose() {
+            Err(error) => return Poll::Ready(Some(Err(BodyError::Broken(error)))),
+            Ok(None) => self.is_ended = true,
+            Ok(Some(frame)) => match frame.into_trailers() {
+                Err(frame) => return Poll::Ready(Some(self.passed(frame))),
+                Ok(mut trailers) => {
+                    remove_own(&mut trailers);
+                    (self.trailers, self.is_ended) = (Some(trailers), true);
                 }
             },
-        })
+        }
+        self.poll_end(context)
+    }
+
+    /// Ends the body, with trailers if there are any.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(fuel) = &mut self.fuel {
+            ready!(fuel.poll_known(&self.record, context));
+        }
+        // wasmtime ends the stream in the same way whether the guest finished it or perished. The outcome is set before
+        // the instance is taken down, so whoever perished has one.
+        if let Some((outcome, _)) = self.record.get()
+            && !outcome.is_completed()
+            && self.left != Some(0)
+        {
+            return Poll::Ready(Some(Err(BodyError::Ended(outcome.clone()))));
+        }
+        self.release();
+        let mut trailers = self.trailers.take();
+        if let Some(fuel) = self.fuel.take() {
+            fuel.tell(&self.record, &mut trailers);
+        }
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn passed(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {

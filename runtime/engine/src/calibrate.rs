@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dunlin_model::FuelRate;
+use dunlin_model::{FuelRate, Metering};
 use wasmtime::{Engine, Instance, Module, Store};
 
 use crate::config::config;
@@ -29,7 +29,7 @@ pub fn calibrate() -> Result<FuelRate, CalibrateError> {
 }
 
 fn measure() -> wasmtime::Result<u64> {
-    let engine = Engine::new(&config())?;
+    let engine = Engine::new(&config(Metering::Fuel))?;
     let wasm = wat::parse_str(include_str!("calibration.wat"))
         .map_err(|error| wasmtime::format_err!("calibration.wat: {error}"))?;
     let module = Module::new(&engine, wasm)?;

@@ -13,22 +13,26 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use dunlin_host::Guest;
-use dunlin_model::Digest;
+use dunlin_model::{Digest, Metering};
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::engine::{Engine, LoadError};
+use crate::gauge::Gauge;
 use crate::limits::{CODE_IDLE, MAX_LOADED_CODE};
 
 /// A component that can be run. Cheap to clone; its code is in memory when it is needed.
 #[derive(Clone)]
 pub struct Loaded(Arc<Code>);
 
+/// Which code it is: of which component, and how it is metered.
+type Identity = (Digest, Metering);
+
 struct Code {
     engine: Engine,
     path: PathBuf,
-    digest: Digest,
+    identity: Identity,
     linked: Mutex<Option<Arc<Linked>>>,
     /// Whoever loads holds it; who waits for it finds the code loaded.
     loading: tokio::sync::Mutex<()>,
@@ -48,6 +52,11 @@ pub(crate) struct Linked {
 impl Linked {
     pub(crate) fn new(pre: InstancePre<Guest>, size: u64) -> Self {
         Self { pre, service: OnceLock::new(), job: OnceLock::new(), size }
+    }
+
+    /// Returns the engine that it runs on.
+    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
+        self.pre.engine()
     }
 
     /// Returns it as something that answers requests.
@@ -83,17 +92,18 @@ impl Loaded {
         if let Some(linked) = code.in_memory() {
             return Ok(linked);
         }
-        let linked = Arc::new(code.engine.read_and_link(&code.path, code.digest).await?);
+        let (digest, metering) = code.identity;
+        let linked = Arc::new(code.engine.read_and_link(&code.path, digest, metering).await?);
         *code.linked() = Some(linked.clone());
-        code.engine.shelf().make_room(code.digest);
+        code.engine.shelf().make_room(code.identity);
         Ok(linked)
     }
 }
 
 impl Loaded {
-    /// Returns the engine that it runs on.
-    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
-        self.0.engine.wasmtime()
+    /// Returns what tells how much a new instance of it burns.
+    pub(crate) fn gauge(&self) -> Gauge {
+        self.0.engine.gauge(self.0.identity.1)
     }
 }
 
@@ -111,7 +121,7 @@ impl Code {
 pub(crate) struct Shelf {
     began: Instant,
     /// By what they are, so that two allocations of one component share its code.
-    codes: Mutex<BTreeMap<Digest, Weak<Code>>>,
+    codes: Mutex<BTreeMap<Identity, Weak<Code>>>,
 }
 
 impl Shelf {
@@ -119,22 +129,22 @@ impl Shelf {
         Self { began: Instant::now(), codes: Mutex::default() }
     }
 
-    /// Returns the component with this digest, which is made if nobody uses it yet.
-    pub(crate) fn take(&self, engine: &Engine, path: PathBuf, digest: Digest) -> Loaded {
+    /// Returns the code with this identity, which is made if nobody uses it yet.
+    pub(crate) fn take(&self, engine: &Engine, path: PathBuf, identity: Identity) -> Loaded {
         let mut codes = self.codes();
-        if let Some(code) = codes.get(&digest).and_then(Weak::upgrade) {
+        if let Some(code) = codes.get(&identity).and_then(Weak::upgrade) {
             return Loaded(code);
         }
         codes.retain(|_, code| code.strong_count() > 0);
         let code = Arc::new(Code {
             engine: engine.clone(),
             path,
-            digest,
+            identity,
             linked: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             used: AtomicU64::new(self.now()),
         });
-        codes.insert(digest, Arc::downgrade(&code));
+        codes.insert(identity, Arc::downgrade(&code));
         Loaded(code)
     }
 
@@ -150,12 +160,12 @@ impl Shelf {
     }
 
     /// Drops the code that was not wanted for longest, until the rest is within [`MAX_LOADED_CODE`]; never `kept`.
-    fn make_room(&self, kept: Digest) {
+    fn make_room(&self, kept: Identity) {
         let mut codes = self.all();
         codes.sort_by_key(|code| code.used.load(Ordering::Relaxed));
         let size = |code: &Arc<Code>| code.linked().as_ref().map_or(0, |linked| linked.size);
         let mut total: u64 = codes.iter().map(size).sum();
-        for code in codes.iter().filter(|code| code.digest != kept) {
+        for code in codes.iter().filter(|code| code.identity != kept) {
             if total <= MAX_LOADED_CODE {
                 break;
             }
@@ -172,7 +182,7 @@ impl Shelf {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn codes(&self) -> MutexGuard<'_, BTreeMap<Digest, Weak<Code>>> {
+    fn codes(&self) -> MutexGuard<'_, BTreeMap<Identity, Weak<Code>>> {
         self.codes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

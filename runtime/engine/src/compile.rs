@@ -10,6 +10,7 @@
 use std::io::{Read, Write};
 
 use dunlin_admission::Refusal;
+use dunlin_model::Metering;
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::config::config;
@@ -31,11 +32,11 @@ pub enum CompileError {
     Failed(String),
 }
 
-/// Compiles what comes on standard input and writes the result to standard output; what is wrong goes to standard
+/// Compiles what comes on standard input, for guests that are metered so, and writes the result to standard output; what is wrong goes to standard
 /// error. This is the whole of the process `dunlin compile-component` once it is confined, and the result is its
 /// exit code.
-pub fn compile_child() -> u8 {
-    match run_child() {
+pub fn compile_child(metering: Metering) -> u8 {
+    match run_child(metering) {
         Ok(()) => 0,
         Err(error) => {
             let code = match error {
@@ -49,16 +50,15 @@ pub fn compile_child() -> u8 {
     }
 }
 
-fn run_child() -> Result<(), CompileError> {
-    let failed =
-        |what: &str, error: &dyn std::fmt::Display| CompileError::Failed(format!("{what}: {error}"));
+fn run_child(metering: Metering) -> Result<(), CompileError> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| CompileError::Failed(format!("{what}: {error}"));
     limit_this_process().map_err(|error| failed("could not limit the compiler", &error))?;
     let mut component = Vec::new();
     std::io::stdin()
         .take(dunlin_admission::MAX_COMPONENT + 1)
         .read_to_end(&mut component)
         .map_err(|error| failed("could not read the component", &error))?;
-    let compiled = compile(&component)?;
+    let compiled = compile_as(&component, metering)?;
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(&compiled).and_then(|()| stdout.flush());
     written.map_err(|error| failed("could not write the compiled component", &error))
@@ -76,13 +76,18 @@ fn limit_this_process() -> nix::Result<()> {
     limits.into_iter().try_for_each(|(resource, limit)| setrlimit(resource, limit, limit))
 }
 
-/// Admits and compiles `component` in this process, which nothing limits: for the compiler itself, and for tests.
+/// Admits and compiles `component`, to be metered by fuel, in this process, which nothing limits: for tests.
 pub fn compile(component: &[u8]) -> Result<Vec<u8>, CompileError> {
+    compile_as(component, Metering::Fuel)
+}
+
+/// Admits and compiles `component` in this process, which nothing limits: for the compiler itself, and for tests.
+pub fn compile_as(component: &[u8], metering: Metering) -> Result<Vec<u8>, CompileError> {
     dunlin_admission::admit(component).map_err(|refusal| match refusal {
         Refusal::NotChecked { .. } => CompileError::Failed(refusal.to_string()),
         refusal => CompileError::Refused(format!("{}: {refusal}", refusal.code())),
     })?;
-    let engine = wasmtime::Engine::new(&config())
+    let engine = wasmtime::Engine::new(&config(metering))
         .map_err(|error| CompileError::Failed(format!("wasmtime cannot be set up: {error:#}")))?;
     engine
         .precompile_component(component)

@@ -2,9 +2,12 @@
 
 use std::num::NonZeroUsize;
 
-use dunlin_model::Limits;
+use dunlin_model::{Limits, Metering};
 use wasmparser::WasmFeatures;
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy};
+use wasmtime::{
+    Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy,
+    WasmBacktraceDetails,
+};
 
 use crate::limits::{
     ASYNC_STACK, POOL_CORE_INSTANCES, POOL_INSTANCES, POOL_MEMORIES, POOL_TABLES, WASM_STACK,
@@ -19,16 +22,19 @@ const WARM_SLOTS: u32 = 64;
 /// How many frames of a guest's stack a trap shows.
 const BACKTRACE_FRAMES: usize = 32;
 
-/// Returns what compiler and runtime must agree on.
-pub(crate) fn config() -> Config {
+/// Returns what compiler and runtime must agree on for guests that are metered so. Epochs are in all code: without them
+/// a guest could keep a thread for ever.
+pub(crate) fn config(metering: Metering) -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
         .cranelift_opt_level(OptLevel::Speed)
-        .consume_fuel(true)
+        .consume_fuel(metering == Metering::Fuel)
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(ASYNC_STACK)
+        // Where a component says from which lines it was made, its author is told.
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
         .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES))
         .relaxed_simd_deterministic(true)
         // What admission lets through is what the engine can run; all else is off, now and in later versions.
@@ -39,7 +45,7 @@ pub(crate) fn config() -> Config {
 }
 
 /// Returns the same with memory from a pool, from which instances are made in microseconds.
-pub(crate) fn pooled_config() -> Config {
+pub(crate) fn pooled_config(metering: Metering) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     let memory = usize::try_from(Limits::MAXIMUM.memory.0).expect("the largest memory fits in an address");
     pool.total_component_instances(POOL_INSTANCES)
@@ -56,7 +62,7 @@ pub(crate) fn pooled_config() -> Config {
         .table_keep_resident(KEPT_TABLE)
         .max_unused_warm_slots(WARM_SLOTS)
         .max_memory_size(memory);
-    let mut config = config();
+    let mut config = config(metering);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
@@ -75,7 +81,10 @@ pub fn prepare_process() {
         .max_memory_size(SMALL)
         .pagemap_scan(Enabled::Auto);
     let mut config = Config::new();
-    config.memory_reservation(SMALL as u64).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+        .enable_compiler(false)
+        .memory_reservation(SMALL as u64)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     // wasmtime opens it with the first pool of a process and keeps it for all later ones.
     if let Err(error) = wasmtime::Engine::new(&config) {
         tracing::debug!(error = format!("{error:#}"), "the list of pages was not opened");
@@ -97,6 +106,9 @@ mod tests {
             Engine::new(config).unwrap().precompile_compatibility_hash().hash(&mut hasher);
             hasher.finish()
         };
-        assert_eq!(hash(&config()), hash(&pooled_config()));
+        for metering in [Metering::Fuel, Metering::Time] {
+            assert_eq!(hash(&config(metering)), hash(&pooled_config(metering)));
+        }
+        assert_ne!(hash(&config(Metering::Fuel)), hash(&config(Metering::Time)));
     }
 }

@@ -1,20 +1,24 @@
 //! From compiled code on disk to a component that can be run.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dunlin_compiled::{CodeKey, Platform};
 use dunlin_host::{Guest, NotGranted};
-use dunlin_model::Digest;
+use dunlin_model::{Digest, FuelRate, Metering};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::code::{Linked, Loaded, Shelf};
 use crate::config::{config, pooled_config};
+use crate::gauge::Gauge;
 use crate::limits::{EPOCH_TICK, MAX_COMPILED};
 
 /// How many components are loaded at a time.
 const LOADERS: usize = 2;
+/// What a processor burns in a second, where nobody has said.
+const PROCESSOR_RATE: u64 = 1_000_000_000;
 
 /// What an engine must know.
 #[derive(Clone, Copy, Debug)]
@@ -59,29 +63,67 @@ impl From<NotGranted> for LoadError {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    wasmtime: wasmtime::Engine,
-    linker: Linker<Guest>,
+    by_fuel: Half,
+    /// Made when the first guest wants it: most workers have none.
+    by_time: OnceLock<Result<Half, LoadError>>,
+    /// What a processor of this node burns in a second.
+    processor_rate: AtomicU64,
     config: EngineConfig,
     /// Few components are loaded at a time: each is in memory twice meanwhile.
     loading: Semaphore,
     shelf: Shelf,
 }
 
+/// What runs the guests that are metered in one way. Their code has what it takes to be metered so in it, and wasmtime
+/// has one kind of code for an engine.
+struct Half {
+    wasmtime: wasmtime::Engine,
+    linker: Linker<Guest>,
+}
+
+impl Half {
+    fn new(metering: Metering) -> Result<Self, EngineError> {
+        let failed = |error: wasmtime::Error| EngineError::Wasmtime(format!("{error:#}"));
+        let wasmtime = wasmtime_engine(metering).map_err(failed)?;
+        let linker = dunlin_host::linker(&wasmtime).map_err(failed)?;
+        start_epochs(&wasmtime).map_err(EngineError::Thread)?;
+        Ok(Self { wasmtime, linker })
+    }
+}
+
 impl Engine {
     /// Returns an engine and starts the thread that counts time for its guests.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
-        let wasmtime = wasmtime_engine().map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
-        let linker =
-            dunlin_host::linker(&wasmtime).map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
-        start_epochs(&wasmtime).map_err(EngineError::Thread)?;
-        let inner = Inner { wasmtime, linker, config, loading: Semaphore::new(LOADERS), shelf: Shelf::new() };
-        Ok(Self(Arc::new(inner)))
+        Ok(Self(Arc::new(Inner {
+            by_fuel: Half::new(Metering::Fuel)?,
+            by_time: OnceLock::new(),
+            processor_rate: AtomicU64::new(PROCESSOR_RATE),
+            config,
+            loading: Semaphore::new(LOADERS),
+            shelf: Shelf::new(),
+        })))
+    }
+
+    /// Says what a processor of this node burns in a second: by it the time of guests that are metered by time counts,
+    /// in allocations that are loaded from now on.
+    pub fn set_processor_rate(&self, rate: FuelRate) {
+        self.0.processor_rate.store(rate.0.max(1), Ordering::Relaxed);
     }
 
     /// Returns the component with this digest, whose compiled code is in the file `compiled` for as long as it is in
-    /// use. That the code is genuine and can be linked is known when this returns.
+    /// use, to be metered by fuel. That the code is genuine and can be linked is known when this returns.
     pub async fn load(&self, compiled: &Path, digest: Digest) -> Result<Loaded, LoadError> {
-        let loaded = self.0.shelf.take(self, compiled.to_owned(), digest);
+        self.load_as(compiled, digest, Metering::Fuel).await
+    }
+
+    /// Returns the same to be metered as `metering` says, for which its code must have been compiled.
+    pub async fn load_as(
+        &self,
+        compiled: &Path,
+        digest: Digest,
+        metering: Metering,
+    ) -> Result<Loaded, LoadError> {
+        let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, metering));
         loaded.linked().await?;
         Ok(loaded)
     }
@@ -95,42 +137,68 @@ impl Engine {
         &self.0.shelf
     }
 
-    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
-        &self.0.wasmtime
+    fn half(&self, metering: Metering) -> Result<&Half, LoadError> {
+        match metering {
+            Metering::Fuel => Ok(&self.0.by_fuel),
+            Metering::Time => {
+                let half = self.0.by_time.get_or_init(|| {
+                    Half::new(Metering::Time).map_err(|error| LoadError::Failed(error.to_string()))
+                });
+                half.as_ref().map_err(Clone::clone)
+            }
+        }
+    }
+
+    /// Returns what tells how much a new instance burns that is metered so.
+    pub(crate) fn gauge(&self, metering: Metering) -> Gauge {
+        match metering {
+            Metering::Fuel => Gauge::Fuel,
+            Metering::Time => Gauge::by_time(FuelRate(self.0.processor_rate.load(Ordering::Relaxed))),
+        }
     }
 
     /// Reads the compiled code in the file `compiled` and resolves its imports.
-    pub(crate) async fn read_and_link(&self, compiled: &Path, digest: Digest) -> Result<Linked, LoadError> {
+    pub(crate) async fn read_and_link(
+        &self,
+        compiled: &Path,
+        digest: Digest,
+        metering: Metering,
+    ) -> Result<Linked, LoadError> {
         let _turn = self.0.loading.acquire().await.expect("the semaphore is never closed");
         let (this, compiled) = (self.clone(), compiled.to_owned());
         let loading = tokio::task::spawn_blocking(move || {
             let EngineConfig { code_key, platform } = this.0.config;
+            let platform = platform.metered(metering);
             let code = dunlin_compiled::read(&compiled, code_key, platform, digest, MAX_COMPILED)
                 .map_err(|error| LoadError::Failed(format!("its compiled code cannot be used: {error}")))?;
-            let pre = this.link(&code)?;
+            let pre = link(this.half(metering)?, &code)?;
             Ok(Linked::new(pre, code.len() as u64))
         });
         loading.await.map_err(|error| LoadError::Failed(format!("loading it ended early: {error}")))?
     }
-
-    #[expect(unsafe_code, reason = "wasmtime cannot check that bytes are what its compiler made")]
-    fn link(&self, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
-        // SAFETY: The only caller has just read these very bytes, and their MAC shows that the agent kept them for
-        // this namespace after its compiler had made them.
-        let component = unsafe { Component::deserialize(&self.0.wasmtime, compiled) };
-        let component =
-            component.map_err(|error| LoadError::Failed(format!("cannot be loaded: {error:#}")))?;
-        self.0.linker.instantiate_pre(&component).map_err(|error| {
-            LoadError::Refused(format!("the component's imports do not fit what is provided: {error:#}"))
-        })
-    }
 }
 
-/// Returns an engine with a pool, or without one where the machine does not give that much address space.
-fn wasmtime_engine() -> wasmtime::Result<wasmtime::Engine> {
-    wasmtime::Engine::new(&pooled_config()).or_else(|error| {
+#[expect(unsafe_code, reason = "wasmtime cannot check that bytes are what its compiler made")]
+fn link(half: &Half, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
+    // SAFETY: The only caller has just read these very bytes, and their MAC shows that the agent kept them for this
+    // namespace after its compiler had made them.
+    let component = unsafe { Component::deserialize(&half.wasmtime, compiled) };
+    let component = component.map_err(|error| LoadError::Failed(format!("cannot be loaded: {error:#}")))?;
+    half.linker.instantiate_pre(&component).map_err(|error| {
+        LoadError::Refused(format!("the component's imports do not fit what is provided: {error:#}"))
+    })
+}
+
+/// Returns an engine with a pool, or without one where the machine does not give that much address space. It cannot
+/// compile: a compiler that nobody may use would only take memory in each worker.
+fn wasmtime_engine(metering: Metering) -> wasmtime::Result<wasmtime::Engine> {
+    let engine = |mut config: wasmtime::Config| {
+        config.enable_compiler(false);
+        wasmtime::Engine::new(&config)
+    };
+    engine(pooled_config(metering)).or_else(|error| {
         tracing::warn!(error = format!("{error:#}"), "no pool for instances; each is allocated by itself");
-        wasmtime::Engine::new(&config())
+        engine(config(metering))
     })
 }
 

@@ -56,6 +56,8 @@ impl Running {
     ) {
         let Some(live) = &mut self.live else { return };
         let ending = {
+            let gauge = live.instance.gauge.clone();
+            let last_calls = live.instance.store.data().last_calls().clone();
             let call = async {
                 let proxy = match live.proxy.take() {
                     Some(proxy) => proxy,
@@ -69,7 +71,7 @@ impl Running {
                 live.proxy = Some(proxy);
                 result
             };
-            self.sandbox.until_end(call, std::future::pending()).await
+            self.sandbox.until_end(&gauge, last_calls.during(call), std::future::pending()).await
         };
         let is_clean = self.end(&ending);
         if let (true, Some(idle), Some(live)) = (is_clean, &self.idle, self.live.take()) {
@@ -190,7 +192,7 @@ impl Exchange {
         let declared = content_length(response.headers());
         let (outcome, used) = self.record.get().cloned().unwrap_or_else(|| (host_panicked(), None));
         if !outcome.is_completed() && declared != Some(begun.length) {
-            return Err(Failure::Ended(outcome));
+            return Err(Failure::Ended(outcome, used.map(|used| used.instance)));
         }
         if begun.length > self.limit.0 {
             return Err(Failure::ResponseTooLarge(too_long(self.limit)));
@@ -209,24 +211,24 @@ impl Exchange {
             // Trailers, or a rest that is there but not yet to be had.
             end => {
                 begun.end = end;
-                Ok(self.stream(response, begun, None))
+                Ok(self.stream(response, begun, (None, None)))
             }
         }
     }
 
     /// Returns the response of a guest that goes on.
     fn streaming(mut self, response: Response<HyperOutgoingBody>, begun: Begun) -> Response<GuestBody> {
-        let (lifeline, cut) = oneshot::channel();
+        let ((lifeline, cut), (running, ended)) = (oneshot::channel(), oneshot::channel());
         let run = std::mem::replace(&mut self.run, Box::pin(std::future::ready(())));
-        go_on(run, Some(cut));
-        self.stream(response, begun, Some(lifeline))
+        go_on(run, Some((cut, running)));
+        self.stream(response, begun, (Some(lifeline), Some(ended)))
     }
 
     fn stream(
         self,
         response: Response<HyperOutgoingBody>,
         begun: Begun,
-        lifeline: Option<oneshot::Sender<()>>,
+        (lifeline, ended): (Option<oneshot::Sender<()>>, Option<oneshot::Receiver<()>>),
     ) -> Response<GuestBody> {
         let (parts, rest) = response.into_parts();
         let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&parts.status);
@@ -242,6 +244,9 @@ impl Exchange {
             sent: 0,
             left,
             is_unread,
+            trailers: None,
+            ended,
+            fuel: None,
         };
         Response::from_parts(parts, GuestBody::stream(stream))
     }
@@ -252,15 +257,19 @@ impl Exchange {
             Some((Outcome::Completed, _)) | None => {
                 Failure::NoResponse("the guest returned without a response".to_owned())
             }
-            Some((outcome, _)) => Failure::Ended(outcome.clone()),
+            Some((outcome, used)) => Failure::Ended(outcome.clone(), used.map(|used| used.instance)),
         }
     }
 }
 
 /// Lets the guest go on in a task of its own, until it is done or nobody wants its response any more: `cut` was
-/// dropped by the other side. If that was used, the response is complete.
-fn go_on(mut run: Pin<Box<dyn Future<Output = ()> + Send>>, cut: Option<oneshot::Receiver<()>>) {
+/// dropped by the other side. If that was used, the response is complete. The sender is dropped when the guest is done.
+fn go_on(
+    mut run: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ties: Option<(oneshot::Receiver<()>, oneshot::Sender<()>)>,
+) {
     tokio::spawn(async move {
+        let (cut, _running) = ties.unzip();
         let unwanted = async {
             let is_cut = match cut {
                 Some(cut) => cut.await.is_err(),

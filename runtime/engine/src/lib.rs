@@ -9,6 +9,7 @@
 //!
 //! Not here: what a guest can call (`runtime/host`), and who asks for what (`runtime/worker`).
 
+mod backtrace;
 mod body;
 mod calibrate;
 mod code;
@@ -17,6 +18,7 @@ mod config;
 mod engine;
 mod exchange;
 mod gate;
+mod gauge;
 mod job;
 mod limits;
 mod meter;
@@ -25,11 +27,12 @@ mod platform;
 mod reuse;
 mod sandbox;
 mod service;
+mod trailer;
 
 pub use body::{BodyError, GuestBody};
 pub use calibrate::{CalibrateError, calibrate};
 pub use code::Loaded;
-pub use compile::{CompileError, EXIT_FAILED, EXIT_REFUSED, compile, compile_child};
+pub use compile::{CompileError, EXIT_FAILED, EXIT_REFUSED, compile, compile_as, compile_child};
 pub use config::prepare_process;
 pub use engine::{Engine, EngineConfig, EngineError, LoadError};
 pub use gate::set_namespace_concurrency;

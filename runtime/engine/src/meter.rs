@@ -277,8 +277,8 @@ mod tests {
         let mut had = vec![0; rates.len()];
         let mut ran = vec![0; rates.len()];
         let mut queue: std::collections::VecDeque<usize> = (0..rates.len()).collect();
-        for who in 0..rates.len() {
-            had[who] = turns.queue(who as u64, had[who]);
+        for (who, had) in had.iter_mut().enumerate() {
+            *had = turns.queue(who as u64, *had);
         }
         let mut left = slices;
         while left > 0 {

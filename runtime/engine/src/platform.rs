@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 
 use dunlin_compiled::Platform;
+use dunlin_model::Metering;
 
 use crate::EngineError;
 use crate::config::config;
@@ -12,12 +13,15 @@ use crate::config::config;
 /// Raise this when admission becomes stricter, so that what was let in before is looked at again.
 const ADMISSION_RULES: u8 = 1;
 
-/// Returns the platform for which components are compiled by this program on this machine.
+/// Returns the platform for which components are compiled by this program on this machine. It stands for both ways to
+/// meter; [`Platform::metered`] tells their code apart.
 pub fn platform() -> Result<Platform, EngineError> {
-    let engine = wasmtime::Engine::new(&config());
-    let engine = engine.map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
     let mut hasher = StableHasher(blake3::Hasher::new());
-    engine.precompile_compatibility_hash().hash(&mut hasher);
+    for metering in [Metering::Fuel, Metering::Time] {
+        let engine = wasmtime::Engine::new(&config(metering));
+        let engine = engine.map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+    }
     ADMISSION_RULES.hash(&mut hasher);
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     std::env::consts::ARCH.hash(&mut hasher);

@@ -4,22 +4,26 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dunlin_host::{
     Access, Denial, Granted, Guest, GuestSetup, LogSink, Logs, NotGranted, Stdin, Stdout, Told,
 };
 use dunlin_model::{
     AllocationId, AssignedAllocation, Bytes, DurationMs, Fuel, HostCalls, InstanceId, LimitHit, LimitValue,
-    Limits, NodeId, Outcome,
+    Limits, NodeId, Outcome, Revision, TrapRecord, WorkloadName,
 };
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
+use crate::backtrace::frames;
 use crate::engine::LoadError;
 use crate::gate::{Gate, Room};
-use crate::limits::FUEL_SLICE;
+use crate::gauge::Gauge;
 use crate::meter::{Bucket, Meter};
 use crate::outcome::{Ending, of_error, or_denied};
+
+/// How many traps of one allocation are told in a second; the others are counted.
+const TRAPS_TOLD: u64 = 10;
 
 /// What the instances of one allocation have used, and how they ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub struct Usage {
 /// What one instance has used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Used {
+    /// By which instance.
+    pub(crate) instance: InstanceId,
     pub(crate) fuel: Fuel,
     pub(crate) memory: Bytes,
     pub(crate) wall: DurationMs,
@@ -53,6 +59,9 @@ pub(crate) struct Used {
 
 pub(crate) struct Sandbox {
     allocation: AllocationId,
+    workload: WorkloadName,
+    revision: Revision,
+    traps: TrapRate,
     pub(crate) limits: Limits,
     environment: Vec<(String, String)>,
     pub(crate) gate: Gate,
@@ -75,6 +84,9 @@ impl Sandbox {
         let granted = access.grant(allocation.id, &allocation.spec.capabilities, &limits)?;
         Ok(Self {
             allocation: allocation.id,
+            workload: allocation.workload.clone(),
+            revision: allocation.revision,
+            traps: TrapRate::new(),
             limits,
             environment: environment(allocation, node),
             gate: Gate::new(limits.concurrency.max(1), room),
@@ -92,6 +104,10 @@ impl Sandbox {
         if lines > 0 {
             usage.limit_hits.insert("log_rate".to_owned(), lines);
         }
+        let cut = Some(("log_line", self.logs.cut())).filter(|(_, count)| *count > 0);
+        for (limit, count) in self.granted.limit_hits().into_iter().chain(cut) {
+            *usage.limit_hits.entry(limit.to_owned()).or_default() += count;
+        }
         Usage { log_dropped, ..usage }
     }
 
@@ -101,8 +117,13 @@ impl Sandbox {
         *usage.limit_hits.entry(hit.limit.clone()).or_default() += 1;
     }
 
-    /// Returns the store of a new instance, with all limits set.
-    pub(crate) fn begin(&self, engine: &wasmtime::Engine, own: Own) -> wasmtime::Result<Instance> {
+    /// Returns the store of a new instance, with all limits set; `gauge` is to tell what it burns.
+    pub(crate) fn begin(
+        &self,
+        engine: &wasmtime::Engine,
+        gauge: Gauge,
+        own: Own,
+    ) -> wasmtime::Result<Instance> {
         let id = self.next_id();
         let mut environment = self.environment.clone();
         environment.extend(own.environment);
@@ -114,21 +135,22 @@ impl Sandbox {
             stdout: own.stdout,
             stderr: own.stderr,
             limits: self.limits,
-            fuel_slice: Some(FUEL_SLICE),
+            fuel_slice: gauge.slice(),
             logs: self.logs.clone(),
             granted: Arc::clone(&self.granted),
         };
         let mut store = Guest::store(engine, setup);
         Guest::set_fuel(&mut store, self.limits.fuel)?;
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(self.ticker());
-        Ok(Instance { id, store, started: Instant::now() })
+        store.epoch_deadline_callback(self.ticker(gauge.clone()));
+        Ok(Instance { id, store, gauge, started: Instant::now() })
     }
 
     /// Prepares an instance that has ended well for its next request.
     pub(crate) fn begin_again(&self, instance: &mut Instance) -> wasmtime::Result<()> {
         instance.store.data_mut().begin_again(instance.id);
         Guest::set_fuel(&mut instance.store, self.limits.fuel)?;
+        instance.gauge.reset();
         instance.store.set_epoch_deadline(1);
         instance.started = Instant::now();
         Ok(())
@@ -143,19 +165,20 @@ impl Sandbox {
     /// its allocation, and it waits for what it burned, or called the host, too fast.
     fn ticker(
         &self,
+        gauge: Gauge,
     ) -> impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> + Send + Sync + 'static
     {
         let (meter, limits) = (self.meter.clone(), self.limits);
         let began = Instant::now();
         let mut calls = Bucket::new(limits.host_calls.into(), limits.host_call_burst.into(), began.elapsed());
         move |mut context| {
-            let left = Fuel(context.get_fuel().unwrap_or(0));
-            let burned = limits.fuel.minus(left);
+            let burned = gauge.burned(&context, limits.fuel);
             let guest = context.data_mut();
             let called = guest.tick().calls;
             let told = guest.told();
             guest.tell(Told { fuel: burned, calls: called });
             meter.debit(burned.minus(told.fuel));
+            gauge.check(burned, limits.fuel)?;
             let now = began.elapsed();
             calls.debit(now, called.saturating_sub(told.calls));
             let held_up = calls.wait(now);
@@ -179,15 +202,17 @@ impl Sandbox {
         }
     }
 
-    /// Waits for `call` to end, but not longer than the deadline, nor after `cancelled`.
+    /// Waits for `call`, which is what the instance of `gauge` does, to end; but not longer than the deadline, nor after
+    /// `cancelled`.
     pub(crate) async fn until_end<T>(
         &self,
+        gauge: &Gauge,
         call: impl Future<Output = wasmtime::Result<T>>,
         cancelled: impl Future<Output = ()>,
     ) -> Ending<T> {
         let call = async {
             self.meter.earned().await;
-            call.await
+            gauge.measure(call).await
         };
         tokio::select! {
             result = tokio::time::timeout(self.limits.deadline.into(), call) => match result {
@@ -207,8 +232,7 @@ impl Sandbox {
         ending: &Ending<T>,
         judge: impl FnOnce(&T) -> Outcome,
     ) -> (Outcome, Used) {
-        let left = Fuel(instance.store.get_fuel().unwrap_or(0));
-        let burned = self.limits.fuel.minus(left);
+        let burned = instance.gauge.burned(&instance.store, self.limits.fuel);
         let guest = instance.store.data();
         self.meter.debit(burned.minus(guest.told().fuel));
         let outcome = match ending {
@@ -221,6 +245,7 @@ impl Sandbox {
             Ending::Cancelled => Outcome::Cancelled,
         };
         let used = Used {
+            instance: instance.id,
             fuel: burned,
             memory: guest.limiter().peak(),
             wall: DurationMs(u64::try_from(instance.started.elapsed().as_millis()).unwrap_or(u64::MAX)),
@@ -230,8 +255,43 @@ impl Sandbox {
         guest.end_output();
         if !outcome.is_completed() {
             self.logs.say(instance.id, &format!("{what} ended: {outcome}"));
+            let error = match ending {
+                Ending::Returned(Err(error)) => Some(error),
+                Ending::Returned(Ok(_)) | Ending::DeadlinePassed | Ending::Cancelled => None,
+            };
+            self.tell_trap(&outcome, used, guest, error);
         }
         (outcome, used)
+    }
+
+    /// Tells what its author may want to know of an instance that ended badly.
+    fn tell_trap(&self, outcome: &Outcome, used: Used, guest: &Guest, error: Option<&wasmtime::Error>) {
+        if matches!(outcome, Outcome::Completed | Outcome::Cancelled | Outcome::NotStarted { .. }) {
+            return;
+        }
+        let Some(missed) = self.traps.take() else { return };
+        let outcome = match (outcome, error) {
+            // The stack stands by itself.
+            (Outcome::Trapped { .. }, Some(error)) => {
+                Outcome::Trapped { reason: error.root_cause().to_string() }
+            }
+            _ => outcome.clone(),
+        };
+        self.logs.trap(TrapRecord {
+            at: Logs::now(),
+            instance: used.instance,
+            workload: self.workload.clone(),
+            revision: self.revision,
+            outcome,
+            fuel: used.fuel,
+            memory: used.memory,
+            wall: used.wall,
+            host: used.host,
+            frames: error.map(frames).unwrap_or_default(),
+            host_calls: guest.last_calls().calls(),
+            stderr: guest.last_lines(),
+            missed,
+        });
     }
 
     fn count(&self, outcome: &Outcome, used: Used, guest: &Guest) {
@@ -252,6 +312,33 @@ impl Sandbox {
         for (denial, count) in guest.denials().iter() {
             *usage.limit_hits.entry(denial.limit.to_owned()).or_default() += count;
         }
+    }
+}
+
+/// How many traps of one allocation are told.
+struct TrapRate {
+    began: Instant,
+    /// What is left to tell, and how many were not told since the last that was.
+    state: Mutex<(Bucket, u64)>,
+}
+
+impl TrapRate {
+    fn new() -> Self {
+        let bucket = Bucket::new(TRAPS_TOLD, TRAPS_TOLD, Duration::ZERO);
+        Self { began: Instant::now(), state: Mutex::new((bucket, 0)) }
+    }
+
+    /// Returns how many were missed before the one that may be told now; nothing if it may not.
+    fn take(&self) -> Option<u64> {
+        let now = self.began.elapsed();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bucket, missed) = &mut *state;
+        if bucket.wait(now).is_some() {
+            *missed += 1;
+            return None;
+        }
+        bucket.debit(now, 1);
+        Some(std::mem::take(missed))
     }
 }
 
@@ -295,6 +382,7 @@ pub(crate) struct Own {
 pub(crate) struct Instance {
     pub(crate) id: InstanceId,
     pub(crate) store: Store<Guest>,
+    pub(crate) gauge: Gauge,
     started: Instant,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dunlin_host::{Access, LogSink, Stdin, Stdout, check_headers};
 use dunlin_model::{
-    AssignedAllocation, Bytes as Size, DurationMs, Fuel, HostCalls, Instances, LimitHit, NodeId, Outcome,
+    AssignedAllocation, Bytes as Size, DurationMs, Fuel, HostCalls, InstanceId, Instances, LimitHit, NodeId, Outcome,
     WorkloadKind,
 };
 use http::{Method, Request, Response};
@@ -17,7 +17,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{Error as HttpError, WasiHttpView};
 
 use crate::body::GuestBody;
-use crate::code::Loaded;
+use crate::code::{Linked, Loaded};
 use crate::engine::LoadError;
 use crate::exchange::{Exchange, Running, content_length};
 use crate::outcome::trap_text;
@@ -50,8 +50,8 @@ pub enum Failure {
     ResponseTooLarge(LimitHit),
     /// It was not even tried: it is not a request a guest can be given.
     Malformed(String),
-    /// The guest ended before it answered.
-    Ended(Outcome),
+    /// The guest ended before it answered; of which instance that was, if there was one.
+    Ended(Outcome, Option<InstanceId>),
     /// The guest answered with an error in place of a response, or not at all.
     NoResponse(String),
 }
@@ -131,8 +131,8 @@ impl Service {
         let linked = loaded
             .linked()
             .await
-            .map_err(|error| Failure::Ended(Outcome::NotStarted { reason: error.to_string() }))?;
-        let mut live = self.instance().map_err(not_started)?;
+            .map_err(|error| Failure::Ended(Outcome::NotStarted { reason: error.to_string() }, None))?;
+        let mut live = self.instance(&linked).map_err(not_started)?;
 
         let answers_head = *request.method() == Method::HEAD;
         let (answer, head) = oneshot::channel();
@@ -167,12 +167,12 @@ impl Service {
             | Failure::TooLarge(hit)
             | Failure::HeadTooLarge(hit)
             | Failure::ResponseTooLarge(hit) => self.0.sandbox.count_hit(hit),
-            Failure::Malformed(_) | Failure::Ended(_) | Failure::NoResponse(_) => {}
+            Failure::Malformed(_) | Failure::Ended(..) | Failure::NoResponse(_) => {}
         }
     }
 
     /// Returns an instance for one request: one that waits, or a new one.
-    fn instance(&self) -> wasmtime::Result<Live> {
+    fn instance(&self, linked: &Linked) -> wasmtime::Result<Live> {
         let Inner { sandbox, name, loaded, idle, .. } = &*self.0;
         if let Some(mut live) = idle.as_ref().and_then(Idle::take) {
             sandbox.begin_again(&mut live.instance)?;
@@ -185,12 +185,12 @@ impl Service {
             stdout: Stdout::Log,
             stderr: Stdout::Log,
         };
-        sandbox.begin(loaded.wasmtime(), own).map(Live::new)
+        sandbox.begin(linked.wasmtime(), loaded.gauge(), own).map(Live::new)
     }
 }
 
 fn not_started(error: wasmtime::Error) -> Failure {
-    Failure::Ended(Outcome::NotStarted { reason: trap_text(&error) })
+    Failure::Ended(Outcome::NotStarted { reason: trap_text(&error) }, None)
 }
 
 fn check_length<B>(request: &Request<B>, limit: Size) -> Result<(), Failure> {

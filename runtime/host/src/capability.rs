@@ -152,3 +152,15 @@ pub struct Granted {
     pub(crate) folders: Vec<Opened>,
     pub(crate) scratch: Option<ScratchBase>,
 }
+
+impl Granted {
+    /// Returns how often its limits were hit in what goes on beside the instances themselves.
+    pub fn limit_hits(&self) -> BTreeMap<&'static str, u64> {
+        let mut hits = self.outbound.hits.all();
+        let refused = self.scratch.as_ref().map_or(0, ScratchBase::refused);
+        if refused > 0 {
+            hits.insert("scratch", refused);
+        }
+        hits
+    }
+}

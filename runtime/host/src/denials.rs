@@ -1,5 +1,8 @@
 //! What one instance was refused, by the names of its limits: the last of each kind for its outcome, the number for
-//! metrics.
+//! metrics. What is refused where no instance is at hand is counted for its allocation.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use dunlin_model::{LimitHit, LimitValue};
 
@@ -48,6 +51,22 @@ impl Denials {
 
     pub(crate) fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+/// How often one allocation's instances hit limits in work that goes on beside them.
+#[derive(Debug, Default)]
+pub(crate) struct Hits(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Hits {
+    /// Counts one.
+    pub(crate) fn count(&self, limit: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(limit).or_default() += 1;
+    }
+
+    /// Returns how often each limit was hit so far.
+    pub(crate) fn all(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

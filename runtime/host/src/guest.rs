@@ -14,6 +14,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::calls::{self, Calls};
 use crate::capability::{Files, FilesView, Granted, OutboundHttp};
 use crate::denials::{Denial, Denials};
+use crate::host_calls::LastCalls;
 use crate::limiter::Limiter;
 use crate::logs::{Lines, Logs};
 use crate::metered::{Random, Streams};
@@ -83,6 +84,7 @@ pub struct Guest {
     limits: Limits,
     limiter: Limiter,
     pub(crate) calls: Calls,
+    last_calls: LastCalls,
     told: Told,
     logs: Arc<Logs>,
     stdout: Output,
@@ -130,6 +132,7 @@ impl Guest {
             limits,
             limiter: Limiter::new(&limits),
             calls: Calls::new(fuel_slice),
+            last_calls: LastCalls::default(),
             told: Told::default(),
             logs,
             stdout,
@@ -154,6 +157,8 @@ impl Guest {
         self.outbound_http.begin_again(instance);
         self.limiter.reset();
         self.calls.reset();
+        self.last_calls.clear();
+        self.stderr.forget_lines();
         self.told = Told::default();
     }
 
@@ -196,6 +201,16 @@ impl Guest {
         self.calls.count()
     }
 
+    /// Returns its last calls into the host.
+    pub fn last_calls(&self) -> &LastCalls {
+        &self.last_calls
+    }
+
+    /// Returns its last lines on standard error, unless somebody else has them.
+    pub fn last_lines(&self) -> Vec<String> {
+        self.stderr.last_lines()
+    }
+
     /// Returns what it was refused.
     pub fn denials(&self) -> &Denials {
         &self.limiter.denials
@@ -229,7 +244,7 @@ impl Guest {
 
     pub(crate) fn files(&mut self) -> FilesView<'_> {
         let wasi = WasiCtxView { ctx: &mut self.wasi, table: &mut self.table };
-        FilesView::new(wasi, &mut self.files, &self.granted, self.instance)
+        FilesView::new(wasi, (&mut self.files, &mut self.calls), &self.granted, self.instance)
     }
 
     pub(crate) fn streams(&mut self) -> Streams<'_> {

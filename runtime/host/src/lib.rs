@@ -14,6 +14,8 @@
 //! | memory, tables, instances | `limiter` | as much as the limits say |
 //! | clocks, randomness, arguments, environment | `guest` | what WASI says |
 //!
+//! What a guest did with it last is kept in `host_calls`, for its author.
+//!
 //! Not here: fuel, deadlines and who calls the guest (`runtime/engine`).
 
 mod calls;
@@ -21,6 +23,7 @@ mod capability;
 mod denials;
 mod guest;
 mod headers;
+mod host_calls;
 mod limiter;
 mod limits;
 mod linker;
@@ -37,6 +40,7 @@ pub use capability::{
 pub use denials::{Denial, Denials};
 pub use guest::{Guest, GuestSetup, Stdin, Stdout, Told};
 pub use headers::check_headers;
+pub use host_calls::{HostCallWatch, LastCalls, watch_host_calls};
 pub use limiter::Limiter;
 pub use limits::{
     MAX_WRITE,

@@ -6,7 +6,7 @@ use wasmtime::component::HasData;
 use crate::guest::Guest;
 
 mod bindings {
-    wasmtime::component::bindgen!({ path: "../../wit/wasi-logging", world: "imports" });
+    wasmtime::component::bindgen!({ path: "../../wit/wasi-logging", world: "imports", imports: { default: tracing } });
 }
 
 pub(crate) use bindings::wasi::logging::logging::add_to_linker;

@@ -3,10 +3,11 @@
 //! A guest is never made to wait for its log: what exceeds the rate is dropped, counted, and the count is told in
 //! a record of the host's own, so that a gap is never mistaken for silence.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dunlin_model::{Bytes, InstanceId, Limits, LogRecord, LogSource, Timestamp};
+use dunlin_model::{Bytes, InstanceId, Limits, LogRecord, LogSource, Timestamp, TrapRecord};
 
 /// What a line costs beyond its bytes: an empty line is a record too.
 const LINE_COST: u64 = 64;
@@ -19,6 +20,9 @@ const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 pub trait LogSink: Send + Sync {
     /// Takes one record.
     fn record(&self, record: LogRecord);
+
+    /// Takes what is known of an instance that ended badly.
+    fn trap(&self, _trap: Box<TrapRecord>) {}
 }
 
 /// The log of one allocation, shared by its instances.
@@ -43,6 +47,7 @@ struct Budget {
     /// Everything that was dropped since the allocation was started.
     dropped_in_all: u64,
     lines_dropped: u64,
+    lines_cut: u64,
     dropped_of: Option<InstanceId>,
     noticed: Option<Instant>,
 }
@@ -58,6 +63,7 @@ impl Logs {
             dropped: 0,
             dropped_in_all: 0,
             lines_dropped: 0,
+            lines_cut: 0,
             dropped_of: None,
             noticed: None,
         };
@@ -70,12 +76,29 @@ impl Logs {
         (budget.lines_dropped, Bytes(budget.dropped_in_all))
     }
 
+    /// Returns how many lines of guests were longer than they may be, and were cut.
+    pub fn cut(&self) -> u64 {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).lines_cut
+    }
+
     /// Records what the host has to say of an instance; it counts against no rate.
     pub fn say(&self, instance: InstanceId, text: &str) {
         // A guest's stack has a line for each frame; one record with all of them could not be read.
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            self.record(instance, LogSource::Host, fitted(line.as_bytes(), false, LogRecord::MAX_TEXT));
+            let (text, _) = fitted(line.as_bytes(), false, LogRecord::MAX_TEXT);
+            self.record(instance, LogSource::Host, text);
         }
+    }
+
+    /// Passes on what is known of an instance that ended badly.
+    pub fn trap(&self, trap: TrapRecord) {
+        self.sink.trap(Box::new(trap.bounded()));
+    }
+
+    /// Returns the time of this moment, as records have it.
+    pub fn now() -> Timestamp {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Tells what was dropped, if anything was and it was not told a moment ago.
@@ -90,7 +113,7 @@ impl Logs {
 
     /// Takes one line of a guest, without its end.
     pub(crate) fn line(&self, instance: InstanceId, source: LogSource, line: &[u8], is_cut: bool) {
-        let text = fitted(line, is_cut, self.limits.line);
+        let (text, was_cut) = fitted(line, is_cut, self.limits.line);
         let cost = text.len() as u64 + LINE_COST;
         let notice = {
             let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,6 +126,7 @@ impl Logs {
                 return;
             }
             budget.left -= cost;
+            budget.lines_cut += u64::from(was_cut);
             budget.take_notice()
         };
         self.tell(notice);
@@ -122,9 +146,7 @@ impl Logs {
     }
 
     fn record(&self, instance: InstanceId, source: LogSource, text: String) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at = Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-        self.sink.record(LogRecord { at, instance, source, text });
+        self.sink.record(LogRecord { at: Self::now(), instance, source, text });
     }
 }
 
@@ -152,14 +174,15 @@ impl Drop for Logs {
     }
 }
 
-/// Returns a line as text of at most so many bytes, which says so if it was cut.
-fn fitted(line: &[u8], is_cut: bool, most: usize) -> String {
+/// Returns a line as text of at most so many bytes, which says so if it was cut; and whether it was.
+fn fitted(line: &[u8], is_cut: bool, most: usize) -> (String, bool) {
     let mut text = String::from_utf8_lossy(line).into_owned();
-    if is_cut || text.len() > most {
+    let is_cut = is_cut || text.len() > most;
+    if is_cut {
         text.truncate(text.floor_char_boundary(most.saturating_sub(CUT.len())));
         text.push_str(CUT);
     }
-    text
+    (text, is_cut)
 }
 
 /// Cuts a stream of bytes into lines.
@@ -169,11 +192,13 @@ pub(crate) struct Lines {
     source: LogSource,
     partial: Vec<u8>,
     is_cut: bool,
+    /// The last lines of standard error, whether or not the log had room for them.
+    last: VecDeque<Vec<u8>>,
 }
 
 impl Lines {
     pub(crate) fn new(logs: Arc<Logs>, instance: InstanceId, source: LogSource) -> Self {
-        Self { logs, instance, source, partial: Vec::new(), is_cut: false }
+        Self { logs, instance, source, partial: Vec::new(), is_cut: false, last: VecDeque::new() }
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
@@ -194,6 +219,25 @@ impl Lines {
         }
     }
 
+    /// Returns the last lines of standard error.
+    pub(crate) fn last(&self) -> Vec<String> {
+        self.last.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+    }
+
+    /// Forgets the last lines.
+    pub(crate) fn forget(&mut self) {
+        self.last.clear();
+    }
+
+    /// Keeps the beginning of the line that ends, in the memory of the one that goes.
+    fn remember(&mut self) {
+        let is_full = self.last.len() == TrapRecord::MAX_LINES;
+        let mut kept = if is_full { self.last.pop_front() } else { None }.unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(&self.partial[..self.partial.len().min(TrapRecord::MAX_LINE)]);
+        self.last.push_back(kept);
+    }
+
     fn extend(&mut self, piece: &[u8]) {
         let room = self.logs.limits.line - self.partial.len();
         self.is_cut |= piece.len() > room;
@@ -201,6 +245,9 @@ impl Lines {
     }
 
     fn end_line(&mut self) {
+        if self.source == LogSource::Stderr {
+            self.remember();
+        }
         let line = self.partial.strip_suffix(b"\r").unwrap_or(&self.partial);
         self.logs.line(self.instance, self.source, line, self.is_cut);
         self.partial.clear();
@@ -244,8 +291,8 @@ pub(crate) mod tests {
     #[test]
     fn a_long_line_is_cut_and_says_so() {
         let kept = Arc::new(Kept::default());
-        let mut lines =
-            Lines::new(Arc::new(Logs::new(kept.clone(), &Limits::SERVICE)), INSTANCE, LogSource::Stdout);
+        let logs = Arc::new(Logs::new(kept.clone(), &Limits::SERVICE));
+        let mut lines = Lines::new(logs.clone(), INSTANCE, LogSource::Stdout);
         lines.write(&[b'x'; 20_000]);
         lines.write(b"\nnext\n");
         // Bytes that are not UTF-8 take three times their room as text.
@@ -256,6 +303,43 @@ pub(crate) mod tests {
         for text in [&texts[0], &texts[2]] {
             assert!(text.len() as u64 <= Limits::SERVICE.log_line.0 && text.ends_with(CUT));
         }
+        assert_eq!(logs.cut(), 2);
+    }
+
+    #[test]
+    fn the_last_lines_of_standard_error_are_known() {
+        let logs = Arc::new(Logs::new(Arc::new(Kept::default()), &Limits::SERVICE));
+        let mut lines = Lines::new(logs, INSTANCE, LogSource::Stderr);
+        for number in 0..50 {
+            lines.write(format!("{number} {}\n", "x".repeat(5000)).as_bytes());
+        }
+        lines.write(b"and this");
+        lines.flush();
+        let last = lines.last();
+        assert_eq!(last.len(), TrapRecord::MAX_LINES);
+        assert!(last[0].starts_with("31 xx") && last[0].len() == TrapRecord::MAX_LINE, "{last:?}");
+        assert_eq!(last[TrapRecord::MAX_LINES - 1], "and this");
+        lines.forget();
+        assert!(lines.last().is_empty());
+    }
+
+    #[test]
+    fn what_is_within_the_burst_is_kept_and_what_is_beyond_it_is_dropped() {
+        let kept = Arc::new(Kept::default());
+        let limits = Limits { log_rate: Bytes(0), log_burst: Bytes(10 << 10), ..Limits::SERVICE };
+        let logs = Arc::new(Logs::new(kept.clone(), &limits));
+        let mut lines = Lines::new(logs.clone(), INSTANCE, LogSource::Stdout);
+        let line = [b'x'; 100 - LINE_COST as usize];
+        for _ in 0..105 {
+            lines.write(&line);
+            lines.write(b"\n");
+        }
+        // A hundred bytes each, with what a line costs: 102 of them are within 10 KiB.
+        assert_eq!(logs.dropped(), (3, Bytes(3 * (line.len() as u64 + 1))));
+        assert_eq!(texts(&kept).len(), 102);
+        logs.settle();
+        let told = texts(&kept).pop().unwrap();
+        assert_eq!(told, "111B of output dropped: limit `log_rate` is 0B/s, `log_burst` 10KiB");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use wasmtime::component::Linker;
 use crate::calls::Calls;
 use crate::denials::{Denial, Denials};
 use crate::guest::Guest;
+use crate::limits::MAX_WRITE;
 
 type Result<T> = wasmtime::Result<T>;
 
@@ -96,6 +97,12 @@ impl HostOutputStream for Streams<'_> {
     }
 
     fn write(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+        if bytes.len() > MAX_WRITE {
+            // No stream ever allows more, so this guest has not asked what it may write.
+            let size = |bytes: usize| LimitValue::Bytes(Bytes(bytes as u64));
+            let denial = Denial { limit: "write", value: size(MAX_WRITE), observed: size(bytes.len()) };
+            return Err(StreamError::Trap(LimitExceeded(denial).into()));
+        }
         self.calls.moved(bytes.len());
         HostOutputStream::write(self.table, stream, bytes)
     }

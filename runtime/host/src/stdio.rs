@@ -68,6 +68,21 @@ impl Output {
         }
     }
 
+    /// Returns the last lines, if these are for the log.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        match self {
+            Self::Lines(lines) => lines.lock().unwrap_or_else(PoisonError::into_inner).last(),
+            Self::Capture(_) | Self::Pipe(_) => Vec::new(),
+        }
+    }
+
+    /// Forgets the last lines.
+    pub(crate) fn forget_lines(&self) {
+        if let Self::Lines(lines) = self {
+            lines.lock().unwrap_or_else(PoisonError::into_inner).forget();
+        }
+    }
+
     fn take(&self, bytes: &[u8]) -> StreamResult<()> {
         match self {
             Self::Lines(lines) => lines.lock().unwrap_or_else(PoisonError::into_inner).write(bytes),

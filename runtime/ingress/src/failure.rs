@@ -7,7 +7,7 @@
 //! Not here: which failure fits when; that is decided where it is noticed.
 
 use bytes::Bytes;
-use dunlin_model::LimitHit;
+use dunlin_model::{InstanceId, LimitHit};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
@@ -34,6 +34,7 @@ struct More {
     limit: Option<LimitHit>,
     hint: Option<String>,
     request_id: Option<String>,
+    instance: Option<InstanceId>,
     retry_after: Option<u32>,
 }
 
@@ -43,7 +44,7 @@ impl Failure {
 
     /// Returns a failure with this status, a `code` in snake case for programs and a `detail` for people.
     pub fn new(status: StatusCode, code: &'static str, detail: String) -> Self {
-        let more = More { detail, limit: None, hint: None, request_id: None, retry_after: None };
+        let more = More { detail, limit: None, hint: None, request_id: None, instance: None, retry_after: None };
         Self { status, code, more: Box::new(more) }
     }
 
@@ -65,6 +66,13 @@ impl Failure {
     #[must_use]
     pub fn request_id(mut self, request_id: String) -> Self {
         self.more.request_id = Some(request_id);
+        self
+    }
+
+    /// Adds in which instance it happened.
+    #[must_use]
+    pub fn instance(mut self, instance: InstanceId) -> Self {
+        self.more.instance = Some(instance);
         self
     }
 
@@ -97,6 +105,7 @@ impl Failure {
             value: self.more.limit.as_ref().map(|hit| hit.value.as_str()),
             observed: self.more.limit.as_ref().map(|hit| hit.observed.as_str()),
             request_id: self.more.request_id.as_deref(),
+            instance: self.more.instance.map(|instance| instance.to_string()),
             hint: self.more.hint.as_deref(),
         };
         let body = serde_json::to_vec(&problem).expect("texts and a number always become JSON");
@@ -131,12 +140,14 @@ struct Problem<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<&'a str>,
 }
 
 #[cfg(test)]
 mod tests {
-    use dunlin_model::Bytes as Size;
+    use dunlin_model::{AllocationId, Bytes as Size};
     use http_body_util::BodyExt;
 
     use super::*;
@@ -147,6 +158,7 @@ mod tests {
             .limit(LimitHit::new("memory", Size(64 << 20), Size(65 << 20)))
             .hint("raise `memory`".to_owned())
             .retry_after(1)
+            .instance(InstanceId { allocation: AllocationId::new(12), number: 3 })
             .into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);
@@ -163,6 +175,7 @@ mod tests {
             "limit": "memory",
             "value": "64MiB",
             "observed": "65MiB",
+            "instance": "a12.3",
             "hint": "raise `memory`",
         });
         assert_eq!(problem, expected);

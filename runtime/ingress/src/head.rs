@@ -14,6 +14,11 @@ pub const ALLOCATION_HEADER: HeaderName = HeaderName::from_static("dunlin-alloca
 /// The request header by which an ingress says that it sent the request on, and who it is. Removed from outside.
 pub const FORWARDED_HEADER: HeaderName = HeaderName::from_static("dunlin-forwarded");
 
+/// The response header that says what a request burned, and the trailer where the body is sent before that is known.
+pub const FUEL_HEADER: HeaderName = HeaderName::from_static("dunlin-fuel");
+
+/// What a client sends in `TE` that reads trailers.
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 /// All our own headers begin so.
 const OWN_PREFIX: &str = "dunlin-";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -83,8 +88,10 @@ fn bad_host() -> Failure {
     Failure::new(StatusCode::BAD_REQUEST, "bad_host", detail)
 }
 
-/// Removes what a client must not tell a worker: our own headers, and those of its connection.
+/// Removes what a client must not tell a worker: our own headers, and those of its connection. That it reads trailers is
+/// told, for then it can be sent one.
 pub(crate) fn clean_request(headers: &mut HeaderMap) {
+    let reads_trailers = reads_trailers(headers);
     let is_ours = |name: &HeaderName| name.as_str().starts_with(OWN_PREFIX);
     if headers.keys().any(is_ours) {
         let ours: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
@@ -92,13 +99,30 @@ pub(crate) fn clean_request(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    clean_response(headers);
+    remove_hop_by_hop(headers);
+    if reads_trailers {
+        headers.insert(TE, TRAILERS);
+    }
     // Whoever reads the body has already said `100 Continue`.
     headers.remove(EXPECT);
 }
 
-/// Removes what speaks of one connection alone.
+fn reads_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// Removes what speaks of one connection alone. That a trailer of our own follows is passed on: it is asked for only if
+/// the client reads it.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
+    let tells_fuel = headers.get(TRAILER).is_some_and(|trailer| trailer == FUEL_HEADER.as_str());
+    remove_hop_by_hop(headers);
+    if tells_fuel {
+        headers.insert(TRAILER, HeaderValue::from_static("dunlin-fuel"));
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -168,13 +192,28 @@ mod tests {
             ("connection", "close, x-private, host"),
             ("x-private", "1"),
             ("x-public", "2"),
-            ("te", "trailers"),
+            ("te", "gzip"),
             ("transfer-encoding", "chunked"),
             ("proxy-connection", "keep-alive"),
             ("expect", "100-continue"),
         ]);
         clean_request(&mut map);
         assert_eq!(map, headers(&[("host", "a"), ("x-public", "2")]));
+    }
+
+    #[test]
+    fn who_reads_trailers_is_sent_ours_and_no_others_are_declared() {
+        for (te, expected) in [("gzip, Trailers", Some("trailers")), ("trailers", Some("trailers")), ("gzip", None)] {
+            let mut map = headers(&[("connection", "te"), ("te", te), ("trailer", "x")]);
+            clean_request(&mut map);
+            assert_eq!(map.get(TE).map(|value| value.to_str().unwrap()), expected, "{te}");
+            assert!(!map.contains_key(TRAILER));
+        }
+        for (trailer, stays) in [("dunlin-fuel", true), ("x-other", false), ("x-other, dunlin-fuel", false)] {
+            let mut map = headers(&[("trailer", trailer)]);
+            clean_response(&mut map);
+            assert_eq!(map.contains_key(TRAILER), stays, "{trailer}");
+        }
     }
 
     #[test]

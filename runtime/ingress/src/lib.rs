@@ -41,7 +41,7 @@ pub use failure::{FAILURE_HEADER, Failure, PROBLEM_JSON};
 pub use handed::{Handed, HandedDoor, Handling, Order};
 pub use handed_body::HandedBody;
 pub use handed_server::{HandedEnd, serve_handed};
-pub use head::{ALLOCATION_HEADER, FORWARDED_HEADER};
+pub use head::{ALLOCATION_HEADER, FORWARDED_HEADER, FUEL_HEADER};
 pub use ingress::Ingress;
 pub use slot::Slot;
 pub use stream::{BoxedStream, HandOff, Local, Peers, Stream};

@@ -6,8 +6,8 @@
 //!
 //! Not here: the limits on memory and threads of the whole process, which the agent sets from outside.
 
-mod namespaces;
 mod landlock;
+mod namespaces;
 mod rights;
 mod seccomp;
 

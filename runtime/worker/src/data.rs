@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_engine::{Failure as EngineFailure, GuestBody, Spent};
-use dunlin_ingress::{ALLOCATION_HEADER, Failure};
+use dunlin_ingress::{ALLOCATION_HEADER, FUEL_HEADER, Failure};
 use dunlin_model::AllocationId;
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::header::{TE, TRAILER};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -21,8 +22,6 @@ use crate::failure;
 
 /// What only Dunlin may say of a response.
 const OWN_HEADERS: &str = "dunlin-";
-/// What a request burned, where its service asks for it and it is known before the response goes out.
-const FUEL_HEADER: HeaderName = HeaderName::from_static("dunlin-fuel");
 /// N2: how long the head of a request may take.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// G12: how many headers a request may have, and how many bytes.
@@ -84,7 +83,7 @@ pub(crate) enum Answer {
 pub(crate) async fn respond<B>(
     allocations: &Allocations,
     allocation: AllocationId,
-    request: Request<B>,
+    mut request: Request<B>,
 ) -> Answer
 where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
@@ -94,13 +93,13 @@ where
         let detail = format!("allocation {allocation} is not served here");
         return Answer::NotTaken(failure::no_allocation(detail));
     };
+    // It is of the connection, and says that there may be a trailer.
+    let reads_trailers = request.headers_mut().remove(TE).is_some();
     match service.handle(request).await {
         Ok(mut response) => {
             remove_own_headers(response.headers_mut());
-            if service.tells_fuel()
-                && let Some(spent) = response.extensions().get::<Spent>().copied()
-            {
-                response.headers_mut().insert(FUEL_HEADER, spent.fuel.0.into());
+            if service.tells_fuel() {
+                tell_fuel(&mut response, reads_trailers);
             }
             Answer::Response(response)
         }
@@ -109,8 +108,18 @@ where
     }
 }
 
-/// A guest must not speak as Dunlin does: an ingress acts on such headers.
+/// Says what a request burned: in a header if that is known, after the body if it is still being made.
+fn tell_fuel(response: &mut Response<GuestBody>, reads_trailers: bool) {
+    if let Some(spent) = response.extensions().get::<Spent>().copied() {
+        response.headers_mut().insert(FUEL_HEADER, spent.fuel.0.into());
+    } else if reads_trailers && response.body_mut().end_with_fuel(FUEL_HEADER) {
+        response.headers_mut().insert(TRAILER, HeaderValue::from_static("dunlin-fuel"));
+    }
+}
+
+/// A guest must not speak as Dunlin does: an ingress acts on such headers, and on what is said to follow.
 fn remove_own_headers(headers: &mut HeaderMap) {
+    headers.remove(TRAILER);
     if !headers.keys().any(|name| name.as_str().starts_with(OWN_HEADERS)) {
         return;
     }

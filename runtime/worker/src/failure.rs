@@ -38,7 +38,11 @@ pub(crate) fn of(failure: EngineFailure) -> Failure {
             Failure::new(StatusCode::BAD_REQUEST, "malformed_request", detail)
         }
         EngineFailure::NoResponse(detail) => Failure::new(StatusCode::BAD_GATEWAY, "no_response", detail),
-        EngineFailure::Ended(outcome) => of_outcome(outcome),
+        EngineFailure::Ended(outcome, instance) => {
+            let failure = of_outcome(outcome);
+            // By it the owner finds what is known of the instance.
+            instance.into_iter().fold(failure, Failure::instance)
+        }
     }
 }
 

@@ -22,4 +22,5 @@ mod worker;
 
 pub use compiler::{BareWall, compile_component, platform, probe};
 pub use dunlin_engine::{CalibrateError, calibrate};
+pub use dunlin_host::{HostCallWatch, watch_host_calls};
 pub use worker::{run, run_from_stdin};

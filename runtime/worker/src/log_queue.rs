@@ -1,4 +1,4 @@
-//! What guests have said and the agent has not yet taken: a queue with an end.
+//! What guests have said, and how they ended badly, that the agent has not yet taken: a queue with an end.
 //!
 //! If the agent is slow, records are dropped here, counted, and the count is told; guests never wait.
 
@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_host::LogSink;
-use dunlin_model::{LogRecord, LogSource};
+use dunlin_model::{LogRecord, LogSource, TrapRecord};
 use dunlin_protocol::FromWorker;
 use tokio::sync::Notify;
 
@@ -20,6 +20,8 @@ const MAX_TEXT: usize = 4 << 20;
 /// How many records, and how many bytes of text, go in one message.
 const BATCH_RECORDS: usize = 512;
 const BATCH_TEXT: usize = 512 << 10;
+/// How many traps may wait.
+const MAX_TRAPS: usize = 64;
 /// How long records wait for others to go with.
 const BATCH_TIME: Duration = Duration::from_millis(50);
 
@@ -36,6 +38,7 @@ struct Waiting {
     records: VecDeque<LogRecord>,
     text: usize,
     dropped: u64,
+    traps: VecDeque<Box<TrapRecord>>,
 }
 
 impl LogQueue {
@@ -45,10 +48,18 @@ impl LogQueue {
         loop {
             let records = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take_batch();
             if records.is_empty() {
-                return;
+                break;
             }
             agent.send(FromWorker::Logs { records }).await;
         }
+        // What they said comes before what became of them.
+        while let Some(trap) = self.next_trap() {
+            agent.send(FromWorker::Trap(trap)).await;
+        }
+    }
+
+    fn next_trap(&self) -> Option<Box<TrapRecord>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).traps.pop_front()
     }
 
     /// Sends what comes, for ever.
@@ -64,6 +75,17 @@ impl LogQueue {
 impl LogSink for LogQueue {
     fn record(&self, record: LogRecord) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).add(record);
+        self.arrived.notify_one();
+    }
+
+    fn trap(&self, trap: Box<TrapRecord>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of more the agent would keep no more.
+        if waiting.traps.len() == MAX_TRAPS {
+            waiting.traps.pop_front();
+        }
+        waiting.traps.push_back(trap);
+        drop(waiting);
         self.arrived.notify_one();
     }
 }

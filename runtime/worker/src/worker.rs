@@ -60,7 +60,7 @@ pub fn run(mut control: UnixStream, channel: OwnedFd) -> anyhow::Result<()> {
 
 fn read_setup(control: &mut UnixStream) -> anyhow::Result<Option<WorkerSetup>> {
     match control::read(control)? {
-        Some(ToWorker::Setup(setup)) => Ok(Some(setup)),
+        Some(ToWorker::Setup(setup)) => Ok(Some(*setup)),
         Some(_) => bail!("the agent's first message was not `setup`"),
         None => Ok(None),
     }
@@ -99,10 +99,11 @@ fn follow(
     (setup, folders): (WorkerSetup, Folders),
 ) -> anyhow::Result<()> {
     let _inside = runtime.enter();
-    let WorkerSetup { namespace, node, code_key, platform, scratch, authorities, namespace_concurrency, folders: _, wall: _ } = setup;
+    let WorkerSetup { namespace, node, code_key, platform, scratch, authorities, namespace_concurrency, processor_rate, folders: _, wall: _ } = setup;
     dunlin_engine::set_namespace_concurrency(namespace_concurrency);
     let (code_key, platform) = (CodeKey(code_key), Platform(platform));
     let engine = Engine::new(EngineConfig { code_key, platform })?;
+    engine.set_processor_rate(processor_rate);
     let logs = Arc::new(LogQueue::default());
     let passing = Passing::new(channel).context("cannot use the channel")?;
     let mut access =

@@ -16,15 +16,16 @@ use bytes::Bytes;
 use dunlin_compiled::{CodeKey, Platform, file_name, seal};
 use dunlin_engine::{Engine, EngineConfig, Loaded, Service};
 use dunlin_guest_artifacts::{HELLO, SLEEP_HTTP};
-use dunlin_host::{Access, LogSink};
+use dunlin_host::{Access, HostCallWatch, LogSink, watch_host_calls};
 use dunlin_model::{
     AllocationId, AssignedAllocation, Bytes as Size, Digest, Fuel, FuelRate, Instances, Limits, LogRecord,
-    Revision, ServiceSpec, Work, WorkloadKind, WorkloadSpec,
+    Metering, Revision, ServiceSpec, Work, WorkloadKind, WorkloadSpec,
 };
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
+use tracing::subscriber::NoSubscriber;
 
 use crate::memory::Memory;
 use crate::report::{Report, Row, Series};
@@ -46,7 +47,7 @@ const WAITING_TOGETHER: u32 = 250;
 const KEY: CodeKey = CodeKey([7; 32]);
 const KIBIBYTES: f64 = 1024.0;
 
-struct Silent;
+pub(crate) struct Silent;
 
 impl LogSink for Silent {
     fn record(&self, _record: LogRecord) {}
@@ -60,6 +61,9 @@ pub(crate) async fn run() -> anyhow::Result<Report> {
 fn measure() -> anyhow::Result<Report> {
     let mut report = Report::begin("engine")?;
     report.note("in one process and without a network: only what the engine does");
+    report.add(unwatched()?);
+    tracing::subscriber::set_global_default(HostCallWatch::new(NoSubscriber::default()))?;
+    watch_host_calls();
     for threads in [1, 2] {
         let runtime = runtime(threads)?;
         let rig = runtime.block_on(async { Rig::new() })?;
@@ -86,18 +90,28 @@ fn measure() -> anyhow::Result<Report> {
     report.end()
 }
 
+/// Measures what a request costs if nobody notes the calls into the host, which in a worker somebody does.
+fn unwatched() -> anyhow::Result<[Row; 1]> {
+    let runtime = runtime(1)?;
+    let rig = runtime.block_on(async { Rig::new() })?;
+    let fresh = runtime.block_on(requests(&rig, Instances::Fresh, 1))?;
+    let case =
+        "`hello`, a fresh instance each, 1 threads, calls into the host not noted: time of a processor";
+    Ok([Row::new(case.to_owned(), "us/request", &fresh.cost)])
+}
+
 fn runtime(threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
-struct Rig {
+pub(crate) struct Rig {
     folder: PathBuf,
     engine: Engine,
     platform: Platform,
 }
 
 impl Rig {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("dunlin-bench-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let platform = dunlin_engine::platform()?;
@@ -106,18 +120,23 @@ impl Rig {
     }
 
     /// Writes `code` as that of the component with this digest and returns the file.
-    fn keep(&self, code: &[u8], digest: Digest) -> anyhow::Result<PathBuf> {
-        let path = self.folder.join(file_name(self.platform, digest));
-        let mut file = seal(KEY, self.platform, digest, code).to_vec();
+    fn keep(&self, code: &[u8], digest: Digest, metering: Metering) -> anyhow::Result<PathBuf> {
+        let platform = self.platform.metered(metering);
+        let path = self.folder.join(file_name(platform, digest));
+        let mut file = seal(KEY, platform, digest, code).to_vec();
         file.extend(code);
         fs::write(&path, file)?;
         Ok(path)
     }
 
     async fn load(&self, component: &[u8]) -> anyhow::Result<Loaded> {
+        self.load_as(component, Metering::Fuel).await
+    }
+
+    pub(crate) async fn load_as(&self, component: &[u8], metering: Metering) -> anyhow::Result<Loaded> {
         let digest = Digest::of(component);
-        let path = self.keep(&dunlin_engine::compile(component)?, digest)?;
-        Ok(self.engine.load(&path, digest).await?)
+        let path = self.keep(&dunlin_engine::compile_as(component, metering)?, digest, metering)?;
+        Ok(self.engine.load_as(&path, digest, metering).await?)
     }
 
     async fn service(&self, loaded: &Loaded, number: u32, instances: Instances) -> anyhow::Result<Service> {
@@ -134,7 +153,7 @@ impl Drop for Rig {
     }
 }
 
-fn allocation(number: u32, instances: Instances) -> anyhow::Result<AssignedAllocation> {
+pub(crate) fn allocation(number: u32, instances: Instances) -> anyhow::Result<AssignedAllocation> {
     let plenty = 1_000_000_000_000;
     Ok(AssignedAllocation {
         id: AllocationId::new(u64::from(number)),
@@ -225,7 +244,7 @@ async fn components(rig: &Rig) -> anyhow::Result<[Row; 2]> {
     for number in passing.chain(0..=COMPONENTS) {
         // The same code under another name: the engine cannot know that it is the same.
         let digest = Digest::of(&number.to_le_bytes());
-        let loaded = rig.engine.load(&rig.keep(&code, digest)?, digest).await?;
+        let loaded = rig.engine.load(&rig.keep(&code, digest, Metering::Fuel)?, digest).await?;
         if number > COMPONENTS {
             continue;
         }
@@ -291,7 +310,7 @@ fn resident() -> anyhow::Result<f64> {
 }
 
 /// Returns how long processors have worked for the threads of this process.
-fn processor_time() -> anyhow::Result<Duration> {
+pub(crate) fn processor_time() -> anyhow::Result<Duration> {
     let mut total = Duration::ZERO;
     for task in fs::read_dir("/proc/self/task")? {
         let stat = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();

@@ -6,7 +6,9 @@
 //!
 //! Not here: tests. Nothing in this crate asserts a time, since a busy machine is no fault of the product.
 
+mod cpu;
 mod engine;
+mod fuel_rate;
 mod http;
 mod items;
 mod load;
@@ -28,7 +30,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Every bench and what it measures.
 const BENCHES: &[(&str, &str)] = &[
+    ("cpu", "what metering costs guests that only compute, against plain wasmtime"),
     ("engine", "what an instance costs in time and memory, without a network"),
+    ("fuel-rate", "whether busy guests get their fuel rates, and what calls into the host should cost"),
     ("http", "requests to a service through one agent, deploy to first answer, and memory"),
     ("items", "items of a job that do nothing, from submission to the last durable record"),
     ("sandbox", "what a sandbox costs: requests, wall, first answers and memory, against `wasmtime serve`"),
@@ -55,7 +59,9 @@ fn run(names: &[&str]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for name in names {
         let report = match *name {
+            "cpu" => runtime.block_on(cpu::run()),
             "engine" => runtime.block_on(engine::run()),
+            "fuel-rate" => runtime.block_on(fuel_rate::run()),
             "http" => runtime.block_on(http::run()),
             "items" => runtime.block_on(items::run()),
             "sandbox" => runtime.block_on(sandbox::run()),

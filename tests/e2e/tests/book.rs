@@ -24,6 +24,10 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("export PATH=\"$PWD/target/release:$PATH\"", "the test sets it to where its program is"),
     ("dunlin up guests/examples/quickstart", "the test runs it, but must end it and go on meanwhile"),
     ("export INGRESS=http://127.0.0.1:40123", "the test sets it to what `dunlin up` has printed"),
+    (
+        "dunlin serve target/wasm32-wasip2/release/greeter.wasm",
+        "it goes on until Ctrl-C; the tests of `dunlin serve` run it",
+    ),
     ("dunlin deploy", "README only sketches; it is run from the page `first-component`"),
     ("curl http://127.0.0.1:PORT/greet", "README only sketches; it is run from the page `first-component`"),
     ("dunlin logs greeter", "README only sketches; it is run from the page `first-component`"),
@@ -127,6 +131,7 @@ impl Reader {
             .env("PATH", format!("{folder}:{path}"))
             .env("DUNLIN_CONTEXT", self.home.path().join("config/dunlin/context.toml"))
             .env("INGRESS", &self.ingress)
+            .env("XDG_CACHE_HOME", self.home.path().join("cache"))
             .output()
             .await
             .unwrap();
@@ -171,12 +176,21 @@ async fn the_pages_of_the_start_can_be_followed_word_for_word() {
     for words in ["greetings from node-", "2 of 2 items completed", "greeter"] {
         assert!(seen.contains(words), "`{words}` is missing: {seen}");
     }
+    let seen = reader.follow(&page("book/src/guides/run.md")).await;
+    for words in ["one: GOOD BYE", "two: GOOD BYE"] {
+        assert!(seen.contains(words), "`{words}` is missing: {seen}");
+    }
     reader.end().await;
 }
 
 #[test]
 fn every_command_is_run_or_has_a_reason_not_to_be() {
-    for path in ["README.md", "book/src/start/quickstart.md", "book/src/start/first-component.md"] {
+    for path in [
+        "README.md",
+        "book/src/start/quickstart.md",
+        "book/src/start/first-component.md",
+        "book/src/guides/run.md",
+    ] {
         for step in steps(&page(path)) {
             if let Step::Leave(line) = step {
                 assert!(NOT_RUN.iter().any(|(known, _)| *known == line), "{path}: `{line}` is never run");
@@ -186,7 +200,7 @@ fn every_command_is_run_or_has_a_reason_not_to_be() {
     let all: String = std::fs::read_dir(repository().join("book/src/start"))
         .unwrap()
         .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
-        .chain([page("README.md")])
+        .chain([page("README.md"), page("book/src/guides/run.md")])
         .collect();
     for (line, reason) in NOT_RUN {
         assert!(all.contains(&format!("$ {line}\n")), "`{line}` ({reason}) stands on no page");

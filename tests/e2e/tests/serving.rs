@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use dunlin_e2e::{hello, printed, service};
 use dunlin_guest_artifacts::{HELLO, HELLO_V2, HOG_HTTP, SLEEP_HTTP, SPIN_HTTP, TRAP_HTTP};
-use dunlin_harness::{Fleet, eventually, http};
+use dunlin_harness::{App, Fleet, eventually, http};
 
 async fn get(fleet: &Fleet, node: usize, path: &str) -> Result<String, String> {
     let url = format!("http://{}{path}", fleet.ingress(node));
@@ -33,6 +33,42 @@ async fn a_deployed_service_answers_on_every_node_from_every_node() {
         .await;
         assert_eq!(seen, nodes);
     }
+}
+
+#[tokio::test]
+async fn one_component_is_metered_by_fuel_and_by_time_on_one_node() {
+    let fleet = Fleet::start(1).await.unwrap();
+    let section = |name: &str, component: &str, path: &str, metering: &str| {
+        format!(
+            r#"
+            [service.{name}]
+            component = "{component}"
+            routes = [{{ path = "{path}" }}]
+            metering = "{metering}"
+            limits = {{ memory = "32MiB", fuel = "10M", fuel_rate = "10M/s", fuel_burst = "100M", deadline = "30s" }}
+            "#
+        )
+    };
+    let manifest = [
+        "[app]\nname = \"shop\"".to_owned(),
+        section("by-fuel", "hello.wasm", "/fuel", "fuel"),
+        section("by-time", "hello.wasm", "/time", "time"),
+        section("spin", "spin.wasm", "/spin", "time"),
+    ];
+    let files: [(&str, &[u8]); 2] = [("hello.wasm", HELLO), ("spin.wasm", SPIN_HTTP)];
+    fleet.deploy(&App::new(&manifest.concat(), &files)).await.unwrap();
+    fleet.until_running("default/shop").await;
+    for path in ["/fuel", "/time"] {
+        let answer = eventually("an answer", || get(&fleet, 0, path)).await;
+        assert!(answer.starts_with("hello"), "{answer}");
+    }
+    eventually("a guest that is out of fuel", || async {
+        match get(&fleet, 0, "/spin").await {
+            Err(answer) if answer.contains("out_of_fuel") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

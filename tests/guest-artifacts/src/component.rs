@@ -85,12 +85,24 @@ component!(
     HOSTILE_HTTP, HOSTILE_HTTP_PATH, "hostile-http.wasm"
 );
 component!(
+    /// Job: parses JSON.
+    JSON, JSON_PATH, "json.wasm"
+);
+component!(
     /// A component which imports an interface that nothing provides, `example:absent/nothing@0.1.0`.
     MISSING_IMPORT, MISSING_IMPORT_PATH, "missing-import.wasm"
 );
 component!(
+    /// Job: moves five bodies under their gravity.
+    N_BODY, N_BODY_PATH, "n-body.wasm"
+);
+component!(
     /// Service: prints what is posted to it, on standard output and on standard error.
     SAY_HTTP, SAY_HTTP_PATH, "say-http.wasm"
+);
+component!(
+    /// Job: hashes 64 MiB.
+    SHA256, SHA256_PATH, "sha256.wasm"
 );
 component!(
     /// Job: waits for a day without computing.
@@ -107,6 +119,10 @@ component!(
 component!(
     /// Service: computes for ever.
     SPIN_HTTP, SPIN_HTTP_PATH, "spin-http.wasm"
+);
+component!(
+    /// Service: calls the host and panics; built with debug information.
+    TRACED_HTTP, TRACED_HTTP_PATH, "traced-http.wasm"
 );
 component!(
     /// Job: panics.

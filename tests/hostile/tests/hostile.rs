@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use dunlin_hostile::{
-    Arena, Canary, Case, Latencies, Verdict, all, is_alive, markdown, read, resident, settled, table,
+    Arena, Canary, Case, Latencies, Reading, Verdict, all, is_alive, markdown, read, resident, settled, table,
 };
 
 /// P10: a neighbour's p99 at most doubles and grows by less than this.
@@ -30,23 +30,62 @@ fn shown(latencies: &Latencies) -> String {
     )
 }
 
+/// What must not have grown: processes, and what they hold.
+struct Baseline {
+    agent: u32,
+    coordinator: u32,
+    canary: Option<u32>,
+    held: [Reading; 2],
+}
+
+/// A few more descriptors or threads are those of a pool which has grown once; a leak is one for each case.
+const SLACK: usize = 16;
+
+impl Baseline {
+    fn new(arena: &mut Arena) -> Self {
+        let (agent, coordinator) = (arena.agent(), arena.coordinator());
+        let held = [read(agent), read(coordinator)];
+        Self { agent, coordinator, canary: arena.canary_worker(), held }
+    }
+
+    async fn assert_kept(&self, arena: &Arena) {
+        for (process, before) in [self.agent, self.coordinator].into_iter().zip(&self.held) {
+            assert!(is_alive(process), "a process ended: {}", arena.logs());
+            let is_back = |now: &Reading| {
+                now.descriptors <= before.descriptors + SLACK
+                    && now.threads <= before.threads + SLACK
+                    && now.children.len() <= before.children.len()
+            };
+            let now = settled(|| read(process), is_back).await;
+            assert!(is_back(&now), "before {before:?}, now {now:?}");
+        }
+        assert_eq!(arena.canary_worker(), self.canary);
+        assert!(self.canary.is_some_and(is_alive), "the canary's worker died");
+    }
+}
+
 #[tokio::test]
 async fn whatever_guests_and_clients_do_is_contained_and_the_canary_does_not_notice() {
     let began = Instant::now();
     let mut arena = Arena::start().await.unwrap();
-    let (agent, coordinator) = (arena.agent(), arena.coordinator());
     let canary = Canary::start(arena.ingress(), "/canary");
-    let cases = all();
+    // What kills the worker comes last, so that one worker goes through all the others.
+    let (tampering, cases): (Vec<Case>, Vec<Case>) =
+        all().into_iter().partition(|case| case.tried() == "files");
     let warm_up: Vec<Case> = cases.iter().filter(|case| is_warm_up(case)).cloned().collect();
     arena.run(&warm_up).await;
     let worker = arena.hostile_worker().unwrap();
-    let warm = settled(|| resident(worker), |_| false).await;
-    let baseline = (read(agent), read(coordinator), read(worker));
+    let baseline = Baseline::new(&mut arena);
+    let warm = resident(worker);
     drop(canary.take());
     tokio::time::sleep(Duration::from_secs(4)).await;
     let alone = canary.take();
 
-    let verdicts = arena.run(&cases[..]).await;
+    let mut verdicts = arena.run(&cases).await;
+    let is_same_worker = is_alive(worker);
+    let flat = settled(|| resident(worker), |now| *now <= warm + FLAT).await;
+    verdicts.extend(arena.run(&tampering).await);
+    let cases = [cases, tampering].concat();
 
     let beside = canary.take();
     drop(canary);
@@ -57,14 +96,15 @@ async fn whatever_guests_and_clients_do_is_contained_and_the_canary_does_not_not
     println!("{} cases in {:?}", cases.len(), began.elapsed());
     println!("canary alone: {}", shown(&alone));
     println!("canary beside hostile guests: {}", shown(&beside));
-    let is_contained = |verdict: &&Verdict| !matches!(verdict, Verdict::Contained(_));
-    let bad = verdicts.iter().filter(is_contained).count();
+    println!("the hostile worker: {} KiB after the first guests, {} KiB at the end", warm >> 10, flat >> 10);
 
-    drop((warm, baseline, worker));
+    let bad = verdicts.iter().filter(|verdict| !matches!(verdict, Verdict::Contained(_))).count();
+    assert!(cases.len() >= 120);
     assert_eq!(bad, 0, "{bad} of {} cases are not contained; see the table", cases.len());
     assert_eq!(beside.failures, Vec::<String>::new());
-    assert!(is_alive(agent) && is_alive(coordinator));
+    assert!(is_same_worker, "the hostile worker died");
+    assert!(flat <= warm + FLAT, "the worker holds {flat} bytes, {warm} after its first guests");
+    baseline.assert_kept(&arena).await;
     let allowed = (alone.permille(990) * 2).max(alone.permille(990) + P10_ALLOWANCE);
     assert!(beside.permille(990) <= allowed, "the canary's p99: {:?} of {allowed:?}", beside.permille(990));
-    let _flat = FLAT;
 }

@@ -16,6 +16,7 @@ use dunlin_model::{AppName, DurationMs, Name, Revision};
 use serde::Serialize;
 
 pub(crate) use self::build::{Built, build, find_manifest};
+pub(crate) use self::wrap::wrapped;
 use crate::args::Global;
 use crate::error::CommandError;
 use crate::output::Output;

@@ -1,11 +1,12 @@
 //! `dunlin logs`: what guests print, from all nodes.
 
 use clap::Args;
-use dunlin_api::LogLine;
+use dunlin_api::{LogLine, LogsQuery, TrapsQuery};
 use dunlin_model::LogSource;
 use futures_util::StreamExt as _;
 
 use crate::args::Global;
+use crate::commands::explain::listed;
 use crate::error::CommandError;
 use crate::names;
 use crate::output::{Output, Raw, escaped};
@@ -24,6 +25,9 @@ pub(crate) struct LogsArgs {
     /// How many of the latest lines of each allocation.
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub(crate) tail: u32,
+    /// Show instances that ended badly instead; `dunlin explain INSTANCE` tells all about one.
+    #[arg(long, conflicts_with_all = ["follow", "raw"])]
+    pub(crate) traps: bool,
     /// Print control characters as they are.
     #[arg(long)]
     pub(crate) raw: bool,
@@ -38,6 +42,17 @@ pub(crate) async fn run(global: &Global, args: LogsArgs, output: &Output) -> Res
         None => Vec::new(),
     };
     let mut query = names::logs(args.of.as_deref(), global.namespace.as_ref(), &apps)?;
+    if args.traps {
+        let LogsQuery { namespace, app, workload, allocation, .. } = query;
+        let (instance, tail) = (None, Some(args.tail));
+        let query = TrapsQuery { namespace, app, workload, allocation, instance, tail };
+        let failed = |error| CommandError::client("cannot show what ended badly", &error);
+        let list = client.traps(&query).await.map_err(failed)?;
+        for node in &list.unheard {
+            output.note(&format!("{node} could not be asked"));
+        }
+        return output.result(&list, || listed(&list));
+    }
     query.tail = Some(args.tail);
     query.follow = Some(args.follow);
     let mut lines = client.logs(&query).await.map_err(failed)?;

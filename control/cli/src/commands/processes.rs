@@ -9,10 +9,12 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, GivenToken};
 use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
-use dunlin_model::{Bytes, FuelRate, NodeId};
+use dunlin_model::{Bytes, FuelRate, Metering, NodeId};
+use dunlin_worker::HostCallWatch;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::error::CommandError;
 use crate::output::Output;
@@ -123,11 +125,22 @@ pub(crate) struct WorkerArgs {
 #[derive(Debug, Args)]
 #[command(before_help = "Example: dunlin compile-component <hello.wasm >hello.cwasm")]
 pub(crate) struct CompileArgs {
-    /// Print for which platform this program compiles, and end.
+    /// Print for which platform this program compiles, and end. It stands for both ways to meter.
     #[arg(long)]
     platform: bool,
+    /// Compile for guests whose computing is counted so.
+    #[arg(long, value_name = "WAY", value_enum, default_value = "fuel")]
+    metering: MeteringName,
     #[command(flatten)]
     wall: WallArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum MeteringName {
+    /// By fuel.
+    Fuel,
+    /// By the time of a processor.
+    Time,
 }
 
 /// What a process must know to confine itself.
@@ -208,7 +221,7 @@ pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
 
 /// Runs a worker: its agent is at the other end of standard input.
 pub(crate) fn worker(args: WorkerArgs, output: &Output) -> Result<(), CommandError> {
-    start_log(ProcessArgs { log_json: false, end_with_stdin: false });
+    start_worker_log();
     if args.probe {
         let found = dunlin_worker::probe(args.wall.bare());
         return output.json_line(&found.map_err(|error| failed("the wall cannot be built", &error))?);
@@ -223,8 +236,12 @@ pub(crate) fn compile_component(args: CompileArgs, output: &Output) -> Result<()
         let error = |error| CommandError::failed("cannot tell the platform").caused_by(&error);
         return output.text(&platform.map_err(error)?);
     }
+    let metering = match args.metering {
+        MeteringName::Fuel => Metering::Fuel,
+        MeteringName::Time => Metering::Time,
+    };
     // It is judged by its exit code alone: whoever started it reads nothing else.
-    std::process::exit(i32::from(dunlin_worker::compile_component(args.wall.bare())))
+    std::process::exit(i32::from(dunlin_worker::compile_component(args.wall.bare(), metering)))
 }
 
 /// Measures and prints this machine's fuel rate.
@@ -235,10 +252,29 @@ pub(crate) fn calibrate(output: &Output) -> Result<(), CommandError> {
     output.text(&rate.0.to_string())
 }
 
+/// Logs only what a person must act on, unless the environment says otherwise; returns what was chosen.
+pub(crate) fn start_quiet_log() -> String {
+    let filter = std::env::var("DUNLIN_LOG").unwrap_or_else(|_| "error".to_owned());
+    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&filter)).with_writer(io::stderr);
+    log.with_ansi(false).init();
+    filter
+}
+
 fn start_log(process: ProcessArgs) {
-    let filter = EnvFilter::try_from_env("DUNLIN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(io::stderr);
     if process.log_json { log.json().init() } else { log.with_ansi(false).init() }
+}
+
+/// Starts the log of a worker, which notes the calls of its guests into the host as well.
+fn start_worker_log() {
+    let log = tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(io::stderr).with_ansi(false);
+    HostCallWatch::new(log.finish()).init();
+    // After the log: how much programs that do not use `tracing` log is decided by what it wants by then.
+    dunlin_worker::watch_host_calls();
+}
+
+fn log_filter() -> EnvFilter {
+    EnvFilter::try_from_env("DUNLIN_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
 fn run_until_stopped<W, F>(process: ProcessArgs, work: W) -> anyhow::Result<()>

@@ -33,7 +33,7 @@ pub(crate) async fn put(
     body: Body,
 ) -> Result<Json<ComponentInfo>, Refused> {
     let Path(digest) = path?;
-    let bytes = collect(body, MAX_COMPONENT, "component size").await?;
+    let bytes = collect(body, MAX_COMPONENT, "component_size").await?;
     let components = api.components;
     // Checking walks all of the component, and storing waits for the disk.
     let checked = tokio::task::spawn_blocking(move || {

@@ -13,6 +13,11 @@ const fn manifest(
     LimitRow { id, name, set_in: SetIn::Manifest, bounds, refusal, metric: HITS, test }
 }
 
+/// A limit of the manifest that nothing counts: who hits it is answered, or nothing is refused.
+const fn uncounted(row: LimitRow) -> LimitRow {
+    LimitRow { metric: ANSWERED, ..row }
+}
+
 const fn fixed(
     id: &'static str,
     name: &'static str,
@@ -79,7 +84,7 @@ impl LimitRow {
             bytes(2 << 20),
             "stack of an instance, with what the host needs for its calls",
             ("the host never comes near it", ANSWERED),
-            "what_the_table_says_is_what_holds",
+            "the_host_has_stack_left_where_a_guest_has_none",
         ),
         fixed(
             "G5",
@@ -101,14 +106,14 @@ impl LimitRow {
             "fuel_rate",
             "fuel per second of an allocation; what it reserves",
             "it is slowed down",
-            "a_busy_guest_gets_its_burst_and_then_its_rate",
+            "a_guest_beyond_its_fuel_rate_waits_and_is_counted",
         ),
         manifest(
             "G6",
             "fuel_burst",
             "fuel of an allocation at once, beyond its rate; what a quarter of a second gives if only the rate is named",
             "it is slowed down, counted as `fuel_rate`",
-            "what_is_saved_up_is_a_burst_at_most",
+            "a_guest_within_its_burst_does_not_wait_and_beyond_it_does",
         ),
         manifest(
             "G7",
@@ -136,7 +141,7 @@ impl LimitRow {
             "host_call_burst",
             "calls into the host at once, beyond the rate",
             "it is slowed down, counted as `host_calls`",
-            "calls_beyond_the_rate_are_slowed_down_and_nothing_else",
+            "calls_within_the_burst_do_not_wait_and_beyond_it_do",
         ),
         manifest(
             "G10",
@@ -179,8 +184,8 @@ impl LimitRow {
             "write",
             bytes(64 << 10),
             "one write to a stream, and what a body buffers",
-            ("the guest is told how much it may write", ANSWERED),
-            "what_the_table_says_is_what_holds",
+            ("the guest is told how much it may write, and ended if it writes more", ANSWERED),
+            "no_more_is_written_at_once_than_the_limit_says",
         ),
         manifest(
             "G14",
@@ -209,15 +214,15 @@ impl LimitRow {
             "G15",
             "connection_rate",
             "outbound connections that an instance opens in a second",
-            "an error to the guest",
-            "who_asks_too_often_is_told_the_limit",
+            "it waits, or an error to the guest where that would take longer than `connect_timeout`",
+            "connections_beyond_the_rate_come_later_or_not_at_all",
         ),
         manifest(
             "G16",
             "connect_timeout",
             "time to connect",
             "an error to the guest",
-            "a_server_that_is_silent_or_stalls_is_given_up",
+            "a_server_that_is_not_reached_in_time_is_given_up",
         ),
         manifest(
             "G16",
@@ -245,7 +250,7 @@ impl LimitRow {
             "log_burst",
             "bytes of log at once, beyond the rate",
             "dropped, counted as `log_rate`, and told in the log",
-            "a_flood_is_dropped_counted_and_told_once",
+            "what_is_within_the_burst_is_kept_and_what_is_beyond_it_is_dropped",
         ),
         manifest(
             "G17",
@@ -254,26 +259,26 @@ impl LimitRow {
             "cut, and the line says so",
             "a_long_line_is_cut_and_says_so",
         ),
-        manifest(
+        uncounted(manifest(
             "G17",
             "log_kept",
             "bytes of log that the node keeps of an allocation",
             "the oldest lines go",
             "the_files_of_one_allocation_are_bounded",
-        ),
-        manifest(
+        )),
+        uncounted(manifest(
             "G18",
             "environment",
             "variables and configuration of a guest, names and values together",
             "refused at deploy, and not started",
-            "an_environment_cannot_forge_what_is_dunlins_own",
-        ),
+            "a_guest_is_not_given_more_than_its_environment_may_hold",
+        )),
         manifest(
             "G19",
             "scratch",
-            "the scratch folder of an instance, if it is granted one",
+            "the scratch folders of an allocation's instances together, if it is granted them",
             "an error to the guest",
-            "quotas_share_a_budget_and_give_back_all_they_took",
+            "scratch_is_empty_at_first_bounded_and_gone_at_the_end",
         ),
         fixed(
             "G20",
@@ -311,7 +316,7 @@ impl LimitRow {
             "C2",
             "imports",
             LimitValue::Count(4_000),
-            "imports of a component, over all its parts",
+            "imports of a component, over all its parts; the interpreter of Python has 1,034",
             REFUSED,
             "a_component_with_too_much_of_anything_is_refused",
         ),
@@ -319,7 +324,7 @@ impl LimitRow {
             "C2",
             "data_segments",
             LimitValue::Count(40_000),
-            "data segments of a component, over all its modules",
+            "data segments of a component, over all its modules; a small program of Go has 30,600",
             REFUSED,
             "a_component_with_too_much_of_anything_is_refused",
         ),
@@ -362,7 +367,7 @@ impl LimitRow {
             "memory of a worker process beyond the `memory` of all instances that it may have; counted by the kernel, \
              where it can",
             ("the worker is ended, and started again", ANSWERED),
-            "a_killed_worker_is_back_and_other_namespaces_do_not_notice",
+            "the_kernel_ends_who_takes_more_memory_than_its_group_has",
         ),
     ];
 }

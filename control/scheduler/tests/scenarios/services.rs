@@ -606,15 +606,15 @@ fn a_spec_beyond_the_limits_is_refused() {
         ",
         expect![[r#"
             > deploy shop web=1@v1,memory:2GiB
-            invalid_spec: `default/shop/web`: `limits.memory` is too much: limit `limits.memory` is 1GiB, observed 2GiB
+            invalid_spec: `default/shop`: `workloads.web.limits.memory`: limit `memory` is 1GiB, observed 2GiB
             > deploy shop web=1@v1,memory:0B
-            invalid_spec: `default/shop/web`: `limits.memory` must not be zero
+            invalid_spec: `default/shop`: `workloads.web.limits.memory`: limit `memory` is more than 0B and at most 1GiB, observed 0B
             > deploy shop sum=job0@v1
-            invalid_spec: `default/shop/sum`: `parallelism` must not be zero
+            invalid_spec: `default/shop`: `workloads.sum.parallelism`: limit `parallelism` is 1 to 10000, observed 0
             > deploy shop web=10001@v1
-            invalid_spec: `default/shop/web`: `allocations` is too much: limit `allocations` is 10000, observed 10001
+            invalid_spec: `default/shop`: `workloads.web.allocations`: limit `allocations` is 10000, observed 10001
             > deploy shop
-            invalid_spec: `default/shop`: `workloads` must name at least one service or job
+            invalid_spec: `default/shop`: `workloads`: an app has at least one workload
             > stop shop
             unknown_app: there is no app `default/shop`
         "#]],

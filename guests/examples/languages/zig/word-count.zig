@@ -8,7 +8,7 @@ pub fn main(init: std.process.Init) !void {
     const name = if (arguments.len > 1) arguments[1] else "standard input";
 
     var read_buffer: [64 << 10]u8 = undefined;
-    var input = std.Io.File.stdin().reader(init.io, &read_buffer);
+    var input = std.Io.File.stdin().readerStreaming(init.io, &read_buffer);
     var words: u64 = 0;
     var in_word = false;
     while (true) {
@@ -22,7 +22,7 @@ pub fn main(init: std.process.Init) !void {
     }
 
     var write_buffer: [1 << 10]u8 = undefined;
-    var output = std.Io.File.stdout().writer(init.io, &write_buffer);
+    var output = std.Io.File.stdout().writerStreaming(init.io, &write_buffer);
     try output.interface.print("{d} {s}\n", .{ words, name });
     try output.interface.flush();
 }

@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use dunlin_compiled::Platform;
-use dunlin_model::{Bytes, LimitHit};
+use dunlin_model::{Bytes, DurationMs, LimitHit, Metering};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -25,8 +25,10 @@ const EXIT_FAILED: i32 = 3;
 const COMPILE_TIME: Duration = Duration::from_secs(180);
 /// C4: the most bytes that compiled code may have.
 const MAX_COMPILED: u64 = 256 << 20;
-/// C3: what the compiler allows itself.
-const OWN_LIMITS: &str = "1GiB of memory, 60s of a processor";
+/// C3: the memory that the compiler allows itself.
+const COMPILE_MEMORY: Bytes = Bytes(1 << 30);
+/// C3: the time of a processor that the compiler allows itself.
+const COMPILE_CPU: DurationMs = DurationMs(60_000);
 
 /// Returns for which platform `program` compiles.
 pub(crate) async fn platform_of(program: &Path) -> Result<Platform, CompileError> {
@@ -43,15 +45,20 @@ pub(crate) async fn platform_of(program: &Path) -> Result<Platform, CompileError
     })
 }
 
-/// Compiles `component` with `program`, as `user` if there is one.
+/// Compiles `component` with `program`, as `user` if there is one, for guests that are metered so.
 pub(super) async fn compile_in_child(
     program: &Path,
     user: Option<u32>,
     required: bool,
-    component: Vec<u8>,
+    (component, metering): (Vec<u8>, Metering),
 ) -> Result<Vec<u8>, CompileError> {
     let mut command = compiler(program);
     command.args(["--agent", &std::process::id().to_string()]);
+    let metering = match metering {
+        Metering::Fuel => "fuel",
+        Metering::Time => "time",
+    };
+    command.args(["--metering", metering]);
     if let Some(user) = user {
         command.args(["--user", &user.to_string()]);
     }
@@ -80,10 +87,14 @@ pub(super) async fn compile_in_child(
         (Some(child.wait().await), compiled, complaint)
     };
     let Ok((status, compiled, complaint)) = tokio::time::timeout(COMPILE_TIME, everything).await else {
-        return Err(compile_limit(&LimitHit::new("compile time", format!("{COMPILE_TIME:?}"), "more")));
+        return Err(compile_limit(&LimitHit::new(
+            "compile_time",
+            format!("{COMPILE_TIME:?} of waiting"),
+            "more",
+        )));
     };
     match status {
-        None => Err(compile_limit(&LimitHit::new("compiled size", Bytes(MAX_COMPILED), "more"))),
+        None => Err(compile_limit(&LimitHit::new("compiled_size", Bytes(MAX_COMPILED), "more"))),
         Some(Err(error)) => Err(CompileError::Failed(format!("could not wait for the compiler: {error}"))),
         Some(Ok(status)) => judge(status, compiled, &complaint),
     }
@@ -118,14 +129,20 @@ fn judge(status: ExitStatus, compiled: Vec<u8>, complaint: &[u8]) -> Result<Vec<
         Some(0) => Ok(compiled),
         Some(EXIT_REFUSED) => Err(CompileError::Refused(complaint)),
         Some(EXIT_FAILED) => Err(CompileError::Failed(format!("the compiler failed: {complaint}"))),
-        Some(code) => {
-            Err(CompileError::Refused(format!("the compiler ended with code {code}: {complaint}")))
-        }
+        Some(code) => Err(CompileError::Refused(format!("the compiler ended with code {code}: {complaint}"))),
         // Killed by somebody else, or by a kernel in need of memory: that says nothing of the component.
         None if status.signal() == Some(Signal::SIGKILL as i32) => {
             Err(CompileError::Failed("the compiler was killed".to_owned()))
         }
-        None => Err(compile_limit(&LimitHit::new("compiler", OWN_LIMITS, status))),
+        None => {
+            // It ends so when its time is up, and aborts where there is no memory.
+            let (limit, value) = match status.signal().and_then(|signal| Signal::try_from(signal).ok()) {
+                Some(Signal::SIGXCPU) => ("compile_time", COMPILE_CPU.to_string()),
+                Some(Signal::SIGABRT) => ("compile_memory", COMPILE_MEMORY.to_string()),
+                _ => ("compiler", format!("{COMPILE_MEMORY} of memory, {COMPILE_CPU} of a processor")),
+            };
+            Err(compile_limit(&LimitHit::new(limit, value, format!("more: it ended with {status}"))))
+        }
     }
 }
 
@@ -152,8 +169,48 @@ mod tests {
         assert_eq!(judged(3 << 8, "no memory"), "failed: the compiler failed: no memory");
         assert_eq!(judged(101 << 8, "panicked"), "refused: the compiler ended with code 101: panicked");
         assert_eq!(judged(Signal::SIGKILL as i32, ""), "failed: the compiler was killed");
-        let limit = "refused: compile_limit: the component takes too much to compile: limit `compiler` is 1GiB";
-        assert!(judged(Signal::SIGXCPU as i32, "").starts_with(limit));
-        assert!(judged(Signal::SIGABRT as i32, "").starts_with(limit));
+        for (signal, limit) in [
+            (Signal::SIGXCPU, "limit `compile_time` is 1m, observed more"),
+            (Signal::SIGABRT, "limit `compile_memory` is 1GiB, observed more"),
+            (Signal::SIGSEGV, "limit `compiler` is 1GiB of memory, 1m of a processor, observed more"),
+        ] {
+            let limit = format!("refused: compile_limit: the component takes too much to compile: {limit}");
+            assert!(judged(signal as i32, "").starts_with(&limit), "{}", judged(signal as i32, ""));
+        }
+    }
+
+    #[test]
+    fn what_the_table_says_of_compiling_is_what_holds() {
+        let fixed = |name| dunlin_model::LimitRow::fixed(name).unwrap().number();
+        assert_eq!(
+            [fixed("compile_memory"), fixed("compile_time"), fixed("compiled_size")],
+            [COMPILE_MEMORY.0, COMPILE_CPU.0, MAX_COMPILED]
+        );
+    }
+
+    /// Has the script `does` stand for the compiler, and returns how that went.
+    async fn compiled_by(does: &str) -> String {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        std::fs::write(&program, format!("#!/bin/sh\n{does}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        loop {
+            match compile_in_child(&program, None, false, (b"a component".to_vec(), Metering::Fuel)).await {
+                Ok(compiled) => return format!("{} bytes", compiled.len()),
+                // A child of another test, started at this moment, still has the script open.
+                Err(CompileError::Failed(reason)) if reason.contains("busy") => {}
+                Err(CompileError::Refused(reason) | CompileError::Failed(reason)) => return reason,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn compilers_that_take_too_much_are_ended_and_the_limit_is_told() {
+        let time = compiled_by("ulimit -t 1; while :; do :; done").await;
+        assert!(time.contains("limit `compile_time` is 1m, observed more"), "{time}");
+        let size = compiled_by("while echo 0123456789abcdef0123456789abcdef; do :; done").await;
+        assert!(size.contains("limit `compiled_size` is 256MiB, observed more"), "{size}");
+        assert_eq!(compiled_by("read component; echo done").await, "5 bytes");
     }
 }

@@ -261,11 +261,7 @@ fn places() -> BTreeMap<String, Place> {
 }
 
 /// Returns for each controller where this process is in it, from what `/proc` says of groups and mounts.
-fn find_places(
-    groups: &str,
-    mounts: &str,
-    controllers: impl Fn(&Path) -> String,
-) -> BTreeMap<String, Place> {
+fn find_places(groups: &str, mounts: &str, controllers: impl Fn(&Path) -> String) -> BTreeMap<String, Place> {
     let mut places = BTreeMap::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -339,8 +335,68 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_ends_who_takes_more_memory_than_its_group_has() {
+        use std::io::Write as _;
+        use std::os::unix::process::ExitStatusExt as _;
+        use std::process::{Command, Stdio};
+        let folder = tempfile::tempdir().unwrap();
+        let groups = Cgroups::open(folder.path());
+        if groups.findings()[0].is_missing() {
+            // Who may make no groups is told so by `dunlin doctor`; there is nothing to be ended by.
+            return;
+        }
+        let mut child = Command::new("sh")
+            .args(["-c", "read begin; exec tail -c 1G /dev/zero"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let group = groups.confine("test", child.id(), Bytes(32 << 20)).unwrap();
+        assert_eq!(group.memory_kills(), 0);
+        child.stdin.take().unwrap().write_all(b"begin\n").unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "{status}");
+        assert!(group.memory_kills() >= 1);
+        let folders = group.folders.clone();
+        drop(group);
+        assert!(folders.iter().all(|folder| !folder.exists()), "nothing of the group is left");
+    }
+
+    #[test]
     fn where_there_is_none_that_is_said() {
         let reason = hierarchy(&BTreeMap::new(), "memory", "dunlin-0").unwrap_err();
         assert_eq!(reason, "no control group of version 1 or 2 has the controller `memory` here");
+    }
+
+    /// Only where this process may divide a control group: as root on most machines.
+    #[test]
+    fn who_takes_too_much_memory_is_killed_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let cgroups = Cgroups::open(folder.path());
+        if cgroups.memory.is_err() {
+            assert!(cgroups.findings()[0].is_missing(), "and that is said");
+            return;
+        }
+        let start = |program: &str, arguments: &[&str]| {
+            let mut command = std::process::Command::new(program);
+            command.args(arguments).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+            let child = command.spawn().unwrap();
+            let group = cgroups.confine("test", child.id(), Bytes(16 << 20)).unwrap();
+            (child, group)
+        };
+        // The one keeps all of an endless line, the other waits for its input to end.
+        let (mut hog, hogs) = start("tail", &["/dev/zero"]);
+        let (mut other, others) = start("cat", &[]);
+        let status = hog.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+        assert_eq!((hogs.memory_kills(), others.memory_kills()), (1, 0));
+        assert_eq!(other.try_wait().unwrap(), None);
+        others.limit_memory(Bytes(32 << 20)).unwrap();
+        others.limit_memory(Bytes(16 << 20)).unwrap();
+        drop(other.stdin.take());
+        assert!(other.wait().unwrap().success());
+        let left = hogs.folders.iter().chain(&others.folders).cloned().collect::<Vec<_>>();
+        drop((hogs, others));
+        assert!(left.iter().all(|folder| !folder.exists()), "{left:?}");
     }
 }

@@ -62,9 +62,8 @@ mod tests {
     #[test]
     fn everybody_has_one_user_for_ever_and_nobody_the_same() {
         let folder = tempfile::tempdir().unwrap();
-        let open = |count| {
-            Users::open(folder.path().join("users.json"), WorkerUids { start: 1000, count }).unwrap()
-        };
+        let open =
+            |count| Users::open(folder.path().join("users.json"), WorkerUids { start: 1000, count }).unwrap();
         let users = open(3);
         let three = ["a", "b", "c"].map(|owner| users.of(owner).unwrap());
         assert!(three.iter().all(|user| (1000..1003).contains(user)), "{three:?}");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dunlin_compiled::Platform;
 use dunlin_descriptors::Channel;
-use dunlin_model::{AllocationId, AssignedAllocation, Bytes, Name, NodeId};
+use dunlin_model::{AllocationId, AssignedAllocation, Bytes, FuelRate, Name, NodeId};
 use dunlin_protocol::{WallSetup, WorkerSetup};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -41,6 +41,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) egress: Arc<Egress>,
     /// How many instances each namespace may have at the same time.
     pub(crate) namespace_concurrency: u32,
+    /// What one processor burns in a second.
+    pub(crate) processor_rate: FuelRate,
     /// How much workers log; as they would by themselves if absent.
     pub(crate) log: Option<String>,
 }
@@ -102,6 +104,7 @@ fn setup(config: &WorkerConfig, namespace: Option<Name>, home: &Home) -> WorkerS
     };
     WorkerSetup {
         namespace_concurrency: config.namespace_concurrency,
+        processor_rate: config.processor_rate,
         namespace,
         node: config.node.clone(),
         code_key: home.code_key.0,

@@ -25,7 +25,7 @@ async fn code_that_made_way_for_other_code_is_loaded_again_and_only_if_it_is_gen
     *forged.last_mut().unwrap() ^= 1;
     std::fs::write(&path, forged).unwrap();
     match ask(&service).await {
-        Err(Failure::Ended(Outcome::NotStarted { reason })) => {
+        Err(Failure::Ended(Outcome::NotStarted { reason }, _)) => {
             assert!(reason.contains("genuine"), "{reason}")
         }
         other => panic!("{:?}", other.map(|response| response.status())),

@@ -54,7 +54,7 @@ async fn burned(service: &Service) -> (u64, bool) {
     let before = service.usage().fuel;
     let returned = match ask(service).await {
         Err(Failure::NoResponse(_)) => true,
-        Err(Failure::Ended(Outcome::Trapped { .. })) => false,
+        Err(Failure::Ended(Outcome::Trapped { .. }, _)) => false,
         other => panic!("{:?}", other.map(|response| response.status())),
     };
     (service.usage().fuel.minus(before).0, returned)

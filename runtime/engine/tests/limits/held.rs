@@ -2,7 +2,7 @@
 
 use dunlin_model::{Bytes, Limits, Outcome};
 
-use crate::support::{LIMITS, Rig, hits, job_of, run, times};
+use crate::support::{CLOCK, LIMITS, Rig, allocation, hits, job_of, run, times};
 
 /// Returns a job with so many more instances of a core module that has `contents`.
 fn with_modules(count: usize, contents: &str) -> String {
@@ -111,4 +111,31 @@ async fn handles_of_the_guests_own_are_bounded_too() {
     let component = job_of(imports, core, &times(20_000, "(drop (call $make (i32.const 1)))"));
     let hit = hits(&component, LIMITS, "handles").await;
     assert_eq!(hit.value, "10000");
+}
+
+#[tokio::test]
+async fn the_host_has_stack_left_where_a_guest_has_none() {
+    // Each level calls the host, also the last one before there is no more stack.
+    let core = r#"(import "host" "now" (func $now (result i64)))
+        (func $deeper (param i32) (result i32)
+            (drop (call $now))
+            (i32.add (call $deeper (i32.add (local.get 0) (i32.const 1))) (i32.const 1)))"#;
+    let component = job_of(CLOCK, core, "(drop (call $deeper (i32.const 0)))");
+    let hit = hits(&component, LIMITS, "stack").await;
+    assert_eq!(hit.to_string(), "limit `stack` is 512KiB, observed more");
+}
+
+#[test]
+fn a_guest_is_not_given_more_than_its_environment_may_hold() {
+    let given = |bytes: usize| {
+        let mut allocation = allocation(b"", LIMITS, true);
+        // One byte each for the names.
+        allocation.spec.environment.insert("A".to_owned(), "x".repeat(1 << 10));
+        let config = &mut allocation.spec.capabilities.config;
+        config.insert("b".to_owned(), "x".repeat(bytes - (1 << 10) - 2));
+        dunlin_engine::check_environment(&allocation)
+    };
+    assert_eq!(given(64 << 10), Ok(()));
+    let refused = given((64 << 10) + 1).unwrap_err();
+    assert!(refused.to_string().contains("limit `environment` is 64KiB, observed 65537B"), "{refused}");
 }

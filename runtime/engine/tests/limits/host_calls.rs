@@ -90,3 +90,65 @@ async fn empty_calls_run_out_of_fuel_like_any_other_work() {
     let limits = Limits { fuel: dunlin_model::Fuel(10_000_000), ..LIMITS };
     hits(&clock_calls(100_000), limits, "fuel").await;
 }
+
+#[tokio::test]
+async fn calls_within_the_burst_do_not_wait_and_beyond_it_do() {
+    let limits = Limits { host_calls: 200_000, host_call_burst: 50_000, ..LIMITS };
+    let rig = Rig::new();
+    let within = rig.job(&wat::parse_str(clock_calls(40_000)).unwrap(), limits).await;
+    assert_eq!(run(&within).await.outcome, Outcome::Completed);
+    assert_eq!(within.usage().limit_hits.get("host_calls"), None);
+    let beyond = rig.job(&wat::parse_str(clock_calls(250_000)).unwrap(), limits).await;
+    for count in 1..=2 {
+        let end = run(&beyond).await;
+        assert_eq!((end.outcome, end.host.calls), (Outcome::Completed, 250_000));
+        // All but the burst came at the rate, up to the last slice of time.
+        assert!(end.wall.0 >= 500, "{}", end.wall);
+        assert!(beyond.usage().limit_hits["host_calls"] >= count);
+    }
+}
+
+/// Writes so many bytes to standard output in one call.
+fn write(bytes: u32) -> String {
+    let imports = r#"
+        (import "wasi:io/error@0.2.0" (instance $error (export "error" (type (sub resource)))))
+        (alias export $error "error" (type $error))
+        (import "wasi:io/streams@0.2.0" (instance $streams
+            (export "output-stream" (type $output (sub resource)))
+            (alias outer 1 $error (type $outer))
+            (export "error" (type $error (eq $outer)))
+            (type $failure (variant (case "last-operation-failed" (own $error)) (case "closed")))
+            (export "stream-error" (type $stream-error (eq $failure)))
+            (export "[method]output-stream.write" (func
+                (param "self" (borrow $output)) (param "contents" (list u8))
+                (result (result (error $stream-error)))))))
+        (alias export $streams "output-stream" (type $output))
+        (import "wasi:cli/stdout@0.2.0" (instance $stdout
+            (alias outer 1 $output (type $outer))
+            (export "output-stream" (type $output (eq $outer)))
+            (export "get-stdout" (func (result (own $output))))))
+        (core module $room (memory (export "memory") 20))
+        (core instance $room (instantiate $room))
+        (core func $get (canon lower (func $stdout "get-stdout")))
+        (core func $write (canon lower
+            (func $streams "[method]output-stream.write") (memory $room "memory")))
+        (core instance $host (export "get" (func $get)) (export "write" (func $write)))"#;
+    let core = r#"
+        (import "host" "get" (func $get (result i32)))
+        (import "host" "write" (func $write (param i32 i32 i32 i32)))"#;
+    job_of(
+        imports,
+        core,
+        &format!("(call $write (call $get) (i32.const 64) (i32.const {bytes}) (i32.const 0))"),
+    )
+}
+
+#[tokio::test]
+async fn no_more_is_written_at_once_than_the_limit_says() {
+    let hit = hits(&write((64 << 10) + 1), LIMITS, "write").await;
+    assert_eq!((hit.value.as_str(), hit.observed.as_str()), ("64KiB", "65537B"));
+    let rig = Rig::new();
+    let job = rig.job(&wat::parse_str(write(64 << 10)).unwrap(), LIMITS).await;
+    let end = run(&job).await;
+    assert_eq!((end.outcome, end.output.len()), (Outcome::Completed, 64 << 10));
+}

@@ -39,6 +39,8 @@ async fn the_head_of_a_request_is_bounded() {
     check(&service, "headers", hit).await;
     let large = Request::get("/").header("x", "y".repeat(32 << 10));
     let Err(Failure::HeadTooLarge(hit)) = ask(&service, large, b"").await else { panic!("it is accepted") };
+    let observed = (32 << 10) + "x".len() + "hosth".len();
+    assert_eq!(hit.to_string(), format!("limit `header_bytes` is 32KiB, observed {observed}B"));
     check(&service, "header_bytes", hit).await;
 }
 
@@ -63,4 +65,25 @@ async fn the_body_of_a_response_is_bounded() {
     let Failure::ResponseTooLarge(hit) = failure else { panic!("{failure:?}") };
     assert_eq!(hit.value, "1KiB");
     check(&service, "response_body", hit).await;
+}
+
+#[tokio::test]
+async fn a_body_that_streams_ends_with_what_was_burned_and_one_of_known_length_does_not() {
+    let rig = Rig::new();
+    let service = rig.service(guests::HELLO, LIMITS).await;
+    let name = http::HeaderName::from_static("dunlin-fuel");
+    let request =
+        |body: Vec<u8>| Request::post("/echo").header("host", "h").body(Full::new(Bytes::from(body)));
+
+    let before = service.usage().fuel;
+    let mut response = service.handle(request(vec![7; 300_000]).unwrap()).await.unwrap();
+    assert!(response.body_mut().end_with_fuel(name.clone()));
+    let collected = response.into_body().collect().await.unwrap();
+    let told: u64 = collected.trailers().unwrap()[&name].to_str().unwrap().parse().unwrap();
+    assert_eq!(collected.to_bytes().len(), 300_000);
+    assert_eq!(told, service.usage().fuel.minus(before).0);
+
+    let mut response = service.handle(request(vec![7; 3]).unwrap()).await.unwrap();
+    assert!(!response.body_mut().end_with_fuel(name), "it is whole, and its head can tell");
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 3);
 }

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use dunlin_compiled::{CodeKey, file_name, seal};
-use dunlin_engine::{Engine, EngineConfig, Item, ItemEnd, Job, Loaded, Service};
+use dunlin_engine::{Engine, EngineConfig, Item, ItemEnd, Job, LoadError, Loaded, Service};
 use dunlin_host::{Access, LogSink};
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Bytes, Digest, DurationMs, Fuel, FuelRate, ItemRange, JobSpec,
-    LimitHit, Limits, LogRecord, Outcome, Revision, RunId, ServiceSpec, Work, WorkloadKind, WorkloadSpec,
+    AllocationId, AssignedAllocation, Bytes, Digest, DurationMs, Fuel, FuelRate, Instances, ItemRange,
+    JobSpec, LimitHit, Limits, LogRecord, Metering, Outcome, Revision, RunId, ServiceSpec, Work,
+    WorkloadKind, WorkloadSpec,
 };
 use tempfile::TempDir;
 
@@ -46,13 +47,51 @@ impl Rig {
     }
 
     pub(crate) async fn load(&self, component: &[u8]) -> Loaded {
-        let (digest, platform) = (Digest::of(component), dunlin_engine::platform().unwrap());
-        let code = dunlin_engine::compile(component).unwrap();
-        let mut file = seal(KEY, platform, digest, &code).to_vec();
-        file.extend(code);
+        self.load_as(component, Metering::Fuel).await
+    }
+
+    async fn load_as(&self, component: &[u8], metering: Metering) -> Loaded {
+        let code = dunlin_engine::compile_as(component, metering).unwrap();
+        self.load_code(&code, metering, component).await.unwrap()
+    }
+
+    /// Loads `code` from a file in which it is said to be that of `component`, metered so.
+    pub(crate) async fn load_code(
+        &self,
+        code: &[u8],
+        metering: Metering,
+        component: &[u8],
+    ) -> Result<Loaded, LoadError> {
+        let (digest, platform) =
+            (Digest::of(component), dunlin_engine::platform().unwrap().metered(metering));
+        let file = [seal(KEY, platform, digest, code).as_slice(), code].concat();
         let path = self.folder.path().join(file_name(platform, digest));
         std::fs::write(&path, file).unwrap();
-        self.engine.load(&path, digest).await.unwrap()
+        self.engine.load_as(&path, digest, metering).await
+    }
+
+    /// Returns a job that is metered by time, on a node of which a processor burns so much.
+    pub(crate) async fn job_by_time(&self, component: &[u8], limits: Limits, rate: FuelRate) -> Job {
+        self.engine.set_processor_rate(rate);
+        let loaded = self.load_as(component, Metering::Time).await;
+        let allocation = allocation(component, limits, true);
+        let node = "node-1".parse().unwrap();
+        Job::new(&loaded, &allocation, &node, self.logs.clone(), &Access::none()).await.unwrap()
+    }
+
+    /// Returns a service that is metered by time, on a node of which a processor burns so much.
+    pub(crate) async fn service_by_time(
+        &self,
+        component: &[u8],
+        limits: Limits,
+        (instances, rate): (Instances, FuelRate),
+    ) -> Service {
+        self.engine.set_processor_rate(rate);
+        let loaded = self.load_as(component, Metering::Time).await;
+        let mut allocation = allocation(component, limits, false);
+        allocation.spec.instances = instances;
+        let node = "node-1".parse().unwrap();
+        Service::new(&loaded, &allocation, &node, self.logs.clone(), &Access::none()).await.unwrap()
     }
 
     pub(crate) async fn job(&self, component: &[u8], limits: Limits) -> Job {

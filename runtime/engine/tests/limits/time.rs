@@ -56,3 +56,19 @@ async fn the_same_work_burns_the_same_fuel_a_thousand_times() {
     }
     assert_eq!(seen.len(), 1, "{seen:?}");
 }
+
+#[tokio::test]
+async fn a_guest_within_its_burst_does_not_wait_and_beyond_it_does() {
+    let limits = Limits { fuel_rate: FuelRate(100_000_000), fuel_burst: Fuel(200_000_000), ..LIMITS };
+    let component = wat::parse_str(job_of("", "", &times(30_000_000, ""))).unwrap();
+    let rig = Rig::new();
+    let job = rig.job(&component, limits).await;
+    let first = run(&job).await;
+    assert!((100_000_000..200_000_000).contains(&first.fuel.0), "{}", first.fuel);
+    assert_eq!(job.usage().limit_hits.get("fuel_rate"), None, "it had saved up enough");
+    let second = run(&job).await;
+    assert_eq!((second.outcome, second.fuel), (Outcome::Completed, first.fuel));
+    // While the first went on, it earned; but not as much as the second lacks unless that took a second.
+    let hits = job.usage().limit_hits.get("fuel_rate").copied().unwrap_or(0);
+    assert!(hits > 0 || first.wall.0 + second.wall.0 > 400, "{hits} {} {}", first.wall, second.wall);
+}

@@ -8,7 +8,7 @@ use wasmtime::component::HasData;
 use crate::guest::Guest;
 
 mod bindings {
-    wasmtime::component::bindgen!({ path: "../../wit/wasi-config", world: "imports" });
+    wasmtime::component::bindgen!({ path: "../../wit/wasi-config", world: "imports", imports: { default: tracing } });
 }
 
 pub(crate) use bindings::wasi::config::store::add_to_linker;

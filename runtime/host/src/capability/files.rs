@@ -30,6 +30,7 @@ use super::Granted;
 use super::folders::Opened;
 use super::quota::{OpenFile, Quota, key};
 use super::scratch::Scratch;
+use crate::calls::Calls;
 use crate::limits::MAX_WRITE;
 
 /// The most files and folders that one instance may have open, streams counted as well. A worker's descriptors are
@@ -59,6 +60,7 @@ type Slot = Arc<()>;
 pub(crate) struct FilesView<'a> {
     wasi: WasiFilesystemCtxView<'a>,
     files: &'a mut Files,
+    calls: &'a mut Calls,
     granted: &'a Granted,
     instance: InstanceId,
 }
@@ -89,12 +91,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 impl<'a> FilesView<'a> {
     pub(crate) fn new(
         wasi: WasiCtxView<'a>,
-        files: &'a mut Files,
+        (files, calls): (&'a mut Files, &'a mut Calls),
         granted: &'a Granted,
         instance: InstanceId,
     ) -> Self {
         let wasi = WasiFilesystemCtxView { ctx: wasi.ctx.filesystem(), table: wasi.table };
-        Self { wasi, files, granted, instance }
+        Self { wasi, files, calls, granted, instance }
     }
 
     fn quota(&self, descriptor: &Resource<Descriptor>) -> Option<Arc<Quota>> {
@@ -218,7 +220,9 @@ impl HostDescriptor for FilesView<'_> {
         length: Filesize,
         offset: Filesize,
     ) -> FsResult<(Vec<u8>, bool)> {
-        self.wasi.read(file, length, offset).await
+        let (bytes, is_end) = self.wasi.read(file, length, offset).await?;
+        self.calls.moved(bytes.len());
+        Ok((bytes, is_end))
     }
 
     async fn write(
@@ -227,6 +231,7 @@ impl HostDescriptor for FilesView<'_> {
         bytes: Vec<u8>,
         offset: Filesize,
     ) -> FsResult<Filesize> {
+        self.calls.moved(bytes.len());
         let Some(open) = self.open_file(&file) else { return self.wasi.write(file, bytes, offset).await };
         blocking(move || {
             let end = offset.saturating_add(bytes.len() as u64);

@@ -14,6 +14,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::net::TcpStream;
 
+use crate::denials::Hits;
 use crate::logs::Logs;
 
 /// How often at most the log of an allocation says that the same destination is denied.
@@ -70,6 +71,7 @@ pub(crate) struct Outbound {
     pub(super) allocation: AllocationId,
     pub(super) granted: Option<GrantedOutbound>,
     pub(super) limits: OutboundLimits,
+    pub(super) hits: Hits,
     notices: Mutex<BTreeMap<String, Instant>>,
 }
 
@@ -107,7 +109,8 @@ impl OutboundLimits {
 
 impl Outbound {
     pub(super) fn denied(allocation: AllocationId, limits: &Limits) -> Self {
-        Self { allocation, granted: None, limits: OutboundLimits::of(limits), notices: Mutex::default() }
+        let limits = OutboundLimits::of(limits);
+        Self { allocation, granted: None, limits, hits: Hits::default(), notices: Mutex::default() }
     }
 
     pub(super) fn granted(
@@ -118,7 +121,20 @@ impl Outbound {
         tls: Arc<Tls>,
     ) -> Self {
         let granted = Some(GrantedOutbound { capabilities, connector, tls });
-        Self { allocation, granted, limits: OutboundLimits::of(limits), notices: Mutex::default() }
+        let limits = OutboundLimits::of(limits);
+        Self { allocation, granted, limits, hits: Hits::default(), notices: Mutex::default() }
+    }
+
+    /// Counts that something took as long as `limit` lets it, unless the guest itself wanted it faster.
+    pub(super) fn late(&self, limit: &'static str, waited: Duration) {
+        let most = match limit {
+            "connect_timeout" => self.limits.connect,
+            "first_byte_timeout" => self.limits.first_byte,
+            _ => self.limits.between_bytes,
+        };
+        if waited >= most.into() {
+            self.hits.count(limit);
+        }
     }
 
     /// Tells the owner of a guest that it was refused a destination, but not on every try.

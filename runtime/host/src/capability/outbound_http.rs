@@ -180,8 +180,14 @@ impl Exchange {
         match timeout(time, connecting).await {
             Ok(Ok(stream)) => Ok((destination, stream, permit)),
             Ok(Err(failure)) => Err(self.not_connected(&destination, failure)),
-            Err(_elapsed) => Err(Error::ConnectionTimeout),
+            Err(_elapsed) => Err(self.late("connect_timeout", time, Error::ConnectionTimeout)),
         }
+    }
+
+    /// Counts that something took as long as it may, unless the guest itself wanted it faster.
+    fn late(&self, limit: &'static str, waited: Duration, error: Error) -> Error {
+        self.outbound.late(limit, waited);
+        error
     }
 
     fn not_connected(&self, destination: &Destination, failure: ConnectFailure) -> Error {
@@ -192,6 +198,7 @@ impl Exchange {
             ConnectFailure::LimitHit(hit) => {
                 let text = format!("no connection to {destination}: {hit}");
                 self.outbound.notice(&self.logs, self.instance, &destination.to_string(), &text);
+                self.outbound.hits.count("connection_rate");
                 Error::ConnectionLimitReached
             }
         }
@@ -208,7 +215,8 @@ impl Exchange {
         Error::HttpRequestDenied
     }
 
-    fn limit_hit(&self, destination: &Destination, limit: &str, value: u32) -> Error {
+    fn limit_hit(&self, destination: &Destination, limit: &'static str, value: u32) -> Error {
+        self.outbound.hits.count(limit);
         let text = format!("no connection to {destination}: limit `{limit}` is {value}, observed more");
         self.outbound.notice(&self.logs, self.instance, &format!("limit {limit}"), &text);
         Error::ConnectionLimitReached
@@ -241,7 +249,7 @@ impl Exchange {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) if is_about_certificate(&error) => Err(Error::TlsCertificateError),
             Ok(Err(_)) => Err(Error::TlsProtocolError),
-            Err(_elapsed) => Err(Error::ConnectionTimeout),
+            Err(_elapsed) => Err(self.late("connect_timeout", self.connect_time(), Error::ConnectionTimeout)),
         }
     }
 
@@ -262,15 +270,19 @@ impl Exchange {
         let response = match timeout(first_byte, sender.send_request(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) if error.is_parse_too_large() => {
+                self.outbound.hits.count("header_bytes");
                 return Err(Error::HttpResponseHeaderSectionSize(u32::try_from(header_bytes).ok()));
             }
             Ok(Err(error)) => return Err(error.into()),
-            Err(_elapsed) => return Err(Error::ConnectionReadTimeout),
+            Err(_elapsed) => {
+                return Err(self.late("first_byte_timeout", first_byte, Error::ConnectionReadTimeout));
+            }
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::HttpUpgradeFailed);
         }
-        let response = response.map(|body| Timed::new(body, between_bytes).boxed_unsync());
+        let outbound = Arc::clone(&self.outbound);
+        let response = response.map(|body| Timed::new(body, between_bytes, outbound).boxed_unsync());
         let ended: Ended = Box::new(async move {
             let result = connection.await;
             // The connection counts as open until here.
@@ -345,11 +357,12 @@ struct Timed {
     inner: Incoming,
     most: Duration,
     late: Pin<Box<Sleep>>,
+    outbound: Arc<Outbound>,
 }
 
 impl Timed {
-    fn new(inner: Incoming, most: Duration) -> Self {
-        Self { inner, most, late: Box::pin(tokio::time::sleep(most)) }
+    fn new(inner: Incoming, most: Duration, outbound: Arc<Outbound>) -> Self {
+        Self { inner, most, late: Box::pin(tokio::time::sleep(most)), outbound }
     }
 }
 
@@ -369,6 +382,7 @@ impl Body for Timed {
             }
             Poll::Pending => {
                 ready!(self.late.as_mut().poll(context));
+                self.outbound.late("between_bytes_timeout", self.most);
                 Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
             }
         }

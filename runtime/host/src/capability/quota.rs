@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dunlin_model::{Bytes, LimitHit};
@@ -27,6 +28,7 @@ pub(crate) struct Budget {
     bytes: u64,
     entries: u64,
     used: Mutex<Used>,
+    refused: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +39,17 @@ struct Used {
 
 impl Budget {
     pub(crate) fn new(name: &'static str, bytes: Bytes, entries: u64) -> Self {
-        Self { name, bytes: bytes.0, entries, used: Mutex::default() }
+        Self { name, bytes: bytes.0, entries, used: Mutex::default(), refused: AtomicU64::new(0) }
+    }
+
+    /// Returns how often there was no room.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn refuse(&self, hit: LimitHit) -> LimitHit {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        hit
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
@@ -103,7 +115,8 @@ impl Quota {
         if used.entries < budget.entries {
             return Ok(());
         }
-        Err(LimitHit::new(&format!("{} entries", budget.name), budget.entries, used.entries + 1))
+        let name = format!("{} entries", budget.name);
+        Err(budget.refuse(LimitHit::new(&name, budget.entries, used.entries + 1)))
     }
 
     pub(crate) fn entry_made(&self) {
@@ -154,7 +167,8 @@ impl Quota {
         let mut used = self.budget.used();
         let wanted = used.bytes.saturating_add(bytes);
         if wanted > self.budget.bytes {
-            return Err(LimitHit::new(self.budget.name, Bytes(self.budget.bytes), Bytes(wanted)));
+            let hit = LimitHit::new(self.budget.name, Bytes(self.budget.bytes), Bytes(wanted));
+            return Err(self.budget.refuse(hit));
         }
         used.bytes = wanted;
         drop(used);
@@ -300,8 +314,10 @@ mod tests {
         first.take(2 * BLOCK).unwrap();
         first.entry_made();
         second.entry_made();
-        assert_eq!(second.take(1).unwrap_err().limit, "scratch");
+        let hit = second.take(1).unwrap_err();
+        assert_eq!(hit.to_string(), "limit `scratch` is 8KiB, observed 8193B");
         assert_eq!(second.has_room_for_entry().unwrap_err().limit, "scratch entries");
+        assert_eq!(budget.refused(), 2);
         drop(first);
         second.take(BLOCK).unwrap();
         drop(second);

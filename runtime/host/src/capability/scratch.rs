@@ -34,6 +34,11 @@ impl ScratchBase {
         Self { guest_path, folder, budget: Arc::new(Budget::new("scratch", limit, MAX_ENTRIES)) }
     }
 
+    /// Returns how often there was no room in any of them.
+    pub(crate) fn refused(&self) -> u64 {
+        self.budget.refused()
+    }
+
     /// Makes an empty folder for `instance`.
     pub(crate) fn make(&self, instance: InstanceId) -> io::Result<(Scratch, Opened)> {
         let path = self.folder.join(instance.number.to_string());

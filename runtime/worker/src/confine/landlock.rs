@@ -22,7 +22,8 @@ pub(super) fn restrict_files(read: &[PathBuf], write: &[PathBuf]) -> Built {
         }
         (RulesetStatus::NotEnforced, _) => Err("this kernel has no Landlock".to_owned()),
         (_, LandlockStatus::Available { effective_abi, kernel_abi }) => {
-            let version = kernel_abi.map_or_else(|| format!("{effective_abi:?}"), |version| format!("V{version}"));
+            let version =
+                kernel_abi.map_or_else(|| format!("{effective_abi:?}"), |version| format!("V{version}"));
             Ok(format!("Landlock {version}"))
         }
         (_, _) => Ok("Landlock".to_owned()),

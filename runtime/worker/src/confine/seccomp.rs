@@ -66,7 +66,8 @@ fn by_arguments() -> Result<Rules, BackendError> {
         values.iter().map(|value| SeccompRule::new(vec![equal(argument, *value)?])).collect()
     };
     let options = |level: c_int, names: &[c_int]| -> Result<Vec<SeccompRule>, BackendError> {
-        let rule = |name: &c_int| SeccompRule::new(vec![equal(1, flags(&[level]))?, equal(2, flags(&[*name]))?]);
+        let rule =
+            |name: &c_int| SeccompRule::new(vec![equal(1, flags(&[level]))?, equal(2, flags(&[*name]))?]);
         names.iter().map(rule).collect()
     };
     let option_names =

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{self, IoSliceMut};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
@@ -14,9 +13,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{MsgFlags, SockaddrIn, connect, sendto};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{Pid, execv, setresuid};
+use rustix::net::SendFlags;
 
 use crate::stage::Props;
 
@@ -42,7 +41,7 @@ macro_rules! attempts {
 
 attempts! {
     OpenPasswords "open_etc_passwd",
-    ReadEnvironment "read_the_environment_of_process_1",
+    ReadEnvironment "read_the_environment_of_its_agent",
     ListFolder "list_the_folder_of_others",
     WriteTemporary "write_a_file_in_tmp",
     ConnectTcp "connect_by_tcp",
@@ -51,7 +50,7 @@ attempts! {
     ConnectAbstract "connect_to_an_abstract_socket",
     BindTcp "bind_a_port",
     BindUnix "bind_a_socket_file",
-    ReconnectPassed "connect_a_socket_that_was_passed",
+    ConnectPassed "connect_a_socket_that_was_passed",
     SendToConnect "connect_by_sending",
     Fork "fork",
     Execute "execute_a_program",
@@ -87,7 +86,7 @@ impl Attempt {
         let agent = Pid::from_raw(props.agent);
         match self {
             Self::OpenPasswords => fs::read("/etc/passwd").map(drop),
-            Self::ReadEnvironment => fs::read("/proc/1/environ").map(drop),
+            Self::ReadEnvironment => fs::read(format!("/proc/{agent}/environ")).map(drop),
             Self::ListFolder => fs::read_dir(folder).map(drop),
             Self::WriteTemporary => fs::write(folder.join("written"), "x"),
             Self::ConnectTcp => TcpStream::connect(props.tcp).map(drop),
@@ -100,12 +99,11 @@ impl Attempt {
                 .map(drop),
             Self::BindTcp => TcpListener::bind("127.0.0.1:0").map(drop),
             Self::BindUnix => UnixListener::bind(folder.join("bound")).map(drop),
-            Self::ReconnectPassed => Ok(connect(io::stdin().as_raw_fd(), &address(props))?),
+            Self::ConnectPassed => Ok(rustix::net::connect(io::stdin(), &props.tcp)?),
             Self::SendToConnect => {
                 // `MSG_FASTOPEN`, for which there is no name here.
-                let flags = MsgFlags::from_bits_retain(0x2000_0000);
-                sendto(io::stdin().as_raw_fd(), b"x", &address(props), flags)?;
-                Ok(())
+                let flags = SendFlags::from_bits_retain(0x2000_0000);
+                Ok(rustix::net::sendto(io::stdin(), b"x", flags, &props.tcp).map(drop)?)
             }
             Self::Fork => {
                 let child = Command::new("/bin/true").stdin(Stdio::null()).spawn();
@@ -141,16 +139,11 @@ impl Attempt {
                 Ok(setresuid(root, root, root)?)
             }
             Self::ChangeRoot => Ok(nix::unistd::chroot("/proc")?),
-            Self::RaiseLimits => {
-                Ok(nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 1 << 20, 1 << 20)?)
-            }
+            Self::RaiseLimits => Ok(nix::sys::resource::setrlimit(
+                nix::sys::resource::Resource::RLIMIT_CORE,
+                1 << 20,
+                1 << 20,
+            )?),
         }
-    }
-}
-
-fn address(props: &Props) -> SockaddrIn {
-    match props.tcp {
-        std::net::SocketAddr::V4(address) => address.into(),
-        std::net::SocketAddr::V6(_) => unreachable!("the stage listens on 127.0.0.1"),
     }
 }

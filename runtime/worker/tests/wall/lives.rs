@@ -21,7 +21,10 @@ pub(crate) fn every_part_is_there() {
     for finding in found {
         println!("     {}: {:?}", finding.part, finding.state);
         // What a kernel may lack is not the fault of this test; what every kernel gives must be there.
-        assert!(!finding.is_missing() || !["capabilities", "new-privileges", "dumps", "orphans"].contains(&finding.part.name()));
+        assert!(
+            !finding.is_missing()
+                || !["capabilities", "new-privileges", "dumps", "orphans"].contains(&finding.part.name())
+        );
     }
 }
 

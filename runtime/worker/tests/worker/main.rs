@@ -6,3 +6,4 @@ mod items;
 mod loading;
 mod serving;
 mod support;
+mod traps;

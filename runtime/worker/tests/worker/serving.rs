@@ -1,5 +1,7 @@
 //! Services: what clients and logs are told.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use dunlin_guest_artifacts as guests;
 use dunlin_model::{DurationMs, Limits, LogSource};
@@ -18,7 +20,7 @@ async fn a_service_answers_and_its_use_is_told() {
     assert!(body.contains("hello"), "{body}");
     let (fuel, memory) = worker
         .wait(|message| match message {
-            FromWorker::Usage { allocation, fuel, memory, instances } if *allocation == ALLOCATION => {
+            FromWorker::Usage { allocation, fuel, memory, instances, .. } if *allocation == ALLOCATION => {
                 assert_eq!(*instances, 1);
                 Some((*fuel, *memory))
             }

@@ -69,6 +69,7 @@ impl Worker {
         let mut worker = Self { folder, control, channel: Arc::new(channel), messages, logs: Vec::new(), thread };
         let setup = WorkerSetup {
             namespace_concurrency: 256,
+            processor_rate: dunlin_model::FuelRate(1_000_000_000),
             namespace: Some("tests".parse().unwrap()),
             node: "node-1".parse().unwrap(),
             code_key: KEY.0,
@@ -86,7 +87,7 @@ impl Worker {
                 required: false,
             },
         };
-        worker.send(&ToWorker::Setup(setup));
+        worker.send(&ToWorker::Setup(Box::new(setup)));
         worker.wait(|message| matches!(message, FromWorker::Ready).then_some(())).await;
         worker
     }

@@ -93,6 +93,11 @@ async fn sent(http: &mut OutboundHttp, request: Request<WasiBody>) -> Result<Res
     Ok(response)
 }
 
+/// Returns how often each limit was hit.
+fn hits(setup: &Setup) -> Vec<(&'static str, u64)> {
+    setup.http.outbound.hits.all().into_iter().collect()
+}
+
 const FINE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine";
 
 #[tokio::test]
@@ -182,9 +187,60 @@ async fn a_server_that_is_silent_or_stalls_is_given_up() {
     let mut setup = setup(&["http://a.example"], limits, &["", HALF]).await;
     let silent = sent(&mut setup.http, request("http://a.example/")).await.unwrap_err();
     assert!(matches!(silent, Error::ConnectionReadTimeout), "{silent:?}");
+    assert_eq!(hits(&setup), [("first_byte_timeout", 1)]);
     let response = sent(&mut setup.http, request("http://a.example/")).await.unwrap();
     let stalled = response.into_body().collect().await.unwrap_err();
     assert!(matches!(stalled, Error::ConnectionReadTimeout), "{stalled:?}");
+    assert_eq!(hits(&setup), [("between_bytes_timeout", 1), ("first_byte_timeout", 1)]);
+}
+
+/// Connects nothing, ever.
+struct Nowhere;
+
+impl Connector for Nowhere {
+    fn connect(&self, _wanted: Wanted) -> Connecting {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_reached_in_time_is_given_up() {
+    let limits = Limits { connect_timeout: dunlin_model::DurationMs(100), connections: 1, ..Limits::SERVICE };
+    let mut setup = setup(&["http://a.example"], limits, &[FINE]).await;
+    let near = Arc::clone(&setup.http.outbound);
+    let capabilities = near.granted.as_ref().unwrap().capabilities.clone();
+    let tls = Arc::new(Tls::default());
+    let far = Outbound::granted(AllocationId::new(1), capabilities, &limits, Arc::new(Nowhere), tls);
+    setup.http.outbound = Arc::new(far);
+    let started = Instant::now();
+    let given_up = sent(&mut setup.http, request("http://a.example/")).await.unwrap_err();
+    assert!(matches!(given_up, Error::ConnectionTimeout), "{given_up:?}");
+    assert!(started.elapsed() >= Duration::from_millis(100));
+    assert_eq!(hits(&setup), [("connect_timeout", 1)]);
+    // A guest that does not want to wait so long has hit no limit.
+    let options = RequestOptions { connect_timeout: Some(Duration::from_millis(1)), ..Default::default() };
+    let sending =
+        setup.http.send_request(request("http://a.example/"), Some(options), Box::new(async { Ok(()) }));
+    assert!(matches!(Pin::from(sending).await.err(), Some(Error::ConnectionTimeout)));
+    assert_eq!(hits(&setup), [("connect_timeout", 1)]);
+    // The one connection that it may have open is free again.
+    setup.http.outbound = near;
+    assert!(sent(&mut setup.http, request("http://a.example/")).await.is_ok());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_rate_come_later_or_not_at_all() {
+    let limits =
+        Limits { connection_rate: 2, connect_timeout: dunlin_model::DurationMs(300), ..Limits::SERVICE };
+    let mut setup = setup(&["http://a.example"], limits, &[FINE, FINE, FINE]).await;
+    for _ in 0..2 {
+        sent(&mut setup.http, request("http://a.example/")).await.unwrap();
+    }
+    // The third would have to wait for half a second, and a connection may take no more than 300 ms.
+    let refused = sent(&mut setup.http, request("http://a.example/")).await.unwrap_err();
+    assert!(matches!(refused, Error::ConnectionLimitReached), "{refused:?}");
+    assert_eq!(hits(&setup), [("connection_rate", 1)]);
+    assert!(setup.log.0.lock().unwrap()[0].text.contains("limit `connection_rate` is 2"));
 }
 
 #[tokio::test]
@@ -209,6 +265,7 @@ async fn no_more_connections_are_open_than_the_limit_says() {
     assert!(third.is_ok());
     drop((second, third));
     assert!(setup.log.0.lock().unwrap()[0].text.contains("limit `connections` is 2"));
+    assert_eq!(hits(&setup), [("connections", 1)]);
 }
 
 #[tokio::test]

@@ -1,0 +1,56 @@
+//! What a response tells after its body: the fuel that its request burned, which is known only when the guest is done.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName};
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
+
+use crate::exchange::Record;
+
+/// How long the end of a body waits for its guest, which may go on after it. Then the trailer is left out.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What only Dunlin may say of a response.
+const OWN: &str = "dunlin-";
+
+/// The trailer that says what an instance burned.
+pub(crate) struct FuelTrailer {
+    name: HeaderName,
+    /// Ends when the instance does; absent if it has.
+    ended: Option<oneshot::Receiver<()>>,
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl FuelTrailer {
+    pub(crate) fn new(name: HeaderName, ended: Option<oneshot::Receiver<()>>) -> Self {
+        Self { name, ended, late: None }
+    }
+
+    /// Waits until the instance has ended, though not for long. To be polled no more once it is ready.
+    pub(crate) fn poll_known(&mut self, record: &Record, context: &mut Context<'_>) -> Poll<()> {
+        let Some(ended) = self.ended.as_mut().filter(|_| record.get().is_none()) else {
+            return Poll::Ready(());
+        };
+        if Pin::new(ended).poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        self.late.get_or_insert_with(|| Box::pin(sleep(PATIENCE))).as_mut().poll(context)
+    }
+
+    /// Adds what is known to the guest's own trailers.
+    pub(crate) fn tell(self, record: &Record, trailers: &mut Option<HeaderMap>) {
+        if let Some((_, Some(used))) = record.get() {
+            trailers.get_or_insert_default().insert(self.name, used.fuel.0.into());
+        }
+    }
+}
+
+/// Removes from a guest's trailers what only Dunlin may say.
+pub(crate) fn remove_own(trailers: &mut HeaderMap) {
+    let own = trailers.keys().filter(|name| name.as_str().starts_with(OWN)).cloned();
+    for name in own.collect::<Vec<_>>() {
+        trailers.remove(name);
+    }
+}
