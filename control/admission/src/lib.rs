@@ -8,6 +8,7 @@
 
 mod admit;
 mod componentize;
+mod debug_info;
 mod limits;
 mod provided;
 mod refusal;
@@ -16,6 +17,7 @@ mod ungranted;
 
 pub use admit::{Admitted, World, admit, features};
 pub use componentize::{componentize, is_core_module};
+pub use debug_info::{MAX_DEBUG_INFO, MAX_DEBUG_UNITS, with_bounded_debug_info};
 pub use limits::{
     MAX_COMPONENT, MAX_DATA_SEGMENTS, MAX_FUNCTIONS, MAX_IMPORTS, MAX_NESTING, MAX_PACKED, MAX_TYPES,
 };

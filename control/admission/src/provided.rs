@@ -92,7 +92,9 @@ pub fn capability_of(name: &str) -> &'static str {
         "wasi:blobstore" => "there is no capability for blobs",
         "wasi:messaging" => "there is no capability for messages",
         "wasi:nn" => "there is no capability for machine learning",
-        "wasi:tls" => "TLS is spoken by the host: grant `outbound_http = [\"https://...\"]` and send requests",
+        "wasi:tls" => {
+            "TLS is spoken by the host: grant `outbound_http = [\"https://...\"]` and send requests"
+        }
         "wasi:sockets" => "there is no capability for sockets",
         "wasi:cli" | "wasi:clocks" | "wasi:filesystem" | "wasi:http" | "wasi:io" | "wasi:random" => {
             "this part of WASI 0.2 is not provided"

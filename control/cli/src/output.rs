@@ -81,18 +81,18 @@ impl Output {
         }
     }
 
-    /// Prints a line beside the result, unless it should be quiet: the value for programs, the text for people, who
-    /// may have none.
+    /// Prints a line beside the result, unless it should be quiet or there is no text: the value for programs, the
+    /// text for people.
     pub(crate) fn line_to_stderr<T: Serialize>(&self, value: &T, text: impl FnOnce() -> Option<String>) {
         if self.quiet {
             return;
         }
-        let line = match self.format {
+        let line = text().and_then(|text| match self.format {
             // Nothing that is printed here can fail to be JSON.
             Format::Json => serde_json::to_string(value).ok(),
             // A line end within it would let a guest forge another line.
-            Format::Table => text().map(|text| escaped(&text).replace('\n', "\\n")),
-        };
+            Format::Table => Some(escaped(&text).replace('\n', "\\n")),
+        });
         if let Some(line) = line {
             self.to_stderr(&format!("{line}\n"));
         }

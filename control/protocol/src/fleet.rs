@@ -75,7 +75,9 @@ impl TrapQuery {
     /// Tells whether there may be something of this workload among what is wanted.
     pub fn is_of(&self, name: &WorkloadName) -> bool {
         let fits = |wanted: &Option<Name>, name: &Name| wanted.as_ref().is_none_or(|wanted| wanted == name);
-        fits(&self.namespace, &name.namespace) && fits(&self.app, &name.app) && fits(&self.workload, &name.workload)
+        fits(&self.namespace, &name.namespace)
+            && fits(&self.app, &name.app)
+            && fits(&self.workload, &name.workload)
     }
 
     /// Tells whether this record is wanted.

@@ -14,12 +14,15 @@ mod version;
 mod wall;
 mod worker;
 
-pub use fleet::{Hello, LogQuery, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery};
+pub use fleet::{
+    Hello, LogQuery, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery,
+};
 pub use frame::{FrameError, MAX_DEPTH, MAX_FRAME, decode, encode, frame_length};
 pub use join::{JoinReply, JoinRequest};
 pub use kind::decode_known;
 pub use version::{ALPN_FLEET, ALPN_JOIN, ALPN_PEER, Version, agree};
 pub use wall::{WallFinding, WallPart, WallSetup, WallState};
 pub use worker::{
-    Account, ConnectError, FromWorker, OfferedFolder, Outbound, PassedToAgent, PassedToWorker, StandardStream, ToWorker, WorkerSetup,
+    Account, ConnectError, FromWorker, OfferedFolder, Outbound, PassedToAgent, PassedToWorker,
+    StandardStream, ToWorker, WorkerSetup,
 };

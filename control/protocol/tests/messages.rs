@@ -39,7 +39,11 @@ fn stream_requests() -> Vec<StreamRequest> {
         StreamRequest::Component { digest: Digest::of(b"component") },
         StreamRequest::Input { run: RunId::new(3), item: 9 },
         StreamRequest::Logs(LogQuery { allocations: vec![AllocationId::new(12)], tail: 100, follow: true }),
-        StreamRequest::Traps(TrapQuery { app: Some("shop".parse().unwrap()), tail: 50, ..TrapQuery::default() }),
+        StreamRequest::Traps(TrapQuery {
+            app: Some("shop".parse().unwrap()),
+            tail: 50,
+            ..TrapQuery::default()
+        }),
     ]
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use dunlin_model::{AllocationId, ClusterId, LogRecord, NodeId, NodeInfo, Report};
-use dunlin_protocol::{Hello, LogQuery, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery, Version};
+use dunlin_protocol::{
+    Hello, LogQuery, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery, Version,
+};
 use dunlin_supervisor::Event;
 use dunlin_transport::{Backoff, CloseCode, Connection, NodeEndpoint, SendHalf, Stream};
 use tokio::sync::{broadcast, watch};

@@ -14,7 +14,6 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, Settings};
 use crate::capacity::{capacity, processor_rate};
 use crate::compiler::{Compiler, platform_of};
 use crate::components::Components;
@@ -30,6 +29,7 @@ use crate::metrics;
 use crate::peers::{self, PeerConnections};
 use crate::wall::{Users, Wall};
 use crate::workers::{WorkerConfig, Workers};
+use crate::{Config, Settings};
 
 /// How long workers may take to notice that they are to end.
 const WORKER_TIME: Duration = Duration::from_secs(2);

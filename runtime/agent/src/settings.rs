@@ -188,10 +188,15 @@ pub struct OfferedFolder {
     #[serde(default)]
     pub writable: bool,
     /// How much it may hold, if guests may write to it.
-    #[serde(default = "OfferedFolder::default_quota")]
+    #[serde(default = "OfferedFolder::default_quota", deserialize_with = "size")]
     pub quota: Bytes,
     /// The namespaces whose guests may see it.
     pub namespaces: BTreeSet<Name>,
+}
+
+/// Reads a size as people write it: `4MiB`.
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 impl OfferedFolder {

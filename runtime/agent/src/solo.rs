@@ -358,7 +358,7 @@ async fn workers(basis: Basis, settings: &Settings, slot: PathBuf) -> anyhow::Re
     let folders = Folders::bare(slot).context("could not make the folder for compiled code")?;
     let key = cache_key(&folders.file("cache.key"))?;
     let (config, _homes) = workers_of(basis, settings, &folders, key).await?;
-    // No file is ever written there: what is logged goes to who follows.
+    // What is logged goes to who follows and into no file; of traps the latest are kept there.
     let logs = Arc::new(Logs::open(folders.logs()));
     Ok((Workers::new(config, Arc::clone(&logs)), logs))
 }

@@ -69,6 +69,11 @@ impl Wall {
         }
     }
 
+    /// Leaves nothing behind, once no worker is left.
+    pub(crate) fn close(&self) {
+        self.cgroups.remove();
+    }
+
     /// Whether processes are to end rather than go on without a part of the wall.
     pub(crate) fn is_required(&self) -> bool {
         self.hardening == Hardening::Required

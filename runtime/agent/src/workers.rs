@@ -136,8 +136,7 @@ impl Workers {
     /// it.
     pub(crate) fn start(&self, allocation: AssignedAllocation, component: PathBuf, driver: &Driver) {
         let id = allocation.id;
-        let not_started =
-            |reason| driver.tell(Event::NotStarted { allocation: id, reason, refused: false });
+        let not_started = |reason| driver.tell(Event::NotStarted { allocation: id, reason, refused: false });
         if let Some(reason) = self.shared.config.wall.refusal() {
             tracing::error!(allocation = %id, reason, "allocation not started");
             return not_started(reason);
@@ -248,6 +247,7 @@ impl Workers {
         self.shared.attended.close();
         // Who takes longer is ended by `end`.
         let _late = tokio::time::timeout(time, self.shared.attended.wait()).await;
+        self.shared.config.wall.close();
     }
 
     /// Ends all workers: closes their control sockets, which is their order to exit, and waits until they are gone.
@@ -284,7 +284,19 @@ impl Workers {
         tracing::info!(%namespace, process, "worker started");
         let (allocations, known, guests) = (BTreeSet::new(), BTreeSet::new(), Guests::default());
         let (grants, asking) = (BTreeMap::new(), Arc::default());
-        Ok(Worker { process, messages, passing, held, allocations, known, guests, grants, asking, home, cgroup })
+        Ok(Worker {
+            process,
+            messages,
+            passing,
+            held,
+            allocations,
+            known,
+            guests,
+            grants,
+            asking,
+            home,
+            cgroup,
+        })
     }
 
     /// Listens to one worker until it is gone, then says so.
@@ -359,7 +371,9 @@ impl Workers {
         let (this, namespace) = (self.clone(), namespace.clone());
         tokio::spawn(async move {
             let connected = match &asked {
-                None => Err(ConnectError::Denied("egress_denied: the allocation is not the worker's".to_owned())),
+                None => {
+                    Err(ConnectError::Denied("egress_denied: the allocation is not the worker's".to_owned()))
+                }
                 Some((grant, asking)) => {
                     this.shared.config.egress.connect(asking, grant, using, (&host, port)).await
                 }

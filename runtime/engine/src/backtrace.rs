@@ -20,8 +20,11 @@ fn of_function(info: &FrameInfo) -> Vec<Frame> {
     if info.symbols().is_empty() {
         return vec![Frame { function: own(), ..Frame::default() }];
     }
+    let last = info.symbols().len() - 1;
     let frame = |(index, symbol): (usize, &FrameSymbol)| {
         let function = match symbol.name() {
+            // Debug information may leave out the path of a name, which the name section has.
+            _ if index == last && info.func_name().is_some() => own(),
             Some(name) => demangled(Some(name), info.func_index()),
             None if index == 0 => own(),
             None => "<inlined function>".to_owned(),
@@ -41,22 +44,37 @@ fn demangled(name: Option<&str>, index: u32) -> String {
     }
 }
 
-/// Returns a function's name without the hash that Rust's compiler puts at its end.
+/// Returns a function's name without the hashes that Rust's compiler puts at its end, or behind the names of crates.
 fn without_hash(mut name: String) -> String {
     if let Some((rest, hash)) = name.rsplit_once("::h")
-        && hash.len() == 16
-        && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && is_hash(hash)
     {
         name.truncate(rest.len());
     }
-    name
+    let mut text = String::with_capacity(name.len());
+    let mut rest = name.as_str();
+    while let Some((before, after)) = rest.split_once('[') {
+        text.push_str(before);
+        rest = match after.split_once(']') {
+            Some((hash, after)) if is_hash(hash) => after,
+            _ => {
+                text.push('[');
+                after
+            }
+        };
+    }
+    text + rest
+}
+
+fn is_hash(text: &str) -> bool {
+    (15..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Returns the part of a path that does not depend on the machine where it was built: from the folder on that holds the
 /// sources, or the last folders of it.
 fn shown(path: &str) -> String {
     let path = path.replace('\\', "/");
-    let is_whole = path.starts_with('/') || path.get(1..3) == Some(":/");
+    let is_whole = path.starts_with('/') || path.contains(":/");
     if !is_whole {
         return path;
     }
@@ -84,6 +102,7 @@ mod tests {
             ),
             ("/home/ana/c/shop/pay.c", "c/shop/pay.c"),
             ("C:\\shop\\src\\pay.rs", "shop/src/pay.rs"),
+            ("sdk://v30/src/libc/abort.c", "v30/src/libc/abort.c"),
             ("src/pay.rs", "src/pay.rs"),
             ("/pay.c", "pay.c"),
             ("/src/pay.c", "src/pay.c"),
@@ -99,6 +118,8 @@ mod tests {
         assert_eq!(name("_ZN4shop3pay17h0123456789abcdefE"), "shop::pay");
         assert_eq!(name("_ZN4shop3payEi"), "shop::pay(int)");
         assert_eq!(name("main"), "main");
+        let hashed = "std[d123b7a1a2ed1472]::call::<core[6d9e98711c484d2e]::Unit, [u8; 3]>";
+        assert_eq!(name(hashed), "std::call::<core::Unit, [u8; 3]>");
         assert_eq!(demangled(None, 7), "<wasm function 7>");
     }
 }

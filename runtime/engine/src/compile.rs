@@ -90,6 +90,6 @@ pub fn compile_as(component: &[u8], metering: Metering) -> Result<Vec<u8>, Compi
     let engine = wasmtime::Engine::new(&config(metering))
         .map_err(|error| CompileError::Failed(format!("wasmtime cannot be set up: {error:#}")))?;
     engine
-        .precompile_component(component)
+        .precompile_component(&dunlin_admission::with_bounded_debug_info(component))
         .map_err(|error| CompileError::Refused(format!("the component cannot be compiled: {error:#}")))
 }

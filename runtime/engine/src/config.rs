@@ -19,6 +19,8 @@ const KEPT_MEMORY: usize = 1 << 20;
 const KEPT_TABLE: usize = 64 << 10;
 /// How many slots that nobody uses keep what they hold for the next instance of the same component.
 const WARM_SLOTS: u32 = 64;
+/// What part of the room for others there is for instances that are metered by time.
+const BY_TIME_SHARE: u32 = 8;
 /// How many frames of a guest's stack a trap shows.
 const BACKTRACE_FRAMES: usize = 32;
 
@@ -46,13 +48,18 @@ pub(crate) fn config(metering: Metering) -> Config {
 
 /// Returns the same with memory from a pool, from which instances are made in microseconds.
 pub(crate) fn pooled_config(metering: Metering) -> Config {
+    // Each place for an instance takes two of the mappings which the kernel gives a process, whether it is used or not.
+    let share = match metering {
+        Metering::Fuel => 1,
+        Metering::Time => BY_TIME_SHARE,
+    };
     let mut pool = PoolingAllocationConfig::new();
     let memory = usize::try_from(Limits::MAXIMUM.memory.0).expect("the largest memory fits in an address");
-    pool.total_component_instances(POOL_INSTANCES)
-        .total_stacks(POOL_INSTANCES)
-        .total_core_instances(POOL_CORE_INSTANCES)
-        .total_memories(POOL_MEMORIES)
-        .total_tables(POOL_TABLES)
+    pool.total_component_instances(POOL_INSTANCES / share)
+        .total_stacks(POOL_INSTANCES / share)
+        .total_core_instances(POOL_CORE_INSTANCES / share)
+        .total_memories(POOL_MEMORIES / share)
+        .total_tables(POOL_TABLES / share)
         .table_elements(Limits::MAXIMUM.table_elements as usize)
         // A slot is made clean by writing over the pages that a guest has written, which the kernel names (Linux 6.7
         // and later; before, by writing over all up to these sizes). To give pages back and take new ones for the

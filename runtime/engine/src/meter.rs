@@ -2,23 +2,26 @@
 //!
 //! A [`Bucket`] fills at the rate and holds the burst at most. What was burned is taken out, also more than there is;
 //! whoever finds the bucket in deficit sleeps until the deficit is earned. Where the processors cannot give all guests
-//! their rates, [`Turns`] shares them out in the ratio of the rates: whoever is ahead lets those pass who queue behind.
+//! their rates, [`Turns`] shares them out in the ratio of the rates: whoever is ahead lets those pass who are behind.
 //!
 //! Time is passed in, so that both are tested without any; [`Meter`] is the shell around them.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dunlin_model::{Fuel, FuelRate};
+use tokio::runtime::Handle;
+
+use crate::turns::Turns;
 
 const NANOS: u64 = 1_000_000_000;
 /// A wait shorter than this is not waited for: timers are no finer.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// The longest sleep at once: after it, it is looked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Who has queued for less than this had the processor for itself.
-const QUEUED: Duration = Duration::from_millis(1);
+/// After how long who is ahead looks whether it is still.
+const AHEAD_WAIT: Duration = Duration::from_millis(3);
 
 /// A token bucket: fills at a rate, holds a burst at most, and may be in deficit.
 #[derive(Debug)]
@@ -60,62 +63,19 @@ impl Bucket {
     }
 }
 
-/// Who queues for a processor, and how much of its share it has had: what it burned over its rate, as time.
-#[derive(Debug, Default)]
-pub(crate) struct Turns {
-    queued: BTreeMap<u64, Queued>,
-    /// Below this nobody begins: who was idle has saved up nothing.
-    floor: u64,
-}
-
-#[derive(Debug)]
-struct Queued {
-    had: u64,
-    count: u32,
-}
-
-impl Turns {
-    const fn new() -> Self {
-        Self { queued: BTreeMap::new(), floor: 0 }
-    }
-
-    /// Begins to queue, having had so much, and returns what counts as had.
-    fn queue(&mut self, who: u64, had: u64) -> u64 {
-        let had = had.max(self.floor);
-        let queued = self.queued.entry(who).or_insert(Queued { had, count: 0 });
-        queued.had = queued.had.max(had);
-        queued.count += 1;
-        let had = queued.had;
-        self.floor = self.floor.max(self.least(None).unwrap_or(0));
-        had
-    }
-
-    /// Queues no more.
-    fn leave(&mut self, who: u64) {
-        if let Some(queued) = self.queued.get_mut(&who) {
-            queued.count -= 1;
-            if queued.count == 0 {
-                self.queued.remove(&who);
-            }
-        }
-    }
-
-    /// Tells whether somebody else queues who has had less.
-    fn is_ahead(&self, who: u64, had: u64) -> bool {
-        self.least(Some(who)).is_some_and(|least| least < had)
-    }
-
-    /// Returns the least that any who queues has had.
-    fn least(&self, but: Option<u64>) -> Option<u64> {
-        self.queued.iter().filter(|(who, _)| Some(**who) != but).map(|(_, queued)| queued.had).min()
-    }
-}
-
-/// The processors are those of the process, so all its guests queue in one place.
+/// The processors are those of the process, so all its guests have their turns in one place.
 static TURNS: Mutex<Turns> = Mutex::new(Turns::new());
+/// Since when time is counted there.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 fn turns() -> MutexGuard<'static, Turns> {
     TURNS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns what tells an instance from all others of this process.
+pub(crate) fn next_instance() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The meter of one allocation.
@@ -168,47 +128,29 @@ impl Meter {
         }
     }
 
-    /// Lets others run, and returns when it is this allocation's turn again.
-    pub(crate) async fn turn(self: Arc<Self>, held_up: Option<Duration>) {
+    /// Lets others run, and returns when it is the turn of `instance`, which computes.
+    pub(crate) async fn turn(self: Arc<Self>, instance: u64, held_up: Option<Duration>) {
         if let Some(held_up) = held_up {
             tokio::time::sleep(held_up.min(LONGEST_WAIT)).await;
         }
         self.earned().await;
-        loop {
-            let began = Instant::now();
-            let queueing = Queueing::begin(&self);
-            // tokio's own way to yield goes to the back of the queue and lets it look for I/O and timers first.
-            tokio::task::yield_now().await;
-            let had = queueing.had;
-            drop(queueing);
-            if began.elapsed() < QUEUED || !turns().is_ahead(self.id, had) {
-                return;
-            }
+        let processors = Handle::current().metrics().num_workers();
+        while self.is_ahead(instance, processors) {
+            tokio::time::sleep(AHEAD_WAIT).await;
         }
+        // tokio's own way to yield goes to the back of the queue and lets it look for I/O and timers first.
+        tokio::task::yield_now().await;
+    }
+
+    fn is_ahead(&self, instance: u64, processors: usize) -> bool {
+        let mut state = self.state();
+        let mut turns = turns();
+        state.had = turns.note(BEGAN.elapsed(), self.id, instance, state.had);
+        turns.is_ahead(self.id, state.had, processors)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Is in the queue as long as it lives, also if the waiting is given up.
-struct Queueing {
-    id: u64,
-    had: u64,
-}
-
-impl Queueing {
-    fn begin(meter: &Meter) -> Self {
-        let mut state = meter.state();
-        state.had = turns().queue(meter.id, state.had);
-        Self { id: meter.id, had: state.had }
-    }
-}
-
-impl Drop for Queueing {
-    fn drop(&mut self) {
-        turns().leave(self.id);
     }
 }
 
@@ -269,49 +211,5 @@ mod tests {
         bucket.debit(Duration::MAX, u64::MAX);
         assert!(bucket.wait(Duration::MAX).is_some());
         assert_eq!(Bucket::new(0, 0, Duration::ZERO).wait(ms(1)), None);
-    }
-
-    /// Has guests with these rates queue for one processor, and returns how many slices each had.
-    fn share(rates: &[u64], slices: u64) -> Vec<u64> {
-        let mut turns = Turns::default();
-        let mut had = vec![0; rates.len()];
-        let mut ran = vec![0; rates.len()];
-        let mut queue: std::collections::VecDeque<usize> = (0..rates.len()).collect();
-        for (who, had) in had.iter_mut().enumerate() {
-            *had = turns.queue(who as u64, *had);
-        }
-        let mut left = slices;
-        while left > 0 {
-            let who = queue.pop_front().unwrap();
-            turns.leave(who as u64);
-            if !turns.is_ahead(who as u64, had[who]) {
-                ran[who] += 1;
-                had[who] += NANOS / rates[who];
-                left -= 1;
-            }
-            had[who] = turns.queue(who as u64, had[who]);
-            queue.push_back(who);
-        }
-        ran
-    }
-
-    #[test]
-    fn processors_are_shared_in_the_ratio_of_the_rates() {
-        assert_eq!(share(&[1, 1], 1000), [500, 500]);
-        let ran = share(&[10, 20, 30], 6000);
-        for (ran, expected) in ran.iter().zip([1000_u64, 2000, 3000]) {
-            assert!(ran.abs_diff(expected) <= 5, "{ran} is not {expected}");
-        }
-    }
-
-    #[test]
-    fn who_was_idle_has_saved_up_no_turns() {
-        let mut turns = Turns::default();
-        turns.queue(1, 1_000_000);
-        assert_eq!(turns.queue(2, 0), 1_000_000);
-        assert!(!turns.is_ahead(1, 1_000_000));
-        turns.leave(1);
-        turns.leave(2);
-        assert!(!turns.is_ahead(1, u64::MAX), "nobody queues");
     }
 }

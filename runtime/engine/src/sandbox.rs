@@ -19,7 +19,7 @@ use crate::backtrace::frames;
 use crate::engine::LoadError;
 use crate::gate::{Gate, Room};
 use crate::gauge::Gauge;
-use crate::meter::{Bucket, Meter};
+use crate::meter::{Bucket, Meter, next_instance};
 use crate::outcome::{Ending, of_error, or_denied};
 
 /// How many traps of one allocation are told in a second; the others are counted.
@@ -168,7 +168,7 @@ impl Sandbox {
         gauge: Gauge,
     ) -> impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> + Send + Sync + 'static
     {
-        let (meter, limits) = (self.meter.clone(), self.limits);
+        let (meter, limits, instance) = (self.meter.clone(), self.limits, next_instance());
         let began = Instant::now();
         let mut calls = Bucket::new(limits.host_calls.into(), limits.host_call_burst.into(), began.elapsed());
         move |mut context| {
@@ -198,7 +198,7 @@ impl Sandbox {
                     observed: LimitValue::Fuel(observed),
                 });
             }
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(meter.clone().turn(held_up))))
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(meter.clone().turn(instance, held_up))))
         }
     }
 

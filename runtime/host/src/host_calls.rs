@@ -405,7 +405,8 @@ impl<S: Subscriber> Subscriber for HostCallWatch<S> {
     }
 
     fn event_enabled(&self, event: &Event<'_>) -> bool {
-        matches!(Place::of(event.metadata()), Place::Return) || self.0.event_enabled(event)
+        // Asked before every event: of this level those that are not the watch's own were wanted by `enabled`.
+        *event.metadata().level() == Level::TRACE || self.0.event_enabled(event)
     }
 
     fn event(&self, event: &Event<'_>) {

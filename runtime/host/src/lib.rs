@@ -42,9 +42,7 @@ pub use guest::{Guest, GuestSetup, Stdin, Stdout, Told};
 pub use headers::check_headers;
 pub use host_calls::{HostCallWatch, LastCalls, watch_host_calls};
 pub use limiter::Limiter;
-pub use limits::{
-    MAX_WRITE,
-};
+pub use limits::MAX_WRITE;
 pub use linker::linker;
 pub use logs::{LogSink, Logs};
 pub use metered::LimitExceeded;

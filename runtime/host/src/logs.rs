@@ -329,7 +329,7 @@ pub(crate) mod tests {
         let limits = Limits { log_rate: Bytes(0), log_burst: Bytes(10 << 10), ..Limits::SERVICE };
         let logs = Arc::new(Logs::new(kept.clone(), &limits));
         let mut lines = Lines::new(logs.clone(), INSTANCE, LogSource::Stdout);
-        let line = [b'x'; 100 - LINE_COST as usize];
+        let line = [b'x'; 36];
         for _ in 0..105 {
             lines.write(&line);
             lines.write(b"\n");

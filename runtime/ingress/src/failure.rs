@@ -44,7 +44,8 @@ impl Failure {
 
     /// Returns a failure with this status, a `code` in snake case for programs and a `detail` for people.
     pub fn new(status: StatusCode, code: &'static str, detail: String) -> Self {
-        let more = More { detail, limit: None, hint: None, request_id: None, instance: None, retry_after: None };
+        let more =
+            More { detail, limit: None, hint: None, request_id: None, instance: None, retry_after: None };
         Self { status, code, more: Box::new(more) }
     }
 

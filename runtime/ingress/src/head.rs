@@ -203,7 +203,9 @@ mod tests {
 
     #[test]
     fn who_reads_trailers_is_sent_ours_and_no_others_are_declared() {
-        for (te, expected) in [("gzip, Trailers", Some("trailers")), ("trailers", Some("trailers")), ("gzip", None)] {
+        for (te, expected) in
+            [("gzip, Trailers", Some("trailers")), ("trailers", Some("trailers")), ("gzip", None)]
+        {
             let mut map = headers(&[("connection", "te"), ("te", te), ("trailer", "x")]);
             clean_request(&mut map);
             assert_eq!(map.get(TE).map(|value| value.to_str().unwrap()), expected, "{te}");

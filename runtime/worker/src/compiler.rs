@@ -6,7 +6,7 @@ use dunlin_engine::{EXIT_FAILED, EngineError};
 use dunlin_model::Metering;
 use dunlin_protocol::{WallFinding, WallSetup};
 
-use crate::confine::confine;
+use crate::confine::{close_inherited, confine};
 
 /// The wall of a process that needs nothing but what it has open.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,7 @@ impl BareWall {
 /// Confines this process, compiles what comes on standard input, for guests that are metered so, and writes the result to
 /// standard output. This is the whole of the process, and the result is its exit code.
 pub fn compile_component(wall: BareWall, metering: Metering) -> u8 {
+    close_inherited();
     match confine(&wall.setup()) {
         Ok(_) => dunlin_engine::compile_child(metering),
         Err(error) => {
@@ -45,7 +46,8 @@ pub fn platform() -> Result<String, EngineError> {
     dunlin_engine::platform().map(|platform| platform.to_string())
 }
 
-/// Builds the wall around this process, which must have one thread, and returns what was found of it.
+/// Builds the wall around this process, which must have one thread and nothing open, and returns what was found of it.
 pub fn probe(wall: BareWall) -> anyhow::Result<Vec<WallFinding>> {
+    close_inherited();
     confine(&wall.setup())
 }

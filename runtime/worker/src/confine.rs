@@ -6,6 +6,7 @@
 //!
 //! Not here: the limits on memory and threads of the whole process, which the agent sets from outside.
 
+mod descriptors;
 mod landlock;
 mod namespaces;
 mod rights;
@@ -13,6 +14,8 @@ mod seccomp;
 
 use anyhow::Context;
 use dunlin_protocol::{WallFinding, WallPart, WallSetup, WallState};
+
+pub(crate) use self::descriptors::close_inherited;
 
 /// Builds the wall around this process and returns what was found of each part.
 ///

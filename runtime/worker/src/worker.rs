@@ -17,8 +17,8 @@ use dunlin_protocol::{FromWorker, ToWorker, WorkerSetup};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::allocations::Allocations;
-use crate::confine::confine;
 use crate::channel::Passing;
+use crate::confine::{close_inherited, confine};
 use crate::control::{self, Agent};
 use crate::handed::Connections;
 use crate::log_queue::LogQueue;
@@ -34,16 +34,16 @@ type Folders = BTreeMap<Name, OfferedFolder>;
 /// The whole of the process `dunlin worker`, whose standard input is the control socket and whose standard output is
 /// the channel. It returns when the agent is gone; the process must then end at once.
 pub fn run_from_stdin() -> anyhow::Result<()> {
+    close_inherited();
     let control = std::io::stdin().as_fd().try_clone_to_owned().context("there is no control socket")?;
     let channel = std::io::stdout().as_fd().try_clone_to_owned().context("there is no channel")?;
     let mut control = UnixStream::from(control);
     let Some(setup) = read_setup(&mut control)? else { return Ok(()) };
-    // What belongs to an operator may be out of reach on the other side of the wall.
-    let folders = open_folders(&setup);
+    let before = Before::open(&setup);
     dunlin_engine::prepare_process();
     // There is one thread yet, so what it gives up, all those give up that it starts.
     confine(&setup.wall).context("cannot confine this process")?;
-    run_with(setup, folders, control, channel)
+    run_with(setup, before, control, channel)
 }
 
 /// Does what comes over `control` until its other end is closed, without a wall around it. Guests may still be
@@ -51,8 +51,8 @@ pub fn run_from_stdin() -> anyhow::Result<()> {
 pub fn run(mut control: UnixStream, channel: OwnedFd) -> anyhow::Result<()> {
     match read_setup(&mut control)? {
         Some(setup) => {
-            let folders = open_folders(&setup);
-            run_with(setup, folders, control, channel)
+            let before = Before::open(&setup);
+            run_with(setup, before, control, channel)
         }
         None => Ok(()),
     }
@@ -66,27 +66,34 @@ fn read_setup(control: &mut UnixStream) -> anyhow::Result<Option<WorkerSetup>> {
     }
 }
 
-fn open_folders(setup: &WorkerSetup) -> Folders {
-    let open = |(name, folder): (&Name, &dunlin_protocol::OfferedFolder)| {
-        (name.clone(), OfferedFolder::open(&folder.path, folder.writable))
-    };
-    setup.folders.iter().map(open).collect()
+/// What must be had before there is a wall, since it is out of reach on the other side.
+struct Before {
+    /// What belongs to an operator.
+    folders: Folders,
+    /// How many processors there are for this process, as its control group says.
+    processors: usize,
 }
 
-fn run_with(
-    setup: WorkerSetup,
-    folders: Folders,
-    control: UnixStream,
-    channel: OwnedFd,
-) -> anyhow::Result<()> {
+impl Before {
+    fn open(setup: &WorkerSetup) -> Self {
+        let open = |(name, folder): (&Name, &dunlin_protocol::OfferedFolder)| {
+            (name.clone(), OfferedFolder::open(&folder.path, folder.writable))
+        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { folders: setup.folders.iter().map(open).collect(), processors }
+    }
+}
+
+fn run_with(setup: WorkerSetup, before: Before, control: UnixStream, channel: OwnedFd) -> anyhow::Result<()> {
     let agent = Agent::start(control.try_clone().context("cannot write to the agent")?)?;
     let runtime = Builder::new_multi_thread()
         .thread_name("guests")
+        .worker_threads(before.processors)
         .event_interval(STEPS_BETWEEN_IO)
         .enable_all()
         .build()
         .context("cannot start the runtime of guests")?;
-    let result = follow(control, channel, &runtime, agent, (setup, folders));
+    let result = follow(control, channel, &runtime, agent, (setup, before.folders));
     runtime.shutdown_background();
     result
 }
@@ -99,7 +106,18 @@ fn follow(
     (setup, folders): (WorkerSetup, Folders),
 ) -> anyhow::Result<()> {
     let _inside = runtime.enter();
-    let WorkerSetup { namespace, node, code_key, platform, scratch, authorities, namespace_concurrency, processor_rate, folders: _, wall: _ } = setup;
+    let WorkerSetup {
+        namespace,
+        node,
+        code_key,
+        platform,
+        scratch,
+        authorities,
+        namespace_concurrency,
+        processor_rate,
+        folders: _,
+        wall: _,
+    } = setup;
     dunlin_engine::set_namespace_concurrency(namespace_concurrency);
     let (code_key, platform) = (CodeKey(code_key), Platform(platform));
     let engine = Engine::new(EngineConfig { code_key, platform })?;

@@ -146,8 +146,8 @@ async fn what_cannot_be_run_says_what_to_do() {
     for (arguments, code, parts) in [
         (vec!["run", "none.wasm"], 1, vec!["cannot run none.wasm", "No such file"]),
         (vec!["run", text], 1, vec!["not a valid WebAssembly component"]),
-        (vec!["run", HELLO_PATH], 1, vec!["this is a service", "use `dunlin serve`"]),
-        (vec!["serve", CAT_PATH, "--addr", "127.0.0.1:0"], 1, vec!["this is a program", "use `dunlin run`"]),
+        (vec!["run", HELLO_PATH], 134, vec!["should be run with `handle`", "a service is for `dunlin serve"]),
+        (vec!["serve", CAT_PATH, "--addr", "127.0.0.1:0"], 1, vec!["this is a program", "use `dunlin run "]),
         (vec!["run", MISSING_IMPORT_PATH], 1, vec!["imports what is not provided"]),
         (vec!["run", CORE_MODULE_PATH], 1, vec!["core module", "WASI preview 1"]),
         (vec!["serve", HELLO_PATH, "--addr", &address], 1, vec!["could not listen on", "port 0"]),

@@ -21,6 +21,8 @@ pub(crate) const BUSY: Ends = &[("OutOfFuel", None), ("DeadlineExceeded", None)]
 pub(crate) const MEMORY: Ends = &[("OutOfMemory", None)];
 /// It recursed too deep.
 pub(crate) const STACK: Ends = &[("LimitExceeded", Some("stack"))];
+/// It recursed too deep in a language which keeps a stack of its own in memory.
+pub(crate) const OWN_STACK: Ends = &[("LimitExceeded", Some("stack")), ("Trapped", None)];
 /// It wanted too many elements of tables.
 pub(crate) const TABLE_ELEMENTS: Ends = &[("LimitExceeded", Some("table_elements"))];
 /// It has too many tables.
@@ -40,6 +42,10 @@ pub(crate) const HEADERS: Ends =
     &[("LimitExceeded", Some("headers")), ("LimitExceeded", Some("header_bytes")), ("Completed", None)];
 /// It cannot be started as what it says it is.
 pub(crate) const NOT_STARTED: Ends = &[("NotStarted", None)];
+/// What it exports is not of the right type.
+pub(crate) const MISTYPED: Ends = &[("NotStarted", None), ("Trapped", None)];
+/// It wanted a table larger than any, and was refused or ran out of the fuel that so many elements cost.
+pub(crate) const TABLE_GROW: Ends = &[("Completed", None), ("OutOfFuel", None)];
 /// Whatever a random program does, as long as it has a name.
 pub(crate) const ANY: Ends = &[
     ("Completed", None),

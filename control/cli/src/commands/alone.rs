@@ -233,22 +233,22 @@ impl Prepared {
     }
 
     fn refused(&self, what: CommandError, reason: &str) -> CommandError {
-        let (wanted, other, help) = match self.intent {
+        let (wanted, other, command) = match self.intent {
             Intent::Run => (
                 World::Command,
                 "this is a service: it exports `wasi:http/incoming-handler` and not `wasi:cli/run`",
-                "use `dunlin serve`",
+                "dunlin serve",
             ),
             Intent::Serve => (
                 World::Service,
                 "this is a program: it exports `wasi:cli/run` and not `wasi:http/incoming-handler`",
-                "use `dunlin run`",
+                "dunlin run",
             ),
         };
         match admit(&self.bytes) {
             Err(refusal) => what.because(refusal.to_string()).help(help_for(refusal.code())),
             Ok(admitted) if !admitted.is(wanted) => {
-                what.because(other).help(format!("{help} {}", self.path.display()))
+                what.because(other).help(format!("use `{command} {}`", self.path.display()))
             }
             Ok(_) => what.because(reason).help("build it as a component for WASI 0.2"),
         }
@@ -266,6 +266,16 @@ impl Prepared {
             format!("it imports {}, which is denied: `{option}` would allow it", ungranted.what)
         };
         found.into_iter().map(line).collect()
+    }
+
+    /// Returns what to do instead, if the component also answers HTTP requests.
+    pub(crate) fn instead(&self) -> Option<String> {
+        let admitted = admit(&self.bytes).ok()?;
+        let path = self.path.display();
+        let help = || {
+            format!("it also exports `wasi:http/incoming-handler`: a service is for `dunlin serve {path}`")
+        };
+        admitted.is(World::Service).then(help)
     }
 
     /// Returns the file's name alone.

@@ -267,7 +267,8 @@ fn start_log(process: ProcessArgs) {
 
 /// Starts the log of a worker, which notes the calls of its guests into the host as well.
 fn start_worker_log() {
-    let log = tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(io::stderr).with_ansi(false);
+    let log =
+        tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(io::stderr).with_ansi(false);
     HostCallWatch::new(log.finish()).init();
     // After the log: how much programs that do not use `tracing` log is decided by what it wants by then.
     dunlin_worker::watch_host_calls();

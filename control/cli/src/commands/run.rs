@@ -139,10 +139,10 @@ fn told(prepared: &Prepared, ended: Result<SoloEnd, SoloError>, output: &Output)
         Outcome::DeadlineExceeded { .. } => {
             stopped(124, format!("give it more: `--deadline {}`", limits.deadline.plus(limits.deadline)))
         }
-        Outcome::Trapped { .. } => stopped(
-            134,
-            "the guest is at fault; built with debug information, its stack names lines".to_owned(),
-        ),
+        Outcome::Trapped { .. } => {
+            let fault = "the guest is at fault; built with debug information, its stack names lines";
+            stopped(134, prepared.instead().unwrap_or_else(|| fault.to_owned()))
+        }
         Outcome::NotStarted { .. } => stopped(1, "DUNLIN_LOG=info shows what was done".to_owned()),
     }
 }

@@ -92,7 +92,10 @@ async fn serve_on(
     let SoloUse { instances, fuel, memory } = used;
     let summary = json!({ "requests": instances, "fuel": fuel, "memory": memory });
     output.line_to_stderr(&summary, || {
-        Some(format!("{instances} requests: {fuel} fuel burned, at most {memory} of memory in one instance"))
+        let requests = if instances == 1 { "request" } else { "requests" };
+        Some(format!(
+            "{instances} {requests}: {fuel} fuel burned, at most {memory} of memory in one instance"
+        ))
     });
     Ok(())
 }

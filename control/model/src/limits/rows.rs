@@ -350,7 +350,7 @@ impl LimitRow {
             time(60_000),
             "processor time of the compiler for one component",
             (NOT_STARTED, ANSWERED),
-            COMPILER_TEST,
+            "compilers_that_take_too_much_are_ended_and_the_limit_is_told",
         ),
         fixed(
             "C4",
@@ -358,7 +358,7 @@ impl LimitRow {
             bytes(256 << 20),
             "a compiled component",
             (NOT_STARTED, ANSWERED),
-            COMPILER_TEST,
+            "compilers_that_take_too_much_are_ended_and_the_limit_is_told",
         ),
         fixed(
             "W1",

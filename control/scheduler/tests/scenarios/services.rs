@@ -584,7 +584,7 @@ fn a_route_of_another_service_is_refused() {
             > deploy copy web=1@v1,route:shop.example
             route_taken: the route `shop.example/` already leads to `default/shop/web`
             > deploy twice a=1@v1,route:x.example b=1@v1,route:x.example
-            route_taken: the route `x.example/` already leads to `default/twice/a`
+            invalid_spec: `default/twice`: `workloads.b.routes`: this route stands twice in the app
             > delete shop
             Deleted
             > deploy copy web=1@v1,route:shop.example

@@ -18,6 +18,9 @@ use sha2::{Digest as _, Sha256};
 /// The most threads of one worker: those that compute, and those that wait for disks.
 const MAX_THREADS: u32 = 1024;
 
+/// How the folder of an agent's groups begins.
+const FOLDER: &str = "dunlin-";
+
 /// The control groups of one agent.
 #[derive(Debug)]
 pub(crate) struct Cgroups {
@@ -60,7 +63,7 @@ impl Cgroups {
     /// agent from others on the machine; what a killed one left is removed.
     pub(crate) fn open(state: &Path) -> Self {
         let hash = Sha256::digest(state.as_os_str().as_encoded_bytes());
-        let name = format!("dunlin-{}", hex::encode(&hash[..6]));
+        let name = format!("{FOLDER}{}", hex::encode(&hash[..6]));
         let places = places();
         let open = |controller| hierarchy(&places, controller, &name);
         Self { memory: open("memory"), processes: open("pids"), made: AtomicU64::new(0) }
@@ -87,7 +90,8 @@ impl Cgroups {
             let Ok(Hierarchy { folder, version }) = hierarchy else { continue };
             let folder = folder.join(&name);
             if !group.folders.contains(&folder) {
-                fs::create_dir(&folder)?;
+                // Also the one above, which another agent may have taken for one that was left.
+                fs::create_dir_all(&folder)?;
                 // From here on, dropping the group removes it.
                 group.folders.push(folder.clone());
             }
@@ -105,12 +109,11 @@ impl Cgroups {
         }
         Ok(group)
     }
-}
 
-impl Drop for Cgroups {
-    fn drop(&mut self) {
+    /// Removes the folders, once no worker is left.
+    pub(crate) fn remove(&self) {
         for hierarchy in [&self.memory, &self.processes].into_iter().flatten() {
-            // The agent itself may be in it; then it stays, and the next agent takes it.
+            // Who takes longer to end leaves it to the next agent.
             let _in_use = fs::remove_dir(&hierarchy.folder);
         }
     }
@@ -198,6 +201,9 @@ fn hierarchy(places: &BTreeMap<String, Place>, controller: &str, name: &str) -> 
     let place = places.get(controller).ok_or_else(|| no_controller(controller))?;
     let folder = place.group.join(name);
     let refused = |error: io::Error| format!("{}: {error}", not_ours(place));
+    if place.version == Version::V1 {
+        clear_all(&place.group);
+    }
     match fs::create_dir(&folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => clear(&folder),
         other => other.map_err(refused)?,
@@ -208,10 +214,23 @@ fn hierarchy(places: &BTreeMap<String, Place>, controller: &str, name: &str) -> 
     Ok(Hierarchy { folder, version: place.version })
 }
 
-/// Removes the groups that a killed agent left.
+/// Removes what killed agents left, also those with another state folder.
+fn clear_all(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(FOLDER.as_bytes()) {
+            clear(&entry.path());
+            let _in_use = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// Removes the groups in `folder` whose agent is gone.
 fn clear(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // `owner.agent.number`: a group without a process may be one that was just made.
+        let agent = name.rsplit('.').nth(1);
+        if agent.is_some_and(|agent| !Path::new("/proc").join(agent).exists()) {
             // Whoever is still in it dies with its agent, and its group is found next time.
             let _in_use = fs::remove_dir(entry.path());
         }
@@ -335,34 +354,6 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_ends_who_takes_more_memory_than_its_group_has() {
-        use std::io::Write as _;
-        use std::os::unix::process::ExitStatusExt as _;
-        use std::process::{Command, Stdio};
-        let folder = tempfile::tempdir().unwrap();
-        let groups = Cgroups::open(folder.path());
-        if groups.findings()[0].is_missing() {
-            // Who may make no groups is told so by `dunlin doctor`; there is nothing to be ended by.
-            return;
-        }
-        let mut child = Command::new("sh")
-            .args(["-c", "read begin; exec tail -c 1G /dev/zero"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let group = groups.confine("test", child.id(), Bytes(32 << 20)).unwrap();
-        assert_eq!(group.memory_kills(), 0);
-        child.stdin.take().unwrap().write_all(b"begin\n").unwrap();
-        let status = child.wait().unwrap();
-        assert_eq!(status.signal(), Some(9), "{status}");
-        assert!(group.memory_kills() >= 1);
-        let folders = group.folders.clone();
-        drop(group);
-        assert!(folders.iter().all(|folder| !folder.exists()), "nothing of the group is left");
-    }
-
-    #[test]
     fn where_there_is_none_that_is_said() {
         let reason = hierarchy(&BTreeMap::new(), "memory", "dunlin-0").unwrap_err();
         assert_eq!(reason, "no control group of version 1 or 2 has the controller `memory` here");
@@ -370,7 +361,7 @@ mod tests {
 
     /// Only where this process may divide a control group: as root on most machines.
     #[test]
-    fn who_takes_too_much_memory_is_killed_alone() {
+    fn the_kernel_ends_who_takes_more_memory_than_its_group_has() {
         let folder = tempfile::tempdir().unwrap();
         let cgroups = Cgroups::open(folder.path());
         if cgroups.memory.is_err() {
@@ -398,5 +389,6 @@ mod tests {
         let left = hogs.folders.iter().chain(&others.folders).cloned().collect::<Vec<_>>();
         drop((hogs, others));
         assert!(left.iter().all(|folder| !folder.exists()), "{left:?}");
+        cgroups.remove();
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Guest {
 impl Guest {
     pub(crate) fn new() -> Self {
         let engine = Engine::default();
-        let component = Component::new(&engine, GUEST).unwrap();
+        let component = Component::new(&engine, wat::parse_str(GUEST).unwrap()).unwrap();
         Self { engine, component }
     }
 

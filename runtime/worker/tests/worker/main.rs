@@ -4,6 +4,7 @@
 
 mod items;
 mod loading;
+mod processes;
 mod serving;
 mod support;
 mod traps;

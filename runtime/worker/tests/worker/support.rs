@@ -1,22 +1,23 @@
 //! A worker on a thread of the test, the agent's ends of its sockets, and a client for its services.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_descriptors::Channel;
 use dunlin_compiled::{CodeKey, Platform};
+use dunlin_descriptors::Channel;
 use dunlin_engine::CompileError;
 use dunlin_model::{
     AllocationId, AssignedAllocation, Bytes as Size, Digest, DurationMs, Fuel, ItemRange, JobSpec, Limits,
     LogRecord, Revision, RunId, ServiceSpec, Work, WorkloadKind, WorkloadSpec,
 };
-use dunlin_protocol::{FromWorker, PassedToWorker, ToWorker, WallSetup, WorkerSetup, decode, encode, frame_length};
+use dunlin_protocol::{
+    FromWorker, PassedToWorker, ToWorker, WallSetup, WorkerSetup, decode, encode, frame_length,
+};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -45,18 +46,21 @@ pub(crate) struct Worker {
     pub(crate) channel: Arc<Channel>,
     messages: mpsc::UnboundedReceiver<FromWorker>,
     pub(crate) logs: Vec<LogRecord>,
-    thread: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Worker {
+    /// Starts one on a thread of the test.
     pub(crate) async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap()).await
+        Self::start_by(|control, channel| drop(std::thread::spawn(|| dunlin_worker::run(control, channel))))
+            .await
     }
 
-    pub(crate) async fn start_in(folder: TempDir) -> Self {
+    /// Starts one that `begin` runs with the worker's ends of its sockets.
+    pub(crate) async fn start_by(begin: impl FnOnce(UnixStream, OwnedFd)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let (control, theirs) = UnixStream::pair().unwrap();
         let (channel, their_channel) = Channel::pair().unwrap();
-        let thread = std::thread::spawn(move || dunlin_worker::run(theirs, their_channel));
+        begin(theirs, their_channel);
         let mut incoming = control.try_clone().unwrap();
         let (sender, messages) = mpsc::unbounded_channel();
         std::thread::spawn(move || {
@@ -66,7 +70,7 @@ impl Worker {
                 }
             }
         });
-        let mut worker = Self { folder, control, channel: Arc::new(channel), messages, logs: Vec::new(), thread };
+        let mut worker = Self { folder, control, channel: Arc::new(channel), messages, logs: Vec::new() };
         let setup = WorkerSetup {
             namespace_concurrency: 256,
             processor_rate: dunlin_model::FuelRate(1_000_000_000),
@@ -90,13 +94,6 @@ impl Worker {
         worker.send(&ToWorker::Setup(Box::new(setup)));
         worker.wait(|message| matches!(message, FromWorker::Ready).then_some(())).await;
         worker
-    }
-
-    /// Closes the agent's end and returns the folder once the worker has ended.
-    pub(crate) fn end(self) -> TempDir {
-        self.control.shutdown(std::net::Shutdown::Both).unwrap();
-        self.thread.join().unwrap().unwrap();
-        self.folder
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use super::{asked, item, rust};
 use crate::case::{Case, How, Special};
-use crate::expected::{BUSY, COMPLETED, DEADLINE, EXITED, FUEL, NOT_STARTED, STACK, TRAPPED};
+use crate::expected::{BUSY, COMPLETED, DEADLINE, EXITED, FUEL, OWN_STACK, STACK, TRAPPED};
 use crate::wat::{component, framed, job, reallocating, running};
 
 /// A job that ends itself by `wasi:cli/exit`.
@@ -100,8 +100,8 @@ pub(super) fn cases() -> Vec<Case> {
             ),
             STACK,
         ),
-        rust(6, "recursion", STACK, &[]),
-        asked(6, "/hostile/recursion", &[502], &["limit_exceeded"]),
+        rust(6, "recursion", OWN_STACK, &[]),
+        asked(6, "/hostile/recursion", &[502], &["limit_exceeded", "guest_trapped"]),
         item(6, "recursion in the start function", start("call $first"), STACK),
         item(
             6,
@@ -118,12 +118,7 @@ pub(super) fn cases() -> Vec<Case> {
         asked(7, "/hostile/trap", &[502], &["guest_trapped"]),
         item(8, "exit with success", exit("exit", "\"status\" (result)", 0), COMPLETED),
         item(8, "exit with failure", exit("exit", "\"status\" (result)", 1), EXITED),
-        item(
-            8,
-            "exit with the code 7 of an unstable function",
-            exit("exit-with-code", "\"status-code\" u8", 7),
-            NOT_STARTED,
-        ),
+        item(8, "exit with the code 7", exit("exit-with-code", "\"status-code\" u8", 7), EXITED),
         item(
             8,
             "a result that is neither success nor failure",
