@@ -4,10 +4,11 @@
 //! finds fault. This pass goes through the same bytes with a loop and stops at the first limit, so that nothing
 //! recursive ever sees what is nested deeper than [`MAX_NESTING`].
 
-use dunlin_model::LimitHit;
+use dunlin_model::{Bytes, LimitHit, Limits};
 use wasmparser::{
     BinaryReader, BinaryReaderError, ComponentAlias, ComponentExport, ComponentExternName, ComponentImport,
-    ComponentType, ComponentTypeRef, CoreType, Encoding, FromReader, Parser, Payload,
+    ComponentType, ComponentTypeRef, CoreType, Encoding, FromReader, MemorySectionReader, Parser, Payload,
+    TableSectionReader,
 };
 
 use crate::limits::{MAX_DATA_SEGMENTS, MAX_FUNCTIONS, MAX_IMPORTS, MAX_NESTING, MAX_PACKED, MAX_TYPES};
@@ -83,8 +84,14 @@ impl Counts {
                 self.data_segments += u64::from(section.count());
                 check("data_segments", MAX_DATA_SEGMENTS, self.data_segments)
             }
-            Payload::TableSection(section) => self.add_packed(section.count()),
-            Payload::MemorySection(section) => self.add_packed(section.count()),
+            Payload::TableSection(section) => {
+                check_tables(section)?;
+                self.add_packed(section.count())
+            }
+            Payload::MemorySection(section) => {
+                check_memories(section)?;
+                self.add_packed(section.count())
+            }
             Payload::TagSection(section) => self.add_packed(section.count()),
             Payload::GlobalSection(section) => self.add_packed(section.count()),
             Payload::ExportSection(section) => self.add_packed(section.count()),
@@ -186,6 +193,30 @@ impl Counts {
             }),
         }
     }
+}
+
+/// Refuses a memory which begins larger than any manifest may allow: no instance of it could ever be made. One which
+/// no WebAssembly knows is left to the validator.
+fn check_memories(section: &MemorySectionReader<'_>) -> Result<(), Refusal> {
+    const PAGE: u64 = 64 << 10;
+    const MOST_PAGES: u64 = 1 << 16;
+    for memory in section.clone() {
+        let memory = memory.map_err(|error| invalid(&error))?;
+        let begins = Bytes(memory.initial.saturating_mul(PAGE));
+        if begins > Limits::MAXIMUM.memory && memory.initial <= MOST_PAGES {
+            return Err(Refusal::TooComplex(LimitHit::new("memory", Limits::MAXIMUM.memory, begins)));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a table which begins larger than any manifest may allow.
+fn check_tables(section: &TableSectionReader<'_>) -> Result<(), Refusal> {
+    for table in section.clone() {
+        let table = table.map_err(|error| invalid(&error))?;
+        check("table_elements", u64::from(Limits::MAXIMUM.table_elements), table.ty.initial)?;
+    }
+    Ok(())
 }
 
 fn read<'a, T: FromReader<'a>>(reader: &mut BinaryReader<'a>) -> Result<T, Refusal> {

@@ -141,7 +141,7 @@ impl Home {
     }
 
     /// Returns a path in this home as its worker sees it.
-    pub(crate) fn from_within(&self, path: &Path) -> PathBuf {
+    pub(crate) fn seen_within(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.folder).unwrap_or(path).to_owned()
     }
 
@@ -201,6 +201,6 @@ mod tests {
         let home = homes(Isolation::Namespace, root.path()).home(&owner).unwrap();
         assert!(home.compiled("code").exists());
         assert!(!home.input("input").exists());
-        assert_eq!(home.from_within(&home.compiled("code")), Path::new("compiled/code"));
+        assert_eq!(home.seen_within(&home.compiled("code")), Path::new("compiled/code"));
     }
 }

@@ -55,7 +55,7 @@ impl Inputs {
             (false, Some(name)) => vec![name],
             (false, None) => vec![item.to_string()],
         };
-        Ok(ToWorker::RunItem { allocation, item, arguments, input: Some(home.from_within(&path)) })
+        Ok(ToWorker::RunItem { allocation, item, arguments, input: Some(home.seen_within(&path)) })
     }
 
     /// Forgets the input of an item that was run.

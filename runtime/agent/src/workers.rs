@@ -191,7 +191,7 @@ impl Workers {
         let Some(worker) = worker.filter(|worker| worker.allocations.contains(&id)) else { return };
         match compiled {
             Ok(path) => {
-                let compiled = worker.home.from_within(&path);
+                let compiled = worker.home.seen_within(&path);
                 // A worker that takes no messages has died, which is told to the driver by who attends it.
                 let _dying =
                     worker.messages.send(ToWorker::Start { allocation: Box::new(allocation), compiled });

@@ -532,7 +532,7 @@ mod tests {
             function = "[method]test.call",
         );
         let _entered = span.enter();
-        let result: Result<u32, u32> = if number % 2 == 0 { Ok(number) } else { Err(number) };
+        let result: Result<u32, u32> = if number.is_multiple_of(2) { Ok(number) } else { Err(number) };
         tracing::event!(
             target: "wasmtime_wasi::wasi::tests::calls",
             Level::TRACE,

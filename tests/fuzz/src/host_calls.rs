@@ -22,7 +22,7 @@ const LIMITS: Limits = Limits {
     fuel_burst: Fuel(1_000_000_000_000),
     deadline: DurationMs(10_000),
     handles: 500,
-    headers: 60,
+    header_bytes: Bytes(2 << 10),
     random_bytes: Bytes(64 << 10),
     host_calls: 10_000_000,
     host_call_burst: 10_000_000,
@@ -91,7 +91,7 @@ fn rig() -> Rig {
 fn allocation(component: Digest) -> AssignedAllocation {
     let told = [
         ("HANDLES", u64::from(LIMITS.handles)),
-        ("HEADERS", u64::from(LIMITS.headers)),
+        ("HEADER_BYTES", LIMITS.header_bytes.0),
         ("RANDOM", LIMITS.random_bytes.0),
         ("MEMORY", LIMITS.memory.0),
     ];

@@ -163,7 +163,7 @@ fn composed(bytes: &[u8]) -> arbitrary::Result<Vec<u8>> {
         }
         request.extend(end.as_bytes());
         if bool::arbitrary(&mut input)? {
-            request.extend_from_slice(*input.choose(&[
+            request.extend_from_slice(input.choose(&[
                 &b"abc"[..],
                 b"3\r\nabc\r\n0\r\n\r\n",
                 b"0\r\n\r\n",

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 /// What a process holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Open descriptors.
+    /// Open descriptors, but for the logs of allocations: an agent keeps a number of them open, which is bounded.
     pub descriptors: usize,
     /// Threads.
     pub threads: usize,
@@ -25,8 +26,16 @@ pub fn children(process: u32) -> BTreeSet<u32> {
 
 /// Returns what `process` holds.
 pub fn read(process: u32) -> Reading {
-    let count = |what: &str| fs::read_dir(format!("/proc/{process}/{what}")).map_or(0, Iterator::count);
-    Reading { descriptors: count("fd"), threads: count("task"), children: children(process) }
+    let entries =
+        |what: &str| fs::read_dir(format!("/proc/{process}/{what}")).into_iter().flatten().flatten();
+    let is_log = |path: &Path| path.components().any(|part| part.as_os_str() == "logs");
+    let descriptors =
+        entries("fd").filter(|entry| fs::read_link(entry.path()).is_ok_and(|path| !is_log(&path)));
+    Reading {
+        descriptors: descriptors.count(),
+        threads: entries("task").count(),
+        children: children(process),
+    }
 }
 
 /// Returns how many bytes of a process are in memory and belong to nobody else.

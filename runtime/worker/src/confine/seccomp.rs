@@ -5,7 +5,7 @@
 //! socket that was passed may be used but not bound, connected or told to connect by sending.
 
 use std::collections::BTreeMap;
-use std::ffi::{c_int, c_long};
+use std::ffi::c_int;
 
 use nix::libc;
 use nix::unistd::getpid;
@@ -30,8 +30,8 @@ pub(super) fn restrict_system_calls() -> Built {
 fn programs() -> Result<[BpfProgram; 2], BackendError> {
     let architecture: TargetArch = std::env::consts::ARCH.try_into()?;
     let refused = errno(libc::EPERM);
-    let mut rules: Rules = ALLOWED.iter().map(|number| (i64::from(*number), Vec::new())).collect();
-    rules.extend(ALLOWED_HERE.iter().map(|number| (i64::from(*number), Vec::new())));
+    let calls = ALLOWED.iter().chain(ALLOWED_HERE);
+    let mut rules: Rules = calls.map(|number| (*number, Vec::new())).collect();
     rules.extend(by_arguments()?);
     // The arguments of `clone3` cannot be seen. The C library makes its threads by `clone` if there is no `clone3`,
     // and takes no other error for that. So it has a filter of its own, of which the other one then allows it: where
@@ -129,7 +129,7 @@ const FCNTL: [c_int; 8] = [
 
 /// The calls which are allowed with any arguments.
 #[rustfmt::skip]
-const ALLOWED: &[c_long] = &[
+const ALLOWED: &[i64] = &[
     // Memory. Code is loaded, so memory may be made executable.
     libc::SYS_brk, libc::SYS_madvise, libc::SYS_memfd_create, libc::SYS_mincore, libc::SYS_mmap, libc::SYS_mprotect,
     libc::SYS_mremap, libc::SYS_munmap, libc::SYS_membarrier,
@@ -167,11 +167,11 @@ const ALLOWED: &[c_long] = &[
 /// The older forms of some of them, which this architecture still has.
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
-const ALLOWED_HERE: &[c_long] = &[
+const ALLOWED_HERE: &[i64] = &[
     libc::SYS_access, libc::SYS_arch_prctl, libc::SYS_dup2, libc::SYS_epoll_create, libc::SYS_epoll_wait,
     libc::SYS_eventfd, libc::SYS_getdents, libc::SYS_link, libc::SYS_lstat, libc::SYS_mkdir, libc::SYS_open,
     libc::SYS_pipe, libc::SYS_poll, libc::SYS_readlink, libc::SYS_rename, libc::SYS_rmdir, libc::SYS_select,
     libc::SYS_stat, libc::SYS_symlink, libc::SYS_time, libc::SYS_unlink,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const ALLOWED_HERE: &[c_long] = &[];
+const ALLOWED_HERE: &[i64] = &[];

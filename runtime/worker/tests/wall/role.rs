@@ -1,6 +1,6 @@
 //! What this program does when it was started again by itself.
 
-use std::io::{Read, Write};
+use std::io::Read;
 
 use dunlin_protocol::WallFinding;
 use dunlin_worker::BareWall;
@@ -111,7 +111,7 @@ fn confine(user: u32) -> Vec<WallFinding> {
 }
 
 fn say(text: &str) {
-    writeln!(std::io::stdout(), "{text}").unwrap();
+    println!("{text}");
 }
 
 /// Waits until whoever started this process is gone.

@@ -49,12 +49,12 @@ fn memories() -> Vec<Case> {
             COMPLETED,
         ),
         rust(11, "hog", MEMORY, &[]),
-        asked(11, "/hostile/hog", &[502], &["out_of_memory"]),
+        asked(11, "/hostile/hog", &[502, 504], &["out_of_memory", "deadline_exceeded"]),
         item(12, "four memories which are too large together", instances(4, "(memory 100)"), MEMORY),
         item(12, "nine memories", instances(9, "(memory 1)"), MEMORIES),
         refused(12, "two memories in a module", with_module("(memory 1) (memory 1)"), OFF),
         item(13, "begins above the limit", running("(memory 1000)", ""), MEMORY),
-        item(13, "begins with 4 GiB", running("(memory 65536)", ""), MEMORY),
+        refused(13, "begins with 4 GiB", running("(memory 65536)", ""), &["too_complex"]),
         refused(
             13,
             "begins above 4 GiB",
@@ -110,11 +110,11 @@ fn tables() -> Vec<Case> {
             ),
             FUEL,
         ),
-        item(
+        refused(
             15,
             "a table that begins above the limit",
             running("(table 5000000 funcref)", ""),
-            TABLE_ELEMENTS,
+            &["too_complex"],
         ),
         item(
             15,

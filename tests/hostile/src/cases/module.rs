@@ -32,6 +32,7 @@ fn nested(depth: usize) -> Component {
     Component { made: "bytes", bytes }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases reads best in one piece")]
 fn complexity() -> Vec<Case> {
     const COMPLEX: &[&str] = &["too_complex"];
     const INVALID: &[&str] = &["invalid_wasm"];
@@ -126,6 +127,7 @@ fn complexity() -> Vec<Case> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases reads best in one piece")]
 fn interfaces() -> Vec<Case> {
     const MISSING: &[&str] = &["missing_imports"];
     let import = |name: &str| component(&format!("(component (import \"{name}\" (instance)))"));

@@ -12,6 +12,7 @@ fn sent(row: u8, name: &str, text: &str, answers: &'static [&'static str]) -> Ca
     Case { row, name: name.to_owned(), how: How::Sent(bytes, answers) }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases reads best in one piece")]
 pub(super) fn cases() -> Vec<Case> {
     let end = "Connection: close\n\n";
     let path = "/hostile/fine";
