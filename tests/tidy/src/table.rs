@@ -188,7 +188,7 @@ pub const RESERVED: &[Reserved] = &[
     Reserved { package: "seccompiler", rooms: &["runtime/worker"], reason: "the wall is built in one place" },
     Reserved {
         package: "mimalloc",
-        rooms: &["control/cli"],
+        rooms: &["control/cli", "tests/bench"],
         reason: "a program has one allocator, chosen where its `main` is",
     },
     Reserved {

@@ -37,6 +37,11 @@ pub(crate) const LIMITS: Limits = Limits {
     memory: Size(16 << 20),
     fuel: Fuel(200_000_000),
     deadline: DurationMs(60_000),
+    // Nothing here is slowed down; what is when it should be has tests of its own in the engine.
+    fuel_rate: Limits::MAXIMUM.fuel_rate,
+    fuel_burst: Limits::MAXIMUM.fuel_burst,
+    host_calls: Limits::MAXIMUM.host_calls,
+    host_call_burst: Limits::MAXIMUM.host_call_burst,
     ..Limits::SERVICE
 };
 
