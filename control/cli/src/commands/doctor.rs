@@ -88,7 +88,7 @@ mod tests {
             found(WallPart::Files, WallState::Missing("this kernel has no Landlock".to_owned())),
         ];
         expect![[r#"
-            PART   STATE    HOW                          WHAT IT MEANS                                                 WHAT TO DO
+            PART   STATE    HOW                          WHAT IT MEANS                                              WHAT TO DO
             user   present  user 1879048192              workers own nothing of the agent's or of each other's
             files  missing  this kernel has no Landlock  workers see their own files only, whoever owns the others  use a kernel since 5.13 with CONFIG_SECURITY_LANDLOCK and `landlock` in its lsm= list"#]]
         .assert_eq(&text(&lines));

@@ -276,6 +276,10 @@ mod tests {
                     "fuel": 1000,
                     "memory": 65536,
                     "wall": 120,
+                    "host": {
+                      "calls": 0,
+                      "bytes": 0
+                    },
                     "output": "",
                     "output_cut": false
                   }
