@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use dunlin_api::CreateJoinToken;
 use dunlin_e2e::{Printed, ended, hello, job, outside, printed, service};
-use dunlin_guest_artifacts::{CAT, CORE_MODULE, HELLO, HELLO_V2, MISSING_IMPORT};
+use dunlin_guest_artifacts::{CAT, HELLO, HELLO_V2, MISSING_IMPORT};
 use dunlin_harness::{App, Fleet, eventually, http, program};
 use dunlin_model::DurationMs;
 
@@ -108,10 +108,8 @@ async fn compiled(component: &[u8]) -> Vec<u8> {
 async fn a_file_that_is_no_component_is_refused_with_the_reason() {
     let fleet = fleet_with_app().await;
     let elf: Vec<u8> = b"\x7fELF\x02\x01\x01".iter().copied().chain([0; 4096]).collect();
-    let cases: [(&[u8], &[&str]); 7] = [
+    let cases: [(&[u8], &[&str]); 6] = [
         (MISSING_IMPORT, &["imports what is not provided", "help: build it without"]),
-        // It is made into a component before it is sent; that one answers no HTTP.
-        (CORE_MODULE, &["does not export `wasi:http/incoming-handler`"]),
         (&elf, &["precompiled code is not accepted"]),
         (&compiled(HELLO).await, &["precompiled code is not accepted"]),
         (b"this is a text", &["not a valid WebAssembly component"]),
