@@ -45,7 +45,7 @@ pub(crate) struct SandboxArgs {
     /// How long it may take, for each request if it answers requests, like 30s.
     #[arg(long, value_name = "TIME")]
     deadline: Option<DurationMs>,
-    /// Where it may send HTTP requests, like https://api.example.com or http://*.example.org:8080; may be repeated.
+    /// Where it may send HTTP requests, like `https://api.example.com` or `http://*.example.org:8080`; may be repeated.
     #[arg(long, value_name = "PATTERN")]
     allow_http: Vec<String>,
     /// Addresses that are not public and to which it may connect all the same, like 127.0.0.0/8; may be repeated.
