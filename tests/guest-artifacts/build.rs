@@ -39,6 +39,9 @@ const PROGRAMS: [&str; 26] = [
     "word-count",
 ];
 
+/// Those that are libraries, by the names of their files: what is of WASI 0.3 has no `main`.
+const LIBRARIES: [&str; 2] = ["wasi3_command", "wasi3_service"];
+
 /// Those that are built with debug information.
 const TRACED: [&str; 1] = ["traced-http"];
 
@@ -63,7 +66,7 @@ fn main() {
 
 fn build() -> Result<(), Vec<String>> {
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests");
-    for watched in ["Cargo.toml", "Cargo.lock", "computing", "examples", "fixtures"] {
+    for watched in ["Cargo.toml", "Cargo.lock", "computing", "examples", "fixtures", "wasi3"] {
         tell(&format!("rerun-if-changed={}", guests.join(watched).display()));
     }
     tell("rerun-if-changed=build.rs");
@@ -75,7 +78,8 @@ fn build() -> Result<(), Vec<String>> {
     compile(&guests, &[&["--profile", "traced"], &traced[..]].concat())?;
     let out = PathBuf::from(variable("OUT_DIR"));
     let traced = TRACED.iter().map(|program| (program, "traced"));
-    for (program, profile) in PROGRAMS.iter().map(|program| (program, "release")).chain(traced) {
+    let released = PROGRAMS.iter().chain(&LIBRARIES).map(|program| (program, "release"));
+    for (program, profile) in released.chain(traced) {
         let file = format!("{program}.wasm");
         let from = guests.join("target").join(TARGET).join(profile).join(&file);
         fs::copy(&from, out.join(&file)).map_err(|error| said("copy", &from, &error))?;

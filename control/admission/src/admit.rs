@@ -1,11 +1,13 @@
 //! The whole check: size, kind, counts, validity, imports, exports, in this order, cheapest first.
 
-use dunlin_model::{Bytes, LimitHit};
+use std::collections::BTreeSet;
+
+use dunlin_model::{Bytes, Feature, LimitHit};
 use serde::{Deserialize, Serialize};
 use wasmparser::{BinaryReaderError, Validator, WasmFeatures};
 
 use crate::limits::MAX_COMPONENT;
-use crate::provided::{capability_of, is_compatible, is_provided};
+use crate::provided::{capability_of, is_compatible, is_of_wasi_03, is_provided, is_provided_to_wasi_03};
 use crate::refusal::{MissingImport, Refusal, shown};
 use crate::scan::{Surface, invalid, scan};
 
@@ -20,9 +22,9 @@ const VALIDATOR_STACK: usize = 128 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum World {
-    /// It exports `wasi:http/incoming-handler@0.2.x`.
+    /// It exports `wasi:http/incoming-handler@0.2.x`, or `wasi:http/handler@0.3.x`.
     Service,
-    /// It exports `wasi:cli/run@0.2.x`.
+    /// It exports `wasi:cli/run@0.2.x`, or of 0.3.x.
     Command,
 }
 
@@ -33,11 +35,18 @@ pub struct Admitted {
     pub worlds: Vec<World>,
     /// What it imports.
     pub imports: Vec<String>,
+    /// What it needs that is off unless a node's operator switches it on. It may run nowhere else.
+    pub features: BTreeSet<Feature>,
     /// How large it is.
     pub size: Bytes,
 }
 
 impl Admitted {
+    /// Tells whether it needs `feature`.
+    pub fn needs(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+
     /// Tells whether it can be started as `world` says.
     pub fn is(&self, world: World) -> bool {
         self.worlds.contains(&world)
@@ -53,7 +62,28 @@ pub const fn features() -> WasmFeatures {
         .union(WasmFeatures::COMPONENT_MODEL)
 }
 
-/// Tells whether `bytes` may become a guest, and if not, why.
+/// The parts that components of WASI 0.3 may use: of the asynchronous part of the component model no more than what
+/// their interfaces are made of, so no threads, no tasks with a stack of their own and no error contexts.
+pub const fn wasi_03_features() -> WasmFeatures {
+    features().union(WasmFeatures::CM_ASYNC)
+}
+
+/// Returns what the component `bytes` needs that is off unless a node's operator switches it on, as its imports and
+/// exports say; nothing if it is no component. Whether it may become a guest at all is not asked.
+pub fn needed_features(bytes: &[u8]) -> BTreeSet<Feature> {
+    scan(bytes).map(|surface| features_of(&surface)).unwrap_or_default()
+}
+
+/// A component is of WASI 0.3 if it imports or exports anything of it. All others are judged as if there were no such
+/// thing, so what is asynchronous in them is refused.
+fn features_of(surface: &Surface) -> BTreeSet<Feature> {
+    let mut names = surface.imports.iter().chain(&surface.exports);
+    let wasi03 = names.any(|name| is_of_wasi_03(name));
+    wasi03.then_some(Feature::Wasi03).into_iter().collect()
+}
+
+/// Tells whether `bytes` may become a guest, and if not, why. What it needs is a part of the answer: who lets it run must
+/// look at [`Admitted::features`].
 pub fn admit(bytes: &[u8]) -> Result<Admitted, Refusal> {
     let size = Bytes(bytes.len() as u64);
     if size.0 > MAX_COMPONENT {
@@ -64,15 +94,17 @@ pub fn admit(bytes: &[u8]) -> Result<Admitted, Refusal> {
         return Err(Refusal::PrecompiledNotAccepted);
     }
     let surface = scan(bytes)?;
-    validate(bytes)?;
-    check_imports(&surface)?;
-    let worlds = worlds(&surface)?;
-    Ok(Admitted { worlds, imports: surface.imports, size })
+    let needed = features_of(&surface);
+    let wasi03 = needed.contains(&Feature::Wasi03);
+    validate(bytes, if wasi03 { wasi_03_features() } else { features() })?;
+    check_imports(&surface, wasi03)?;
+    let worlds = worlds(&surface, wasi03)?;
+    Ok(Admitted { worlds, imports: surface.imports, features: needed, size })
 }
 
-/// Validates a component or a module with the features that guests may use.
-pub(crate) fn validate(bytes: &[u8]) -> Result<(), Refusal> {
-    let validation = || Validator::new_with_features(features()).validate_all(bytes).map(drop);
+/// Validates a component or a module that may use these features.
+pub(crate) fn validate(bytes: &[u8], features: WasmFeatures) -> Result<(), Refusal> {
+    let validation = || Validator::new_with_features(features).validate_all(bytes).map(drop);
     let result = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(VALIDATOR_STACK).spawn_scoped(scope, validation);
         thread.map(|thread| thread.join())
@@ -125,8 +157,9 @@ fn feature_off(error: &BinaryReaderError) -> Option<Refusal> {
     Some(Refusal::FeatureOff { feature, offset: error.offset() as u64, message: shown(message) })
 }
 
-fn check_imports(surface: &Surface) -> Result<(), Refusal> {
-    let missing: Vec<&String> = surface.imports.iter().filter(|name| !is_provided(name)).collect();
+fn check_imports(surface: &Surface, wasi03: bool) -> Result<(), Refusal> {
+    let is_there = |name: &str| is_provided(name) || wasi03 && is_provided_to_wasi_03(name);
+    let missing: Vec<&String> = surface.imports.iter().filter(|name| !is_there(name)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -137,15 +170,18 @@ fn check_imports(surface: &Surface) -> Result<(), Refusal> {
     })
 }
 
-fn worlds(surface: &Surface) -> Result<Vec<World>, Refusal> {
+/// Returns the ways to start it. What is of WASI 0.3 is started by its exports of 0.3 alone.
+fn worlds(surface: &Surface, wasi03: bool) -> Result<Vec<World>, Refusal> {
+    let (version, handler) =
+        if wasi03 { ("0.3.0", "wasi:http/handler") } else { ("0.2.0", "wasi:http/incoming-handler") };
     let exports = |interface: &str| {
         surface.exports.iter().any(|name| match name.split_once('@') {
-            Some((name, version)) => name == interface && is_compatible(version, "0.2.0"),
+            Some((name, exported)) => name == interface && is_compatible(exported, version),
             None => false,
         })
     };
     let mut worlds = Vec::new();
-    if exports("wasi:http/incoming-handler") {
+    if exports(handler) {
         worlds.push(World::Service);
     }
     if exports("wasi:cli/run") {
@@ -153,7 +189,7 @@ fn worlds(surface: &Surface) -> Result<Vec<World>, Refusal> {
     }
     if worlds.is_empty() {
         let exports = surface.exports.iter().take(MAX_LISTED).map(|name| shown(name)).collect();
-        return Err(Refusal::MissingExport { exports });
+        return Err(Refusal::MissingExport { exports, wasi03 });
     }
     Ok(worlds)
 }

@@ -14,7 +14,7 @@ use wasi_preview1_component_adapter_provider::{
 use wasmparser::{Encoding, Parser, Payload};
 use wit_component::ComponentEncoder;
 
-use crate::admit::{MAX_LISTED, validate};
+use crate::admit::{MAX_LISTED, features, validate};
 use crate::limits::MAX_COMPONENT;
 use crate::provided::capability_of;
 use crate::refusal::{MissingImport, Refusal, shown};
@@ -36,7 +36,7 @@ pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
     if size.0 > MAX_COMPONENT {
         return Err(Refusal::TooLarge(LimitHit::new("component_size", Bytes(MAX_COMPONENT), size)));
     }
-    validate(module)?;
+    validate(module, features())?;
     let outline = outline(module)?;
     check_imports(&outline)?;
     if !outline.has_start && !outline.says_its_world {

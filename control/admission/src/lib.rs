@@ -15,12 +15,14 @@ mod refusal;
 mod scan;
 mod ungranted;
 
-pub use admit::{Admitted, World, admit, features};
+pub use admit::{Admitted, World, admit, features, needed_features, wasi_03_features};
 pub use componentize::{componentize, is_core_module};
 pub use debug_info::{MAX_DEBUG_INFO, MAX_DEBUG_UNITS, with_bounded_debug_info};
 pub use limits::{
     MAX_COMPONENT, MAX_DATA_SEGMENTS, MAX_FUNCTIONS, MAX_IMPORTS, MAX_NESTING, MAX_PACKED, MAX_TYPES,
 };
-pub use provided::{PROVIDED, Provided, capability_of, is_provided};
+pub use provided::{
+    PROVIDED, PROVIDED_WASI_03, Provided, capability_of, is_provided, is_provided_to_wasi_03,
+};
 pub use refusal::{MissingImport, Refusal};
 pub use ungranted::{Ungranted, ungranted};

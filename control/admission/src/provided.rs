@@ -49,12 +49,56 @@ pub const PROVIDED: &[Provided] = &[
     wasi("wasi:sockets/udp-create-socket"),
 ];
 
-/// Tells whether the host provides the import `name`, which is an interface with its version.
+const fn wasi03(interface: &'static str) -> Provided {
+    Provided { interface, version: "0.3.0" }
+}
+
+/// Every interface that only a component of WASI 0.3 may import, beside all of [`PROVIDED`].
+pub const PROVIDED_WASI_03: &[Provided] = &[
+    wasi03("wasi:cli/environment"),
+    wasi03("wasi:cli/exit"),
+    wasi03("wasi:cli/stderr"),
+    wasi03("wasi:cli/stdin"),
+    wasi03("wasi:cli/stdout"),
+    wasi03("wasi:cli/terminal-input"),
+    wasi03("wasi:cli/terminal-output"),
+    wasi03("wasi:cli/terminal-stderr"),
+    wasi03("wasi:cli/terminal-stdin"),
+    wasi03("wasi:cli/terminal-stdout"),
+    wasi03("wasi:cli/types"),
+    wasi03("wasi:clocks/monotonic-clock"),
+    wasi03("wasi:clocks/system-clock"),
+    wasi03("wasi:clocks/types"),
+    wasi03("wasi:filesystem/preopens"),
+    wasi03("wasi:filesystem/types"),
+    wasi03("wasi:http/client"),
+    wasi03("wasi:http/types"),
+    wasi03("wasi:random/insecure"),
+    wasi03("wasi:random/insecure-seed"),
+    wasi03("wasi:random/random"),
+    wasi03("wasi:sockets/ip-name-lookup"),
+    wasi03("wasi:sockets/types"),
+];
+
+/// Tells whether the host provides the import `name`, which is an interface with its version, to every component.
 pub fn is_provided(name: &str) -> bool {
+    is_in(PROVIDED, name)
+}
+
+/// Tells the same of what it provides to components of WASI 0.3 in addition.
+pub fn is_provided_to_wasi_03(name: &str) -> bool {
+    is_in(PROVIDED_WASI_03, name)
+}
+
+fn is_in(list: &[Provided], name: &str) -> bool {
     let Some((interface, version)) = name.split_once('@') else { return false };
-    PROVIDED
-        .iter()
-        .any(|provided| provided.interface == interface && is_compatible(version, provided.version))
+    list.iter().any(|provided| provided.interface == interface && is_compatible(version, provided.version))
+}
+
+/// Tells whether an import or export of this name is of WASI 0.3, whether there is such a thing or not.
+pub(crate) fn is_of_wasi_03(name: &str) -> bool {
+    name.starts_with("wasi:")
+        && name.split_once('@').is_some_and(|(_, version)| is_compatible(version, "0.3.0"))
 }
 
 /// Tells whether `version` can be had where `provided` is: for 0.2.x any x, for a draft only itself.
@@ -80,13 +124,10 @@ pub fn capability_of(name: &str) -> &'static str {
     let package = name.split(['/', '@']).next().unwrap_or(name);
     let interface = name.split('@').next().unwrap_or(name);
     if PROVIDED.iter().any(|provided| provided.interface == interface) {
-        return if name.contains("@0.3") {
-            "version 0.3 of WASI is not provided; build for WASI 0.2"
-        } else {
-            "another version of it is provided; build for WASI 0.2"
-        };
+        return "another version of it is provided; build for WASI 0.2";
     }
     match package {
+        _ if is_of_wasi_03(name) => "this part of WASI 0.3 is not provided",
         "wasi:keyvalue" => "the key-value capability is not there yet",
         "wasi:config" => "wasi:config/store@0.2.0-rc.1 is provided; build for that",
         "wasi:blobstore" => "there is no capability for blobs",

@@ -53,12 +53,10 @@ pub enum Refusal {
         more: usize,
     },
     /// There is no way to start it.
-    #[error(
-        "the component exports neither wasi:http/incoming-handler@0.2 (a service) nor wasi:cli/run@0.2 (a job)\
-         {}",
-        found(exports)
-    )]
+    #[error("the component exports neither {}{}", worlds(*wasi03), found(exports))]
     MissingExport {
+        /// Whether it is a component of WASI 0.3.
+        wasi03: bool,
         /// What it exports instead, at most 20 names.
         exports: Vec<String>,
     },
@@ -120,6 +118,14 @@ fn listed(names: &[MissingImport], more: usize) -> String {
         text.push_str(&format!(" and {more} more"));
     }
     text
+}
+
+fn worlds(wasi03: bool) -> &'static str {
+    if wasi03 {
+        "wasi:http/handler@0.3 (a service) nor wasi:cli/run@0.3 (a job), as one that uses WASI 0.3 must"
+    } else {
+        "wasi:http/incoming-handler@0.2 (a service) nor wasi:cli/run@0.2 (a job)"
+    }
 }
 
 fn found(exports: &[String]) -> String {

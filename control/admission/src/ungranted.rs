@@ -31,7 +31,9 @@ pub fn ungranted(bytes: &[u8], capabilities: &Capabilities) -> Vec<Ungranted> {
         surface.imports.iter().any(|import| import.split('@').next().is_some_and(|name| name == interface))
     };
     let mut found = Vec::new();
-    if capabilities.outbound_http.is_empty() && imports("wasi:http/outgoing-handler") {
+    if capabilities.outbound_http.is_empty()
+        && (imports("wasi:http/outgoing-handler") || imports("wasi:http/client"))
+    {
         let line = "outbound_http = [\"https://api.example.com\"]";
         found.push(Ungranted { what: "outbound HTTP", line });
     }
@@ -61,6 +63,7 @@ mod tests {
             "imports outbound HTTP, which is denied: to allow it, add `outbound_http = [\"https://api.example.com\"]`"
         );
         assert_eq!(ungranted(&component("wasi:config/store@0.2.0-rc.1"), &none).len(), 1);
+        assert_eq!(ungranted(&component("wasi:http/client@0.3.0"), &none).len(), 1);
         let granted = Capabilities { outbound_http: vec!["https://a.example".to_owned()], ..none.clone() };
         assert_eq!(ungranted(&component("wasi:http/outgoing-handler@0.2.3"), &granted), []);
         for other in ["wasi:http/types@0.2.3", "wasi:filesystem/types@0.2.3", "wasi:sockets/tcp@0.2.3"] {

@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use dunlin_admission::{MAX_NESTING, Refusal, World, admit};
+use dunlin_admission::{MAX_NESTING, Refusal, World, admit, needed_features};
+use dunlin_model::Feature;
 use proptest::prelude::*;
 
 const SERVICE: &str = r#"(component
@@ -52,6 +53,78 @@ fn parts_of_webassembly_that_are_off_are_named() {
         let refusal = refused(&format!("(component (core module {module}))"));
         let Refusal::FeatureOff { feature: named, .. } = &refusal else { panic!("{feature}: {refusal}") };
         assert_eq!(*named, feature);
+    }
+}
+
+/// A component that uses a part of WASI 0.3, and what `more` says.
+fn of_wasi_03(more: &str) -> String {
+    format!(
+        r#"(component
+            (import "wasi:cli/environment@0.2.3" (instance))
+            (import "wasi:clocks/monotonic-clock@0.3.2" (instance (export "wait-for" (func async (param "how-long" u64)))))
+            {more})"#
+    )
+}
+
+const ASYNC_RUN: &str = r#"
+    (core module $code (func (export "run") (result i32) i32.const 0) (func (export "back") (param i32 i32 i32) (result i32) i32.const 0))
+    (core instance $code (instantiate $code))
+    (func $run async (result (result))
+        (canon lift (core func $code "run") async (callback (func $code "back"))))
+    (instance $exported (export "run" (func $run)))"#;
+
+#[test]
+fn what_is_of_wasi_03_is_admitted_and_said_to_need_it() {
+    let command = of_wasi_03(&format!(r#"{ASYNC_RUN} (export "wasi:cli/run@0.3.0" (instance $exported))"#));
+    let admitted = admit(&bytes(&command)).unwrap();
+    assert_eq!(admitted.worlds, [World::Command]);
+    assert!(admitted.needs(Feature::Wasi03));
+    assert_eq!(needed_features(&bytes(&command)), admitted.features);
+
+    let service = of_wasi_03(r#"(instance $handler) (export "wasi:http/handler@0.3.1" (instance $handler))"#);
+    assert_eq!(admit(&bytes(&service)).unwrap().worlds, [World::Service]);
+
+    for of_wasi_02 in [SERVICE, "(component)"] {
+        assert!(needed_features(&bytes(of_wasi_02)).is_empty(), "{of_wasi_02}");
+    }
+    assert!(!admit(&bytes(SERVICE)).unwrap().needs(Feature::Wasi03));
+    assert!(needed_features(b"nonsense").is_empty());
+}
+
+#[test]
+fn what_is_asynchronous_is_refused_in_all_others() {
+    for export in ["f", "wasi:cli/run@0.2.0", "wasi:cli/run@0.9.0", "example:cli/run@0.3.0"] {
+        let refusal =
+            refused(&format!(r#"(component {ASYNC_RUN} (export "{export}" (instance $exported)))"#));
+        assert_eq!(refusal.code(), "feature_off", "{export}: {refusal}");
+    }
+}
+
+#[test]
+fn what_is_of_wasi_03_is_started_by_its_exports_of_03_alone() {
+    for export in ["wasi:cli/run@0.2.0", "wasi:http/incoming-handler@0.2.0", "wasi:http/handler@0.4.0"] {
+        let refusal = refused(&of_wasi_03(&format!(
+            r#"(instance $exported) (export "{export}" (instance $exported))"#
+        )));
+        assert_eq!(refusal.code(), "missing_export", "{export}");
+        assert!(refusal.to_string().contains("wasi:cli/run@0.3"), "{refusal}");
+    }
+}
+
+#[test]
+fn what_is_of_wasi_03_gets_no_more_of_webassembly_than_it_needs() {
+    for (what, wat) in [
+        ("error contexts", "(core func (canon error-context.drop))"),
+        ("threads", "(core func (canon thread.index))"),
+        (
+            "tasks with a stack of their own",
+            r#"(core module $m (func (export "f"))) (core instance $i (instantiate $m)) (func async (canon lift (core func $i "f") async))"#,
+        ),
+        ("memory64", "(core module (memory i64 1))"),
+        ("an interface that is not there", r#"(import "wasi:tls/client@0.3.0" (instance))"#),
+    ] {
+        let code = refused(&of_wasi_03(wat)).code();
+        assert!(["feature_off", "invalid_wasm", "missing_imports"].contains(&code), "{what}: {code}");
     }
 }
 

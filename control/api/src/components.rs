@@ -11,9 +11,12 @@ pub struct ComponentInfo {
     pub digest: Digest,
     /// How large.
     pub size: Bytes,
-    /// What it can be run as: `wasi:http/incoming-handler`, `wasi:cli/run`.
+    /// What it can be run as: `wasi:http/incoming-handler` (of WASI 0.3 `wasi:http/handler`), `wasi:cli/run`.
     #[serde(default)]
     pub worlds: Vec<String>,
+    /// What it needs that is off unless a node's operator switches it on: `wasi-0.3`.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// What it wants from the host.
     #[serde(default)]
     pub imports: Vec<String>,

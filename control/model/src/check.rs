@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::{AppSpec, Bytes, JobSpec, LimitHit, Limits, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec};
+use crate::{
+    AppSpec, Bytes, Feature, JobSpec, LimitHit, Limits, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec,
+};
 
 /// The most workloads of one app.
 pub(crate) const MAX_WORKLOADS: usize = 64;
@@ -110,7 +112,8 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
     for (key, value) in &spec.node_labels {
         note("node_labels".to_owned(), label(key, value));
     }
-    note("node_labels".to_owned(), at_most("node_labels", MAX_NODE_LABELS, spec.node_labels.len()));
+    let own = spec.node_labels.keys().filter(|key| !Feature::is_label(key)).count();
+    note("node_labels".to_owned(), at_most("node_labels", MAX_NODE_LABELS, own));
     match &spec.kind {
         WorkloadKind::Service(ServiceSpec { allocations, routes, fuel_header: _ }) => {
             note("allocations".to_owned(), at_most("allocations", MAX_ALLOCATIONS, *allocations));
@@ -200,6 +203,19 @@ pub(crate) fn label(key: &str, value: &str) -> Result<(), Broken> {
         at_most("label", MAX_LABEL, text.len())?;
     }
     Ok(())
+}
+
+/// A label that somebody writes, and that is not Dunlin's own.
+pub(crate) fn own_label(key: &str, value: &str) -> Result<(), Broken> {
+    if Feature::is_label(key) {
+        return Err(Broken::new(format!(
+            "`{}` cannot be set: labels that begin with `{}` are Dunlin's own, which sees by itself what a component \
+             needs",
+            shown(key),
+            Feature::LABEL_PREFIX
+        )));
+    }
+    label(key, value)
 }
 
 pub(crate) fn route_host(host: &str) -> Result<(), Broken> {

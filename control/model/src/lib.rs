@@ -27,6 +27,7 @@
 //! | fuel rate | fuel per second |
 //! | limits | fuel, fuel rate, memory, deadline, concurrency: what a guest may use at most |
 //! | capability | one thing a guest may touch beyond computing; denied unless granted |
+//! | feature | what is young and off unless a node's operator switches it on: [`Feature`] |
 //! | outcome | how an instance ended: [`Outcome`] |
 //! | route | host and path prefix → service |
 //! | ingress | the HTTP front door on each node |
@@ -38,6 +39,7 @@ mod capability;
 mod check;
 mod destination;
 mod digest;
+mod feature;
 mod id;
 mod limits;
 mod log;
@@ -61,6 +63,7 @@ pub use capability::{Capabilities, FolderGrant};
 pub use check::SpecError;
 pub use destination::{DestinationError, Host, HostPattern, HttpPattern, SocketPattern, host_and_port};
 pub use digest::{Digest, DigestError};
+pub use feature::Feature;
 pub use id::{
     AllocationId, ClusterId, Generation, IdError, InstanceId, NodeId, Revision, RunId, Term, Timestamp,
 };

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use dunlin_compiled::{Platform, file_name, is_genuine, seal};
-use dunlin_model::{AllocationId, Digest, Metering};
+use dunlin_compiled::{CodeKind, Platform, file_name, is_genuine, seal};
+use dunlin_model::{AllocationId, Digest};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::Semaphore;
 
@@ -59,21 +59,21 @@ impl Compiler {
         Self { program, homes, required, platform, turn, assigned }
     }
 
-    /// Returns the file with the code of the component `digest`, whose bytes are in the file `component`, in `home`, for
-    /// guests that are metered so. It stays there until [`Self::forget`] is called for `allocation`.
+    /// Returns the file with the code of this kind of the component `digest`, whose bytes are in the file `component`, in
+    /// `home`. It stays there until [`Self::forget`] is called for `allocation`.
     pub(crate) fn compiled(
         self: &Arc<Self>,
         home: &Home,
         allocation: AllocationId,
         component: PathBuf,
-        (digest, metering): (Digest, Metering),
+        (digest, kind): (Digest, CodeKind),
     ) -> impl Future<Output = Result<PathBuf, CompileError>> + use<> {
-        let path = home.compiled(&file_name(self.platform.metered(metering), digest));
+        let path = home.compiled(&file_name(self.platform.for_code(kind), digest));
         // Noted at once: whoever forgets the allocation does so later.
         self.assigned().insert(allocation, path.clone());
         let (this, home) = (Arc::clone(self), home.clone());
         async move {
-            this.have(&home, &path, &component, (digest, metering)).await?;
+            this.have(&home, &path, &component, (digest, kind)).await?;
             Ok(path)
         }
     }
@@ -83,9 +83,9 @@ impl Compiler {
         home: &Home,
         path: &Path,
         component: &Path,
-        (digest, metering): (Digest, Metering),
+        (digest, kind): (Digest, CodeKind),
     ) -> Result<(), CompileError> {
-        let platform = self.platform.metered(metering);
+        let platform = self.platform.for_code(kind);
         if is_usable(home, path, platform, digest).await? {
             return Ok(());
         }
@@ -94,7 +94,7 @@ impl Compiler {
             return Ok(());
         }
         let bytes = read_component(component, digest).await?;
-        let code = compile_in_child(&self.program, home.user, self.required, (bytes, metering)).await?;
+        let code = compile_in_child(&self.program, home.user, self.required, (bytes, kind)).await?;
         let (key, target) = (home.code_key, path.to_owned());
         let keeping = tokio::task::spawn_blocking(move || {
             let mac = seal(key, platform, digest, &code);

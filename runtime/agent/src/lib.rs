@@ -28,7 +28,7 @@ pub use dunlin_protocol::{WallFinding, WallPart, WallState};
 pub use config::{Config, DEFAULT_INGRESS_PORT, GivenToken};
 pub use process::{CannotJoin, IDENTITY_FILE, run};
 pub use settings::{
-    EgressSettings, Feature, Hardening, IngressSettings, Isolation, NodeLimits, OfferedFolder, Settings,
+    EgressSettings, Hardening, IngressSettings, Isolation, NodeLimits, OfferedFolder, Settings,
     SettingsError, WorkerUids,
 };
 pub use solo::{Solo, SoloConfig, SoloEnd, SoloError, SoloGuest, SoloStreams, SoloUse, solo_namespace};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use dunlin_ingress::{Ingress, IngressConfig};
-use dunlin_model::{NodeId, NodeInfo, Resources};
+use dunlin_model::{Feature, NodeId, NodeInfo, Resources};
 use dunlin_supervisor::{Config as Patience, Supervisor};
 use dunlin_transport::{Identity, JoinToken, NodeEndpoint, Role, WireLimits, join};
 use tokio::net::TcpListener;
@@ -48,9 +48,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let last = last_assignment.load()?;
     let capacity = capacity(&config, &folders).await?;
     let (endpoint, listener) = listen(&config, &identity).await?;
+    let mut labels = config.labels.clone();
+    Feature::set_labels(&mut labels, config.settings.features.iter().copied());
     let info = NodeInfo {
         capacity,
-        labels: config.labels.clone(),
+        labels,
         ingress: listener.local_addr()?,
         peer: endpoint.local_address(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -206,6 +208,7 @@ pub(crate) async fn workers_of(
         folders,
         authorities,
         egress,
+        features: settings.features.clone(),
         namespace_concurrency: settings.limits.namespace_concurrency,
         log,
     };

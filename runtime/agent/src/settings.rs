@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use dunlin_model::{Bytes, LimitHit, Name};
+use dunlin_model::{Bytes, Feature, LimitHit, Name};
 use serde::Deserialize;
 
 /// What the node's config file says; everything has a default.
@@ -117,14 +117,6 @@ impl Default for WorkerUids {
     fn default() -> Self {
         Self { start: 0x7000_0000, count: 0x1_0000 }
     }
-}
-
-/// What is switched on though it is young.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub enum Feature {
-    /// Components of WASI 0.3.
-    #[serde(rename = "wasi-0.3")]
-    Wasi03,
 }
 
 /// The front door.

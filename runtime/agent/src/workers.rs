@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dunlin_compiled::CodeKind;
 use dunlin_descriptors::Channel;
 use dunlin_ingress::{BoxedStream, HandOff, Local};
 use dunlin_model::{AllocationId, AssignedAllocation, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute};
@@ -32,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use self::channel::{Held, Passing, Queue};
 use self::control::{read, write};
 pub(crate) use self::spawn::WorkerConfig;
-use self::spawn::{Guests, Spawned, not_offered, spawn};
+use self::spawn::{Guests, Spawned, not_offered, spawn, switched_off, ungrantable};
 use crate::compiler::CompileError;
 use crate::driver::Driver;
 use crate::egress::{Asking, Grant};
@@ -145,6 +146,12 @@ impl Workers {
         if let Some(folder) = not_offered(&self.shared.config, &allocation) {
             return not_started(format!("this node does not offer the folder `{folder}` to `{namespace}`"));
         }
+        if let Some(reason) = switched_off(&self.shared.config, &allocation) {
+            return not_started(reason);
+        }
+        if let Some(reason) = ungrantable(&allocation) {
+            return driver.tell(Event::NotStarted { allocation: id, reason, refused: true });
+        }
         let owner = self.owner(namespace);
         let mut running = self.running();
         if running.is_ending {
@@ -170,7 +177,7 @@ impl Workers {
         worker.guests.insert(&allocation);
         worker.grants.insert(id, Arc::new(Grant::of(&allocation)));
         worker.limit_memory(&self.shared.config);
-        let code = (allocation.spec.component, allocation.spec.metering);
+        let code = (allocation.spec.component, CodeKind::of(&allocation.spec));
         let compiled = self.shared.config.compiler.compiled(&worker.home, id, component, code);
         let (this, driver) = (self.clone(), driver.clone());
         tokio::spawn(async move { this.compiled(&owner, allocation, compiled.await, &driver) });

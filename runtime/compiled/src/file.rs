@@ -100,9 +100,10 @@ fn begun(key: CodeKey, platform: Platform, component: Digest) -> blake3::Hasher 
 
 #[cfg(test)]
 mod tests {
-    use dunlin_model::Metering;
+    use std::collections::BTreeSet;
 
     use super::*;
+    use crate::CodeKind;
 
     #[test]
     fn only_what_the_same_key_wrote_for_the_same_component_is_read() {
@@ -144,18 +145,24 @@ mod tests {
     }
 
     #[test]
-    fn code_of_one_metering_is_not_read_as_that_of_another() {
+    fn code_of_one_kind_is_not_read_as_that_of_another() {
         let (key, platform, component) = (CodeKey([1; 32]), Platform([2; 32]), Digest::of(b"a"));
-        let names =
-            [Metering::Fuel, Metering::Time].map(|metering| file_name(platform.metered(metering), component));
-        assert_ne!(names[0], names[1]);
+        let names: BTreeSet<String> =
+            CodeKind::ALL.map(|kind| file_name(platform.for_code(kind), component)).into();
+        assert_eq!(names.len(), CodeKind::ALL.len());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("code");
-        let sealed = seal(key, platform.metered(Metering::Fuel), component, b"code");
-        std::fs::write(&path, [sealed.as_slice(), b"code"].concat()).unwrap();
-        let read_as = |metering| read(&path, key, platform.metered(metering), component, 100);
-        assert!(read_as(Metering::Fuel).is_ok());
-        assert!(matches!(read_as(Metering::Time), Err(ReadError::NotGenuine)));
+        for kind in CodeKind::ALL {
+            let sealed = seal(key, platform.for_code(kind), component, b"code");
+            std::fs::write(&path, [sealed.as_slice(), b"code"].concat()).unwrap();
+            for other in CodeKind::ALL {
+                let read = read(&path, key, platform.for_code(other), component, 100);
+                match kind == other {
+                    true => assert!(read.is_ok(), "{kind:?}"),
+                    false => assert!(matches!(read, Err(ReadError::NotGenuine)), "{kind:?} as {other:?}"),
+                }
+            }
+        }
     }
 
     #[test]

@@ -11,4 +11,4 @@ mod file;
 mod key;
 
 pub use file::{ReadError, file_name, is_genuine, read, seal};
-pub use key::{CodeKey, NotAPlatform, Platform};
+pub use key::{CodeKey, CodeKind, NotAPlatform, Platform};

@@ -12,11 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
+use dunlin_compiled::CodeKind;
 use dunlin_host::Guest;
-use dunlin_model::{Digest, Metering};
+use dunlin_model::Digest;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::p3::bindings as p3;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::engine::{Engine, LoadError};
 use crate::gauge::Gauge;
@@ -26,8 +29,8 @@ use crate::limits::{CODE_IDLE, MAX_LOADED_CODE};
 #[derive(Clone)]
 pub struct Loaded(Arc<Code>);
 
-/// Which code it is: of which component, and how it is metered.
-type Identity = (Digest, Metering);
+/// Which code it is: of which component, and of which kind.
+type Identity = (Digest, CodeKind);
 
 struct Code {
     engine: Engine,
@@ -43,15 +46,28 @@ struct Code {
 /// Code in memory, its imports resolved.
 pub(crate) struct Linked {
     pre: InstancePre<Guest>,
-    service: OnceLock<ProxyPre<Guest>>,
-    job: OnceLock<CommandPre<Guest>>,
+    kind: CodeKind,
+    service: OnceLock<ServiceCode>,
+    job: OnceLock<JobCode>,
     /// How many bytes the compiled component has.
     size: u64,
 }
 
+/// What answers requests, by the version of WASI.
+pub(crate) enum ServiceCode {
+    Wasi02(ProxyPre<Guest>),
+    Wasi03(ServicePre<Guest>),
+}
+
+/// What runs items, by the version of WASI.
+pub(crate) enum JobCode {
+    Wasi02(CommandPre<Guest>),
+    Wasi03(p3::CommandPre<Guest>),
+}
+
 impl Linked {
-    pub(crate) fn new(pre: InstancePre<Guest>, size: u64) -> Self {
-        Self { pre, service: OnceLock::new(), job: OnceLock::new(), size }
+    pub(crate) fn new(pre: InstancePre<Guest>, kind: CodeKind, size: u64) -> Self {
+        Self { pre, kind, service: OnceLock::new(), job: OnceLock::new(), size }
     }
 
     /// Returns the engine that it runs on.
@@ -60,22 +76,30 @@ impl Linked {
     }
 
     /// Returns it as something that answers requests.
-    pub(crate) fn service(&self) -> Result<&ProxyPre<Guest>, LoadError> {
+    pub(crate) fn service(&self) -> Result<&ServiceCode, LoadError> {
         if let Some(service) = self.service.get() {
             return Ok(service);
         }
-        let service = ProxyPre::new(self.pre.clone())
+        let service = match self.kind.wasi03 {
+            false => ProxyPre::new(self.pre.clone()).map(ServiceCode::Wasi02),
+            true => ServicePre::new(self.pre.clone()).map(ServiceCode::Wasi03),
+        };
+        let service = service
             .map_err(|error| LoadError::Refused(format!("the component is not a service: {error:#}")))?;
         Ok(self.service.get_or_init(|| service))
     }
 
     /// Returns it as something that runs items.
-    pub(crate) fn job(&self) -> Result<&CommandPre<Guest>, LoadError> {
+    pub(crate) fn job(&self) -> Result<&JobCode, LoadError> {
         if let Some(job) = self.job.get() {
             return Ok(job);
         }
-        let job = CommandPre::new(self.pre.clone())
-            .map_err(|error| LoadError::Refused(format!("the component is not a job: {error:#}")))?;
+        let job = match self.kind.wasi03 {
+            false => CommandPre::new(self.pre.clone()).map(JobCode::Wasi02),
+            true => p3::CommandPre::new(self.pre.clone()).map(JobCode::Wasi03),
+        };
+        let job =
+            job.map_err(|error| LoadError::Refused(format!("the component is not a job: {error:#}")))?;
         Ok(self.job.get_or_init(|| job))
     }
 }
@@ -92,8 +116,8 @@ impl Loaded {
         if let Some(linked) = code.in_memory() {
             return Ok(linked);
         }
-        let (digest, metering) = code.identity;
-        let linked = Arc::new(code.engine.read_and_link(&code.path, digest, metering).await?);
+        let (digest, kind) = code.identity;
+        let linked = Arc::new(code.engine.read_and_link(&code.path, digest, kind).await?);
         *code.linked() = Some(linked.clone());
         code.engine.shelf().make_room(code.identity);
         Ok(linked)
@@ -103,7 +127,12 @@ impl Loaded {
 impl Loaded {
     /// Returns what tells how much a new instance of it burns.
     pub(crate) fn gauge(&self) -> Gauge {
-        self.0.engine.gauge(self.0.identity.1)
+        self.0.engine.gauge(self.0.identity.1.metering)
+    }
+
+    /// Tells whether it is of WASI 0.3.
+    pub(crate) fn is_of_wasi_03(&self) -> bool {
+        self.0.identity.1.wasi03
     }
 }
 

@@ -10,7 +10,8 @@
 use std::io::{Read, Write};
 
 use dunlin_admission::Refusal;
-use dunlin_model::Metering;
+use dunlin_compiled::CodeKind;
+use dunlin_model::{Feature, Metering};
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::config::config;
@@ -32,11 +33,11 @@ pub enum CompileError {
     Failed(String),
 }
 
-/// Compiles what comes on standard input, for guests that are metered so, and writes the result to standard output; what is wrong goes to standard
-/// error. This is the whole of the process `dunlin compile-component` once it is confined, and the result is its
+/// Compiles what comes on standard input to code of this kind and writes it to standard output; what is wrong goes to
+/// standard error. This is the whole of the process `dunlin compile-component` once it is confined, and the result is its
 /// exit code.
-pub fn compile_child(metering: Metering) -> u8 {
-    match run_child(metering) {
+pub fn compile_child(kind: CodeKind) -> u8 {
+    match run_child(kind) {
         Ok(()) => 0,
         Err(error) => {
             let code = match error {
@@ -50,7 +51,7 @@ pub fn compile_child(metering: Metering) -> u8 {
     }
 }
 
-fn run_child(metering: Metering) -> Result<(), CompileError> {
+fn run_child(kind: CodeKind) -> Result<(), CompileError> {
     let failed = |what: &str, error: &dyn std::fmt::Display| CompileError::Failed(format!("{what}: {error}"));
     limit_this_process().map_err(|error| failed("could not limit the compiler", &error))?;
     let mut component = Vec::new();
@@ -58,7 +59,7 @@ fn run_child(metering: Metering) -> Result<(), CompileError> {
         .take(dunlin_admission::MAX_COMPONENT + 1)
         .read_to_end(&mut component)
         .map_err(|error| failed("could not read the component", &error))?;
-    let compiled = compile_as(&component, metering)?;
+    let compiled = compile_as(&component, kind)?;
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(&compiled).and_then(|()| stdout.flush());
     written.map_err(|error| failed("could not write the compiled component", &error))
@@ -81,13 +82,27 @@ pub fn compile(component: &[u8]) -> Result<Vec<u8>, CompileError> {
     compile_as(component, Metering::Fuel)
 }
 
-/// Admits and compiles `component` in this process, which nothing limits: for the compiler itself, and for tests.
-pub fn compile_as(component: &[u8], metering: Metering) -> Result<Vec<u8>, CompileError> {
-    dunlin_admission::admit(component).map_err(|refusal| match refusal {
+/// Admits and compiles `component` in this process, which nothing limits: for the compiler itself, and for tests. Whether
+/// it is of WASI 0.3 is for the component to say, whatever somebody believes of it.
+pub fn compile_as(component: &[u8], kind: impl Into<CodeKind>) -> Result<Vec<u8>, CompileError> {
+    let kind = kind.into();
+    let admitted = dunlin_admission::admit(component).map_err(|refusal| match refusal {
         Refusal::NotChecked { .. } => CompileError::Failed(refusal.to_string()),
         refusal => CompileError::Refused(format!("{}: {refusal}", refusal.code())),
     })?;
-    let engine = wasmtime::Engine::new(&config(metering))
+    match (admitted.needs(Feature::Wasi03), kind.wasi03) {
+        (true, true) | (false, false) => {}
+        (true, false) => {
+            let reason =
+                "feature_off: the component is of WASI 0.3, and was not known to be; deploy it again";
+            return Err(CompileError::Refused(reason.to_owned()));
+        }
+        (false, true) => {
+            let reason = "the component is not of WASI 0.3, and was said to be; deploy it again";
+            return Err(CompileError::Refused(reason.to_owned()));
+        }
+    }
+    let engine = wasmtime::Engine::new(&config(kind))
         .map_err(|error| CompileError::Failed(format!("wasmtime cannot be set up: {error:#}")))?;
     engine
         .precompile_component(&dunlin_admission::with_bounded_debug_info(component))

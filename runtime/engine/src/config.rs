@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use dunlin_compiled::CodeKind;
 use dunlin_model::{Limits, Metering};
 use wasmparser::WasmFeatures;
 use wasmtime::{
@@ -19,14 +20,16 @@ const KEPT_MEMORY: usize = 1 << 20;
 const KEPT_TABLE: usize = 64 << 10;
 /// How many slots that nobody uses keep what they hold for the next instance of the same component.
 const WARM_SLOTS: u32 = 64;
-/// What part of the room for others there is for instances that are metered by time.
-const BY_TIME_SHARE: u32 = 8;
+/// What part of the room for others there is for instances of each other kind.
+const OTHERS_SHARE: u32 = 8;
 /// How many frames of a guest's stack a trap shows.
 const BACKTRACE_FRAMES: usize = 32;
 
-/// Returns what compiler and runtime must agree on for guests that are metered so. Epochs are in all code: without them
-/// a guest could keep a thread for ever.
-pub(crate) fn config(metering: Metering) -> Config {
+/// Returns what compiler and runtime must agree on for guests of this kind. Epochs are in all code: without them a guest
+/// could keep a thread for ever.
+pub(crate) fn config(kind: impl Into<CodeKind>) -> Config {
+    let CodeKind { metering, wasi03 } = kind.into();
+    let features = if wasi03 { dunlin_admission::wasi_03_features() } else { dunlin_admission::features() };
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
@@ -40,18 +43,21 @@ pub(crate) fn config(metering: Metering) -> Config {
         .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES))
         .relaxed_simd_deterministic(true)
         // What admission lets through is what the engine can run; all else is off, now and in later versions.
-        .wasm_features(WasmFeatures::all().difference(dunlin_admission::features()), false)
-        .wasm_features(dunlin_admission::features(), true)
+        .wasm_features(WasmFeatures::all().difference(features), false)
+        .wasm_features(features, true)
+        // What runs several calls of one instance at a time is young, and costs every instance.
+        .concurrency_support(wasi03)
         .allocation_strategy(InstanceAllocationStrategy::OnDemand);
     config
 }
 
 /// Returns the same with memory from a pool, from which instances are made in microseconds.
-pub(crate) fn pooled_config(metering: Metering) -> Config {
+pub(crate) fn pooled_config(kind: impl Into<CodeKind>) -> Config {
+    let kind = kind.into();
     // Each place for an instance takes two of the mappings which the kernel gives a process, whether it is used or not.
-    let share = match metering {
-        Metering::Fuel => 1,
-        Metering::Time => BY_TIME_SHARE,
+    let share = match kind {
+        CodeKind { metering: Metering::Fuel, wasi03: false } => 1,
+        CodeKind { metering: Metering::Time, .. } | CodeKind { wasi03: true, .. } => OTHERS_SHARE,
     };
     let mut pool = PoolingAllocationConfig::new();
     let memory = usize::try_from(Limits::MAXIMUM.memory.0).expect("the largest memory fits in an address");
@@ -69,7 +75,7 @@ pub(crate) fn pooled_config(metering: Metering) -> Config {
         .table_keep_resident(KEPT_TABLE)
         .max_unused_warm_slots(WARM_SLOTS)
         .max_memory_size(memory);
-    let mut config = config(metering);
+    let mut config = config(kind);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
@@ -102,7 +108,7 @@ pub fn prepare_process() {
 mod tests {
     use std::hash::{DefaultHasher, Hash, Hasher};
 
-    use wasmtime::Engine;
+    use wasmtime::{Engine, Store};
 
     use super::*;
 
@@ -113,9 +119,26 @@ mod tests {
             Engine::new(config).unwrap().precompile_compatibility_hash().hash(&mut hasher);
             hasher.finish()
         };
-        for metering in [Metering::Fuel, Metering::Time] {
-            assert_eq!(hash(&config(metering)), hash(&pooled_config(metering)));
+        for kind in CodeKind::ALL {
+            assert_eq!(hash(&config(kind)), hash(&pooled_config(kind)));
+            for other in CodeKind::ALL {
+                assert_eq!(hash(&config(kind)) == hash(&config(other)), kind == other, "{kind:?} {other:?}");
+            }
         }
-        assert_ne!(hash(&config(Metering::Fuel)), hash(&config(Metering::Time)));
+    }
+
+    #[test]
+    fn only_what_is_of_wasi_03_has_to_do_with_concurrency() {
+        let asynchronous = wat::parse_str("(component (type (future)))").unwrap();
+        for kind in CodeKind::ALL {
+            let engine = Engine::new(&config(kind)).unwrap();
+            let compiled = engine.precompile_component(&asynchronous);
+            assert_eq!(compiled.is_ok(), kind.wasi03, "{kind:?}");
+            assert_eq!(
+                Store::new(&engine, ()).concurrent_resource_table().is_some(),
+                kind.wasi03,
+                "{kind:?}"
+            );
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use dunlin_compiled::{CodeKey, Platform};
+use dunlin_compiled::{CodeKey, CodeKind, Platform};
 use dunlin_host::{Guest, NotGranted};
 use dunlin_model::{Digest, FuelRate, Metering};
 use tokio::sync::Semaphore;
@@ -63,9 +63,10 @@ impl From<NotGranted> for LoadError {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    by_fuel: Half,
-    /// Made when the first guest wants it: most workers have none.
-    by_time: OnceLock<Result<Half, LoadError>>,
+    /// For most guests: what is metered by fuel and not of WASI 0.3.
+    usual: Part,
+    /// For each other kind, made when its first guest comes: most workers have none.
+    others: [(CodeKind, OnceLock<Result<Part, LoadError>>); 3],
     /// What a processor of this node burns in a second.
     processor_rate: AtomicU64,
     config: EngineConfig,
@@ -74,18 +75,22 @@ struct Inner {
     shelf: Shelf,
 }
 
-/// What runs the guests that are metered in one way. Their code has what it takes to be metered so in it, and wasmtime
-/// has one kind of code for an engine.
-struct Half {
+/// What runs the guests of one kind. Their code has what it takes to be metered so in it, and wasmtime has one kind of
+/// code for an engine. What is of WASI 0.3 never shares an engine with what is not.
+struct Part {
     wasmtime: wasmtime::Engine,
     linker: Linker<Guest>,
 }
 
-impl Half {
-    fn new(metering: Metering) -> Result<Self, EngineError> {
+impl Part {
+    fn new(kind: CodeKind) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Wasmtime(format!("{error:#}"));
-        let wasmtime = wasmtime_engine(metering).map_err(failed)?;
-        let linker = dunlin_host::linker(&wasmtime).map_err(failed)?;
+        let wasmtime = wasmtime_engine(kind).map_err(failed)?;
+        let linker = match kind.wasi03 {
+            false => dunlin_host::linker(&wasmtime),
+            true => dunlin_host::wasi_03_linker(&wasmtime),
+        };
+        let linker = linker.map_err(failed)?;
         start_epochs(&wasmtime).map_err(EngineError::Thread)?;
         Ok(Self { wasmtime, linker })
     }
@@ -95,8 +100,12 @@ impl Engine {
     /// Returns an engine and starts the thread that counts time for its guests.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
         Ok(Self(Arc::new(Inner {
-            by_fuel: Half::new(Metering::Fuel)?,
-            by_time: OnceLock::new(),
+            usual: Part::new(Metering::Fuel.into())?,
+            others: [
+                (CodeKind { metering: Metering::Time, wasi03: false }, OnceLock::new()),
+                (CodeKind { metering: Metering::Fuel, wasi03: true }, OnceLock::new()),
+                (CodeKind { metering: Metering::Time, wasi03: true }, OnceLock::new()),
+            ],
             processor_rate: AtomicU64::new(PROCESSOR_RATE),
             config,
             loading: Semaphore::new(LOADERS),
@@ -116,14 +125,14 @@ impl Engine {
         self.load_as(compiled, digest, Metering::Fuel).await
     }
 
-    /// Returns the same to be metered as `metering` says, for which its code must have been compiled.
+    /// Returns the same as code of this kind, which the file must hold.
     pub async fn load_as(
         &self,
         compiled: &Path,
         digest: Digest,
-        metering: Metering,
+        kind: impl Into<CodeKind>,
     ) -> Result<Loaded, LoadError> {
-        let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, metering));
+        let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, kind.into()));
         loaded.linked().await?;
         Ok(loaded)
     }
@@ -137,14 +146,12 @@ impl Engine {
         &self.0.shelf
     }
 
-    fn half(&self, metering: Metering) -> Result<&Half, LoadError> {
-        match metering {
-            Metering::Fuel => Ok(&self.0.by_fuel),
-            Metering::Time => {
-                let half = self.0.by_time.get_or_init(|| {
-                    Half::new(Metering::Time).map_err(|error| LoadError::Failed(error.to_string()))
-                });
-                half.as_ref().map_err(Clone::clone)
+    fn part(&self, kind: CodeKind) -> Result<&Part, LoadError> {
+        match self.0.others.iter().find(|(other, _)| *other == kind) {
+            None => Ok(&self.0.usual),
+            Some((_, part)) => {
+                let made = || Part::new(kind).map_err(|error| LoadError::Failed(error.to_string()));
+                part.get_or_init(made).as_ref().map_err(Clone::clone)
             }
         }
     }
@@ -162,43 +169,43 @@ impl Engine {
         &self,
         compiled: &Path,
         digest: Digest,
-        metering: Metering,
+        kind: CodeKind,
     ) -> Result<Linked, LoadError> {
         let _turn = self.0.loading.acquire().await.expect("the semaphore is never closed");
         let (this, compiled) = (self.clone(), compiled.to_owned());
         let loading = tokio::task::spawn_blocking(move || {
             let EngineConfig { code_key, platform } = this.0.config;
-            let platform = platform.metered(metering);
+            let platform = platform.for_code(kind);
             let code = dunlin_compiled::read(&compiled, code_key, platform, digest, MAX_COMPILED)
                 .map_err(|error| LoadError::Failed(format!("its compiled code cannot be used: {error}")))?;
-            let pre = link(this.half(metering)?, &code)?;
-            Ok(Linked::new(pre, code.len() as u64))
+            let pre = link(this.part(kind)?, &code)?;
+            Ok(Linked::new(pre, kind, code.len() as u64))
         });
         loading.await.map_err(|error| LoadError::Failed(format!("loading it ended early: {error}")))?
     }
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot check that bytes are what its compiler made")]
-fn link(half: &Half, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
+fn link(part: &Part, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
     // SAFETY: The only caller has just read these very bytes, and their MAC shows that the agent kept them for this
     // namespace after its compiler had made them.
-    let component = unsafe { Component::deserialize(&half.wasmtime, compiled) };
+    let component = unsafe { Component::deserialize(&part.wasmtime, compiled) };
     let component = component.map_err(|error| LoadError::Failed(format!("cannot be loaded: {error:#}")))?;
-    half.linker.instantiate_pre(&component).map_err(|error| {
+    part.linker.instantiate_pre(&component).map_err(|error| {
         LoadError::Refused(format!("the component's imports do not fit what is provided: {error:#}"))
     })
 }
 
 /// Returns an engine with a pool, or without one where the machine does not give that much address space. It cannot
 /// compile: a compiler that nobody may use would only take memory in each worker.
-fn wasmtime_engine(metering: Metering) -> wasmtime::Result<wasmtime::Engine> {
+fn wasmtime_engine(kind: CodeKind) -> wasmtime::Result<wasmtime::Engine> {
     let engine = |mut config: wasmtime::Config| {
         config.enable_compiler(false);
         wasmtime::Engine::new(&config)
     };
-    engine(pooled_config(metering)).or_else(|error| {
+    engine(pooled_config(kind)).or_else(|error| {
         tracing::warn!(error = format!("{error:#}"), "no pool for instances; each is allocated by itself");
-        engine(config(metering))
+        engine(config(kind))
     })
 }
 

@@ -21,16 +21,39 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use crate::body::{Begun, End, GuestBody, Stream, too_long};
-use crate::code::Linked;
+use crate::code::{Linked, ServiceCode};
 use crate::gate::Permit;
 use crate::limits::WHOLE_BODY;
 use crate::outcome::Ending;
 use crate::reuse::{Idle, Live};
 use crate::sandbox::{Sandbox, Used};
 use crate::service::{Failure, Spent};
+use crate::wasi03;
 
 /// What a guest answers: a response, or an error in its place.
 pub(crate) type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+/// Where the answer of a guest comes from, by the version of WASI.
+pub(crate) enum Head {
+    Wasi02(oneshot::Receiver<Answer>),
+    Wasi03(oneshot::Receiver<wasi03::Answer>),
+}
+
+impl Head {
+    /// Takes the answer, if it is there; an error in its place in words.
+    fn take(&mut self) -> Option<Result<Response<HyperOutgoingBody>, String>> {
+        match self {
+            Self::Wasi02(head) => Some(head.try_recv().ok()?.map_err(|code| code.to_string())),
+            Self::Wasi03(head) => Some(head.try_recv().ok()?.map_err(|code| code.to_string())),
+        }
+    }
+}
+
+/// What a guest is asked, by the version of WASI.
+pub(crate) enum Asked {
+    Wasi02(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>),
+    Wasi03(Box<wasi03::Asked>),
+}
 
 /// How an instance ended its request, and what it used, as soon as that is known. It is known before the instance is
 /// taken down.
@@ -48,28 +71,32 @@ pub(crate) struct Running {
 
 impl Running {
     /// Runs the guest to its end.
-    pub(crate) async fn run(
-        mut self,
-        linked: Arc<Linked>,
-        request: Resource<HostIncomingRequest>,
-        answer: Resource<HostResponseOutparam>,
-    ) {
+    pub(crate) async fn run(mut self, linked: Arc<Linked>, asked: Asked) {
         let Some(live) = &mut self.live else { return };
         let ending = {
             let gauge = live.instance.gauge.clone();
             let last_calls = live.instance.store.data().last_calls().clone();
             let call = async {
-                let proxy = match live.proxy.take() {
-                    Some(proxy) => proxy,
-                    None => {
-                        let service = linked.service().map_err(wasmtime::Error::new)?;
-                        service.instantiate_async(&mut live.instance.store).await?
+                match (linked.service().map_err(wasmtime::Error::new)?, asked) {
+                    (ServiceCode::Wasi02(service), Asked::Wasi02(request, answer)) => {
+                        let proxy = match live.proxy.take() {
+                            Some(proxy) => proxy,
+                            None => service.instantiate_async(&mut live.instance.store).await?,
+                        };
+                        let handler = proxy.wasi_http_incoming_handler();
+                        let result = handler.call_handle(&mut live.instance.store, request, answer).await;
+                        live.proxy = Some(proxy);
+                        result
                     }
-                };
-                let handler = proxy.wasi_http_incoming_handler();
-                let result = handler.call_handle(&mut live.instance.store, request, answer).await;
-                live.proxy = Some(proxy);
-                result
+                    (ServiceCode::Wasi03(service), Asked::Wasi03(asked)) => {
+                        // Boxed, so that it takes no room in the futures of all others.
+                        Box::pin(wasi03::answer(&mut live.instance.store, service, *asked)).await
+                    }
+                    (ServiceCode::Wasi02(_), Asked::Wasi03(_))
+                    | (ServiceCode::Wasi03(_), Asked::Wasi02(..)) => {
+                        unreachable!("a component is asked as its code says")
+                    }
+                }
             };
             self.sandbox.until_end(&gauge, last_calls.during(call), std::future::pending()).await
         };
@@ -114,7 +141,7 @@ fn host_panicked() -> Outcome {
 /// A request that is being answered.
 pub(crate) struct Exchange {
     run: Pin<Box<dyn Future<Output = ()> + Send>>,
-    head: oneshot::Receiver<Answer>,
+    head: Head,
     record: Record,
     answers_head: bool,
     limit: Size,
@@ -125,7 +152,7 @@ impl Exchange {
     /// the client wants no body; it gets no more than `limit` bytes of it.
     pub(crate) fn new(
         run: impl Future<Output = ()> + Send + 'static,
-        head: oneshot::Receiver<Answer>,
+        head: Head,
         record: Record,
         answers_head: bool,
         limit: Size,
@@ -158,7 +185,7 @@ impl Exchange {
     /// could be seen from here. Tells whether it is done.
     fn poll_answer(
         &mut self,
-        answer: &mut Option<Answer>,
+        answer: &mut Option<Result<Response<HyperOutgoingBody>, String>>,
         begun: &mut Begun,
         context: &mut Context<'_>,
     ) -> Poll<bool> {
@@ -166,7 +193,7 @@ impl Exchange {
             let is_done = self.run.as_mut().poll(context).is_ready();
             if answer.is_none() {
                 // Who sends is polled right here, so there is no need to wait for it.
-                *answer = self.head.try_recv().ok();
+                *answer = self.head.take();
             }
             match answer {
                 None if is_done => return Poll::Ready(true),

@@ -7,10 +7,11 @@ use std::time::Duration;
 use dunlin_host::{Access, Capture, LogSink, Pipe, Stdin, Stdout};
 use dunlin_model::{AssignedAllocation, Bytes, DurationMs, Fuel, HostCalls, NodeId, Outcome, Work};
 
-use crate::code::Loaded;
+use crate::code::{JobCode, Loaded};
 use crate::engine::LoadError;
 use crate::outcome::trap_text;
 use crate::sandbox::{Own, Sandbox, Usage};
+use crate::wasi03;
 
 /// One allocation of a job.
 #[derive(Clone)]
@@ -182,9 +183,14 @@ impl Job {
             let gauge = instance.gauge.clone();
             let last_calls = instance.store.data().last_calls().clone();
             let call = async {
-                let command = linked.job().map_err(wasmtime::Error::new)?;
-                let command = command.instantiate_async(&mut instance.store).await?;
-                command.wasi_cli_run().call_run(&mut instance.store).await
+                match linked.job().map_err(wasmtime::Error::new)? {
+                    JobCode::Wasi02(command) => {
+                        let command = command.instantiate_async(&mut instance.store).await?;
+                        command.wasi_cli_run().call_run(&mut instance.store).await
+                    }
+                    // Boxed, so that it takes no room in the futures of all others.
+                    JobCode::Wasi03(command) => Box::pin(wasi03::run(&mut instance.store, command)).await,
+                }
             };
             self.sandbox.until_end(&gauge, last_calls.during(call), std::future::pending()).await
         };

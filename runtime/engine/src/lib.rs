@@ -29,6 +29,7 @@ mod sandbox;
 mod service;
 mod trailer;
 mod turns;
+mod wasi03;
 
 pub use body::{BodyError, GuestBody};
 pub use calibrate::{CalibrateError, calibrate};

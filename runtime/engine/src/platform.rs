@@ -4,21 +4,20 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
 
-use dunlin_compiled::Platform;
-use dunlin_model::Metering;
+use dunlin_compiled::{CodeKind, Platform};
 
 use crate::EngineError;
 use crate::config::config;
 
 /// Raise this when admission becomes stricter, so that what was let in before is looked at again.
-const ADMISSION_RULES: u8 = 1;
+const ADMISSION_RULES: u8 = 2;
 
-/// Returns the platform for which components are compiled by this program on this machine. It stands for both ways to
-/// meter; [`Platform::metered`] tells their code apart.
+/// Returns the platform for which components are compiled by this program on this machine. It stands for code of every
+/// kind; [`Platform::for_code`] tells them apart.
 pub fn platform() -> Result<Platform, EngineError> {
     let mut hasher = StableHasher(blake3::Hasher::new());
-    for metering in [Metering::Fuel, Metering::Time] {
-        let engine = wasmtime::Engine::new(&config(metering));
+    for kind in CodeKind::ALL {
+        let engine = wasmtime::Engine::new(&config(kind));
         let engine = engine.map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
         engine.precompile_compatibility_hash().hash(&mut hasher);
     }

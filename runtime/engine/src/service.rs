@@ -19,10 +19,11 @@ use wasmtime_wasi_http::{Error as HttpError, WasiHttpView};
 use crate::body::GuestBody;
 use crate::code::{Linked, Loaded};
 use crate::engine::LoadError;
-use crate::exchange::{Exchange, Running, content_length};
+use crate::exchange::{Asked, Exchange, Head, Running, content_length};
 use crate::outcome::trap_text;
 use crate::reuse::{Idle, Live};
 use crate::sandbox::{Own, Sandbox, Usage, Used};
+use crate::wasi03;
 
 /// One allocation of a service.
 #[derive(Clone)]
@@ -85,7 +86,9 @@ impl Service {
         access: &Access,
     ) -> Result<Self, LoadError> {
         loaded.linked().await?.service()?;
-        let idle = (allocation.spec.instances == Instances::Reused).then(Idle::default);
+        // What is of WASI 0.3 may go on after its answer, and is not called again.
+        let is_reused = allocation.spec.instances == Instances::Reused && !loaded.is_of_wasi_03();
+        let idle = is_reused.then(Idle::default);
         Ok(Self(Arc::new(Inner {
             sandbox: Arc::new(Sandbox::new(allocation, node, sink, access)?),
             name: allocation.workload.workload.to_string(),
@@ -135,13 +138,11 @@ impl Service {
         let mut live = self.instance(&linked).map_err(not_started)?;
 
         let answers_head = *request.method() == Method::HEAD;
-        let (answer, head) = oneshot::channel();
         let request = request.map(|body| limited(body, limits.request_body));
-        let mut http = live.instance.store.data_mut().http();
-        let request = http
-            .new_incoming_request(Scheme::Http, request)
-            .map_err(|error| Failure::Malformed(format!("{error:#}")))?;
-        let answer = http.new_response_outparam(answer).map_err(not_started)?;
+        let (asked, head) = match loaded.is_of_wasi_03() {
+            false => asked(&mut live, request)?,
+            true => asked_of_wasi_03(&mut live, request)?,
+        };
 
         let record = Arc::new(OnceLock::new());
         let running = Running {
@@ -151,7 +152,7 @@ impl Service {
             record: record.clone(),
             _permit: permit,
         };
-        let run = running.run(linked, request, answer);
+        let run = running.run(linked, asked);
         let answer = Exchange::new(run, head, record, answers_head, limits.response_body).answer().await;
         let answer = answer.and_then(|response| match check_headers(response.headers(), limits) {
             Ok(()) => Ok(response),
@@ -187,6 +188,32 @@ impl Service {
         };
         sandbox.begin(linked.wasmtime(), loaded.gauge(), own).map(Live::new)
     }
+}
+
+/// Hands `request` to an instance, and returns what it is to be called with and where its answer comes from.
+fn asked<B>(live: &mut Live, request: Request<B>) -> Result<(Asked, Head), Failure>
+where
+    B: Body<Data = Bytes, Error = HttpError> + Send + 'static,
+{
+    let (answer, head) = oneshot::channel();
+    let mut http = live.instance.store.data_mut().http();
+    let request = http
+        .new_incoming_request(Scheme::Http, request)
+        .map_err(|error| Failure::Malformed(format!("{error:#}")))?;
+    let answer = http.new_response_outparam(answer).map_err(not_started)?;
+    Ok((Asked::Wasi02(request, answer), Head::Wasi02(head)))
+}
+
+/// The same for an instance of WASI 0.3.
+fn asked_of_wasi_03<B>(live: &mut Live, request: Request<B>) -> Result<(Asked, Head), Failure>
+where
+    B: Body<Data = Bytes, Error = HttpError> + Send + 'static,
+{
+    let (answer, head) = oneshot::channel();
+    let asked = wasi03::Asked::new(&mut live.instance.store, request, answer).ok_or_else(|| {
+        Failure::Malformed("the request has no authority, neither in its target nor in `host`".to_owned())
+    })?;
+    Ok((Asked::Wasi03(Box::new(asked)), Head::Wasi03(head)))
 }
 
 fn not_started(error: wasmtime::Error) -> Failure {

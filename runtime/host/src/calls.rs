@@ -25,6 +25,9 @@ pub(crate) struct Calls {
     uncharged: u64,
     /// Whether the call that is under way is wasmtime's own.
     is_own: bool,
+    /// Whether a call of the guest by the host is one of its calls, too: where a guest does several things at a time, it
+    /// is called whenever one of them goes on, and each time is work of the host.
+    counts_entries: bool,
     metered: Option<Metered>,
 }
 
@@ -56,7 +59,7 @@ impl Calls {
     /// Begins anew for the next request of a reused instance.
     pub(crate) fn reset(&mut self) {
         let slice = self.metered.as_ref().map(|metered| metered.slice);
-        *self = Self::new(slice);
+        *self = Self { counts_entries: self.counts_entries, ..Self::new(slice) };
     }
 
     /// Says that the call under way is wasmtime's own.
@@ -90,6 +93,7 @@ impl Calls {
 
 /// Counts and charges the calls of the instance in `store`.
 pub(crate) fn watch(store: &mut Store<Guest>) {
+    store.data_mut().calls.counts_entries = store.concurrent_resource_table().is_some();
     if store.data().calls.metered.is_some() {
         store.call_hook(charged);
     } else {
@@ -98,6 +102,7 @@ pub(crate) fn watch(store: &mut Store<Guest>) {
             match hook {
                 CallHook::CallingHost => calls.calls += 1,
                 CallHook::ReturningFromHost => calls.is_own = false,
+                CallHook::CallingWasm if calls.counts_entries => calls.calls += 1,
                 CallHook::CallingWasm | CallHook::ReturningFromWasm => {}
             }
             Ok(())
@@ -114,19 +119,24 @@ fn charged(mut context: StoreContextMut<'_, Guest>, hook: CallHook) -> wasmtime:
         }
         CallHook::ReturningFromHost => {
             let cost = context.data_mut().calls.cost();
-            if cost == 0 {
-                return Ok(());
-            }
-            let left = context.get_fuel()?;
-            let rest = left.saturating_sub(cost);
-            context.set_fuel(rest)?;
-            if let Some(metered) = &mut context.data_mut().calls.metered {
-                metered.began = rest;
-            }
-            if left < cost { Err(Trap::OutOfFuel.into()) } else { Ok(()) }
+            if cost == 0 { Ok(()) } else { charge(context, cost) }
+        }
+        CallHook::CallingWasm if context.data().calls.counts_entries => {
+            context.data_mut().calls.calls += 1;
+            charge(context, CALL_FUEL)
         }
         CallHook::CallingWasm | CallHook::ReturningFromWasm => Ok(()),
     }
+}
+
+fn charge(mut context: StoreContextMut<'_, Guest>, cost: u64) -> wasmtime::Result<()> {
+    let left = context.get_fuel()?;
+    let rest = left.saturating_sub(cost);
+    context.set_fuel(rest)?;
+    if let Some(metered) = &mut context.data_mut().calls.metered {
+        metered.began = rest;
+    }
+    if left < cost { Err(Trap::OutOfFuel.into()) } else { Ok(()) }
 }
 
 /// Gives the instance in `store` so much fuel to burn.

@@ -16,10 +16,12 @@ use crate::capability::{Files, FilesView, Granted, OutboundHttp};
 use crate::denials::{Denial, Denials};
 use crate::host_calls::LastCalls;
 use crate::limiter::Limiter;
+use crate::limits::MAX_HANDLES_OF_WASI_03;
 use crate::logs::{Lines, Logs};
 use crate::metered::{Random, Streams};
 use crate::pipe::Pipe;
 use crate::stdio::{Capture, Output};
+use crate::wasi03::Denied;
 
 /// What an instance is given.
 pub struct GuestSetup {
@@ -80,6 +82,7 @@ pub struct Guest {
     granted: Arc<Granted>,
     files: Files,
     outbound_http: OutboundHttp,
+    denied: Option<Box<Denied>>,
     table: ResourceTable,
     limits: Limits,
     limiter: Limiter,
@@ -118,9 +121,6 @@ impl Guest {
         }
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(count(limits.header_bytes.0));
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(limits.handles as usize);
-
         let guest = Self {
             instance,
             wasi: wasi.build(),
@@ -128,7 +128,8 @@ impl Guest {
             outbound_http: OutboundHttp::new(Arc::clone(&granted.outbound), instance, logs.clone()),
             granted,
             files: Files::default(),
-            table,
+            denied: None,
+            table: ResourceTable::new(),
             limits,
             limiter: Limiter::new(&limits),
             calls: Calls::new(fuel_slice),
@@ -141,7 +142,14 @@ impl Guest {
         let mut store = Store::new(engine, guest);
         store.limiter(|guest| &mut guest.limiter);
         store.set_hostcall_fuel(count(limits.host_call_bytes.0));
-        store.set_max_component_handles(limits.handles as usize);
+        let mut handles = limits.handles;
+        if let Some(table) = store.concurrent_resource_table() {
+            handles = handles.min(MAX_HANDLES_OF_WASI_03);
+            table.set_max_capacity(handles as usize);
+            store.data_mut().limits.handles = handles;
+        }
+        store.data_mut().table.set_max_capacity(handles as usize);
+        store.set_max_component_handles(handles as usize);
         calls::watch(&mut store);
         store
     }
@@ -249,6 +257,10 @@ impl Guest {
 
     pub(crate) fn streams(&mut self) -> Streams<'_> {
         Streams { table: &mut self.table, calls: &mut self.calls }
+    }
+
+    pub(crate) fn denied(&mut self) -> (&mut Denied, &mut ResourceTable) {
+        (self.denied.get_or_insert_default().as_mut(), &mut self.table)
     }
 
     pub(crate) fn random(&mut self) -> Random<'_> {

@@ -12,6 +12,7 @@
 //! | `wasi:config` | `capability/config` | the values of the manifest |
 //! | sockets | nowhere | a refusal |
 //! | memory, tables, instances | `limiter` | as much as the limits say |
+//! | all of it by the interfaces of WASI 0.3 | `wasi03` | the same, without folders |
 //! | clocks, randomness, arguments, environment | `guest` | what WASI says |
 //!
 //! What a guest did with it last is kept in `host_calls`, for its author.
@@ -32,6 +33,7 @@ mod logs;
 mod metered;
 mod pipe;
 mod stdio;
+mod wasi03;
 
 pub use calls::{BYTES_PER_FUEL, CALL_FUEL};
 pub use capability::{
@@ -48,3 +50,4 @@ pub use logs::{LogSink, Logs};
 pub use metered::LimitExceeded;
 pub use pipe::Pipe;
 pub use stdio::Capture;
+pub use wasi03::wasi_03_linker;

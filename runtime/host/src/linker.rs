@@ -6,7 +6,7 @@ use wasmtime::component::Linker;
 use crate::guest::Guest;
 use crate::{capability, logging, metered};
 
-/// Returns the linker for guests.
+/// Returns the linker for guests, but for those of WASI 0.3.
 pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -21,14 +21,14 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use dunlin_admission::PROVIDED;
     use wasmtime::component::{LinkerInstance, ResourceType};
 
     use super::*;
 
     /// One thing that each interface has: a function, or a resource in brackets.
-    const WITNESSES: &[(&str, &str)] = &[
+    pub(crate) const WITNESSES: &[(&str, &str)] = &[
         ("wasi:cli/environment", "get-arguments"),
         ("wasi:cli/exit", "exit"),
         ("wasi:cli/stderr", "get-stderr"),
@@ -63,7 +63,7 @@ mod tests {
     ];
 
     /// Tells whether an interface has something: a linker refuses to define a thing twice.
-    fn has(interface: &mut LinkerInstance<'_, Guest>, witness: &str) -> bool {
+    pub(crate) fn has(interface: &mut LinkerInstance<'_, Guest>, witness: &str) -> bool {
         match witness.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(resource) => {
                 interface.resource(resource, ResourceType::host::<()>(), |_, _| Ok(())).is_err()

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dunlin_compiled::CodeKind;
 use dunlin_engine::{Engine, Item, Job, LoadError, Service, Usage, check_environment};
 use dunlin_host::Access;
 use dunlin_model::{AllocationId, AssignedAllocation, ItemRange, NodeId, Work};
@@ -118,8 +119,8 @@ impl Allocations {
 
     async fn load(&self, allocation: &AssignedAllocation, compiled: &Path) -> Result<Running, LoadError> {
         check_environment(allocation)?;
-        let loaded =
-            self.engine.load_as(compiled, allocation.spec.component, allocation.spec.metering).await?;
+        let kind = CodeKind::of(&allocation.spec);
+        let loaded = self.engine.load_as(compiled, allocation.spec.component, kind).await?;
         let sink = self.logs.clone();
         match allocation.work {
             Work::Serve => {

@@ -21,6 +21,7 @@ mod passed;
 mod worker;
 
 pub use compiler::{BareWall, compile_component, platform, probe};
+pub use dunlin_compiled::CodeKind;
 pub use dunlin_engine::{CalibrateError, calibrate};
 pub use dunlin_host::{HostCallWatch, watch_host_calls};
 pub use worker::{run, run_from_stdin};

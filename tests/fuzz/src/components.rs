@@ -30,13 +30,15 @@ type Bytes = arbitrary::Result<Vec<u8>>;
 
 const HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 20] = [
     "wasi:cli/run@0.2.0",
     "wasi:http/incoming-handler@0.2.3",
     "wasi:cli/environment@0.2.12",
     "wasi:io/streams@0.2.0",
     "wasi:io/streams@0.2.18446744073709551616",
     "wasi:http/types@0.3.0",
+    "wasi:cli/run@0.3.0",
+    "wasi:http/handler@0.3.0",
     "wasi:logging/logging@0.1.0-draft",
     "a",
     "run",

@@ -1,6 +1,9 @@
 //! What must hold of every answer of admission, whatever the bytes were.
 
-use dunlin_admission::{Admitted, MAX_COMPONENT, Refusal, admit, is_provided};
+use dunlin_admission::{
+    Admitted, MAX_COMPONENT, Refusal, admit, is_provided, is_provided_to_wasi_03, needed_features,
+};
+use dunlin_model::Feature;
 
 /// The codes that a refusal may have: those of the documentation.
 const CODES: [&str; 8] = [
@@ -23,7 +26,10 @@ pub(crate) fn judge(bytes: &[u8]) -> Result<Admitted, Refusal> {
     match &answer {
         Ok(admitted) => {
             assert!(!admitted.worlds.is_empty(), "admitted, but nothing can start it");
-            assert!(admitted.imports.iter().all(|name| is_provided(name)), "{:?}", admitted.imports);
+            let wasi03 = admitted.needs(Feature::Wasi03);
+            let is_there = |name: &String| is_provided(name) || wasi03 && is_provided_to_wasi_03(name);
+            assert!(admitted.imports.iter().all(is_there), "{:?}", admitted.imports);
+            assert_eq!(admitted.features, needed_features(bytes));
             assert_eq!(admitted.size.0, bytes.len() as u64);
             assert!(bytes.len() as u64 <= MAX_COMPONENT && !bytes.starts_with(b"\x7fELF"));
         }

@@ -133,6 +133,14 @@ component!(
     TRAP_HTTP, TRAP_HTTP_PATH, "trap-http.wasm"
 );
 component!(
+    /// Job of WASI 0.3: does what its first argument or its variable `CASE` says.
+    WASI3_COMMAND, WASI3_COMMAND_PATH, "wasi3_command.wasm"
+);
+component!(
+    /// Service of WASI 0.3: does what the path says.
+    WASI3_SERVICE, WASI3_SERVICE_PATH, "wasi3_service.wasm"
+);
+component!(
     /// Job of the quickstart: prints `COUNT NAME`, and with `--combine` the total.
     WORD_COUNT, WORD_COUNT_PATH, "word-count.wasm"
 );

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes as Buffer;
 use clap::Args;
-use dunlin_admission::{World, admit, is_core_module, ungranted};
+use dunlin_admission::{World, admit, is_core_module, needed_features, ungranted};
 use dunlin_agent::{OfferedFolder, Settings, SoloConfig, SoloError, SoloGuest, solo_namespace};
 use dunlin_model::{
-    AppName, AppSpec, Bytes, Capabilities, Digest, DurationMs, FolderGrant, Fuel, Limits, LogRecord,
+    AppName, AppSpec, Bytes, Capabilities, Digest, DurationMs, Feature, FolderGrant, Fuel, Limits, LogRecord,
     LogSource, Name, WorkloadKind, WorkloadSpec,
 };
 use tokio::sync::broadcast::Receiver;
@@ -63,6 +63,9 @@ pub(crate) struct SandboxArgs {
     /// A value that it finds in `wasi:config`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     config: Vec<(String, String)>,
+    /// What is young and off unless it is switched on, like wasi-0.3; may be repeated.
+    #[arg(long, value_name = "FEATURE", value_parser = feature)]
+    feature: Vec<Feature>,
     /// The config file of a node (TOML), to be confined as there.
     #[arg(long, value_name = "FILE")]
     node_config: Option<PathBuf>,
@@ -91,6 +94,11 @@ fn folder(text: &str) -> Result<Folder, String> {
         return Err(format!("`{}` is not a folder", host.display()));
     }
     Ok(Folder { guest: guest.to_owned(), host, writable })
+}
+
+fn feature(text: &str) -> Result<Feature, String> {
+    let known = Feature::ALL.map(Feature::name).join(", ");
+    Feature::named(text).ok_or_else(|| format!("there is no such feature; there is: {known}"))
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -156,13 +164,26 @@ impl SandboxArgs {
         // That it is wrapped is no news to who only wants to run it.
         let bytes = wrapped(read, &path, &Output::new(Format::Table, true))?;
         settings.egress.allow.extend(self.allow_address.iter().cloned());
+        settings.features.extend(self.feature.iter().copied());
+        let needed = needed_features(&bytes);
+        if let Some(missing) = needed.iter().find(|feature| !settings.features.contains(feature)) {
+            let name = missing.name();
+            return Err(what()
+                .because(format!(
+                    "the component needs {name}, which is young and off unless it is switched on"
+                ))
+                .help(format!(
+                    "`--feature {name}` switches it on; the book's page on security says what to think of"
+                )));
+        }
         // The guest sees what its user grants here, and nothing that a node's operator might.
         settings.folders.clear();
         let name = name(&path);
-        let spec = self.spec(kind, Digest::of(&bytes), &mut settings);
+        let mut spec = self.spec(kind, Digest::of(&bytes), &mut settings);
         check(&name, &spec).map_err(|error| CommandError::usage(what().what().to_owned()).because(error).help(
             "`dunlin run --help` has an example of each option; the book's page on limits has the largest values",
         ))?;
+        Feature::set_labels(&mut spec.node_labels, needed);
         let given = (is_module || !is_file).then(|| bytes.clone());
         let guest = SoloGuest { name, component: path.clone(), bytes: given, spec };
         let config = SoloConfig { cache, program: "/proc/self/exe".into(), settings, log };
@@ -233,15 +254,17 @@ impl Prepared {
     }
 
     fn refused(&self, what: CommandError, reason: &str) -> CommandError {
+        let is_of_wasi_03 = self.guest.spec.needs(Feature::Wasi03);
+        let handler = if is_of_wasi_03 { "wasi:http/handler" } else { "wasi:http/incoming-handler" };
         let (wanted, other, command) = match self.intent {
             Intent::Run => (
                 World::Command,
-                "this is a service: it exports `wasi:http/incoming-handler` and not `wasi:cli/run`",
+                format!("this is a service: it exports `{handler}` and not `wasi:cli/run`"),
                 "dunlin serve",
             ),
             Intent::Serve => (
                 World::Service,
-                "this is a program: it exports `wasi:cli/run` and not `wasi:http/incoming-handler`",
+                format!("this is a program: it exports `wasi:cli/run` and not `{handler}`"),
                 "dunlin run",
             ),
         };

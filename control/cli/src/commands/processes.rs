@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, GivenToken};
 use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
-use dunlin_model::{Bytes, FuelRate, Metering, NodeId};
-use dunlin_worker::HostCallWatch;
+use dunlin_model::{Bytes, Feature, FuelRate, Metering, NodeId};
+use dunlin_worker::{CodeKind, HostCallWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -125,12 +125,15 @@ pub(crate) struct WorkerArgs {
 #[derive(Debug, Args)]
 #[command(before_help = "Example: dunlin compile-component <hello.wasm >hello.cwasm")]
 pub(crate) struct CompileArgs {
-    /// Print for which platform this program compiles, and end. It stands for both ways to meter.
+    /// Print for which platform this program compiles, and end. It stands for code of every kind.
     #[arg(long)]
     platform: bool,
     /// Compile for guests whose computing is counted so.
     #[arg(long, value_name = "WAY", value_enum, default_value = "fuel")]
     metering: MeteringName,
+    /// Compile what is of WASI 0.3, and nothing else.
+    #[arg(long = "wasi-0.3")]
+    wasi_03: bool,
     #[command(flatten)]
     wall: WallArgs,
 }
@@ -168,6 +171,12 @@ fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a label is key=value")?;
     if key.is_empty() || value.is_empty() {
         return Err("a label is key=value, neither of them empty".to_owned());
+    }
+    if Feature::is_label(key) {
+        return Err(format!(
+            "labels that begin with `{}` come from `features` in the node's config file",
+            Feature::LABEL_PREFIX
+        ));
     }
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -241,7 +250,8 @@ pub(crate) fn compile_component(args: CompileArgs, output: &Output) -> Result<()
         MeteringName::Time => Metering::Time,
     };
     // It is judged by its exit code alone: whoever started it reads nothing else.
-    std::process::exit(i32::from(dunlin_worker::compile_component(args.wall.bare(), metering)))
+    let kind = CodeKind { metering, wasi03: args.wasi_03 };
+    std::process::exit(i32::from(dunlin_worker::compile_component(args.wall.bare(), kind)))
 }
 
 /// Measures and prints this machine's fuel rate.

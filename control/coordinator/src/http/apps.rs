@@ -8,7 +8,7 @@ use dunlin_api::{
     AllocationState as Shown, AllocationStatus, AppList, AppStatus, Deployed, Problem, ServiceOrJob,
     WorkloadStatus, code,
 };
-use dunlin_model::{AppName, AppSpec, Name, WorkloadKind, WorkloadName};
+use dunlin_model::{AppName, AppSpec, Capabilities, Feature, Name, WorkloadKind, WorkloadName};
 use dunlin_scheduler::{AllocationState, AllocationView, Answer, AppView, Command, View, WorkloadView};
 use dunlin_store::Components;
 use http::StatusCode;
@@ -57,20 +57,18 @@ pub(crate) async fn deploy(
         let problem = Problem::new(422, code::COMPONENT_MISSING, "a component is missing", detail);
         return Err(problem.with_hint("upload it first: PUT /v1/components/{digest}").into());
     }
-    let (components, spec) =
-        tokio::task::spawn_blocking(move || (wrong_worlds(&api.components, &spec), spec))
-            .await
-            .map_err(|error| internal(&error))?;
-    components?;
+    let judged = tokio::task::spawn_blocking(move || with_components(&api.components, spec));
+    let spec = judged.await.map_err(|error| internal(&error))??;
     match driver.submit(Command::Deploy(spec)).await? {
         Answer::Deployed { revision, changed } => Ok(Json(Deployed { revision, changed })),
         other => unreachable!("the brain answers a deploy with {other:?}"),
     }
 }
 
-/// Refuses a service whose component answers no requests, and a job whose component cannot be run.
-fn wrong_worlds(components: &Components, spec: &AppSpec) -> Result<(), Refused> {
-    for (name, workload) in &spec.workloads {
+/// Refuses a service whose component answers no requests, and a job whose component cannot be run; else returns the spec
+/// with what its components were found to need. What the caller says that they need counts for nothing.
+fn with_components(components: &Components, mut spec: AppSpec) -> Result<AppSpec, Refused> {
+    for (name, workload) in &mut spec.workloads {
         let (world, code, wanted, help) = match workload.kind {
             WorkloadKind::Service(_) => (
                 World::Service,
@@ -87,14 +85,27 @@ fn wrong_worlds(components: &Components, spec: &AppSpec) -> Result<(), Refused> 
         };
         let bytes = components.read(&workload.component).map_err(|error| internal(&error))?;
         // What was admitted once and is not now was admitted by another version; the engine refuses it with reasons.
-        if admit(&bytes).is_ok_and(|admitted| !admitted.is(world)) {
+        let admitted = admit(&bytes).ok();
+        if admitted.as_ref().is_some_and(|admitted| !admitted.is(world)) {
             let detail = format!("the component of `{name}` does not export {wanted}");
             return Err(Problem::new(422, code, "a component does not fit its workload", detail)
                 .with_hint(help)
                 .into());
         }
+        let features = admitted.map(|admitted| admitted.features).unwrap_or_default();
+        Feature::set_labels(&mut workload.node_labels, features);
+        if workload.needs(Feature::Wasi03) && has_files(&workload.capabilities) {
+            let detail = format!("`{name}` is granted folders or scratch, and its component is of WASI 0.3");
+            let title = "a component of WASI 0.3 has no files";
+            let hint = "build it for WASI 0.2, or take `folders` and `scratch` out of its `capabilities`";
+            return Err(Problem::new(422, "no_files", title, detail).with_hint(hint).into());
+        }
     }
-    Ok(())
+    Ok(spec)
+}
+
+fn has_files(capabilities: &Capabilities) -> bool {
+    !capabilities.folders.is_empty() || capabilities.scratch.is_some()
 }
 
 /// Returns all rules that a spec breaks as one problem.

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use dunlin_admission::{Admitted, Refusal, World, admit};
 use dunlin_api::{ComponentInfo, Problem, code};
-use dunlin_model::{Bytes, Digest, LimitHit};
+use dunlin_model::{Bytes, Digest, Feature, LimitHit};
 use dunlin_store::{Components, ComponentsError};
 use futures_util::StreamExt as _;
 use http::StatusCode;
@@ -45,7 +45,8 @@ pub(crate) async fn put(
     Ok(Json(ComponentInfo {
         digest,
         size: admitted.size,
-        worlds: admitted.worlds.iter().map(|world| export(*world).to_owned()).collect(),
+        worlds: admitted.worlds.iter().map(|world| export(*world, &admitted).to_owned()).collect(),
+        features: admitted.features.into_iter().map(|feature| feature.name().to_owned()).collect(),
         imports: admitted.imports,
     }))
 }
@@ -133,8 +134,9 @@ fn store(blobs: &Components, bytes: &[u8], digest: Digest) -> Result<(), Refused
 }
 
 /// Returns what a component exports to be run in this way.
-fn export(world: World) -> &'static str {
+fn export(world: World, admitted: &Admitted) -> &'static str {
     match world {
+        World::Service if admitted.needs(Feature::Wasi03) => "wasi:http/handler",
         World::Service => "wasi:http/incoming-handler",
         World::Command => "wasi:cli/run",
     }

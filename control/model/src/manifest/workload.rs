@@ -257,7 +257,7 @@ fn node_labels(reader: &mut Reader<'_>, section: &Section<'_>) -> BTreeMap<Strin
         return BTreeMap::new();
     };
     for (key, Found { value, at: _ }) in &entries {
-        reader.expect(inner.place(key), inner.path(key), check::label(key, value));
+        reader.expect(inner.place(key), inner.path(key), check::own_label(key, value));
     }
     let rule = check::at_most("node_labels", check::MAX_NODE_LABELS, entries.len());
     reader.expect(section.place("node_labels"), section.path("node_labels"), rule);

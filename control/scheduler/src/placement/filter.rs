@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dunlin_model::{Bytes, FuelRate, NodeId, NodeInfo, Resources};
+use dunlin_model::{Bytes, Feature, FuelRate, NodeId, NodeInfo, Resources};
 
 use super::Demand;
 use crate::{Cluster, NodeRecord};
@@ -19,9 +19,11 @@ pub(crate) struct Candidate<'a> {
 pub(crate) struct Unplaceable {
     need: Resources,
     labels: Vec<String>,
+    features: Vec<String>,
     lost: u32,
     unheard: u32,
     disconnected: u32,
+    featureless: u32,
     mislabelled: u32,
     too_full: u32,
     freest_memory: Option<Bytes>,
@@ -33,8 +35,14 @@ pub(crate) fn filter<'a>(
     cluster: &'a Cluster,
     demand: &Demand<'_>,
 ) -> Result<Vec<Candidate<'a>>, Unplaceable> {
-    let labels = demand.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let mut dropped = Unplaceable { need: demand.need, labels, ..Unplaceable::default() };
+    let (features, labels): (Vec<_>, Vec<_>) =
+        demand.labels.iter().partition(|(key, _)| Feature::is_label(key));
+    let mut dropped = Unplaceable {
+        need: demand.need,
+        labels: labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        features: features.iter().map(|(key, _)| key.replacen(Feature::LABEL_PREFIX, "", 1)).collect(),
+        ..Unplaceable::default()
+    };
     let mut candidates = Vec::new();
     for record in cluster.durable.nodes().values() {
         if record.lost.is_some() {
@@ -50,7 +58,12 @@ pub(crate) fn filter<'a>(
             dropped.disconnected += 1;
             continue;
         }
-        if demand.labels.iter().any(|(key, value)| info.labels.get(key) != Some(value)) {
+        let lacks = |(key, value): &(&String, &String)| info.labels.get(*key) != Some(*value);
+        if features.iter().any(lacks) {
+            dropped.featureless += 1;
+            continue;
+        }
+        if labels.iter().any(lacks) {
             dropped.mislabelled += 1;
             continue;
         }
@@ -97,6 +110,15 @@ impl Unplaceable {
         } else if self.mislabelled > 0 {
             let word = if self.labels.len() == 1 { "label" } else { "all of the labels" };
             write!(f, "no node has {word} {}", self.labels.join(", "))
+        } else if self.featureless > 0 {
+            let features = self.features.join(", ");
+            let listed =
+                self.features.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+            write!(
+                f,
+                "no node has the feature {features}, which is off unless a node's config file says \
+                 `features = [{listed}]`"
+            )
         } else if self.disconnected > 0 {
             write!(f, "{} not connected at this moment", counted(self.disconnected))
         } else if self.unheard > 0 {
@@ -118,6 +140,14 @@ impl fmt::Display for Unplaceable {
             others.push(format!("{} without label {}", counted(self.mislabelled), self.labels.join(", ")));
         }
         let is_told = is_full || self.mislabelled > 0;
+        if is_told && self.featureless > 0 {
+            others.push(format!(
+                "{} without the feature {}",
+                counted(self.featureless),
+                self.features.join(", ")
+            ));
+        }
+        let is_told = is_told || self.featureless > 0;
         if is_told && self.disconnected > 0 {
             others.push(format!("{} not connected", counted(self.disconnected)));
         }

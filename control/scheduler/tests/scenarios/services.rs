@@ -135,6 +135,25 @@ fn labels_are_obeyed() {
 }
 
 #[test]
+fn what_needs_a_feature_runs_where_it_is_switched_on() {
+    check(
+        "
+        node a 1GiB zone=a
+        deploy shop web=1@v1,feature/wasi-0.3:on
+        wait 1
+        show
+        node b 32MiB feature/wasi-0.3=on
+        wait 1
+        show
+        node c 1GiB feature/wasi-0.3=on
+        wait 1
+        show
+        ",
+        expect![[r#""#]],
+    );
+}
+
+#[test]
 fn reasons_count_the_nodes_that_are_left_out() {
     check(
         "

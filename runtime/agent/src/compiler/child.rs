@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use dunlin_compiled::Platform;
+use dunlin_compiled::{CodeKind, Platform};
 use dunlin_model::{Bytes, DurationMs, LimitHit, Metering};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -45,20 +45,23 @@ pub(crate) async fn platform_of(program: &Path) -> Result<Platform, CompileError
     })
 }
 
-/// Compiles `component` with `program`, as `user` if there is one, for guests that are metered so.
+/// Compiles `component` with `program`, as `user` if there is one, to code of this kind.
 pub(super) async fn compile_in_child(
     program: &Path,
     user: Option<u32>,
     required: bool,
-    (component, metering): (Vec<u8>, Metering),
+    (component, kind): (Vec<u8>, CodeKind),
 ) -> Result<Vec<u8>, CompileError> {
     let mut command = compiler(program);
     command.args(["--agent", &std::process::id().to_string()]);
-    let metering = match metering {
+    let metering = match kind.metering {
         Metering::Fuel => "fuel",
         Metering::Time => "time",
     };
     command.args(["--metering", metering]);
+    if kind.wasi03 {
+        command.arg("--wasi-0.3");
+    }
     if let Some(user) = user {
         command.args(["--user", &user.to_string()]);
     }
@@ -196,7 +199,9 @@ mod tests {
         std::fs::write(&program, format!("#!/bin/sh\n{does}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
         loop {
-            match compile_in_child(&program, None, false, (b"a component".to_vec(), Metering::Fuel)).await {
+            match compile_in_child(&program, None, false, (b"a component".to_vec(), Metering::Fuel.into()))
+                .await
+            {
                 Ok(compiled) => return format!("{} bytes", compiled.len()),
                 // A child of another test, started at this moment, still has the script open.
                 Err(CompileError::Failed(reason)) if reason.contains("busy") => {}

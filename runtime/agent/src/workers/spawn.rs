@@ -1,6 +1,6 @@
 //! Starts one worker process: with nothing but two sockets, in a control group of its own, and told what to give up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dunlin_compiled::Platform;
 use dunlin_descriptors::Channel;
-use dunlin_model::{AllocationId, AssignedAllocation, Bytes, FuelRate, Name, NodeId};
+use dunlin_model::{AllocationId, AssignedAllocation, Bytes, Capabilities, Feature, FuelRate, Name, NodeId};
 use dunlin_protocol::{WallSetup, WorkerSetup};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -39,6 +39,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) authorities: Vec<u8>,
     /// Where guests may connect to.
     pub(crate) egress: Arc<Egress>,
+    /// What is switched on though it is young.
+    pub(crate) features: BTreeSet<Feature>,
     /// How many instances each namespace may have at the same time.
     pub(crate) namespace_concurrency: u32,
     /// What one processor burns in a second.
@@ -125,6 +127,25 @@ pub(super) fn not_offered(config: &WorkerConfig, allocation: &AssignedAllocation
     };
     let mut grants = allocation.spec.capabilities.folders.values();
     grants.find(|grant| !is_offered(&grant.folder)).map(|grant| grant.folder.clone())
+}
+
+/// Returns why an allocation is not started here that needs what is switched off on this node.
+pub(super) fn switched_off(config: &WorkerConfig, allocation: &AssignedAllocation) -> Option<String> {
+    let is_missing =
+        |feature: &Feature| allocation.spec.needs(*feature) && !config.features.contains(feature);
+    let feature = Feature::ALL.into_iter().find(is_missing)?.name();
+    Some(format!(
+        "its component needs {feature}, which is switched off on this node; its operator can write \
+         `features = [\"{feature}\"]` in the node's config file"
+    ))
+}
+
+/// Returns why an allocation can be started nowhere: there are no files for components of WASI 0.3.
+pub(super) fn ungrantable(allocation: &AssignedAllocation) -> Option<String> {
+    let Capabilities { folders, scratch, .. } = &allocation.spec.capabilities;
+    let has_files = !folders.is_empty() || scratch.is_some();
+    let is_refused = has_files && allocation.spec.needs(Feature::Wasi03);
+    is_refused.then(|| "a component of WASI 0.3 can have neither folders nor scratch".to_owned())
 }
 
 /// The guests of one worker, as far as its process is concerned.

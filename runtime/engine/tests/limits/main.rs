@@ -9,3 +9,4 @@ mod host_calls;
 mod messages;
 mod support;
 mod time;
+mod wasi03;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use dunlin_compiled::{CodeKey, file_name, seal};
+use dunlin_compiled::{CodeKey, CodeKind, file_name, seal};
 use dunlin_engine::{Engine, EngineConfig, Item, ItemEnd, Job, LoadError, Loaded, Service};
 use dunlin_host::{Access, LogSink};
 use dunlin_model::{
@@ -50,24 +50,25 @@ impl Rig {
         self.load_as(component, Metering::Fuel).await
     }
 
-    async fn load_as(&self, component: &[u8], metering: Metering) -> Loaded {
-        let code = dunlin_engine::compile_as(component, metering).unwrap();
-        self.load_code(&code, metering, component).await.unwrap()
+    async fn load_as(&self, component: &[u8], kind: impl Into<CodeKind>) -> Loaded {
+        let kind = kind.into();
+        let code = dunlin_engine::compile_as(component, kind).unwrap();
+        self.load_code(&code, kind, component).await.unwrap()
     }
 
-    /// Loads `code` from a file in which it is said to be that of `component`, metered so.
+    /// Loads `code` from a file in which it is said to be that of `component`, of this kind.
     pub(crate) async fn load_code(
         &self,
         code: &[u8],
-        metering: Metering,
+        kind: impl Into<CodeKind>,
         component: &[u8],
     ) -> Result<Loaded, LoadError> {
-        let (digest, platform) =
-            (Digest::of(component), dunlin_engine::platform().unwrap().metered(metering));
+        let kind = kind.into();
+        let (digest, platform) = (Digest::of(component), dunlin_engine::platform().unwrap().for_code(kind));
         let file = [seal(KEY, platform, digest, code).as_slice(), code].concat();
         let path = self.folder.path().join(file_name(platform, digest));
         std::fs::write(&path, file).unwrap();
-        self.engine.load_as(&path, digest, metering).await
+        self.engine.load_as(&path, digest, kind).await
     }
 
     /// Returns a job that is metered by time, on a node of which a processor burns so much.
@@ -92,6 +93,35 @@ impl Rig {
         allocation.spec.instances = instances;
         let node = "node-1".parse().unwrap();
         Service::new(&loaded, &allocation, &node, self.logs.clone(), &Access::none()).await.unwrap()
+    }
+
+    pub(crate) fn set_processor_rate(&self, rate: FuelRate) {
+        self.engine.set_processor_rate(rate);
+    }
+
+    pub(crate) async fn job_of_kind(&self, component: &[u8], limits: Limits, kind: CodeKind) -> Job {
+        let loaded = self.load_as(component, kind).await;
+        let allocation = allocation(component, limits, true);
+        let node = "node-1".parse().unwrap();
+        Job::new(&loaded, &allocation, &node, self.logs.clone(), &Access::none()).await.unwrap()
+    }
+
+    pub(crate) async fn service_of_kind(&self, component: &[u8], limits: Limits, kind: CodeKind) -> Service {
+        let loaded = self.load_as(component, kind).await;
+        let allocation = allocation(component, limits, false);
+        let node = "node-1".parse().unwrap();
+        Service::new(&loaded, &allocation, &node, self.logs.clone(), &Access::none()).await.unwrap()
+    }
+
+    /// Makes a job of `loaded`, if it was loaded and is one.
+    pub(crate) async fn try_job(
+        &self,
+        component: &[u8],
+        loaded: Result<Loaded, LoadError>,
+    ) -> Result<(), LoadError> {
+        let allocation = allocation(component, LIMITS, true);
+        let node = "node-1".parse().unwrap();
+        Job::new(&loaded?, &allocation, &node, self.logs.clone(), &Access::none()).await.map(drop)
     }
 
     pub(crate) async fn job(&self, component: &[u8], limits: Limits) -> Job {

@@ -102,6 +102,10 @@ impl WasiHttpHooks for OutboundHttp {
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         MAX_WRITE
     }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        MAX_WRITE
+    }
 }
 
 /// One request and its answer.

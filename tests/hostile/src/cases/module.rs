@@ -143,7 +143,22 @@ fn interfaces() -> Vec<Case> {
     };
     vec![
         refused(52, "an import that nobody knows", import("evil:host/escape@1.0.0"), MISSING),
-        refused(52, "an import of another version", import("wasi:cli/environment@0.3.0"), MISSING),
+        refused(52, "an import of another version", import("wasi:cli/environment@0.4.0"), MISSING),
+        refused(52, "an import of what WASI 0.3 has not", import("wasi:cli/secrets@0.3.0"), MISSING),
+        refused(
+            52,
+            "an import of WASI 0.3, and nothing to start it by",
+            import("wasi:cli/environment@0.3.0"),
+            &["missing_export"],
+        ),
+        refused(
+            52,
+            "an import of WASI 0.3 in what is started as of 0.2",
+            component(
+                r#"(component (import "wasi:cli/environment@0.3.0" (instance)) (instance $i) (export "wasi:cli/run@0.2.0" (instance $i)))"#,
+            ),
+            &["missing_export"],
+        ),
         refused(
             52,
             "an import of a version that overflows",
@@ -203,7 +218,52 @@ fn interfaces() -> Vec<Case> {
             ),
             &["feature_off", "invalid_wasm"],
         ),
+        refused(
+            53,
+            "an async run of WASI 0.2",
+            async_run("wasi:cli/run@0.2.0", "(param i32 i32 i32) (result i32)", ""),
+            &["feature_off"],
+        ),
+        refused(
+            53,
+            "a callback of another type",
+            async_run("wasi:cli/run@0.3.0", "(param i64) (result i32)", ""),
+            &["invalid_wasm"],
+        ),
+        refused(
+            53,
+            "an async function with a stack of its own",
+            component(
+                r#"(component (core module $m (func (export "f"))) (core instance $i (instantiate $m)) (func $f async (canon lift (core func $i "f") async)) (instance $e (export "run" (func $f))) (export "wasi:cli/run@0.3.0" (instance $e)))"#,
+            ),
+            &["feature_off", "invalid_wasm"],
+        ),
+        refused(
+            53,
+            "an error context",
+            async_run(
+                "wasi:cli/run@0.3.0",
+                "(param i32 i32 i32) (result i32)",
+                "(core func (canon error-context.drop))",
+            ),
+            &["feature_off", "invalid_wasm"],
+        ),
     ]
+}
+
+/// A program that exports `export`, asynchronous, with a callback of the core type `callback`; and `more` beside it.
+fn async_run(export: &str, callback: &str, more: &str) -> Component {
+    component(&format!(
+        r#"(component
+        (core module $code
+            (func (export "run") (result i32) i32.const 0)
+            (func (export "back") {callback} i32.const 0))
+        (core instance $code (instantiate $code))
+        (func $run async (result (result)) (canon lift (core func $code "run") async (callback (func $code "back"))))
+        {more}
+        (instance $exported (export "run" (func $run)))
+        (export "{export}" (instance $exported)))"#
+    ))
 }
 
 fn pointers() -> Vec<Case> {
