@@ -149,7 +149,8 @@ fn feature_off(error: &BinaryReaderError) -> Option<Refusal> {
         ("zero byte expected", "multi-memory"),
     ];
     let message = error.message();
-    let says_so = ["enable", "support", "without", "not allowed", "multiple memories", "zero byte expected"];
+    let says_so =
+        ["enable", "require", "support", "without", "not allowed", "multiple memories", "zero byte expected"];
     if !says_so.iter().any(|word| message.contains(word)) {
         return None;
     }

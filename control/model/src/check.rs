@@ -327,6 +327,19 @@ mod tests {
     }
 
     #[test]
+    fn labels_of_features_are_not_written_by_hand_and_count_for_nothing() {
+        let (key, value) = Feature::Wasi03.label();
+        assert!(own_label(&key, &value).is_err());
+        assert_eq!(own_label("zone", "a"), Ok(()));
+        let mut spec = service(&[]);
+        spec.node_labels = (0..MAX_NODE_LABELS).map(|number| (number.to_string(), "a".to_owned())).collect();
+        Feature::set_labels(&mut spec.node_labels, [Feature::Wasi03]);
+        assert_eq!(app(spec.clone()).check(), []);
+        spec.node_labels.insert("more".to_owned(), "a".to_owned());
+        assert_eq!(app(spec).check().len(), 1);
+    }
+
+    #[test]
     fn limits_above_the_maximum_say_which() {
         let mut spec = service(&[]);
         spec.limits.fuel = Limits::MAXIMUM_SERVICE.fuel.plus(Fuel(1));

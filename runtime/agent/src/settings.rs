@@ -17,7 +17,7 @@ pub struct Settings {
     pub hardening: Hardening,
     /// The users which worker processes become where the agent runs as root.
     pub worker_uids: WorkerUids,
-    /// What is switched on though it is young.
+    /// What is switched on though it is young. The node then has a label for it.
     pub features: BTreeSet<Feature>,
     /// Where `GET /metrics` is answered; nowhere if absent. It is not protected, so an address of this machine alone.
     pub metrics: Option<SocketAddr>,

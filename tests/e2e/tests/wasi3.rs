@@ -70,7 +70,11 @@ async fn text(fleet: &Fleet, node: usize, path: &str, expected: u16) -> String {
 #[tokio::test]
 async fn a_service_runs_where_it_is_switched_on_and_nowhere_else() {
     let mut fleet = Fleet::start(1).await.unwrap();
-    fleet.deploy(&service("")).await.unwrap();
+    let app = service("");
+    let path = app.path().display().to_string();
+    let deployed = printed(&fleet.dunlin(&["deploy", &path, "--no-wait"]).await.unwrap());
+    deployed.assert_done();
+    assert!(deployed.err.contains("`web` needs wasi-0.3"), "{deployed:?}");
     let name = "default/shop".parse().unwrap();
     eventually("the reason why it waits", || async {
         let status = fleet.client().app(&name).await.map_err(|error| error.to_string())?;

@@ -119,13 +119,16 @@ fn with_trailers() -> Response {
     respond(body, ending)
 }
 
-/// Begins a body and perishes before its end.
+/// Begins a body and perishes before its end, if somebody reads it.
 fn half() -> Response {
     let (mut writer, body) = wit_stream::new();
     let (_ended, ending) = wit_future::new(|| Ok(None));
     spawn_local(async move {
         for _ in 0..64 {
-            let _nobody_reads = writer.write_all(vec![b'x'; 64 << 10]).await;
+            if !writer.write_all(vec![b'x'; 64 << 10]).await.is_empty() {
+                // Whoever reads no more should end this.
+                wait_for(DAY).await;
+            }
         }
         panic!("half-way, as it was asked to");
     });

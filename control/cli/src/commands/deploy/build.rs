@@ -72,6 +72,7 @@ pub(crate) async fn build(
         };
         if let Some(component) = components.get(&digest) {
             note_ungranted(component, name, workload, output);
+            note_needed(component, name, output);
         }
         workloads.insert(name.clone(), workload.spec(digest));
     }
@@ -88,6 +89,16 @@ fn note_ungranted(component: &Component, name: &Name, workload: &ManifestWorkloa
     };
     for ungranted in dunlin_admission::ungranted(&component.bytes, &workload.capabilities) {
         output.note(&format!("`{name}` {ungranted} under `[{kind}.{name}.capabilities]`"));
+    }
+}
+
+/// Says what a component needs that is off on most nodes.
+fn note_needed(component: &Component, name: &Name, output: &Output) {
+    for feature in dunlin_admission::needed_features(&component.bytes) {
+        let feature = feature.name();
+        output.note(&format!(
+            "`{name}` needs {feature}, so it runs only on nodes whose config file says `features = [\"{feature}\"]`"
+        ));
     }
 }
 
