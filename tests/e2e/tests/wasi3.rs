@@ -91,7 +91,7 @@ async fn a_service_runs_where_it_is_switched_on_and_nowhere_else() {
 
     let second = add_node(&mut fleet).await;
     let status = fleet.until_running("default/shop").await;
-    assert_eq!(status.workloads[0].allocations[0].node.as_str(), "node-2");
+    assert_eq!(status.workloads[0].allocations[0].node.to_string(), "node-2");
     assert_eq!(text(&fleet, second, "/", 200).await, "hello from default/shop/web on node-2\n");
     // By way of the other node, through the guest's memory and past it.
     let body: Vec<u8> = (0..3_000_000_u32).map(|byte| byte.to_le_bytes()[0]).collect();
