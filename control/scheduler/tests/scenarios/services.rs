@@ -138,18 +138,62 @@ fn labels_are_obeyed() {
 fn what_needs_a_feature_runs_where_it_is_switched_on() {
     check(
         "
-        node a 1GiB zone=a
-        deploy shop web=1@v1,feature/wasi-0.3:on
-        wait 1
-        show
-        node b 32MiB feature/wasi-0.3=on
-        wait 1
-        show
-        node c 1GiB feature/wasi-0.3=on
+        node a 1GiB
+        node b 1GiB feature/wasi-0.3=on
+        deploy shop web=2@v1,feature/wasi-0.3:on
         wait 1
         show
         ",
-        expect![[r#""#]],
+        expect![[r#"
+            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a b
+            0s b gets 1.1: | peers a b
+            > deploy shop web=2@v1,feature/wasi-0.3:on
+            Deployed { revision: Revision(1), changed: true }
+            0s b gets 1.2: a1@1 a2@1 | peers a b
+            --show
+            a Alive, reserved 0B
+            b Alive, reserved 128MiB
+            default/shop/web 2 of 2
+        "#]],
+    );
+}
+
+#[test]
+fn what_needs_a_feature_that_no_node_has_waits_and_says_what_to_do() {
+    check(
+        "
+        node a 1GiB
+        deploy shop web=1@v1,feature/wasi-0.3:on
+        show
+        ",
+        expect![[r#"
+            0s a gets 1.1: | peers a
+            > deploy shop web=1@v1,feature/wasi-0.3:on
+            Deployed { revision: Revision(1), changed: true }
+            --show
+            a Alive, reserved 0B
+            default/shop/web 0 of 1, waiting: no node has the feature wasi-0.3, which is off unless a node's config file says `features = ["wasi-0.3"]`
+        "#]],
+    );
+    check(
+        "
+        node a 1GiB
+        node b 32MiB feature/wasi-0.3=on
+        deploy shop web=1@v1,feature/wasi-0.3:on
+        show
+        ",
+        expect![[r#"
+            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a b
+            0s b gets 1.1: | peers a b
+            > deploy shop web=1@v1,feature/wasi-0.3:on
+            Deployed { revision: Revision(1), changed: true }
+            --show
+            a Alive, reserved 0B
+            b Alive, reserved 0B
+            default/shop/web 0 of 1, waiting: needs 64MiB; the freest of 1 node has 32MiB (1 node without the feature wasi-0.3)
+        "#]],
     );
 }
 
