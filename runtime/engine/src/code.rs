@@ -18,6 +18,7 @@ use wasmtime::component::InstancePre;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
+use crate::checks::Checks;
 use crate::engine::{Engine, LoadError};
 use crate::gauge::Gauge;
 use crate::limits::{CODE_IDLE, MAX_LOADED_CODE};
@@ -43,6 +44,7 @@ struct Code {
 /// Code in memory, its imports resolved.
 pub(crate) struct Linked {
     pre: InstancePre<Guest>,
+    checks: Checks,
     service: OnceLock<ProxyPre<Guest>>,
     job: OnceLock<CommandPre<Guest>>,
     /// How many bytes the compiled component has.
@@ -50,8 +52,13 @@ pub(crate) struct Linked {
 }
 
 impl Linked {
-    pub(crate) fn new(pre: InstancePre<Guest>, size: u64) -> Self {
-        Self { pre, service: OnceLock::new(), job: OnceLock::new(), size }
+    pub(crate) fn new(pre: InstancePre<Guest>, checks: Checks, size: u64) -> Self {
+        Self { pre, checks, service: OnceLock::new(), job: OnceLock::new(), size }
+    }
+
+    /// Returns what it looks at while it runs.
+    pub(crate) fn checks(&self) -> Checks {
+        self.checks
     }
 
     /// Returns the engine that it runs on.

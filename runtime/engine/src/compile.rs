@@ -13,6 +13,7 @@ use dunlin_admission::Refusal;
 use dunlin_model::Metering;
 use nix::sys::resource::{Resource, setrlimit};
 
+use crate::checks::Checks;
 use crate::config::config;
 use crate::limits::{COMPILE_ADDRESS_SPACE, COMPILE_CPU_SECONDS, COMPILE_MEMORY};
 
@@ -32,9 +33,9 @@ pub enum CompileError {
     Failed(String),
 }
 
-/// Compiles what comes on standard input, for guests that are metered so, and writes the result to standard output; what is wrong goes to standard
-/// error. This is the whole of the process `dunlin compile-component` once it is confined, and the result is its
-/// exit code.
+/// Compiles what comes on standard input, for guests that are metered so, and writes the result to standard output;
+/// what is wrong goes to standard error. This is the whole of the process `dunlin compile-component` once it is
+/// confined, and the result is its exit code.
 pub fn compile_child(metering: Metering) -> u8 {
     match run_child(metering) {
         Ok(()) => 0,
@@ -87,9 +88,12 @@ pub fn compile_as(component: &[u8], metering: Metering) -> Result<Vec<u8>, Compi
         Refusal::NotChecked { .. } => CompileError::Failed(refusal.to_string()),
         refusal => CompileError::Refused(format!("{}: {refusal}", refusal.code())),
     })?;
-    let engine = wasmtime::Engine::new(&config(metering))
+    let checks = Checks::of(component, metering);
+    let engine = wasmtime::Engine::new(&config(checks))
         .map_err(|error| CompileError::Failed(format!("wasmtime cannot be set up: {error:#}")))?;
-    engine
+    let mut compiled = engine
         .precompile_component(&dunlin_admission::with_bounded_debug_info(component))
-        .map_err(|error| CompileError::Refused(format!("the component cannot be compiled: {error:#}")))
+        .map_err(|error| CompileError::Refused(format!("the component cannot be compiled: {error:#}")))?;
+    compiled.push(checks.tag());
+    Ok(compiled)
 }

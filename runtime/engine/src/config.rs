@@ -2,13 +2,14 @@
 
 use std::num::NonZeroUsize;
 
-use dunlin_model::{Limits, Metering};
+use dunlin_model::Limits;
 use wasmparser::WasmFeatures;
 use wasmtime::{
-    Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy,
+    Config, Enabled, InstanceAllocationStrategy, OperatorCost, OptLevel, PoolingAllocationConfig, Strategy,
     WasmBacktraceDetails,
 };
 
+use crate::checks::Checks;
 use crate::limits::{
     ASYNC_STACK, POOL_CORE_INSTANCES, POOL_INSTANCES, POOL_MEMORIES, POOL_TABLES, WASM_STACK,
 };
@@ -19,39 +20,62 @@ const KEPT_MEMORY: usize = 1 << 20;
 const KEPT_TABLE: usize = 64 << 10;
 /// How many slots that nobody uses keep what they hold for the next instance of the same component.
 const WARM_SLOTS: u32 = 64;
-/// What part of the room for others there is for instances that are metered by time.
-const BY_TIME_SHARE: u32 = 8;
+/// What part of the room of most instances there is for those of a rarer kind.
+const RARE_SHARE: u32 = 8;
+/// What it costs to ask for more memory, or more of a table: as long as these take, whether there is any or not, other
+/// steps take that are about as many.
+const GROW_FUEL: u8 = 200;
+/// What other steps cost for which the guest leaves its code.
+const LEAVE_FUEL: u8 = 20;
 /// How many frames of a guest's stack a trap shows.
 const BACKTRACE_FRAMES: usize = 32;
 
-/// Returns what compiler and runtime must agree on for guests that are metered so. Epochs are in all code: without them
-/// a guest could keep a thread for ever.
-pub(crate) fn config(metering: Metering) -> Config {
+/// Returns what compiler and runtime must agree on for code with these checks.
+pub(crate) fn config(checks: Checks) -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
         .cranelift_opt_level(OptLevel::Speed)
-        .consume_fuel(metering == Metering::Fuel)
-        .epoch_interruption(true)
+        .consume_fuel(checks.counts_fuel())
+        .operator_cost(costs())
+        .epoch_interruption(checks.sees_time())
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(ASYNC_STACK)
         // Where a component says from which lines it was made, its author is told.
         .wasm_backtrace_details(WasmBacktraceDetails::Enable)
         .wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES))
         .relaxed_simd_deterministic(true)
-        // What admission lets through is what the engine can run; all else is off, now and in later versions.
-        .wasm_features(WasmFeatures::all().difference(dunlin_admission::features()), false)
-        .wasm_features(dunlin_admission::features(), true)
+        .wasm_features(WasmFeatures::all().difference(features()), false)
+        .wasm_features(features(), true)
         .allocation_strategy(InstanceAllocationStrategy::OnDemand);
     config
 }
 
+/// Returns what the engine can run: what admission lets through, and what wasmtime's own code between the parts of a
+/// component needs, which has the memories of both. All else is off, now and in later versions.
+pub(crate) fn features() -> WasmFeatures {
+    dunlin_admission::features().union(WasmFeatures::MULTI_MEMORY)
+}
+
+/// Returns what each step costs of fuel: one, but where it takes far longer. A slice of fuel is therefore used up within
+/// some milliseconds, whatever a guest does.
+fn costs() -> OperatorCost {
+    OperatorCost {
+        MemoryGrow: GROW_FUEL,
+        TableGrow: GROW_FUEL,
+        RefFunc: LEAVE_FUEL,
+        ElemDrop: LEAVE_FUEL,
+        TableInit: LEAVE_FUEL,
+        ..OperatorCost::new()
+    }
+}
+
 /// Returns the same with memory from a pool, from which instances are made in microseconds.
-pub(crate) fn pooled_config(metering: Metering) -> Config {
+pub(crate) fn pooled_config(checks: Checks) -> Config {
     // Each place for an instance takes two of the mappings which the kernel gives a process, whether it is used or not.
-    let share = match metering {
-        Metering::Fuel => 1,
-        Metering::Time => BY_TIME_SHARE,
+    let share = match checks {
+        Checks::Fuel => 1,
+        Checks::FuelAndTime | Checks::Time => RARE_SHARE,
     };
     let mut pool = PoolingAllocationConfig::new();
     let memory = usize::try_from(Limits::MAXIMUM.memory.0).expect("the largest memory fits in an address");
@@ -69,7 +93,7 @@ pub(crate) fn pooled_config(metering: Metering) -> Config {
         .table_keep_resident(KEPT_TABLE)
         .max_unused_warm_slots(WARM_SLOTS)
         .max_memory_size(memory);
-    let mut config = config(metering);
+    let mut config = config(checks);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
@@ -100,6 +124,7 @@ pub fn prepare_process() {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::hash::{DefaultHasher, Hash, Hasher};
 
     use wasmtime::Engine;
@@ -113,9 +138,10 @@ mod tests {
             Engine::new(config).unwrap().precompile_compatibility_hash().hash(&mut hasher);
             hasher.finish()
         };
-        for metering in [Metering::Fuel, Metering::Time] {
-            assert_eq!(hash(&config(metering)), hash(&pooled_config(metering)));
+        for checks in Checks::ALL {
+            assert_eq!(hash(&config(checks)), hash(&pooled_config(checks)));
         }
-        assert_ne!(hash(&config(Metering::Fuel)), hash(&config(Metering::Time)));
+        let hashes: BTreeSet<u64> = Checks::ALL.iter().map(|checks| hash(&config(*checks))).collect();
+        assert_eq!(hashes.len(), Checks::ALL.len(), "code of one kind is not taken for that of another");
     }
 }

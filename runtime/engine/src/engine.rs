@@ -10,6 +10,7 @@ use dunlin_model::{Digest, FuelRate, Metering};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre, Linker};
 
+use crate::checks::Checks;
 use crate::code::{Linked, Loaded, Shelf};
 use crate::config::{config, pooled_config};
 use crate::gauge::Gauge;
@@ -63,9 +64,11 @@ impl From<NotGranted> for LoadError {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    by_fuel: Half,
+    by_fuel: Kind,
     /// Made when the first guest wants it: most workers have none.
-    by_time: OnceLock<Result<Half, LoadError>>,
+    by_fuel_and_time: OnceLock<Result<Kind, LoadError>>,
+    /// The same.
+    by_time: OnceLock<Result<Kind, LoadError>>,
     /// What a processor of this node burns in a second.
     processor_rate: AtomicU64,
     config: EngineConfig,
@@ -74,28 +77,30 @@ struct Inner {
     shelf: Shelf,
 }
 
-/// What runs the guests that are metered in one way. Their code has what it takes to be metered so in it, and wasmtime
-/// has one kind of code for an engine.
-struct Half {
+/// What runs guests of one kind: wasmtime has one kind of code for an engine.
+struct Kind {
     wasmtime: wasmtime::Engine,
     linker: Linker<Guest>,
 }
 
-impl Half {
-    fn new(metering: Metering) -> Result<Self, EngineError> {
+impl Kind {
+    fn new(checks: Checks) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Wasmtime(format!("{error:#}"));
-        let wasmtime = wasmtime_engine(metering).map_err(failed)?;
+        let wasmtime = wasmtime_engine(checks).map_err(failed)?;
         let linker = dunlin_host::linker(&wasmtime).map_err(failed)?;
-        start_epochs(&wasmtime).map_err(EngineError::Thread)?;
+        if checks.sees_time() {
+            start_epochs(&wasmtime).map_err(EngineError::Thread)?;
+        }
         Ok(Self { wasmtime, linker })
     }
 }
 
 impl Engine {
-    /// Returns an engine and starts the thread that counts time for its guests.
+    /// Returns an engine, which starts a thread that counts time when the first guest comes which needs that.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
         Ok(Self(Arc::new(Inner {
-            by_fuel: Half::new(Metering::Fuel)?,
+            by_fuel: Kind::new(Checks::Fuel)?,
+            by_fuel_and_time: OnceLock::new(),
             by_time: OnceLock::new(),
             processor_rate: AtomicU64::new(PROCESSOR_RATE),
             config,
@@ -137,16 +142,14 @@ impl Engine {
         &self.0.shelf
     }
 
-    fn half(&self, metering: Metering) -> Result<&Half, LoadError> {
-        match metering {
-            Metering::Fuel => Ok(&self.0.by_fuel),
-            Metering::Time => {
-                let half = self.0.by_time.get_or_init(|| {
-                    Half::new(Metering::Time).map_err(|error| LoadError::Failed(error.to_string()))
-                });
-                half.as_ref().map_err(Clone::clone)
-            }
-        }
+    fn kind(&self, checks: Checks) -> Result<&Kind, LoadError> {
+        let cell = match checks {
+            Checks::Fuel => return Ok(&self.0.by_fuel),
+            Checks::FuelAndTime => &self.0.by_fuel_and_time,
+            Checks::Time => &self.0.by_time,
+        };
+        let made = || Kind::new(checks).map_err(|error| LoadError::Failed(error.to_string()));
+        cell.get_or_init(made).as_ref().map_err(Clone::clone)
     }
 
     /// Returns what tells how much a new instance burns that is metered so.
@@ -171,34 +174,38 @@ impl Engine {
             let platform = platform.metered(metering);
             let code = dunlin_compiled::read(&compiled, code_key, platform, digest, MAX_COMPILED)
                 .map_err(|error| LoadError::Failed(format!("its compiled code cannot be used: {error}")))?;
-            let pre = link(this.half(metering)?, &code)?;
-            Ok(Linked::new(pre, code.len() as u64))
+            let split = Checks::split(&code).filter(|(_, checks)| checks.fit(metering));
+            let (code, checks) = split.ok_or_else(|| {
+                LoadError::Failed(format!("its compiled code is not metered by {metering:?}"))
+            })?;
+            let pre = link(this.kind(checks)?, code)?;
+            Ok(Linked::new(pre, checks, code.len() as u64))
         });
         loading.await.map_err(|error| LoadError::Failed(format!("loading it ended early: {error}")))?
     }
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot check that bytes are what its compiler made")]
-fn link(half: &Half, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
+fn link(kind: &Kind, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
     // SAFETY: The only caller has just read these very bytes, and their MAC shows that the agent kept them for this
     // namespace after its compiler had made them.
-    let component = unsafe { Component::deserialize(&half.wasmtime, compiled) };
+    let component = unsafe { Component::deserialize(&kind.wasmtime, compiled) };
     let component = component.map_err(|error| LoadError::Failed(format!("cannot be loaded: {error:#}")))?;
-    half.linker.instantiate_pre(&component).map_err(|error| {
+    kind.linker.instantiate_pre(&component).map_err(|error| {
         LoadError::Refused(format!("the component's imports do not fit what is provided: {error:#}"))
     })
 }
 
 /// Returns an engine with a pool, or without one where the machine does not give that much address space. It cannot
 /// compile: a compiler that nobody may use would only take memory in each worker.
-fn wasmtime_engine(metering: Metering) -> wasmtime::Result<wasmtime::Engine> {
+fn wasmtime_engine(checks: Checks) -> wasmtime::Result<wasmtime::Engine> {
     let engine = |mut config: wasmtime::Config| {
         config.enable_compiler(false);
         wasmtime::Engine::new(&config)
     };
-    engine(pooled_config(metering)).or_else(|error| {
+    engine(pooled_config(checks)).or_else(|error| {
         tracing::warn!(error = format!("{error:#}"), "no pool for instances; each is allocated by itself");
-        engine(config(metering))
+        engine(config(checks))
     })
 }
 

@@ -56,7 +56,7 @@ impl Running {
     ) {
         let Some(live) = &mut self.live else { return };
         let ending = {
-            let gauge = live.instance.gauge.clone();
+            let (gauge, pause) = (live.instance.gauge.clone(), live.instance.pause.clone());
             let last_calls = live.instance.store.data().last_calls().clone();
             let call = async {
                 let proxy = match live.proxy.take() {
@@ -71,7 +71,7 @@ impl Running {
                 live.proxy = Some(proxy);
                 result
             };
-            self.sandbox.until_end(&gauge, last_calls.during(call), std::future::pending()).await
+            self.sandbox.until_end((&gauge, &pause), last_calls.during(call), std::future::pending()).await
         };
         let is_clean = self.end(&ending);
         if let (true, Some(idle), Some(live)) = (is_clean, &self.idle, self.live.take()) {

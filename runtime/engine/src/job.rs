@@ -174,19 +174,19 @@ impl Job {
             Ok(linked) => linked,
             Err(error) => return not_started(error.to_string()),
         };
-        let mut instance = match self.sandbox.begin(linked.wasmtime(), self.loaded.gauge(), own) {
+        let mut instance = match self.sandbox.begin(&linked, self.loaded.gauge(), own) {
             Ok(instance) => instance,
             Err(error) => return not_started(trap_text(&error)),
         };
         let ending = {
-            let gauge = instance.gauge.clone();
+            let (gauge, pause) = (instance.gauge.clone(), instance.pause.clone());
             let last_calls = instance.store.data().last_calls().clone();
             let call = async {
                 let command = linked.job().map_err(wasmtime::Error::new)?;
                 let command = command.instantiate_async(&mut instance.store).await?;
                 command.wasi_cli_run().call_run(&mut instance.store).await
             };
-            self.sandbox.until_end(&gauge, last_calls.during(call), std::future::pending()).await
+            self.sandbox.until_end((&gauge, &pause), last_calls.during(call), std::future::pending()).await
         };
         let (outcome, used) = self.sandbox.end("item", &instance, &ending, |result| match result {
             Ok(()) => Outcome::Completed,

@@ -12,6 +12,7 @@
 mod backtrace;
 mod body;
 mod calibrate;
+mod checks;
 mod code;
 mod compile;
 mod config;
@@ -23,6 +24,7 @@ mod job;
 mod limits;
 mod meter;
 mod outcome;
+mod pause;
 mod platform;
 mod reuse;
 mod sandbox;

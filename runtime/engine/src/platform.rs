@@ -5,20 +5,20 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 
 use dunlin_compiled::Platform;
-use dunlin_model::Metering;
 
 use crate::EngineError;
+use crate::checks::Checks;
 use crate::config::config;
 
 /// Raise this when admission becomes stricter, so that what was let in before is looked at again.
 const ADMISSION_RULES: u8 = 1;
 
-/// Returns the platform for which components are compiled by this program on this machine. It stands for both ways to
-/// meter; [`Platform::metered`] tells their code apart.
+/// Returns the platform for which components are compiled by this program on this machine. It stands for all kinds
+/// of code; [`Platform::metered`] tells apart what is metered in different ways.
 pub fn platform() -> Result<Platform, EngineError> {
     let mut hasher = StableHasher(blake3::Hasher::new());
-    for metering in [Metering::Fuel, Metering::Time] {
-        let engine = wasmtime::Engine::new(&config(metering));
+    for checks in Checks::ALL {
+        let engine = wasmtime::Engine::new(&config(checks));
         let engine = engine.map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
         engine.precompile_compatibility_hash().hash(&mut hasher);
     }

@@ -185,7 +185,7 @@ impl Service {
             stdout: Stdout::Log,
             stderr: Stdout::Log,
         };
-        sandbox.begin(linked.wasmtime(), loaded.gauge(), own).map(Live::new)
+        sandbox.begin(linked, loaded.gauge(), own).map(Live::new)
     }
 }
 

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use dunlin_model::{Fuel, HostCalls, InstanceId, Limits, LogSource};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store};
-use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::p2::types::HostFutureIncomingResponse;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::calls::{self, Calls};
+use crate::calls::{self, Calls, Slice};
 use crate::capability::{Files, FilesView, Granted, OutboundHttp};
 use crate::denials::{Denial, Denials};
 use crate::host_calls::LastCalls;
@@ -19,6 +18,7 @@ use crate::limiter::Limiter;
 use crate::logs::{Lines, Logs};
 use crate::metered::{Random, Streams};
 use crate::pipe::Pipe;
+use crate::stdin::Input;
 use crate::stdio::{Capture, Output};
 
 /// What an instance is given.
@@ -37,8 +37,8 @@ pub struct GuestSetup {
     pub stderr: Stdout,
     /// What it may use at most.
     pub limits: Limits,
-    /// How much fuel it may burn before wasmtime looks at it again; nothing if its fuel is not counted.
-    pub fuel_slice: Option<u64>,
+    /// How it is stopped where fuel is counted; nothing if its fuel is not.
+    pub slice: Option<Slice>,
     /// Where its log goes.
     pub logs: Arc<Logs>,
     /// What its allocation is granted.
@@ -95,7 +95,7 @@ impl Guest {
     /// Returns a store for one new instance, with every limit of this crate set.
     pub fn store(engine: &Engine, setup: GuestSetup) -> Store<Self> {
         let GuestSetup { instance, arguments, environment, stdin, stdout, stderr, .. } = setup;
-        let GuestSetup { limits, fuel_slice, logs, granted, .. } = setup;
+        let GuestSetup { limits, slice, logs, granted, .. } = setup;
         let output = |to, source| match to {
             Stdout::Log => Output::lines(Lines::new(logs.clone(), instance, source)),
             Stdout::Capture(capture) => Output::Capture(capture),
@@ -114,7 +114,7 @@ impl Guest {
             .allow_udp(false)
             .allow_ip_name_lookup(false);
         if let Stdin::File(file) = stdin {
-            wasi.stdin(AsyncStdinStream::new(file));
+            wasi.stdin(Input::new(file));
         }
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(count(limits.header_bytes.0));
@@ -131,7 +131,7 @@ impl Guest {
             table,
             limits,
             limiter: Limiter::new(&limits),
-            calls: Calls::new(fuel_slice),
+            calls: Calls::new(slice.as_ref().map(|slice| slice.fuel)),
             last_calls: LastCalls::default(),
             told: Told::default(),
             logs,
@@ -142,7 +142,7 @@ impl Guest {
         store.limiter(|guest| &mut guest.limiter);
         store.set_hostcall_fuel(count(limits.host_call_bytes.0));
         store.set_max_component_handles(limits.handles as usize);
-        calls::watch(&mut store);
+        calls::watch(&mut store, slice.map(|slice| slice.ended));
         store
     }
 

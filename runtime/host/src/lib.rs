@@ -31,9 +31,10 @@ mod logging;
 mod logs;
 mod metered;
 mod pipe;
+mod stdin;
 mod stdio;
 
-pub use calls::{BYTES_PER_FUEL, CALL_FUEL};
+pub use calls::{BYTES_PER_FUEL, CALL_FUEL, Slice, SliceEnd};
 pub use capability::{
     Access, ConnectFailure, Connecting, Connector, Granted, NotGranted, OfferedFolder, Using, Wanted,
 };
