@@ -10,9 +10,7 @@ use wasmtime::{
 };
 
 use crate::checks::Checks;
-use crate::limits::{
-    ASYNC_STACK, POOL_CORE_INSTANCES, POOL_INSTANCES, POOL_MEMORIES, POOL_TABLES, WASM_STACK,
-};
+use crate::limits::{ASYNC_STACK, FEWEST_INSTANCES, POOL_CORE_INSTANCES, POOL_INSTANCES, WASM_STACK};
 
 /// How much of each memory slot that a guest wrote to stays with the process between instances.
 const KEPT_MEMORY: usize = 1 << 20;
@@ -71,19 +69,22 @@ fn costs() -> OperatorCost {
 }
 
 /// Returns the same with memory from a pool, from which instances are made in microseconds.
-pub(crate) fn pooled_config(checks: Checks) -> Config {
+pub(crate) fn pooled_config(checks: Checks, instances: u32) -> Config {
+    // Those that are used again wait beside those that run, and are as many at most.
+    let most = instances.saturating_mul(2).clamp(FEWEST_INSTANCES, POOL_INSTANCES);
     // Each place for an instance takes two of the mappings which the kernel gives a process, whether it is used or not.
-    let share = match checks {
-        Checks::Fuel => 1,
-        Checks::FuelAndTime | Checks::Time => RARE_SHARE,
+    let instances = match checks {
+        Checks::Fuel => most,
+        Checks::FuelAndTime | Checks::Time => (most / RARE_SHARE).max(FEWEST_INSTANCES.min(most)),
     };
     let mut pool = PoolingAllocationConfig::new();
     let memory = usize::try_from(Limits::MAXIMUM.memory.0).expect("the largest memory fits in an address");
-    pool.total_component_instances(POOL_INSTANCES / share)
-        .total_stacks(POOL_INSTANCES / share)
-        .total_core_instances(POOL_CORE_INSTANCES / share)
-        .total_memories(POOL_MEMORIES / share)
-        .total_tables(POOL_TABLES / share)
+    pool.total_component_instances(instances)
+        .total_stacks(instances)
+        // Only a number: nothing is kept for those that do not live.
+        .total_core_instances(POOL_CORE_INSTANCES)
+        .total_memories(instances + instances / 4)
+        .total_tables(instances * 4)
         .table_elements(Limits::MAXIMUM.table_elements as usize)
         // A slot is made clean by writing over the pages that a guest has written, which the kernel names (Linux 6.7
         // and later; before, by writing over all up to these sizes). To give pages back and take new ones for the
@@ -139,7 +140,7 @@ mod tests {
             hasher.finish()
         };
         for checks in Checks::ALL {
-            assert_eq!(hash(&config(checks)), hash(&pooled_config(checks)));
+            assert_eq!(hash(&config(checks)), hash(&pooled_config(checks, 256)));
         }
         let hashes: BTreeSet<u64> = Checks::ALL.iter().map(|checks| hash(&config(*checks))).collect();
         assert_eq!(hashes.len(), Checks::ALL.len(), "code of one kind is not taken for that of another");

@@ -14,7 +14,7 @@ use crate::checks::Checks;
 use crate::code::{Linked, Loaded, Shelf};
 use crate::config::{config, pooled_config};
 use crate::gauge::Gauge;
-use crate::limits::{EPOCH_TICK, MAX_COMPILED};
+use crate::limits::{EPOCH_TICK, MAX_COMPILED, POOL_INSTANCES};
 
 /// How many components are loaded at a time.
 const LOADERS: usize = 2;
@@ -28,6 +28,14 @@ pub struct EngineConfig {
     pub code_key: CodeKey,
     /// The platform for which they were compiled, as [`crate::platform`] returns it.
     pub platform: Platform,
+    /// How many instances may live at the same time. More than [`EngineConfig::MOST_INSTANCES`] cannot; the fewer they
+    /// are, the less memory is taken to keep account of them.
+    pub instances: u32,
+}
+
+impl EngineConfig {
+    /// The most instances that one process can have.
+    pub const MOST_INSTANCES: u32 = POOL_INSTANCES;
 }
 
 /// Why there is no engine.
@@ -84,9 +92,9 @@ struct Kind {
 }
 
 impl Kind {
-    fn new(checks: Checks) -> Result<Self, EngineError> {
+    fn new(checks: Checks, instances: u32) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Wasmtime(format!("{error:#}"));
-        let wasmtime = wasmtime_engine(checks).map_err(failed)?;
+        let wasmtime = wasmtime_engine(checks, instances).map_err(failed)?;
         let linker = dunlin_host::linker(&wasmtime).map_err(failed)?;
         if checks.sees_time() {
             start_epochs(&wasmtime).map_err(EngineError::Thread)?;
@@ -99,7 +107,7 @@ impl Engine {
     /// Returns an engine, which starts a thread that counts time when the first guest comes which needs that.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
         Ok(Self(Arc::new(Inner {
-            by_fuel: Kind::new(Checks::Fuel)?,
+            by_fuel: Kind::new(Checks::Fuel, config.instances)?,
             by_fuel_and_time: OnceLock::new(),
             by_time: OnceLock::new(),
             processor_rate: AtomicU64::new(PROCESSOR_RATE),
@@ -148,7 +156,9 @@ impl Engine {
             Checks::FuelAndTime => &self.0.by_fuel_and_time,
             Checks::Time => &self.0.by_time,
         };
-        let made = || Kind::new(checks).map_err(|error| LoadError::Failed(error.to_string()));
+        let made = || {
+            Kind::new(checks, self.0.config.instances).map_err(|error| LoadError::Failed(error.to_string()))
+        };
         cell.get_or_init(made).as_ref().map_err(Clone::clone)
     }
 
@@ -170,7 +180,7 @@ impl Engine {
         let _turn = self.0.loading.acquire().await.expect("the semaphore is never closed");
         let (this, compiled) = (self.clone(), compiled.to_owned());
         let loading = tokio::task::spawn_blocking(move || {
-            let EngineConfig { code_key, platform } = this.0.config;
+            let EngineConfig { code_key, platform, instances: _ } = this.0.config;
             let platform = platform.metered(metering);
             let code = dunlin_compiled::read(&compiled, code_key, platform, digest, MAX_COMPILED)
                 .map_err(|error| LoadError::Failed(format!("its compiled code cannot be used: {error}")))?;
@@ -198,12 +208,12 @@ fn link(kind: &Kind, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
 
 /// Returns an engine with a pool, or without one where the machine does not give that much address space. It cannot
 /// compile: a compiler that nobody may use would only take memory in each worker.
-fn wasmtime_engine(checks: Checks) -> wasmtime::Result<wasmtime::Engine> {
+fn wasmtime_engine(checks: Checks, instances: u32) -> wasmtime::Result<wasmtime::Engine> {
     let engine = |mut config: wasmtime::Config| {
         config.enable_compiler(false);
         wasmtime::Engine::new(&config)
     };
-    engine(pooled_config(checks)).or_else(|error| {
+    engine(pooled_config(checks, instances)).or_else(|error| {
         tracing::warn!(error = format!("{error:#}"), "no pool for instances; each is allocated by itself");
         engine(config(checks))
     })

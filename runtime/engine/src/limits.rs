@@ -34,11 +34,10 @@ pub const MAX_COMPILED: u64 = 256 << 20;
 /// How many instances one worker can hold at the same time. Each takes about six of the 65,530 mappings which Linux
 /// gives a process unless told otherwise.
 pub(crate) const POOL_INSTANCES: u32 = 10_240;
-/// How many core instances, memories and tables those may have together. They are addresses; only what is touched is
-/// memory.
+/// How many core instances those may have together.
 pub(crate) const POOL_CORE_INSTANCES: u32 = 65_536;
-pub(crate) const POOL_MEMORIES: u32 = 12_288;
-pub(crate) const POOL_TABLES: u32 = 40_960;
+/// For how many instances there is room at least.
+pub(crate) const FEWEST_INSTANCES: u32 = 128;
 
 /// How many bytes of compiled components one worker keeps in memory. Those that were not wanted for longest are
 /// dropped and loaded again when they are. Kept small, since it counts against every service on the node that is idle.

@@ -115,7 +115,8 @@ impl Rig {
         let folder = std::env::temp_dir().join(format!("dunlin-bench-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let platform = dunlin_engine::platform()?;
-        let engine = Engine::new(EngineConfig { code_key: KEY, platform })?;
+        let engine =
+            Engine::new(EngineConfig { code_key: KEY, platform, instances: EngineConfig::MOST_INSTANCES })?;
         Ok(Self { folder, engine, platform })
     }
 

@@ -42,7 +42,9 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new() -> Self {
         let platform = dunlin_engine::platform().unwrap();
-        let engine = Engine::new(EngineConfig { code_key: KEY, platform }).unwrap();
+        let engine =
+            Engine::new(EngineConfig { code_key: KEY, platform, instances: EngineConfig::MOST_INSTANCES })
+                .unwrap();
         Self { folder: tempfile::tempdir().unwrap(), engine, logs: Arc::default() }
     }
 
