@@ -112,6 +112,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::create))
         .routes(routes!(logs::stream))
         .routes(routes!(traps::list))
+        .routes(routes!(traps::coredump))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         // These two have limits of their own, checked while streaming.
         .merge(

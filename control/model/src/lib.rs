@@ -78,4 +78,4 @@ pub use report::Report;
 pub use routes::{Endpoint, LocalService, NamespaceRoute, Route, RouteTable};
 pub use run::{HostCalls, ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
 pub use spec::{AppSpec, Instances, JobSpec, Metering, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec};
-pub use trap::{Frame, HostCall, TrapOnNode, TrapRecord};
+pub use trap::{CoreDump, Frame, HostCall, TrapOnNode, TrapRecord};

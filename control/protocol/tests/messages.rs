@@ -65,6 +65,7 @@ fn spec(kind: WorkloadKind) -> WorkloadSpec {
         capabilities: Default::default(),
         instances: Default::default(),
         metering: Default::default(),
+        coredump: false,
     }
 }
 

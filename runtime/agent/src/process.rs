@@ -57,6 +57,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
 
     let logs = Arc::new(Logs::open(folders.logs()));
+    logs.dumps().bind(&config.settings.limits);
     let cache_key = cache_key(&folders.file("cache.key"))?;
     let basis = Basis::of(&config, capacity);
     let (worker_config, homes) = workers_of(basis, &config.settings, &folders, cache_key).await?;
@@ -207,6 +208,7 @@ pub(crate) async fn workers_of(
         authorities,
         egress,
         namespace_concurrency: settings.limits.namespace_concurrency,
+        coredump_size: settings.limits.coredump_size,
         log,
     };
     Ok((worker_config, homes))

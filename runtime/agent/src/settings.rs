@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use dunlin_model::{Bytes, LimitHit, Name};
+use dunlin_model::{Bytes, LimitHit, LimitRow, LimitValue, Name};
 use serde::Deserialize;
 
 /// What the node's config file says; everything has a default.
@@ -25,7 +25,7 @@ pub struct Settings {
     pub ingress: IngressSettings,
     /// Where guests may connect to.
     pub egress: EgressSettings,
-    /// What the guests of one namespace may use of this node, beyond what their manifests say.
+    /// What guests may use of this node, beyond what their manifests say.
     pub limits: NodeLimits,
     /// Folders that guests may be granted, by name.
     pub folders: BTreeMap<Name, OfferedFolder>,
@@ -141,30 +141,48 @@ impl Default for IngressSettings {
     }
 }
 
-/// What the guests of one namespace may use of this node.
+/// What guests may use of this node, beyond what their manifests say. The ids are those of the limits table in the book,
+/// which has the defaults and the largest values.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeLimits {
-    /// G14: instances that live at the same time, over all allocations of the namespace.
+    /// G14: instances that live at the same time, over all allocations of a namespace.
     pub namespace_concurrency: u32,
+    /// G21: bytes of a core dump.
+    #[serde(deserialize_with = "size")]
+    pub coredump_size: Bytes,
+    /// G21: core dumps that are kept of an allocation.
+    pub coredumps: u32,
+    /// G21: bytes of all core dumps that are kept.
+    #[serde(deserialize_with = "size")]
+    pub coredump_disk: Bytes,
 }
 
 impl NodeLimits {
-    /// The most that an operator may set.
-    const MAX_NAMESPACE_CONCURRENCY: u32 = 100_000;
-
     /// Returns which limit is wrong, if one is.
     fn wrong(&self) -> Option<LimitHit> {
-        let Self { namespace_concurrency: value } = *self;
-        let most = Self::MAX_NAMESPACE_CONCURRENCY;
-        let is_wrong = value == 0 || value > most;
-        is_wrong.then(|| LimitHit::new("namespace_concurrency", format!("1 to {most}"), value))
+        let count = |value: u32| LimitValue::Count(value.into());
+        let values = [
+            ("namespace_concurrency", count(self.namespace_concurrency)),
+            ("coredump_size", LimitValue::Bytes(self.coredump_size)),
+            ("coredumps", count(self.coredumps)),
+            ("coredump_disk", LimitValue::Bytes(self.coredump_disk)),
+        ];
+        values.into_iter().find_map(|(name, value)| LimitRow::refused(name, value))
     }
 }
 
 impl Default for NodeLimits {
     fn default() -> Self {
-        Self { namespace_concurrency: 256 }
+        let number = |name| LimitRow::default_of(name).number();
+        let count = |name| u32::try_from(number(name)).unwrap_or(u32::MAX);
+        let bytes = |name| Bytes(number(name));
+        Self {
+            namespace_concurrency: count("namespace_concurrency"),
+            coredump_size: bytes("coredump_size"),
+            coredumps: count("coredumps"),
+            coredump_disk: bytes("coredump_disk"),
+        }
     }
 }
 

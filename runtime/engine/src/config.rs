@@ -74,6 +74,14 @@ pub(crate) fn pooled_config(metering: Metering) -> Config {
     config
 }
 
+/// Returns the same for guests of which core dumps are wanted. Each instance is allocated by itself: there are few of
+/// these guests, and a second pool would take address space from those that run.
+pub(crate) fn dumping_config(metering: Metering) -> Config {
+    let mut config = config(metering);
+    config.coredump_on_trap(true);
+    config
+}
+
 /// Takes from the kernel what the pool needs and what a process behind a wall can no longer open: the list of its own
 /// pages. Without it all works, and takes longer. Starts no thread.
 pub fn prepare_process() {
@@ -115,6 +123,7 @@ mod tests {
         };
         for metering in [Metering::Fuel, Metering::Time] {
             assert_eq!(hash(&config(metering)), hash(&pooled_config(metering)));
+            assert_eq!(hash(&config(metering)), hash(&dumping_config(metering)));
         }
         assert_ne!(hash(&config(Metering::Fuel)), hash(&config(Metering::Time)));
     }

@@ -6,12 +6,13 @@ use std::sync::{Arc, OnceLock};
 
 use dunlin_compiled::{CodeKey, Platform};
 use dunlin_host::{Guest, NotGranted};
-use dunlin_model::{Digest, FuelRate, Metering};
+use dunlin_model::{Bytes, Digest, FuelRate, Metering, WorkloadSpec};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::code::{Linked, Loaded, Shelf};
-use crate::config::{config, pooled_config};
+use crate::config::{config, dumping_config, pooled_config};
+use crate::dump::Dumps;
 use crate::gauge::Gauge;
 use crate::limits::{EPOCH_TICK, MAX_COMPILED};
 
@@ -66,12 +67,24 @@ struct Inner {
     by_fuel: Half,
     /// Made when the first guest wants it: most workers have none.
     by_time: OnceLock<Result<Half, LoadError>>,
+    /// The same for guests of which core dumps are wanted.
+    dumping_by_fuel: OnceLock<Result<Half, LoadError>>,
+    dumping_by_time: OnceLock<Result<Half, LoadError>>,
+    dumps: Arc<Dumps>,
     /// What a processor of this node burns in a second.
     processor_rate: AtomicU64,
     config: EngineConfig,
     /// Few components are loaded at a time: each is in memory twice meanwhile.
     loading: Semaphore,
     shelf: Shelf,
+}
+
+/// How guests are run, as far as an engine decides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Way {
+    pub(crate) metering: Metering,
+    /// Whether core dumps are wanted.
+    pub(crate) dumps: bool,
 }
 
 /// What runs the guests that are metered in one way. Their code has what it takes to be metered so in it, and wasmtime
@@ -82,9 +95,9 @@ struct Half {
 }
 
 impl Half {
-    fn new(metering: Metering) -> Result<Self, EngineError> {
+    fn new(way: Way) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Wasmtime(format!("{error:#}"));
-        let wasmtime = wasmtime_engine(metering).map_err(failed)?;
+        let wasmtime = wasmtime_engine(way).map_err(failed)?;
         let linker = dunlin_host::linker(&wasmtime).map_err(failed)?;
         start_epochs(&wasmtime).map_err(EngineError::Thread)?;
         Ok(Self { wasmtime, linker })
@@ -95,8 +108,11 @@ impl Engine {
     /// Returns an engine and starts the thread that counts time for its guests.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
         Ok(Self(Arc::new(Inner {
-            by_fuel: Half::new(Metering::Fuel)?,
+            by_fuel: Half::new(Way { metering: Metering::Fuel, dumps: false })?,
             by_time: OnceLock::new(),
+            dumping_by_fuel: OnceLock::new(),
+            dumping_by_time: OnceLock::new(),
+            dumps: Arc::new(Dumps::new()),
             processor_rate: AtomicU64::new(PROCESSOR_RATE),
             config,
             loading: Semaphore::new(LOADERS),
@@ -123,9 +139,28 @@ impl Engine {
         digest: Digest,
         metering: Metering,
     ) -> Result<Loaded, LoadError> {
-        let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, metering));
+        self.load_way(compiled, digest, Way { metering, dumps: false }).await
+    }
+
+    /// Returns the component of a workload, to be run as its spec says.
+    pub async fn load_for(&self, compiled: &Path, spec: &WorkloadSpec) -> Result<Loaded, LoadError> {
+        let way = Way { metering: spec.metering, dumps: spec.coredump };
+        self.load_way(compiled, spec.component, way).await
+    }
+
+    async fn load_way(&self, compiled: &Path, digest: Digest, way: Way) -> Result<Loaded, LoadError> {
+        let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, way));
         loaded.linked().await?;
         Ok(loaded)
+    }
+
+    /// Says how large a core dump may be that is made from now on.
+    pub fn set_coredump_size(&self, size: Bytes) {
+        self.0.dumps.set_size(size);
+    }
+
+    pub(crate) fn dumps(&self) -> Arc<Dumps> {
+        Arc::clone(&self.0.dumps)
     }
 
     /// Drops the code of components that were not asked for anything in a while.
@@ -137,16 +172,15 @@ impl Engine {
         &self.0.shelf
     }
 
-    fn half(&self, metering: Metering) -> Result<&Half, LoadError> {
-        match metering {
-            Metering::Fuel => Ok(&self.0.by_fuel),
-            Metering::Time => {
-                let half = self.0.by_time.get_or_init(|| {
-                    Half::new(Metering::Time).map_err(|error| LoadError::Failed(error.to_string()))
-                });
-                half.as_ref().map_err(Clone::clone)
-            }
-        }
+    fn half(&self, way: Way) -> Result<&Half, LoadError> {
+        let half = match (way.metering, way.dumps) {
+            (Metering::Fuel, false) => return Ok(&self.0.by_fuel),
+            (Metering::Time, false) => &self.0.by_time,
+            (Metering::Fuel, true) => &self.0.dumping_by_fuel,
+            (Metering::Time, true) => &self.0.dumping_by_time,
+        };
+        let made = || Half::new(way).map_err(|error| LoadError::Failed(error.to_string()));
+        half.get_or_init(made).as_ref().map_err(Clone::clone)
     }
 
     /// Returns what tells how much a new instance burns that is metered so.
@@ -162,16 +196,16 @@ impl Engine {
         &self,
         compiled: &Path,
         digest: Digest,
-        metering: Metering,
+        way: Way,
     ) -> Result<Linked, LoadError> {
         let _turn = self.0.loading.acquire().await.expect("the semaphore is never closed");
         let (this, compiled) = (self.clone(), compiled.to_owned());
         let loading = tokio::task::spawn_blocking(move || {
             let EngineConfig { code_key, platform } = this.0.config;
-            let platform = platform.metered(metering);
+            let platform = platform.metered(way.metering);
             let code = dunlin_compiled::read(&compiled, code_key, platform, digest, MAX_COMPILED)
                 .map_err(|error| LoadError::Failed(format!("its compiled code cannot be used: {error}")))?;
-            let pre = link(this.half(metering)?, &code)?;
+            let pre = link(this.half(way)?, &code)?;
             Ok(Linked::new(pre, code.len() as u64))
         });
         loading.await.map_err(|error| LoadError::Failed(format!("loading it ended early: {error}")))?
@@ -191,11 +225,14 @@ fn link(half: &Half, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
 
 /// Returns an engine with a pool, or without one where the machine does not give that much address space. It cannot
 /// compile: a compiler that nobody may use would only take memory in each worker.
-fn wasmtime_engine(metering: Metering) -> wasmtime::Result<wasmtime::Engine> {
+fn wasmtime_engine(Way { metering, dumps }: Way) -> wasmtime::Result<wasmtime::Engine> {
     let engine = |mut config: wasmtime::Config| {
         config.enable_compiler(false);
         wasmtime::Engine::new(&config)
     };
+    if dumps {
+        return engine(dumping_config(metering));
+    }
     engine(pooled_config(metering)).or_else(|error| {
         tracing::warn!(error = format!("{error:#}"), "no pool for instances; each is allocated by itself");
         engine(config(metering))

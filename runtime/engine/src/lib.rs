@@ -15,6 +15,7 @@ mod calibrate;
 mod code;
 mod compile;
 mod config;
+mod dump;
 mod engine;
 mod exchange;
 mod gate;

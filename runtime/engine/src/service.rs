@@ -87,7 +87,7 @@ impl Service {
         loaded.linked().await?.service()?;
         let idle = (allocation.spec.instances == Instances::Reused).then(Idle::default);
         Ok(Self(Arc::new(Inner {
-            sandbox: Arc::new(Sandbox::new(allocation, node, sink, access)?),
+            sandbox: Arc::new(Sandbox::new(allocation, node, sink, access)?.dumping(loaded)),
             name: allocation.workload.workload.to_string(),
             loaded: loaded.clone(),
             idle,

@@ -114,6 +114,7 @@ fn follow(
         scratch,
         authorities,
         namespace_concurrency,
+        coredump_size,
         processor_rate,
         folders: _,
         wall: _,
@@ -122,8 +123,9 @@ fn follow(
     let (code_key, platform) = (CodeKey(code_key), Platform(platform));
     let engine = Engine::new(EngineConfig { code_key, platform })?;
     engine.set_processor_rate(processor_rate);
-    let logs = Arc::new(LogQueue::default());
+    engine.set_coredump_size(coredump_size);
     let passing = Passing::new(channel).context("cannot use the channel")?;
+    let logs = Arc::new(LogQueue::new(passing.clone()));
     let mut access =
         Access::none().folders(folders).connector(Arc::new(AgentConnector(passing.clone())), authorities);
     if let Some(scratch) = scratch {

@@ -85,6 +85,23 @@ async fn a_file_is_read_no_further_than_the_guest_reads() {
 }
 
 #[tokio::test]
+async fn the_core_dump_of_what_traps_is_written_where_the_caller_wants_it() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("core.wasm");
+    let dump = |arguments: [&str; 2]| {
+        let arguments = [&arguments[..], &["--coredump", file.to_str().unwrap()]].concat();
+        dunlin(home.path(), &arguments)
+    };
+    let trapped = printed(&output(dump(["run", TRAP_PATH])).await);
+    assert_eq!(trapped.code, 134, "{trapped:?}");
+    assert!(trapped.err.contains(&format!("its core dump is in {}: ", file.display())), "{trapped:?}");
+    assert!(std::fs::read(&file).unwrap().starts_with(b"\0asm"));
+    std::fs::remove_file(&file).unwrap();
+    let exited = printed(&output(dump(["run", EXIT_CODE_PATH])).await);
+    assert!(exited.code == 1 && !file.exists() && !exited.err.contains("core dump"), "{exited:?}");
+}
+
+#[tokio::test]
 async fn the_exit_code_is_the_guests_own_or_names_the_limit() {
     for (arguments, code, said) in [
         (vec![EXIT_CODE_PATH], 1, vec!["Exited with 1"]),

@@ -222,6 +222,7 @@ impl Arena {
             capabilities: Default::default(),
             instances: Default::default(),
             metering: Default::default(),
+            coredump: false,
         };
         let workloads = [(job.clone(), workload)].into();
         self.client().deploy(&AppSpec { name: name.clone(), workloads }).await?;

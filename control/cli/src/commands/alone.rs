@@ -63,6 +63,9 @@ pub(crate) struct SandboxArgs {
     /// A value that it finds in `wasi:config`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     config: Vec<(String, String)>,
+    /// Where the core dump of an instance that traps is written; a later one replaces it.
+    #[arg(long, value_name = "FILE")]
+    coredump: Option<PathBuf>,
     /// The config file of a node (TOML), to be confined as there.
     #[arg(long, value_name = "FILE")]
     node_config: Option<PathBuf>,
@@ -120,6 +123,8 @@ pub(crate) enum Intent {
 pub(crate) struct Prepared {
     pub(crate) config: SoloConfig,
     pub(crate) guest: SoloGuest,
+    /// Where core dumps go.
+    pub(crate) coredump: Option<PathBuf>,
     intent: Intent,
     path: PathBuf,
     bytes: Buffer,
@@ -158,7 +163,7 @@ impl SandboxArgs {
         settings.egress.allow.extend(self.allow_address.iter().cloned());
         // The guest sees what its user grants here, and nothing that a node's operator might.
         settings.folders.clear();
-        let name = name(&path);
+        let (name, coredump) = (name(&path), self.coredump.clone());
         let spec = self.spec(kind, Digest::of(&bytes), &mut settings);
         check(&name, &spec).map_err(|error| CommandError::usage(what().what().to_owned()).because(error).help(
             "`dunlin run --help` has an example of each option; the book's page on limits has the largest values",
@@ -166,7 +171,7 @@ impl SandboxArgs {
         let given = (is_module || !is_file).then(|| bytes.clone());
         let guest = SoloGuest { name, component: path.clone(), bytes: given, spec };
         let config = SoloConfig { cache, program: "/proc/self/exe".into(), settings, log };
-        Ok(Prepared { config, guest, intent, path, bytes })
+        Ok(Prepared { config, guest, coredump, intent, path, bytes })
     }
 
     fn spec(self, kind: WorkloadKind, component: Digest, settings: &mut Settings) -> WorkloadSpec {
@@ -210,6 +215,7 @@ impl SandboxArgs {
             capabilities,
             instances: Default::default(),
             metering: Default::default(),
+            coredump: self.coredump.is_some(),
         }
     }
 }
@@ -322,6 +328,16 @@ fn read(path: &Path) -> std::io::Result<Buffer> {
     // One byte more than allowed, so that it is refused and not cut.
     fs::File::open(path)?.take(MAX_COMPONENT + 1).read_to_end(&mut bytes)?;
     Ok(bytes.into())
+}
+
+/// Copies a core dump to where the caller wants it, and says so.
+pub(crate) fn take_dump(from: &Path, to: &Path, output: &Output) {
+    // A file of the user's own, and readable by nobody else, as the dump is where it comes from.
+    let copied = fs::copy(from, to);
+    match copied {
+        Ok(length) => output.note(&format!("its core dump is in {}: {}", to.display(), Bytes(length))),
+        Err(error) => output.note(&format!("its core dump cannot be written to {}: {error}", to.display())),
+    }
 }
 
 /// Returns where compiled code is kept: `$XDG_CACHE_HOME/dunlin/run`, or below `~/.cache`.

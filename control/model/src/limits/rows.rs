@@ -29,6 +29,18 @@ const fn fixed(
     LimitRow { id, name, set_in: SetIn::Fixed(value), bounds, refusal, metric, test }
 }
 
+/// A limit of a node's config file: its default and its maximum.
+const fn node(
+    id: &'static str,
+    name: &'static str,
+    (default, most): (LimitValue, LimitValue),
+    bounds: &'static str,
+    (refusal, metric): (&'static str, &'static str),
+    test: &'static str,
+) -> LimitRow {
+    LimitRow { id, name, set_in: SetIn::Node { default, most }, bounds, refusal, metric, test }
+}
+
 /// The counter of most limits; its label `limit` is the limit's name.
 const HITS: &str = "dunlin_limit_hits_total";
 /// Where a refusal is an answer to who asks, and in the log.
@@ -287,6 +299,30 @@ impl LimitRow {
             "wait before an allocation is started again: 1 s, doubled up to this, and 1 s again after 10 healthy minutes",
             ("`waiting`, with when it is tried again", ANSWERED),
             "further_deaths_wait_longer_until_ten_healthy_minutes_have_passed",
+        ),
+        node(
+            "G21",
+            "coredump_size",
+            (bytes(72 << 20), bytes(1152 << 20)),
+            "a core dump, and the memory of the instance of which it is made",
+            ("none is made, and the record of the trap says so", ANSWERED),
+            "a_dump_that_would_be_too_large_is_not_made_and_the_record_says_so",
+        ),
+        node(
+            "G21",
+            "coredumps",
+            (LimitValue::Count(3), LimitValue::Count(100)),
+            "core dumps that the node keeps of an allocation",
+            ("the oldest go", ANSWERED),
+            "of_core_dumps_the_latest_are_kept_within_both_bounds",
+        ),
+        node(
+            "G21",
+            "coredump_disk",
+            (bytes(1 << 30), bytes(64 << 30)),
+            "core dumps that the node keeps, all together",
+            ("the oldest go", ANSWERED),
+            "of_core_dumps_the_latest_are_kept_within_both_bounds",
         ),
         fixed(
             "C1",

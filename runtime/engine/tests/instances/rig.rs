@@ -82,6 +82,7 @@ fn allocation(instances: Instances) -> AssignedAllocation {
             capabilities: Default::default(),
             instances,
             metering: Default::default(),
+            coredump: false,
         },
         work: Work::Serve,
     }
