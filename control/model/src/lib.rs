@@ -64,7 +64,7 @@ pub use digest::{Digest, DigestError};
 pub use id::{
     AllocationId, ClusterId, Generation, IdError, InstanceId, NodeId, Revision, RunId, Term, Timestamp,
 };
-pub use limits::{LimitField, LimitHit, LimitRow, LimitValue, Limits, SetIn};
+pub use limits::{CompileLimits, ComponentLimits, LimitField, LimitHit, LimitRow, LimitValue, Limits, SetIn};
 pub use log::{LogRecord, LogSource};
 pub use manifest::{
     Build, JobInput, MAX_MANIFEST, Manifest, ManifestError, ManifestErrors, ManifestWorkload,

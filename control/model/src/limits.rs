@@ -2,6 +2,7 @@
 //!
 //! Defaults and hard maxima stand here, once; the manifest chooses between them.
 
+mod component;
 mod field;
 mod rows;
 mod table;
@@ -11,6 +12,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::field::Access;
+pub use self::component::{CompileLimits, ComponentLimits};
 pub use self::field::{LimitField, LimitValue};
 pub use self::table::{LimitRow, SetIn};
 use crate::{Bytes, DurationMs, Fuel, FuelRate};

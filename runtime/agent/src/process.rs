@@ -70,7 +70,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let hands = Hands {
         last_assignment,
         ingress: ingress.clone(),
-        components: Arc::new(Components::new(folders.components(), link)),
+        components: Arc::new(Components::new(
+            folders.components(),
+            link,
+            config.settings.limits.component_size,
+        )),
         inputs: Arc::new(inputs),
         workers: workers.clone(),
         runtime: tokio::runtime::Handle::current(),
@@ -191,7 +195,8 @@ pub(crate) async fn workers_of(
     let homes = Homes::open(&folders.workers(), node_key, settings.isolation, users);
     let homes = Arc::new(homes.context("could not open the folders of workers")?);
     let platform = platform?;
-    let compiler = Compiler::new(program.clone(), Arc::clone(&homes), wall.is_required(), platform);
+    let compiler = Compiler::new(program.clone(), Arc::clone(&homes), wall.is_required(), platform)
+        .within(settings.limits.compile());
     let (compiler, wall) = (Arc::new(compiler), Arc::new(wall));
     let (folders, authorities) = (settings.folders.clone(), authorities(settings)?);
     let egress = Arc::new(Egress::new(&settings.egress)?);
@@ -209,6 +214,7 @@ pub(crate) async fn workers_of(
         egress,
         namespace_concurrency: settings.limits.namespace_concurrency,
         coredump_size: settings.limits.coredump_size,
+        worker_reserve: settings.limits.worker_reserve,
         log,
     };
     Ok((worker_config, homes))

@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use self::channel::{Held, Passing, Queue};
 use self::control::{read, write};
 pub(crate) use self::spawn::WorkerConfig;
-use self::spawn::{Guests, Spawned, not_offered, spawn};
+use self::spawn::{Bounds, Guests, Spawned, not_offered, spawn};
 use crate::compiler::CompileError;
 use crate::driver::Driver;
 use crate::egress::{Asking, Grant};
@@ -111,7 +111,11 @@ impl Worker {
 
     /// Allows the process what its guests may have.
     fn limit_memory(&self, config: &WorkerConfig) {
-        let memory = self.guests.process_memory(config.memory, config.coredump_size);
+        let memory = self.guests.process_memory(Bounds {
+            guests: config.memory,
+            reserve: config.worker_reserve,
+            dump: config.coredump_size,
+        });
         if let Err(error) = self.cgroup.limit_memory(memory) {
             // It may hold more at this moment than it will be allowed: then the limit comes with the next change.
             tracing::debug!(process = self.process, %memory, %error, "memory limit of a worker not set");

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes as Buffer;
 use clap::Args;
-use dunlin_admission::{World, admit, is_core_module, ungranted};
+use dunlin_admission::{World, admit_within, is_core_module, ungranted};
 use dunlin_agent::{OfferedFolder, Settings, SoloConfig, SoloError, SoloGuest, solo_namespace};
 use dunlin_model::{
-    AppName, AppSpec, Bytes, Capabilities, Digest, DurationMs, FolderGrant, Fuel, Limits, LogRecord,
+    AppName, AppSpec, Bytes, Capabilities, ComponentLimits, Digest, DurationMs, FolderGrant, Fuel, Limits, LogRecord,
     LogSource, Name, WorkloadKind, WorkloadSpec,
 };
 use tokio::sync::broadcast::Receiver;
@@ -26,8 +26,6 @@ use crate::args::Format;
 use crate::error::{CommandError, help_for};
 use crate::output::Output;
 
-/// The most bytes of a component.
-const MAX_COMPONENT: u64 = 64 << 20;
 /// How much a folder may hold into which a guest may write: it is the user's own, and bounded by the disk.
 const FOLDER_QUOTA: Bytes = Bytes(1 << 50);
 
@@ -251,7 +249,7 @@ impl Prepared {
                 "dunlin run",
             ),
         };
-        match admit(&self.bytes) {
+        match admit_within(&self.bytes, &self.config.settings.limits.component()) {
             Err(refusal) => what.because(refusal.to_string()).help(help_for(refusal.code())),
             Ok(admitted) if !admitted.is(wanted) => {
                 what.because(other).help(format!("use `{command} {}`", self.path.display()))
@@ -276,7 +274,7 @@ impl Prepared {
 
     /// Returns what to do instead, if the component also answers HTTP requests.
     pub(crate) fn instead(&self) -> Option<String> {
-        let admitted = admit(&self.bytes).ok()?;
+        let admitted = admit_within(&self.bytes, &self.config.settings.limits.component()).ok()?;
         let path = self.path.display();
         let help = || {
             format!("it also exports `wasi:http/incoming-handler`: a service is for `dunlin serve {path}`")
@@ -326,7 +324,7 @@ fn name(path: &Path) -> Name {
 fn read(path: &Path) -> std::io::Result<Buffer> {
     let mut bytes = Vec::new();
     // One byte more than allowed, so that it is refused and not cut.
-    fs::File::open(path)?.take(MAX_COMPONENT + 1).read_to_end(&mut bytes)?;
+    fs::File::open(path)?.take(ComponentLimits::maximum().component_size.0 + 1).read_to_end(&mut bytes)?;
     Ok(bytes.into())
 }
 

@@ -324,82 +324,82 @@ impl LimitRow {
             ("the oldest go", ANSWERED),
             "of_core_dumps_the_latest_are_kept_within_both_bounds",
         ),
-        fixed(
+        node(
             "C1",
             "component_size",
-            bytes(64 << 20),
+            (bytes(64 << 20), bytes(256 << 20)),
             "a component",
             REFUSED,
             "a_component_that_is_too_large_is_refused",
         ),
-        fixed(
+        node(
             "C2",
             "functions",
-            LimitValue::Count(50_000),
+            (LimitValue::Count(50_000), LimitValue::Count(200_000)),
             "functions of a component, over all its modules",
             REFUSED,
             "a_component_with_too_much_of_anything_is_refused",
         ),
-        fixed(
+        node(
             "C2",
             "types",
-            LimitValue::Count(10_000),
+            (LimitValue::Count(10_000), LimitValue::Count(40_000)),
             "types of a component, over all its parts",
             REFUSED,
             "a_component_with_too_much_of_anything_is_refused",
         ),
-        fixed(
+        node(
             "C2",
             "imports",
-            LimitValue::Count(4_000),
+            (LimitValue::Count(4_000), LimitValue::Count(16_000)),
             "imports of a component, over all its parts; the interpreter of Python has 1,034",
             REFUSED,
             "a_component_with_too_much_of_anything_is_refused",
         ),
-        fixed(
+        node(
             "C2",
             "data_segments",
-            LimitValue::Count(40_000),
+            (LimitValue::Count(40_000), LimitValue::Count(160_000)),
             "data segments of a component, over all its modules; a small program of Go has 30,600",
             REFUSED,
             "a_component_with_too_much_of_anything_is_refused",
         ),
-        fixed(
+        node(
             "C2",
             "nesting",
-            LimitValue::Count(100),
+            (LimitValue::Count(100), LimitValue::Count(400)),
             "how deep the parts of a component nest",
             REFUSED,
             "types_nested_without_end_are_refused_without_recursion",
         ),
-        fixed(
+        node(
             "C3",
             "compile_memory",
-            bytes(1 << 30),
+            (bytes(1 << 30), bytes(4 << 30)),
             "memory of the compiler, of which one runs at a time on a node",
             (NOT_STARTED, ANSWERED),
             COMPILER_TEST,
         ),
-        fixed(
+        node(
             "C3",
             "compile_time",
-            time(60_000),
+            (time(60_000), time(600_000)),
             "processor time of the compiler for one component",
             (NOT_STARTED, ANSWERED),
             "compilers_that_take_too_much_are_ended_and_the_limit_is_told",
         ),
-        fixed(
+        node(
             "C4",
             "compiled_size",
-            bytes(256 << 20),
+            (bytes(256 << 20), bytes(1 << 30)),
             "a compiled component",
             (NOT_STARTED, ANSWERED),
             "compilers_that_take_too_much_are_ended_and_the_limit_is_told",
         ),
-        fixed(
+        node(
             "W1",
             "worker_reserve",
-            bytes(128 << 20),
+            (bytes(128 << 20), bytes(4 << 30)),
             "memory of a worker process beyond the `memory` of all instances that it may have; counted by the kernel, \
              where it can",
             ("the worker is ended, and started again", ANSWERED),

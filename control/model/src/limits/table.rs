@@ -86,7 +86,11 @@ impl LimitRow {
                 let most = both(&Limits::MAXIMUM_SERVICE, &Limits::MAXIMUM);
                 ("manifest", both(&Limits::SERVICE, &Limits::JOB), most)
             }
-            SetIn::Node { default, most } => ("node config", default.to_string(), most.to_string()),
+            SetIn::Node { default, most } => {
+                let is_of_components = self.id == "C1" || self.id == "C2";
+                let set_in = if is_of_components { "node config, coordinator" } else { "node config" };
+                (set_in, default.to_string(), most.to_string())
+            }
             SetIn::Fixed(value) => ("fixed", value.to_string(), value.to_string()),
         }
     }

@@ -20,8 +20,6 @@ use crate::egress::Egress;
 use crate::homes::{Home, Homes};
 use crate::wall::{Cgroup, Wall};
 
-/// W1: what a worker may need beside the memory of its guests.
-const OWN_MEMORY: Bytes = Bytes(128 << 20);
 /// The memory of a guest as it is written, the whole dump, and the file in which it is passed on.
 const DUMP_COPIES: u64 = 3;
 
@@ -45,6 +43,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) namespace_concurrency: u32,
     /// The most bytes of a core dump.
     pub(crate) coredump_size: Bytes,
+    /// W1: what a worker may need beside the memory of its guests.
+    pub(crate) worker_reserve: Bytes,
     /// What one processor burns in a second.
     pub(crate) processor_rate: FuelRate,
     /// How much workers log; as they would by themselves if absent.
@@ -80,7 +80,7 @@ pub(super) fn spawn(config: &WorkerConfig, owner: &Name, home: &Home) -> io::Res
     let child = command.spawn()?;
     let process = child.id().unwrap_or_default();
     // It does nothing before it hears of its setup, so it is in its group in time.
-    let cgroup = Arc::new(config.wall.confine(owner.as_str(), process, OWN_MEMORY)?);
+    let cgroup = Arc::new(config.wall.confine(owner.as_str(), process, config.worker_reserve)?);
     let setup = setup(config, config.homes.only_namespace(owner), home);
     Ok(Spawned { child, process, control: UnixStream::from_std(ours)?, channel, setup, cgroup })
 }
@@ -132,6 +132,17 @@ pub(super) fn not_offered(config: &WorkerConfig, allocation: &AssignedAllocation
     grants.find(|grant| !is_offered(&grant.folder)).map(|grant| grant.folder.clone())
 }
 
+/// What decides how much memory a worker process may have, besides its guests.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// What all guests of the node may have together.
+    pub(super) guests: Bytes,
+    /// What the process may have for itself.
+    pub(super) reserve: Bytes,
+    /// How large a core dump may be.
+    pub(super) dump: Bytes,
+}
+
 /// The guests of one worker, as far as its process is concerned.
 #[derive(Default)]
 pub(super) struct Guests(BTreeMap<AllocationId, Guest>);
@@ -169,18 +180,40 @@ impl Guests {
         namespaces
     }
 
-    /// W1: how much memory their process may have, where all guests of the node may have `most` together. An
+    /// W1: how much memory their process may have, within `bounds`. An
     /// allocation may hold its memory limit once for each of its instances, and nobody more than the node has.
     /// While a core dump is made it is in memory up to [`DUMP_COPIES`] times.
-    pub(super) fn process_memory(&self, most: Bytes, dump: Bytes) -> Bytes {
+    pub(super) fn process_memory(&self, bounds: Bounds) -> Bytes {
         let guests = self.0.values().fold(0_u64, |sum, guest| sum.saturating_add(guest.memory.0));
         let has_dumps = self.0.values().any(|guest| guest.dumps);
-        let dump = if has_dumps { dump.0.saturating_mul(DUMP_COPIES) } else { 0 };
-        Bytes(guests.min(most.0).saturating_add(OWN_MEMORY.0).saturating_add(dump))
+        let dump = if has_dumps { bounds.dump.0.saturating_mul(DUMP_COPIES) } else { 0 };
+        Bytes(guests.min(bounds.guests.0).saturating_add(bounds.reserve.0).saturating_add(dump))
     }
 
     /// Tells whether core dumps are made of the instances of this allocation.
     pub(super) fn has_dumps(&self, allocation: AllocationId) -> bool {
         self.0.get(&allocation).is_some_and(|guest| guest.dumps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guest(memory: u64, dumps: bool) -> Guest {
+        Guest { namespace: "default".parse().unwrap(), memory: Bytes(memory), dumps }
+    }
+
+    #[test]
+    fn a_worker_may_have_what_its_guests_may_and_the_reserve_of_the_nodes_config() {
+        let bounds = Bounds { guests: Bytes(1000), reserve: Bytes(7), dump: Bytes(20) };
+        let of = |guests: Vec<Guest>| {
+            let ids = (1..).map(AllocationId::new);
+            Guests(ids.zip(guests).collect()).process_memory(bounds).0
+        };
+        assert_eq!(of(vec![]), 7);
+        assert_eq!(of(vec![guest(100, false), guest(200, false)]), 307);
+        assert_eq!(of(vec![guest(100, true), guest(200, false)]), 367);
+        assert_eq!(of(vec![guest(5000, false)]), 1007);
     }
 }
