@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use dunlin_model::Capabilities;
+use dunlin_model::{Capabilities, ComponentLimits};
 
 use crate::scan::scan;
 

@@ -38,6 +38,7 @@ mod capability;
 mod check;
 mod destination;
 mod digest;
+mod hops;
 mod id;
 mod limits;
 mod log;
@@ -61,6 +62,7 @@ pub use capability::{Capabilities, FolderGrant};
 pub use check::SpecError;
 pub use destination::{DestinationError, Host, HostPattern, HttpPattern, SocketPattern, host_and_port};
 pub use digest::{Digest, DigestError};
+pub use hops::{HOPS_HEADER, MAX_HOPS, hops};
 pub use id::{
     AllocationId, ClusterId, Generation, IdError, InstanceId, NodeId, Revision, RunId, Term, Timestamp,
 };

@@ -13,12 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use dunlin_compiled::{Platform, file_name, is_genuine, seal};
-use dunlin_model::{AllocationId, Bytes, CompileLimits, Digest, Metering};
+use dunlin_model::{AllocationId, Bytes, CompileLimits, Digest, LimitRow, Metering};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::Semaphore;
 
 use self::child::Child;
 pub(crate) use self::child::platform_of;
+use crate::NodeLimits;
 use crate::homes::{Home, Homes, share};
 
 mod child;
@@ -45,6 +46,8 @@ pub(crate) struct Compiler {
     required: bool,
     platform: Platform,
     limits: CompileLimits,
+    /// C4: how much compiled code each home keeps, unless more of it is needed.
+    kept: Bytes,
     /// C3: one compiler at a time. Who waits for it may find the code on disk afterwards.
     turn: Semaphore,
     /// The code that must stay.
@@ -56,12 +59,13 @@ impl Compiler {
     pub(crate) fn new(program: PathBuf, homes: Arc<Homes>, required: bool, platform: Platform) -> Self {
         let (turn, assigned) = (Semaphore::new(1), Mutex::default());
         let limits = CompileLimits::default();
-        Self { program, homes, required, platform, limits, turn, assigned }
+        let kept = Bytes(LimitRow::default_of("compiled_kept").number());
+        Self { program, homes, required, platform, limits, kept, turn, assigned }
     }
 
-    /// Returns the same with these limits on what is compiled.
-    pub(crate) fn within(self, limits: CompileLimits) -> Self {
-        Self { limits, ..self }
+    /// Returns the same with these limits on what is compiled and kept.
+    pub(crate) fn within(self, limits: &NodeLimits) -> Self {
+        Self { limits: limits.compile(), kept: limits.compiled_kept, ..self }
     }
 
     /// Returns the file with the code of the component `digest`, whose bytes are in the file `component`, in `home`, for
@@ -111,7 +115,7 @@ impl Compiler {
         kept.map_err(|error| {
             CompileError::Failed(format!("its compiled code cannot be kept on disk: {error}"))
         })?;
-        if let Err(error) = self.make_room() {
+        if let Err(error) = self.make_room(home) {
             tracing::warn!(%error, "old compiled code could not be removed");
         }
         Ok(())
@@ -122,9 +126,11 @@ impl Compiler {
         self.assigned().remove(&allocation);
     }
 
-    /// Removes the oldest code that nobody needs until the rest is within the limit.
-    fn make_room(&self) -> io::Result<()> {
+    /// Removes the oldest code that nobody needs until the rest is within the limits: in `home`, to which some was just
+    /// added, and in all of them. Whoever deploys much pushes out what is his own.
+    fn make_room(&self, home: &Home) -> io::Result<()> {
         let needed: Vec<PathBuf> = self.assigned().values().cloned().collect();
+        remove_oldest(&[home.compiled_folder()], &needed, self.kept.0)?;
         remove_oldest(&self.homes.compiled()?, &needed, MAX_KEPT)
     }
 

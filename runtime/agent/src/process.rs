@@ -196,7 +196,7 @@ pub(crate) async fn workers_of(
     let homes = Arc::new(homes.context("could not open the folders of workers")?);
     let platform = platform?;
     let compiler = Compiler::new(program.clone(), Arc::clone(&homes), wall.is_required(), platform)
-        .within(settings.limits.compile());
+        .within(&settings.limits);
     let (compiler, wall) = (Arc::new(compiler), Arc::new(wall));
     let (folders, authorities) = (settings.folders.clone(), authorities(settings)?);
     let egress = Arc::new(Egress::new(&settings.egress)?);

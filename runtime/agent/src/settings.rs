@@ -182,6 +182,9 @@ pub struct NodeLimits {
     /// C4: bytes of a compiled component.
     #[serde(deserialize_with = "size")]
     pub compiled_size: Bytes,
+    /// C4: bytes of compiled code that are kept of a namespace, beyond what is assigned.
+    #[serde(deserialize_with = "size")]
+    pub compiled_kept: Bytes,
     /// W1: memory of a worker process beyond that of its guests.
     #[serde(deserialize_with = "size")]
     pub worker_reserve: Bytes,
@@ -211,6 +214,7 @@ impl NodeLimits {
             ("compile_memory", LimitValue::Bytes(self.compile_memory)),
             ("compile_time", LimitValue::Duration(self.compile_time)),
             ("compiled_size", LimitValue::Bytes(self.compiled_size)),
+            ("compiled_kept", LimitValue::Bytes(self.compiled_kept)),
             ("worker_reserve", LimitValue::Bytes(self.worker_reserve)),
         ];
         values.into_iter().chain(self.component().values()).find_map(|(name, value)| LimitRow::refused(name, value))
@@ -239,6 +243,7 @@ impl Default for NodeLimits {
             compile_memory,
             compile_time,
             compiled_size,
+            compiled_kept: bytes("compiled_kept"),
             worker_reserve: bytes("worker_reserve"),
         }
     }

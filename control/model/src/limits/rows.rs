@@ -324,6 +324,14 @@ impl LimitRow {
             ("the oldest go", ANSWERED),
             "of_core_dumps_the_latest_are_kept_within_both_bounds",
         ),
+        fixed(
+            "G22",
+            "hops",
+            LimitValue::Count(crate::MAX_HOPS as u64),
+            "services that a request goes through, one asking the other",
+            ("508 `loop_detected`", HITS),
+            "a_request_that_comes_through_too_many_services_is_refused",
+        ),
         node(
             "C1",
             "component_size",
@@ -395,6 +403,14 @@ impl LimitRow {
             "a compiled component",
             (NOT_STARTED, ANSWERED),
             "compilers_that_take_too_much_are_ended_and_the_limit_is_told",
+        ),
+        node(
+            "C4",
+            "compiled_kept",
+            (bytes(1 << 30), bytes(4 << 30)),
+            "compiled code that a node keeps of a namespace; what is assigned to the node is kept in any case",
+            ("what was not used for longest goes, and is compiled again when it is wanted", ANSWERED),
+            "the_oldest_code_goes_first_and_what_is_needed_never",
         ),
         node(
             "W1",
