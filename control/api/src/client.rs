@@ -3,18 +3,18 @@
 //! It trusts the fleet's own authority and no other, sends its token nowhere but to the configured coordinator
 //! (redirects are not followed), and reads at most [`MAX_ANSWER`] bytes of any answer that is not a stream.
 
-mod bytes;
+mod download;
 mod error;
 mod logs;
 mod transport;
 
 use std::fmt;
 
-use ::bytes::Bytes;
+use bytes::Bytes;
 use dunlin_model::{AppName, AppSpec, Digest, InstanceId, Name, NodeId, RunId};
 use reqwest::Method;
 
-pub use self::bytes::ByteStream;
+pub use self::download::Download;
 pub use self::error::{ClientConfigError, ClientError};
 pub use self::logs::LogStream;
 use self::transport::Transport;
@@ -165,9 +165,9 @@ impl Client {
     }
 
     /// Returns the core dump of an instance that trapped on `node`.
-    pub async fn coredump(&self, node: &NodeId, instance: InstanceId) -> Result<ByteStream, ClientError> {
+    pub async fn coredump(&self, node: &NodeId, instance: InstanceId) -> Result<Download, ClientError> {
         let response = self.transport.stream(&paths::coredump(node, instance)).await?;
-        Ok(ByteStream::new(response, self.url().to_owned()))
+        Ok(Download::new(response, self.url().to_owned()))
     }
 
     /// Returns the fleet in one line.

@@ -11,8 +11,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::field::Access;
 pub use self::component::{CompileLimits, ComponentLimits};
+pub(crate) use self::field::Access;
 pub use self::field::{LimitField, LimitValue};
 pub use self::table::{LimitRow, SetIn};
 use crate::{Bytes, DurationMs, Fuel, FuelRate};

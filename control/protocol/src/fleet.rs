@@ -5,7 +5,8 @@
 //! The others answer with one [`StreamReply`] and then, if that is `Ok`, with bytes or records until the end.
 
 use dunlin_model::{
-    AllocationId, Assignment, ClusterId, Digest, InstanceId, Name, NodeId, Report, RunId, Term, TrapRecord, WorkloadName,
+    AllocationId, Assignment, ClusterId, Digest, InstanceId, Name, NodeId, Report, RunId, Term, TrapRecord,
+    WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Bytes, Fuel, FuelRate, HostCalls, InstanceId, ItemRange, ItemRecord, LogRecord,
-    Name, NamespaceRoute, NodeId, TrapRecord,
+    AllocationId, AssignedAllocation, Bytes, Fuel, FuelRate, HostCalls, InstanceId, ItemRange, ItemRecord,
+    LogRecord, Name, NamespaceRoute, NodeId, TrapRecord,
 };
 use serde::{Deserialize, Serialize};
 

@@ -178,8 +178,7 @@ mod tests {
     }
 
     fn kept(dumps: &Dumps) -> Vec<String> {
-        let mut kept: Vec<InstanceId> =
-            dumps.kept().unwrap().into_iter().map(|dump| dump.instance).collect();
+        let mut kept: Vec<InstanceId> = dumps.kept().unwrap().into_iter().map(|dump| dump.instance).collect();
         kept.sort_unstable();
         kept.iter().map(ToString::to_string).collect()
     }

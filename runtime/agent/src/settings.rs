@@ -6,9 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use dunlin_model::{
-    Bytes, CompileLimits, ComponentLimits, DurationMs, LimitHit, LimitRow, LimitValue, Name,
-};
+use dunlin_model::{Bytes, CompileLimits, ComponentLimits, DurationMs, LimitHit, LimitRow, LimitValue, Name};
 use serde::Deserialize;
 
 /// What the node's config file says; everything has a default.
@@ -217,7 +215,10 @@ impl NodeLimits {
             ("compiled_kept", LimitValue::Bytes(self.compiled_kept)),
             ("worker_reserve", LimitValue::Bytes(self.worker_reserve)),
         ];
-        values.into_iter().chain(self.component().values()).find_map(|(name, value)| LimitRow::refused(name, value))
+        values
+            .into_iter()
+            .chain(self.component().values())
+            .find_map(|(name, value)| LimitRow::refused(name, value))
     }
 }
 

@@ -20,8 +20,8 @@ use anyhow::Context as _;
 use dunlin_ingress::{BoxedStream, Ingress, IngressConfig, Peers};
 use dunlin_model::{
     AllocationId, AssignedAllocation, Bytes, CoreDump, DurationMs, Endpoint, Fuel, HostCalls, InstanceId,
-    ItemRange, Limits, LogRecord, Name, NodeId, Outcome, Resources, Revision, Route, RouteSpec, RouteTable, RunId, Work,
-    WorkloadKind, WorkloadName, WorkloadSpec,
+    ItemRange, Limits, LogRecord, Name, NodeId, Outcome, Resources, Revision, Route, RouteSpec, RouteTable,
+    RunId, Work, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use dunlin_protocol::{StandardStream, ToWorker};
 use dunlin_supervisor::Event;

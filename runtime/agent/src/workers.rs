@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use dunlin_descriptors::Channel;
 use dunlin_ingress::{BoxedStream, HandOff, Local};
-use dunlin_model::{AllocationId, AssignedAllocation, InstanceId, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute};
+use dunlin_model::{
+    AllocationId, AssignedAllocation, InstanceId, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute,
+};
 use dunlin_protocol::{
     ConnectError, FromWorker, Outbound, PassedToAgent, PassedToWorker, StandardStream, ToWorker,
 };

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dunlin_host::{Access, LogSink, Stdin, Stdout, check_headers};
 use dunlin_model::{
-    AssignedAllocation, Bytes as Size, DurationMs, Fuel, HOPS_HEADER, HostCalls, InstanceId, Instances, LimitHit,
-    MAX_HOPS, NodeId, Outcome, WorkloadKind,
+    AssignedAllocation, Bytes as Size, DurationMs, Fuel, HOPS_HEADER, HostCalls, InstanceId, Instances,
+    LimitHit, MAX_HOPS, NodeId, Outcome, WorkloadKind,
 };
 use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;

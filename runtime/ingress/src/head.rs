@@ -93,8 +93,9 @@ fn bad_host() -> Failure {
 pub(crate) fn clean_request(headers: &mut HeaderMap) {
     let reads_trailers = reads_trailers(headers);
     // That a request came through other services is believed whoever says it: who lies makes his own be refused.
-    let is_ours =
-        |name: &HeaderName| name.as_str().starts_with(OWN_PREFIX) && name.as_str() != dunlin_model::HOPS_HEADER;
+    let is_ours = |name: &HeaderName| {
+        name.as_str().starts_with(OWN_PREFIX) && name.as_str() != dunlin_model::HOPS_HEADER
+    };
     if headers.keys().any(is_ours) {
         let ours: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
         for name in ours {

@@ -108,7 +108,7 @@ fn sections(dump: &[u8]) -> (Vec<String>, Vec<u8>) {
             Payload::CustomSection(section) => {
                 match section.as_known() {
                     KnownCustom::CoreDump(core) => assert!(core.name.starts_with("default/shop/pay a")),
-                    KnownCustom::CoreDumpStack(stack) => assert!(stack.frames.len() > 3, "{stack:?}"),
+                    KnownCustom::CoreDumpStack(stack) => assert!(stack.frames.len() > 3),
                     KnownCustom::CoreDumpModules(modules) => assert!(!modules.modules.is_empty()),
                     KnownCustom::CoreDumpInstances(instances) => assert!(!instances.instances.is_empty()),
                     _ => panic!("`{}` is not what it is called", section.name()),

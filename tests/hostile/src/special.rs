@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use crate::case::{Component, Verdict};
 use crate::expected::COMPLETED;
 use crate::network::{Answer, get, send};
-use crate::run::{Arena, COMPILED_KEPT, join_all, judged, job_spec};
+use crate::run::{Arena, COMPILED_KEPT, job_spec, join_all, judged};
 use crate::tamper::{compiled, compiled_of, identities};
 
 /// How long the crash loop is looked at.
@@ -98,7 +98,8 @@ impl Arena {
                 }
             }
         }
-        let is_told = || self.lure().requests.lock().unwrap_or_else(PoisonError::into_inner).len() >= before + 8;
+        let is_told =
+            || self.lure().requests.lock().unwrap_or_else(PoisonError::into_inner).len() >= before + 8;
         crate::machine::settled(is_told, |is_told| *is_told).await;
         let requests = self.lure().requests.lock().unwrap_or_else(PoisonError::into_inner)[before..].to_vec();
         let trapped = self.lure().trapped.load(Ordering::Relaxed);
@@ -119,7 +120,9 @@ impl Arena {
             let body = answer?.body();
             match body.as_str() {
                 body if body.contains("lured") => answered += 1,
-                body if body.contains("ConnectionLimitReached") || body.contains("overloaded") => refused += 1,
+                body if body.contains("ConnectionLimitReached") || body.contains("overloaded") => {
+                    refused += 1
+                }
                 body => odd.push(body.chars().take(60).collect::<String>()),
             }
         }
@@ -191,20 +194,25 @@ impl Arena {
         for number in 0..200 {
             get(self.ingress(), &format!("/hostile/{WORD}-{number}")).await?;
         }
-        let component =
-            Component { made: "Rust", bytes: dunlin_guest_artifacts::HOSTILE.to_vec() };
-        let said = self.item("labels", &component, &format!("says {WORD}"), crate::expected::ANY, &[]).await?;
+        let component = Component { made: "Rust", bytes: dunlin_guest_artifacts::HOSTILE.to_vec() };
+        let said =
+            self.item("labels", &component, &format!("says {WORD}"), crate::expected::ANY, &[]).await?;
         let text = get(self.metrics(), "/metrics").await?.body();
-        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#') && line.contains('{')).collect();
+        let lines: Vec<&str> =
+            text.lines().filter(|line| !line.starts_with('#') && line.contains('{')).collect();
         anyhow::ensure!(lines.len() > 10, "no figures were found: {text}");
         let odd: Vec<&&str> = lines.iter().filter(|line| !is_own(line)).collect();
         let is_right = odd.is_empty() && !text.contains(WORD);
-        Ok(judged(is_right, format!("{} series, each of the host's words; {} {odd:?}", lines.len(), said.seen())))
+        Ok(judged(
+            is_right,
+            format!("{} series, each of the host's words; {} {odd:?}", lines.len(), said.seen()),
+        ))
     }
 
     /// A guest measures time as finely as it can; what it could learn of a neighbour in its process is not there.
     pub(crate) async fn timers(&self) -> anyhow::Result<Verdict> {
-        let (own, canary) = (self.hostile_worker().context("no worker")?, self.canary_worker().context("no canary")?);
+        let (own, canary) =
+            (self.hostile_worker().context("no worker")?, self.canary_worker().context("no canary")?);
         let component = Component { made: "Rust", bytes: dunlin_guest_artifacts::HOSTILE.to_vec() };
         let timed = self.item("timers", &component, "precision", COMPLETED, &["steps of "]).await?;
         let is_right = own != canary && matches!(timed, Verdict::Contained(_));

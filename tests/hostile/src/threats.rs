@@ -73,7 +73,9 @@ pub fn page(cases: &[Case]) -> String {
     let mut last = "";
     for (row, group, what) in THREATS {
         if *group != last {
-            text += &format!("\n### {group}\n\n| Line | What is tried | Cases | As |\n| --- | --- | --- | --- |\n");
+            text += &format!(
+                "\n### {group}\n\n| Line | What is tried | Cases | As |\n| --- | --- | --- | --- |\n"
+            );
             last = group;
         }
         let of_row = || cases.iter().filter(|case| case.row == *row);

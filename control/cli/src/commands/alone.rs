@@ -14,8 +14,8 @@ use clap::Args;
 use dunlin_admission::{World, admit_within, is_core_module, ungranted};
 use dunlin_agent::{OfferedFolder, Settings, SoloConfig, SoloError, SoloGuest, solo_namespace};
 use dunlin_model::{
-    AppName, AppSpec, Bytes, Capabilities, ComponentLimits, Digest, DurationMs, FolderGrant, Fuel, Limits, LogRecord,
-    LogSource, Name, WorkloadKind, WorkloadSpec,
+    AppName, AppSpec, Bytes, Capabilities, ComponentLimits, Digest, DurationMs, FolderGrant, Fuel, Limits,
+    LogRecord, LogSource, Name, WorkloadKind, WorkloadSpec,
 };
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;

@@ -63,29 +63,25 @@ async fn fetch(
     let size = match &trap.coredump {
         Some(CoreDump::Made { size }) => size,
         Some(CoreDump::NotMade { reason }) => {
-            return Err(CommandError::failed(&cannot)
-                .because(format!("none was made: {reason}"))
-                .help("the book's guide on debugging says of what a core dump is made, and how large it may be"));
+            return Err(CommandError::failed(&cannot).because(format!("none was made: {reason}")).help(
+                "the book's guide on debugging says of what a core dump is made, and how large it may be",
+            ));
         }
         None => {
-            return Err(CommandError::failed(&cannot)
-                .because("none was made".to_owned())
-                .help("write `coredump = true` into the workload's section of the manifest and deploy again"));
+            return Err(CommandError::failed(&cannot).because("none was made".to_owned()).help(
+                "write `coredump = true` into the workload's section of the manifest and deploy again",
+            ));
         }
     };
-    let mut stream = client
-        .coredump(node, trap.instance)
-        .await
-        .map_err(|error| CommandError::client(&cannot, &error))?;
+    let mut stream =
+        client.coredump(node, trap.instance).await.map_err(|error| CommandError::client(&cannot, &error))?;
     let unwritten = |error: &io::Error| {
         CommandError::failed(&cannot).caused_by(error).help("give another file: `--coredump FILE`")
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Readable by its owner alone: it holds all that the guest did.
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| unwritten(&error))?;
-    while let Some(bytes) =
-        stream.next().await.map_err(|error| CommandError::client(&cannot, &error))?
-    {
+    while let Some(bytes) = stream.next().await.map_err(|error| CommandError::client(&cannot, &error))? {
         file.write_all(&bytes).map_err(|error| unwritten(&error))?;
     }
     file.persist(path).map_err(|error| unwritten(&error.error))?;

@@ -56,10 +56,9 @@ pub(crate) async fn deploy(
         let problem = Problem::new(422, code::COMPONENT_MISSING, "a component is missing", detail);
         return Err(problem.with_hint("upload it first: PUT /v1/components/{digest}").into());
     }
-    let (components, spec) =
-        tokio::task::spawn_blocking(move || (wrong_worlds(&api, &spec), spec))
-            .await
-            .map_err(|error| internal(&error))?;
+    let (components, spec) = tokio::task::spawn_blocking(move || (wrong_worlds(&api, &spec), spec))
+        .await
+        .map_err(|error| internal(&error))?;
     components?;
     match driver.submit(Command::Deploy(spec)).await? {
         Answer::Deployed { revision, changed } => Ok(Json(Deployed { revision, changed })),

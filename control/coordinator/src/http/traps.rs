@@ -6,7 +6,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use dunlin_api::{Problem, TrapList, TrapsQuery, code};
-use dunlin_model::{InstanceId, NodeId};
+use dunlin_model::{IdError, InstanceId, NodeId};
 use dunlin_protocol::TrapQuery;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use tokio::io::AsyncReadExt as _;
@@ -46,9 +46,12 @@ pub(crate) async fn list(
         (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn coredump(
     State(api): State<Api>,
-    path: Result<Path<(NodeId, InstanceId)>, PathRejection>,
+    path: Result<Path<(NodeId, String)>, PathRejection>,
 ) -> Result<Response, Refused> {
     let Path((node, instance)) = path?;
+    let instance: InstanceId = instance.parse().map_err(|error: IdError| {
+        Refused::new(Problem::new(400, code::INVALID_REQUEST, "this is no instance", error.to_string()))
+    })?;
     if !api.driver.view().nodes.contains_key(&node) {
         return Err(not_found("such node"));
     }

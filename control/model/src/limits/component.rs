@@ -133,7 +133,11 @@ mod tests {
         for (name, text, error) in [
             ("types", "40001", "limit `types` is more than 0 and at most 40000, observed 40001"),
             ("nesting", "0", "limit `nesting` is more than 0 and at most 400, observed 0"),
-            ("component_size", "1GiB", "limit `component_size` is more than 0 and at most 256MiB, observed 1GiB"),
+            (
+                "component_size",
+                "1GiB",
+                "limit `component_size` is more than 0 and at most 256MiB, observed 1GiB",
+            ),
             ("imports", "many", "`imports`: this is a number, like 5000"),
         ] {
             assert_eq!(limits.set(name, text), Err(error.to_owned()));

@@ -242,7 +242,8 @@ mod tests {
         assert!(size.contains("limit `compiled_size` is 1MiB, observed more"), "{size}");
         assert_eq!(compiled_by("read component; echo done").await, "5 bytes");
         // It is told its limits, and binds itself to them.
-        let told = compiled_by("read component; case \"$*\" in *'\"compile_memory\":2147483648'*) echo done; esac");
+        let told =
+            compiled_by("read component; case \"$*\" in *'\"compile_memory\":2147483648'*) echo done; esac");
         assert_eq!(told.await, "5 bytes");
     }
 }

@@ -104,8 +104,7 @@ async fn what_is_ended_from_outside_has_no_dump_and_what_hits_a_limit_has_one() 
 async fn one_dump_is_made_at_a_time() {
     let (rig, told) = (Rig::new(), Arc::new(Held::default()));
     rig.set_coredump_size(Size(16 << 20));
-    let service =
-        rig.service_as(guests::TRAP_HTTP, LIMITS, (true, Metering::Fuel), told.clone()).await;
+    let service = rig.service_as(guests::TRAP_HTTP, LIMITS, (true, Metering::Fuel), told.clone()).await;
     for expected in [true, false] {
         let request = Request::get("/").header("host", "h").body(Full::new(Bytes::new())).unwrap();
         service.handle(request).await.map(drop).unwrap_err();

@@ -112,7 +112,11 @@ fn preview1() -> Vec<Case> {
             ),
             COMPLETED_OR_TRAPPED,
         ),
-        wrapped("opens files and never closes one, for ever", &format!("(loop {open} (br 0))"), BUSY_OR_TRAPPED),
+        wrapped(
+            "opens files and never closes one, for ever",
+            &format!("(loop {open} (br 0))"),
+            BUSY_OR_TRAPPED,
+        ),
         refused(
             34,
             "a module of preview 1 as it is",

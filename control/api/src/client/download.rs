@@ -7,12 +7,12 @@ use bytes::Bytes;
 use super::ClientError;
 
 /// The bytes of a file, piece by piece.
-pub struct ByteStream {
+pub struct Download {
     response: reqwest::Response,
     url: String,
 }
 
-impl ByteStream {
+impl Download {
     pub(super) fn new(response: reqwest::Response, url: String) -> Self {
         Self { response, url }
     }
@@ -27,8 +27,8 @@ impl ByteStream {
     }
 }
 
-impl fmt::Debug for ByteStream {
+impl fmt::Debug for Download {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByteStream").finish_non_exhaustive()
+        f.debug_struct("Download").finish_non_exhaustive()
     }
 }
