@@ -36,7 +36,8 @@ async fn a_node_compiles_what_its_operator_allows_and_says_the_limit() {
         ("compiled_size = \"20KiB\"", "limit `compiled_size` is 20KiB, observed more"),
     ] {
         let fleet = fleet_with(limit).await;
-        fleet.deploy(&hello(HELLO, 1)).await.unwrap();
+        let app = hello(HELLO, 1);
+        printed(&fleet.dunlin_in(app.path(), &["deploy", "--no-wait"]).await.unwrap()).assert_done();
         let reason = why_not(&fleet).await;
         assert!(reason.contains(expected), "{limit}: {reason}");
     }

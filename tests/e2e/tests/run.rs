@@ -8,7 +8,7 @@ use std::process::{Output, Stdio};
 use dunlin_e2e::{Printed, outside, printed};
 use dunlin_guest_artifacts::{
     CAT_PATH, CONFIG_PATH, CORE_MODULE_PATH, ENV_PATH, EXIT_CODE_PATH, FETCH_HTTP_PATH, FILES_HTTP_PATH,
-    HELLO_PATH, HOG_PATH, MISSING_IMPORT_PATH, SLEEP_PATH, SPIN_PATH, TRAP_PATH, WORD_COUNT_PATH,
+    HELLO_PATH, HOG_PATH, MISSING_IMPORT_PATH, SLEEP_PATH, SPIN_PATH, TRAP_HTTP_PATH, TRAP_PATH, WORD_COUNT_PATH,
 };
 use dunlin_harness::{PATIENCE, eventually, http};
 use nix::sys::signal::{Signal, kill};
@@ -345,4 +345,19 @@ fn compiled(cache: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+#[tokio::test]
+async fn the_core_dump_of_a_served_request_that_traps_is_written_as_well() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("core.wasm");
+    let serving = Serving::start(&[TRAP_HTTP_PATH, "--coredump", file.to_str().unwrap()]).await;
+    assert!(serving.get().await.contains("guest_trapped"));
+    eventually("the core dump is written", || async {
+        match std::fs::read(&file) {
+            Ok(bytes) if bytes.starts_with(b"\0asm") => Ok(()),
+            other => Err(format!("{:?}", other.map(|bytes| bytes.len()))),
+        }
+    })
+    .await;
 }

@@ -352,6 +352,10 @@ impl Arena {
     }
 
     async fn sent(&self, bytes: &[u8], answers: &[&str]) -> anyhow::Result<Verdict> {
+        if answers.iter().all(|begin| begin.starts_with("HTTP/1.1 200")) {
+            // What its guests burned in cases before this one slows the service down for a while.
+            self.until_answers("/hostile/fine").await;
+        }
         let answer = send(self.ingress(), bytes, 1 << 20).await?;
         let text = String::from_utf8_lossy(&answer.bytes).into_owned();
         let is_right = answers
