@@ -8,7 +8,8 @@ use std::process::{Output, Stdio};
 use dunlin_e2e::{Printed, outside, printed};
 use dunlin_guest_artifacts::{
     CAT_PATH, CONFIG_PATH, CORE_MODULE_PATH, ENV_PATH, EXIT_CODE_PATH, FETCH_HTTP_PATH, FILES_HTTP_PATH,
-    HELLO_PATH, HOG_PATH, MISSING_IMPORT_PATH, SLEEP_PATH, SPIN_PATH, TRAP_HTTP_PATH, TRAP_PATH, WORD_COUNT_PATH,
+    HELLO_PATH, HOG_PATH, MISSING_IMPORT_PATH, SLEEP_PATH, SPIN_PATH, TRAP_HTTP_PATH, TRAP_PATH,
+    WORD_COUNT_PATH,
 };
 use dunlin_harness::{PATIENCE, eventually, http};
 use nix::sys::signal::{Signal, kill};

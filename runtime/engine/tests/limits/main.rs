@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod by_time;
-mod dumps;
 mod held;
 mod host_calls;
 mod messages;

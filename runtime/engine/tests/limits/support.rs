@@ -101,29 +101,6 @@ impl Rig {
         Job::new(&loaded, &allocation, &node, self.logs.clone(), &Access::none()).await.unwrap()
     }
 
-    /// Says how large core dumps may be.
-    pub(crate) fn set_coredump_size(&self, size: Bytes) {
-        self.engine.set_coredump_size(size);
-    }
-
-    /// Returns a service that is metered so, with core dumps or without, which tells `sink`.
-    pub(crate) async fn service_as(
-        &self,
-        component: &[u8],
-        limits: Limits,
-        (coredump, metering): (bool, Metering),
-        sink: Arc<dyn LogSink>,
-    ) -> Service {
-        drop(self.load_as(component, metering).await);
-        let mut allocation = allocation(component, limits, false);
-        (allocation.spec.coredump, allocation.spec.metering) = (coredump, metering);
-        let platform = dunlin_engine::platform().unwrap().metered(metering);
-        let path = self.folder.path().join(file_name(platform, Digest::of(component)));
-        let loaded = self.engine.load_for(&path, &allocation.spec).await.unwrap();
-        let node = "node-1".parse().unwrap();
-        Service::new(&loaded, &allocation, &node, sink, &Access::none()).await.unwrap()
-    }
-
     pub(crate) async fn service(&self, component: &[u8], limits: Limits) -> Service {
         let loaded = self.load(component).await;
         let allocation = allocation(component, limits, false);

@@ -6,12 +6,21 @@ use bytes::Bytes;
 use dunlin_engine::{Failure, Service};
 use dunlin_guest_artifacts as guests;
 use dunlin_host::{DumpBytes, LogSink};
-use dunlin_model::{Bytes as Size, CoreDump, DurationMs, Limits, LogRecord, Metering, TrapRecord};
+use dunlin_model::{
+    Bytes as Size, CoreDump, DurationMs, Fuel, FuelRate, Limits, LogRecord, Metering, TrapRecord,
+};
 use http::Request;
 use http_body_util::Full;
 use tokio::sync::Notify;
 
-use crate::support::{LIMITS, Rig};
+use crate::rig::Rig;
+
+const LIMITS: Limits = Limits {
+    memory: Size(16 << 20),
+    fuel_rate: FuelRate(1_000_000_000_000),
+    fuel_burst: Fuel(1_000_000_000_000),
+    ..Limits::SERVICE
+};
 
 /// What was told of traps.
 #[derive(Default)]
@@ -54,7 +63,7 @@ async fn told(
     (dumps, metering, size): (bool, Metering, u64),
 ) -> (TrapRecord, Option<Vec<u8>>, Vec<String>) {
     let (rig, told) = (Rig::new(), Arc::new(Told::default()));
-    rig.set_coredump_size(Size(size));
+    rig.engine.set_coredump_size(Size(size));
     let service = rig.service_as(component, limits, (dumps, metering), told.clone()).await;
     let (trap, dump) = told.asked(&service).await;
     let lines = told.lines.lock().unwrap().clone();
@@ -103,7 +112,7 @@ async fn what_is_ended_from_outside_has_no_dump_and_what_hits_a_limit_has_one() 
 #[tokio::test]
 async fn one_dump_is_made_at_a_time() {
     let (rig, told) = (Rig::new(), Arc::new(Held::default()));
-    rig.set_coredump_size(Size(16 << 20));
+    rig.engine.set_coredump_size(Size(16 << 20));
     let service = rig.service_as(guests::TRAP_HTTP, LIMITS, (true, Metering::Fuel), told.clone()).await;
     for expected in [true, false] {
         let request = Request::get("/").header("host", "h").body(Full::new(Bytes::new())).unwrap();
