@@ -10,7 +10,8 @@ use std::{env, fs};
 
 const TARGET: &str = "wasm32-wasip2";
 
-const PROGRAMS: [&str; 26] = [
+const PROGRAMS: [&str; 27] = [
+    "ask-http",
     "calls",
     "cat",
     "empty-std",

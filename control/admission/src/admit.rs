@@ -1,10 +1,9 @@
 //! The whole check: size, kind, counts, validity, imports, exports, in this order, cheapest first.
 
-use dunlin_model::{Bytes, LimitHit};
+use dunlin_model::{Bytes, ComponentLimits};
 use serde::{Deserialize, Serialize};
 use wasmparser::{BinaryReaderError, Validator, WasmFeatures};
 
-use crate::limits::MAX_COMPONENT;
 use crate::provided::{capability_of, is_compatible, is_provided};
 use crate::refusal::{MissingImport, Refusal, shown};
 use crate::scan::{Surface, invalid, scan};
@@ -12,9 +11,11 @@ use crate::scan::{Surface, invalid, scan};
 /// How many names a refusal lists.
 pub(crate) const MAX_LISTED: usize = 20;
 
-/// How much stack the validator gets: types of a component refer to earlier ones, and it follows a chain of up to
-/// `MAX_TYPES` of them by recursion. Only what is used of it is ever backed by memory.
-const VALIDATOR_STACK: usize = 128 << 20;
+/// How much stack the validator gets for each type that a component may have: types refer to earlier ones, and it
+/// follows a chain of all of them by recursion. Only what is used of it is ever backed by memory.
+const VALIDATOR_STACK: u64 = (128 << 20) / 10_000;
+/// How much it gets at least.
+const LEAST_STACK: u64 = 8 << 20;
 
 /// A way to start a component: the world it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,28 +54,35 @@ pub const fn features() -> WasmFeatures {
         .union(WasmFeatures::COMPONENT_MODEL)
 }
 
-/// Tells whether `bytes` may become a guest, and if not, why.
+/// Tells whether `bytes` may become a guest where nobody has set other limits, and if not, why.
 pub fn admit(bytes: &[u8]) -> Result<Admitted, Refusal> {
+    admit_within(bytes, &ComponentLimits::default())
+}
+
+/// Tells whether `bytes` may become a guest within `limits`, and if not, why.
+pub fn admit_within(bytes: &[u8], limits: &ComponentLimits) -> Result<Admitted, Refusal> {
     let size = Bytes(bytes.len() as u64);
-    if size.0 > MAX_COMPONENT {
-        return Err(Refusal::TooLarge(LimitHit::new("component_size", Bytes(MAX_COMPONENT), size)));
+    if let Some(hit) = limits.refuse_size(size) {
+        return Err(Refusal::TooLarge(hit));
     }
     // wasmtime's compiled form is an ELF file.
     if bytes.starts_with(b"\x7fELF") {
         return Err(Refusal::PrecompiledNotAccepted);
     }
-    let surface = scan(bytes)?;
-    validate(bytes)?;
+    let surface = scan(bytes, limits)?;
+    validate(bytes, limits)?;
     check_imports(&surface)?;
     let worlds = worlds(&surface)?;
     Ok(Admitted { worlds, imports: surface.imports, size })
 }
 
 /// Validates a component or a module with the features that guests may use.
-pub(crate) fn validate(bytes: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn validate(bytes: &[u8], limits: &ComponentLimits) -> Result<(), Refusal> {
+    let stack = limits.types.saturating_mul(VALIDATOR_STACK).max(LEAST_STACK);
+    let stack = usize::try_from(stack).unwrap_or(usize::MAX);
     let validation = || Validator::new_with_features(features()).validate_all(bytes).map(drop);
     let result = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(VALIDATOR_STACK).spawn_scoped(scope, validation);
+        let thread = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, validation);
         thread.map(|thread| thread.join())
     });
     match result {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use dunlin_model::Capabilities;
+use dunlin_model::{Capabilities, ComponentLimits};
 
 use crate::scan::scan;
 
@@ -26,7 +26,7 @@ impl fmt::Display for Ungranted {
 
 /// Returns what the component `bytes` imports that `capabilities` do not grant; nothing if it is no component.
 pub fn ungranted(bytes: &[u8], capabilities: &Capabilities) -> Vec<Ungranted> {
-    let Ok(surface) = scan(bytes) else { return Vec::new() };
+    let Ok(surface) = scan(bytes, &ComponentLimits::maximum()) else { return Vec::new() };
     let imports = |interface: &str| {
         surface.imports.iter().any(|import| import.split('@').next().is_some_and(|name| name == interface))
     };

@@ -278,6 +278,7 @@ mod tests {
             capabilities: Default::default(),
             instances: Default::default(),
             metering: Default::default(),
+            coredump: false,
         }
     }
 

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Bytes, Fuel, FuelRate, HostCalls, ItemRange, ItemRecord, LogRecord,
-    Name, NamespaceRoute, NodeId, TrapRecord,
+    AllocationId, AssignedAllocation, Bytes, Fuel, FuelRate, HostCalls, InstanceId, ItemRange, ItemRecord,
+    LogRecord, Name, NamespaceRoute, NodeId, TrapRecord,
 };
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,8 @@ pub struct WorkerSetup {
     pub authorities: Vec<u8>,
     /// How many instances each namespace may have at the same time.
     pub namespace_concurrency: u32,
+    /// The most bytes of a core dump.
+    pub coredump_size: Bytes,
     /// What one processor of the node burns in a second: by it the time of guests counts that are metered by time.
     pub processor_rate: FuelRate,
     /// What the process gives up before anything else.
@@ -254,6 +256,11 @@ pub enum PassedToAgent {
     },
     /// The answer to [`PassedToWorker::Leave`]: no connection is left here.
     Left,
+    /// With the core dump of an instance: a file in memory. Its trap is told after it.
+    CoreDump {
+        /// Whose.
+        instance: InstanceId,
+    },
     /// Asks for an outbound connection on behalf of a guest.
     Connect {
         /// Returns in the answer.

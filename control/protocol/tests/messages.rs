@@ -44,6 +44,7 @@ fn stream_requests() -> Vec<StreamRequest> {
             tail: 50,
             ..TrapQuery::default()
         }),
+        StreamRequest::CoreDump { instance: "a12.3".parse().unwrap() },
     ]
 }
 
@@ -65,6 +66,7 @@ fn spec(kind: WorkloadKind) -> WorkloadSpec {
         capabilities: Default::default(),
         instances: Default::default(),
         metering: Default::default(),
+        coredump: false,
     }
 }
 

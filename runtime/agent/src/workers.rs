@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use dunlin_descriptors::Channel;
 use dunlin_ingress::{BoxedStream, HandOff, Local};
-use dunlin_model::{AllocationId, AssignedAllocation, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute};
+use dunlin_model::{
+    AllocationId, AssignedAllocation, InstanceId, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute,
+};
 use dunlin_protocol::{
     ConnectError, FromWorker, Outbound, PassedToAgent, PassedToWorker, StandardStream, ToWorker,
 };
@@ -32,7 +34,7 @@ use tokio_util::task::TaskTracker;
 use self::channel::{Held, Passing, Queue};
 use self::control::{read, write};
 pub(crate) use self::spawn::WorkerConfig;
-use self::spawn::{Guests, Spawned, not_offered, spawn};
+use self::spawn::{Bounds, Guests, Spawned, not_offered, spawn};
 use crate::compiler::CompileError;
 use crate::driver::Driver;
 use crate::egress::{Asking, Grant};
@@ -111,7 +113,11 @@ impl Worker {
 
     /// Allows the process what its guests may have.
     fn limit_memory(&self, config: &WorkerConfig) {
-        let memory = self.guests.process_memory(config.memory);
+        let memory = self.guests.process_memory(Bounds {
+            guests: config.memory,
+            reserve: config.worker_reserve,
+            dump: config.coredump_size,
+        });
         if let Err(error) = self.cgroup.limit_memory(memory) {
             // It may hold more at this moment than it will be allowed: then the limit comes with the next change.
             tracing::debug!(process = self.process, %memory, %error, "memory limit of a worker not set");
@@ -349,7 +355,35 @@ impl Workers {
                     None => held.free(1),
                 },
                 PassedToAgent::Left => held.left.notify_one(),
+                PassedToAgent::CoreDump { instance } => {
+                    // One after the other: a worker that passes many waits, and nobody else does.
+                    self.keep_dump(&namespace, process, instance, descriptor).await;
+                }
             }
+        }
+    }
+
+    /// Keeps the core dump of an instance of a worker, if such are wanted.
+    async fn keep_dump(
+        &self,
+        namespace: &Name,
+        process: u32,
+        instance: InstanceId,
+        descriptor: Option<OwnedFd>,
+    ) {
+        let is_wanted = {
+            let running = self.running();
+            let worker = running.by_namespace.get(namespace).filter(|worker| worker.process == process);
+            worker.is_some_and(|worker| worker.guests.has_dumps(instance.allocation))
+        };
+        let Some(descriptor) = descriptor.filter(|_| is_wanted) else {
+            tracing::warn!(%namespace, process, %instance, "a worker passed a core dump that is not wanted");
+            return;
+        };
+        let logs = Arc::clone(&self.shared.logs);
+        let keeping = tokio::task::spawn_blocking(move || logs.dumps().keep(instance, descriptor));
+        if let Err(error) = keeping.await.map_err(io::Error::other).flatten() {
+            tracing::warn!(%instance, %error, "core dump could not be kept");
         }
     }
 

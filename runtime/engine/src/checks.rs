@@ -15,7 +15,7 @@ use wasmtime_environ::{ScopeVec, Tunables};
 use crate::config::features;
 
 /// What a component's code looks at while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Checks {
     /// Fuel.
     Fuel,

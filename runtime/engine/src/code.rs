@@ -13,13 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use dunlin_host::Guest;
-use dunlin_model::{Digest, Metering};
+use dunlin_model::Digest;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::checks::Checks;
-use crate::engine::{Engine, LoadError};
+use crate::dump::Dumps;
+use crate::engine::{Engine, LoadError, Way};
 use crate::gauge::Gauge;
 use crate::limits::{CODE_IDLE, MAX_LOADED_CODE};
 
@@ -27,8 +28,8 @@ use crate::limits::{CODE_IDLE, MAX_LOADED_CODE};
 #[derive(Clone)]
 pub struct Loaded(Arc<Code>);
 
-/// Which code it is: of which component, and how it is metered.
-type Identity = (Digest, Metering);
+/// Which code it is: of which component, and how it is run.
+type Identity = (Digest, Way);
 
 struct Code {
     engine: Engine,
@@ -99,8 +100,8 @@ impl Loaded {
         if let Some(linked) = code.in_memory() {
             return Ok(linked);
         }
-        let (digest, metering) = code.identity;
-        let linked = Arc::new(code.engine.read_and_link(&code.path, digest, metering).await?);
+        let (digest, way) = code.identity;
+        let linked = Arc::new(code.engine.read_and_link(&code.path, digest, way).await?);
         *code.linked() = Some(linked.clone());
         code.engine.shelf().make_room(code.identity);
         Ok(linked)
@@ -110,7 +111,12 @@ impl Loaded {
 impl Loaded {
     /// Returns what tells how much a new instance of it burns.
     pub(crate) fn gauge(&self) -> Gauge {
-        self.0.engine.gauge(self.0.identity.1)
+        self.0.engine.gauge(self.0.identity.1.metering)
+    }
+
+    /// Returns what binds its core dumps, if any are wanted.
+    pub(crate) fn dumps(&self) -> Option<Arc<Dumps>> {
+        self.0.identity.1.dumps.then(|| self.0.engine.dumps())
     }
 }
 

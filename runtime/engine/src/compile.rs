@@ -10,12 +10,12 @@
 use std::io::{Read, Write};
 
 use dunlin_admission::Refusal;
-use dunlin_model::Metering;
+use dunlin_model::{CompileLimits, ComponentLimits, Metering};
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::checks::Checks;
 use crate::config::config;
-use crate::limits::{COMPILE_ADDRESS_SPACE, COMPILE_CPU_SECONDS, COMPILE_MEMORY};
+use crate::limits::COMPILE_ADDRESS_SPACE;
 
 /// What the compiler exits with if the component is at fault; what it complains is then a whole sentence.
 pub const EXIT_REFUSED: u8 = 2;
@@ -33,11 +33,11 @@ pub enum CompileError {
     Failed(String),
 }
 
-/// Compiles what comes on standard input, for guests that are metered so, and writes the result to standard output;
-/// what is wrong goes to standard error. This is the whole of the process `dunlin compile-component` once it is
-/// confined, and the result is its exit code.
-pub fn compile_child(metering: Metering) -> u8 {
-    match run_child(metering) {
+/// Compiles what comes on standard input within `limits`, for guests that are metered so, and writes the result to
+/// standard output; what is wrong goes to standard error. This is the whole of the process `dunlin compile-component`
+/// once it is confined, and the result is its exit code.
+pub fn compile_child(metering: Metering, limits: &CompileLimits) -> u8 {
+    match run_child(metering, limits) {
         Ok(()) => 0,
         Err(error) => {
             let code = match error {
@@ -51,29 +51,31 @@ pub fn compile_child(metering: Metering) -> u8 {
     }
 }
 
-fn run_child(metering: Metering) -> Result<(), CompileError> {
+fn run_child(metering: Metering, limits: &CompileLimits) -> Result<(), CompileError> {
     let failed = |what: &str, error: &dyn std::fmt::Display| CompileError::Failed(format!("{what}: {error}"));
-    limit_this_process().map_err(|error| failed("could not limit the compiler", &error))?;
+    limit_this_process(limits).map_err(|error| failed("could not limit the compiler", &error))?;
     let mut component = Vec::new();
     std::io::stdin()
-        .take(dunlin_admission::MAX_COMPONENT + 1)
+        .take(limits.component.component_size.0 + 1)
         .read_to_end(&mut component)
         .map_err(|error| failed("could not read the component", &error))?;
-    let compiled = compile_as(&component, metering)?;
+    let compiled = compile_within(&component, metering, &limits.component)?;
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(&compiled).and_then(|()| stdout.flush());
     written.map_err(|error| failed("could not write the compiled component", &error))
 }
 
-fn limit_this_process() -> nix::Result<()> {
+fn limit_this_process(limits: &CompileLimits) -> nix::Result<()> {
+    let CompileLimits { compile_memory, compile_time, .. } = limits;
     let limits = [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, 0),
-        (Resource::RLIMIT_DATA, COMPILE_MEMORY),
+        (Resource::RLIMIT_DATA, compile_memory.0),
         (Resource::RLIMIT_AS, COMPILE_ADDRESS_SPACE),
     ];
     // The soft limit alone: it ends the process by a signal of its own, the hard one like anybody who kills it.
-    setrlimit(Resource::RLIMIT_CPU, COMPILE_CPU_SECONDS, COMPILE_CPU_SECONDS + 10)?;
+    let seconds = compile_time.0.div_ceil(1000);
+    setrlimit(Resource::RLIMIT_CPU, seconds, seconds + 10)?;
     limits.into_iter().try_for_each(|(resource, limit)| setrlimit(resource, limit, limit))
 }
 
@@ -82,9 +84,17 @@ pub fn compile(component: &[u8]) -> Result<Vec<u8>, CompileError> {
     compile_as(component, Metering::Fuel)
 }
 
-/// Admits and compiles `component` in this process, which nothing limits: for the compiler itself, and for tests.
+/// Admits and compiles `component` in this process, which nothing limits: for tests.
 pub fn compile_as(component: &[u8], metering: Metering) -> Result<Vec<u8>, CompileError> {
-    dunlin_admission::admit(component).map_err(|refusal| match refusal {
+    compile_within(component, metering, &ComponentLimits::default())
+}
+
+fn compile_within(
+    component: &[u8],
+    metering: Metering,
+    limits: &ComponentLimits,
+) -> Result<Vec<u8>, CompileError> {
+    dunlin_admission::admit_within(component, limits).map_err(|refusal| match refusal {
         Refusal::NotChecked { .. } => CompileError::Failed(refusal.to_string()),
         refusal => CompileError::Refused(format!("{}: {refusal}", refusal.code())),
     })?;

@@ -99,6 +99,14 @@ pub(crate) fn pooled_config(checks: Checks, instances: u32) -> Config {
     config
 }
 
+/// Returns the same for guests of which core dumps are wanted. Each instance is allocated by itself: there are few of
+/// these guests, and a second pool would take address space from those that run.
+pub(crate) fn dumping_config(checks: Checks) -> Config {
+    let mut config = config(checks);
+    config.coredump_on_trap(true);
+    config
+}
+
 /// Takes from the kernel what the pool needs and what a process behind a wall can no longer open: the list of its own
 /// pages. Without it all works, and takes longer. Starts no thread.
 pub fn prepare_process() {
@@ -141,6 +149,7 @@ mod tests {
         };
         for checks in Checks::ALL {
             assert_eq!(hash(&config(checks)), hash(&pooled_config(checks, 256)));
+            assert_eq!(hash(&config(checks)), hash(&dumping_config(checks)));
         }
         let hashes: BTreeSet<u64> = Checks::ALL.iter().map(|checks| hash(&config(*checks))).collect();
         assert_eq!(hashes.len(), Checks::ALL.len(), "code of one kind is not taken for that of another");

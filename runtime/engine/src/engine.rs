@@ -1,18 +1,20 @@
 //! From compiled code on disk to a component that can be run.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dunlin_compiled::{CodeKey, Platform};
 use dunlin_host::{Guest, NotGranted};
-use dunlin_model::{Digest, FuelRate, Metering};
+use dunlin_model::{Bytes, Digest, FuelRate, Metering, WorkloadSpec};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::checks::Checks;
 use crate::code::{Linked, Loaded, Shelf};
-use crate::config::{config, pooled_config};
+use crate::config::{config, dumping_config, pooled_config};
+use crate::dump::Dumps;
 use crate::gauge::Gauge;
 use crate::limits::{EPOCH_TICK, MAX_COMPILED, POOL_INSTANCES};
 
@@ -74,15 +76,23 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     by_fuel: Kind,
     /// Made when the first guest wants it: most workers have none.
-    by_fuel_and_time: OnceLock<Result<Kind, LoadError>>,
-    /// The same.
-    by_time: OnceLock<Result<Kind, LoadError>>,
+    /// Made when the first guest wants them: most workers have one.
+    kinds: Mutex<BTreeMap<(Checks, bool), Result<Arc<Kind>, LoadError>>>,
+    dumps: Arc<Dumps>,
     /// What a processor of this node burns in a second.
     processor_rate: AtomicU64,
     config: EngineConfig,
     /// Few components are loaded at a time: each is in memory twice meanwhile.
     loading: Semaphore,
     shelf: Shelf,
+}
+
+/// How guests are run, as far as it is for their workload to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Way {
+    pub(crate) metering: Metering,
+    /// Whether core dumps are wanted.
+    pub(crate) dumps: bool,
 }
 
 /// What runs guests of one kind: wasmtime has one kind of code for an engine.
@@ -92,9 +102,9 @@ struct Kind {
 }
 
 impl Kind {
-    fn new(checks: Checks, instances: u32) -> Result<Self, EngineError> {
+    fn new(checks: Checks, dumps: bool, instances: u32) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Wasmtime(format!("{error:#}"));
-        let wasmtime = wasmtime_engine(checks, instances).map_err(failed)?;
+        let wasmtime = wasmtime_engine(checks, dumps, instances).map_err(failed)?;
         let linker = dunlin_host::linker(&wasmtime).map_err(failed)?;
         if checks.sees_time() {
             start_epochs(&wasmtime).map_err(EngineError::Thread)?;
@@ -106,10 +116,10 @@ impl Kind {
 impl Engine {
     /// Returns an engine, which starts a thread that counts time when the first guest comes which needs that.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        let ordinary = Arc::new(Kind::new(Checks::Fuel, false, config.instances)?);
         Ok(Self(Arc::new(Inner {
-            by_fuel: Kind::new(Checks::Fuel, config.instances)?,
-            by_fuel_and_time: OnceLock::new(),
-            by_time: OnceLock::new(),
+            kinds: Mutex::new([((Checks::Fuel, false), Ok(ordinary))].into()),
+            dumps: Arc::new(Dumps::new()),
             processor_rate: AtomicU64::new(PROCESSOR_RATE),
             config,
             loading: Semaphore::new(LOADERS),
@@ -136,9 +146,28 @@ impl Engine {
         digest: Digest,
         metering: Metering,
     ) -> Result<Loaded, LoadError> {
-        let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, metering));
+        self.load_way(compiled, digest, Way { metering, dumps: false }).await
+    }
+
+    /// Returns the component of a workload, to be run as its spec says.
+    pub async fn load_for(&self, compiled: &Path, spec: &WorkloadSpec) -> Result<Loaded, LoadError> {
+        let way = Way { metering: spec.metering, dumps: spec.coredump };
+        self.load_way(compiled, spec.component, way).await
+    }
+
+    async fn load_way(&self, compiled: &Path, digest: Digest, way: Way) -> Result<Loaded, LoadError> {
+        let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, way));
         loaded.linked().await?;
         Ok(loaded)
+    }
+
+    /// Says how large a core dump may be that is made from now on.
+    pub fn set_coredump_size(&self, size: Bytes) {
+        self.0.dumps.set_size(size);
+    }
+
+    pub(crate) fn dumps(&self) -> Arc<Dumps> {
+        Arc::clone(&self.0.dumps)
     }
 
     /// Drops the code of components that were not asked for anything in a while.
@@ -150,16 +179,14 @@ impl Engine {
         &self.0.shelf
     }
 
-    fn kind(&self, checks: Checks) -> Result<&Kind, LoadError> {
-        let cell = match checks {
-            Checks::Fuel => return Ok(&self.0.by_fuel),
-            Checks::FuelAndTime => &self.0.by_fuel_and_time,
-            Checks::Time => &self.0.by_time,
-        };
+    /// Returns what runs guests whose code looks at this, with core dumps or without.
+    fn kind(&self, checks: Checks, dumps: bool) -> Result<Arc<Kind>, LoadError> {
+        let mut kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || {
-            Kind::new(checks, self.0.config.instances).map_err(|error| LoadError::Failed(error.to_string()))
+            let kind = Kind::new(checks, dumps, self.0.config.instances);
+            kind.map(Arc::new).map_err(|error| LoadError::Failed(error.to_string()))
         };
-        cell.get_or_init(made).as_ref().map_err(Clone::clone)
+        kinds.entry((checks, dumps)).or_insert_with(made).clone()
     }
 
     /// Returns what tells how much a new instance burns that is metered so.
@@ -175,20 +202,20 @@ impl Engine {
         &self,
         compiled: &Path,
         digest: Digest,
-        metering: Metering,
+        way: Way,
     ) -> Result<Linked, LoadError> {
         let _turn = self.0.loading.acquire().await.expect("the semaphore is never closed");
         let (this, compiled) = (self.clone(), compiled.to_owned());
         let loading = tokio::task::spawn_blocking(move || {
             let EngineConfig { code_key, platform, instances: _ } = this.0.config;
-            let platform = platform.metered(metering);
+            let platform = platform.metered(way.metering);
             let code = dunlin_compiled::read(&compiled, code_key, platform, digest, MAX_COMPILED)
                 .map_err(|error| LoadError::Failed(format!("its compiled code cannot be used: {error}")))?;
-            let split = Checks::split(&code).filter(|(_, checks)| checks.fit(metering));
+            let split = Checks::split(&code).filter(|(_, checks)| checks.fit(way.metering));
             let (code, checks) = split.ok_or_else(|| {
-                LoadError::Failed(format!("its compiled code is not metered by {metering:?}"))
+                LoadError::Failed(format!("its compiled code is not metered by {:?}", way.metering))
             })?;
-            let pre = link(this.kind(checks)?, code)?;
+            let pre = link(&this.kind(checks, way.dumps)?, code)?;
             Ok(Linked::new(pre, checks, code.len() as u64))
         });
         loading.await.map_err(|error| LoadError::Failed(format!("loading it ended early: {error}")))?
@@ -208,11 +235,14 @@ fn link(kind: &Kind, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
 
 /// Returns an engine with a pool, or without one where the machine does not give that much address space. It cannot
 /// compile: a compiler that nobody may use would only take memory in each worker.
-fn wasmtime_engine(checks: Checks, instances: u32) -> wasmtime::Result<wasmtime::Engine> {
+fn wasmtime_engine(checks: Checks, dumps: bool, instances: u32) -> wasmtime::Result<wasmtime::Engine> {
     let engine = |mut config: wasmtime::Config| {
         config.enable_compiler(false);
         wasmtime::Engine::new(&config)
     };
+    if dumps {
+        return engine(dumping_config(checks));
+    }
     engine(pooled_config(checks, instances)).or_else(|error| {
         tracing::warn!(error = format!("{error:#}"), "no pool for instances; each is allocated by itself");
         engine(config(checks))

@@ -9,8 +9,8 @@ use dunlin_model::{AssignedAllocation, Bytes, DurationMs, Fuel, HostCalls, NodeI
 
 use crate::code::Loaded;
 use crate::engine::LoadError;
-use crate::outcome::trap_text;
-use crate::sandbox::{Own, Sandbox, Usage};
+use crate::outcome::{Ending, trap_text};
+use crate::sandbox::{Ended, Own, Sandbox, Usage};
 
 /// One allocation of a job.
 #[derive(Clone)]
@@ -95,7 +95,7 @@ impl Job {
             ],
         };
         let name = allocation.workload.workload.to_string();
-        let sandbox = Arc::new(Sandbox::new(allocation, node, sink, access)?);
+        let sandbox = Arc::new(Sandbox::new(allocation, node, sink, access)?.dumping(loaded));
         Ok(Self { sandbox, name, environment, loaded: loaded.clone() })
     }
 
@@ -188,10 +188,16 @@ impl Job {
             };
             self.sandbox.until_end((&gauge, &pause), last_calls.during(call), std::future::pending()).await
         };
-        let (outcome, used) = self.sandbox.end("item", &instance, &ending, |result| match result {
-            Ok(()) => Outcome::Completed,
-            Err(()) => Outcome::Exited { code: 1 },
-        });
+        let Ended { outcome, used, untold } =
+            self.sandbox.end("item", &instance, &ending, |result| match result {
+                Ok(()) => Outcome::Completed,
+                Err(()) => Outcome::Exited { code: 1 },
+            });
+        if let (Some(untold), Ending::Returned(Err(error))) = (untold, ending) {
+            // What is known of it comes before its end; others go on meanwhile.
+            let told = tokio::task::spawn_blocking(move || untold.tell(&error, &mut instance.store));
+            let _process_is_ending = told.await;
+        }
         ItemEnd {
             fuel: used.fuel,
             memory: used.memory,

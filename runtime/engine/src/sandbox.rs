@@ -16,7 +16,8 @@ use dunlin_model::{
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
 use crate::backtrace::frames;
-use crate::code::Linked;
+use crate::code::{Linked, Loaded};
+use crate::dump::{Dumps, Untold};
 use crate::engine::LoadError;
 use crate::gate::{Gate, Room};
 use crate::gauge::Gauge;
@@ -60,6 +61,14 @@ pub(crate) struct Used {
     pub(crate) host: HostCalls,
 }
 
+/// How an instance has ended.
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    pub(crate) used: Used,
+    /// What is still to be told of it.
+    pub(crate) untold: Option<Untold>,
+}
+
 pub(crate) struct Sandbox {
     allocation: AllocationId,
     workload: WorkloadName,
@@ -71,6 +80,8 @@ pub(crate) struct Sandbox {
     meter: Arc<Meter>,
     logs: Arc<Logs>,
     granted: Arc<Granted>,
+    /// What binds core dumps, if they are wanted.
+    dumps: Option<Arc<Dumps>>,
     usage: Mutex<Usage>,
     next_instance: AtomicU64,
 }
@@ -98,7 +109,13 @@ impl Sandbox {
             usage: Mutex::default(),
             next_instance: AtomicU64::new(1),
             granted: Arc::new(granted),
+            dumps: None,
         })
+    }
+
+    /// Returns the same, with core dumps if `loaded` is run so that they can be made.
+    pub(crate) fn dumping(self, loaded: &Loaded) -> Self {
+        Self { dumps: loaded.dumps(), ..self }
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -236,14 +253,15 @@ impl Sandbox {
         }
     }
 
-    /// Accounts for an instance that has ended, tells its log how, and returns its outcome.
+    /// Accounts for an instance that has ended, tells its log how, and returns its outcome. If there is to be a core
+    /// dump, what is known of its trap is still to be told, as long as its store is there.
     pub(crate) fn end<T>(
         &self,
         what: &str,
         instance: &Instance,
         ending: &Ending<T>,
         judge: impl FnOnce(&T) -> Outcome,
-    ) -> (Outcome, Used) {
+    ) -> Ended {
         let burned = instance.gauge.burned(&instance.store, self.limits.fuel);
         let guest = instance.store.data();
         self.meter.debit(burned.minus(guest.told().fuel));
@@ -265,23 +283,30 @@ impl Sandbox {
         };
         self.count(&outcome, used, guest);
         guest.end_output();
+        let mut untold = None;
         if !outcome.is_completed() {
             self.logs.say(instance.id, &format!("{what} ended: {outcome}"));
             let error = match ending {
                 Ending::Returned(Err(error)) => Some(error),
                 Ending::Returned(Ok(_)) | Ending::DeadlinePassed | Ending::Cancelled => None,
             };
-            self.tell_trap(&outcome, used, guest, error);
+            untold = self.tell_trap(&outcome, used, guest, error);
         }
-        (outcome, used)
+        Ended { outcome, used, untold }
     }
 
     /// Tells what its author may want to know of an instance that ended badly.
-    fn tell_trap(&self, outcome: &Outcome, used: Used, guest: &Guest, error: Option<&wasmtime::Error>) {
+    fn tell_trap(
+        &self,
+        outcome: &Outcome,
+        used: Used,
+        guest: &Guest,
+        error: Option<&wasmtime::Error>,
+    ) -> Option<Untold> {
         if matches!(outcome, Outcome::Completed | Outcome::Cancelled | Outcome::NotStarted { .. }) {
-            return;
+            return None;
         }
-        let Some(missed) = self.traps.take() else { return };
+        let missed = self.traps.take()?;
         let outcome = match (outcome, error) {
             // The stack stands by itself.
             (Outcome::Trapped { .. }, Some(error)) => {
@@ -289,7 +314,7 @@ impl Sandbox {
             }
             _ => outcome.clone(),
         };
-        self.logs.trap(TrapRecord {
+        let trap = TrapRecord {
             at: Logs::now(),
             instance: used.instance,
             workload: self.workload.clone(),
@@ -303,7 +328,15 @@ impl Sandbox {
             host_calls: guest.last_calls().calls(),
             stderr: guest.last_lines(),
             missed,
-        });
+            coredump: None,
+        };
+        match &self.dumps {
+            Some(dumps) => dumps.begin(trap, error, &self.logs),
+            None => {
+                self.logs.trap(trap);
+                None
+            }
+        }
     }
 
     fn count(&self, outcome: &Outcome, used: Used, guest: &Guest) {

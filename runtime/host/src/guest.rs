@@ -162,6 +162,11 @@ impl Guest {
         self.told = Told::default();
     }
 
+    /// Says how many services the request that it answers has come through.
+    pub fn set_hops(&mut self, hops: u32) {
+        self.outbound_http.set_hops(hops);
+    }
+
     /// Returns what its allocation's meters know of it.
     pub fn told(&self) -> Told {
         self.told

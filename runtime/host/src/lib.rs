@@ -45,7 +45,7 @@ pub use host_calls::{HostCallWatch, LastCalls, watch_host_calls};
 pub use limiter::Limiter;
 pub use limits::MAX_WRITE;
 pub use linker::linker;
-pub use logs::{LogSink, Logs};
+pub use logs::{DumpBytes, LogSink, Logs};
 pub use metered::LimitExceeded;
 pub use pipe::Pipe;
 pub use stdio::Capture;

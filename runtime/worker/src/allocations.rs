@@ -124,8 +124,7 @@ impl Allocations {
 
     async fn load(&self, allocation: &AssignedAllocation, compiled: &Path) -> Result<Running, LoadError> {
         check_environment(allocation)?;
-        let loaded =
-            self.engine.load_as(compiled, allocation.spec.component, allocation.spec.metering).await?;
+        let loaded = self.engine.load_for(compiled, &allocation.spec).await?;
         let sink = self.logs.clone();
         match allocation.work {
             Work::Serve => {

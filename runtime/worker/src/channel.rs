@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dunlin_descriptors::Channel;
-use dunlin_model::AllocationId;
+use dunlin_descriptors::{Channel, file_in_memory};
+use dunlin_model::{AllocationId, InstanceId};
 use dunlin_protocol::{ConnectError, Outbound, PassedToAgent, PassedToWorker, decode, encode};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -38,6 +38,13 @@ impl Passing {
         let frame = encode(message).map_err(io::Error::other)?;
         // The kernel keeps these messages apart, so they need no length before them.
         self.channel.send(&frame[4..], stream.map(|stream| stream.as_fd())).await
+    }
+
+    /// Passes the core dump of an instance to the agent.
+    pub(crate) async fn send_dump(&self, instance: InstanceId, bytes: Vec<u8>) -> io::Result<()> {
+        let file = tokio::task::spawn_blocking(move || file_in_memory(&bytes)).await??;
+        let frame = encode(&PassedToAgent::CoreDump { instance }).map_err(io::Error::other)?;
+        self.channel.send(&frame[4..], Some(file.as_fd())).await
     }
 
     /// Asks for a connection to `host` on behalf of a guest of `allocation`, and returns it with its address.

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use dunlin_engine::{EXIT_FAILED, EngineError};
-use dunlin_model::Metering;
+use dunlin_model::{CompileLimits, Metering};
 use dunlin_protocol::{WallFinding, WallSetup};
 
 use crate::confine::{close_inherited, confine};
@@ -27,12 +27,12 @@ impl BareWall {
     }
 }
 
-/// Confines this process, compiles what comes on standard input, for guests that are metered so, and writes the result to
-/// standard output. This is the whole of the process, and the result is its exit code.
-pub fn compile_component(wall: BareWall, metering: Metering) -> u8 {
+/// Confines this process, compiles what comes on standard input within `limits`, for guests that are metered so, and writes
+/// the result to standard output. This is the whole of the process, and the result is its exit code.
+pub fn compile_component(wall: BareWall, metering: Metering, limits: &CompileLimits) -> u8 {
     close_inherited();
     match confine(&wall.setup()) {
-        Ok(_) => dunlin_engine::compile_child(metering),
+        Ok(_) => dunlin_engine::compile_child(metering, limits),
         Err(error) => {
             // There is nobody left to tell if this fails.
             drop(write!(std::io::stderr(), "{error:#}"));

@@ -121,6 +121,7 @@ fn follow(
         scratch,
         authorities,
         namespace_concurrency,
+        coredump_size,
         processor_rate,
         folders: _,
         wall: _,
@@ -131,8 +132,9 @@ fn follow(
     let instances = namespace.as_ref().map_or(EngineConfig::MOST_INSTANCES, |_| namespace_concurrency);
     let engine = Engine::new(EngineConfig { code_key, platform, instances })?;
     engine.set_processor_rate(processor_rate);
-    let logs = Arc::new(LogQueue::default());
+    engine.set_coredump_size(coredump_size);
     let passing = Passing::new(channel).context("cannot use the channel")?;
+    let logs = Arc::new(LogQueue::new(passing.clone()));
     let mut access = Access::none()
         .folders(before.folders)
         .connector(Arc::new(AgentConnector(passing.clone())), authorities);

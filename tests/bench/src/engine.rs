@@ -180,6 +180,7 @@ pub(crate) fn allocation(number: u32, instances: Instances) -> anyhow::Result<As
             capabilities: Default::default(),
             instances,
             metering: Default::default(),
+            coredump: false,
         },
         work: Work::Serve,
     })

@@ -8,7 +8,8 @@ use std::process::{Output, Stdio};
 use dunlin_e2e::{Printed, outside, printed};
 use dunlin_guest_artifacts::{
     CAT_PATH, CONFIG_PATH, CORE_MODULE_PATH, ENV_PATH, EXIT_CODE_PATH, FETCH_HTTP_PATH, FILES_HTTP_PATH,
-    HELLO_PATH, HOG_PATH, MISSING_IMPORT_PATH, SLEEP_PATH, SPIN_PATH, TRAP_PATH, WORD_COUNT_PATH,
+    HELLO_PATH, HOG_PATH, MISSING_IMPORT_PATH, SLEEP_PATH, SPIN_PATH, TRAP_HTTP_PATH, TRAP_PATH,
+    WORD_COUNT_PATH,
 };
 use dunlin_harness::{PATIENCE, eventually, http};
 use nix::sys::signal::{Signal, kill};
@@ -82,6 +83,23 @@ async fn a_file_is_read_no_further_than_the_guest_reads() {
     command.stdin(file);
     let counted = printed(&output(command).await);
     assert!(counted.assert_done().starts_with('3'), "{counted:?}");
+}
+
+#[tokio::test]
+async fn the_core_dump_of_what_traps_is_written_where_the_caller_wants_it() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("core.wasm");
+    let dump = |arguments: [&str; 2]| {
+        let arguments = [&arguments[..], &["--coredump", file.to_str().unwrap()]].concat();
+        dunlin(home.path(), &arguments)
+    };
+    let trapped = printed(&output(dump(["run", TRAP_PATH])).await);
+    assert_eq!(trapped.code, 134, "{trapped:?}");
+    assert!(trapped.err.contains(&format!("its core dump is in {}: ", file.display())), "{trapped:?}");
+    assert!(std::fs::read(&file).unwrap().starts_with(b"\0asm"));
+    std::fs::remove_file(&file).unwrap();
+    let exited = printed(&output(dump(["run", EXIT_CODE_PATH])).await);
+    assert!(exited.code == 1 && !file.exists() && !exited.err.contains("core dump"), "{exited:?}");
 }
 
 #[tokio::test]
@@ -328,4 +346,19 @@ fn compiled(cache: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+#[tokio::test]
+async fn the_core_dump_of_a_served_request_that_traps_is_written_as_well() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("core.wasm");
+    let serving = Serving::start(&[TRAP_HTTP_PATH, "--coredump", file.to_str().unwrap()]).await;
+    assert!(serving.get().await.contains("guest_trapped"));
+    eventually("the core dump is written", || async {
+        match std::fs::read(&file) {
+            Ok(bytes) if bytes.starts_with(b"\0asm") => Ok(()),
+            other => Err(format!("{:?}", other.map(|bytes| bytes.len()))),
+        }
+    })
+    .await;
 }

@@ -110,6 +110,7 @@ fn allocation(component: Digest) -> AssignedAllocation {
             capabilities: Default::default(),
             instances: Default::default(),
             metering: Default::default(),
+            coredump: false,
         },
         work: Work::Items {
             run: RunId::new(1),

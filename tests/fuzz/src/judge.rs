@@ -1,6 +1,6 @@
 //! What must hold of every answer of admission, whatever the bytes were.
 
-use dunlin_admission::{Admitted, MAX_COMPONENT, Refusal, admit, is_provided};
+use dunlin_admission::{Admitted, Refusal, admit, is_provided};
 
 /// The codes that a refusal may have: those of the documentation.
 const CODES: [&str; 8] = [
@@ -25,7 +25,7 @@ pub(crate) fn judge(bytes: &[u8]) -> Result<Admitted, Refusal> {
             assert!(!admitted.worlds.is_empty(), "admitted, but nothing can start it");
             assert!(admitted.imports.iter().all(|name| is_provided(name)), "{:?}", admitted.imports);
             assert_eq!(admitted.size.0, bytes.len() as u64);
-            assert!(bytes.len() as u64 <= MAX_COMPONENT && !bytes.starts_with(b"\x7fELF"));
+            assert!(bytes.len() <= 64 << 20 && !bytes.starts_with(b"\x7fELF"));
         }
         Err(refusal) => {
             let text = refusal.to_string();

@@ -13,6 +13,10 @@ macro_rules! component {
 }
 
 component!(
+    /// Service: asks the URL in its variable `NEXT` and answers with what it heard.
+    ASK_HTTP, ASK_HTTP_PATH, "ask-http.wasm"
+);
+component!(
     /// Job: makes the calls into the host that its argument names, two hexadecimal digits each.
     CALLS, CALLS_PATH, "calls.wasm"
 );

@@ -3,14 +3,13 @@
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
-use dunlin_admission::{World, admit};
+use dunlin_admission::{World, admit_within};
 use dunlin_api::{
     AllocationState as Shown, AllocationStatus, AppList, AppStatus, Deployed, Problem, ServiceOrJob,
     WorkloadStatus, code,
 };
 use dunlin_model::{AppName, AppSpec, Name, WorkloadKind, WorkloadName};
 use dunlin_scheduler::{AllocationState, AllocationView, Answer, AppView, Command, View, WorkloadView};
-use dunlin_store::Components;
 use http::StatusCode;
 
 use super::Api;
@@ -57,10 +56,9 @@ pub(crate) async fn deploy(
         let problem = Problem::new(422, code::COMPONENT_MISSING, "a component is missing", detail);
         return Err(problem.with_hint("upload it first: PUT /v1/components/{digest}").into());
     }
-    let (components, spec) =
-        tokio::task::spawn_blocking(move || (wrong_worlds(&api.components, &spec), spec))
-            .await
-            .map_err(|error| internal(&error))?;
+    let (components, spec) = tokio::task::spawn_blocking(move || (wrong_worlds(&api, &spec), spec))
+        .await
+        .map_err(|error| internal(&error))?;
     components?;
     match driver.submit(Command::Deploy(spec)).await? {
         Answer::Deployed { revision, changed } => Ok(Json(Deployed { revision, changed })),
@@ -69,7 +67,7 @@ pub(crate) async fn deploy(
 }
 
 /// Refuses a service whose component answers no requests, and a job whose component cannot be run.
-fn wrong_worlds(components: &Components, spec: &AppSpec) -> Result<(), Refused> {
+fn wrong_worlds(api: &Api, spec: &AppSpec) -> Result<(), Refused> {
     for (name, workload) in &spec.workloads {
         let (world, code, wanted, help) = match workload.kind {
             WorkloadKind::Service(_) => (
@@ -85,9 +83,9 @@ fn wrong_worlds(components: &Components, spec: &AppSpec) -> Result<(), Refused> 
                 format!("build a program with a `main`, or make it a service: `[service.{name}]`"),
             ),
         };
-        let bytes = components.read(&workload.component).map_err(|error| internal(&error))?;
+        let bytes = api.components.read(&workload.component).map_err(|error| internal(&error))?;
         // What was admitted once and is not now was admitted by another version; the engine refuses it with reasons.
-        if admit(&bytes).is_ok_and(|admitted| !admitted.is(world)) {
+        if admit_within(&bytes, &api.limits).is_ok_and(|admitted| !admitted.is(world)) {
             let detail = format!("the component of `{name}` does not export {wanted}");
             return Err(Problem::new(422, code, "a component does not fit its workload", detail)
                 .with_hint(help)

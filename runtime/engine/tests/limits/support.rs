@@ -133,6 +133,7 @@ pub(crate) fn allocation(component: &[u8], limits: Limits, is_job: bool) -> Assi
             capabilities: Default::default(),
             instances: Default::default(),
             metering: Default::default(),
+            coredump: false,
         },
         work,
     }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_model::{Host, InstanceId, host_and_port};
+use dunlin_model::{HOPS_HEADER, Host, InstanceId, host_and_port};
 use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
@@ -41,6 +41,8 @@ pub(crate) struct OutboundHttp {
     outbound: Arc<Outbound>,
     instance: InstanceId,
     logs: Arc<Logs>,
+    /// How many services the request has come through that the instance answers.
+    hops: u32,
     /// Made with the first request: most instances make none.
     counted: Option<Counted>,
 }
@@ -64,12 +66,17 @@ type Sent = Result<(Response<WasiBody>, Ended), Error>;
 
 impl OutboundHttp {
     pub(crate) fn new(outbound: Arc<Outbound>, instance: InstanceId, logs: Arc<Logs>) -> Self {
-        Self { outbound, instance, logs, counted: None }
+        Self { outbound, instance, logs, hops: 0, counted: None }
     }
 
     /// Belongs to the next request of a reused instance from now on. What is open stays counted.
     pub(crate) fn begin_again(&mut self, instance: InstanceId) {
         self.instance = instance;
+    }
+
+    /// From now on its requests tell of one service more than these.
+    pub(crate) fn set_hops(&mut self, hops: u32) {
+        self.hops = hops;
     }
 
     fn counted(&mut self) -> Counted {
@@ -94,6 +101,7 @@ impl WasiHttpHooks for OutboundHttp {
             counted: self.counted(),
             instance: self.instance,
             logs: Arc::clone(&self.logs),
+            hops: self.hops.saturating_add(1),
             options: options.unwrap_or_default(),
         };
         Box::new(exchange.run(request))
@@ -110,6 +118,7 @@ struct Exchange {
     counted: Counted,
     instance: InstanceId,
     logs: Arc<Logs>,
+    hops: u32,
     options: RequestOptions,
 }
 
@@ -118,7 +127,7 @@ impl Exchange {
         let (parts, body) = request.into_parts();
         match self.connect(&parts).await {
             Ok((destination, stream, permit)) => {
-                let request = prepared(Request::from_parts(parts, body), &destination)?;
+                let request = prepared(Request::from_parts(parts, body), &destination, self.hops)?;
                 match destination.is_tls {
                     false => self.send(request, stream, permit).await,
                     true => {
@@ -334,7 +343,11 @@ fn destination(uri: &Uri) -> Result<Destination, Error> {
 }
 
 /// Returns the request as it goes over the wire: origin form, and the host's word for where it goes.
-fn prepared(request: Request<WasiBody>, destination: &Destination) -> Result<Request<WasiBody>, Error> {
+fn prepared(
+    request: Request<WasiBody>,
+    destination: &Destination,
+    hops: u32,
+) -> Result<Request<WasiBody>, Error> {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let path = if path.starts_with('?') { format!("/{path}") } else { path.to_owned() };
@@ -348,6 +361,8 @@ fn prepared(request: Request<WasiBody>, destination: &Destination) -> Result<Req
         parts.headers.remove(name);
     }
     parts.headers.insert(header::HOST, authority);
+    // Whatever the guest has set: its own count would be no count.
+    parts.headers.insert(HOPS_HEADER, hops.into());
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     Ok(Request::from_parts(parts, body))
 }

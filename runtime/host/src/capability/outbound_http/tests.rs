@@ -83,6 +83,7 @@ fn request(uri: &str) -> Request<WasiBody> {
         .uri(uri)
         .header("host", "forged.example")
         .header("upgrade", "websocket")
+        .header("dunlin-hops", "forged")
         .body(body)
         .unwrap()
 }
@@ -110,6 +111,7 @@ async fn host_and_target_come_from_the_checked_destination() {
     assert!(heard[0].starts_with("GET /a?b=c HTTP/1.1\r\n"), "{heard:?}");
     assert!(heard[0].contains("host: api.example.org:8080\r\n"), "{heard:?}");
     assert!(!heard[0].contains("forged") && !heard[0].contains("upgrade"), "{heard:?}");
+    assert!(heard[0].contains("dunlin-hops: 1\r\n"), "who answers no request begins: {heard:?}");
     let asked = setup.connector.1.lock().unwrap().clone();
     assert_eq!(
         (asked[0].host.as_str(), asked[0].port, asked[0].using),
