@@ -10,7 +10,7 @@ use std::{env, fs};
 
 const TARGET: &str = "wasm32-wasip2";
 
-const PROGRAMS: [&str; 26] = [
+const PROGRAMS: [&str; 27] = [
     "calls",
     "cat",
     "empty-std",
@@ -32,6 +32,7 @@ const PROGRAMS: [&str; 26] = [
     "sha256",
     "sleep",
     "sleep-http",
+    "sockets-http",
     "spin",
     "spin-http",
     "trap",
