@@ -10,7 +10,7 @@ use std::{env, fs};
 
 const TARGET: &str = "wasm32-wasip2";
 
-const PROGRAMS: [&str; 27] = [
+const PROGRAMS: [&str; 28] = [
     "ask-http",
     "calls",
     "cat",
@@ -33,6 +33,7 @@ const PROGRAMS: [&str; 27] = [
     "sha256",
     "sleep",
     "sleep-http",
+    "sockets-http",
     "spin",
     "spin-http",
     "trap",

@@ -1,7 +1,8 @@
 //! What a component asks for and its manifest does not grant, with the line that would.
 //!
 //! It is no refusal: programs import more than they use. What every program built on a standard library imports
-//! (files, sockets) is not spoken of; what only those import that mean it is.
+//! (files) is not spoken of; what only those import that mean it is. Of sockets it is the two interfaces by which one
+//! comes to a connection.
 
 use std::fmt;
 
@@ -35,6 +36,10 @@ pub fn ungranted(bytes: &[u8], capabilities: &Capabilities) -> Vec<Ungranted> {
         let line = "outbound_http = [\"https://api.example.com\"]";
         found.push(Ungranted { what: "outbound HTTP", line });
     }
+    let opens_sockets = imports("wasi:sockets/tcp-create-socket") || imports("wasi:sockets/ip-name-lookup");
+    if capabilities.sockets.is_empty() && opens_sockets {
+        found.push(Ungranted { what: "TCP connections", line: "sockets = [\"db.example.com:5432\"]" });
+    }
     if capabilities.config.is_empty() && imports("wasi:config/store") {
         found.push(Ungranted {
             what: "configuration, of which there is none",
@@ -63,6 +68,15 @@ mod tests {
         assert_eq!(ungranted(&component("wasi:config/store@0.2.0-rc.1"), &none).len(), 1);
         let granted = Capabilities { outbound_http: vec!["https://a.example".to_owned()], ..none.clone() };
         assert_eq!(ungranted(&component("wasi:http/outgoing-handler@0.2.3"), &granted), []);
+        for import in ["wasi:sockets/tcp-create-socket@0.2.0", "wasi:sockets/ip-name-lookup@0.2.3"] {
+            let found = ungranted(&component(import), &none);
+            assert_eq!(
+                found[0].to_string(),
+                "imports TCP connections, which is denied: to allow it, add `sockets = [\"db.example.com:5432\"]`"
+            );
+            let granted = Capabilities { sockets: vec!["a.example:80".to_owned()], ..none.clone() };
+            assert_eq!(ungranted(&component(import), &granted), []);
+        }
         for other in ["wasi:http/types@0.2.3", "wasi:filesystem/types@0.2.3", "wasi:sockets/tcp@0.2.3"] {
             assert_eq!(ungranted(&component(other), &none), [], "{other}");
         }

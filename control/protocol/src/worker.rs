@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use dunlin_model::{
@@ -228,6 +228,13 @@ pub enum PassedToWorker {
         /// Where it leads, or why there is none.
         result: Result<SocketAddr, ConnectError>,
     },
+    /// The answer to [`PassedToAgent::Resolve`].
+    Resolved {
+        /// As there.
+        request: u64,
+        /// The addresses to which guests may connect, a bounded number; never none.
+        result: Result<Vec<IpAddr>, ConnectError>,
+    },
 }
 
 /// One of the standard streams.
@@ -273,6 +280,18 @@ pub enum PassedToAgent {
         host: String,
         /// The port.
         port: u16,
+        /// Which of the host's addresses it must be; any, if absent.
+        #[serde(default)]
+        address: Option<IpAddr>,
+    },
+    /// Asks for the addresses of a name on behalf of a guest that may open sockets to it.
+    Resolve {
+        /// Returns in the answer.
+        request: u64,
+        /// Whose guest.
+        allocation: AllocationId,
+        /// A host name.
+        name: String,
     },
 }
 
@@ -296,8 +315,12 @@ pub enum ConnectError {
     Denied(String),
     /// The name has no address.
     NotResolved(String),
-    /// Nobody answers there, or not in time.
+    /// Nobody takes connections there.
     NotConnected(String),
+    /// No way leads there.
+    Unreachable(String),
+    /// Nobody answered in time.
+    TimedOut,
     /// A limit on connections was hit.
     LimitHit(dunlin_model::LimitHit),
 }

@@ -22,9 +22,7 @@ use dunlin_ingress::{BoxedStream, HandOff, Local};
 use dunlin_model::{
     AllocationId, AssignedAllocation, InstanceId, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute,
 };
-use dunlin_protocol::{
-    ConnectError, FromWorker, Outbound, PassedToAgent, PassedToWorker, StandardStream, ToWorker,
-};
+use dunlin_protocol::{ConnectError, FromWorker, PassedToAgent, PassedToWorker, StandardStream, ToWorker};
 use dunlin_supervisor::Event;
 use futures_util::future::BoxFuture;
 use tokio::process::Child;
@@ -37,7 +35,7 @@ pub(crate) use self::spawn::WorkerConfig;
 use self::spawn::{Bounds, Guests, Spawned, not_offered, spawn};
 use crate::compiler::CompileError;
 use crate::driver::Driver;
-use crate::egress::{Asking, Grant};
+use crate::egress::{Asking, Grant, Wanted};
 use crate::homes::Home;
 use crate::logs::Logs;
 use crate::metrics::{Metrics, Use};
@@ -45,6 +43,9 @@ use crate::wall::Cgroup;
 
 /// How long a worker that is to end may take to give back its connections.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
+
+/// By which grant a worker asks for something outbound, and how much of it.
+type Asked = (Arc<Grant>, Arc<Asking>);
 
 /// The workers of this node.
 #[derive(Clone)]
@@ -347,8 +348,22 @@ impl Workers {
     async fn attend_channel(self, namespace: Name, process: u32, channel: Arc<Channel>, held: Arc<Held>) {
         while let Some((message, descriptor)) = channel::read(&channel).await {
             match message {
-                PassedToAgent::Connect { request, allocation, using, host, port } => {
-                    self.connect_for(&namespace, process, allocation, (request, using, host, port));
+                PassedToAgent::Connect { request, allocation, using, host, port, address } => {
+                    let asked = self.asked(&namespace, process, allocation);
+                    let (this, namespace) = (self.clone(), namespace.clone());
+                    tokio::spawn(async move {
+                        let wanted = Wanted { using, host: &host, port, address };
+                        let passing = this.connected(asked, request, wanted).await;
+                        this.pass(&namespace, process, passing);
+                    });
+                }
+                PassedToAgent::Resolve { request, allocation, name } => {
+                    let asked = self.asked(&namespace, process, allocation);
+                    let (this, namespace) = (self.clone(), namespace.clone());
+                    tokio::spawn(async move {
+                        let passing = this.resolved(asked, request, &name).await;
+                        this.pass(&namespace, process, passing);
+                    });
                 }
                 PassedToAgent::GiveBack { client, read } => match descriptor {
                     Some(stream) => held.take_back(&namespace, client, read, stream),
@@ -387,39 +402,35 @@ impl Workers {
         }
     }
 
-    /// Makes an outbound connection for a guest of a worker, if it may have it, and answers the worker's question.
-    fn connect_for(
-        &self,
-        namespace: &Name,
-        process: u32,
-        allocation: AllocationId,
-        (request, using, host, port): (u64, Outbound, String, u16),
-    ) {
-        let asked = {
-            let running = self.running();
-            let worker = running.by_namespace.get(namespace).filter(|worker| worker.process == process);
-            worker.and_then(|worker| {
-                Some((Arc::clone(worker.grants.get(&allocation)?), Arc::clone(&worker.asking)))
-            })
+    /// Returns by which grant a worker may ask for something outbound on behalf of a guest, and how much of it; nothing
+    /// if the guest is not its own.
+    fn asked(&self, namespace: &Name, process: u32, allocation: AllocationId) -> Option<Asked> {
+        let running = self.running();
+        let worker = running.by_namespace.get(namespace).filter(|worker| worker.process == process)?;
+        Some((Arc::clone(worker.grants.get(&allocation)?), Arc::clone(&worker.asking)))
+    }
+
+    /// Makes an outbound connection, if the guest may have it, and returns the answer.
+    async fn connected(&self, asked: Option<Asked>, request: u64, wanted: Wanted<'_>) -> Passing {
+        let connected = match &asked {
+            None => Err(not_its_own()),
+            Some((grant, asking)) => self.shared.config.egress.connect(asking, grant, wanted).await,
         };
-        let (this, namespace) = (self.clone(), namespace.clone());
-        tokio::spawn(async move {
-            let connected = match &asked {
-                None => {
-                    Err(ConnectError::Denied("egress_denied: the allocation is not the worker's".to_owned()))
-                }
-                Some((grant, asking)) => {
-                    this.shared.config.egress.connect(asking, grant, using, (&host, port)).await
-                }
-            };
-            let (result, stream) = match connected.map(|(stream, address)| (stream.into_std(), address)) {
-                Ok((Ok(stream), address)) => (Ok(address), Some(stream.into())),
-                Ok((Err(error), _)) => (Err(ConnectError::NotConnected(error.to_string())), None),
-                Err(error) => (Err(error), None),
-            };
-            let message = PassedToWorker::Connected { request, result };
-            this.pass(&namespace, process, Passing { descriptor: stream, ..Passing::bare(message) });
-        });
+        let (result, descriptor) = match connected.map(|(stream, address)| (stream.into_std(), address)) {
+            Ok((Ok(stream), address)) => (Ok(address), Some(stream.into())),
+            Ok((Err(error), _)) => (Err(ConnectError::NotConnected(error.to_string())), None),
+            Err(error) => (Err(error), None),
+        };
+        Passing { descriptor, ..Passing::bare(PassedToWorker::Connected { request, result }) }
+    }
+
+    /// Asks for the addresses of a name, if the guest may have them, and returns the answer.
+    async fn resolved(&self, asked: Option<Asked>, request: u64, name: &str) -> Passing {
+        let result = match &asked {
+            None => Err(not_its_own()),
+            Some((grant, asking)) => self.shared.config.egress.resolve(asking, grant, name).await,
+        };
+        Passing::bare(PassedToWorker::Resolved { request, result })
     }
 
     /// Queues a message for a worker, if it is still the one of its namespace.
@@ -533,6 +544,10 @@ fn event(message: FromWorker, own: &BTreeSet<AllocationId>) -> Option<Event> {
         | FromWorker::Trap(_) => return None,
     };
     own.contains(&allocation).then_some(event)
+}
+
+fn not_its_own() -> ConnectError {
+    ConnectError::Denied("egress_denied: the allocation is not the worker's".to_owned())
 }
 
 impl Local for Workers {

@@ -11,7 +11,7 @@ use wasmtime_wasi_http::p2::types::HostFutureIncomingResponse;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::calls::{self, Calls, Slice};
-use crate::capability::{Files, FilesView, Granted, OutboundHttp};
+use crate::capability::{Files, FilesView, Granted, Names, OutboundHttp, SocketsView, is_open_socket};
 use crate::denials::{Denial, Denials};
 use crate::host_calls::LastCalls;
 use crate::limiter::Limiter;
@@ -80,6 +80,7 @@ pub struct Guest {
     granted: Arc<Granted>,
     files: Files,
     outbound_http: OutboundHttp,
+    names: Names,
     table: ResourceTable,
     limits: Limits,
     limiter: Limiter,
@@ -128,6 +129,7 @@ impl Guest {
             outbound_http: OutboundHttp::new(Arc::clone(&granted.outbound), instance, logs.clone()),
             granted,
             files: Files::default(),
+            names: Names::default(),
             table,
             limits,
             limiter: Limiter::new(&limits),
@@ -194,11 +196,14 @@ impl Guest {
         self.table.iter_mut().count()
     }
 
-    /// Tells whether it holds the body of a message that it has not finished, or waits for a response of another.
+    /// Tells whether it holds the body of a message that it has not finished, waits for a response of another, or
+    /// has a socket that is connected or on its way to be.
     pub fn has_open_exchange(&mut self) -> bool {
-        self.table
-            .iter_mut()
-            .any(|thing| thing.is::<HostOutgoingBody>() || thing.is::<HostFutureIncomingResponse>())
+        self.table.iter_mut().any(|thing| {
+            thing.is::<HostOutgoingBody>()
+                || thing.is::<HostFutureIncomingResponse>()
+                || is_open_socket(thing)
+        })
     }
 
     /// Returns what it asked of the host.
@@ -250,6 +255,10 @@ impl Guest {
     pub(crate) fn files(&mut self) -> FilesView<'_> {
         let wasi = WasiCtxView { ctx: &mut self.wasi, table: &mut self.table };
         FilesView::new(wasi, (&mut self.files, &mut self.calls), &self.granted, self.instance)
+    }
+
+    pub(crate) fn sockets(&mut self) -> SocketsView<'_> {
+        SocketsView::new((&mut self.table, &mut self.calls), &mut self.outbound_http, &mut self.names)
     }
 
     pub(crate) fn streams(&mut self) -> Streams<'_> {

@@ -10,7 +10,8 @@
 //! | outbound HTTP | `capability/outbound_http` | answers of the hosts that the manifest grants |
 //! | folders and scratch | `capability/files` | what is below the folders that the manifest grants |
 //! | `wasi:config` | `capability/config` | the values of the manifest |
-//! | sockets | nowhere | a refusal |
+//! | TCP connections, name lookup | `capability/sockets` | connections to the hosts that the manifest grants |
+//! | UDP | nowhere | a refusal |
 //! | memory, tables, instances | `limiter` | as much as the limits say |
 //! | clocks, randomness, arguments, environment | `guest` | what WASI says |
 //!
@@ -36,7 +37,8 @@ mod stdio;
 
 pub use calls::{BYTES_PER_FUEL, CALL_FUEL, Slice, SliceEnd};
 pub use capability::{
-    Access, ConnectFailure, Connecting, Connector, Granted, NotGranted, OfferedFolder, Using, Wanted,
+    Access, ConnectFailure, Connecting, Connector, Granted, NotGranted, OfferedFolder, Resolving, Using,
+    Wanted,
 };
 pub use denials::{Denial, Denials};
 pub use guest::{Guest, GuestSetup, Stdin, Stdout, Told};

@@ -117,6 +117,10 @@ component!(
     SLEEP_HTTP, SLEEP_HTTP_PATH, "sleep-http.wasm"
 );
 component!(
+    /// Service: does with sockets what is posted to it, and tries what no guest may.
+    SOCKETS_HTTP, SOCKETS_HTTP_PATH, "sockets-http.wasm"
+);
+component!(
     /// Job: computes for ever.
     SPIN, SPIN_PATH, "spin.wasm"
 );

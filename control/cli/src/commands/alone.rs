@@ -46,6 +46,9 @@ pub(crate) struct SandboxArgs {
     /// Where it may send HTTP requests, like `https://api.example.com` or `http://*.example.org:8080`; may be repeated.
     #[arg(long, value_name = "PATTERN")]
     allow_http: Vec<String>,
+    /// Where it may open TCP connections, like `db.example.com:5432` or `*.example.org:6379`; may be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    allow_socket: Vec<String>,
     /// Addresses that are not public and to which it may connect all the same, like 127.0.0.0/8; may be repeated.
     #[arg(long, value_name = "RANGE")]
     allow_address: Vec<String>,
@@ -199,10 +202,10 @@ impl SandboxArgs {
         }
         let capabilities = Capabilities {
             outbound_http: self.allow_http,
+            sockets: self.allow_socket,
             config: self.config.into_iter().collect(),
             folders,
             scratch: self.scratch,
-            ..Capabilities::default()
         };
         WorkloadSpec {
             component,
@@ -264,6 +267,8 @@ impl Prepared {
         let line = |ungranted: dunlin_admission::Ungranted| {
             let option = if ungranted.line.starts_with("outbound_http") {
                 "--allow-http https://api.example.com"
+            } else if ungranted.line.starts_with("sockets") {
+                "--allow-socket db.example.com:5432"
             } else {
                 "--config key=value"
             };

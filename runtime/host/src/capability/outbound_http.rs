@@ -7,7 +7,7 @@
 //! A guest whose request is refused hears `HTTP-request-denied`, and its log says which line would allow it.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ use hyper::client::conn::http1;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsConnector;
 use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::outbound::{ConnectFailure, Outbound, OutboundLimits, Pace, Using, Wanted};
+use super::outbound::{ConnectFailure, Counted, Outbound, OutboundLimits, Using, Wanted};
 use crate::limits::MAX_WRITE;
 use crate::logs::Logs;
 
@@ -38,19 +38,13 @@ const MIN_HEAD_BUFFER: usize = 8192;
 
 /// The outbound HTTP of one instance.
 pub(crate) struct OutboundHttp {
-    outbound: Arc<Outbound>,
-    instance: InstanceId,
-    logs: Arc<Logs>,
+    pub(super) outbound: Arc<Outbound>,
+    pub(super) instance: InstanceId,
+    pub(super) logs: Arc<Logs>,
     /// How many services the request has come through that the instance answers.
     hops: u32,
-    /// Made with the first request: most instances make none.
+    /// Made with the first request or socket: most instances make none.
     counted: Option<Counted>,
-}
-
-#[derive(Clone)]
-struct Counted {
-    open: Arc<Semaphore>,
-    pace: Arc<Mutex<Pace>>,
 }
 
 /// Where one request goes.
@@ -79,13 +73,8 @@ impl OutboundHttp {
         self.hops = hops;
     }
 
-    fn counted(&mut self) -> Counted {
-        let limits = &self.outbound.limits;
-        let make = || Counted {
-            open: Arc::new(Semaphore::new(usize::try_from(limits.open).unwrap_or(usize::MAX))),
-            pace: Arc::new(Mutex::new(Pace::new(limits.rate))),
-        };
-        self.counted.get_or_insert_with(make).clone()
+    pub(super) fn counted(&mut self) -> Counted {
+        self.counted.get_or_insert_with(|| Counted::new(&self.outbound.limits)).clone()
     }
 }
 
@@ -181,6 +170,7 @@ impl Exchange {
             using: if destination.is_tls { Using::Https } else { Using::Http },
             host: destination.host.to_string(),
             port: destination.port,
+            address: None,
         };
         let connecting = async {
             tokio::time::sleep(wait).await;
@@ -203,7 +193,10 @@ impl Exchange {
         match failure {
             ConnectFailure::Denied(rule) => self.denied(destination, &rule),
             ConnectFailure::NotResolved(_) => Error::DnsError { rcode: None, info_code: None },
-            ConnectFailure::NotConnected(_) => Error::ConnectionRefused,
+            ConnectFailure::NotConnected(_) | ConnectFailure::Unreachable(_) => Error::ConnectionRefused,
+            ConnectFailure::TimedOut => {
+                self.late("connect_timeout", self.connect_time(), Error::ConnectionTimeout)
+            }
             ConnectFailure::LimitHit(hit) => {
                 let text = format!("no connection to {destination}: {hit}");
                 self.outbound.notice(&self.logs, self.instance, &destination.to_string(), &text);

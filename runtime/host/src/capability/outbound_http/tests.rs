@@ -1,13 +1,14 @@
 //! Where requests go and how they look on the wire, without a guest: against servers of a few lines.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use dunlin_model::{AllocationId, Capabilities, Limits, LogRecord};
 use http_body_util::{Empty, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::super::outbound::{Connecting, Connector, Tls};
+use super::super::outbound::{Connecting, Connector, Resolving, Tls};
 use super::*;
 use crate::logs::LogSink;
 
@@ -21,6 +22,10 @@ impl Connector for Fixed {
         Box::pin(async move {
             TcpStream::connect(address).await.map_err(|error| ConnectFailure::NotConnected(error.to_string()))
         })
+    }
+
+    fn resolve(&self, _: AllocationId, name: String) -> Resolving {
+        panic!("a request needs no addresses of {name}")
     }
 }
 
@@ -202,6 +207,10 @@ struct Nowhere;
 impl Connector for Nowhere {
     fn connect(&self, _wanted: Wanted) -> Connecting {
         Box::pin(std::future::pending())
+    }
+
+    fn resolve(&self, _: AllocationId, name: String) -> Resolving {
+        panic!("a request needs no addresses of {name}")
     }
 }
 
