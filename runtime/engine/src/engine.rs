@@ -74,8 +74,6 @@ impl From<NotGranted> for LoadError {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    by_fuel: Kind,
-    /// Made when the first guest wants it: most workers have none.
     /// Made when the first guest wants them: most workers have one.
     kinds: Mutex<BTreeMap<(Checks, bool), Result<Arc<Kind>, LoadError>>>,
     dumps: Arc<Dumps>,
@@ -215,7 +213,8 @@ impl Engine {
             let (code, checks) = split.ok_or_else(|| {
                 LoadError::Failed(format!("its compiled code is not metered by {:?}", way.metering))
             })?;
-            let pre = link(&this.kind(checks, way.dumps)?, code)?;
+            let kind = this.kind(checks, way.dumps)?;
+            let pre = link(&kind, code)?;
             Ok(Linked::new(pre, checks, code.len() as u64))
         });
         loading.await.map_err(|error| LoadError::Failed(format!("loading it ended early: {error}")))?
