@@ -10,7 +10,8 @@ use std::{env, fs};
 
 const TARGET: &str = "wasm32-wasip2";
 
-const PROGRAMS: [&str; 26] = [
+const PROGRAMS: [&str; 28] = [
+    "ask-http",
     "calls",
     "cat",
     "empty-std",
@@ -32,6 +33,7 @@ const PROGRAMS: [&str; 26] = [
     "sha256",
     "sleep",
     "sleep-http",
+    "sockets-http",
     "spin",
     "spin-http",
     "trap",

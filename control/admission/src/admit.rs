@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use dunlin_model::{Bytes, Feature, LimitHit};
+use dunlin_model::{Bytes, ComponentLimits, Feature};
 use serde::{Deserialize, Serialize};
 use wasmparser::{BinaryReaderError, Validator, WasmFeatures};
 
-use crate::limits::MAX_COMPONENT;
 use crate::provided::{capability_of, is_compatible, is_of_wasi_03, is_provided, is_provided_to_wasi_03};
 use crate::refusal::{MissingImport, Refusal, shown};
 use crate::scan::{Surface, invalid, scan};
@@ -14,9 +13,11 @@ use crate::scan::{Surface, invalid, scan};
 /// How many names a refusal lists.
 pub(crate) const MAX_LISTED: usize = 20;
 
-/// How much stack the validator gets: types of a component refer to earlier ones, and it follows a chain of up to
-/// `MAX_TYPES` of them by recursion. Only what is used of it is ever backed by memory.
-const VALIDATOR_STACK: usize = 128 << 20;
+/// How much stack the validator gets for each type that a component may have: types refer to earlier ones, and it
+/// follows a chain of all of them by recursion. Only what is used of it is ever backed by memory.
+const VALIDATOR_STACK: u64 = (128 << 20) / 10_000;
+/// How much it gets at least.
+const LEAST_STACK: u64 = 8 << 20;
 
 /// A way to start a component: the world it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,44 +70,56 @@ pub const fn wasi_03_features() -> WasmFeatures {
 }
 
 /// Returns what the component `bytes` needs that is off unless a node's operator switches it on, as its imports and
-/// exports say; nothing if it is no component. Whether it may become a guest at all is not asked.
+/// exports say; nothing if it is no component. Whether it may become a guest at all is not asked, nor how large it may
+/// be where it is to run.
 pub fn needed_features(bytes: &[u8]) -> BTreeSet<Feature> {
-    scan(bytes).map(|surface| features_of(&surface)).unwrap_or_default()
+    scan(bytes, &ComponentLimits::maximum()).map(|surface| features_of(&surface)).unwrap_or_default()
 }
 
 /// A component is of WASI 0.3 if it imports or exports anything of it. All others are judged as if there were no such
 /// thing, so what is asynchronous in them is refused.
-fn features_of(surface: &Surface) -> BTreeSet<Feature> {
+pub(crate) fn features_of(surface: &Surface) -> BTreeSet<Feature> {
     let mut names = surface.imports.iter().chain(&surface.exports);
     let wasi03 = names.any(|name| is_of_wasi_03(name));
     wasi03.then_some(Feature::Wasi03).into_iter().collect()
 }
 
-/// Tells whether `bytes` may become a guest, and if not, why. What it needs is a part of the answer: who lets it run must
-/// look at [`Admitted::features`].
+/// Tells whether `bytes` may become a guest where nobody has set other limits, and if not, why. What it needs is a part
+/// of the answer: who lets it run must look at [`Admitted::features`].
 pub fn admit(bytes: &[u8]) -> Result<Admitted, Refusal> {
+    admit_within(bytes, &ComponentLimits::default())
+}
+
+/// Tells whether `bytes` may become a guest within `limits`, and if not, why.
+pub fn admit_within(bytes: &[u8], limits: &ComponentLimits) -> Result<Admitted, Refusal> {
     let size = Bytes(bytes.len() as u64);
-    if size.0 > MAX_COMPONENT {
-        return Err(Refusal::TooLarge(LimitHit::new("component_size", Bytes(MAX_COMPONENT), size)));
+    if let Some(hit) = limits.refuse_size(size) {
+        return Err(Refusal::TooLarge(hit));
     }
     // wasmtime's compiled form is an ELF file.
     if bytes.starts_with(b"\x7fELF") {
         return Err(Refusal::PrecompiledNotAccepted);
     }
-    let surface = scan(bytes)?;
+    let surface = scan(bytes, limits)?;
     let needed = features_of(&surface);
     let wasi03 = needed.contains(&Feature::Wasi03);
-    validate(bytes, if wasi03 { wasi_03_features() } else { features() })?;
+    validate(bytes, if wasi03 { wasi_03_features() } else { features() }, limits)?;
     check_imports(&surface, wasi03)?;
     let worlds = worlds(&surface, wasi03)?;
     Ok(Admitted { worlds, imports: surface.imports, features: needed, size })
 }
 
 /// Validates a component or a module that may use these features.
-pub(crate) fn validate(bytes: &[u8], features: WasmFeatures) -> Result<(), Refusal> {
+pub(crate) fn validate(
+    bytes: &[u8],
+    features: WasmFeatures,
+    limits: &ComponentLimits,
+) -> Result<(), Refusal> {
+    let stack = limits.types.saturating_mul(VALIDATOR_STACK).max(LEAST_STACK);
+    let stack = usize::try_from(stack).unwrap_or(usize::MAX);
     let validation = || Validator::new_with_features(features).validate_all(bytes).map(drop);
     let result = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(VALIDATOR_STACK).spawn_scoped(scope, validation);
+        let thread = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, validation);
         thread.map(|thread| thread.join())
     });
     match result {

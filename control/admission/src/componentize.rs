@@ -6,7 +6,7 @@
 //!
 //! Not here: whether the result may become a guest; [`admit()`](crate::admit()) tells.
 
-use dunlin_model::{Bytes, LimitHit};
+use dunlin_model::{Bytes, ComponentLimits};
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
     WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
@@ -15,7 +15,6 @@ use wasmparser::{Encoding, Parser, Payload};
 use wit_component::ComponentEncoder;
 
 use crate::admit::{MAX_LISTED, features, validate};
-use crate::limits::MAX_COMPONENT;
 use crate::provided::capability_of;
 use crate::refusal::{MissingImport, Refusal, shown};
 use crate::scan::invalid;
@@ -32,11 +31,12 @@ pub fn is_core_module(bytes: &[u8]) -> bool {
 /// A module which says itself what else it imports, as those of `wit-bindgen` do in their `component-type` sections,
 /// may import that too.
 pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let size = Bytes(module.len() as u64);
-    if size.0 > MAX_COMPONENT {
-        return Err(Refusal::TooLarge(LimitHit::new("component_size", Bytes(MAX_COMPONENT), size)));
+    // Whether it may be so large here is asked of the component: whoever wraps it does not know.
+    let limits = ComponentLimits::maximum();
+    if let Some(hit) = limits.refuse_size(Bytes(module.len() as u64)) {
+        return Err(Refusal::TooLarge(hit));
     }
-    validate(module, features())?;
+    validate(module, features(), &limits)?;
     let outline = outline(module)?;
     check_imports(&outline)?;
     if !outline.has_start && !outline.says_its_world {

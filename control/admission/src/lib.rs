@@ -15,12 +15,10 @@ mod refusal;
 mod scan;
 mod ungranted;
 
-pub use admit::{Admitted, World, admit, features, needed_features, wasi_03_features};
+pub use admit::{Admitted, World, admit, admit_within, features, needed_features, wasi_03_features};
 pub use componentize::{componentize, is_core_module};
 pub use debug_info::{MAX_DEBUG_INFO, MAX_DEBUG_UNITS, with_bounded_debug_info};
-pub use limits::{
-    MAX_COMPONENT, MAX_DATA_SEGMENTS, MAX_FUNCTIONS, MAX_IMPORTS, MAX_NESTING, MAX_PACKED, MAX_TYPES,
-};
+pub use limits::MAX_PACKED;
 pub use provided::{
     PROVIDED, PROVIDED_WASI_03, Provided, capability_of, is_provided, is_provided_to_wasi_03,
 };

@@ -136,7 +136,7 @@ pub fn capability_of(name: &str) -> &'static str {
         "wasi:tls" => {
             "TLS is spoken by the host: grant `outbound_http = [\"https://...\"]` and send requests"
         }
-        "wasi:sockets" => "there is no capability for sockets",
+        "wasi:sockets" => "of sockets, those of WASI 0.2 are provided",
         "wasi:cli" | "wasi:clocks" | "wasi:filesystem" | "wasi:http" | "wasi:io" | "wasi:random" => {
             "this part of WASI 0.2 is not provided"
         }

@@ -2,16 +2,16 @@
 //!
 //! It exists because the validator is recursive where types of components nest, and because it allocates before it
 //! finds fault. This pass goes through the same bytes with a loop and stops at the first limit, so that nothing
-//! recursive ever sees what is nested deeper than [`MAX_NESTING`].
+//! recursive ever sees what is nested deeper than the limit `nesting` says.
 
-use dunlin_model::{Bytes, LimitHit, Limits};
+use dunlin_model::{Bytes, ComponentLimits, LimitHit, Limits};
 use wasmparser::{
     BinaryReader, BinaryReaderError, ComponentAlias, ComponentExport, ComponentExternName, ComponentImport,
     ComponentType, ComponentTypeRef, CoreType, Encoding, FromReader, MemorySectionReader, Parser, Payload,
     TableSectionReader,
 };
 
-use crate::limits::{MAX_DATA_SEGMENTS, MAX_FUNCTIONS, MAX_IMPORTS, MAX_NESTING, MAX_PACKED, MAX_TYPES};
+use crate::limits::MAX_PACKED;
 use crate::refusal::{Refusal, shown};
 
 /// What the outermost component imports and exports, by name.
@@ -22,8 +22,8 @@ pub(crate) struct Surface {
 }
 
 /// Counts what is in `bytes` and returns the surface of the outermost component.
-pub(crate) fn scan(bytes: &[u8]) -> Result<Surface, Refusal> {
-    let mut counts = Counts::default();
+pub(crate) fn scan(bytes: &[u8], limits: &ComponentLimits) -> Result<Surface, Refusal> {
+    let mut counts = Counts::within(*limits);
     let mut surface = Surface::default();
     let mut depth = 0_u64;
     for payload in Parser::new(0).parse_all(bytes) {
@@ -34,7 +34,7 @@ pub(crate) fn scan(bytes: &[u8]) -> Result<Surface, Refusal> {
             }
             Payload::Version { .. } => {
                 depth += 1;
-                check("nesting", MAX_NESTING, depth)?;
+                check("nesting", limits.nesting, depth)?;
             }
             // `parse_all` enters nested modules and components itself; their `End` brings us back.
             Payload::End(_) => depth = depth.saturating_sub(1),
@@ -57,8 +57,9 @@ pub(crate) fn scan(bytes: &[u8]) -> Result<Surface, Refusal> {
     Ok(surface)
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
+    limits: ComponentLimits,
     functions: u64,
     types: u64,
     imports: u64,
@@ -67,6 +68,10 @@ struct Counts {
 }
 
 impl Counts {
+    fn within(limits: ComponentLimits) -> Self {
+        Self { limits, functions: 0, types: 0, imports: 0, data_segments: 0, packed: 0 }
+    }
+
     fn add(&mut self, payload: &Payload<'_>, bytes: &[u8]) -> Result<(), Refusal> {
         match payload {
             Payload::TypeSection(section) => self.add_types(section.count()),
@@ -79,10 +84,12 @@ impl Counts {
             Payload::ImportSection(section) => self.add_imports(section.count()),
             Payload::ComponentImportSection(section) => self.add_imports(section.count()),
             Payload::FunctionSection(section) => self.add_functions(section.count()),
-            Payload::CodeSectionStart { count, .. } => check("functions", MAX_FUNCTIONS, u64::from(*count)),
+            Payload::CodeSectionStart { count, .. } => {
+                check("functions", self.limits.functions, u64::from(*count))
+            }
             Payload::DataSection(section) => {
                 self.data_segments += u64::from(section.count());
-                check("data_segments", MAX_DATA_SEGMENTS, self.data_segments)
+                check("data_segments", self.limits.data_segments, self.data_segments)
             }
             Payload::TableSection(section) => {
                 check_tables(section)?;
@@ -107,17 +114,17 @@ impl Counts {
 
     fn add_functions(&mut self, count: u32) -> Result<(), Refusal> {
         self.functions += u64::from(count);
-        check("functions", MAX_FUNCTIONS, self.functions)
+        check("functions", self.limits.functions, self.functions)
     }
 
     fn add_types(&mut self, count: u32) -> Result<(), Refusal> {
         self.types += u64::from(count);
-        check("types", MAX_TYPES, self.types)
+        check("types", self.limits.types, self.types)
     }
 
     fn add_imports(&mut self, count: u32) -> Result<(), Refusal> {
         self.imports += u64::from(count);
-        check("imports", MAX_IMPORTS, self.imports)
+        check("imports", self.limits.imports, self.imports)
     }
 
     fn add_packed(&mut self, count: u32) -> Result<(), Refusal> {
@@ -154,7 +161,7 @@ impl Counts {
         if HOLDERS.contains(&first) {
             open.push(ahead.read_var_u32().map_err(|error| invalid(&error))?);
             *reader = ahead;
-            return check("nesting", MAX_NESTING, open.len() as u64);
+            return check("nesting", self.limits.nesting, open.len() as u64);
         }
         read::<ComponentType<'_>>(reader).map(drop)
     }

@@ -2,49 +2,86 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
-use dunlin_admission::{
-    MAX_COMPONENT, MAX_DATA_SEGMENTS, MAX_FUNCTIONS, MAX_IMPORTS, MAX_NESTING, MAX_TYPES, admit,
-};
-use dunlin_model::LimitRow;
+use dunlin_admission::{admit, admit_within};
+use dunlin_model::{Bytes, ComponentLimits, LimitValue};
 
 fn times(count: u64, text: &str) -> String {
     text.repeat(usize::try_from(count).unwrap())
 }
 
+/// Returns a component with so many of what the limit `name` counts.
+fn with(name: &str, count: u64) -> Vec<u8> {
+    let contents = match name {
+        "functions" => times(count, "(func)"),
+        "types" => times(count, "(type (func))"),
+        "imports" => times(count, "(import \"\" \"\" (func))"),
+        "data_segments" => format!("(memory 1){}", times(count, "(data (i32.const 0) \"\")")),
+        other => panic!("`{other}` is counted in another way"),
+    };
+    wat::parse_str(format!("(component (core module {contents}))")).unwrap()
+}
+
 #[test]
 fn a_component_that_is_too_large_is_refused() {
-    let refusal = admit(&vec![0; usize::try_from(MAX_COMPONENT).unwrap() + 1]).unwrap_err();
+    let refusal = admit(&vec![0; (64 << 20) + 1]).unwrap_err();
     assert!(refusal.to_string().contains("limit `component_size` is 64MiB, observed 67108865B"), "{refusal}");
+    let limits = ComponentLimits { component_size: Bytes(10), ..ComponentLimits::default() };
+    let refusal = admit_within(&[0; 11], &limits).unwrap_err();
+    assert!(refusal.to_string().contains("limit `component_size` is 10B, observed 11B"), "{refusal}");
+    assert_eq!(refusal.code(), "too_large");
+    assert_eq!(admit_within(&[0; 10], &limits).unwrap_err().code(), "invalid_wasm");
 }
 
 #[test]
 fn a_component_with_too_much_of_anything_is_refused() {
-    for (name, most, contents) in [
-        ("functions", MAX_FUNCTIONS, times(MAX_FUNCTIONS + 1, "(func)")),
-        ("types", MAX_TYPES, times(MAX_TYPES + 1, "(type (func))")),
-        ("imports", MAX_IMPORTS, times(MAX_IMPORTS + 1, "(import \"\" \"\" (func))")),
-        (
-            "data_segments",
-            MAX_DATA_SEGMENTS,
-            format!("(memory 1){}", times(MAX_DATA_SEGMENTS + 1, "(data (i32.const 0) \"\")")),
-        ),
-    ] {
-        let component = wat::parse_str(format!("(component (core module {contents}))")).unwrap();
-        let refusal = admit(&component).unwrap_err().to_string();
+    let defaults = ComponentLimits::default();
+    for (name, most) in defaults.values() {
+        if ["component_size", "nesting"].contains(&name) {
+            continue;
+        }
+        let LimitValue::Count(most) = most else { panic!("`{name}` is no number") };
+        let component = with(name, most + 1);
+        let refused = |limits: &ComponentLimits| admit_within(&component, limits).unwrap_err().to_string();
+        let refusal = refused(&defaults);
         assert!(refusal.contains(&format!("limit `{name}` is {most}, observed {}", most + 1)), "{refusal}");
+        // An operator who allows more is obeyed, and one who allows less.
+        let mut raised = defaults;
+        raised.set(name, &(most + 1).to_string()).unwrap();
+        assert!(!refused(&raised).contains("limit `"), "{}", refused(&raised));
+        let mut lowered = defaults;
+        lowered.set(name, "3").unwrap();
+        let refusal = admit_within(&with(name, 4), &lowered).unwrap_err().to_string();
+        assert!(refusal.contains(&format!("limit `{name}` is 3, observed 4")), "{refusal}");
     }
 }
 
-#[test]
-fn the_table_says_what_holds() {
-    for (name, value) in [
-        ("component_size", MAX_COMPONENT),
-        ("functions", MAX_FUNCTIONS),
-        ("types", MAX_TYPES),
-        ("imports", MAX_IMPORTS),
-        ("data_segments", MAX_DATA_SEGMENTS),
-        ("nesting", MAX_NESTING),
-    ] {
-        assert_eq!(LimitRow::fixed(name).unwrap().number(), value, "{name}");
+/// Returns components in components, so deep that no text can say it.
+fn nested(depth: u64) -> Vec<u8> {
+    const HEAD: &[u8] = b"\0asm\x0d\0\x01\0";
+    let mut bytes = HEAD.to_vec();
+    for _ in 1..depth {
+        let mut around = [HEAD, &[4]].concat();
+        let mut length = bytes.len();
+        while length >= 0x80 {
+            around.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+            length >>= 7;
+        }
+        around.push(u8::try_from(length).unwrap());
+        bytes = [around, bytes].concat();
     }
+    bytes
+}
+
+#[test]
+fn the_largest_limits_are_no_danger_to_who_checks() {
+    let most = ComponentLimits::maximum();
+    // A chain of types, each made of the one before it: the validator follows it by recursion.
+    let chain: String = (1..most.types).map(|index| format!("(type (list {}))", index - 1)).collect();
+    let component = wat::parse_str(format!("(component (type (list u8)) {chain})")).unwrap();
+    let refusal = admit_within(&component, &most).unwrap_err();
+    assert!(["invalid_wasm", "missing_export"].contains(&refusal.code()), "{refusal}");
+    let refusal = admit_within(&nested(most.nesting), &most).unwrap_err();
+    assert!(["invalid_wasm", "missing_export"].contains(&refusal.code()), "{refusal}");
+    let refusal = admit_within(&nested(most.nesting + 1), &most).unwrap_err().to_string();
+    assert!(refusal.contains("limit `nesting` is 400, observed 401"), "{refusal}");
 }

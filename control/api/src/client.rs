@@ -3,6 +3,7 @@
 //! It trusts the fleet's own authority and no other, sends its token nowhere but to the configured coordinator
 //! (redirects are not followed), and reads at most [`MAX_ANSWER`] bytes of any answer that is not a stream.
 
+mod download;
 mod error;
 mod logs;
 mod transport;
@@ -10,9 +11,10 @@ mod transport;
 use std::fmt;
 
 use bytes::Bytes;
-use dunlin_model::{AppName, AppSpec, Digest, Name, RunId};
+use dunlin_model::{AppName, AppSpec, Digest, InstanceId, Name, NodeId, RunId};
 use reqwest::Method;
 
+pub use self::download::Download;
 pub use self::error::{ClientConfigError, ClientError};
 pub use self::logs::LogStream;
 use self::transport::Transport;
@@ -160,6 +162,12 @@ impl Client {
     /// Returns what is known of instances that ended badly.
     pub async fn traps(&self, query: &TrapsQuery) -> Result<TrapList, ClientError> {
         self.transport.get(&transport::with_query(paths::TRAPS, query)).await
+    }
+
+    /// Returns the core dump of an instance that trapped on `node`.
+    pub async fn coredump(&self, node: &NodeId, instance: InstanceId) -> Result<Download, ClientError> {
+        let response = self.transport.stream(&paths::coredump(node, instance)).await?;
+        Ok(Download::new(response, self.url().to_owned()))
     }
 
     /// Returns the fleet in one line.

@@ -21,7 +21,7 @@ mod traps;
 pub use apps::{
     AllocationState, AllocationStatus, AppList, AppStatus, Deployed, ServiceOrJob, WorkloadStatus,
 };
-pub use client::{Client, ClientConfig, ClientConfigError, ClientError, LogStream, MAX_ANSWER};
+pub use client::{Client, ClientConfig, ClientConfigError, ClientError, Download, LogStream, MAX_ANSWER};
 pub use components::ComponentInfo;
 pub use fleet::FleetStatus;
 pub use jobs::{

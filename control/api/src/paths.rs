@@ -1,6 +1,6 @@
 //! The paths of the API, as templates for the server and filled in for the client.
 
-use dunlin_model::{AppName, Digest, Name, RunId};
+use dunlin_model::{AppName, Digest, InstanceId, Name, NodeId, RunId};
 
 /// `PUT` the bytes of a component, `HEAD` to ask whether they are there.
 pub const COMPONENT: &str = "/v1/components/{digest}";
@@ -30,6 +30,8 @@ pub const JOIN_TOKENS: &str = "/v1/tokens/join";
 pub const LOGS: &str = "/v1/logs";
 /// `GET` what is known of instances that ended badly.
 pub const TRAPS: &str = "/v1/traps";
+/// `GET` the core dump of an instance that trapped on a node.
+pub const COREDUMP: &str = "/v1/nodes/{node}/coredumps/{instance}";
 /// `GET` the fleet in one line.
 pub const STATUS: &str = "/v1/status";
 /// `GET` the OpenAPI document; needs no identity.
@@ -45,6 +47,11 @@ pub fn component(digest: &Digest) -> String {
 /// Returns the path of one input.
 pub fn input(digest: &Digest) -> String {
     format!("/v1/inputs/{digest}")
+}
+
+/// Returns the path of one core dump.
+pub fn coredump(node: &NodeId, instance: InstanceId) -> String {
+    format!("/v1/nodes/{node}/coredumps/{instance}")
 }
 
 /// Returns the path of one app.

@@ -127,6 +127,7 @@ mod tests {
             "dunlin run word-count.wasm --fuel 1G --quiet -- a --b",
             "dunlin run a.wasm --folder /data=. --folder /out=.:rw --scratch /tmp --env A=b --config c=d",
             "dunlin serve hello.wasm --addr 127.0.0.1:0 --reuse --allow-http https://a.example",
+            "dunlin run a.wasm --allow-socket db.example.com:5432 --allow-socket [::1]:80 --allow-address ::1",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {}", parsed(line).unwrap_err());
         }

@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use dunlin_model::ComponentLimits;
+
 /// The UDP port on which agents find the coordinator.
 pub const DEFAULT_FLEET_PORT: u16 = 7400;
 /// The TCP port of the HTTP API.
@@ -30,6 +32,8 @@ pub struct Config {
     pub api_names: Vec<String>,
     /// How patient it is.
     pub profile: Profile,
+    /// How large and how intricate an uploaded component may be.
+    pub limits: ComponentLimits,
 }
 
 impl Config {
@@ -41,6 +45,7 @@ impl Config {
             api: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_API_PORT)),
             api_names: Vec::new(),
             profile: Profile::Edge,
+            limits: ComponentLimits::default(),
         }
     }
 }

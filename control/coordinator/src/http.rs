@@ -22,7 +22,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use dunlin_api::{Problem, code, paths};
-use dunlin_model::{ClusterId, Term};
+use dunlin_model::{ClusterId, ComponentLimits, Term};
 use dunlin_store::{Changes, Components};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -65,6 +65,8 @@ pub(crate) struct Api {
     pub(crate) store: Arc<dyn Changes>,
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
+    /// How large and how intricate a component may be.
+    pub(crate) limits: ComponentLimits,
     /// SHA-256 of the administrator's token.
     pub(crate) admin_hash: [u8; 32],
     /// SHA-256 of the authority's public key, for join tokens.
@@ -83,9 +85,15 @@ impl Api {
             store: Arc::clone(&desk.store),
             components: Arc::clone(&desk.components),
             inputs: Arc::clone(&desk.inputs),
+            limits: ComponentLimits::default(),
             admin_hash,
             authority_hash,
         }
+    }
+
+    /// Returns the same with these limits on components.
+    pub(crate) fn within(self, limits: ComponentLimits) -> Self {
+        Self { limits, ..self }
     }
 }
 
@@ -112,6 +120,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::create))
         .routes(routes!(logs::stream))
         .routes(routes!(traps::list))
+        .routes(routes!(traps::coredump))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         // These two have limits of their own, checked while streaming.
         .merge(

@@ -71,7 +71,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         components: disk.components,
         inputs: Arc::new(Inputs::new(disk.inputs)),
     };
-    let api = Api::new(&desk, clock.clone(), disk.admin_hash, disk.authority.key_hash());
+    let api =
+        Api::new(&desk, clock.clone(), disk.admin_hash, disk.authority.key_hash()).within(config.limits);
     let gate = Gate { authority: Arc::new(disk.authority), desk, clock };
 
     // The brain has a thread of its own: commits wait for the disk.

@@ -206,7 +206,10 @@ impl Desk {
         match stream.receive_request().await? {
             StreamRequest::Component { digest } => self.send_component(stream, node, digest).await,
             StreamRequest::Input { run, item } => self.send_input(stream, node, run, item).await,
-            StreamRequest::Control(_) | StreamRequest::Logs(_) | StreamRequest::Traps(_) => {
+            StreamRequest::Control(_)
+            | StreamRequest::Logs(_)
+            | StreamRequest::Traps(_)
+            | StreamRequest::CoreDump { .. } => {
                 refuse(stream, "an agent may not open such a stream now").await
             }
         }

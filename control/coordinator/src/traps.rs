@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use dunlin_api::TrapList;
-use dunlin_model::{NodeId, TrapOnNode, TrapRecord};
+use dunlin_model::{InstanceId, NodeId, TrapOnNode, TrapRecord};
 use dunlin_protocol::{StreamReply, StreamRequest, TrapQuery};
-use dunlin_transport::Connection;
+use dunlin_transport::{Connection, Stream};
 use tokio::task::JoinSet;
 
 use crate::fleet::Fleet;
@@ -76,4 +76,40 @@ async fn pull(connection: Connection, query: TrapQuery) -> anyhow::Result<Vec<Tr
         traps.push(trap.bounded());
     }
     Ok(traps)
+}
+
+/// Why there is no core dump.
+pub(crate) enum NoDump {
+    /// The node has none.
+    Missing,
+    /// The node could not be asked.
+    Unheard(String),
+}
+
+/// Returns the stream on which `node` tells the core dump of `instance`, and how long that is.
+pub(crate) async fn open_dump(
+    fleet: &Arc<Fleet>,
+    node: &NodeId,
+    instance: InstanceId,
+) -> Result<(Stream, u64), NoDump> {
+    let connection = fleet.connection(node);
+    let connection = connection.ok_or_else(|| NoDump::Unheard("it is not connected".to_owned()))?;
+    let asked = async {
+        let mut stream = connection.open(&StreamRequest::CoreDump { instance }).await?;
+        stream.finish();
+        let reply = stream.receive_message::<StreamReply>().await?;
+        anyhow::Ok((stream, reply.context("the node closed the stream")?))
+    };
+    let answered = tokio::time::timeout(TELL_TIME, asked).await.context("the node did not tell in time");
+    match answered.flatten() {
+        Ok((stream, StreamReply::Ok { length: Some(length), .. })) => Ok((stream, length)),
+        Ok((_, StreamReply::Ok { length: None, .. })) => {
+            Err(NoDump::Unheard("the node did not say how long it is".to_owned()))
+        }
+        Ok((_, StreamReply::Error { message })) => {
+            tracing::debug!(%node, %instance, message, "no core dump");
+            Err(NoDump::Missing)
+        }
+        Err(error) => Err(NoDump::Unheard(format!("{error:#}"))),
+    }
 }

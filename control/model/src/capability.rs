@@ -58,6 +58,12 @@ impl Capabilities {
         patterns.into_iter().any(|pattern| pattern.matches(host, port))
     }
 
+    /// Tells whether the addresses of `host` may be asked for: whether TCP connections may go to any port of it.
+    pub fn grants_lookup(&self, host: &Host) -> bool {
+        let patterns = self.sockets.iter().filter_map(|pattern| pattern.parse::<SocketPattern>().ok());
+        patterns.into_iter().any(|pattern| pattern.host.matches(host))
+    }
+
     /// Looks at every field; the first part of each finding is the field's path below `capabilities`.
     pub(crate) fn check(&self, note: &mut dyn FnMut(String, Result<(), Broken>)) {
         for (index, pattern) in self.outbound_http.iter().enumerate() {
@@ -67,7 +73,6 @@ impl Capabilities {
         for (index, pattern) in self.sockets.iter().enumerate() {
             note(format!("sockets[{index}]"), socket_pattern(pattern));
         }
-        note("sockets".to_owned(), no_sockets(&self.sockets));
         note("sockets".to_owned(), at_most("sockets", MAX_PATTERNS, self.sockets.len()));
         for (key, value) in &self.config {
             note("config".to_owned(), config_value(key, value));
@@ -90,16 +95,6 @@ pub(crate) fn http_pattern(text: &str) -> Result<(), Broken> {
 
 pub(crate) fn socket_pattern(text: &str) -> Result<(), Broken> {
     broken(text.parse::<SocketPattern>().map(drop))
-}
-
-/// The grant is understood, so that it can be kept in a manifest, but no host gives it.
-pub(crate) fn no_sockets(sockets: &[String]) -> Result<(), Broken> {
-    match sockets.is_empty() {
-        true => Ok(()),
-        false => {
-            Err(Broken::new("TCP connections are not provided yet; what speaks HTTP can use `outbound_http`"))
-        }
-    }
 }
 
 fn broken(result: Result<(), DestinationError>) -> Result<(), Broken> {
@@ -154,8 +149,20 @@ mod tests {
         let host = "api.example.com".parse().unwrap();
         assert!(!capabilities.grants_http(true, &host, 443));
         assert!(!capabilities.grants_socket(&host, 443));
+        assert!(!capabilities.grants_lookup(&host));
         let unreadable = Capabilities { outbound_http: vec!["https://".to_owned()], ..Default::default() };
         assert!(!unreadable.grants_http(true, &host, 443));
+    }
+
+    #[test]
+    fn a_name_may_be_looked_up_if_any_of_its_ports_is_granted() {
+        let sockets = ["db.example.com:5432", "*.example.org:443"].map(str::to_owned).to_vec();
+        let capabilities = Capabilities { sockets, ..Default::default() };
+        let grants = |host: &str| capabilities.grants_lookup(&host.parse().unwrap());
+        assert!(grants("DB.example.com.") && grants("a.example.org"));
+        for host in ["example.com", "example.org", "a.db.example.com", "10.0.0.1"] {
+            assert!(!grants(host), "{host}");
+        }
     }
 
     #[test]
@@ -182,6 +189,6 @@ mod tests {
         };
         let mut wrong = Vec::new();
         capabilities.check(&mut |field, result| wrong.extend(result.is_err().then_some(field)));
-        assert_eq!(wrong, ["outbound_http[1]", "sockets[0]", "sockets", "config", "folders", "scratch"]);
+        assert_eq!(wrong, ["outbound_http[1]", "sockets[0]", "config", "folders", "scratch"]);
     }
 }

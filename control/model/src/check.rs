@@ -294,6 +294,7 @@ mod tests {
             capabilities: Default::default(),
             instances: Default::default(),
             metering: Default::default(),
+            coredump: false,
         }
     }
 

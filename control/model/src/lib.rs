@@ -40,6 +40,7 @@ mod check;
 mod destination;
 mod digest;
 mod feature;
+mod hops;
 mod id;
 mod limits;
 mod log;
@@ -64,10 +65,11 @@ pub use check::SpecError;
 pub use destination::{DestinationError, Host, HostPattern, HttpPattern, SocketPattern, host_and_port};
 pub use digest::{Digest, DigestError};
 pub use feature::Feature;
+pub use hops::{HOPS_HEADER, MAX_HOPS, hops};
 pub use id::{
     AllocationId, ClusterId, Generation, IdError, InstanceId, NodeId, Revision, RunId, Term, Timestamp,
 };
-pub use limits::{LimitField, LimitHit, LimitRow, LimitValue, Limits, SetIn};
+pub use limits::{CompileLimits, ComponentLimits, LimitField, LimitHit, LimitRow, LimitValue, Limits, SetIn};
 pub use log::{LogRecord, LogSource};
 pub use manifest::{
     Build, JobInput, MAX_MANIFEST, Manifest, ManifestError, ManifestErrors, ManifestWorkload,
@@ -81,4 +83,4 @@ pub use report::Report;
 pub use routes::{Endpoint, LocalService, NamespaceRoute, Route, RouteTable};
 pub use run::{HostCalls, ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
 pub use spec::{AppSpec, Instances, JobSpec, Metering, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec};
-pub use trap::{Frame, HostCall, TrapOnNode, TrapRecord};
+pub use trap::{CoreDump, Frame, HostCall, TrapOnNode, TrapRecord};

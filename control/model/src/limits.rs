@@ -2,6 +2,7 @@
 //!
 //! Defaults and hard maxima stand here, once; the manifest chooses between them.
 
+mod component;
 mod field;
 mod rows;
 mod table;
@@ -10,6 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::component::{CompileLimits, ComponentLimits};
 pub(crate) use self::field::Access;
 pub use self::field::{LimitField, LimitValue};
 pub use self::table::{LimitRow, SetIn};

@@ -94,6 +94,8 @@ pub struct ManifestWorkload {
     pub instances: Instances,
     /// How what it computes is counted.
     pub metering: Metering,
+    /// Whether a core dump is kept of an instance that traps.
+    pub coredump: bool,
     /// Where a job's items come from; absent for a service.
     pub input: Option<JobInput>,
 }
@@ -110,6 +112,7 @@ impl ManifestWorkload {
             capabilities: self.capabilities.clone(),
             instances: self.instances,
             metering: self.metering,
+            coredump: self.coredump,
         }
     }
 }

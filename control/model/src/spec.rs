@@ -40,6 +40,9 @@ pub struct WorkloadSpec {
     /// How what it computes is counted.
     #[serde(default)]
     pub metering: Metering,
+    /// Whether a core dump is kept of an instance that traps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub coredump: bool,
 }
 
 /// Whether each request or item gets an instance of its own.

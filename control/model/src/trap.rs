@@ -44,6 +44,26 @@ pub struct TrapRecord {
     /// How many instances of this allocation ended so since the last record, without one of their own.
     #[serde(default)]
     pub missed: u64,
+    /// What became of its core dump, where the workload wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coredump: Option<CoreDump>,
+}
+
+/// What became of the core dump of an instance that trapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum CoreDump {
+    /// The node was given it. It goes when later ones need its place.
+    Made {
+        /// How large it is.
+        size: Bytes,
+    },
+    /// There is none.
+    NotMade {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// One call on the stack of a guest.
@@ -122,6 +142,9 @@ impl TrapRecord {
         for line in &mut self.stderr {
             cut(line, Self::MAX_LINE);
         }
+        if let Some(CoreDump::NotMade { reason }) = &mut self.coredump {
+            cut(reason, Self::MAX_LINE);
+        }
         self
     }
 
@@ -198,6 +221,7 @@ mod tests {
             host_calls: Vec::new(),
             stderr: Vec::new(),
             missed: 0,
+            coredump: None,
         }
     }
 

@@ -5,7 +5,8 @@
 //! The others answer with one [`StreamReply`] and then, if that is `Ok`, with bytes or records until the end.
 
 use dunlin_model::{
-    AllocationId, Assignment, ClusterId, Digest, Name, NodeId, Report, RunId, Term, TrapRecord, WorkloadName,
+    AllocationId, Assignment, ClusterId, Digest, InstanceId, Name, NodeId, Report, RunId, Term, TrapRecord,
+    WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,11 @@ pub enum StreamRequest {
     Logs(LogQuery),
     /// From the coordinator: what is known of instances that ended badly on this node, as frames of `TrapRecord`.
     Traps(TrapQuery),
+    /// From the coordinator: the core dump of an instance that trapped on this node, as bytes.
+    CoreDump {
+        /// Of which.
+        instance: InstanceId,
+    },
 }
 
 /// Which lines are wanted.

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Bytes, Fuel, FuelRate, HostCalls, ItemRange, ItemRecord, LogRecord,
-    Name, NamespaceRoute, NodeId, TrapRecord,
+    AllocationId, AssignedAllocation, Bytes, Fuel, FuelRate, HostCalls, InstanceId, ItemRange, ItemRecord,
+    LogRecord, Name, NamespaceRoute, NodeId, TrapRecord,
 };
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,8 @@ pub struct WorkerSetup {
     pub authorities: Vec<u8>,
     /// How many instances each namespace may have at the same time.
     pub namespace_concurrency: u32,
+    /// The most bytes of a core dump.
+    pub coredump_size: Bytes,
     /// What one processor of the node burns in a second: by it the time of guests counts that are metered by time.
     pub processor_rate: FuelRate,
     /// What the process gives up before anything else.
@@ -226,6 +228,13 @@ pub enum PassedToWorker {
         /// Where it leads, or why there is none.
         result: Result<SocketAddr, ConnectError>,
     },
+    /// The answer to [`PassedToAgent::Resolve`].
+    Resolved {
+        /// As there.
+        request: u64,
+        /// The addresses to which guests may connect, a bounded number; never none.
+        result: Result<Vec<IpAddr>, ConnectError>,
+    },
 }
 
 /// One of the standard streams.
@@ -254,6 +263,11 @@ pub enum PassedToAgent {
     },
     /// The answer to [`PassedToWorker::Leave`]: no connection is left here.
     Left,
+    /// With the core dump of an instance: a file in memory. Its trap is told after it.
+    CoreDump {
+        /// Whose.
+        instance: InstanceId,
+    },
     /// Asks for an outbound connection on behalf of a guest.
     Connect {
         /// Returns in the answer.
@@ -266,6 +280,18 @@ pub enum PassedToAgent {
         host: String,
         /// The port.
         port: u16,
+        /// Which of the host's addresses it must be; any, if absent.
+        #[serde(default)]
+        address: Option<IpAddr>,
+    },
+    /// Asks for the addresses of a name on behalf of a guest that may open sockets to it.
+    Resolve {
+        /// Returns in the answer.
+        request: u64,
+        /// Whose guest.
+        allocation: AllocationId,
+        /// A host name.
+        name: String,
     },
 }
 
@@ -289,8 +315,12 @@ pub enum ConnectError {
     Denied(String),
     /// The name has no address.
     NotResolved(String),
-    /// Nobody answers there, or not in time.
+    /// Nobody takes connections there.
     NotConnected(String),
+    /// No way leads there.
+    Unreachable(String),
+    /// Nobody answered in time.
+    TimedOut,
     /// A limit on connections was hit.
     LimitHit(dunlin_model::LimitHit),
 }

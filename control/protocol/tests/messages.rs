@@ -13,8 +13,9 @@ use dunlin_model::{
     WorkloadSpec,
 };
 use dunlin_protocol::{
-    FrameError, Hello, JoinReply, JoinRequest, LogQuery, MAX_FRAME, RefusalCode, StreamReply, StreamRequest,
-    ToAgent, ToCoordinator, TrapQuery, Version, decode, decode_known, encode, frame_length,
+    ConnectError, FrameError, Hello, JoinReply, JoinRequest, LogQuery, MAX_FRAME, Outbound, PassedToAgent,
+    PassedToWorker, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery, Version,
+    decode, decode_known, encode, frame_length,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,7 @@ fn stream_requests() -> Vec<StreamRequest> {
             tail: 50,
             ..TrapQuery::default()
         }),
+        StreamRequest::CoreDump { instance: "a12.3".parse().unwrap() },
     ]
 }
 
@@ -65,6 +67,7 @@ fn spec(kind: WorkloadKind) -> WorkloadSpec {
         capabilities: Default::default(),
         instances: Default::default(),
         metering: Default::default(),
+        coredump: false,
     }
 }
 
@@ -180,6 +183,30 @@ fn join_replies() -> Vec<JoinReply> {
     ]
 }
 
+/// What a worker asks its agent for on behalf of guests.
+fn passed_to_agent() -> Vec<PassedToAgent> {
+    let (allocation, host) = (AllocationId::new(12), "db.example.org".to_owned());
+    let address = Some("10.0.0.1".parse().unwrap());
+    vec![
+        PassedToAgent::Connect { request: 3, allocation, using: Outbound::Tcp, host, port: 5432, address },
+        PassedToAgent::Resolve { request: 4, allocation, name: "db.example.org".into() },
+    ]
+}
+
+/// What the agent answers.
+fn passed_to_worker() -> Vec<PassedToWorker> {
+    vec![
+        PassedToWorker::Connected { request: 3, result: Ok("10.0.0.1:5432".parse().unwrap()) },
+        PassedToWorker::Connected { request: 3, result: Err(ConnectError::TimedOut) },
+        PassedToWorker::Connected { request: 3, result: Err(ConnectError::Unreachable("no route".into())) },
+        PassedToWorker::Resolved {
+            request: 4,
+            result: Ok(vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()]),
+        },
+        PassedToWorker::Resolved { request: 4, result: Err(ConnectError::Denied("egress_denied".into())) },
+    ]
+}
+
 /// Every message once, as frames, in a fixed order.
 fn all_frames() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
@@ -189,6 +216,8 @@ fn all_frames() -> Vec<Vec<u8>> {
     frames.extend(to_coordinator().iter().map(|message| encode(message).unwrap()));
     frames.push(encode(&join_request()).unwrap());
     frames.extend(join_replies().iter().map(|message| encode(message).unwrap()));
+    frames.extend(passed_to_agent().iter().map(|message| encode(message).unwrap()));
+    frames.extend(passed_to_worker().iter().map(|message| encode(message).unwrap()));
     frames
 }
 
@@ -217,6 +246,8 @@ fn every_message_reads_back() {
     check(&to_coordinator());
     check(&[join_request()]);
     check(&join_replies());
+    check(&passed_to_agent());
+    check(&passed_to_worker());
 }
 
 #[test]
@@ -235,6 +266,8 @@ fn a_message_cut_anywhere_is_refused() {
     check(&to_coordinator());
     check(&[join_request()]);
     check(&join_replies());
+    check(&passed_to_agent());
+    check(&passed_to_worker());
 }
 
 #[test]
@@ -348,11 +381,13 @@ proptest! {
         let _ = decode_known::<ToCoordinator>(&bytes);
         let _ = decode_known::<JoinRequest>(&bytes);
         let _ = decode_known::<JoinReply>(&bytes);
+        let _ = decode_known::<PassedToAgent>(&bytes);
+        let _ = decode_known::<PassedToWorker>(&bytes);
     }
 
     #[test]
     fn a_message_with_some_bytes_changed_never_panics(
-        message in 0..16_usize,
+        message in 0..23_usize,
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
         let mut frame = all_frames().swap_remove(message);
@@ -367,5 +402,7 @@ proptest! {
         let _ = decode_known::<ToCoordinator>(body);
         let _ = decode_known::<JoinRequest>(body);
         let _ = decode_known::<JoinReply>(body);
+        let _ = decode_known::<PassedToAgent>(body);
+        let _ = decode_known::<PassedToWorker>(body);
     }
 }

@@ -13,20 +13,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use dunlin_compiled::{CodeKind, Platform, file_name, is_genuine, seal};
-use dunlin_model::{AllocationId, Digest};
+use dunlin_model::{AllocationId, Bytes, CompileLimits, Digest, LimitRow};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::Semaphore;
 
-use self::child::compile_in_child;
+use self::child::Child;
 pub(crate) use self::child::platform_of;
+use crate::NodeLimits;
 use crate::homes::{Home, Homes, share};
 
 mod child;
 
 /// The most bytes that all compiled code on this node may have; beyond it the oldest goes.
 const MAX_KEPT: u64 = 4 << 30;
-/// C1: the most bytes of a component.
-const MAX_COMPONENT: u64 = 64 << 20;
 
 /// Why a component has no compiled code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +45,9 @@ pub(crate) struct Compiler {
     /// Whether compilers end where a part of the wall is missing.
     required: bool,
     platform: Platform,
+    limits: CompileLimits,
+    /// C4: how much compiled code each home keeps, unless more of it is needed.
+    kept: Bytes,
     /// C3: one compiler at a time. Who waits for it may find the code on disk afterwards.
     turn: Semaphore,
     /// The code that must stay.
@@ -56,7 +58,14 @@ impl Compiler {
     /// Returns a compiler which is the program `program`.
     pub(crate) fn new(program: PathBuf, homes: Arc<Homes>, required: bool, platform: Platform) -> Self {
         let (turn, assigned) = (Semaphore::new(1), Mutex::default());
-        Self { program, homes, required, platform, turn, assigned }
+        let limits = CompileLimits::default();
+        let kept = Bytes(LimitRow::default_of("compiled_kept").number());
+        Self { program, homes, required, platform, limits, kept, turn, assigned }
+    }
+
+    /// Returns the same with these limits on what is compiled and kept.
+    pub(crate) fn within(self, limits: &NodeLimits) -> Self {
+        Self { limits: limits.compile(), kept: limits.compiled_kept, ..self }
     }
 
     /// Returns the file with the code of this kind of the component `digest`, whose bytes are in the file `component`, in
@@ -93,8 +102,10 @@ impl Compiler {
         if is_usable(home, path, platform, digest).await? {
             return Ok(());
         }
-        let bytes = read_component(component, digest).await?;
-        let code = compile_in_child(&self.program, home.user, self.required, (bytes, kind)).await?;
+        let bytes = read_component(component, digest, self.limits.component.component_size).await?;
+        let (program, required, limits) = (self.program.as_path(), self.required, &self.limits);
+        let child = Child { program, user: home.user, required, limits };
+        let code = child.compile(bytes, kind).await?;
         let (key, target) = (home.code_key, path.to_owned());
         let keeping = tokio::task::spawn_blocking(move || {
             let mac = seal(key, platform, digest, &code);
@@ -104,7 +115,7 @@ impl Compiler {
         kept.map_err(|error| {
             CompileError::Failed(format!("its compiled code cannot be kept on disk: {error}"))
         })?;
-        if let Err(error) = self.make_room() {
+        if let Err(error) = self.make_room(home) {
             tracing::warn!(%error, "old compiled code could not be removed");
         }
         Ok(())
@@ -115,9 +126,11 @@ impl Compiler {
         self.assigned().remove(&allocation);
     }
 
-    /// Removes the oldest code that nobody needs until the rest is within the limit.
-    fn make_room(&self) -> io::Result<()> {
+    /// Removes the oldest code that nobody needs until the rest is within the limits: in `home`, to which some was just
+    /// added, and in all of them. Whoever deploys much pushes out what is his own.
+    fn make_room(&self, home: &Home) -> io::Result<()> {
         let needed: Vec<PathBuf> = self.assigned().values().cloned().collect();
+        remove_oldest(&[home.compiled_folder()], &needed, self.kept.0)?;
         remove_oldest(&self.homes.compiled()?, &needed, MAX_KEPT)
     }
 
@@ -153,12 +166,12 @@ async fn is_usable(
     looking.await.map_err(|error| CompileError::Failed(format!("looking for its code ended early: {error}")))
 }
 
-async fn read_component(path: &Path, digest: Digest) -> Result<Vec<u8>, CompileError> {
+async fn read_component(path: &Path, digest: Digest, most: Bytes) -> Result<Vec<u8>, CompileError> {
     let failed = |error: io::Error| CompileError::Failed(format!("could not read the component: {error}"));
     let file = tokio::fs::File::open(path).await.map_err(failed)?;
     let mut bytes = Vec::new();
     // One byte more than allowed, so that admission sees that it is too large and says so.
-    file.take(MAX_COMPONENT + 1).read_to_end(&mut bytes).await.map_err(failed)?;
+    file.take(most.0 + 1).read_to_end(&mut bytes).await.map_err(failed)?;
     let actual = Digest::of(&bytes);
     if actual != digest {
         return Err(CompileError::Failed(format!("the component should be {digest} but is {actual}")));

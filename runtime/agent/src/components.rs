@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dunlin_model::Digest;
+use dunlin_model::{Bytes, Digest};
 use dunlin_protocol::StreamRequest;
 use dunlin_supervisor::Event;
 use sha2::{Digest as _, Sha256};
@@ -11,13 +11,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::link::Link;
 
-/// The most bytes of one component (C1).
-const MAX_COMPONENT: u64 = 64 << 20;
-
 /// The components on this node's disk.
 pub(crate) struct Components {
     folder: PathBuf,
     link: Link,
+    /// C1: the most bytes of one.
+    size: Bytes,
 }
 
 /// Why a component was not fetched.
@@ -30,17 +29,18 @@ enum FetchError {
     #[error("asked for component {asked} but received {received}")]
     WrongDigest { asked: Digest, received: Digest },
     /// It is larger than a component may be.
-    #[error("limit `component_size` is 64MiB, observed more")]
-    TooLarge,
+    #[error("limit `component_size` is {0}, observed more")]
+    TooLarge(Bytes),
     /// It cannot be kept.
     #[error("could not keep it on disk: {0}")]
     Disk(#[from] io::Error),
 }
 
 impl Components {
-    /// Returns the components kept in `folder`; what is missing is fetched through `link`.
-    pub(crate) fn new(folder: PathBuf, link: Link) -> Self {
-        Self { folder, link }
+    /// Returns the components kept in `folder`, of which none has more bytes than `size`; what is missing is fetched
+    /// through `link`.
+    pub(crate) fn new(folder: PathBuf, link: Link, size: Bytes) -> Self {
+        Self { folder, link, size }
     }
 
     /// Returns the file of a component that was fetched.
@@ -67,7 +67,7 @@ impl Components {
         let partial = path.with_extension("partial");
         let mut file = tokio::fs::File::create(&partial).await?;
         let (mut hash, mut length) = (Sha256::new(), 0);
-        let mut stream = stream.take(MAX_COMPONENT + 1);
+        let mut stream = stream.take(self.size.0 + 1);
         let mut buffer = vec![0; 64 << 10];
         loop {
             let count = stream.read(&mut buffer).await?;
@@ -79,8 +79,8 @@ impl Components {
             file.write_all(&buffer[..count]).await?;
         }
         let received = Digest::from_sha256(hash.finalize().into());
-        let checked = if length > MAX_COMPONENT {
-            Err(FetchError::TooLarge)
+        let checked = if length > self.size.0 {
+            Err(FetchError::TooLarge(self.size))
         } else if received != digest {
             Err(FetchError::WrongDigest { asked: digest, received })
         } else {

@@ -2,21 +2,26 @@
 //!
 //! A worker may ask only on behalf of allocations that it runs, and only so often; what it says of a host is judged
 //! again here, since a worker is not believed. A name is asked for once, and what is connected is an address that was
-//! judged.
+//! judged. A guest that opens sockets is told the judged addresses of a name first (`answers`), and then wants one.
+
+mod answers;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use dunlin_model::{AssignedAllocation, Capabilities, Host, LimitHit};
 use dunlin_protocol::{ConnectError, Outbound};
-use dunlin_supervisor::egress::{Denial, MAX_ADDRESSES, Opened, Range, Using, granted, permitted};
+use dunlin_supervisor::egress::{
+    Denial, MAX_ADDRESSES, Opened, Range, Using, chosen, granted, granted_lookup, permitted,
+};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use self::answers::Answers;
 use crate::settings::EgressSettings;
 
 /// How many connections one worker may have in the making.
@@ -56,6 +61,7 @@ pub(crate) struct Asking {
     lookups: Arc<Semaphore>,
     connection_turns: Turns,
     lookup_turns: Turns,
+    answers: Mutex<Answers>,
 }
 
 impl Default for Asking {
@@ -65,8 +71,28 @@ impl Default for Asking {
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             connection_turns: Turns::new(MAX_RATE),
             lookup_turns: Turns::new(MAX_LOOKUP_RATE),
+            answers: Mutex::default(),
         }
     }
+}
+
+impl Asking {
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a worker wants a connection to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// By which capability.
+    pub(crate) using: Outbound,
+    /// A host name or an address.
+    pub(crate) host: &'a str,
+    /// Which port.
+    pub(crate) port: u16,
+    /// Which of the host's addresses; any, if absent.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// Counts what happens in a second.
@@ -107,8 +133,7 @@ impl Egress {
         &self,
         asking: &Asking,
         grant: &Grant,
-        using: Outbound,
-        (host, port): (&str, u16),
+        Wanted { using, host, port, address }: Wanted<'_>,
     ) -> Result<(TcpStream, SocketAddr), ConnectError> {
         let host = granted(&grant.capabilities, capability(using), host, port).map_err(denied)?;
         asking.connection_turns.take("outbound connections per second of one worker")?;
@@ -117,10 +142,33 @@ impl Egress {
             ConnectError::LimitHit(LimitHit::new(name, MAX_CONNECTING, MAX_CONNECTING + 1))
         })?;
         let started = Instant::now();
-        let addresses = self.addresses(asking, &host, port).await?;
-        let addresses = permitted(addresses, &self.opened).map_err(denied)?;
+        let addresses = match address.and_then(|address| known(asking, &host, address)) {
+            Some(known) => vec![known],
+            None => {
+                let found = self.addresses(asking, &host, port).await?;
+                let judged = permitted(found, &self.opened).map_err(denied)?;
+                match address {
+                    None => judged,
+                    Some(address) => vec![chosen(&host, &judged, address).map_err(denied)?],
+                }
+            }
+        };
         let time = grant.connect_time.saturating_sub(started.elapsed());
         connect_to_one(&addresses, port, time).await
+    }
+
+    /// Returns the addresses of `name` to which a guest may connect, if `grant` lets it ask.
+    pub(crate) async fn resolve(
+        &self,
+        asking: &Asking,
+        grant: &Grant,
+        name: &str,
+    ) -> Result<Vec<IpAddr>, ConnectError> {
+        let name = granted_lookup(&grant.capabilities, name).map_err(denied)?;
+        let found = self.addresses(asking, &Host::Name(name.clone()), 0).await?;
+        let judged = permitted(found, &self.opened).map_err(denied)?;
+        asking.answers().remember(name, judged.clone(), Instant::now());
+        Ok(judged)
     }
 
     async fn addresses(&self, asking: &Asking, host: &Host, port: u16) -> Result<Vec<IpAddr>, ConnectError> {
@@ -150,6 +198,13 @@ impl Egress {
     }
 }
 
+/// Returns `address` if the worker was told lately that the host has it.
+fn known(asking: &Asking, host: &Host, address: IpAddr) -> Option<IpAddr> {
+    let Host::Name(name) = host else { return None };
+    let answers = asking.answers();
+    answers.of(name, Instant::now())?.contains(&address).then_some(address)
+}
+
 /// Tries one address after the other, each with its share of the time.
 async fn connect_to_one(
     addresses: &[IpAddr],
@@ -172,7 +227,13 @@ async fn connect_to_one(
             Err(_elapsed) => last = io::ErrorKind::TimedOut.into(),
         }
     }
-    Err(ConnectError::NotConnected(last.to_string()))
+    Err(match last.kind() {
+        io::ErrorKind::TimedOut => ConnectError::TimedOut,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
+            ConnectError::Unreachable(last.to_string())
+        }
+        _ => ConnectError::NotConnected(last.to_string()),
+    })
 }
 
 fn capability(using: Outbound) -> Using {
@@ -202,6 +263,10 @@ mod tests {
         Grant { capabilities, connect_time: Duration::from_secs(5) }
     }
 
+    fn http(host: &str, port: u16) -> Wanted<'_> {
+        Wanted { using: Outbound::Http, host, port, address: None }
+    }
+
     #[tokio::test]
     async fn loopback_is_reached_only_if_the_operator_opens_it() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -209,12 +274,11 @@ mod tests {
         let grant = grant(&format!("http://*:{}", address.port()));
         let (asking, port) = (Asking::default(), address.port());
         for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
-            let refused =
-                egress(&[]).connect(&asking, &grant, Outbound::Http, (host, port)).await.unwrap_err();
+            let refused = egress(&[]).connect(&asking, &grant, http(host, port)).await.unwrap_err();
             let ConnectError::Denied(rule) = refused else { panic!("{refused:?}") };
             assert!(rule.contains("is a loopback address"), "{rule}");
             let opened = egress(&["127.0.0.0/8"]);
-            let (_, reached) = opened.connect(&asking, &grant, Outbound::Http, (host, port)).await.unwrap();
+            let (_, reached) = opened.connect(&asking, &grant, http(host, port)).await.unwrap();
             assert_eq!(reached, address);
         }
     }
@@ -230,9 +294,69 @@ mod tests {
             (Outbound::Http, "127.0.0.1", 80),
             (Outbound::Http, "0x7f.1", 80),
         ] {
-            let refused = egress.connect(&asking, &grant, using, (host, port)).await.unwrap_err();
+            let wanted = Wanted { using, host, port, address: None };
+            let refused = egress.connect(&asking, &grant, wanted).await.unwrap_err();
             assert!(matches!(refused, ConnectError::Denied(_)), "{using:?} {host}:{port}: {refused:?}");
         }
+    }
+
+    fn sockets(patterns: &[&str]) -> Grant {
+        let sockets = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
+        let capabilities = Capabilities { sockets, ..Default::default() };
+        Grant { capabilities, connect_time: Duration::from_secs(5) }
+    }
+
+    #[tokio::test]
+    async fn a_socket_leads_to_the_address_that_its_name_has_and_to_no_other() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let local = listener.local_addr().unwrap();
+        let (asking, grant) = (Asking::default(), sockets(&[&format!("localhost:{}", local.port())]));
+        let egress = egress(&["127.0.0.0/8"]);
+        let to = |host, address: IpAddr| Wanted {
+            using: Outbound::Tcp,
+            host,
+            port: local.port(),
+            address: Some(address),
+        };
+        // Once without an answer that is remembered, and once with one.
+        for _ in 0..2 {
+            let (_, reached) = egress.connect(&asking, &grant, to("localhost", local.ip())).await.unwrap();
+            assert_eq!(reached, local);
+            let other = "127.9.9.9".parse().unwrap();
+            let refused = egress.connect(&asking, &grant, to("localhost", other)).await.unwrap_err();
+            let rule = "egress_denied: localhost does not have the address 127.9.9.9".to_owned();
+            assert_eq!(refused, ConnectError::Denied(rule));
+            let by_address = egress.connect(&asking, &grant, to("127.0.0.1", local.ip())).await.unwrap_err();
+            assert!(matches!(by_address, ConnectError::Denied(_)), "{by_address:?}");
+            let resolved = egress.resolve(&asking, &grant, "LOCALHOST.").await.unwrap();
+            assert!(resolved.contains(&local.ip()) && !resolved.contains(&"::1".parse().unwrap()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_only_for_who_may_connect_to_it() {
+        let asking = Asking::default();
+        for (allow, patterns, rule) in [
+            (&["127.0.0.0/8", "::1"][..], &[][..], "no `sockets` grant names localhost"),
+            (&["127.0.0.0/8", "::1"], &["a.example:80"], "no `sockets` grant names localhost"),
+            (&[], &["localhost:80"], "is a loopback address"),
+        ] {
+            let refused = egress(allow).resolve(&asking, &sockets(patterns), "localhost").await.unwrap_err();
+            let ConnectError::Denied(text) = refused else { panic!("{refused:?}") };
+            assert!(text.contains(rule), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_and_silence_are_told_apart() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let error =
+            connect_to_one(&[address.ip()], address.port(), Duration::from_secs(5)).await.unwrap_err();
+        assert!(matches!(error, ConnectError::NotConnected(_)), "{error:?}");
+        let error = connect_to_one(&[address.ip()], address.port(), Duration::ZERO).await.unwrap_err();
+        assert_eq!(error, ConnectError::TimedOut);
     }
 
     #[tokio::test]
@@ -240,7 +364,7 @@ mod tests {
         let (egress, asking, grant) = (egress(&[]), Asking::default(), grant("http://127.0.0.1"));
         let mut hits = 0;
         for _ in 0..3 * MAX_RATE {
-            match egress.connect(&asking, &grant, Outbound::Http, ("127.0.0.1", 80)).await {
+            match egress.connect(&asking, &grant, http("127.0.0.1", 80)).await {
                 Err(ConnectError::LimitHit(hit)) => {
                     assert_eq!(hit.value, MAX_RATE.to_string());
                     hits += 1;

@@ -130,9 +130,14 @@ impl Home {
         Ok(())
     }
 
+    /// Returns the folder of compiled code, for the agent.
+    pub(crate) fn compiled_folder(&self) -> PathBuf {
+        self.folder.join(COMPILED)
+    }
+
     /// Returns the file `name` of compiled code, for the agent.
     pub(crate) fn compiled(&self, name: &str) -> PathBuf {
-        self.folder.join(COMPILED).join(name)
+        self.compiled_folder().join(name)
     }
 
     /// Returns the file `name` of an input, for the agent.

@@ -7,6 +7,7 @@ mod compiler;
 mod components;
 mod config;
 mod driver;
+mod dumps;
 mod egress;
 mod folders;
 mod homes;

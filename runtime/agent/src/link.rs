@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use dunlin_model::{AllocationId, ClusterId, LogRecord, NodeId, NodeInfo, Report};
+use dunlin_model::{AllocationId, ClusterId, InstanceId, LogRecord, NodeId, NodeInfo, Report};
 use dunlin_protocol::{
     Hello, LogQuery, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery, Version,
 };
 use dunlin_supervisor::Event;
 use dunlin_transport::{Backoff, CloseCode, Connection, NodeEndpoint, SendHalf, Stream};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -200,6 +201,7 @@ impl LinkKeeper {
                 let answered = match stream.receive_request().await {
                     Ok(StreamRequest::Logs(query)) => send_logs(stream, logs, query).await,
                     Ok(StreamRequest::Traps(query)) => send_traps(stream, logs, query).await,
+                    Ok(StreamRequest::CoreDump { instance }) => send_dump(stream, logs, instance).await,
                     Ok(_) => Ok(()),
                     Err(error) => Err(error.into()),
                 };
@@ -248,6 +250,23 @@ async fn send_traps(mut stream: Stream, logs: Arc<Logs>, query: TrapQuery) -> an
     let found = tokio::task::spawn_blocking(move || logs.traps().find(&query));
     for trap in found.await? {
         stream.send_message(&trap).await?;
+    }
+    stream.finish();
+    Ok(stream.send.delivered().await?)
+}
+
+async fn send_dump(mut stream: Stream, logs: Arc<Logs>, instance: InstanceId) -> anyhow::Result<()> {
+    let reading = tokio::task::spawn_blocking(move || logs.dumps().read(instance));
+    match reading.await? {
+        Ok((file, length)) => {
+            stream.send_message(&StreamReply::Ok { length: Some(length), name: None }).await?;
+            tokio::io::copy(&mut tokio::fs::File::from_std(file).take(length), &mut stream.send).await?;
+        }
+        Err(error) => {
+            tracing::debug!(%instance, %error, "core dump is not there");
+            let message = format!("this node has no core dump of {instance}");
+            stream.send_message(&StreamReply::Error { message }).await?;
+        }
     }
     stream.finish();
     Ok(stream.send.delivered().await?)

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use dunlin_model::{AllocationId, Bytes, Limits, LogRecord};
 use tokio::sync::broadcast;
 
+use crate::dumps::Dumps;
 use crate::traps::Traps;
 
 /// What an allocation keeps that nobody has bounded: one of an earlier life of this agent.
@@ -29,6 +30,7 @@ pub(crate) struct Logs {
     open: Mutex<Open>,
     live: broadcast::Sender<LogRecord>,
     traps: Traps,
+    dumps: Dumps,
 }
 
 #[derive(Default)]
@@ -47,12 +49,18 @@ impl Logs {
     /// Returns the logs kept in `folder`.
     pub(crate) fn open(folder: PathBuf) -> Self {
         let traps = Traps::open(folder.join("traps"));
-        Self { folder, open: Mutex::default(), live: broadcast::channel(MAX_LAG).0, traps }
+        let dumps = Dumps::open(folder.join("coredumps"));
+        Self { folder, open: Mutex::default(), live: broadcast::channel(MAX_LAG).0, traps, dumps }
     }
 
     /// Returns what is known of instances that ended badly.
     pub(crate) fn traps(&self) -> &Traps {
         &self.traps
+    }
+
+    /// Returns the core dumps of instances that trapped.
+    pub(crate) fn dumps(&self) -> &Dumps {
+        &self.dumps
     }
 
     /// Says how much is kept of an allocation.

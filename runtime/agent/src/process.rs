@@ -12,6 +12,7 @@ use dunlin_supervisor::{Config as Patience, Supervisor};
 use dunlin_transport::{Identity, JoinToken, NodeEndpoint, Role, WireLimits, join};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::capacity::{capacity, processor_rate};
@@ -59,6 +60,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
 
     let logs = Arc::new(Logs::open(folders.logs()));
+    let limits = &config.settings.limits;
+    logs.dumps().bind(limits);
     let cache_key = cache_key(&folders.file("cache.key"))?;
     let basis = Basis::of(&config, capacity);
     let (worker_config, homes) = workers_of(basis, &config.settings, &folders, cache_key).await?;
@@ -71,7 +74,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let hands = Hands {
         last_assignment,
         ingress: ingress.clone(),
-        components: Arc::new(Components::new(folders.components(), link)),
+        components: Arc::new(Components::new(folders.components(), link, limits.component_size)),
         inputs: Arc::new(inputs),
         workers: workers.clone(),
         runtime: tokio::runtime::Handle::current(),
@@ -97,8 +100,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     serve_metrics(&config, &workers, capacity, &stop).await?;
     tokio::spawn(keeper.run());
     tokio::spawn(peers::serve(Arc::clone(&endpoint), ingress.clone()));
-    let ending = stop.clone();
-    let serving = tokio::spawn(async move { ingress.serve(listener, ending.cancelled_owned()).await });
+    let serving = serving(ingress, listener, &stop);
     tracing::info!(%node, ingress = %info.ingress, peer = %info.peer, "agent ready");
     write_ready(&folders, &info).context("could not write ready.json")?;
 
@@ -108,6 +110,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     workers.end(WORKER_TIME).await;
     tracing::info!(%node, "agent stopped");
     Ok(())
+}
+
+/// Serves requests until `stop` is cancelled.
+fn serving(ingress: Ingress, listener: TcpListener, stop: &CancellationToken) -> JoinHandle<()> {
+    let ending = stop.clone();
+    tokio::spawn(async move { ingress.serve(listener, ending.cancelled_owned()).await })
 }
 
 /// Answers who asks for figures, if the node's config says where.
@@ -192,7 +200,8 @@ pub(crate) async fn workers_of(
     let homes = Homes::open(&folders.workers(), node_key, settings.isolation, users);
     let homes = Arc::new(homes.context("could not open the folders of workers")?);
     let platform = platform?;
-    let compiler = Compiler::new(program.clone(), Arc::clone(&homes), wall.is_required(), platform);
+    let compiler = Compiler::new(program.clone(), Arc::clone(&homes), wall.is_required(), platform)
+        .within(&settings.limits);
     let (compiler, wall) = (Arc::new(compiler), Arc::new(wall));
     let (folders, authorities) = (settings.folders.clone(), authorities(settings)?);
     let egress = Arc::new(Egress::new(&settings.egress)?);
@@ -210,6 +219,8 @@ pub(crate) async fn workers_of(
         egress,
         features: settings.features.clone(),
         namespace_concurrency: settings.limits.namespace_concurrency,
+        coredump_size: settings.limits.coredump_size,
+        worker_reserve: settings.limits.worker_reserve,
         log,
     };
     Ok((worker_config, homes))

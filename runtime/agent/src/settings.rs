@@ -1,10 +1,14 @@
 //! The node's config file: what an operator decides for one node. Strict: an unknown field is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use dunlin_model::{Bytes, Feature, LimitHit, Name};
+use dunlin_model::{
+    Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, LimitHit, LimitRow, LimitValue, Name,
+};
 use serde::Deserialize;
 
 /// What the node's config file says; everything has a default.
@@ -25,7 +29,7 @@ pub struct Settings {
     pub ingress: IngressSettings,
     /// Where guests may connect to.
     pub egress: EgressSettings,
-    /// What the guests of one namespace may use of this node, beyond what their manifests say.
+    /// What guests may use of this node, beyond what their manifests say.
     pub limits: NodeLimits,
     /// Folders that guests may be granted, by name.
     pub folders: BTreeMap<Name, OfferedFolder>,
@@ -133,30 +137,110 @@ impl Default for IngressSettings {
     }
 }
 
-/// What the guests of one namespace may use of this node.
+/// What guests may use of this node, beyond what their manifests say. The ids are those of the limits table in the book,
+/// which has the defaults and the largest values.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeLimits {
-    /// G14: instances that live at the same time, over all allocations of the namespace.
+    /// G14: instances that live at the same time, over all allocations of a namespace.
     pub namespace_concurrency: u32,
+    /// G21: bytes of a core dump.
+    #[serde(deserialize_with = "size")]
+    pub coredump_size: Bytes,
+    /// G21: core dumps that are kept of an allocation.
+    pub coredumps: u32,
+    /// G21: bytes of all core dumps that are kept.
+    #[serde(deserialize_with = "size")]
+    pub coredump_disk: Bytes,
+    /// C1: bytes of a component.
+    #[serde(deserialize_with = "size")]
+    pub component_size: Bytes,
+    /// C2: functions of a component.
+    pub functions: u64,
+    /// C2: types of a component.
+    pub types: u64,
+    /// C2: imports of a component.
+    pub imports: u64,
+    /// C2: data segments of a component.
+    pub data_segments: u64,
+    /// C2: how deep the parts of a component nest.
+    pub nesting: u64,
+    /// C3: memory of the compiler.
+    #[serde(deserialize_with = "size")]
+    pub compile_memory: Bytes,
+    /// C3: time of a processor for the compiler.
+    #[serde(deserialize_with = "size")]
+    pub compile_time: DurationMs,
+    /// C4: bytes of a compiled component.
+    #[serde(deserialize_with = "size")]
+    pub compiled_size: Bytes,
+    /// C4: bytes of compiled code that are kept of a namespace, beyond what is assigned.
+    #[serde(deserialize_with = "size")]
+    pub compiled_kept: Bytes,
+    /// W1: memory of a worker process beyond that of its guests.
+    #[serde(deserialize_with = "size")]
+    pub worker_reserve: Bytes,
 }
 
 impl NodeLimits {
-    /// The most that an operator may set.
-    const MAX_NAMESPACE_CONCURRENCY: u32 = 100_000;
+    /// Returns those that bind a component before it is compiled.
+    pub fn component(&self) -> ComponentLimits {
+        let Self { component_size, functions, types, imports, data_segments, nesting, .. } = *self;
+        ComponentLimits { component_size, functions, types, imports, data_segments, nesting }
+    }
+
+    /// Returns those that bind a component until it is compiled.
+    pub fn compile(&self) -> CompileLimits {
+        let Self { compile_memory, compile_time, compiled_size, .. } = *self;
+        CompileLimits { component: self.component(), compile_memory, compile_time, compiled_size }
+    }
 
     /// Returns which limit is wrong, if one is.
     fn wrong(&self) -> Option<LimitHit> {
-        let Self { namespace_concurrency: value } = *self;
-        let most = Self::MAX_NAMESPACE_CONCURRENCY;
-        let is_wrong = value == 0 || value > most;
-        is_wrong.then(|| LimitHit::new("namespace_concurrency", format!("1 to {most}"), value))
+        let count = |value: u32| LimitValue::Count(value.into());
+        let values = [
+            ("namespace_concurrency", count(self.namespace_concurrency)),
+            ("coredump_size", LimitValue::Bytes(self.coredump_size)),
+            ("coredumps", count(self.coredumps)),
+            ("coredump_disk", LimitValue::Bytes(self.coredump_disk)),
+            ("compile_memory", LimitValue::Bytes(self.compile_memory)),
+            ("compile_time", LimitValue::Duration(self.compile_time)),
+            ("compiled_size", LimitValue::Bytes(self.compiled_size)),
+            ("compiled_kept", LimitValue::Bytes(self.compiled_kept)),
+            ("worker_reserve", LimitValue::Bytes(self.worker_reserve)),
+        ];
+        values
+            .into_iter()
+            .chain(self.component().values())
+            .find_map(|(name, value)| LimitRow::refused(name, value))
     }
 }
 
 impl Default for NodeLimits {
     fn default() -> Self {
-        Self { namespace_concurrency: 256 }
+        let number = |name| LimitRow::default_of(name).number();
+        let count = |name| u32::try_from(number(name)).unwrap_or(u32::MAX);
+        let bytes = |name| Bytes(number(name));
+        let CompileLimits { component, compile_memory, compile_time, compiled_size } =
+            CompileLimits::default();
+        let ComponentLimits { component_size, functions, types, imports, data_segments, nesting } = component;
+        Self {
+            namespace_concurrency: count("namespace_concurrency"),
+            coredump_size: bytes("coredump_size"),
+            coredumps: count("coredumps"),
+            coredump_disk: bytes("coredump_disk"),
+            component_size,
+            functions,
+            types,
+            imports,
+            data_segments,
+            nesting,
+            compile_memory,
+            compile_time,
+            compiled_size,
+            compiled_kept: bytes("compiled_kept"),
+            worker_reserve: bytes("worker_reserve"),
+        }
     }
 }
 
@@ -186,13 +270,55 @@ pub struct OfferedFolder {
     pub namespaces: BTreeSet<Name>,
 }
 
-/// Reads a size as people write it: `4MiB`.
-fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+/// Reads a size, or a time, as people write it: `4MiB`, `30s`.
+fn size<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 impl OfferedFolder {
     fn default_quota() -> Bytes {
         Bytes(1 << 30)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_model::SetIn;
+
+    use super::*;
+
+    fn read(limits: &str) -> Result<NodeLimits, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("node.toml");
+        std::fs::write(&file, format!("[limits]\n{limits}\n")).unwrap();
+        Settings::read(&file).map(|settings| settings.limits).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_limit_of_the_node_is_a_field_with_the_default_and_the_maximum_of_the_table() {
+        for row in LimitRow::TABLE {
+            let SetIn::Node { default, most } = row.set_in else { continue };
+            let text = |value: LimitValue| match value {
+                LimitValue::Count(count) => count.to_string(),
+                other => format!("\"{other}\""),
+            };
+            let name = row.name;
+            assert_eq!(read(&format!("{name} = {}", text(default))), Ok(NodeLimits::default()), "{name}");
+            let largest = read(&format!("{name} = {}", text(most))).unwrap();
+            assert_ne!(largest, NodeLimits::default(), "{name}");
+            let more = match most {
+                LimitValue::Count(count) => (count + 1).to_string(),
+                LimitValue::Bytes(size) => format!("\"{}B\"", size.0 + 1),
+                LimitValue::Duration(time) => format!("\"{}ms\"", time.0 + 1),
+                LimitValue::Fuel(_) | LimitValue::FuelRate(_) => panic!("`{name}` has another unit"),
+            };
+            let error = read(&format!("{name} = {more}")).unwrap_err();
+            assert!(error.contains(&format!("limit `{name}` is more than 0 and at most {most}")), "{error}");
+        }
+        assert!(read("fuel = 7").unwrap_err().contains("unknown field"));
     }
 }

@@ -19,15 +19,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use dunlin_ingress::{BoxedStream, Ingress, IngressConfig, Peers};
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Bytes, DurationMs, Endpoint, Fuel, HostCalls, ItemRange, Limits,
-    LogRecord, Name, NodeId, Outcome, Resources, Revision, Route, RouteSpec, RouteTable, RunId, Work,
-    WorkloadKind, WorkloadName, WorkloadSpec,
+    AllocationId, AssignedAllocation, Bytes, CoreDump, DurationMs, Endpoint, Fuel, HostCalls, InstanceId,
+    ItemRange, Limits, LogRecord, Name, NodeId, Outcome, Resources, Revision, Route, RouteSpec, RouteTable,
+    RunId, Work, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use dunlin_protocol::{StandardStream, ToWorker};
 use dunlin_supervisor::Event;
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Driver, Told};
@@ -53,6 +53,8 @@ const CAPACITY: Resources = Resources { memory: Bytes(u64::MAX), fuel_rate: Limi
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// How long a guest that is stopped may go on: a little more than workers themselves allow.
 const STOP_TIME: Duration = Duration::from_secs(6);
+/// How long a core dump may take on its way from the worker.
+const DUMP_TIME: Duration = Duration::from_secs(10);
 /// How long workers may take to notice that they are to end.
 const WORKER_TIME: Duration = Duration::from_secs(2);
 
@@ -106,6 +108,8 @@ pub struct SoloEnd {
     pub wall: DurationMs,
     /// What it asked of the host.
     pub host: HostCalls,
+    /// Where its core dump is, or why there is none, if one was wanted of how it ended.
+    pub coredump: Option<Result<PathBuf, String>>,
 }
 
 /// What all instances of a guest have used.
@@ -224,12 +228,39 @@ impl Solo {
         loop {
             match self.event().await? {
                 Event::ItemEnded { outcome, fuel, memory, wall, host, .. } => {
-                    return Ok(SoloEnd { outcome, fuel, memory, wall, host });
+                    let coredump = self.core_dump().await;
+                    return Ok(SoloEnd { outcome, fuel, memory, wall, host, coredump });
                 }
                 Event::WorkerDied { .. } => return Err(SoloError::WorkerDied),
                 _ => {}
             }
         }
+    }
+
+    /// Returns where the core dump of the latest instance is that trapped, as soon as it is there.
+    async fn core_dump(&self) -> Option<Result<PathBuf, String>> {
+        // Its trap was told before its end.
+        let (instance, dump) = self.logs.traps().last_dump()?;
+        if let CoreDump::NotMade { reason } = dump {
+            return Some(Err(reason));
+        }
+        let mut latest = self.logs.dumps().latest();
+        let kept = tokio::time::timeout(DUMP_TIME, latest.wait_for(|latest| *latest == Some(instance))).await;
+        Some(match kept {
+            Ok(Ok(_)) => Ok(self.logs.dumps().path(instance)),
+            _ => Err("it could not be kept".to_owned()),
+        })
+    }
+
+    /// Returns which core dump was kept last, as it changes.
+    pub fn core_dumps(&self) -> watch::Receiver<Option<InstanceId>> {
+        self.logs.dumps().latest()
+    }
+
+    /// Returns what tells where the core dump of an instance is, until later ones need its place.
+    pub fn core_dump_paths(&self) -> impl Fn(InstanceId) -> PathBuf + Send + use<> {
+        let logs = Arc::clone(&self.logs);
+        move |instance| logs.dumps().path(instance)
     }
 
     /// Has the guest answer all requests that come to `listener`, until `stop`; then those under way may end.
@@ -360,6 +391,8 @@ async fn workers(basis: Basis, settings: &Settings, slot: PathBuf) -> anyhow::Re
     let (config, _homes) = workers_of(basis, settings, &folders, key).await?;
     // What is logged goes to who follows and into no file; of traps the latest are kept there.
     let logs = Arc::new(Logs::open(folders.logs()));
+    logs.dumps().bind(&settings.limits);
+    logs.dumps().clear().context("could not remove the core dumps of who was here before")?;
     Ok((Workers::new(config, Arc::clone(&logs)), logs))
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use dunlin_model::{AllocationId, Revision, TrapRecord, WorkloadName};
+use dunlin_model::{AllocationId, CoreDump, InstanceId, Revision, TrapRecord, WorkloadName};
 use dunlin_protocol::TrapQuery;
 
 use crate::folders::replace;
@@ -38,6 +38,8 @@ struct State {
     owners: BTreeMap<AllocationId, (WorkloadName, Revision)>,
     /// How many records, and how many bytes, are in the files that were written to.
     lengths: BTreeMap<WorkloadName, (usize, usize)>,
+    /// What became of the core dump of the latest.
+    last_dump: Option<(InstanceId, CoreDump)>,
 }
 
 impl Traps {
@@ -61,10 +63,16 @@ impl Traps {
         let mut state = self.state();
         let Some((workload, revision)) = state.owners.get(&trap.instance.allocation).cloned() else { return };
         let trap = TrapRecord { workload, revision, ..trap.bounded() };
+        state.last_dump = trap.coredump.clone().map(|dump| (trap.instance, dump));
         if let Err(error) = self.append(&mut state, &trap) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(instance = %trap.instance, error, "record of a trap could not be kept");
         }
+    }
+
+    /// Returns what became of the core dump of the latest trap, if it was to have one.
+    pub(crate) fn last_dump(&self) -> Option<(InstanceId, CoreDump)> {
+        self.state().last_dump.clone()
     }
 
     fn append(&self, state: &mut State, trap: &TrapRecord) -> io::Result<()> {
@@ -170,7 +178,7 @@ fn workload(file: &str) -> Option<WorkloadName> {
 
 #[cfg(test)]
 mod tests {
-    use dunlin_model::{Bytes, DurationMs, Fuel, HostCalls, InstanceId, Outcome, Timestamp};
+    use dunlin_model::{Bytes, DurationMs, Fuel, HostCalls, Outcome, Timestamp};
 
     use super::*;
 
@@ -191,6 +199,7 @@ mod tests {
             host_calls: Vec::new(),
             stderr: Vec::new(),
             missed: 0,
+            coredump: None,
         }
     }
 

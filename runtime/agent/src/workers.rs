@@ -20,10 +20,10 @@ use std::time::Duration;
 use dunlin_compiled::CodeKind;
 use dunlin_descriptors::Channel;
 use dunlin_ingress::{BoxedStream, HandOff, Local};
-use dunlin_model::{AllocationId, AssignedAllocation, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute};
-use dunlin_protocol::{
-    ConnectError, FromWorker, Outbound, PassedToAgent, PassedToWorker, StandardStream, ToWorker,
+use dunlin_model::{
+    AllocationId, AssignedAllocation, InstanceId, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute,
 };
+use dunlin_protocol::{ConnectError, FromWorker, PassedToAgent, PassedToWorker, StandardStream, ToWorker};
 use dunlin_supervisor::Event;
 use futures_util::future::BoxFuture;
 use tokio::process::Child;
@@ -33,10 +33,10 @@ use tokio_util::task::TaskTracker;
 use self::channel::{Held, Passing, Queue};
 use self::control::{read, write};
 pub(crate) use self::spawn::WorkerConfig;
-use self::spawn::{Guests, Spawned, not_offered, spawn, switched_off, ungrantable};
+use self::spawn::{Bounds, Guests, Spawned, not_offered, spawn, switched_off, ungrantable};
 use crate::compiler::CompileError;
 use crate::driver::Driver;
-use crate::egress::{Asking, Grant};
+use crate::egress::{Asking, Grant, Wanted};
 use crate::homes::Home;
 use crate::logs::Logs;
 use crate::metrics::{Metrics, Use};
@@ -44,6 +44,9 @@ use crate::wall::Cgroup;
 
 /// How long a worker that is to end may take to give back its connections.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
+
+/// By which grant a worker asks for something outbound, and how much of it.
+type Asked = (Arc<Grant>, Arc<Asking>);
 
 /// The workers of this node.
 #[derive(Clone)]
@@ -112,7 +115,11 @@ impl Worker {
 
     /// Allows the process what its guests may have.
     fn limit_memory(&self, config: &WorkerConfig) {
-        let memory = self.guests.process_memory(config.memory);
+        let memory = self.guests.process_memory(Bounds {
+            guests: config.memory,
+            reserve: config.worker_reserve,
+            dump: config.coredump_size,
+        });
         if let Err(error) = self.cgroup.limit_memory(memory) {
             // It may hold more at this moment than it will be allowed: then the limit comes with the next change.
             tracing::debug!(process = self.process, %memory, %error, "memory limit of a worker not set");
@@ -348,51 +355,89 @@ impl Workers {
     async fn attend_channel(self, namespace: Name, process: u32, channel: Arc<Channel>, held: Arc<Held>) {
         while let Some((message, descriptor)) = channel::read(&channel).await {
             match message {
-                PassedToAgent::Connect { request, allocation, using, host, port } => {
-                    self.connect_for(&namespace, process, allocation, (request, using, host, port));
+                PassedToAgent::Connect { request, allocation, using, host, port, address } => {
+                    let asked = self.asked(&namespace, process, allocation);
+                    let (this, namespace) = (self.clone(), namespace.clone());
+                    tokio::spawn(async move {
+                        let wanted = Wanted { using, host: &host, port, address };
+                        let passing = this.connected(asked, request, wanted).await;
+                        this.pass(&namespace, process, passing);
+                    });
+                }
+                PassedToAgent::Resolve { request, allocation, name } => {
+                    let asked = self.asked(&namespace, process, allocation);
+                    let (this, namespace) = (self.clone(), namespace.clone());
+                    tokio::spawn(async move {
+                        let passing = this.resolved(asked, request, &name).await;
+                        this.pass(&namespace, process, passing);
+                    });
                 }
                 PassedToAgent::GiveBack { client, read } => match descriptor {
                     Some(stream) => held.take_back(&namespace, client, read, stream),
                     None => held.free(1),
                 },
                 PassedToAgent::Left => held.left.notify_one(),
+                PassedToAgent::CoreDump { instance } => {
+                    // One after the other: a worker that passes many waits, and nobody else does.
+                    self.keep_dump(&namespace, process, instance, descriptor).await;
+                }
             }
         }
     }
 
-    /// Makes an outbound connection for a guest of a worker, if it may have it, and answers the worker's question.
-    fn connect_for(
+    /// Keeps the core dump of an instance of a worker, if such are wanted.
+    async fn keep_dump(
         &self,
         namespace: &Name,
         process: u32,
-        allocation: AllocationId,
-        (request, using, host, port): (u64, Outbound, String, u16),
+        instance: InstanceId,
+        descriptor: Option<OwnedFd>,
     ) {
-        let asked = {
+        let is_wanted = {
             let running = self.running();
             let worker = running.by_namespace.get(namespace).filter(|worker| worker.process == process);
-            worker.and_then(|worker| {
-                Some((Arc::clone(worker.grants.get(&allocation)?), Arc::clone(&worker.asking)))
-            })
+            worker.is_some_and(|worker| worker.guests.has_dumps(instance.allocation))
         };
-        let (this, namespace) = (self.clone(), namespace.clone());
-        tokio::spawn(async move {
-            let connected = match &asked {
-                None => {
-                    Err(ConnectError::Denied("egress_denied: the allocation is not the worker's".to_owned()))
-                }
-                Some((grant, asking)) => {
-                    this.shared.config.egress.connect(asking, grant, using, (&host, port)).await
-                }
-            };
-            let (result, stream) = match connected.map(|(stream, address)| (stream.into_std(), address)) {
-                Ok((Ok(stream), address)) => (Ok(address), Some(stream.into())),
-                Ok((Err(error), _)) => (Err(ConnectError::NotConnected(error.to_string())), None),
-                Err(error) => (Err(error), None),
-            };
-            let message = PassedToWorker::Connected { request, result };
-            this.pass(&namespace, process, Passing { descriptor: stream, ..Passing::bare(message) });
-        });
+        let Some(descriptor) = descriptor.filter(|_| is_wanted) else {
+            tracing::warn!(%namespace, process, %instance, "a worker passed a core dump that is not wanted");
+            return;
+        };
+        let logs = Arc::clone(&self.shared.logs);
+        let keeping = tokio::task::spawn_blocking(move || logs.dumps().keep(instance, descriptor));
+        if let Err(error) = keeping.await.map_err(io::Error::other).flatten() {
+            tracing::warn!(%instance, %error, "core dump could not be kept");
+        }
+    }
+
+    /// Returns by which grant a worker may ask for something outbound on behalf of a guest, and how much of it; nothing
+    /// if the guest is not its own.
+    fn asked(&self, namespace: &Name, process: u32, allocation: AllocationId) -> Option<Asked> {
+        let running = self.running();
+        let worker = running.by_namespace.get(namespace).filter(|worker| worker.process == process)?;
+        Some((Arc::clone(worker.grants.get(&allocation)?), Arc::clone(&worker.asking)))
+    }
+
+    /// Makes an outbound connection, if the guest may have it, and returns the answer.
+    async fn connected(&self, asked: Option<Asked>, request: u64, wanted: Wanted<'_>) -> Passing {
+        let connected = match &asked {
+            None => Err(not_its_own()),
+            Some((grant, asking)) => self.shared.config.egress.connect(asking, grant, wanted).await,
+        };
+        let (result, descriptor) = match connected.map(|(stream, address)| (stream.into_std(), address)) {
+            Ok((Ok(stream), address)) => (Ok(address), Some(stream.into())),
+            Ok((Err(error), _)) => (Err(ConnectError::NotConnected(error.to_string())), None),
+            Err(error) => (Err(error), None),
+        };
+        Passing { descriptor, ..Passing::bare(PassedToWorker::Connected { request, result }) }
+    }
+
+    /// Asks for the addresses of a name, if the guest may have them, and returns the answer.
+    async fn resolved(&self, asked: Option<Asked>, request: u64, name: &str) -> Passing {
+        let result = match &asked {
+            None => Err(not_its_own()),
+            Some((grant, asking)) => self.shared.config.egress.resolve(asking, grant, name).await,
+        };
+        Passing::bare(PassedToWorker::Resolved { request, result })
     }
 
     /// Queues a message for a worker, if it is still the one of its namespace.
@@ -506,6 +551,10 @@ fn event(message: FromWorker, own: &BTreeSet<AllocationId>) -> Option<Event> {
         | FromWorker::Trap(_) => return None,
     };
     own.contains(&allocation).then_some(event)
+}
+
+fn not_its_own() -> ConnectError {
+    ConnectError::Denied("egress_denied: the allocation is not the worker's".to_owned())
 }
 
 impl Local for Workers {

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use dunlin_model::{FuelRate, Metering};
+use dunlin_model::FuelRate;
 use wasmtime::{Engine, Instance, Module, Store};
 
+use crate::checks::Checks;
 use crate::config::config;
 
 /// How long one measurement lasts at least.
@@ -29,14 +30,12 @@ pub fn calibrate() -> Result<FuelRate, CalibrateError> {
 }
 
 fn measure() -> wasmtime::Result<u64> {
-    let engine = Engine::new(&config(Metering::Fuel))?;
+    let engine = Engine::new(&config(Checks::Fuel, false))?;
     let wasm = wat::parse_str(include_str!("calibration.wat"))
         .map_err(|error| wasmtime::format_err!("calibration.wat: {error}"))?;
     let module = Module::new(&engine, wasm)?;
     let mut store = Store::new(&engine, ());
     store.set_fuel(u64::MAX)?;
-    // Nobody counts epochs here, so no deadline ever comes.
-    store.set_epoch_deadline(1);
     let instance = Instance::new(&mut store, &module, &[])?;
     let run = instance.get_typed_func::<i32, i32>(&mut store, "run")?;
 

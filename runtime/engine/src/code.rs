@@ -21,7 +21,9 @@ use wasmtime_wasi::p3::bindings as p3;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use crate::engine::{Engine, LoadError};
+use crate::checks::Checks;
+use crate::dump::Dumps;
+use crate::engine::{Engine, LoadError, Way};
 use crate::gauge::Gauge;
 use crate::limits::{CODE_IDLE, MAX_LOADED_CODE};
 
@@ -29,8 +31,8 @@ use crate::limits::{CODE_IDLE, MAX_LOADED_CODE};
 #[derive(Clone)]
 pub struct Loaded(Arc<Code>);
 
-/// Which code it is: of which component, and of which kind.
-type Identity = (Digest, CodeKind);
+/// Which code it is: of which component, and how it is run.
+type Identity = (Digest, Way);
 
 struct Code {
     engine: Engine,
@@ -47,6 +49,7 @@ struct Code {
 pub(crate) struct Linked {
     pre: InstancePre<Guest>,
     kind: CodeKind,
+    checks: Checks,
     service: OnceLock<ServiceCode>,
     job: OnceLock<JobCode>,
     /// How many bytes the compiled component has.
@@ -66,8 +69,13 @@ pub(crate) enum JobCode {
 }
 
 impl Linked {
-    pub(crate) fn new(pre: InstancePre<Guest>, kind: CodeKind, size: u64) -> Self {
-        Self { pre, kind, service: OnceLock::new(), job: OnceLock::new(), size }
+    pub(crate) fn new(pre: InstancePre<Guest>, kind: CodeKind, checks: Checks, size: u64) -> Self {
+        Self { pre, kind, checks, service: OnceLock::new(), job: OnceLock::new(), size }
+    }
+
+    /// Returns what it looks at while it runs.
+    pub(crate) fn checks(&self) -> Checks {
+        self.checks
     }
 
     /// Returns the engine that it runs on.
@@ -116,8 +124,8 @@ impl Loaded {
         if let Some(linked) = code.in_memory() {
             return Ok(linked);
         }
-        let (digest, kind) = code.identity;
-        let linked = Arc::new(code.engine.read_and_link(&code.path, digest, kind).await?);
+        let (digest, way) = code.identity;
+        let linked = Arc::new(code.engine.read_and_link(&code.path, digest, way).await?);
         *code.linked() = Some(linked.clone());
         code.engine.shelf().make_room(code.identity);
         Ok(linked)
@@ -127,12 +135,17 @@ impl Loaded {
 impl Loaded {
     /// Returns what tells how much a new instance of it burns.
     pub(crate) fn gauge(&self) -> Gauge {
-        self.0.engine.gauge(self.0.identity.1.metering)
+        self.0.engine.gauge(self.0.identity.1.kind.metering)
     }
 
     /// Tells whether it is of WASI 0.3.
     pub(crate) fn is_of_wasi_03(&self) -> bool {
-        self.0.identity.1.wasi03
+        self.0.identity.1.kind.wasi03
+    }
+
+    /// Returns what binds its core dumps, if any are wanted.
+    pub(crate) fn dumps(&self) -> Option<Arc<Dumps>> {
+        self.0.identity.1.dumps.then(|| self.0.engine.dumps())
     }
 }
 

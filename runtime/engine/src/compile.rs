@@ -11,11 +11,12 @@ use std::io::{Read, Write};
 
 use dunlin_admission::Refusal;
 use dunlin_compiled::CodeKind;
-use dunlin_model::{Feature, Metering};
+use dunlin_model::{CompileLimits, ComponentLimits, Feature, Metering};
 use nix::sys::resource::{Resource, setrlimit};
 
+use crate::checks::Checks;
 use crate::config::config;
-use crate::limits::{COMPILE_ADDRESS_SPACE, COMPILE_CPU_SECONDS, COMPILE_MEMORY};
+use crate::limits::COMPILE_ADDRESS_SPACE;
 
 /// What the compiler exits with if the component is at fault; what it complains is then a whole sentence.
 pub const EXIT_REFUSED: u8 = 2;
@@ -33,11 +34,11 @@ pub enum CompileError {
     Failed(String),
 }
 
-/// Compiles what comes on standard input to code of this kind and writes it to standard output; what is wrong goes to
-/// standard error. This is the whole of the process `dunlin compile-component` once it is confined, and the result is its
-/// exit code.
-pub fn compile_child(kind: CodeKind) -> u8 {
-    match run_child(kind) {
+/// Compiles what comes on standard input within `limits`, to code of this kind, and writes the result to standard
+/// output; what is wrong goes to standard error. This is the whole of the process `dunlin compile-component` once it
+/// is confined, and the result is its exit code.
+pub fn compile_child(kind: CodeKind, limits: &CompileLimits) -> u8 {
+    match run_child(kind, limits) {
         Ok(()) => 0,
         Err(error) => {
             let code = match error {
@@ -51,29 +52,31 @@ pub fn compile_child(kind: CodeKind) -> u8 {
     }
 }
 
-fn run_child(kind: CodeKind) -> Result<(), CompileError> {
+fn run_child(kind: CodeKind, limits: &CompileLimits) -> Result<(), CompileError> {
     let failed = |what: &str, error: &dyn std::fmt::Display| CompileError::Failed(format!("{what}: {error}"));
-    limit_this_process().map_err(|error| failed("could not limit the compiler", &error))?;
+    limit_this_process(limits).map_err(|error| failed("could not limit the compiler", &error))?;
     let mut component = Vec::new();
     std::io::stdin()
-        .take(dunlin_admission::MAX_COMPONENT + 1)
+        .take(limits.component.component_size.0 + 1)
         .read_to_end(&mut component)
         .map_err(|error| failed("could not read the component", &error))?;
-    let compiled = compile_as(&component, kind)?;
+    let compiled = compile_within(&component, kind, &limits.component)?;
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(&compiled).and_then(|()| stdout.flush());
     written.map_err(|error| failed("could not write the compiled component", &error))
 }
 
-fn limit_this_process() -> nix::Result<()> {
+fn limit_this_process(limits: &CompileLimits) -> nix::Result<()> {
+    let CompileLimits { compile_memory, compile_time, .. } = limits;
     let limits = [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, 0),
-        (Resource::RLIMIT_DATA, COMPILE_MEMORY),
+        (Resource::RLIMIT_DATA, compile_memory.0),
         (Resource::RLIMIT_AS, COMPILE_ADDRESS_SPACE),
     ];
     // The soft limit alone: it ends the process by a signal of its own, the hard one like anybody who kills it.
-    setrlimit(Resource::RLIMIT_CPU, COMPILE_CPU_SECONDS, COMPILE_CPU_SECONDS + 10)?;
+    let seconds = compile_time.0.div_ceil(1000);
+    setrlimit(Resource::RLIMIT_CPU, seconds, seconds + 10)?;
     limits.into_iter().try_for_each(|(resource, limit)| setrlimit(resource, limit, limit))
 }
 
@@ -82,11 +85,18 @@ pub fn compile(component: &[u8]) -> Result<Vec<u8>, CompileError> {
     compile_as(component, Metering::Fuel)
 }
 
-/// Admits and compiles `component` in this process, which nothing limits: for the compiler itself, and for tests. Whether
-/// it is of WASI 0.3 is for the component to say, whatever somebody believes of it.
+/// Admits and compiles `component` in this process, which nothing limits: for tests.
 pub fn compile_as(component: &[u8], kind: impl Into<CodeKind>) -> Result<Vec<u8>, CompileError> {
-    let kind = kind.into();
-    let admitted = dunlin_admission::admit(component).map_err(|refusal| match refusal {
+    compile_within(component, kind.into(), &ComponentLimits::default())
+}
+
+/// Whether a component is of WASI 0.3 is for itself to say, whatever somebody believes of it.
+fn compile_within(
+    component: &[u8],
+    kind: CodeKind,
+    limits: &ComponentLimits,
+) -> Result<Vec<u8>, CompileError> {
+    let admitted = dunlin_admission::admit_within(component, limits).map_err(|refusal| match refusal {
         Refusal::NotChecked { .. } => CompileError::Failed(refusal.to_string()),
         refusal => CompileError::Refused(format!("{}: {refusal}", refusal.code())),
     })?;
@@ -102,9 +112,12 @@ pub fn compile_as(component: &[u8], kind: impl Into<CodeKind>) -> Result<Vec<u8>
             return Err(CompileError::Refused(reason.to_owned()));
         }
     }
-    let engine = wasmtime::Engine::new(&config(kind))
+    let checks = Checks::of(component, kind);
+    let engine = wasmtime::Engine::new(&config(checks, kind.wasi03))
         .map_err(|error| CompileError::Failed(format!("wasmtime cannot be set up: {error:#}")))?;
-    engine
+    let mut compiled = engine
         .precompile_component(&dunlin_admission::with_bounded_debug_info(component))
-        .map_err(|error| CompileError::Refused(format!("the component cannot be compiled: {error:#}")))
+        .map_err(|error| CompileError::Refused(format!("the component cannot be compiled: {error:#}")))?;
+    compiled.push(checks.tag());
+    Ok(compiled)
 }

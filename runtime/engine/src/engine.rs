@@ -1,19 +1,22 @@
 //! From compiled code on disk to a component that can be run.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dunlin_compiled::{CodeKey, CodeKind, Platform};
 use dunlin_host::{Guest, NotGranted};
-use dunlin_model::{Digest, FuelRate, Metering};
+use dunlin_model::{Bytes, Digest, FuelRate, Metering, WorkloadSpec};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre, Linker};
 
+use crate::checks::Checks;
 use crate::code::{Linked, Loaded, Shelf};
-use crate::config::{config, pooled_config};
+use crate::config::{config, dumping_config, pooled_config};
+use crate::dump::Dumps;
 use crate::gauge::Gauge;
-use crate::limits::{EPOCH_TICK, MAX_COMPILED};
+use crate::limits::{EPOCH_TICK, MAX_COMPILED, POOL_INSTANCES};
 
 /// How many components are loaded at a time.
 const LOADERS: usize = 2;
@@ -27,6 +30,14 @@ pub struct EngineConfig {
     pub code_key: CodeKey,
     /// The platform for which they were compiled, as [`crate::platform`] returns it.
     pub platform: Platform,
+    /// How many instances may live at the same time. More than [`EngineConfig::MOST_INSTANCES`] cannot; the fewer they
+    /// are, the less memory is taken to keep account of them.
+    pub instances: u32,
+}
+
+impl EngineConfig {
+    /// The most instances that one process can have.
+    pub const MOST_INSTANCES: u32 = POOL_INSTANCES;
 }
 
 /// Why there is no engine.
@@ -63,10 +74,9 @@ impl From<NotGranted> for LoadError {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    /// For most guests: what is metered by fuel and not of WASI 0.3.
-    usual: Part,
-    /// For each other kind, made when its first guest comes: most workers have none.
-    others: [(CodeKind, OnceLock<Result<Part, LoadError>>); 3],
+    /// Made when the first guest wants them: most workers have one.
+    kinds: Mutex<BTreeMap<EngineKind, Result<Arc<Kind>, LoadError>>>,
+    dumps: Arc<Dumps>,
     /// What a processor of this node burns in a second.
     processor_rate: AtomicU64,
     config: EngineConfig,
@@ -75,37 +85,57 @@ struct Inner {
     shelf: Shelf,
 }
 
-/// What runs the guests of one kind. Their code has what it takes to be metered so in it, and wasmtime has one kind of
-/// code for an engine. What is of WASI 0.3 never shares an engine with what is not.
-struct Part {
+/// How guests are run, as far as it is for their workload to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Way {
+    pub(crate) kind: CodeKind,
+    /// Whether core dumps are wanted.
+    pub(crate) dumps: bool,
+}
+
+/// Which engine runs a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct EngineKind {
+    checks: Checks,
+    /// What is of WASI 0.3 never shares an engine with what is not.
+    wasi03: bool,
+    dumps: bool,
+}
+
+impl EngineKind {
+    /// That of most guests.
+    const USUAL: Self = Self { checks: Checks::Fuel, wasi03: false, dumps: false };
+}
+
+/// What runs guests of one kind: wasmtime has one kind of code for an engine.
+struct Kind {
     wasmtime: wasmtime::Engine,
     linker: Linker<Guest>,
 }
 
-impl Part {
-    fn new(kind: CodeKind) -> Result<Self, EngineError> {
+impl Kind {
+    fn new(kind: EngineKind, instances: u32) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Wasmtime(format!("{error:#}"));
-        let wasmtime = wasmtime_engine(kind).map_err(failed)?;
+        let wasmtime = wasmtime_engine(kind, instances).map_err(failed)?;
         let linker = match kind.wasi03 {
             false => dunlin_host::linker(&wasmtime),
             true => dunlin_host::wasi_03_linker(&wasmtime),
         };
         let linker = linker.map_err(failed)?;
-        start_epochs(&wasmtime).map_err(EngineError::Thread)?;
+        if kind.checks.sees_time() {
+            start_epochs(&wasmtime).map_err(EngineError::Thread)?;
+        }
         Ok(Self { wasmtime, linker })
     }
 }
 
 impl Engine {
-    /// Returns an engine and starts the thread that counts time for its guests.
+    /// Returns an engine, which starts a thread that counts time when the first guest comes which needs that.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        let usual = Arc::new(Kind::new(EngineKind::USUAL, config.instances)?);
         Ok(Self(Arc::new(Inner {
-            usual: Part::new(Metering::Fuel.into())?,
-            others: [
-                (CodeKind { metering: Metering::Time, wasi03: false }, OnceLock::new()),
-                (CodeKind { metering: Metering::Fuel, wasi03: true }, OnceLock::new()),
-                (CodeKind { metering: Metering::Time, wasi03: true }, OnceLock::new()),
-            ],
+            kinds: Mutex::new([(EngineKind::USUAL, Ok(usual))].into()),
+            dumps: Arc::new(Dumps::new()),
             processor_rate: AtomicU64::new(PROCESSOR_RATE),
             config,
             loading: Semaphore::new(LOADERS),
@@ -132,9 +162,28 @@ impl Engine {
         digest: Digest,
         kind: impl Into<CodeKind>,
     ) -> Result<Loaded, LoadError> {
-        let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, kind.into()));
+        self.load_way(compiled, digest, Way { kind: kind.into(), dumps: false }).await
+    }
+
+    /// Returns the component of a workload, to be run as its spec says.
+    pub async fn load_for(&self, compiled: &Path, spec: &WorkloadSpec) -> Result<Loaded, LoadError> {
+        let way = Way { kind: CodeKind::of(spec), dumps: spec.coredump };
+        self.load_way(compiled, spec.component, way).await
+    }
+
+    async fn load_way(&self, compiled: &Path, digest: Digest, way: Way) -> Result<Loaded, LoadError> {
+        let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, way));
         loaded.linked().await?;
         Ok(loaded)
+    }
+
+    /// Says how large a core dump may be that is made from now on.
+    pub fn set_coredump_size(&self, size: Bytes) {
+        self.0.dumps.set_size(size);
+    }
+
+    pub(crate) fn dumps(&self) -> Arc<Dumps> {
+        Arc::clone(&self.0.dumps)
     }
 
     /// Drops the code of components that were not asked for anything in a while.
@@ -146,14 +195,14 @@ impl Engine {
         &self.0.shelf
     }
 
-    fn part(&self, kind: CodeKind) -> Result<&Part, LoadError> {
-        match self.0.others.iter().find(|(other, _)| *other == kind) {
-            None => Ok(&self.0.usual),
-            Some((_, part)) => {
-                let made = || Part::new(kind).map_err(|error| LoadError::Failed(error.to_string()));
-                part.get_or_init(made).as_ref().map_err(Clone::clone)
-            }
-        }
+    /// Returns what runs guests of this kind.
+    fn kind(&self, kind: EngineKind) -> Result<Arc<Kind>, LoadError> {
+        let mut kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = || {
+            let made = Kind::new(kind, self.0.config.instances);
+            made.map(Arc::new).map_err(|error| LoadError::Failed(error.to_string()))
+        };
+        kinds.entry(kind).or_insert_with(made).clone()
     }
 
     /// Returns what tells how much a new instance burns that is metered so.
@@ -169,43 +218,52 @@ impl Engine {
         &self,
         compiled: &Path,
         digest: Digest,
-        kind: CodeKind,
+        way: Way,
     ) -> Result<Linked, LoadError> {
         let _turn = self.0.loading.acquire().await.expect("the semaphore is never closed");
         let (this, compiled) = (self.clone(), compiled.to_owned());
         let loading = tokio::task::spawn_blocking(move || {
-            let EngineConfig { code_key, platform } = this.0.config;
+            let EngineConfig { code_key, platform, instances: _ } = this.0.config;
+            let Way { kind, dumps } = way;
             let platform = platform.for_code(kind);
             let code = dunlin_compiled::read(&compiled, code_key, platform, digest, MAX_COMPILED)
                 .map_err(|error| LoadError::Failed(format!("its compiled code cannot be used: {error}")))?;
-            let pre = link(this.part(kind)?, &code)?;
-            Ok(Linked::new(pre, kind, code.len() as u64))
+            let split = Checks::split(&code).filter(|(_, checks)| checks.fit(kind));
+            let (code, checks) = split
+                .ok_or_else(|| LoadError::Failed(format!("its compiled code is not that of {kind:?}")))?;
+            let engine = this.kind(EngineKind { checks, wasi03: kind.wasi03, dumps })?;
+            let pre = link(&engine, code)?;
+            Ok(Linked::new(pre, kind, checks, code.len() as u64))
         });
         loading.await.map_err(|error| LoadError::Failed(format!("loading it ended early: {error}")))?
     }
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot check that bytes are what its compiler made")]
-fn link(part: &Part, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
+fn link(kind: &Kind, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
     // SAFETY: The only caller has just read these very bytes, and their MAC shows that the agent kept them for this
     // namespace after its compiler had made them.
-    let component = unsafe { Component::deserialize(&part.wasmtime, compiled) };
+    let component = unsafe { Component::deserialize(&kind.wasmtime, compiled) };
     let component = component.map_err(|error| LoadError::Failed(format!("cannot be loaded: {error:#}")))?;
-    part.linker.instantiate_pre(&component).map_err(|error| {
+    kind.linker.instantiate_pre(&component).map_err(|error| {
         LoadError::Refused(format!("the component's imports do not fit what is provided: {error:#}"))
     })
 }
 
 /// Returns an engine with a pool, or without one where the machine does not give that much address space. It cannot
 /// compile: a compiler that nobody may use would only take memory in each worker.
-fn wasmtime_engine(kind: CodeKind) -> wasmtime::Result<wasmtime::Engine> {
+fn wasmtime_engine(kind: EngineKind, instances: u32) -> wasmtime::Result<wasmtime::Engine> {
+    let EngineKind { checks, wasi03, dumps } = kind;
     let engine = |mut config: wasmtime::Config| {
         config.enable_compiler(false);
         wasmtime::Engine::new(&config)
     };
-    engine(pooled_config(kind)).or_else(|error| {
+    if dumps {
+        return engine(dumping_config(checks, wasi03));
+    }
+    engine(pooled_config(checks, wasi03, instances)).or_else(|error| {
         tracing::warn!(error = format!("{error:#}"), "no pool for instances; each is allocated by itself");
-        engine(config(kind))
+        engine(config(checks, wasi03))
     })
 }
 

@@ -22,11 +22,12 @@ use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use crate::body::{Begun, End, GuestBody, Stream, too_long};
 use crate::code::{Linked, ServiceCode};
+use crate::dump::Untold;
 use crate::gate::Permit;
 use crate::limits::WHOLE_BODY;
 use crate::outcome::Ending;
 use crate::reuse::{Idle, Live};
-use crate::sandbox::{Sandbox, Used};
+use crate::sandbox::{Ended, Sandbox, Used};
 use crate::service::{Failure, Spent};
 use crate::wasi03;
 
@@ -74,7 +75,7 @@ impl Running {
     pub(crate) async fn run(mut self, linked: Arc<Linked>, asked: Asked) {
         let Some(live) = &mut self.live else { return };
         let ending = {
-            let gauge = live.instance.gauge.clone();
+            let (gauge, pause) = (live.instance.gauge.clone(), live.instance.pause.clone());
             let last_calls = live.instance.store.data().last_calls().clone();
             let call = async {
                 match (linked.service().map_err(wasmtime::Error::new)?, asked) {
@@ -98,23 +99,33 @@ impl Running {
                     }
                 }
             };
-            self.sandbox.until_end(&gauge, last_calls.during(call), std::future::pending()).await
+            self.sandbox.until_end((&gauge, &pause), last_calls.during(call), std::future::pending()).await
         };
-        let is_clean = self.end(&ending);
+        let (is_clean, untold) = self.end(&ending);
+        if let (Some(untold), Ending::Returned(Err(error))) = (untold, ending) {
+            // The client does not wait for it. The instance keeps its place meanwhile.
+            tokio::task::spawn_blocking(move || {
+                if let Some(live) = &mut self.live {
+                    untold.tell(&error, &mut live.instance.store);
+                }
+            });
+            return;
+        }
         if let (true, Some(idle), Some(live)) = (is_clean, &self.idle, self.live.take()) {
             idle.keep(live);
         }
     }
 
-    /// Accounts for the request and tells whether all went well.
-    fn end(&self, ending: &Ending<()>) -> bool {
-        let Some(live) = &self.live else { return false };
-        let (outcome, used) = self.sandbox.end("request", &live.instance, ending, |()| Outcome::Completed);
+    /// Accounts for the request and tells whether all went well, with what is still to be told of it.
+    fn end(&self, ending: &Ending<()>) -> (bool, Option<Untold>) {
+        let Some(live) = &self.live else { return (false, None) };
+        let Ended { outcome, used, untold } =
+            self.sandbox.end("request", &live.instance, ending, |()| Outcome::Completed);
         // A guest that exits does so in the middle of a call: nothing can be called in it again.
         let is_clean = outcome.is_completed() && matches!(ending, Ending::Returned(Ok(())));
         // Nobody else sets it while this is here.
         let _ = self.record.set((outcome, Some(used)));
-        is_clean
+        (is_clean, untold)
     }
 }
 

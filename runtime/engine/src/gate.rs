@@ -25,6 +25,11 @@ pub fn set_namespace_concurrency(instances: u32) {
     CONCURRENCY.store(instances.max(1), Ordering::Relaxed);
 }
 
+/// Returns how many that are.
+pub(crate) fn namespace_concurrency() -> usize {
+    CONCURRENCY.load(Ordering::Relaxed) as usize
+}
+
 impl Room {
     /// Returns the room of `namespace`: the same to all who ask while anybody has it.
     pub(crate) fn of(namespace: &Name) -> Arc<Self> {

@@ -15,8 +15,6 @@ use dunlin_model::{Fuel, FuelRate};
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{AsContext, Trap};
 
-use crate::limits::FUEL_SLICE;
-
 const NANOS: u64 = 1_000_000_000;
 
 /// What tells how much one instance has burned. Cheap to clone; all clones tell the same.
@@ -36,14 +34,6 @@ impl Gauge {
             nanos: AtomicU64::new(0),
             began: AtomicU64::new(STOPPED),
         }))
-    }
-
-    /// Returns after how much fuel wasmtime looks at the instance again, if its fuel is counted.
-    pub(crate) fn slice(&self) -> Option<u64> {
-        match self {
-            Self::Fuel => Some(FUEL_SLICE),
-            Self::Time(_) => None,
-        }
     }
 
     /// Returns what was burned of `given` so far.

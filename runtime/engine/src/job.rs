@@ -9,8 +9,8 @@ use dunlin_model::{AssignedAllocation, Bytes, DurationMs, Fuel, HostCalls, NodeI
 
 use crate::code::{JobCode, Loaded};
 use crate::engine::LoadError;
-use crate::outcome::trap_text;
-use crate::sandbox::{Own, Sandbox, Usage};
+use crate::outcome::{Ending, trap_text};
+use crate::sandbox::{Ended, Own, Sandbox, Usage};
 use crate::wasi03;
 
 /// One allocation of a job.
@@ -96,7 +96,7 @@ impl Job {
             ],
         };
         let name = allocation.workload.workload.to_string();
-        let sandbox = Arc::new(Sandbox::new(allocation, node, sink, access)?);
+        let sandbox = Arc::new(Sandbox::new(allocation, node, sink, access)?.dumping(loaded));
         Ok(Self { sandbox, name, environment, loaded: loaded.clone() })
     }
 
@@ -175,12 +175,12 @@ impl Job {
             Ok(linked) => linked,
             Err(error) => return not_started(error.to_string()),
         };
-        let mut instance = match self.sandbox.begin(linked.wasmtime(), self.loaded.gauge(), own) {
+        let mut instance = match self.sandbox.begin(&linked, self.loaded.gauge(), own) {
             Ok(instance) => instance,
             Err(error) => return not_started(trap_text(&error)),
         };
         let ending = {
-            let gauge = instance.gauge.clone();
+            let (gauge, pause) = (instance.gauge.clone(), instance.pause.clone());
             let last_calls = instance.store.data().last_calls().clone();
             let call = async {
                 match linked.job().map_err(wasmtime::Error::new)? {
@@ -192,12 +192,18 @@ impl Job {
                     JobCode::Wasi03(command) => Box::pin(wasi03::run(&mut instance.store, command)).await,
                 }
             };
-            self.sandbox.until_end(&gauge, last_calls.during(call), std::future::pending()).await
+            self.sandbox.until_end((&gauge, &pause), last_calls.during(call), std::future::pending()).await
         };
-        let (outcome, used) = self.sandbox.end("item", &instance, &ending, |result| match result {
-            Ok(()) => Outcome::Completed,
-            Err(()) => Outcome::Exited { code: 1 },
-        });
+        let Ended { outcome, used, untold } =
+            self.sandbox.end("item", &instance, &ending, |result| match result {
+                Ok(()) => Outcome::Completed,
+                Err(()) => Outcome::Exited { code: 1 },
+            });
+        if let (Some(untold), Ending::Returned(Err(error))) = (untold, ending) {
+            // What is known of it comes before its end; others go on meanwhile.
+            let told = tokio::task::spawn_blocking(move || untold.tell(&error, &mut instance.store));
+            let _process_is_ending = told.await;
+        }
         ItemEnd {
             fuel: used.fuel,
             memory: used.memory,

@@ -12,9 +12,11 @@
 mod backtrace;
 mod body;
 mod calibrate;
+mod checks;
 mod code;
 mod compile;
 mod config;
+mod dump;
 mod engine;
 mod exchange;
 mod gate;
@@ -23,6 +25,7 @@ mod job;
 mod limits;
 mod meter;
 mod outcome;
+mod pause;
 mod platform;
 mod reuse;
 mod sandbox;
@@ -40,8 +43,8 @@ pub use engine::{Engine, EngineConfig, EngineError, LoadError};
 pub use gate::set_namespace_concurrency;
 pub use job::{Item, ItemEnd, Job, Streams};
 pub use limits::{
-    CODE_IDLE, COMPILE_CPU_SECONDS, COMPILE_MEMORY, COMPILE_TIME, EPOCH_TICK, FUEL_SLICE, MAX_COMPILED,
-    MAX_LOADED_CODE, MAX_TRAP_TEXT, MAX_USES, MAX_WAIT, REUSE_IDLE,
+    CODE_IDLE, EPOCH_TICK, FUEL_SLICE, MAX_COMPILED, MAX_LOADED_CODE, MAX_TRAP_TEXT, MAX_USES, MAX_WAIT,
+    REUSE_IDLE,
 };
 pub use platform::platform;
 pub use sandbox::{Usage, check_environment};

@@ -1,4 +1,4 @@
-//! The limits of this crate: G4, G5, G13, C3 and C4 of the limits table, and those which wasmtime's pool needs.
+//! The limits of this crate: G4, G5 and G13 of the limits table, and those which wasmtime's pool needs.
 
 use std::time::Duration;
 
@@ -20,25 +20,19 @@ pub const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The most bytes of what is said of a trap, with the guest's stack.
 pub const MAX_TRAP_TEXT: usize = 4 << 10;
 
-/// C3: the most memory of the compiler, in bytes that can be written to.
-pub const COMPILE_MEMORY: u64 = 1 << 30;
 /// C3: the most address space of the compiler. Allocators reserve far more than they use.
 pub(crate) const COMPILE_ADDRESS_SPACE: u64 = 8 << 30;
-/// C3: the most time of a processor that compiling one component may take.
-pub const COMPILE_CPU_SECONDS: u64 = 60;
-/// The most time that compiling one component may take, however busy the machine is.
-pub const COMPILE_TIME: Duration = Duration::from_secs(180);
-/// C4: the most bytes that a compiled component may have.
-pub const MAX_COMPILED: u64 = 256 << 20;
+/// C4: the most bytes that a compiled component may have whatever a node's operator says. The agent has kept none that
+/// is larger than he allows.
+pub const MAX_COMPILED: u64 = 1 << 30;
 
 /// How many instances one worker can hold at the same time. Each takes about six of the 65,530 mappings which Linux
 /// gives a process unless told otherwise.
 pub(crate) const POOL_INSTANCES: u32 = 10_240;
-/// How many core instances, memories and tables those may have together. They are addresses; only what is touched is
-/// memory.
+/// How many core instances those may have together.
 pub(crate) const POOL_CORE_INSTANCES: u32 = 65_536;
-pub(crate) const POOL_MEMORIES: u32 = 12_288;
-pub(crate) const POOL_TABLES: u32 = 40_960;
+/// For how many instances there is room at least.
+pub(crate) const FEWEST_INSTANCES: u32 = 128;
 
 /// How many bytes of compiled components one worker keeps in memory. Those that were not wanted for longest are
 /// dropped and loaded again when they are. Kept small, since it counts against every service on the node that is idle.
@@ -57,7 +51,7 @@ pub const REUSE_IDLE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use dunlin_model::LimitRow;
+    use dunlin_model::{Bytes, LimitRow, LimitValue};
 
     use super::*;
 
@@ -68,11 +62,12 @@ mod tests {
             ("instance_stack", ASYNC_STACK as u64),
             ("slice", u64::try_from(EPOCH_TICK.as_millis()).unwrap()),
             ("write", dunlin_host::MAX_WRITE as u64),
-            ("compile_memory", COMPILE_MEMORY),
-            ("compile_time", COMPILE_CPU_SECONDS * 1000),
-            ("compiled_size", MAX_COMPILED),
         ] {
             assert_eq!(LimitRow::fixed(name).unwrap().number(), value, "{name}");
         }
+        let compiled = LimitValue::Bytes(Bytes(MAX_COMPILED));
+        assert_eq!(LimitRow::refused("compiled_size", compiled), None);
+        let more = LimitValue::Bytes(Bytes(MAX_COMPILED + 1));
+        assert!(LimitRow::refused("compiled_size", more).is_some());
     }
 }

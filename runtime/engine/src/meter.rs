@@ -7,7 +7,7 @@
 //! Time is passed in, so that both are tested without any; [`Meter`] is the shell around them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dunlin_model::{Fuel, FuelRate};
@@ -129,7 +129,7 @@ impl Meter {
     }
 
     /// Lets others run, and returns when it is the turn of `instance`, which computes.
-    pub(crate) async fn turn(self: Arc<Self>, instance: u64, held_up: Option<Duration>) {
+    pub(crate) async fn turn(&self, instance: u64, held_up: Option<Duration>) {
         if let Some(held_up) = held_up {
             tokio::time::sleep(held_up.min(LONGEST_WAIT)).await;
         }

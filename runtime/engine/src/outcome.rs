@@ -3,7 +3,7 @@
 use dunlin_host::{Guest, LimitExceeded};
 use dunlin_model::{Bytes, LimitHit, Limits, Outcome};
 use wasmtime::component::ResourceTableError;
-use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmCoreDump};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::FieldMapError;
 
@@ -75,7 +75,7 @@ fn limit_of_error(error: &wasmtime::Error, limits: &Limits) -> Option<LimitHit> 
     if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
         return Some(LimitHit::new("handles", limits.handles, one_more(limits.handles)));
     }
-    let text = format!("{error:#}");
+    let text = without_dump(error, |error| format!("{error:#}"));
     if text.contains("store handle limit exceeded") {
         return Some(LimitHit::new("handles", limits.handles, one_more(limits.handles)));
     }
@@ -96,10 +96,22 @@ fn limit_of_error(error: &wasmtime::Error, limits: &Limits) -> Option<LimitHit> 
 
 /// Returns what wasmtime says of an error, with the guest's stack, cut at [`MAX_TRAP_TEXT`].
 pub(crate) fn trap_text(error: &wasmtime::Error) -> String {
-    let mut text = format!("{error:?}");
+    let mut text = without_dump(error, |error| format!("{error:?}"));
     if text.len() > MAX_TRAP_TEXT {
         text.truncate(text.floor_char_boundary(MAX_TRAP_TEXT));
         text.push_str(" ...");
     }
     text
+}
+
+/// Returns what `form` makes of an error, without what it says of a core dump: that is a list of all that a guest has.
+fn without_dump(error: &wasmtime::Error, form: impl Fn(&wasmtime::Error) -> String) -> String {
+    const DUMP: &str = "wasm coredump generated while executing";
+    if !error.is::<WasmCoreDump>() {
+        return form(error);
+    }
+    let mut words: Vec<String> = error.chain().map(ToString::to_string).collect();
+    words.retain(|words| !words.starts_with(DUMP));
+    let Some(cause) = words.pop() else { return String::new() };
+    form(&words.into_iter().rev().fold(wasmtime::Error::msg(cause), wasmtime::Error::context))
 }

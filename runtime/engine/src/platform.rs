@@ -4,9 +4,10 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
 
-use dunlin_compiled::{CodeKind, Platform};
+use dunlin_compiled::Platform;
 
 use crate::EngineError;
+use crate::checks::Checks;
 use crate::config::config;
 
 /// Raise this when admission becomes stricter, so that what was let in before is looked at again.
@@ -16,8 +17,9 @@ const ADMISSION_RULES: u8 = 2;
 /// kind; [`Platform::for_code`] tells them apart.
 pub fn platform() -> Result<Platform, EngineError> {
     let mut hasher = StableHasher(blake3::Hasher::new());
-    for kind in CodeKind::ALL {
-        let engine = wasmtime::Engine::new(&config(kind));
+    let all = Checks::ALL.into_iter().flat_map(|checks| [(checks, false), (checks, true)]);
+    for (checks, wasi03) in all {
+        let engine = wasmtime::Engine::new(&config(checks, wasi03));
         let engine = engine.map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
         engine.precompile_compatibility_hash().hash(&mut hasher);
     }

@@ -4,11 +4,13 @@
 //! first request, and no body or call of its request is still open. The one that ended last is used first, since
 //! its memory is still in the processor's caches and so that those that are not needed grow old and go.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use wasmtime_wasi_http::p2::bindings::Proxy;
 
+use crate::gate::namespace_concurrency;
 use crate::limits::{MAX_USES, REUSE_IDLE};
 use crate::sandbox::Instance;
 
@@ -47,6 +49,27 @@ impl Live {
     }
 }
 
+/// How many instances of this process wait.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them.
+struct Waiting;
+
+impl Waiting {
+    /// Counts one more, if there may be one.
+    fn begin() -> Option<Self> {
+        let waiting = Self;
+        let before = WAITING.fetch_add(1, Ordering::Relaxed);
+        (before < namespace_concurrency()).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The instances of one allocation that wait.
 #[derive(Clone, Default)]
 pub(crate) struct Idle(Arc<Mutex<Stack>>);
@@ -54,7 +77,7 @@ pub(crate) struct Idle(Arc<Mutex<Stack>>);
 #[derive(Default)]
 struct Stack {
     /// The one that was used last is the last.
-    live: Vec<(Instant, Live)>,
+    live: Vec<(Instant, Live, Waiting)>,
     is_swept: bool,
     is_closed: bool,
 }
@@ -62,20 +85,21 @@ struct Stack {
 impl Idle {
     /// Returns an instance that waits, if one does.
     pub(crate) fn take(&self) -> Option<Live> {
-        self.stack().live.pop().map(|(_, live)| live)
+        self.stack().live.pop().map(|(_, live, _waiting)| live)
     }
 
-    /// Keeps `live` for the next request, if it is fit for one. As many are kept as can run at the same time, since
-    /// each of them was running once.
+    /// Keeps `live` for the next request, if it is fit for one, and fewer wait in this process than one namespace may
+    /// have running.
     pub(crate) fn keep(&self, mut live: Live) {
         if !live.may_go_on() {
             return;
         }
+        let Some(waiting) = Waiting::begin() else { return };
         let mut stack = self.stack();
         if stack.is_closed {
             return;
         }
-        stack.live.push((Instant::now(), live));
+        stack.live.push((Instant::now(), live, waiting));
         if !stack.is_swept {
             stack.is_swept = true;
             tokio::spawn(sweep(Arc::downgrade(&self.0)));
@@ -106,7 +130,7 @@ async fn sweep(stack: Weak<Mutex<Stack>>) {
         tokio::time::sleep(REUSE_IDLE).await;
         let Some(stack) = stack.upgrade() else { return };
         let mut waiting = lock(&stack);
-        let old = waiting.live.iter().take_while(|(since, _)| since.elapsed() >= REUSE_IDLE).count();
+        let old = waiting.live.iter().take_while(|(since, ..)| since.elapsed() >= REUSE_IDLE).count();
         let old: Vec<_> = waiting.live.drain(..old).collect();
         waiting.is_swept = !waiting.live.is_empty();
         let is_done = !waiting.is_swept;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dunlin_host::{
-    Access, Denial, Granted, Guest, GuestSetup, LogSink, Logs, NotGranted, Stdin, Stdout, Told,
+    Access, Denial, Granted, Guest, GuestSetup, LogSink, Logs, NotGranted, Slice, Stdin, Stdout, Told,
 };
 use dunlin_model::{
     AllocationId, AssignedAllocation, Bytes, DurationMs, Fuel, HostCalls, InstanceId, LimitHit, LimitValue,
@@ -16,11 +16,15 @@ use dunlin_model::{
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
 use crate::backtrace::frames;
+use crate::code::{Linked, Loaded};
+use crate::dump::{Dumps, Untold};
 use crate::engine::LoadError;
 use crate::gate::{Gate, Room};
 use crate::gauge::Gauge;
-use crate::meter::{Bucket, Meter, next_instance};
+use crate::limits::{EPOCH_TICK, FUEL_SLICE};
+use crate::meter::{Bucket, Meter};
 use crate::outcome::{Ending, of_error, or_denied};
+use crate::pause::Pause;
 
 /// How many traps of one allocation are told in a second; the others are counted.
 const TRAPS_TOLD: u64 = 10;
@@ -57,6 +61,14 @@ pub(crate) struct Used {
     pub(crate) host: HostCalls,
 }
 
+/// How an instance has ended.
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    pub(crate) used: Used,
+    /// What is still to be told of it.
+    pub(crate) untold: Option<Untold>,
+}
+
 pub(crate) struct Sandbox {
     allocation: AllocationId,
     workload: WorkloadName,
@@ -68,6 +80,8 @@ pub(crate) struct Sandbox {
     meter: Arc<Meter>,
     logs: Arc<Logs>,
     granted: Arc<Granted>,
+    /// What binds core dumps, if they are wanted.
+    dumps: Option<Arc<Dumps>>,
     usage: Mutex<Usage>,
     next_instance: AtomicU64,
 }
@@ -95,7 +109,13 @@ impl Sandbox {
             usage: Mutex::default(),
             next_instance: AtomicU64::new(1),
             granted: Arc::new(granted),
+            dumps: None,
         })
+    }
+
+    /// Returns the same, with core dumps if `loaded` is run so that they can be made.
+    pub(crate) fn dumping(self, loaded: &Loaded) -> Self {
+        Self { dumps: loaded.dumps(), ..self }
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -118,15 +138,16 @@ impl Sandbox {
     }
 
     /// Returns the store of a new instance, with all limits set; `gauge` is to tell what it burns.
-    pub(crate) fn begin(
-        &self,
-        engine: &wasmtime::Engine,
-        gauge: Gauge,
-        own: Own,
-    ) -> wasmtime::Result<Instance> {
-        let id = self.next_id();
+    pub(crate) fn begin(&self, linked: &Linked, gauge: Gauge, own: Own) -> wasmtime::Result<Instance> {
+        let (id, pause, checks) = (self.next_id(), Pause::new(), linked.checks());
+        let slice_ended = self.slice_end(gauge.clone(), pause.clone());
         let mut environment = self.environment.clone();
         environment.extend(own.environment);
+        let (slice, on_time) = if checks.counts_fuel() {
+            (Some(Slice { fuel: FUEL_SLICE, ended: Box::new(slice_ended) }), None)
+        } else {
+            (None, Some(slice_ended))
+        };
         let setup = GuestSetup {
             instance: id,
             arguments: own.arguments,
@@ -135,15 +156,16 @@ impl Sandbox {
             stdout: own.stdout,
             stderr: own.stderr,
             limits: self.limits,
-            fuel_slice: gauge.slice(),
+            slice,
             logs: self.logs.clone(),
             granted: Arc::clone(&self.granted),
         };
-        let mut store = Guest::store(engine, setup);
+        let mut store = Guest::store(linked.wasmtime(), setup);
         Guest::set_fuel(&mut store, self.limits.fuel)?;
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(self.ticker(gauge.clone()));
-        Ok(Instance { id, store, gauge, started: Instant::now() })
+        if checks.sees_time() {
+            see_time(&mut store, on_time);
+        }
+        Ok(Instance { id, store, gauge, pause, started: Instant::now() })
     }
 
     /// Prepares an instance that has ended well for its next request.
@@ -161,16 +183,16 @@ impl Sandbox {
         InstanceId { allocation: self.allocation, number }
     }
 
-    /// Returns what is done whenever a computing guest has had its slice of time: what it burned goes to the meter of
-    /// its allocation, and it waits for what it burned, or called the host, too fast.
-    fn ticker(
+    /// Returns what is done whenever a computing guest has had its slice: what it burned goes to the meter of its
+    /// allocation, and it is made to wait for what it burned, or called the host, too fast.
+    fn slice_end(
         &self,
         gauge: Gauge,
-    ) -> impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> + Send + Sync + 'static
-    {
-        let (meter, limits, instance) = (self.meter.clone(), self.limits, next_instance());
-        let began = Instant::now();
-        let mut calls = Bucket::new(limits.host_calls.into(), limits.host_call_burst.into(), began.elapsed());
+        pause: Pause,
+    ) -> impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<()> + Send + Sync + 'static {
+        let (meter, limits) = (self.meter.clone(), self.limits);
+        let (began, mut paused) = (Instant::now(), Duration::ZERO);
+        let mut calls = Bucket::new(limits.host_calls.into(), limits.host_call_burst.into(), Duration::ZERO);
         move |mut context| {
             let burned = gauge.burned(&context, limits.fuel);
             let guest = context.data_mut();
@@ -189,7 +211,8 @@ impl Sandbox {
                     observed: LimitValue::Count(called),
                 });
             }
-            if let Some(wait) = meter.wait() {
+            let wait = meter.wait();
+            if let Some(wait) = wait {
                 let missing = u128::from(limits.fuel_rate.0) * wait.as_millis() / 1000;
                 let observed = limits.fuel_burst.plus(Fuel(u64::try_from(missing).unwrap_or(u64::MAX)));
                 guest.deny(Denial {
@@ -198,7 +221,13 @@ impl Sandbox {
                     observed: LimitValue::Fuel(observed),
                 });
             }
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(meter.clone().turn(instance, held_up))))
+            // Slices of fuel may follow each other in a fraction of a tick; between two pauses the guest only gives its
+            // thread back.
+            if wait.is_some() || held_up.is_some() || now.saturating_sub(paused) >= EPOCH_TICK {
+                paused = now;
+                pause.ask(held_up);
+            }
+            Ok(())
         }
     }
 
@@ -206,13 +235,13 @@ impl Sandbox {
     /// `cancelled`.
     pub(crate) async fn until_end<T>(
         &self,
-        gauge: &Gauge,
+        (gauge, pause): (&Gauge, &Pause),
         call: impl Future<Output = wasmtime::Result<T>>,
         cancelled: impl Future<Output = ()>,
     ) -> Ending<T> {
         let call = async {
             self.meter.earned().await;
-            gauge.measure(call).await
+            pause.between(&self.meter, gauge.measure(call)).await
         };
         tokio::select! {
             result = tokio::time::timeout(self.limits.deadline.into(), call) => match result {
@@ -224,14 +253,15 @@ impl Sandbox {
         }
     }
 
-    /// Accounts for an instance that has ended, tells its log how, and returns its outcome.
+    /// Accounts for an instance that has ended, tells its log how, and returns its outcome. If there is to be a core
+    /// dump, what is known of its trap is still to be told, as long as its store is there.
     pub(crate) fn end<T>(
         &self,
         what: &str,
         instance: &Instance,
         ending: &Ending<T>,
         judge: impl FnOnce(&T) -> Outcome,
-    ) -> (Outcome, Used) {
+    ) -> Ended {
         let burned = instance.gauge.burned(&instance.store, self.limits.fuel);
         let guest = instance.store.data();
         self.meter.debit(burned.minus(guest.told().fuel));
@@ -253,23 +283,30 @@ impl Sandbox {
         };
         self.count(&outcome, used, guest);
         guest.end_output();
+        let mut untold = None;
         if !outcome.is_completed() {
             self.logs.say(instance.id, &format!("{what} ended: {outcome}"));
             let error = match ending {
                 Ending::Returned(Err(error)) => Some(error),
                 Ending::Returned(Ok(_)) | Ending::DeadlinePassed | Ending::Cancelled => None,
             };
-            self.tell_trap(&outcome, used, guest, error);
+            untold = self.tell_trap(&outcome, used, guest, error);
         }
-        (outcome, used)
+        Ended { outcome, used, untold }
     }
 
     /// Tells what its author may want to know of an instance that ended badly.
-    fn tell_trap(&self, outcome: &Outcome, used: Used, guest: &Guest, error: Option<&wasmtime::Error>) {
+    fn tell_trap(
+        &self,
+        outcome: &Outcome,
+        used: Used,
+        guest: &Guest,
+        error: Option<&wasmtime::Error>,
+    ) -> Option<Untold> {
         if matches!(outcome, Outcome::Completed | Outcome::Cancelled | Outcome::NotStarted { .. }) {
-            return;
+            return None;
         }
-        let Some(missed) = self.traps.take() else { return };
+        let missed = self.traps.take()?;
         let outcome = match (outcome, error) {
             // The stack stands by itself.
             (Outcome::Trapped { .. }, Some(error)) => {
@@ -277,7 +314,7 @@ impl Sandbox {
             }
             _ => outcome.clone(),
         };
-        self.logs.trap(TrapRecord {
+        let trap = TrapRecord {
             at: Logs::now(),
             instance: used.instance,
             workload: self.workload.clone(),
@@ -291,7 +328,15 @@ impl Sandbox {
             host_calls: guest.last_calls().calls(),
             stderr: guest.last_lines(),
             missed,
-        });
+            coredump: None,
+        };
+        match &self.dumps {
+            Some(dumps) => dumps.begin(trap, error, &self.logs),
+            None => {
+                self.logs.trap(trap);
+                None
+            }
+        }
     }
 
     fn count(&self, outcome: &Outcome, used: Used, guest: &Guest) {
@@ -383,7 +428,27 @@ pub(crate) struct Instance {
     pub(crate) id: InstanceId,
     pub(crate) store: Store<Guest>,
     pub(crate) gauge: Gauge,
+    pub(crate) pause: Pause,
     started: Instant,
+}
+
+/// Has the guest in `store` give its thread back whenever time has passed, with `slice_ended` where that is what ends
+/// its slice.
+fn see_time(
+    store: &mut Store<Guest>,
+    mut slice_ended: Option<
+        impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<()> + Send + Sync + 'static,
+    >,
+) {
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |mut context| {
+        match &mut slice_ended {
+            Some(slice_ended) => slice_ended(context)?,
+            // Its slices are of fuel; this is only wasmtime's own call.
+            None => drop(context.data_mut().tick()),
+        }
+        Ok(UpdateDeadline::Yield(1))
+    });
 }
 
 /// Returns what the manifest gives a guest, and what it may want to know of itself. The latter cannot be overridden.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use dunlin_host::{Access, LogSink, Stdin, Stdout, check_headers};
 use dunlin_model::{
-    AssignedAllocation, Bytes as Size, DurationMs, Fuel, HostCalls, InstanceId, Instances, LimitHit, NodeId,
-    Outcome, WorkloadKind,
+    AssignedAllocation, Bytes as Size, DurationMs, Fuel, HOPS_HEADER, HostCalls, InstanceId, Instances,
+    LimitHit, MAX_HOPS, NodeId, Outcome, WorkloadKind,
 };
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::oneshot;
@@ -47,6 +47,8 @@ pub enum Failure {
     TooLarge(LimitHit),
     /// It was not even tried: its head is too long.
     HeadTooLarge(LimitHit),
+    /// It has come through too many services.
+    TooManyHops(LimitHit),
     /// The guest's response is more than it may be.
     ResponseTooLarge(LimitHit),
     /// It was not even tried: it is not a request a guest can be given.
@@ -90,7 +92,7 @@ impl Service {
         let is_reused = allocation.spec.instances == Instances::Reused && !loaded.is_of_wasi_03();
         let idle = is_reused.then(Idle::default);
         Ok(Self(Arc::new(Inner {
-            sandbox: Arc::new(Sandbox::new(allocation, node, sink, access)?),
+            sandbox: Arc::new(Sandbox::new(allocation, node, sink, access)?.dumping(loaded)),
             name: allocation.workload.workload.to_string(),
             loaded: loaded.clone(),
             idle,
@@ -118,13 +120,16 @@ impl Service {
 
     /// Gives `request` to an instance and returns its response, as soon as there is its head. If the returned future
     /// or the response is dropped, the instance is ended.
-    pub async fn handle<B>(&self, request: Request<B>) -> Result<Response<GuestBody>, Failure>
+    pub async fn handle<B>(&self, mut request: Request<B>) -> Result<Response<GuestBody>, Failure>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let Inner { sandbox, loaded, idle, .. } = &*self.0;
         let limits = &sandbox.limits;
+        let hops = take_hops(&mut request)
+            .map_err(Failure::TooManyHops)
+            .inspect_err(|failure| self.count(failure))?;
         check_length(&request, limits.request_body).inspect_err(|failure| self.count(failure))?;
         check_headers(request.headers(), limits)
             .map_err(Failure::HeadTooLarge)
@@ -136,6 +141,7 @@ impl Service {
             .await
             .map_err(|error| Failure::Ended(Outcome::NotStarted { reason: error.to_string() }, None))?;
         let mut live = self.instance(&linked).map_err(not_started)?;
+        live.instance.store.data_mut().set_hops(hops);
 
         let answers_head = *request.method() == Method::HEAD;
         let request = request.map(|body| limited(body, limits.request_body));
@@ -167,6 +173,7 @@ impl Service {
             Failure::Overloaded(hit)
             | Failure::TooLarge(hit)
             | Failure::HeadTooLarge(hit)
+            | Failure::TooManyHops(hit)
             | Failure::ResponseTooLarge(hit) => self.0.sandbox.count_hit(hit),
             Failure::Malformed(_) | Failure::Ended(..) | Failure::NoResponse(_) => {}
         }
@@ -186,7 +193,7 @@ impl Service {
             stdout: Stdout::Log,
             stderr: Stdout::Log,
         };
-        sandbox.begin(linked.wasmtime(), loaded.gauge(), own).map(Live::new)
+        sandbox.begin(linked, loaded.gauge(), own).map(Live::new)
     }
 }
 
@@ -218,6 +225,15 @@ where
 
 fn not_started(error: wasmtime::Error) -> Failure {
     Failure::Ended(Outcome::NotStarted { reason: trap_text(&error) }, None)
+}
+
+/// Returns how many services a request has come through, and takes the word of it from the request: a guest could only
+/// pass it on, which the host does.
+fn take_hops<B>(request: &mut Request<B>) -> Result<u32, LimitHit> {
+    let headers = request.headers_mut();
+    let hops = dunlin_model::hops(headers.get_all(HOPS_HEADER).iter().map(HeaderValue::as_bytes));
+    headers.remove(HOPS_HEADER);
+    if hops >= MAX_HOPS { Err(LimitHit::new("hops", MAX_HOPS, hops)) } else { Ok(hops) }
 }
 
 fn check_length<B>(request: &Request<B>, limit: Size) -> Result<(), Failure> {

@@ -4,6 +4,9 @@
 //! [`CALL_FUEL`] and each byte that it moves its share of [`BYTES_PER_FUEL`]. It is charged where the call returns,
 //! which is at the same place on every run. Calls that wasmtime makes for itself, because time has passed or a slice of
 //! fuel is used up, are no calls of the guest: they are neither counted nor charged.
+//!
+//! A slice goes on over calls into the host: what is left of it after a call is what the guest gets before wasmtime
+//! looks at it again. So a guest that does nothing but call the host stops as often as one that computes.
 
 use dunlin_model::{Bytes, Fuel, HostCalls};
 use wasmtime::{CallHook, Store, StoreContextMut, Trap};
@@ -15,6 +18,17 @@ use crate::guest::Guest;
 pub const CALL_FUEL: u64 = 500;
 /// How many bytes that a call moves cost one fuel more. Measured there: writing twelve takes as long as one step.
 pub const BYTES_PER_FUEL: u64 = 8;
+
+/// What is done when a slice of fuel is used up, before the guest gives its thread back.
+pub type SliceEnd = Box<dyn FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<()> + Send + Sync>;
+
+/// How an instance whose fuel is counted is stopped.
+pub struct Slice {
+    /// How much it may burn before wasmtime looks at it again.
+    pub fuel: u64,
+    /// What is done then.
+    pub ended: SliceEnd,
+}
 
 /// The account of one instance.
 #[derive(Debug, Default)]
@@ -36,14 +50,14 @@ pub(crate) struct Calls {
 struct Metered {
     /// How much it may burn before wasmtime looks at it again.
     slice: u64,
-    /// What it had when that count began.
-    began: u64,
+    /// What it has left when its slice is used up.
+    end: u64,
 }
 
 impl Calls {
     /// Returns the account of an instance; by fuel if there is a slice after which wasmtime looks at it.
     pub(crate) fn new(slice: Option<u64>) -> Self {
-        Self { metered: slice.map(|slice| Metered { slice, began: 0 }), ..Self::default() }
+        Self { metered: slice.map(|slice| Metered { slice, end: 0 }), ..Self::default() }
     }
 
     pub(crate) fn count(&self) -> HostCalls {
@@ -70,16 +84,21 @@ impl Calls {
         }
     }
 
-    /// Takes note of a call when it begins, with the fuel that is left.
-    fn begin(&mut self, left: u64) {
+    /// Takes note of a call when it begins, with the fuel that is left. If that is wasmtime's own, since the slice is
+    /// used up, returns how much the next one has.
+    fn begin(&mut self, left: u64) -> Option<u64> {
         self.calls += 1;
-        if let Some(metered) = &mut self.metered
-            && left.saturating_add(metered.slice) <= metered.began
-        {
-            // The slice is used up, so this is wasmtime looking for more.
-            metered.began = left;
-            self.disown();
-        }
+        let metered = self.metered.as_mut().filter(|metered| left <= metered.end)?;
+        metered.end = left.saturating_sub(metered.slice);
+        let slice = metered.slice;
+        self.disown();
+        Some(slice)
+    }
+
+    /// Returns how much is left of the slice of a guest that has so much fuel; at least some, so that it comes to its
+    /// end.
+    fn rest(&self, left: u64) -> Option<u64> {
+        self.metered.as_ref().map(|metered| left.saturating_sub(metered.end).max(1))
     }
 
     /// Returns what the call that ends costs.
@@ -91,11 +110,11 @@ impl Calls {
     }
 }
 
-/// Counts and charges the calls of the instance in `store`.
-pub(crate) fn watch(store: &mut Store<Guest>) {
+/// Counts and charges the calls of the instance in `store`, and stops it as `slice` says, if its fuel is counted.
+pub(crate) fn watch(store: &mut Store<Guest>, slice: Option<SliceEnd>) {
     store.data_mut().calls.counts_entries = store.concurrent_resource_table().is_some();
-    if store.data().calls.metered.is_some() {
-        store.call_hook(charged);
+    if let Some(mut ended) = slice {
+        store.call_hook(move |context, hook| charged(context, hook, &mut ended));
     } else {
         store.call_hook(|mut context, hook| {
             let calls = &mut context.data_mut().calls;
@@ -110,11 +129,18 @@ pub(crate) fn watch(store: &mut Store<Guest>) {
     }
 }
 
-fn charged(mut context: StoreContextMut<'_, Guest>, hook: CallHook) -> wasmtime::Result<()> {
+fn charged(
+    mut context: StoreContextMut<'_, Guest>,
+    hook: CallHook,
+    slice_ended: &mut SliceEnd,
+) -> wasmtime::Result<()> {
     match hook {
         CallHook::CallingHost => {
             let left = context.get_fuel()?;
-            context.data_mut().calls.begin(left);
+            if let Some(next) = context.data_mut().calls.begin(left) {
+                context.fuel_async_yield_interval(Some(next))?;
+                slice_ended(context)?;
+            }
             Ok(())
         }
         CallHook::ReturningFromHost => {
@@ -129,20 +155,20 @@ fn charged(mut context: StoreContextMut<'_, Guest>, hook: CallHook) -> wasmtime:
     }
 }
 
+/// Takes what a call costs from the fuel of its instance, and from the slice that it is in.
 fn charge(mut context: StoreContextMut<'_, Guest>, cost: u64) -> wasmtime::Result<()> {
     let left = context.get_fuel()?;
     let rest = left.saturating_sub(cost);
+    let slice = context.data().calls.rest(rest);
+    context.fuel_async_yield_interval(slice)?;
     context.set_fuel(rest)?;
-    if let Some(metered) = &mut context.data_mut().calls.metered {
-        metered.began = rest;
-    }
     if left < cost { Err(Trap::OutOfFuel.into()) } else { Ok(()) }
 }
 
 /// Gives the instance in `store` so much fuel to burn.
 pub(crate) fn set_fuel(store: &mut Store<Guest>, fuel: Fuel) -> wasmtime::Result<()> {
     if let Some(metered) = &mut store.data_mut().calls.metered {
-        metered.began = fuel.0;
+        metered.end = fuel.0.saturating_sub(metered.slice);
         let slice = metered.slice;
         store.set_fuel(fuel.0)?;
         store.fuel_async_yield_interval(Some(slice))?;
@@ -168,14 +194,24 @@ mod tests {
     #[test]
     fn what_wasmtime_does_for_itself_is_free() {
         let mut calls = Calls::new(Some(1_000));
-        calls.metered.as_mut().unwrap().began = 10_000;
-        calls.begin(9_000);
+        calls.metered.as_mut().unwrap().end = 9_000;
+        assert_eq!(calls.begin(9_000), Some(1_000));
         assert_eq!(calls.cost(), 0, "a slice was used up");
-        calls.begin(8_500);
+        assert_eq!(calls.begin(8_500), None);
         calls.disown();
         assert_eq!(calls.cost(), 0, "time had passed");
         calls.begin(8_400);
         assert_eq!(calls.cost(), CALL_FUEL);
         assert_eq!(calls.count().calls, 1);
+    }
+
+    #[test]
+    fn a_slice_goes_on_over_calls_and_comes_to_its_end() {
+        let mut calls = Calls::new(Some(1_000));
+        calls.metered.as_mut().unwrap().end = 9_000;
+        assert_eq!(calls.rest(9_400), Some(400));
+        assert_eq!(calls.rest(8_900), Some(1), "a call took what was left of it");
+        assert_eq!(calls.begin(8_899), Some(1_000));
+        assert_eq!(calls.rest(8_000), Some(101));
     }
 }

@@ -10,32 +10,42 @@ mod outbound;
 mod outbound_http;
 mod quota;
 mod scratch;
+mod sockets;
 
 pub(crate) use self::config::{Config, add_to_linker as add_config_to_linker};
 pub(crate) use self::files::{Files, FilesView};
 pub use self::folders::OfferedFolder;
 pub(crate) use self::folders::Opened;
-pub use self::outbound::{ConnectFailure, Connecting, Connector, Using, Wanted};
+pub use self::outbound::{ConnectFailure, Connecting, Connector, Resolving, Using, Wanted};
 pub(crate) use self::outbound_http::OutboundHttp;
+pub(crate) use self::sockets::{Names, SocketsView, is_open_socket};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use wasmtime::component::Linker;
-use wasmtime_wasi::p2::bindings::filesystem;
+use wasmtime_wasi::p2::bindings::{filesystem, sockets as wasi_sockets};
 
 use dunlin_model::{AllocationId, Capabilities, Limits, Name};
 
 use self::folders::Folders;
 use self::outbound::{Outbound, Tls};
 use self::scratch::ScratchBase;
+use self::sockets::Sockets;
 use crate::guest::Guest;
 
 /// Puts counted files in place of wasmtime's own.
 pub(crate) fn add_files_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     filesystem::preopens::add_to_linker::<Guest, Files>(linker, Guest::files)?;
     filesystem::types::add_to_linker::<Guest, Files>(linker, Guest::files)
+}
+
+/// Puts sockets which somebody else connects in place of wasmtime's own. What is about UDP stays, and is refused.
+pub(crate) fn add_sockets_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    wasi_sockets::tcp::add_to_linker::<Guest, Sockets>(linker, Guest::sockets)?;
+    wasi_sockets::tcp_create_socket::add_to_linker::<Guest, Sockets>(linker, Guest::sockets)?;
+    wasi_sockets::ip_name_lookup::add_to_linker::<Guest, Sockets>(linker, Guest::sockets)
 }
 
 /// What a worker can give its guests, if they are granted it.
@@ -114,13 +124,15 @@ impl Access {
         limits: &Limits,
     ) -> Result<Granted, NotGranted> {
         let outbound = match &self.connector {
-            Some(connector) if !capabilities.outbound_http.is_empty() => Outbound::granted(
-                allocation,
-                capabilities.clone(),
-                limits,
-                Arc::clone(connector),
-                Arc::clone(&self.tls),
-            ),
+            Some(connector) if !capabilities.outbound_http.is_empty() || !capabilities.sockets.is_empty() => {
+                Outbound::granted(
+                    allocation,
+                    capabilities.clone(),
+                    limits,
+                    Arc::clone(connector),
+                    Arc::clone(&self.tls),
+                )
+            }
             _ => Outbound::denied(allocation, limits),
         };
         let scratch = match (&capabilities.scratch, &self.scratch) {

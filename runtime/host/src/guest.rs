@@ -5,14 +5,13 @@ use std::sync::Arc;
 use dunlin_model::{Fuel, HostCalls, InstanceId, Limits, LogSource};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store};
-use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::p2::types::HostFutureIncomingResponse;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::calls::{self, Calls};
-use crate::capability::{Files, FilesView, Granted, OutboundHttp};
+use crate::calls::{self, Calls, Slice};
+use crate::capability::{Files, FilesView, Granted, Names, OutboundHttp, SocketsView, is_open_socket};
 use crate::denials::{Denial, Denials};
 use crate::host_calls::LastCalls;
 use crate::limiter::Limiter;
@@ -20,6 +19,7 @@ use crate::limits::MAX_HANDLES_OF_WASI_03;
 use crate::logs::{Lines, Logs};
 use crate::metered::{Random, Streams};
 use crate::pipe::Pipe;
+use crate::stdin::Input;
 use crate::stdio::{Capture, Output};
 use crate::wasi03::Denied;
 
@@ -39,8 +39,8 @@ pub struct GuestSetup {
     pub stderr: Stdout,
     /// What it may use at most.
     pub limits: Limits,
-    /// How much fuel it may burn before wasmtime looks at it again; nothing if its fuel is not counted.
-    pub fuel_slice: Option<u64>,
+    /// How it is stopped where fuel is counted; nothing if its fuel is not.
+    pub slice: Option<Slice>,
     /// Where its log goes.
     pub logs: Arc<Logs>,
     /// What its allocation is granted.
@@ -83,6 +83,7 @@ pub struct Guest {
     files: Files,
     outbound_http: OutboundHttp,
     denied: Option<Box<Denied>>,
+    names: Names,
     table: ResourceTable,
     limits: Limits,
     limiter: Limiter,
@@ -98,7 +99,7 @@ impl Guest {
     /// Returns a store for one new instance, with every limit of this crate set.
     pub fn store(engine: &Engine, setup: GuestSetup) -> Store<Self> {
         let GuestSetup { instance, arguments, environment, stdin, stdout, stderr, .. } = setup;
-        let GuestSetup { limits, fuel_slice, logs, granted, .. } = setup;
+        let GuestSetup { limits, slice, logs, granted, .. } = setup;
         let output = |to, source| match to {
             Stdout::Log => Output::lines(Lines::new(logs.clone(), instance, source)),
             Stdout::Capture(capture) => Output::Capture(capture),
@@ -117,7 +118,7 @@ impl Guest {
             .allow_udp(false)
             .allow_ip_name_lookup(false);
         if let Stdin::File(file) = stdin {
-            wasi.stdin(AsyncStdinStream::new(file));
+            wasi.stdin(Input::new(file));
         }
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(count(limits.header_bytes.0));
@@ -129,10 +130,11 @@ impl Guest {
             granted,
             files: Files::default(),
             denied: None,
+            names: Names::default(),
             table: ResourceTable::new(),
             limits,
             limiter: Limiter::new(&limits),
-            calls: Calls::new(fuel_slice),
+            calls: Calls::new(slice.as_ref().map(|slice| slice.fuel)),
             last_calls: LastCalls::default(),
             told: Told::default(),
             logs,
@@ -150,7 +152,7 @@ impl Guest {
         }
         store.data_mut().table.set_max_capacity(handles as usize);
         store.set_max_component_handles(handles as usize);
-        calls::watch(&mut store);
+        calls::watch(&mut store, slice.map(|slice| slice.ended));
         store
     }
 
@@ -168,6 +170,11 @@ impl Guest {
         self.last_calls.clear();
         self.stderr.forget_lines();
         self.told = Told::default();
+    }
+
+    /// Says how many services the request that it answers has come through.
+    pub fn set_hops(&mut self, hops: u32) {
+        self.outbound_http.set_hops(hops);
     }
 
     /// Returns what its allocation's meters know of it.
@@ -197,11 +204,14 @@ impl Guest {
         self.table.iter_mut().count()
     }
 
-    /// Tells whether it holds the body of a message that it has not finished, or waits for a response of another.
+    /// Tells whether it holds the body of a message that it has not finished, waits for a response of another, or
+    /// has a socket that is connected or on its way to be.
     pub fn has_open_exchange(&mut self) -> bool {
-        self.table
-            .iter_mut()
-            .any(|thing| thing.is::<HostOutgoingBody>() || thing.is::<HostFutureIncomingResponse>())
+        self.table.iter_mut().any(|thing| {
+            thing.is::<HostOutgoingBody>()
+                || thing.is::<HostFutureIncomingResponse>()
+                || is_open_socket(thing)
+        })
     }
 
     /// Returns what it asked of the host.
@@ -253,6 +263,10 @@ impl Guest {
     pub(crate) fn files(&mut self) -> FilesView<'_> {
         let wasi = WasiCtxView { ctx: &mut self.wasi, table: &mut self.table };
         FilesView::new(wasi, (&mut self.files, &mut self.calls), &self.granted, self.instance)
+    }
+
+    pub(crate) fn sockets(&mut self) -> SocketsView<'_> {
+        SocketsView::new((&mut self.table, &mut self.calls), &mut self.outbound_http, &mut self.names)
     }
 
     pub(crate) fn streams(&mut self) -> Streams<'_> {

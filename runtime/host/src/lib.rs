@@ -10,7 +10,8 @@
 //! | outbound HTTP | `capability/outbound_http` | answers of the hosts that the manifest grants |
 //! | folders and scratch | `capability/files` | what is below the folders that the manifest grants |
 //! | `wasi:config` | `capability/config` | the values of the manifest |
-//! | sockets | nowhere | a refusal |
+//! | TCP connections, name lookup | `capability/sockets` | connections to the hosts that the manifest grants |
+//! | UDP | nowhere | a refusal |
 //! | memory, tables, instances | `limiter` | as much as the limits say |
 //! | all of it by the interfaces of WASI 0.3 | `wasi03` | the same, without folders |
 //! | clocks, randomness, arguments, environment | `guest` | what WASI says |
@@ -32,12 +33,14 @@ mod logging;
 mod logs;
 mod metered;
 mod pipe;
+mod stdin;
 mod stdio;
 mod wasi03;
 
-pub use calls::{BYTES_PER_FUEL, CALL_FUEL};
+pub use calls::{BYTES_PER_FUEL, CALL_FUEL, Slice, SliceEnd};
 pub use capability::{
-    Access, ConnectFailure, Connecting, Connector, Granted, NotGranted, OfferedFolder, Using, Wanted,
+    Access, ConnectFailure, Connecting, Connector, Granted, NotGranted, OfferedFolder, Resolving, Using,
+    Wanted,
 };
 pub use denials::{Denial, Denials};
 pub use guest::{Guest, GuestSetup, Stdin, Stdout, Told};
@@ -46,7 +49,7 @@ pub use host_calls::{HostCallWatch, LastCalls, watch_host_calls};
 pub use limiter::Limiter;
 pub use limits::MAX_WRITE;
 pub use linker::linker;
-pub use logs::{LogSink, Logs};
+pub use logs::{DumpBytes, LogSink, Logs};
 pub use metered::LimitExceeded;
 pub use pipe::Pipe;
 pub use stdio::Capture;

@@ -14,6 +14,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     linker.allow_shadowing(true);
     metered::add_to_linker(&mut linker)?;
     capability::add_files_to_linker(&mut linker)?;
+    capability::add_sockets_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
     logging::add_to_linker::<Guest, logging::Logging>(&mut linker, |guest| guest)?;
     capability::add_config_to_linker::<Guest, capability::Config>(&mut linker, |guest| guest)?;

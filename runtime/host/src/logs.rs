@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dunlin_model::{Bytes, InstanceId, Limits, LogRecord, LogSource, Timestamp, TrapRecord};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// What a line costs beyond its bytes: an empty line is a record too.
 const LINE_COST: u64 = 64;
@@ -23,6 +24,19 @@ pub trait LogSink: Send + Sync {
 
     /// Takes what is known of an instance that ended badly.
     fn trap(&self, _trap: Box<TrapRecord>) {}
+
+    /// Takes the same, and the instance's core dump.
+    fn trap_with_dump(&self, trap: Box<TrapRecord>, _dump: DumpBytes) {
+        self.trap(trap);
+    }
+}
+
+/// A core dump. As long as it is held no other is made.
+pub struct DumpBytes {
+    /// A module with what is known of the instance.
+    pub bytes: Vec<u8>,
+    /// What is held.
+    pub turn: OwnedSemaphorePermit,
 }
 
 /// The log of one allocation, shared by its instances.
@@ -93,6 +107,11 @@ impl Logs {
     /// Passes on what is known of an instance that ended badly.
     pub fn trap(&self, trap: TrapRecord) {
         self.sink.trap(Box::new(trap.bounded()));
+    }
+
+    /// Passes on what is known of an instance that ended badly, and its core dump.
+    pub fn trap_with_dump(&self, trap: TrapRecord, dump: DumpBytes) {
+        self.sink.trap_with_dump(Box::new(trap.bounded()), dump);
     }
 
     /// Returns the time of this moment, as records have it.

@@ -92,7 +92,10 @@ fn bad_host() -> Failure {
 /// told, for then it can be sent one.
 pub(crate) fn clean_request(headers: &mut HeaderMap) {
     let reads_trailers = reads_trailers(headers);
-    let is_ours = |name: &HeaderName| name.as_str().starts_with(OWN_PREFIX);
+    // That a request came through other services is believed whoever says it: who lies makes his own be refused.
+    let is_ours = |name: &HeaderName| {
+        name.as_str().starts_with(OWN_PREFIX) && name.as_str() != dunlin_model::HOPS_HEADER
+    };
     if headers.keys().any(is_ours) {
         let ours: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
         for name in ours {
@@ -131,7 +134,9 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             .flat_map(|value| value.split(','))
             .filter_map(|name| name.trim().parse().ok())
             // These belong to the request, whatever the client says.
-            .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+            .filter(|name: &HeaderName| {
+                *name != HOST && *name != CONTENT_LENGTH && name.as_str() != dunlin_model::HOPS_HEADER
+            })
             .collect();
         for name in named {
             headers.remove(name);
@@ -189,7 +194,8 @@ mod tests {
             ("dunlin-allocation", "a1"),
             ("dunlin-forwarded", "n1"),
             ("dunlin-anything", "x"),
-            ("connection", "close, x-private, host"),
+            ("dunlin-hops", "7"),
+            ("connection", "close, x-private, host, dunlin-hops"),
             ("x-private", "1"),
             ("x-public", "2"),
             ("te", "gzip"),
@@ -198,7 +204,7 @@ mod tests {
             ("expect", "100-continue"),
         ]);
         clean_request(&mut map);
-        assert_eq!(map, headers(&[("host", "a"), ("x-public", "2")]));
+        assert_eq!(map, headers(&[("host", "a"), ("dunlin-hops", "7"), ("x-public", "2")]));
     }
 
     #[test]

@@ -40,6 +40,20 @@ pub enum Denial {
         /// Which port.
         port: u16,
     },
+    /// No grant of its manifest names this host, with whatever port.
+    #[error("egress_denied: no `sockets` grant names {host}")]
+    NotNamed {
+        /// Whose addresses it wants.
+        host: Host,
+    },
+    /// The host does not have the address that it wants of it.
+    #[error("egress_denied: {host} does not have the address {address}")]
+    OtherAddress {
+        /// Which host.
+        host: Host,
+        /// What it wants.
+        address: IpAddr,
+    },
     /// Every address it has is of a kind that is not public, and not opened by the node's operator.
     #[error("egress_denied: {address} is {rule}, which `[egress] allow` of the node's config does not open")]
     NotPublic {
@@ -119,6 +133,23 @@ pub fn granted(capabilities: &Capabilities, using: Using, host: &str, port: u16)
     };
     // Port 0 means "any" to some systems and nothing to a guest.
     if is_granted && port != 0 { Ok(host) } else { Err(Denial::NotGranted { capability, host, port }) }
+}
+
+/// Returns the name whose addresses a guest wants, if its manifest grants a socket to any port of it.
+pub fn granted_lookup(capabilities: &Capabilities, name: &str) -> Result<String, Denial> {
+    let host: Host =
+        name.parse().map_err(|error: dunlin_model::DestinationError| Denial::NoHost(error.to_string()))?;
+    match host {
+        Host::Name(name) if capabilities.grants_lookup(&Host::Name(name.clone())) => Ok(name),
+        // An address has no addresses: who asks for them is no guest of ours.
+        host => Err(Denial::NotNamed { host }),
+    }
+}
+
+/// Returns the address to connect, of those that `host` has and that were judged: the one that a guest wants.
+pub fn chosen(host: &Host, judged: &[IpAddr], wanted: IpAddr) -> Result<IpAddr, Denial> {
+    let is_there = judged.contains(&wanted);
+    is_there.then_some(wanted).ok_or_else(|| Denial::OtherAddress { host: host.clone(), address: wanted })
 }
 
 /// Returns those of a name's addresses to which a guest may connect, in their order; if there are none, why.

@@ -5,20 +5,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dunlin_compiled::CodeKind;
 use dunlin_engine::{Engine, Item, Job, LoadError, Service, Usage, check_environment};
 use dunlin_host::Access;
 use dunlin_model::{AllocationId, AssignedAllocation, ItemRange, NodeId, Work};
 use dunlin_protocol::{Account, FromWorker};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::attached::Attached;
 use crate::control::Agent;
 use crate::items::Items;
 use crate::log_queue::LogQueue;
+use crate::resident::Resident;
 
 /// How long a request or an item may go on after its allocation was stopped.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long after something was started memory is given back that was only needed for that.
+const STARTED: Duration = Duration::from_secs(2);
 /// How often use is told.
 const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -31,6 +34,8 @@ pub(crate) struct Allocations {
     items: Arc<Items>,
     attached: Attached,
     slots: Mutex<BTreeMap<AllocationId, Slot>>,
+    /// Told of each allocation that was loaded.
+    started: Notify,
 }
 
 enum Slot {
@@ -70,7 +75,7 @@ impl Allocations {
     ) -> Self {
         let items = Arc::new(Items::new(node.clone()));
         let (attached, slots) = (Attached::default(), Mutex::default());
-        Self { engine, access, node, agent, logs, items, attached, slots }
+        Self { engine, access, node, agent, logs, items, attached, slots, started: Notify::new() }
     }
 
     pub(crate) fn service(&self, id: AllocationId) -> Option<Service> {
@@ -119,8 +124,7 @@ impl Allocations {
 
     async fn load(&self, allocation: &AssignedAllocation, compiled: &Path) -> Result<Running, LoadError> {
         check_environment(allocation)?;
-        let kind = CodeKind::of(&allocation.spec);
-        let loaded = self.engine.load_as(compiled, allocation.spec.component, kind).await?;
+        let loaded = self.engine.load_for(compiled, &allocation.spec).await?;
         let sink = self.logs.clone();
         match allocation.work {
             Work::Serve => {
@@ -138,6 +142,7 @@ impl Allocations {
         slots.get(&allocation)?;
         match loaded {
             Ok(running) => {
+                self.started.notify_one();
                 slots.insert(allocation, Slot::Running { running, told: Usage::default() });
                 Some(FromWorker::Started { allocation })
             }
@@ -191,6 +196,15 @@ impl Allocations {
     /// Tells how items ended, for ever.
     pub(crate) async fn tell_items(&self) {
         self.items.pump(&self.agent, &self.logs).await;
+    }
+
+    /// Gives back the memory that was only needed to start: the process, and then whatever is loaded. For ever.
+    pub(crate) async fn let_go(&self, resident: &Resident) {
+        loop {
+            tokio::time::sleep(STARTED).await;
+            resident.let_go();
+            self.started.notified().await;
+        }
     }
 
     /// Tells what was used, once a second, for ever.

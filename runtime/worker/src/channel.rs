@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dunlin_descriptors::Channel;
-use dunlin_model::AllocationId;
+use dunlin_descriptors::{Channel, file_in_memory};
+use dunlin_model::{AllocationId, InstanceId};
 use dunlin_protocol::{ConnectError, Outbound, PassedToAgent, PassedToWorker, decode, encode};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -18,14 +18,31 @@ pub(crate) struct Passing {
     asked: Mutex<Asked>,
 }
 
-/// The questions for connections that wait for their answers.
+/// The questions that wait for their answers.
 #[derive(Default)]
 struct Asked {
     last: u64,
-    waiting: BTreeMap<u64, oneshot::Sender<Answer>>,
+    waiting: BTreeMap<u64, Waiting>,
 }
 
-type Answer = Result<(TcpStream, SocketAddr), ConnectError>;
+/// Who waits for an answer.
+enum Waiting {
+    ForConnection(oneshot::Sender<Connection>),
+    ForAddresses(oneshot::Sender<Addresses>),
+}
+
+type Connection = Result<(TcpStream, SocketAddr), ConnectError>;
+type Addresses = Result<Vec<IpAddr>, ConnectError>;
+
+/// Where a connection is wanted to, on behalf of a guest.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) allocation: AllocationId,
+    pub(crate) using: Outbound,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) address: Option<IpAddr>,
+}
 
 impl Passing {
     /// Returns the channel whose one end `descriptor` is. Must be called within a tokio runtime.
@@ -40,36 +57,48 @@ impl Passing {
         self.channel.send(&frame[4..], stream.map(|stream| stream.as_fd())).await
     }
 
-    /// Asks for a connection to `host` on behalf of a guest of `allocation`, and returns it with its address.
-    pub(crate) async fn connect(
-        &self,
-        allocation: AllocationId,
-        using: Outbound,
-        host: String,
-        port: u16,
-    ) -> Answer {
+    /// Passes the core dump of an instance to the agent.
+    pub(crate) async fn send_dump(&self, instance: InstanceId, bytes: Vec<u8>) -> io::Result<()> {
+        let file = tokio::task::spawn_blocking(move || file_in_memory(&bytes)).await??;
+        let frame = encode(&PassedToAgent::CoreDump { instance }).map_err(io::Error::other)?;
+        self.channel.send(&frame[4..], Some(file.as_fd())).await
+    }
+
+    /// Asks for a connection, and returns it with its address.
+    pub(crate) async fn connect(&self, wanted: Wanted) -> Connection {
         let (answer, answered) = oneshot::channel();
-        let request = {
-            let mut asked = self.asked();
-            asked.last += 1;
-            let request = asked.last;
-            asked.waiting.insert(request, answer);
-            request
-        };
-        let _forget = Forget(self, request);
-        let gone = || ConnectError::NotConnected("the agent is gone".to_owned());
-        let question = PassedToAgent::Connect { request, allocation, using, host, port };
-        self.send(&question, None).await.map_err(|_| gone())?;
+        let question = self.question(Waiting::ForConnection(answer));
+        let Wanted { allocation, using, host, port, address } = wanted;
+        let message =
+            PassedToAgent::Connect { request: question.request, allocation, using, host, port, address };
+        self.send(&message, None).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Asks for the addresses of `name` on behalf of a guest of `allocation`.
+    pub(crate) async fn resolve(&self, allocation: AllocationId, name: String) -> Addresses {
+        let (answer, answered) = oneshot::channel();
+        let question = self.question(Waiting::ForAddresses(answer));
+        let message = PassedToAgent::Resolve { request: question.request, allocation, name };
+        self.send(&message, None).await.map_err(|_| gone())?;
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    fn question(&self, waiting: Waiting) -> Question<'_> {
+        let mut asked = self.asked();
+        asked.last += 1;
+        let request = asked.last;
+        asked.waiting.insert(request, waiting);
+        Question { passing: self, request }
     }
 
     fn asked(&self) -> MutexGuard<'_, Asked> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives an answer to who waits for it.
-    fn answer(&self, request: u64, result: Result<SocketAddr, ConnectError>, stream: Option<OwnedFd>) {
-        let Some(waiting) = self.asked().waiting.remove(&request) else { return };
+    /// Gives a connection to who waits for it.
+    fn connected(&self, request: u64, result: Result<SocketAddr, ConnectError>, stream: Option<OwnedFd>) {
+        let Some(Waiting::ForConnection(waiting)) = self.asked().waiting.remove(&request) else { return };
         let answer = result.and_then(|address| match stream.map(tcp) {
             Some(Ok(stream)) => Ok((stream, address)),
             Some(Err(error)) => Err(ConnectError::NotConnected(error.to_string())),
@@ -78,13 +107,20 @@ impl Passing {
         let _gone = waiting.send(answer);
     }
 
+    /// Gives addresses to who waits for them.
+    fn resolved(&self, request: u64, result: Addresses) {
+        let Some(Waiting::ForAddresses(waiting)) = self.asked().waiting.remove(&request) else { return };
+        let _gone = waiting.send(result);
+    }
+
     /// Returns the next message of the agent that is no answer; nothing once the agent is gone.
     pub(crate) async fn next(&self) -> io::Result<Option<(PassedToWorker, Option<OwnedFd>)>> {
         while let Some(message) = self.channel.receive().await? {
             match decode(&message.bytes).map_err(io::Error::other)? {
                 PassedToWorker::Connected { request, result } => {
-                    self.answer(request, result, message.descriptor);
+                    self.connected(request, result, message.descriptor);
                 }
+                PassedToWorker::Resolved { request, result } => self.resolved(request, result),
                 other => return Ok(Some((other, message.descriptor))),
             }
         }
@@ -92,13 +128,20 @@ impl Passing {
     }
 }
 
-/// Forgets a question when its asker is gone.
-struct Forget<'a>(&'a Passing, u64);
+/// A question under way, which is forgotten when its asker is gone.
+struct Question<'a> {
+    passing: &'a Passing,
+    request: u64,
+}
 
-impl Drop for Forget<'_> {
+impl Drop for Question<'_> {
     fn drop(&mut self) {
-        self.0.asked().waiting.remove(&self.1);
+        self.passing.asked().waiting.remove(&self.request);
     }
+}
+
+fn gone() -> ConnectError {
+    ConnectError::NotConnected("the agent is gone".to_owned())
 }
 
 /// Returns a descriptor which the agent has opened as the connection that it is.

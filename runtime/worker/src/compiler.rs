@@ -4,6 +4,7 @@ use std::io::Write;
 
 use dunlin_compiled::CodeKind;
 use dunlin_engine::{EXIT_FAILED, EngineError};
+use dunlin_model::CompileLimits;
 use dunlin_protocol::{WallFinding, WallSetup};
 
 use crate::confine::{close_inherited, confine};
@@ -27,11 +28,12 @@ impl BareWall {
     }
 }
 
-/// Confines this process, compiles what comes on standard input to code of this kind, and writes it to standard output. This is the whole of the process, and the result is its exit code.
-pub fn compile_component(wall: BareWall, kind: CodeKind) -> u8 {
+/// Confines this process, compiles what comes on standard input within `limits`, to code of this kind, and writes the
+/// result to standard output. This is the whole of the process, and the result is its exit code.
+pub fn compile_component(wall: BareWall, kind: CodeKind, limits: &CompileLimits) -> u8 {
     close_inherited();
     match confine(&wall.setup()) {
-        Ok(_) => dunlin_engine::compile_child(kind),
+        Ok(_) => dunlin_engine::compile_child(kind, limits),
         Err(error) => {
             // There is nobody left to tell if this fails.
             drop(write!(std::io::stderr(), "{error:#}"));

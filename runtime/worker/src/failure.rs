@@ -30,6 +30,12 @@ pub(crate) fn of(failure: EngineFailure) -> Failure {
             let detail = "the request's header fields are too many, or too large".to_owned();
             Failure::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", detail).limit(hit)
         }
+        EngineFailure::TooManyHops(hit) => {
+            let detail = "the request has come through too many services, each asking the next".to_owned();
+            Failure::new(StatusCode::LOOP_DETECTED, "loop_detected", detail)
+                .limit(hit)
+                .hint("does a service ask itself, or one that asks it?".to_owned())
+        }
         EngineFailure::ResponseTooLarge(hit) => {
             let detail = "the guest's response is more than it may be".to_owned();
             Failure::new(StatusCode::BAD_GATEWAY, "response_too_large", detail).limit(hit)

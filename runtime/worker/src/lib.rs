@@ -18,6 +18,7 @@ mod items;
 mod log_queue;
 mod outbound;
 mod passed;
+mod resident;
 mod worker;
 
 pub use compiler::{BareWall, compile_component, platform, probe};

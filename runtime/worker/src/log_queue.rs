@@ -3,14 +3,15 @@
 //! If the agent is slow, records are dropped here, counted, and the count is told; guests never wait.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dunlin_host::LogSink;
-use dunlin_model::{LogRecord, LogSource, TrapRecord};
+use dunlin_host::{DumpBytes, LogSink};
+use dunlin_model::{CoreDump, LogRecord, LogSource, TrapRecord};
 use dunlin_protocol::FromWorker;
 use tokio::sync::Notify;
 
+use crate::channel::Passing;
 use crate::control::Agent;
 
 /// How many records may wait.
@@ -25,8 +26,9 @@ const MAX_TRAPS: usize = 64;
 /// How long records wait for others to go with.
 const BATCH_TIME: Duration = Duration::from_millis(50);
 
-#[derive(Default)]
 pub(crate) struct LogQueue {
+    /// The way of core dumps, which are too long for a message.
+    passing: Arc<Passing>,
     waiting: Mutex<Waiting>,
     arrived: Notify,
     /// Held while a batch is sent, so that batches keep their order.
@@ -38,10 +40,14 @@ struct Waiting {
     records: VecDeque<LogRecord>,
     text: usize,
     dropped: u64,
-    traps: VecDeque<Box<TrapRecord>>,
+    traps: VecDeque<(Box<TrapRecord>, Option<DumpBytes>)>,
 }
 
 impl LogQueue {
+    pub(crate) fn new(passing: Arc<Passing>) -> Self {
+        Self { passing, waiting: Mutex::default(), arrived: Notify::new(), sending: Default::default() }
+    }
+
     /// Sends everything that waits.
     pub(crate) async fn flush(&self, agent: &Agent) {
         let _turn = self.sending.lock().await;
@@ -53,12 +59,19 @@ impl LogQueue {
             agent.send(FromWorker::Logs { records }).await;
         }
         // What they said comes before what became of them.
-        while let Some(trap) = self.next_trap() {
+        while let Some((mut trap, dump)) = self.next_trap() {
+            if let Some(DumpBytes { bytes, turn }) = dump {
+                if let Err(error) = self.passing.send_dump(trap.instance, bytes).await {
+                    let reason = format!("it could not be passed to the agent: {error}");
+                    trap.coredump = Some(CoreDump::NotMade { reason });
+                }
+                drop(turn);
+            }
             agent.send(FromWorker::Trap(trap)).await;
         }
     }
 
-    fn next_trap(&self) -> Option<Box<TrapRecord>> {
+    fn next_trap(&self) -> Option<(Box<TrapRecord>, Option<DumpBytes>)> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).traps.pop_front()
     }
 
@@ -79,12 +92,22 @@ impl LogSink for LogQueue {
     }
 
     fn trap(&self, trap: Box<TrapRecord>) {
+        self.add_trap(trap, None);
+    }
+
+    fn trap_with_dump(&self, trap: Box<TrapRecord>, dump: DumpBytes) {
+        self.add_trap(trap, Some(dump));
+    }
+}
+
+impl LogQueue {
+    fn add_trap(&self, trap: Box<TrapRecord>, dump: Option<DumpBytes>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // Of more the agent would keep no more.
         if waiting.traps.len() == MAX_TRAPS {
             waiting.traps.pop_front();
         }
-        waiting.traps.push_back(trap);
+        waiting.traps.push_back((trap, dump));
         drop(waiting);
         self.arrived.notify_one();
     }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use dunlin_host::{ConnectFailure, Connecting, Connector, Using, Wanted};
+use dunlin_host::{ConnectFailure, Connecting, Connector, Resolving, Using, Wanted};
+use dunlin_model::AllocationId;
 use dunlin_protocol::{ConnectError, Outbound};
 
-use crate::channel::Passing;
+use crate::channel::{self, Passing};
 
 /// Asks the agent at the other end of the channel.
 pub(crate) struct AgentConnector(pub(crate) Arc<Passing>);
@@ -14,18 +15,30 @@ impl Connector for AgentConnector {
     fn connect(&self, wanted: Wanted) -> Connecting {
         let passing = self.0.clone();
         Box::pin(async move {
-            let Wanted { allocation, using, host, port } = wanted;
+            let Wanted { allocation, using, host, port, address } = wanted;
             let using = match using {
                 Using::Http => Outbound::Http,
                 Using::Https => Outbound::Https,
+                Using::Sockets => Outbound::Tcp,
             };
-            match passing.connect(allocation, using, host, port).await {
-                Ok((stream, _address)) => Ok(stream),
-                Err(ConnectError::Denied(rule)) => Err(ConnectFailure::Denied(rule)),
-                Err(ConnectError::NotResolved(why)) => Err(ConnectFailure::NotResolved(why)),
-                Err(ConnectError::NotConnected(why)) => Err(ConnectFailure::NotConnected(why)),
-                Err(ConnectError::LimitHit(hit)) => Err(ConnectFailure::LimitHit(hit)),
-            }
+            let wanted = channel::Wanted { allocation, using, host, port, address };
+            passing.connect(wanted).await.map(|(stream, _address)| stream).map_err(failure)
         })
+    }
+
+    fn resolve(&self, allocation: AllocationId, name: String) -> Resolving {
+        let passing = self.0.clone();
+        Box::pin(async move { passing.resolve(allocation, name).await.map_err(failure) })
+    }
+}
+
+fn failure(error: ConnectError) -> ConnectFailure {
+    match error {
+        ConnectError::Denied(rule) => ConnectFailure::Denied(rule),
+        ConnectError::NotResolved(why) => ConnectFailure::NotResolved(why),
+        ConnectError::NotConnected(why) => ConnectFailure::NotConnected(why),
+        ConnectError::Unreachable(why) => ConnectFailure::Unreachable(why),
+        ConnectError::TimedOut => ConnectFailure::TimedOut,
+        ConnectError::LimitHit(hit) => ConnectFailure::LimitHit(hit),
     }
 }

@@ -64,7 +64,7 @@ fn take_one(
             tokio::spawn(async move { connections.leave().await });
         }
         // The channel itself gives answers to who asked.
-        PassedToWorker::Connected { .. } => {}
+        PassedToWorker::Connected { .. } | PassedToWorker::Resolved { .. } => {}
     }
 }
 

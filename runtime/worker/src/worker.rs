@@ -24,6 +24,7 @@ use crate::handed::Connections;
 use crate::log_queue::LogQueue;
 use crate::outbound::AgentConnector;
 use crate::passed;
+use crate::resident::Resident;
 
 /// After how many steps a thread of the runtime looks for I/O and timers. Computing guests make long steps, of up
 /// to [`dunlin_engine::EPOCH_TICK`]; tokio's own 61 of them would let a request wait for half a second.
@@ -72,6 +73,8 @@ struct Before {
     folders: Folders,
     /// How many processors there are for this process, as its control group says.
     processors: usize,
+    /// Where the program's code is, as the system lists it.
+    resident: Resident,
 }
 
 impl Before {
@@ -80,7 +83,11 @@ impl Before {
             (name.clone(), OfferedFolder::open(&folder.path, folder.writable))
         };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { folders: setup.folders.iter().map(open).collect(), processors }
+        Self {
+            folders: setup.folders.iter().map(open).collect(),
+            processors,
+            resident: Resident::of_this_process(),
+        }
     }
 }
 
@@ -93,7 +100,7 @@ fn run_with(setup: WorkerSetup, before: Before, control: UnixStream, channel: Ow
         .enable_all()
         .build()
         .context("cannot start the runtime of guests")?;
-    let result = follow(control, channel, &runtime, agent, (setup, before.folders));
+    let result = follow(control, channel, &runtime, agent, (setup, before));
     runtime.shutdown_background();
     result
 }
@@ -103,7 +110,7 @@ fn follow(
     channel: OwnedFd,
     runtime: &Runtime,
     agent: Agent,
-    (setup, folders): (WorkerSetup, Folders),
+    (setup, before): (WorkerSetup, Before),
 ) -> anyhow::Result<()> {
     let _inside = runtime.enter();
     let WorkerSetup {
@@ -114,18 +121,23 @@ fn follow(
         scratch,
         authorities,
         namespace_concurrency,
+        coredump_size,
         processor_rate,
         folders: _,
         wall: _,
     } = setup;
     dunlin_engine::set_namespace_concurrency(namespace_concurrency);
     let (code_key, platform) = (CodeKey(code_key), Platform(platform));
-    let engine = Engine::new(EngineConfig { code_key, platform })?;
+    // One namespace may have so many; how many have their guests here otherwise, nobody knows yet.
+    let instances = namespace.as_ref().map_or(EngineConfig::MOST_INSTANCES, |_| namespace_concurrency);
+    let engine = Engine::new(EngineConfig { code_key, platform, instances })?;
     engine.set_processor_rate(processor_rate);
-    let logs = Arc::new(LogQueue::default());
+    engine.set_coredump_size(coredump_size);
     let passing = Passing::new(channel).context("cannot use the channel")?;
-    let mut access =
-        Access::none().folders(folders).connector(Arc::new(AgentConnector(passing.clone())), authorities);
+    let logs = Arc::new(LogQueue::new(passing.clone()));
+    let mut access = Access::none()
+        .folders(before.folders)
+        .connector(Arc::new(AgentConnector(passing.clone())), authorities);
     if let Some(scratch) = scratch {
         access = access.scratch(scratch);
     }
@@ -136,6 +148,8 @@ fn follow(
     runtime.spawn(async move { ended.tell_ended(&told).await });
     let usage = allocations.clone();
     runtime.spawn(async move { usage.tell_usage().await });
+    let started = allocations.clone();
+    runtime.spawn(async move { started.let_go(&before.resident).await });
     let ended = allocations.clone();
     runtime.spawn(async move { ended.tell_items().await });
     let pump = agent.clone();

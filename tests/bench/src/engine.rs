@@ -115,13 +115,14 @@ impl Rig {
         let folder = std::env::temp_dir().join(format!("dunlin-bench-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let platform = dunlin_engine::platform()?;
-        let engine = Engine::new(EngineConfig { code_key: KEY, platform })?;
+        let engine =
+            Engine::new(EngineConfig { code_key: KEY, platform, instances: EngineConfig::MOST_INSTANCES })?;
         Ok(Self { folder, engine, platform })
     }
 
     /// Writes `code` as that of the component with this digest and returns the file.
     fn keep(&self, code: &[u8], digest: Digest, metering: Metering) -> anyhow::Result<PathBuf> {
-        let platform = self.platform.metered(metering);
+        let platform = self.platform.for_code(metering);
         let path = self.folder.join(file_name(platform, digest));
         let mut file = seal(KEY, platform, digest, code).to_vec();
         file.extend(code);
@@ -179,6 +180,7 @@ pub(crate) fn allocation(number: u32, instances: Instances) -> anyhow::Result<As
             capabilities: Default::default(),
             instances,
             metering: Default::default(),
+            coredump: false,
         },
         work: Work::Serve,
     })

@@ -214,6 +214,7 @@ fn spec(name: &AppName, component: Digest, host: &str) -> anyhow::Result<AppSpec
         capabilities: Default::default(),
         instances: Default::default(),
         metering: Default::default(),
+        coredump: false,
     };
     Ok(AppSpec { name: name.clone(), workloads: BTreeMap::from([("hello".parse()?, workload)]) })
 }

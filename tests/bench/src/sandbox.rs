@@ -228,6 +228,7 @@ fn service(component: Digest, host: &str, limits: Limits) -> WorkloadSpec {
         capabilities: Default::default(),
         instances: Default::default(),
         metering: Default::default(),
+        coredump: false,
     }
 }
 

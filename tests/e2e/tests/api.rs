@@ -112,7 +112,10 @@ async fn who_has_not_the_token_gets_one_answer_whatever_was_tried() {
         plainly("Bearer"),
         two,
     ] {
-        for (method, path) in [(Method::GET, paths::APPS), (Method::POST, paths::JOIN_TOKENS)] {
+        let coredump = "/v1/nodes/node-1/coredumps/a1.1";
+        for (method, path) in
+            [(Method::GET, paths::APPS), (Method::POST, paths::JOIN_TOKENS), (Method::GET, coredump)]
+        {
             let shown = format!("{method} {path} {headers:?}");
             let response = send(&fleet, method, path, headers.clone(), Vec::new()).await;
             assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{shown}");

@@ -144,8 +144,8 @@ async fn an_import_that_nothing_provides_is_named() {
 async fn a_component_over_the_limit_is_not_even_sent() {
     let fleet = fleet_with_app().await;
     let app = service("other", "big", &[], 1, "/other");
-    std::fs::File::create(app.path().join("guest.wasm")).unwrap().set_len(100 << 20).unwrap();
-    assert_refused(&fleet, &app, &["limit `component` is 64MiB", "--release"]).await;
+    std::fs::File::create(app.path().join("guest.wasm")).unwrap().set_len(300 << 20).unwrap();
+    assert_refused(&fleet, &app, &["limit `component_size` is 256MiB at most", "--release"]).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use std::process::{Output, Stdio};
 use dunlin_e2e::{Printed, outside, printed};
 use dunlin_guest_artifacts::{
     CAT_PATH, CONFIG_PATH, CORE_MODULE_PATH, ENV_PATH, EXIT_CODE_PATH, FETCH_HTTP_PATH, FILES_HTTP_PATH,
-    HELLO_PATH, HOG_PATH, MISSING_IMPORT_PATH, SLEEP_PATH, SPIN_PATH, TRAP_PATH, WORD_COUNT_PATH,
+    HELLO_PATH, HOG_PATH, MISSING_IMPORT_PATH, SLEEP_PATH, SOCKETS_HTTP_PATH, SPIN_PATH, TRAP_HTTP_PATH,
+    TRAP_PATH, WORD_COUNT_PATH,
 };
 use dunlin_harness::{PATIENCE, eventually, http};
 use nix::sys::signal::{Signal, kill};
@@ -85,6 +86,23 @@ async fn a_file_is_read_no_further_than_the_guest_reads() {
 }
 
 #[tokio::test]
+async fn the_core_dump_of_what_traps_is_written_where_the_caller_wants_it() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("core.wasm");
+    let dump = |arguments: [&str; 2]| {
+        let arguments = [&arguments[..], &["--coredump", file.to_str().unwrap()]].concat();
+        dunlin(home.path(), &arguments)
+    };
+    let trapped = printed(&output(dump(["run", TRAP_PATH])).await);
+    assert_eq!(trapped.code, 134, "{trapped:?}");
+    assert!(trapped.err.contains(&format!("its core dump is in {}: ", file.display())), "{trapped:?}");
+    assert!(std::fs::read(&file).unwrap().starts_with(b"\0asm"));
+    std::fs::remove_file(&file).unwrap();
+    let exited = printed(&output(dump(["run", EXIT_CODE_PATH])).await);
+    assert!(exited.code == 1 && !file.exists() && !exited.err.contains("core dump"), "{exited:?}");
+}
+
+#[tokio::test]
 async fn the_exit_code_is_the_guests_own_or_names_the_limit() {
     for (arguments, code, said) in [
         (vec![EXIT_CODE_PATH], 1, vec!["Exited with 1"]),
@@ -154,6 +172,7 @@ async fn what_cannot_be_run_says_what_to_do() {
         (vec!["serve", HELLO_PATH, "--addr", &address], 1, vec!["could not listen on", "port 0"]),
         (vec!["run", CAT_PATH, "--memory", "1TiB"], 2, vec!["limit `memory` is 1GiB"]),
         (vec!["run", CAT_PATH, "--allow-http", "example.com"], 2, vec!["`capabilities.outbound_http[0]`"]),
+        (vec!["run", CAT_PATH, "--allow-socket", "example.com"], 2, vec!["`capabilities.sockets[0]`"]),
     ] {
         let failed = ran(&arguments).await;
         failed.assert_failed(code, &parts);
@@ -297,6 +316,36 @@ async fn outbound_http_goes_where_it_was_allowed_and_to_public_addresses_unless_
 }
 
 #[tokio::test]
+async fn sockets_lead_where_they_were_allowed_and_to_public_addresses_unless_told() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = listener.local_addr().unwrap();
+    let answering = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut heard = Vec::new();
+            drop(stream.read_to_end(&mut heard).await);
+            drop(stream.write_all(&[b"outside heard ", &heard[..]].concat()).await);
+        }
+    });
+    let (socket, name) = (place.to_string(), format!("localhost:{}", place.port()));
+    let allowed = [SOCKETS_HTTP_PATH, "--allow-socket", &socket, "--allow-socket", &name];
+    let open = Serving::start(&[&allowed[..], &["--allow-address", "127.0.0.0/8"]].concat()).await;
+    for place in [&socket, &name] {
+        let answer = open.post(format!("echo {place} me")).await;
+        assert!(answer.contains("outside heard me"), "{place}: {answer}");
+    }
+    open.end().await;
+    for (options, said) in [(&allowed[..], "is a loopback address"), (&allowed[..1], "`sockets` grant")] {
+        let closed = Serving::start(options).await;
+        let answer = closed.post(format!("echo {socket} me")).await;
+        assert!(answer.starts_with("PermissionDenied"), "{answer}");
+        let told = closed.end().await;
+        assert!(told.contains(said), "{told}");
+    }
+    answering.abort();
+}
+
+#[tokio::test]
 async fn what_was_compiled_once_is_not_compiled_again() {
     let (home, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let run = async || {
@@ -328,4 +377,19 @@ fn compiled(cache: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+#[tokio::test]
+async fn the_core_dump_of_a_served_request_that_traps_is_written_as_well() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("core.wasm");
+    let serving = Serving::start(&[TRAP_HTTP_PATH, "--coredump", file.to_str().unwrap()]).await;
+    assert!(serving.get().await.contains("guest_trapped"));
+    eventually("the core dump is written", || async {
+        match std::fs::read(&file) {
+            Ok(bytes) if bytes.starts_with(b"\0asm") => Ok(()),
+            other => Err(format!("{:?}", other.map(|bytes| bytes.len()))),
+        }
+    })
+    .await;
 }

@@ -6,7 +6,8 @@ use dunlin_api::TrapList;
 use dunlin_e2e::{job, printed, service};
 use dunlin_guest_artifacts::{TRACED_HTTP, TRAP};
 use dunlin_harness::{Fleet, eventually, http};
-use dunlin_model::{InstanceId, TrapOnNode};
+use dunlin_model::{CoreDump, InstanceId, TrapOnNode};
+use wasmparser::{KnownCustom, Parser, Payload};
 
 /// Asks the service until it fails, and returns the instance that the answer names.
 async fn fail(fleet: &Fleet) -> InstanceId {
@@ -96,4 +97,60 @@ async fn an_item_that_fails_is_explained_and_one_that_is_not_known_is_not() {
     unknown.assert_failed(1, &["cannot explain instance a99.1", "no node has a record of it", "--traps"]);
     let wrong = printed(&fleet.dunlin(&["explain", "shop"]).await.unwrap());
     assert!(wrong.code == 2 && wrong.err.contains("is not an instance id like `a12.345`"), "{wrong:?}");
+}
+
+/// Returns what of a core dump a debugger would read: the module's custom sections, in their order, and whether they
+/// are what they are called; and the bytes of its memories.
+fn sections(dump: &[u8]) -> (Vec<String>, Vec<u8>) {
+    let (mut names, mut memory) = (Vec::new(), Vec::new());
+    for payload in Parser::new(0).parse_all(dump) {
+        match payload.unwrap() {
+            Payload::CustomSection(section) => {
+                match section.as_known() {
+                    KnownCustom::CoreDump(core) => assert!(core.name.starts_with("default/shop/pay a")),
+                    KnownCustom::CoreDumpStack(stack) => assert!(stack.frames.len() > 3),
+                    KnownCustom::CoreDumpModules(modules) => assert!(!modules.modules.is_empty()),
+                    KnownCustom::CoreDumpInstances(instances) => assert!(!instances.instances.is_empty()),
+                    _ => panic!("`{}` is not what it is called", section.name()),
+                }
+                names.push(section.name().to_owned());
+            }
+            Payload::DataSection(segments) => {
+                segments.into_iter().for_each(|segment| memory.extend_from_slice(segment.unwrap().data));
+            }
+            _ => {}
+        }
+    }
+    (names, memory)
+}
+
+#[tokio::test]
+async fn the_core_dump_of_what_trapped_is_fetched_from_its_node_and_is_a_module_with_its_memory() {
+    let fleet = Fleet::start(1).await.unwrap();
+    let app = service("shop", "pay", TRACED_HTTP, 1, "/");
+    let manifest = app.path().join("dunlin.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text + "\ncoredump = true\n").unwrap();
+    fleet.deploy(&app).await.unwrap();
+    fleet.until_running("default/shop").await;
+    let instance = fail(&fleet).await.to_string();
+    until_shown(&fleet, &["explain", &instance], "A core dump of ").await;
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pay.core.wasm");
+    let file_name = file.to_str().unwrap();
+    let arguments = ["explain", &instance, "--coredump", file_name, "--output", "json"];
+    let fetched = printed(&fleet.dunlin(&arguments).await.unwrap());
+    assert_eq!(fetched.code, 0, "{fetched:?}");
+    let record: TrapOnNode = serde_json::from_str(&fetched.out).unwrap();
+    let dump = std::fs::read(&file).unwrap();
+    assert_eq!(record.trap.coredump, Some(CoreDump::Made { size: dunlin_model::Bytes(dump.len() as u64) }));
+    let (names, memory) = sections(&dump);
+    assert_eq!(names, ["core", "coremodules", "coreinstances", "corestack"]);
+    let held = b"about to fail";
+    assert!(memory.windows(held.len()).any(|bytes| bytes == held), "what the guest held is in its memory");
+
+    let unknown = printed(&fleet.dunlin(&["explain", "a99.1", "--coredump", file_name]).await.unwrap());
+    unknown.assert_failed(1, &["no node has a record of it"]);
+    fleet.client().coredump(&record.node, "a99.1".parse().unwrap()).await.unwrap_err();
 }

@@ -37,10 +37,11 @@ fn status(process: u32) -> BTreeMap<String, String> {
     fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
-async fn answer(fleet: &Fleet, path: &str) -> String {
+async fn answer(fleet: &Fleet, host: &str) -> String {
     eventually("an answer", || async {
-        let url = format!("http://{}{path}", fleet.ingress(0));
-        let response = http().get(url).send().await.map_err(|error| error.to_string())?;
+        let url = format!("http://{}/", fleet.ingress(0));
+        let response =
+            http().get(url).header("host", host).send().await.map_err(|error| error.to_string())?;
         let status = response.status();
         let text = response.text().await.map_err(|error| error.to_string())?;
         if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
@@ -48,7 +49,7 @@ async fn answer(fleet: &Fleet, path: &str) -> String {
     .await
 }
 
-fn at(path: &str) -> App {
+fn at(host: &str) -> App {
     let manifest = format!(
         r#"
         [app]
@@ -56,7 +57,7 @@ fn at(path: &str) -> App {
 
         [service.hello]
         component = "hello.wasm"
-        routes = [{{ path = "{path}" }}]
+        routes = [{{ host = "{host}", path = "/" }}]
         "#
     );
     App::new(&manifest, &[("hello.wasm", HELLO)])
@@ -65,11 +66,11 @@ fn at(path: &str) -> App {
 /// Deploys one service for each of two namespaces and returns the workers that there are then.
 async fn workers_of_two_namespaces(fleet: &mut Fleet) -> BTreeSet<u32> {
     for namespace in ["red", "blue"] {
-        let path = format!("/{namespace}");
-        let output = fleet.dunlin_in(at(&path).path(), &["deploy", "--namespace", namespace]).await.unwrap();
+        let host = format!("{namespace}.example");
+        let output = fleet.dunlin_in(at(&host).path(), &["deploy", "--namespace", namespace]).await.unwrap();
         printed(&output).assert_done();
         fleet.until_running(&format!("{namespace}/shop")).await;
-        assert!(answer(fleet, &path).await.contains("hello"));
+        assert!(answer(fleet, &host).await.contains("hello"));
     }
     workers(fleet.agent(0).id().unwrap())
 }
@@ -118,13 +119,13 @@ async fn namespaces_share_a_worker_where_the_operator_says_so() {
     let mut fleet = fleet("isolation = \"shared\"\n").await;
     let workers = workers_of_two_namespaces(&mut fleet).await;
     assert_eq!(workers.len(), 1, "{workers:?}");
-    assert!(answer(&fleet, "/red").await.contains("hello"));
+    assert!(answer(&fleet, "red.example").await.contains("hello"));
 
     // What ends one of them ends both, and both come back.
     let worker = nix::unistd::Pid::from_raw(i32::try_from(*workers.first().unwrap()).unwrap());
     nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGKILL).unwrap();
-    for path in ["/red", "/blue"] {
-        assert!(answer(&fleet, path).await.contains("hello"));
+    for host in ["red.example", "blue.example"] {
+        assert!(answer(&fleet, host).await.contains("hello"));
     }
 }
 
@@ -135,7 +136,7 @@ async fn a_node_that_requires_the_whole_wall_runs_nothing_without_it() {
     fleet.deploy(&hello(HELLO, 1)).await.unwrap();
     if doctor.status.success() {
         fleet.until_running("default/shop").await;
-        assert!(answer(&fleet, "/").await.contains("hello"));
+        assert!(answer(&fleet, "any.example").await.contains("hello"));
     } else {
         eventually("the reason why it does not start", || async {
             let output = fleet.dunlin(&["status", "shop"]).await.map_err(|error| error.to_string())?;
@@ -163,7 +164,7 @@ async fn compiled_code_that_was_changed_on_disk_is_compiled_again() {
     fs::write(file, &bytes).unwrap();
 
     fleet.agent(0).start(&[]).await.unwrap();
-    assert!(answer(&fleet, "/").await.contains("hello"));
+    assert!(answer(&fleet, "any.example").await.contains("hello"));
     assert!(fleet.agent(0).log().contains("compiled code is not genuine"));
     assert!(fs::read(file).unwrap() != bytes, "it was written again");
 }

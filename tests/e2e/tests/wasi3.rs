@@ -153,8 +153,12 @@ async fn a_program_runs_as_a_job() {
 #[tokio::test]
 async fn what_it_cannot_have_is_refused_at_deploy() {
     let fleet = Fleet::start(0).await.unwrap();
-    let refused = fleet.deploy(&service("scratch = \"/tmp\"")).await.unwrap_err().to_string();
-    assert!(refused.contains("of WASI 0.3"), "{refused}");
+    for (grant, thing) in
+        [("scratch = \"/tmp\"", "no files"), ("sockets = [\"127.0.0.1:5432\"]", "no sockets")]
+    {
+        let refused = fleet.deploy(&service(grant)).await.unwrap_err().to_string();
+        assert!(refused.contains(&format!("a component of WASI 0.3 has {thing}")), "{refused}");
+    }
 }
 
 #[tokio::test]
@@ -175,6 +179,8 @@ async fn without_a_fleet_an_option_switches_it_on() {
     assert_eq!(ended.code, 7, "{ended:?}");
     let scratch = run(&[&on[..], &["--scratch", "/tmp"]].concat()).await;
     assert!(scratch.code == 1 && scratch.err.contains("neither folders nor scratch"), "{scratch:?}");
+    let sockets = run(&[&on[..], &["--allow-socket", "127.0.0.1:5432"]].concat()).await;
+    assert!(sockets.code == 1 && sockets.err.contains("nor sockets"), "{sockets:?}");
     let unknown = run(&["run", WASI3_COMMAND_PATH, "--feature", "wasi-0.9"]).await;
     assert!(unknown.code == 2 && unknown.err.contains("there is: wasi-0.3"), "{unknown:?}");
 }

@@ -73,7 +73,9 @@ fn rig() -> Rig {
     let runtime = runtime.expect("a runtime can be made");
     let key = CodeKey([7; 32]);
     let platform = dunlin_engine::platform().expect("this machine can run guests");
-    let engine = Engine::new(EngineConfig { code_key: key, platform }).expect("an engine can be made");
+    let engine =
+        Engine::new(EngineConfig { code_key: key, platform, instances: EngineConfig::MOST_INSTANCES })
+            .expect("an engine can be made");
     let folder = tempfile::tempdir().expect("a folder can be made");
     let digest = Digest::of(CALLS);
     let code = dunlin_engine::compile(CALLS).expect("the guest can be compiled");
@@ -108,6 +110,7 @@ fn allocation(component: Digest) -> AssignedAllocation {
             capabilities: Default::default(),
             instances: Default::default(),
             metering: Default::default(),
+            coredump: false,
         },
         work: Work::Items {
             run: RunId::new(1),

@@ -1,8 +1,6 @@
 //! What must hold of every answer of admission, whatever the bytes were.
 
-use dunlin_admission::{
-    Admitted, MAX_COMPONENT, Refusal, admit, is_provided, is_provided_to_wasi_03, needed_features,
-};
+use dunlin_admission::{Admitted, Refusal, admit, is_provided, is_provided_to_wasi_03, needed_features};
 use dunlin_model::Feature;
 
 /// The codes that a refusal may have: those of the documentation.
@@ -31,7 +29,7 @@ pub(crate) fn judge(bytes: &[u8]) -> Result<Admitted, Refusal> {
             assert!(admitted.imports.iter().all(is_there), "{:?}", admitted.imports);
             assert_eq!(admitted.features, needed_features(bytes));
             assert_eq!(admitted.size.0, bytes.len() as u64);
-            assert!(bytes.len() as u64 <= MAX_COMPONENT && !bytes.starts_with(b"\x7fELF"));
+            assert!(bytes.len() <= 64 << 20 && !bytes.starts_with(b"\x7fELF"));
         }
         Err(refusal) => {
             let text = refusal.to_string();

@@ -13,6 +13,10 @@ macro_rules! component {
 }
 
 component!(
+    /// Service: asks the URL in its variable `NEXT` and answers with what it heard.
+    ASK_HTTP, ASK_HTTP_PATH, "ask-http.wasm"
+);
+component!(
     /// Job: makes the calls into the host that its argument names, two hexadecimal digits each.
     CALLS, CALLS_PATH, "calls.wasm"
 );
@@ -111,6 +115,10 @@ component!(
 component!(
     /// Service: waits for a day before it answers.
     SLEEP_HTTP, SLEEP_HTTP_PATH, "sleep-http.wasm"
+);
+component!(
+    /// Service: does with sockets what is posted to it, and tries what no guest may.
+    SOCKETS_HTTP, SOCKETS_HTTP_PATH, "sockets-http.wasm"
 );
 component!(
     /// Job: computes for ever.

@@ -65,20 +65,27 @@ impl Fleet {
     pub async fn start(nodes: usize) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("dunlin-test-").tempdir()?;
         let path = folder.path().join("coordinator");
-        Self::start_at(folder, path, nodes).await
+        Self::start_at(folder, path, &[], nodes).await
+    }
+
+    /// The same, with more arguments for the coordinator.
+    pub async fn start_with(more: &[&str], nodes: usize) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("dunlin-test-").tempdir()?;
+        let path = folder.path().join("coordinator");
+        Self::start_at(folder, path, more, nodes).await
     }
 
     /// The same, with the coordinator's state in a folder of the caller's choice, for instance on a disk of its own.
     pub async fn start_with_state(path: PathBuf, nodes: usize) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("dunlin-test-").tempdir()?;
-        Self::start_at(folder, path, nodes).await
+        Self::start_at(folder, path, &[], nodes).await
     }
 
-    async fn start_at(folder: TempDir, path: PathBuf, nodes: usize) -> anyhow::Result<Self> {
+    async fn start_at(folder: TempDir, path: PathBuf, more: &[&str], nodes: usize) -> anyhow::Result<Self> {
         let state = path.display().to_string();
         let listen = ["--fleet", "127.0.0.1:0", "--api", "127.0.0.1:0"];
         let arguments =
-            words(&[&["coordinator", "--state", &state, "--profile", "lan"], &listen[..]].concat());
+            words(&[&["coordinator", "--state", &state, "--profile", "lan"], &listen[..], more].concat());
         let mut coordinator = Process::new(path, arguments);
         coordinator.start(&[]).await?;
         // A coordinator that is started again must be found where it was.

@@ -39,6 +39,18 @@ pub enum Special {
     Storm,
     /// What one instance wrote to memory must not be found by the next.
     Remains,
+    /// A server that leads guests of two tenants astray.
+    Redirects,
+    /// More names than may be looked up.
+    Names,
+    /// A guest that computes long and then traps, again and again.
+    CrashLoop,
+    /// More distinct components than the node keeps compiled.
+    ManyArtefacts,
+    /// Words that a guest would like to see as metrics.
+    Labels,
+    /// Clocks, read as finely as can be.
+    Timers,
     /// Changes to the compiled code on disk.
     Tampering(Tampering),
 }
@@ -118,6 +130,7 @@ impl Case {
             How::Asked(..) | How::BreaksOff(_) => "request",
             How::Sent(..) => "connection",
             How::Special(Special::Tampering(_)) => "files",
+            How::Special(Special::CrashLoop | Special::ManyArtefacts) => "deployed",
             How::Special(_) => "requests",
         }
     }

@@ -17,6 +17,11 @@ pub(crate) const FUEL: Ends = &[("OutOfFuel", None)];
 pub(crate) const DEADLINE: Ends = &[("DeadlineExceeded", None)];
 /// It computed too much or took too long, whichever comes first on this machine.
 pub(crate) const BUSY: Ends = &[("OutOfFuel", None), ("DeadlineExceeded", None)];
+/// The same, or its library gave up.
+pub(crate) const BUSY_OR_TRAPPED: Ends =
+    &[("OutOfFuel", None), ("DeadlineExceeded", None), ("Trapped", None)];
+/// It was told no and went on, or its library gave up.
+pub(crate) const COMPLETED_OR_TRAPPED: Ends = &[("Completed", None), ("Trapped", None)];
 /// It wanted too much memory.
 pub(crate) const MEMORY: Ends = &[("OutOfMemory", None)];
 /// It recursed too deep.

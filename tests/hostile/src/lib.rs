@@ -13,7 +13,9 @@ mod expected;
 mod machine;
 mod network;
 mod run;
+mod special;
 mod tamper;
+mod threats;
 mod wat;
 
 pub use canary::{Canary, Latencies};
@@ -21,3 +23,4 @@ pub use case::{Case, Component, How, Verdict};
 pub use cases::all;
 pub use machine::{Reading, children, is_alive, read, resident, settled};
 pub use run::{Arena, markdown, table};
+pub use threats::{THREATS, page};

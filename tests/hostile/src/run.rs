@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use crate::case::{Case, Component, How, Special, Verdict};
 use crate::expected::Ends;
 use crate::network::{get, send};
+use crate::special::Lure;
 use crate::{machine, tamper};
 
 /// How many cases run at the same time.
@@ -27,6 +28,8 @@ const AT_ONCE: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What the canary alone knows.
 const SECRET: &str = "c4n4ry-s3cr3t";
+/// How much compiled code the node keeps of a namespace, beyond what is assigned: little, so that it is filled.
+pub(crate) const COMPILED_KEPT: u64 = 12 << 20;
 /// The limits of all hostile guests: small, so that the whole list takes a minute.
 const LIMITS: Limits = Limits {
     memory: dunlin_model::Bytes(16 << 20),
@@ -44,6 +47,10 @@ pub struct Arena {
     agent: u32,
     canary_worker: Option<u32>,
     hostile_worker: Option<u32>,
+    metrics: SocketAddr,
+    lure: Lure,
+    /// The compiled code of the hostile namespace's services: files, and how long they are.
+    assigned: Vec<(u64, u64)>,
 }
 
 fn service(app: &str, route: &str, limits: &str, more: &str, component: &[u8]) -> App {
@@ -57,7 +64,17 @@ fn service(app: &str, route: &str, limits: &str, more: &str, component: &[u8]) -
 impl Arena {
     /// Starts the fleet and deploys the canary at its host and the hostile service at `/hostile`.
     pub async fn start() -> anyhow::Result<Self> {
-        let mut fleet = Fleet::start(1).await?;
+        let mut fleet = Fleet::start(0).await?;
+        let metrics = free_address()?;
+        let config = fleet.folder().join("node.toml");
+        // Guests of the list are lured to servers on this machine.
+        let text = format!(
+            "[egress]\nallow = [\"127.0.0.0/8\"]\n[limits]\ncompiled_kept = \"{}\"\n",
+            dunlin_model::Bytes(COMPILED_KEPT)
+        );
+        std::fs::write(&config, text)?;
+        let config = config.to_str().context("a path of letters")?;
+        fleet.add_agent(&["--config", config, "--metrics", &metrics.to_string()]).await?;
         let agent = fleet.agent(0).id().context("the agent runs")?;
         let limits = "memory = \"32MiB\", fuel = \"100M\", fuel_rate = \"200M/s\", deadline = \"5s\"";
         let secret = format!("environment = {{ SECRET = \"{SECRET}\" }}");
@@ -75,10 +92,59 @@ impl Arena {
         let limits = "memory = \"16MiB\", fuel = \"60M\", fuel_rate = \"60M/s\", deadline = \"300ms\", concurrency = 8";
         fleet.deploy(&service("hostile", "path = \"/hostile\"", limits, "", guests::HOSTILE_HTTP)).await?;
         fleet.until_running("hostile/hostile").await;
-        let mut arena = Self { fleet, agent, canary_worker, hostile_worker: None };
+        let lure = Lure::start().await?;
+        let assigned = Vec::new();
+        let mut arena = Self { fleet, agent, canary_worker, hostile_worker: None, metrics, lure, assigned };
+        arena.deploy_askers().await?;
         arena.until_answers("/hostile/fine").await;
         arena.renew().await;
+        arena.assigned = tamper::identities(&tamper::compiled(&arena.state()));
         Ok(arena)
+    }
+
+    /// Deploys services which ask others: the server that lures, also from the canary's namespace, and each other.
+    async fn deploy_askers(&self) -> anyhow::Result<()> {
+        let limits = "memory = \"16MiB\", fuel = \"60M\", fuel_rate = \"60M/s\", deadline = \"10s\"";
+        let lure = self.lure.address;
+        let granted = format!(
+            "capabilities = {{ outbound_http = [\"http://{lure}\", \"http://localhost:{}\"] }}",
+            lure.port()
+        );
+        for (app, namespace, path) in [("net", "hostile", "/net"), ("neighbour", "canary", "/neighbour")] {
+            let manifest = format!(
+                "[app]\nname = \"{app}\"\nnamespace = \"{namespace}\"\n[service.web]\n\
+                 component = \"guest.wasm\"\nroutes = [{{ path = \"{path}\" }}]\nlimits = {{ {limits} }}\n{granted}\n"
+            );
+            self.fleet.deploy(&App::new(&manifest, &[("guest.wasm", guests::FETCH_HTTP)])).await?;
+            self.fleet.until_running(&format!("{namespace}/{app}")).await;
+        }
+        let ingress = self.ingress();
+        let mut manifest = "[app]\nname = \"loops\"\nnamespace = \"hostile\"\n".to_owned();
+        for (name, next) in [("itself", "itself"), ("there", "back"), ("back", "there")] {
+            manifest += &format!(
+                "[service.{name}]\ncomponent = \"guest.wasm\"\nroutes = [{{ path = \"/loop/{name}\" }}]\n\
+                 limits = {{ {limits} }}\nenvironment = {{ NEXT = \"http://{ingress}/loop/{next}\" }}\n\
+                 capabilities = {{ outbound_http = [\"http://{ingress}\"] }}\n"
+            );
+        }
+        self.fleet.deploy(&App::new(&manifest, &[("guest.wasm", guests::ASK_HTTP)])).await?;
+        self.fleet.until_running("hostile/loops").await;
+        Ok(())
+    }
+
+    /// The server that lures.
+    pub(crate) fn lure(&self) -> &Lure {
+        &self.lure
+    }
+
+    /// Where the agent tells its figures.
+    pub(crate) fn metrics(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// The compiled code of the hostile namespace's services.
+    pub(crate) fn assigned(&self) -> &[(u64, u64)] {
+        &self.assigned
     }
 
     /// Waits until a path is answered with success.
@@ -132,7 +198,7 @@ impl Arena {
         self.fleet.logs().into_iter().map(|(path, log)| format!("{}\n{log}\n", path.display())).collect()
     }
 
-    fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         self.fleet.client()
     }
 
@@ -213,16 +279,8 @@ impl Arena {
         self.client().upload_component(&digest, bytes, |_| {}).await?;
         let name: AppName = format!("hostile/{app}").parse()?;
         let job: dunlin_model::Name = "job".parse()?;
-        let workload = WorkloadSpec {
-            component: digest,
-            kind: WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false }),
-            limits: LIMITS,
-            environment: [("CASE".to_owned(), variable.to_owned())].into(),
-            node_labels: Default::default(),
-            capabilities: Default::default(),
-            instances: Default::default(),
-            metering: Default::default(),
-        };
+        let kind = WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false });
+        let workload = job_spec(digest, kind, variable);
         let workloads = [(job.clone(), workload)].into();
         self.client().deploy(&AppSpec { name: name.clone(), workloads }).await?;
         let start = StartRun { items: Some(1), inputs: None };
@@ -294,6 +352,10 @@ impl Arena {
     }
 
     async fn sent(&self, bytes: &[u8], answers: &[&str]) -> anyhow::Result<Verdict> {
+        if answers.iter().all(|begin| begin.starts_with("HTTP/1.1 200")) {
+            // What its guests burned in cases before this one slows the service down for a while.
+            self.until_answers("/hostile/fine").await;
+        }
         let answer = send(self.ingress(), bytes, 1 << 20).await?;
         let text = String::from_utf8_lossy(&answer.bytes).into_owned();
         let is_right = answers
@@ -310,6 +372,12 @@ impl Arena {
             Special::Disconnects => self.disconnects().await,
             Special::Storm => self.storm().await,
             Special::Remains => self.remains().await,
+            Special::Redirects => self.redirects().await,
+            Special::Names => self.names().await,
+            Special::CrashLoop => self.crash_loop().await,
+            Special::ManyArtefacts => self.many_artefacts().await,
+            Special::Labels => self.labels().await,
+            Special::Timers => self.timers().await,
             Special::Tampering(way) => return tamper::tried(self, way).await.unwrap_or_else(failed),
         };
         let verdict = tried.unwrap_or_else(failed);
@@ -378,11 +446,31 @@ impl Arena {
     }
 }
 
+/// Returns the spec of a hostile job, with this variable `CASE`.
+pub(crate) fn job_spec(component: Digest, kind: WorkloadKind, variable: &str) -> WorkloadSpec {
+    WorkloadSpec {
+        component,
+        kind,
+        limits: LIMITS,
+        environment: [("CASE".to_owned(), variable.to_owned())].into(),
+        node_labels: Default::default(),
+        capabilities: Default::default(),
+        instances: Default::default(),
+        metering: Default::default(),
+        coredump: false,
+    }
+}
+
+/// Returns an address that nobody has at this moment.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
 fn failed(error: anyhow::Error) -> Verdict {
     Verdict::WrongCode(format!("{error:#}"))
 }
 
-fn judged(is_right: bool, seen: String) -> Verdict {
+pub(crate) fn judged(is_right: bool, seen: String) -> Verdict {
     let seen: String = seen.chars().take(160).collect::<String>().replace(['\n', '|'], " ");
     if is_right { Verdict::Contained(seen) } else { Verdict::WrongCode(seen) }
 }
@@ -403,7 +491,7 @@ fn workers(agent: u32) -> BTreeSet<u32> {
     machine::children(agent).into_iter().filter(is_worker).collect()
 }
 
-async fn join_all<T>(tasks: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+pub(crate) async fn join_all<T>(tasks: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     use std::task::Poll;
     let mut tasks: Vec<_> = tasks.map(|task| (Some(Box::pin(task)), None)).collect();
     std::future::poll_fn(|context| {

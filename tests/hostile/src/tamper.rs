@@ -1,6 +1,7 @@
 //! What a thief of the disk might do to compiled code: each change must be noticed before a worker loads it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -11,7 +12,18 @@ use crate::case::{Tampering, Verdict};
 use crate::run::Arena;
 
 /// Returns the files with compiled code of the hostile namespace.
-fn compiled(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn compiled(folder: &Path) -> Vec<PathBuf> {
+    compiled_of(folder, "hostile")
+}
+
+/// Returns which files these are, and how long each is.
+pub(crate) fn identities(files: &[PathBuf]) -> Vec<(u64, u64)> {
+    let of = |path: &PathBuf| path.metadata().ok().map(|metadata| (metadata.ino(), metadata.len()));
+    files.iter().filter_map(of).collect()
+}
+
+/// Returns the files with compiled code of a namespace.
+pub(crate) fn compiled_of(folder: &Path, namespace: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -20,7 +32,7 @@ fn compiled(folder: &Path) -> Vec<PathBuf> {
             let is_of = |word: &str| path.components().any(|part| part.as_os_str() == word);
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => folders.push(path),
-                Ok(kind) if kind.is_file() && is_of("hostile") && (is_of("compiled") || is_of("cache")) => {
+                Ok(kind) if kind.is_file() && is_of(namespace) && (is_of("compiled") || is_of("cache")) => {
                     files.push(path);
                 }
                 _ => {}

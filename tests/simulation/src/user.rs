@@ -231,6 +231,7 @@ fn any_workload(path: &str, random: &mut Random) -> WorkloadSpec {
         capabilities: Default::default(),
         instances: Default::default(),
         metering: Default::default(),
+        coredump: false,
     }
 }
 

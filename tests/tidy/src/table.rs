@@ -223,4 +223,8 @@ pub const UNSAFE: &[(&str, &str)] = &[
         "runtime/worker/src/confine/descriptors.rs",
         "what the launcher of an agent left open is closed before anything in the process owns a descriptor",
     ),
+    (
+        "runtime/worker/src/resident.rs",
+        "code that was only needed to start is taken out of memory; it is as on disk and comes back when touched",
+    ),
 ];

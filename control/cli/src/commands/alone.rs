@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes as Buffer;
 use clap::Args;
-use dunlin_admission::{World, admit, is_core_module, needed_features, ungranted};
+use dunlin_admission::{World, admit_within, is_core_module, needed_features, ungranted};
 use dunlin_agent::{OfferedFolder, Settings, SoloConfig, SoloError, SoloGuest, solo_namespace};
 use dunlin_model::{
-    AppName, AppSpec, Bytes, Capabilities, Digest, DurationMs, Feature, FolderGrant, Fuel, Limits, LogRecord,
-    LogSource, Name, WorkloadKind, WorkloadSpec,
+    AppName, AppSpec, Bytes, Capabilities, ComponentLimits, Digest, DurationMs, Feature, FolderGrant, Fuel,
+    Limits, LogRecord, LogSource, Name, WorkloadKind, WorkloadSpec,
 };
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -26,8 +26,6 @@ use crate::args::Format;
 use crate::error::{CommandError, help_for};
 use crate::output::Output;
 
-/// The most bytes of a component.
-const MAX_COMPONENT: u64 = 64 << 20;
 /// How much a folder may hold into which a guest may write: it is the user's own, and bounded by the disk.
 const FOLDER_QUOTA: Bytes = Bytes(1 << 50);
 
@@ -48,6 +46,9 @@ pub(crate) struct SandboxArgs {
     /// Where it may send HTTP requests, like `https://api.example.com` or `http://*.example.org:8080`; may be repeated.
     #[arg(long, value_name = "PATTERN")]
     allow_http: Vec<String>,
+    /// Where it may open TCP connections, like `db.example.com:5432` or `*.example.org:6379`; may be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    allow_socket: Vec<String>,
     /// Addresses that are not public and to which it may connect all the same, like 127.0.0.0/8; may be repeated.
     #[arg(long, value_name = "RANGE")]
     allow_address: Vec<String>,
@@ -66,6 +67,9 @@ pub(crate) struct SandboxArgs {
     /// What is young and off unless it is switched on, like wasi-0.3; may be repeated.
     #[arg(long, value_name = "FEATURE", value_parser = feature)]
     feature: Vec<Feature>,
+    /// Where the core dump of an instance that traps is written; a later one replaces it.
+    #[arg(long, value_name = "FILE")]
+    coredump: Option<PathBuf>,
     /// The config file of a node (TOML), to be confined as there.
     #[arg(long, value_name = "FILE")]
     node_config: Option<PathBuf>,
@@ -128,6 +132,8 @@ pub(crate) enum Intent {
 pub(crate) struct Prepared {
     pub(crate) config: SoloConfig,
     pub(crate) guest: SoloGuest,
+    /// Where core dumps go.
+    pub(crate) coredump: Option<PathBuf>,
     intent: Intent,
     path: PathBuf,
     bytes: Buffer,
@@ -178,7 +184,7 @@ impl SandboxArgs {
         }
         // The guest sees what its user grants here, and nothing that a node's operator might.
         settings.folders.clear();
-        let name = name(&path);
+        let (name, coredump) = (name(&path), self.coredump.clone());
         let mut spec = self.spec(kind, Digest::of(&bytes), &mut settings);
         check(&name, &spec).map_err(|error| CommandError::usage(what().what().to_owned()).because(error).help(
             "`dunlin run --help` has an example of each option; the book's page on limits has the largest values",
@@ -187,7 +193,7 @@ impl SandboxArgs {
         let given = (is_module || !is_file).then(|| bytes.clone());
         let guest = SoloGuest { name, component: path.clone(), bytes: given, spec };
         let config = SoloConfig { cache, program: "/proc/self/exe".into(), settings, log };
-        Ok(Prepared { config, guest, intent, path, bytes })
+        Ok(Prepared { config, guest, coredump, intent, path, bytes })
     }
 
     fn spec(self, kind: WorkloadKind, component: Digest, settings: &mut Settings) -> WorkloadSpec {
@@ -217,10 +223,10 @@ impl SandboxArgs {
         }
         let capabilities = Capabilities {
             outbound_http: self.allow_http,
+            sockets: self.allow_socket,
             config: self.config.into_iter().collect(),
             folders,
             scratch: self.scratch,
-            ..Capabilities::default()
         };
         WorkloadSpec {
             component,
@@ -231,6 +237,7 @@ impl SandboxArgs {
             capabilities,
             instances: Default::default(),
             metering: Default::default(),
+            coredump: self.coredump.is_some(),
         }
     }
 }
@@ -268,7 +275,7 @@ impl Prepared {
                 "dunlin run",
             ),
         };
-        match admit(&self.bytes) {
+        match admit_within(&self.bytes, &self.config.settings.limits.component()) {
             Err(refusal) => what.because(refusal.to_string()).help(help_for(refusal.code())),
             Ok(admitted) if !admitted.is(wanted) => {
                 what.because(other).help(format!("use `{command} {}`", self.path.display()))
@@ -283,6 +290,8 @@ impl Prepared {
         let line = |ungranted: dunlin_admission::Ungranted| {
             let option = if ungranted.line.starts_with("outbound_http") {
                 "--allow-http https://api.example.com"
+            } else if ungranted.line.starts_with("sockets") {
+                "--allow-socket db.example.com:5432"
             } else {
                 "--config key=value"
             };
@@ -293,7 +302,7 @@ impl Prepared {
 
     /// Returns what to do instead, if the component also answers HTTP requests.
     pub(crate) fn instead(&self) -> Option<String> {
-        let admitted = admit(&self.bytes).ok()?;
+        let admitted = admit_within(&self.bytes, &self.config.settings.limits.component()).ok()?;
         let path = self.path.display();
         let help = || {
             format!("it also exports `wasi:http/incoming-handler`: a service is for `dunlin serve {path}`")
@@ -343,8 +352,18 @@ fn name(path: &Path) -> Name {
 fn read(path: &Path) -> std::io::Result<Buffer> {
     let mut bytes = Vec::new();
     // One byte more than allowed, so that it is refused and not cut.
-    fs::File::open(path)?.take(MAX_COMPONENT + 1).read_to_end(&mut bytes)?;
+    fs::File::open(path)?.take(ComponentLimits::maximum().component_size.0 + 1).read_to_end(&mut bytes)?;
     Ok(bytes.into())
+}
+
+/// Copies a core dump to where the caller wants it, and says so.
+pub(crate) fn take_dump(from: &Path, to: &Path, output: &Output) {
+    // A file of the user's own, and readable by nobody else, as the dump is where it comes from.
+    let copied = fs::copy(from, to);
+    match copied {
+        Ok(length) => output.note(&format!("its core dump is in {}: {}", to.display(), Bytes(length))),
+        Err(error) => output.note(&format!("its core dump cannot be written to {}: {error}", to.display())),
+    }
 }
 
 /// Returns where compiled code is kept: `$XDG_CACHE_HOME/dunlin/run`, or below `~/.cache`.

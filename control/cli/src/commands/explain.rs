@@ -1,8 +1,11 @@
 //! `dunlin explain`: everything that is known of an instance that ended badly.
 
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
 use clap::Args;
-use dunlin_api::{TrapList, TrapsQuery};
-use dunlin_model::{InstanceId, TrapOnNode, TrapRecord};
+use dunlin_api::{Client, TrapList, TrapsQuery};
+use dunlin_model::{CoreDump, InstanceId, TrapOnNode, TrapRecord};
 
 use crate::args::Global;
 use crate::error::CommandError;
@@ -16,6 +19,9 @@ pub(crate) struct ExplainArgs {
     /// The instance, as the log and the answer to a failed request name it: `a12.3`.
     #[arg(value_name = "INSTANCE")]
     pub(crate) instance: InstanceId,
+    /// Also write its core dump to this file, if its workload has `coredump = true` and the node still has it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) coredump: Option<PathBuf>,
 }
 
 pub(crate) async fn run(global: &Global, args: ExplainArgs, output: &Output) -> Result<(), CommandError> {
@@ -39,7 +45,48 @@ pub(crate) async fn run(global: &Global, args: ExplainArgs, output: &Output) -> 
             "only instances that ended badly are kept, the latest of each workload; `dunlin logs --traps` lists them",
         ));
     };
-    output.result(&latest, || shown(&latest))
+    output.result(&latest, || shown(&latest))?;
+    match args.coredump {
+        Some(path) => fetch(&client, &latest, &path, output).await,
+        None => Ok(()),
+    }
+}
+
+/// Writes the core dump of an instance to a file, which is complete or not there.
+async fn fetch(
+    client: &Client,
+    TrapOnNode { node, trap }: &TrapOnNode,
+    path: &Path,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let cannot = format!("cannot fetch the core dump of {}", trap.instance);
+    let size = match &trap.coredump {
+        Some(CoreDump::Made { size }) => size,
+        Some(CoreDump::NotMade { reason }) => {
+            return Err(CommandError::failed(&cannot).because(format!("none was made: {reason}")).help(
+                "the book's guide on debugging says of what a core dump is made, and how large it may be",
+            ));
+        }
+        None => {
+            return Err(CommandError::failed(&cannot).because("none was made".to_owned()).help(
+                "write `coredump = true` into the workload's section of the manifest and deploy again",
+            ));
+        }
+    };
+    let mut stream =
+        client.coredump(node, trap.instance).await.map_err(|error| CommandError::client(&cannot, &error))?;
+    let unwritten = |error: &io::Error| {
+        CommandError::failed(&cannot).caused_by(error).help("give another file: `--coredump FILE`")
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Readable by its owner alone: it holds all that the guest did.
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| unwritten(&error))?;
+    while let Some(bytes) = stream.next().await.map_err(|error| CommandError::client(&cannot, &error))? {
+        file.write_all(&bytes).map_err(|error| unwritten(&error))?;
+    }
+    file.persist(path).map_err(|error| unwritten(&error.error))?;
+    output.note(&format!("its core dump is in {}: {size}", path.display()));
+    Ok(())
 }
 
 /// Returns all of a record, for people.
@@ -74,6 +121,17 @@ fn shown(TrapOnNode { node, trap }: &TrapOnNode) -> String {
         line("Last calls into the host, the latest last:".to_owned());
         for call in &trap.host_calls {
             line(format!("  {}: {}", call.name, call.outcome));
+        }
+    }
+    match &trap.coredump {
+        None => {}
+        Some(CoreDump::Made { size }) => {
+            line(String::new());
+            line(format!("A core dump of {size} was made: `--coredump FILE` fetches it."));
+        }
+        Some(CoreDump::NotMade { reason }) => {
+            line(String::new());
+            line(format!("No core dump was made: {reason}."));
         }
     }
     if !trap.stderr.is_empty() {
@@ -143,6 +201,7 @@ mod tests {
             ],
             stderr: vec!["thread 'main' panicked\na1.1 host | forged".to_owned()],
             missed: 2,
+            coredump: None,
         };
         TrapOnNode { node: "node-1".parse().unwrap(), trap }
     }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, GivenToken};
 use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
-use dunlin_model::{Bytes, Feature, FuelRate, Metering, NodeId};
+use dunlin_model::{Bytes, CompileLimits, ComponentLimits, Feature, FuelRate, Metering, NodeId};
 use dunlin_worker::{CodeKind, HostCallWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -40,8 +40,29 @@ pub(crate) struct CoordinatorArgs {
     /// How patient the fleet is with silent nodes: `lan` 10 s, `edge` 30 s.
     #[arg(long, value_enum, default_value_t = ProfileName::Edge, value_name = "PROFILE")]
     profile: ProfileName,
+    /// How large or intricate an uploaded component may be: component_size=128MiB, functions, types, imports,
+    /// data_segments or nesting; may be repeated. Nodes have limits of their own in their config files.
+    #[arg(long, value_name = "NAME=VALUE")]
+    limit: Vec<String>,
     #[command(flatten)]
     process: ProcessArgs,
+}
+
+impl CoordinatorArgs {
+    fn limits(&self) -> Result<ComponentLimits, CommandError> {
+        let mut limits = ComponentLimits::default();
+        for text in &self.limit {
+            let set = match text.split_once('=') {
+                Some((name, value)) => limits.set(name, value),
+                None => Err(format!("`{text}` is not NAME=VALUE")),
+            };
+            set.map_err(|error| {
+                let help = "the book's page on limits lists C1 and C2 with their largest values";
+                CommandError::usage("the coordinator cannot run").because(error).help(help)
+            })?;
+        }
+        Ok(limits)
+    }
 }
 
 /// How patient a fleet is with silent nodes.
@@ -134,8 +155,15 @@ pub(crate) struct CompileArgs {
     /// Compile what is of WASI 0.3, and nothing else.
     #[arg(long = "wasi-0.3")]
     wasi_03: bool,
+    /// The limits C1 to C4 as JSON; their defaults if absent.
+    #[arg(long, value_name = "JSON", value_parser = compile_limits)]
+    limits: Option<CompileLimits>,
     #[command(flatten)]
     wall: WallArgs,
+}
+
+fn compile_limits(json: &str) -> Result<CompileLimits, String> {
+    serde_json::from_str(json).map_err(|error| error.to_string())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -183,8 +211,10 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 /// Runs a coordinator until it is told to stop.
 pub(crate) fn coordinator(args: CoordinatorArgs) -> Result<(), CommandError> {
+    let limits = args.limits()?;
     start_log(args.process);
     let config = dunlin_coordinator::Config {
+        limits,
         state: args.state,
         fleet: args.fleet,
         api: args.api,
@@ -251,7 +281,8 @@ pub(crate) fn compile_component(args: CompileArgs, output: &Output) -> Result<()
     };
     // It is judged by its exit code alone: whoever started it reads nothing else.
     let kind = CodeKind { metering, wasi03: args.wasi_03 };
-    std::process::exit(i32::from(dunlin_worker::compile_component(args.wall.bare(), kind)))
+    let limits = args.limits.unwrap_or_default();
+    std::process::exit(i32::from(dunlin_worker::compile_component(args.wall.bare(), kind, &limits)))
 }
 
 /// Measures and prints this machine's fuel rate.

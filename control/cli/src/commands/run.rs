@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::alone::{Intent, Prepared, SandboxArgs, show_logs, source};
+use super::alone::{Intent, Prepared, SandboxArgs, show_logs, source, take_dump};
 use super::processes::{Stop, failed, start_quiet_log};
 use crate::error::CommandError;
 use crate::output::Output;
@@ -89,8 +89,13 @@ pub(crate) async fn run(args: RunArgs, output: &Output) -> Result<u8, CommandErr
 
 /// Says how the guest ended, and returns the exit code.
 fn told(prepared: &Prepared, ended: Result<SoloEnd, SoloError>, output: &Output) -> Result<u8, CommandError> {
-    let SoloEnd { outcome, fuel, memory, wall, host } =
+    let SoloEnd { outcome, fuel, memory, wall, host, coredump } =
         ended.map_err(|error| prepared.not_started(&error))?;
+    match (coredump, &prepared.coredump) {
+        (Some(Ok(from)), Some(to)) => take_dump(&from, to, output),
+        (Some(Err(reason)), _) => output.note(&format!("no core dump was made: {reason}")),
+        _ => {}
+    }
     let summary = json!({
         "outcome": outcome, "fuel": fuel, "memory": memory, "wall_ms": wall, "host": host,
     });

@@ -1,6 +1,7 @@
 //! `dunlin serve`: one service until Ctrl-C, in the sandbox of a fleet's nodes and behind their front door.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -10,7 +11,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::alone::{Intent, Prepared, SandboxArgs, show_logs, source};
+use super::alone::{Intent, Prepared, SandboxArgs, show_logs, source, take_dump};
 use super::processes::{Stop, failed, start_quiet_log};
 use crate::error::CommandError;
 use crate::output::Output;
@@ -76,6 +77,7 @@ async fn serve_on(
     output.note(&format!("serving `{label}`; Ctrl-C ends it"));
     let (done, draining) = (CancellationToken::new(), CancellationToken::new());
     let logs = tokio::spawn(show_logs(solo.logs(), done.clone(), output.clone(), shown));
+    let dumps = tokio::spawn(take_dumps(&solo, prepared.coredump.clone(), output.clone()));
     let asked = async {
         stop.asked().await;
         draining.cancel();
@@ -89,6 +91,7 @@ async fn serve_on(
     let used = if is_drained { solo.end().await } else { solo.end_now().await };
     done.cancel();
     drop(logs.await);
+    dumps.abort();
     let SoloUse { instances, fuel, memory } = used;
     let summary = json!({ "requests": instances, "fuel": fuel, "memory": memory });
     output.line_to_stderr(&summary, || {
@@ -98,6 +101,20 @@ async fn serve_on(
         ))
     });
     Ok(())
+}
+
+/// Writes each core dump to the file that is to have the latest, as long as this is polled.
+fn take_dumps(solo: &Solo, to: Option<PathBuf>, output: Output) -> impl Future<Output = ()> + use<> {
+    let (mut kept, paths) = (solo.core_dumps(), solo.core_dump_paths());
+    async move {
+        let Some(to) = to else { return };
+        while kept.changed().await.is_ok() {
+            let instance = *kept.borrow_and_update();
+            if let Some(instance) = instance {
+                take_dump(&paths(instance), &to, &output);
+            }
+        }
+    }
 }
 
 fn shown(record: &LogRecord) -> Option<String> {

@@ -3,14 +3,13 @@
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
-use dunlin_admission::{World, admit};
+use dunlin_admission::{World, admit_within};
 use dunlin_api::{
     AllocationState as Shown, AllocationStatus, AppList, AppStatus, Deployed, Problem, ServiceOrJob,
     WorkloadStatus, code,
 };
 use dunlin_model::{AppName, AppSpec, Capabilities, Feature, Name, WorkloadKind, WorkloadName};
 use dunlin_scheduler::{AllocationState, AllocationView, Answer, AppView, Command, View, WorkloadView};
-use dunlin_store::Components;
 use http::StatusCode;
 
 use super::Api;
@@ -57,7 +56,7 @@ pub(crate) async fn deploy(
         let problem = Problem::new(422, code::COMPONENT_MISSING, "a component is missing", detail);
         return Err(problem.with_hint("upload it first: PUT /v1/components/{digest}").into());
     }
-    let judged = tokio::task::spawn_blocking(move || with_components(&api.components, spec));
+    let judged = tokio::task::spawn_blocking(move || with_components(&api, spec));
     let spec = judged.await.map_err(|error| internal(&error))??;
     match driver.submit(Command::Deploy(spec)).await? {
         Answer::Deployed { revision, changed } => Ok(Json(Deployed { revision, changed })),
@@ -67,7 +66,7 @@ pub(crate) async fn deploy(
 
 /// Refuses a service whose component answers no requests, and a job whose component cannot be run; else returns the spec
 /// with what its components were found to need. What the caller says that they need counts for nothing.
-fn with_components(components: &Components, mut spec: AppSpec) -> Result<AppSpec, Refused> {
+fn with_components(api: &Api, mut spec: AppSpec) -> Result<AppSpec, Refused> {
     for (name, workload) in &mut spec.workloads {
         let (world, code, wanted, help) = match workload.kind {
             WorkloadKind::Service(_) => (
@@ -83,9 +82,9 @@ fn with_components(components: &Components, mut spec: AppSpec) -> Result<AppSpec
                 format!("build a program with a `main`, or make it a service: `[service.{name}]`"),
             ),
         };
-        let bytes = components.read(&workload.component).map_err(|error| internal(&error))?;
+        let bytes = api.components.read(&workload.component).map_err(|error| internal(&error))?;
         // What was admitted once and is not now was admitted by another version; the engine refuses it with reasons.
-        let admitted = admit(&bytes).ok();
+        let admitted = admit_within(&bytes, &api.limits).ok();
         if admitted.as_ref().is_some_and(|admitted| !admitted.is(world)) {
             let detail = format!("the component of `{name}` does not export {wanted}");
             return Err(Problem::new(422, code, "a component does not fit its workload", detail)
@@ -94,11 +93,18 @@ fn with_components(components: &Components, mut spec: AppSpec) -> Result<AppSpec
         }
         let features = admitted.map(|admitted| admitted.features).unwrap_or_default();
         Feature::set_labels(&mut workload.node_labels, features);
-        if workload.needs(Feature::Wasi03) && has_files(&workload.capabilities) {
+        let needs_wasi_03 = workload.needs(Feature::Wasi03);
+        if needs_wasi_03 && has_files(&workload.capabilities) {
             let detail = format!("`{name}` is granted folders or scratch, and its component is of WASI 0.3");
             let title = "a component of WASI 0.3 has no files";
             let hint = "build it for WASI 0.2, or take `folders` and `scratch` out of its `capabilities`";
             return Err(Problem::new(422, "no_files", title, detail).with_hint(hint).into());
+        }
+        if needs_wasi_03 && !workload.capabilities.sockets.is_empty() {
+            let detail = format!("`{name}` is granted sockets, and its component is of WASI 0.3");
+            let title = "a component of WASI 0.3 has no sockets";
+            let hint = "build it for WASI 0.2, or take `sockets` out of its `capabilities`";
+            return Err(Problem::new(422, "no_sockets", title, detail).with_hint(hint).into());
         }
     }
     Ok(spec)

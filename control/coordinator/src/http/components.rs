@@ -5,7 +5,7 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use dunlin_admission::{Admitted, Refusal, World, admit};
+use dunlin_admission::{Admitted, Refusal, World, admit_within};
 use dunlin_api::{ComponentInfo, Problem, code};
 use dunlin_model::{Bytes, Digest, Feature, LimitHit};
 use dunlin_store::{Components, ComponentsError};
@@ -15,8 +15,6 @@ use http::StatusCode;
 use super::Api;
 use super::problem::{Refused, internal, storage_full};
 
-/// The most bytes of one component (C1).
-const MAX_COMPONENT: Bytes = Bytes(64 << 20);
 /// The most bytes of one input, or of one list of inputs.
 const MAX_INPUT: Bytes = Bytes(64 << 20);
 
@@ -33,11 +31,11 @@ pub(crate) async fn put(
     body: Body,
 ) -> Result<Json<ComponentInfo>, Refused> {
     let Path(digest) = path?;
-    let bytes = collect(body, MAX_COMPONENT, "component_size").await?;
-    let components = api.components;
+    let bytes = collect(body, api.limits.component_size, "component_size").await?;
+    let (components, limits) = (api.components, api.limits);
     // Checking walks all of the component, and storing waits for the disk.
     let checked = tokio::task::spawn_blocking(move || {
-        let admitted = admit(&bytes).map_err(|refusal| refused(&refusal))?;
+        let admitted = admit_within(&bytes, &limits).map_err(|refusal| refused(&refusal))?;
         store(&components, &bytes, digest)?;
         Ok::<Admitted, Refused>(admitted)
     });

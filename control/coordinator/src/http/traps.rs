@@ -1,14 +1,20 @@
 //! Traps: what is known of instances that ended badly, from all nodes that have some.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use dunlin_api::{Problem, TrapList, TrapsQuery};
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse as _, Response};
+use dunlin_api::{Problem, TrapList, TrapsQuery, code};
+use dunlin_model::{IdError, InstanceId, NodeId};
 use dunlin_protocol::TrapQuery;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use tokio::io::AsyncReadExt as _;
+use tokio_util::io::ReaderStream;
 
 use super::Api;
-use super::problem::Refused;
-use crate::traps::gather;
+use super::problem::{Refused, not_found};
+use crate::traps::{NoDump, gather, open_dump};
 
 /// How many of the latest are told if nobody says otherwise.
 const DEFAULT_TAIL: u32 = 50;
@@ -29,4 +35,34 @@ pub(crate) async fn list(
     let tail = tail.unwrap_or(DEFAULT_TAIL).min(MAX_TAIL);
     let query = TrapQuery { namespace, app, workload, allocation, instance, tail };
     Ok(Json(gather(&api.fleet, nodes, query).await))
+}
+
+/// Returns the core dump of an instance that trapped on a node: a module of WebAssembly with what the guest held. It may
+/// have gone since: nodes keep the latest.
+#[utoipa::path(get, path = dunlin_api::paths::COREDUMP, tag = "logs",
+    params(("node" = String, Path), ("instance" = String, Path, description = "as in `a12.3`")),
+    responses((status = 200, body = Vec<u8>, content_type = "application/wasm"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn coredump(
+    State(api): State<Api>,
+    path: Result<Path<(NodeId, String)>, PathRejection>,
+) -> Result<Response, Refused> {
+    let Path((node, instance)) = path?;
+    let instance: InstanceId = instance.parse().map_err(|error: IdError| {
+        Refused::new(Problem::new(400, code::INVALID_REQUEST, "this is no instance", error.to_string()))
+    })?;
+    if !api.driver.view().nodes.contains_key(&node) {
+        return Err(not_found("such node"));
+    }
+    let (stream, length) = open_dump(&api.fleet, &node, instance).await.map_err(|error| match error {
+        NoDump::Missing => not_found("such core dump any more"),
+        NoDump::Unheard(why) => {
+            let title = format!("node {node} cannot be asked");
+            Refused::new(Problem::new(503, code::UNAVAILABLE, title, why))
+        }
+    })?;
+    let headers = [(CONTENT_TYPE, "application/wasm".to_owned()), (CONTENT_LENGTH, length.to_string())];
+    // A node that sends less than it has announced is seen: the body is then shorter than its head says.
+    Ok((headers, Body::from_stream(ReaderStream::new(stream.take(length)))).into_response())
 }

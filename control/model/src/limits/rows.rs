@@ -29,6 +29,18 @@ const fn fixed(
     LimitRow { id, name, set_in: SetIn::Fixed(value), bounds, refusal, metric, test }
 }
 
+/// A limit of a node's config file: its default and its maximum.
+const fn node(
+    id: &'static str,
+    name: &'static str,
+    (default, most): (LimitValue, LimitValue),
+    bounds: &'static str,
+    (refusal, metric): (&'static str, &'static str),
+    test: &'static str,
+) -> LimitRow {
+    LimitRow { id, name, set_in: SetIn::Node { default, most }, bounds, refusal, metric, test }
+}
+
 /// The counter of most limits; its label `limit` is the limit's name.
 const HITS: &str = "dunlin_limit_hits_total";
 /// Where a refusal is an answer to who asks, and in the log.
@@ -206,21 +218,21 @@ impl LimitRow {
         manifest(
             "G15",
             "connections",
-            "outbound connections of an instance",
+            "outbound connections of an instance, by HTTP and by sockets together",
             "an error to the guest",
             "no_more_connections_are_open_than_the_limit_says",
         ),
         manifest(
             "G15",
             "connection_rate",
-            "outbound connections that an instance opens in a second",
+            "outbound connections that an instance opens in a second; and as many names that it looks up",
             "it waits, or an error to the guest where that would take longer than `connect_timeout`",
             "connections_beyond_the_rate_come_later_or_not_at_all",
         ),
         manifest(
             "G16",
             "connect_timeout",
-            "time to connect",
+            "time to connect, and to look up a name for a socket",
             "an error to the guest",
             "a_server_that_is_not_reached_in_time_is_given_up",
         ),
@@ -288,82 +300,122 @@ impl LimitRow {
             ("`waiting`, with when it is tried again", ANSWERED),
             "further_deaths_wait_longer_until_ten_healthy_minutes_have_passed",
         ),
+        node(
+            "G21",
+            "coredump_size",
+            (bytes(72 << 20), bytes(1152 << 20)),
+            "a core dump, and the memory of the instance of which it is made",
+            ("none is made, and the record of the trap says so", ANSWERED),
+            "a_dump_that_would_be_too_large_is_not_made_and_the_record_says_so",
+        ),
+        node(
+            "G21",
+            "coredumps",
+            (LimitValue::Count(3), LimitValue::Count(100)),
+            "core dumps that the node keeps of an allocation",
+            ("the oldest go", ANSWERED),
+            "of_core_dumps_the_latest_are_kept_within_both_bounds",
+        ),
+        node(
+            "G21",
+            "coredump_disk",
+            (bytes(1 << 30), bytes(64 << 30)),
+            "core dumps that the node keeps, all together",
+            ("the oldest go", ANSWERED),
+            "of_core_dumps_the_latest_are_kept_within_both_bounds",
+        ),
         fixed(
+            "G22",
+            "hops",
+            LimitValue::Count(crate::MAX_HOPS as u64),
+            "services that a request goes through, one asking the other",
+            ("508 `loop_detected`", HITS),
+            "a_request_that_comes_through_too_many_services_is_refused",
+        ),
+        node(
             "C1",
             "component_size",
-            bytes(64 << 20),
+            (bytes(64 << 20), bytes(256 << 20)),
             "a component",
             REFUSED,
             "a_component_that_is_too_large_is_refused",
         ),
-        fixed(
+        node(
             "C2",
             "functions",
-            LimitValue::Count(50_000),
+            (LimitValue::Count(50_000), LimitValue::Count(200_000)),
             "functions of a component, over all its modules",
             REFUSED,
             "a_component_with_too_much_of_anything_is_refused",
         ),
-        fixed(
+        node(
             "C2",
             "types",
-            LimitValue::Count(10_000),
+            (LimitValue::Count(10_000), LimitValue::Count(40_000)),
             "types of a component, over all its parts",
             REFUSED,
             "a_component_with_too_much_of_anything_is_refused",
         ),
-        fixed(
+        node(
             "C2",
             "imports",
-            LimitValue::Count(4_000),
+            (LimitValue::Count(4_000), LimitValue::Count(16_000)),
             "imports of a component, over all its parts; the interpreter of Python has 1,034",
             REFUSED,
             "a_component_with_too_much_of_anything_is_refused",
         ),
-        fixed(
+        node(
             "C2",
             "data_segments",
-            LimitValue::Count(40_000),
+            (LimitValue::Count(40_000), LimitValue::Count(160_000)),
             "data segments of a component, over all its modules; a small program of Go has 30,600",
             REFUSED,
             "a_component_with_too_much_of_anything_is_refused",
         ),
-        fixed(
+        node(
             "C2",
             "nesting",
-            LimitValue::Count(100),
+            (LimitValue::Count(100), LimitValue::Count(400)),
             "how deep the parts of a component nest",
             REFUSED,
             "types_nested_without_end_are_refused_without_recursion",
         ),
-        fixed(
+        node(
             "C3",
             "compile_memory",
-            bytes(1 << 30),
+            (bytes(1 << 30), bytes(4 << 30)),
             "memory of the compiler, of which one runs at a time on a node",
             (NOT_STARTED, ANSWERED),
             COMPILER_TEST,
         ),
-        fixed(
+        node(
             "C3",
             "compile_time",
-            time(60_000),
+            (time(60_000), time(600_000)),
             "processor time of the compiler for one component",
             (NOT_STARTED, ANSWERED),
             "compilers_that_take_too_much_are_ended_and_the_limit_is_told",
         ),
-        fixed(
+        node(
             "C4",
             "compiled_size",
-            bytes(256 << 20),
+            (bytes(256 << 20), bytes(1 << 30)),
             "a compiled component",
             (NOT_STARTED, ANSWERED),
             "compilers_that_take_too_much_are_ended_and_the_limit_is_told",
         ),
-        fixed(
+        node(
+            "C4",
+            "compiled_kept",
+            (bytes(1 << 30), bytes(4 << 30)),
+            "compiled code that a node keeps of a namespace; what is assigned to the node is kept in any case",
+            ("what was not used for longest goes, and is compiled again when it is wanted", ANSWERED),
+            "the_oldest_code_goes_first_and_what_is_needed_never",
+        ),
+        node(
             "W1",
             "worker_reserve",
-            bytes(128 << 20),
+            (bytes(128 << 20), bytes(4 << 30)),
             "memory of a worker process beyond the `memory` of all instances that it may have; counted by the kernel, \
              where it can",
             ("the worker is ended, and started again", ANSWERED),

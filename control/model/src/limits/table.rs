@@ -54,6 +54,26 @@ impl LimitRow {
         }
     }
 
+    /// Returns the default of a limit of a node's config file.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such limit.
+    pub fn default_of(name: &str) -> LimitValue {
+        let default = Self::named(name).and_then(|row| match row.set_in {
+            SetIn::Node { default, .. } => Some(default),
+            SetIn::Manifest | SetIn::Fixed(_) => None,
+        });
+        default.unwrap_or_else(|| panic!("`{name}` is no limit of the config file"))
+    }
+
+    /// Tells what is wrong with `value` for this limit of a node's config file, if anything is.
+    pub fn refused(name: &str, value: LimitValue) -> Option<super::LimitHit> {
+        let SetIn::Node { most, .. } = Self::named(name)?.set_in else { return None };
+        let is_wrong = value.number() == 0 || value.number() > most.number();
+        is_wrong.then(|| super::LimitHit::new(name, format!("more than 0 and at most {most}"), value))
+    }
+
     /// Returns where it is set, its default and its maximum, as people read them.
     pub fn shown(&self) -> (&'static str, String, String) {
         match self.set_in {
@@ -66,7 +86,11 @@ impl LimitRow {
                 let most = both(&Limits::MAXIMUM_SERVICE, &Limits::MAXIMUM);
                 ("manifest", both(&Limits::SERVICE, &Limits::JOB), most)
             }
-            SetIn::Node { default, most } => ("node config", default.to_string(), most.to_string()),
+            SetIn::Node { default, most } => {
+                let is_of_components = self.id == "C1" || self.id == "C2";
+                let set_in = if is_of_components { "node config, coordinator" } else { "node config" };
+                (set_in, default.to_string(), most.to_string())
+            }
             SetIn::Fixed(value) => ("fixed", value.to_string(), value.to_string()),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::reader::{Found, Reader, Section};
 use crate::capability::{
-    MAX_CONFIG, MAX_FOLDERS, MAX_PATTERNS, config_value, guest_path, http_pattern, no_sockets, not_a_folder,
+    MAX_CONFIG, MAX_FOLDERS, MAX_PATTERNS, config_value, guest_path, http_pattern, not_a_folder,
     socket_pattern,
 };
 use crate::check::{Broken, at_most};
@@ -22,7 +22,6 @@ pub(super) fn capabilities(reader: &mut Reader<'_>, section: &Section<'_>) -> Ca
     let outbound_http =
         patterns(reader, section, "outbound_http", "[\"https://api.example.com\"]", http_pattern);
     let sockets = patterns(reader, section, "sockets", "[\"db.example.com:5432\"]", socket_pattern);
-    reader.expect(section.place("sockets"), section.path("sockets"), no_sockets(&sockets));
     let config = config(reader, section);
     let folders = folders(reader, section);
     let scratch = reader.string(section, "scratch", "a string like \"/tmp\"").map(|Found { value, at }| {

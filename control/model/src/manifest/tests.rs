@@ -360,6 +360,7 @@ fn capabilities_are_read_and_each_mistake_has_its_place() {
         r#"
         [service.cart.capabilities]
         outbound_http = ["https://api.example.com", "http://*.example.org:8080"]
+        sockets = ["db.example.com:5432", "[fd00::1]:6379"]
         config = { "greeting.text" = "hello" }
         folders = { "/data" = { folder = "data", writable = true }, "/texts" = { folder = "texts" } }
         scratch = "/tmp"
@@ -368,6 +369,7 @@ fn capabilities_are_read_and_each_mistake_has_its_place() {
     .unwrap();
     let capabilities = &manifest.workloads[&"cart".parse().unwrap()].capabilities;
     assert_eq!(capabilities.outbound_http.len(), 2);
+    assert_eq!(capabilities.sockets, ["db.example.com:5432", "[fd00::1]:6379"]);
     assert_eq!(capabilities.config["greeting.text"], "hello");
     assert!(capabilities.folders["/data"].writable && !capabilities.folders["/texts"].writable);
     assert_eq!(capabilities.scratch.as_deref(), Some("/tmp"));
@@ -376,7 +378,7 @@ fn capabilities_are_read_and_each_mistake_has_its_place() {
             r#"
 [service.cart.capabilities]
 outbound_http = ["api.example.com", "https://a.example/"]
-sockets = ["db.example.com:5432"]
+sockets = ["db.example.com:5432", "db.example.com"]
 config = { "a b" = "x", number = 7 }
 folders = { "/data/.." = { folder = "data" }, "/a" = { folder = "Data", writeable = true }, "/b" = {} }
 scratch = "tmp"
@@ -386,7 +388,7 @@ secrets = true
         expect![[r#"
             7:18: `service.cart.capabilities.outbound_http[0]`: `api.example.com` does not begin with `https://` or `http://`
             7:37: `service.cart.capabilities.outbound_http[1]`: `https://a.example/` has a path; what is granted is a scheme, a host and a port, without a `/` at the end
-            8:1: `service.cart.capabilities.sockets`: TCP connections are not provided yet; what speaks HTTP can use `outbound_http`
+            8:35: `service.cart.capabilities.sockets[1]`: `db.example.com` has no port; write it like `db.example.com:5432`
             9:12: `service.cart.capabilities.config."a b"`: `a b` cannot name a value: use 1 to 128 letters, digits, `-`, `_`, `.` and `/`
             9:34: `service.cart.capabilities.config.number`: expected a string, got integer
             10:13: `service.cart.capabilities.folders."/data/.."`: `/data/..` has a segment which is empty, `.` or `..`

@@ -12,7 +12,7 @@ use crate::{
     Instances, JobSpec, LimitField, Limits, MAX_ITEMS, Metering, RouteSpec, ServiceSpec, WorkloadKind,
 };
 
-const SERVICE_FIELDS: [&str; 10] = [
+const SERVICE_FIELDS: [&str; 11] = [
     "component",
     "allocations",
     "routes",
@@ -22,9 +22,10 @@ const SERVICE_FIELDS: [&str; 10] = [
     "capabilities",
     "instances",
     "metering",
+    "coredump",
     "fuel_header",
 ];
-const JOB_FIELDS: [&str; 11] = [
+const JOB_FIELDS: [&str; 12] = [
     "component",
     "input",
     "items",
@@ -36,6 +37,7 @@ const JOB_FIELDS: [&str; 11] = [
     "node_labels",
     "capabilities",
     "metering",
+    "coredump",
 ];
 const ROUTE_EXAMPLE: &str = "{ host = \"hello.localhost\", path = \"/\" }";
 
@@ -92,6 +94,7 @@ fn workload(
     let instances =
         choice(reader, section, "instances", &[("fresh", Instances::Fresh), ("reused", Instances::Reused)]);
     let metering = choice(reader, section, "metering", &[("fuel", Metering::Fuel), ("time", Metering::Time)]);
+    let coredump = reader.truth(section, "coredump").unwrap_or(false);
     if !section.has("component") {
         reader.missing(section, "component", "\"path/to/component.wasm\"");
     }
@@ -107,6 +110,7 @@ fn workload(
         capabilities,
         instances,
         metering,
+        coredump,
         input,
     })
 }

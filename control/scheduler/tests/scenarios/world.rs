@@ -265,6 +265,7 @@ impl World {
                 capabilities: Default::default(),
                 instances: Default::default(),
                 metering: Default::default(),
+                coredump: false,
             };
             let mut job = JobSpec { parallelism: 1, attempts: 1, combine: false };
             let mut routes = Vec::new();

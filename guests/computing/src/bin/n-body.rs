@@ -42,9 +42,9 @@ fn advance(bodies: &mut [Body; 5]) {
             let away: [f64; 3] = std::array::from_fn(|axis| a.place[axis] - b.place[axis]);
             let square: f64 = away.iter().map(|part| part * part).sum();
             let pull = STEP / (square * square.sqrt());
-            for axis in 0..3 {
-                bodies[one].speed[axis] -= away[axis] * b.mass * pull;
-                bodies[other].speed[axis] += away[axis] * a.mass * pull;
+            for (axis, away) in away.into_iter().enumerate() {
+                bodies[one].speed[axis] -= away * b.mass * pull;
+                bodies[other].speed[axis] += away * a.mass * pull;
             }
         }
     }

@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use dunlin_compiled::{CodeKind, Platform};
-use dunlin_model::{Bytes, DurationMs, LimitHit, Metering};
+use dunlin_model::{CompileLimits, LimitHit, Metering};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -21,20 +21,16 @@ const MAX_COMPLAINT: u64 = 4 << 10;
 const EXIT_REFUSED: i32 = 2;
 /// What the compiler exits with if something else went wrong.
 const EXIT_FAILED: i32 = 3;
-/// The most time that compiling one component may take, however busy the machine is.
-const COMPILE_TIME: Duration = Duration::from_secs(180);
-/// C4: the most bytes that compiled code may have.
-const MAX_COMPILED: u64 = 256 << 20;
-/// C3: the memory that the compiler allows itself.
-const COMPILE_MEMORY: Bytes = Bytes(1 << 30);
-/// C3: the time of a processor that the compiler allows itself.
-const COMPILE_CPU: DurationMs = DurationMs(60_000);
+/// How often as long as a processor may work for it compiling one component may take, however busy the machine is.
+const PATIENCE: u32 = 3;
+/// How long the compiler may take to say for which platform it compiles.
+const ANSWER_TIME: Duration = Duration::from_secs(180);
 
 /// Returns for which platform `program` compiles.
 pub(crate) async fn platform_of(program: &Path) -> Result<Platform, CompileError> {
     let failed = |reason: String| CompileError::Failed(format!("could not ask the compiler: {reason}"));
     let mut command = compiler(program);
-    let output = tokio::time::timeout(COMPILE_TIME, command.arg("--platform").stdin(Stdio::null()).output())
+    let output = tokio::time::timeout(ANSWER_TIME, command.arg("--platform").stdin(Stdio::null()).output())
         .await
         .map_err(|_| failed("it does not answer".to_owned()))?
         .map_err(|error| failed(error.to_string()))?;
@@ -45,61 +41,79 @@ pub(crate) async fn platform_of(program: &Path) -> Result<Platform, CompileError
     })
 }
 
-/// Compiles `component` with `program`, as `user` if there is one, to code of this kind.
-pub(super) async fn compile_in_child(
-    program: &Path,
-    user: Option<u32>,
-    required: bool,
-    (component, kind): (Vec<u8>, CodeKind),
-) -> Result<Vec<u8>, CompileError> {
-    let mut command = compiler(program);
-    command.args(["--agent", &std::process::id().to_string()]);
-    let metering = match kind.metering {
-        Metering::Fuel => "fuel",
-        Metering::Time => "time",
-    };
-    command.args(["--metering", metering]);
-    if kind.wasi03 {
-        command.arg("--wasi-0.3");
-    }
-    if let Some(user) = user {
-        command.args(["--user", &user.to_string()]);
-    }
-    if required {
-        command.arg("--required");
-    }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .spawn()
-        .map_err(|error| CompileError::Failed(format!("could not start the compiler: {error}")))?;
-    let mut stdin = child.stdin.take().expect("standard input was asked to be a pipe");
-    let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
-    let stderr = child.stderr.take().expect("standard error was asked to be a pipe");
+/// How a compiler is run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Child<'a> {
+    /// The `dunlin` program.
+    pub(super) program: &'a Path,
+    /// The user that it becomes, if it may.
+    pub(super) user: Option<u32>,
+    /// Whether it ends where a part of the wall is missing.
+    pub(super) required: bool,
+    /// C1 to C4.
+    pub(super) limits: &'a CompileLimits,
+}
 
-    let feed = async move {
-        // A compiler that does not read to the end has failed; how, its exit tells.
-        drop(stdin.write_all(&component).await);
-    };
-    let everything = async {
-        let (_, compiled, complaint) =
-            tokio::join!(feed, read(stdout, MAX_COMPILED), read(stderr, MAX_COMPLAINT));
-        // Whoever writes more than is read would wait for ever.
-        if compiled.len() as u64 > MAX_COMPILED {
-            return (None, compiled, complaint);
+impl Child<'_> {
+    /// Compiles `component` to code of this kind.
+    pub(super) async fn compile(self, component: Vec<u8>, kind: CodeKind) -> Result<Vec<u8>, CompileError> {
+        let mut child = self
+            .command(kind)
+            .stdin(Stdio::piped())
+            .spawn()
+            .map_err(|error| CompileError::Failed(format!("could not start the compiler: {error}")))?;
+        let mut stdin = child.stdin.take().expect("standard input was asked to be a pipe");
+        let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
+        let stderr = child.stderr.take().expect("standard error was asked to be a pipe");
+        let most = self.limits.compiled_size;
+
+        let feed = async move {
+            // A compiler that does not read to the end has failed; how, its exit tells.
+            drop(stdin.write_all(&component).await);
+        };
+        let everything = async {
+            let (_, compiled, complaint) =
+                tokio::join!(feed, read(stdout, most.0), read(stderr, MAX_COMPLAINT));
+            // Whoever writes more than is read would wait for ever.
+            if compiled.len() as u64 > most.0 {
+                return (None, compiled, complaint);
+            }
+            (Some(child.wait().await), compiled, complaint)
+        };
+        let patience = Duration::from(self.limits.compile_time).saturating_mul(PATIENCE);
+        let Ok((status, compiled, complaint)) = tokio::time::timeout(patience, everything).await else {
+            let value = format!("{} of a processor in {patience:?}", self.limits.compile_time);
+            return Err(compile_limit(&LimitHit::new("compile_time", value, "more")));
+        };
+        match status {
+            None => Err(compile_limit(&LimitHit::new("compiled_size", most, "more"))),
+            Some(Err(error)) => {
+                Err(CompileError::Failed(format!("could not wait for the compiler: {error}")))
+            }
+            Some(Ok(status)) => judge(status, self.limits, compiled, &complaint),
         }
-        (Some(child.wait().await), compiled, complaint)
-    };
-    let Ok((status, compiled, complaint)) = tokio::time::timeout(COMPILE_TIME, everything).await else {
-        return Err(compile_limit(&LimitHit::new(
-            "compile_time",
-            format!("{COMPILE_TIME:?} of waiting"),
-            "more",
-        )));
-    };
-    match status {
-        None => Err(compile_limit(&LimitHit::new("compiled_size", Bytes(MAX_COMPILED), "more"))),
-        Some(Err(error)) => Err(CompileError::Failed(format!("could not wait for the compiler: {error}"))),
-        Some(Ok(status)) => judge(status, compiled, &complaint),
+    }
+
+    fn command(self, kind: CodeKind) -> Command {
+        let mut command = compiler(self.program);
+        command.args(["--agent", &std::process::id().to_string()]);
+        let metering = match kind.metering {
+            Metering::Fuel => "fuel",
+            Metering::Time => "time",
+        };
+        command.args(["--metering", metering]);
+        if kind.wasi03 {
+            command.arg("--wasi-0.3");
+        }
+        let limits = serde_json::to_string(self.limits).expect("limits have only string keys");
+        command.args(["--limits", &limits]);
+        if let Some(user) = self.user {
+            command.args(["--user", &user.to_string()]);
+        }
+        if self.required {
+            command.arg("--required");
+        }
+        command
     }
 }
 
@@ -126,7 +140,12 @@ async fn read(stream: impl AsyncRead + Unpin, limit: u64) -> Vec<u8> {
     bytes
 }
 
-fn judge(status: ExitStatus, compiled: Vec<u8>, complaint: &[u8]) -> Result<Vec<u8>, CompileError> {
+fn judge(
+    status: ExitStatus,
+    limits: &CompileLimits,
+    compiled: Vec<u8>,
+    complaint: &[u8],
+) -> Result<Vec<u8>, CompileError> {
     let complaint = String::from_utf8_lossy(complaint).trim().to_owned();
     match status.code() {
         Some(0) => Ok(compiled),
@@ -139,10 +158,11 @@ fn judge(status: ExitStatus, compiled: Vec<u8>, complaint: &[u8]) -> Result<Vec<
         }
         None => {
             // It ends so when its time is up, and aborts where there is no memory.
+            let CompileLimits { compile_memory: memory, compile_time: time, .. } = limits;
             let (limit, value) = match status.signal().and_then(|signal| Signal::try_from(signal).ok()) {
-                Some(Signal::SIGXCPU) => ("compile_time", COMPILE_CPU.to_string()),
-                Some(Signal::SIGABRT) => ("compile_memory", COMPILE_MEMORY.to_string()),
-                _ => ("compiler", format!("{COMPILE_MEMORY} of memory, {COMPILE_CPU} of a processor")),
+                Some(Signal::SIGXCPU) => ("compile_time", time.to_string()),
+                Some(Signal::SIGABRT) => ("compile_memory", memory.to_string()),
+                _ => ("compiler", format!("{memory} of memory, {time} of a processor")),
             };
             Err(compile_limit(&LimitHit::new(limit, value, format!("more: it ended with {status}"))))
         }
@@ -155,10 +175,23 @@ fn compile_limit(hit: &LimitHit) -> CompileError {
 
 #[cfg(test)]
 mod tests {
+    use dunlin_model::{Bytes, DurationMs};
+
     use super::*;
 
+    /// Not those that hold where nobody says anything.
+    fn limits() -> CompileLimits {
+        CompileLimits {
+            compile_memory: Bytes(2 << 30),
+            compile_time: DurationMs(90_000),
+            compiled_size: Bytes(1 << 20),
+            ..CompileLimits::default()
+        }
+    }
+
     fn judged(wait_status: i32, complaint: &str) -> String {
-        match judge(ExitStatus::from_raw(wait_status), Vec::new(), complaint.as_bytes()) {
+        let status = ExitStatus::from_raw(wait_status);
+        match judge(status, &limits(), Vec::new(), complaint.as_bytes()) {
             Ok(_) => "compiled".to_owned(),
             Err(CompileError::Refused(reason)) => format!("refused: {reason}"),
             Err(CompileError::Failed(reason)) => format!("failed: {reason}"),
@@ -173,22 +206,13 @@ mod tests {
         assert_eq!(judged(101 << 8, "panicked"), "refused: the compiler ended with code 101: panicked");
         assert_eq!(judged(Signal::SIGKILL as i32, ""), "failed: the compiler was killed");
         for (signal, limit) in [
-            (Signal::SIGXCPU, "limit `compile_time` is 1m, observed more"),
-            (Signal::SIGABRT, "limit `compile_memory` is 1GiB, observed more"),
-            (Signal::SIGSEGV, "limit `compiler` is 1GiB of memory, 1m of a processor, observed more"),
+            (Signal::SIGXCPU, "limit `compile_time` is 90s, observed more"),
+            (Signal::SIGABRT, "limit `compile_memory` is 2GiB, observed more"),
+            (Signal::SIGSEGV, "limit `compiler` is 2GiB of memory, 90s of a processor, observed more"),
         ] {
             let limit = format!("refused: compile_limit: the component takes too much to compile: {limit}");
             assert!(judged(signal as i32, "").starts_with(&limit), "{}", judged(signal as i32, ""));
         }
-    }
-
-    #[test]
-    fn what_the_table_says_of_compiling_is_what_holds() {
-        let fixed = |name| dunlin_model::LimitRow::fixed(name).unwrap().number();
-        assert_eq!(
-            [fixed("compile_memory"), fixed("compile_time"), fixed("compiled_size")],
-            [COMPILE_MEMORY.0, COMPILE_CPU.0, MAX_COMPILED]
-        );
     }
 
     /// Has the script `does` stand for the compiler, and returns how that went.
@@ -199,9 +223,8 @@ mod tests {
         std::fs::write(&program, format!("#!/bin/sh\n{does}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
         loop {
-            match compile_in_child(&program, None, false, (b"a component".to_vec(), Metering::Fuel.into()))
-                .await
-            {
+            let child = Child { program: &program, user: None, required: false, limits: &limits() };
+            match child.compile(b"a component".to_vec(), Metering::Fuel.into()).await {
                 Ok(compiled) => return format!("{} bytes", compiled.len()),
                 // A child of another test, started at this moment, still has the script open.
                 Err(CompileError::Failed(reason)) if reason.contains("busy") => {}
@@ -213,9 +236,13 @@ mod tests {
     #[tokio::test]
     async fn compilers_that_take_too_much_are_ended_and_the_limit_is_told() {
         let time = compiled_by("ulimit -S -t 1; while :; do :; done").await;
-        assert!(time.contains("limit `compile_time` is 1m, observed more"), "{time}");
+        assert!(time.contains("limit `compile_time` is 90s, observed more"), "{time}");
         let size = compiled_by("while echo 0123456789abcdef0123456789abcdef; do :; done").await;
-        assert!(size.contains("limit `compiled_size` is 256MiB, observed more"), "{size}");
+        assert!(size.contains("limit `compiled_size` is 1MiB, observed more"), "{size}");
         assert_eq!(compiled_by("read component; echo done").await, "5 bytes");
+        // It is told its limits, and binds itself to them.
+        let told =
+            compiled_by("read component; case \"$*\" in *'\"compile_memory\":2147483648'*) echo done; esac");
+        assert_eq!(told.await, "5 bytes");
     }
 }

@@ -20,8 +20,8 @@ use crate::egress::Egress;
 use crate::homes::{Home, Homes};
 use crate::wall::{Cgroup, Wall};
 
-/// W1: what a worker may need beside the memory of its guests.
-const OWN_MEMORY: Bytes = Bytes(128 << 20);
+/// The memory of a guest as it is written, the whole dump, and the file in which it is passed on.
+const DUMP_COPIES: u64 = 3;
 
 /// What all workers of a node have in common.
 pub(crate) struct WorkerConfig {
@@ -43,6 +43,10 @@ pub(crate) struct WorkerConfig {
     pub(crate) features: BTreeSet<Feature>,
     /// How many instances each namespace may have at the same time.
     pub(crate) namespace_concurrency: u32,
+    /// The most bytes of a core dump.
+    pub(crate) coredump_size: Bytes,
+    /// W1: what a worker may need beside the memory of its guests.
+    pub(crate) worker_reserve: Bytes,
     /// What one processor burns in a second.
     pub(crate) processor_rate: FuelRate,
     /// How much workers log; as they would by themselves if absent.
@@ -78,7 +82,7 @@ pub(super) fn spawn(config: &WorkerConfig, owner: &Name, home: &Home) -> io::Res
     let child = command.spawn()?;
     let process = child.id().unwrap_or_default();
     // It does nothing before it hears of its setup, so it is in its group in time.
-    let cgroup = Arc::new(config.wall.confine(owner.as_str(), process, OWN_MEMORY)?);
+    let cgroup = Arc::new(config.wall.confine(owner.as_str(), process, config.worker_reserve)?);
     let setup = setup(config, config.homes.only_namespace(owner), home);
     Ok(Spawned { child, process, control: UnixStream::from_std(ours)?, channel, setup, cgroup })
 }
@@ -106,6 +110,7 @@ fn setup(config: &WorkerConfig, namespace: Option<Name>, home: &Home) -> WorkerS
     };
     WorkerSetup {
         namespace_concurrency: config.namespace_concurrency,
+        coredump_size: config.coredump_size,
         processor_rate: config.processor_rate,
         namespace,
         node: config.node.clone(),
@@ -140,23 +145,43 @@ pub(super) fn switched_off(config: &WorkerConfig, allocation: &AssignedAllocatio
     ))
 }
 
-/// Returns why an allocation can be started nowhere: there are no files for components of WASI 0.3.
+/// Returns why an allocation can be started nowhere: there are no files and no sockets for components of WASI 0.3.
 pub(super) fn ungrantable(allocation: &AssignedAllocation) -> Option<String> {
-    let Capabilities { folders, scratch, .. } = &allocation.spec.capabilities;
-    let has_files = !folders.is_empty() || scratch.is_some();
-    let is_refused = has_files && allocation.spec.needs(Feature::Wasi03);
-    is_refused.then(|| "a component of WASI 0.3 can have neither folders nor scratch".to_owned())
+    let Capabilities { folders, scratch, sockets, .. } = &allocation.spec.capabilities;
+    let is_granted_any = !folders.is_empty() || scratch.is_some() || !sockets.is_empty();
+    let is_refused = is_granted_any && allocation.spec.needs(Feature::Wasi03);
+    is_refused.then(|| "a component of WASI 0.3 can have neither folders nor scratch nor sockets".to_owned())
+}
+
+/// What decides how much memory a worker process may have, besides its guests.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// What all guests of the node may have together.
+    pub(super) guests: Bytes,
+    /// What the process may have for itself.
+    pub(super) reserve: Bytes,
+    /// How large a core dump may be.
+    pub(super) dump: Bytes,
 }
 
 /// The guests of one worker, as far as its process is concerned.
 #[derive(Default)]
-pub(super) struct Guests(BTreeMap<AllocationId, (Name, Bytes)>);
+pub(super) struct Guests(BTreeMap<AllocationId, Guest>);
+
+struct Guest {
+    namespace: Name,
+    /// What its instances may hold together.
+    memory: Bytes,
+    /// Whether core dumps are made of them.
+    dumps: bool,
+}
 
 impl Guests {
     pub(super) fn insert(&mut self, allocation: &AssignedAllocation) {
         let limits = &allocation.spec.limits;
         let memory = Bytes(limits.memory.0.saturating_mul(u64::from(limits.concurrency.max(1))));
-        self.0.insert(allocation.id, (allocation.workload.namespace.clone(), memory));
+        let namespace = allocation.workload.namespace.clone();
+        self.0.insert(allocation.id, Guest { namespace, memory, dumps: allocation.spec.coredump });
     }
 
     pub(super) fn remove(&mut self, allocation: AllocationId) {
@@ -165,21 +190,51 @@ impl Guests {
 
     /// Tells whether there are guests of `namespace` among them.
     pub(super) fn are_of(&self, namespace: &Name) -> bool {
-        self.0.values().any(|(of, _)| of == namespace)
+        self.0.values().any(|guest| guest.namespace == *namespace)
     }
 
     /// Returns the namespaces whose guests they are, each once.
     pub(super) fn namespaces(&self) -> Vec<Name> {
-        let mut namespaces: Vec<Name> = self.0.values().map(|(namespace, _)| namespace.clone()).collect();
+        let mut namespaces: Vec<Name> = self.0.values().map(|guest| guest.namespace.clone()).collect();
         namespaces.sort();
         namespaces.dedup();
         namespaces
     }
 
-    /// W1: how much memory their process may have, where all guests of the node may have `most` together. An
+    /// W1: how much memory their process may have, within `bounds`. An
     /// allocation may hold its memory limit once for each of its instances, and nobody more than the node has.
-    pub(super) fn process_memory(&self, most: Bytes) -> Bytes {
-        let guests = self.0.values().fold(0_u64, |sum, (_, memory)| sum.saturating_add(memory.0));
-        Bytes(guests.min(most.0).saturating_add(OWN_MEMORY.0))
+    /// While a core dump is made it is in memory up to [`DUMP_COPIES`] times.
+    pub(super) fn process_memory(&self, bounds: Bounds) -> Bytes {
+        let guests = self.0.values().fold(0_u64, |sum, guest| sum.saturating_add(guest.memory.0));
+        let has_dumps = self.0.values().any(|guest| guest.dumps);
+        let dump = if has_dumps { bounds.dump.0.saturating_mul(DUMP_COPIES) } else { 0 };
+        Bytes(guests.min(bounds.guests.0).saturating_add(bounds.reserve.0).saturating_add(dump))
+    }
+
+    /// Tells whether core dumps are made of the instances of this allocation.
+    pub(super) fn has_dumps(&self, allocation: AllocationId) -> bool {
+        self.0.get(&allocation).is_some_and(|guest| guest.dumps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guest(memory: u64, dumps: bool) -> Guest {
+        Guest { namespace: "default".parse().unwrap(), memory: Bytes(memory), dumps }
+    }
+
+    #[test]
+    fn a_worker_may_have_what_its_guests_may_and_the_reserve_of_the_nodes_config() {
+        let bounds = Bounds { guests: Bytes(1000), reserve: Bytes(7), dump: Bytes(20) };
+        let of = |guests: Vec<Guest>| {
+            let ids = (1..).map(AllocationId::new);
+            Guests(ids.zip(guests).collect()).process_memory(bounds).0
+        };
+        assert_eq!(of(vec![]), 7);
+        assert_eq!(of(vec![guest(100, false), guest(200, false)]), 307);
+        assert_eq!(of(vec![guest(100, true), guest(200, false)]), 367);
+        assert_eq!(of(vec![guest(5000, false)]), 1007);
     }
 }

@@ -8,8 +8,8 @@ use dunlin_compiled::{CodeKey, file_name, seal};
 use dunlin_engine::{Engine, EngineConfig, Failure, GuestBody, Service};
 use dunlin_host::{Access, LogSink};
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Digest, Fuel, FuelRate, Instances, Limits, LogRecord, Revision,
-    ServiceSpec, Work, WorkloadKind, WorkloadSpec,
+    AllocationId, AssignedAllocation, Digest, Fuel, FuelRate, Instances, Limits, LogRecord, Metering,
+    Revision, ServiceSpec, Work, WorkloadKind, WorkloadSpec,
 };
 use http::{Request, Response};
 use http_body_util::Empty;
@@ -31,7 +31,9 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new() -> Self {
         let platform = dunlin_engine::platform().unwrap();
-        let engine = Engine::new(EngineConfig { code_key: KEY, platform }).unwrap();
+        let engine =
+            Engine::new(EngineConfig { code_key: KEY, platform, instances: EngineConfig::MOST_INSTANCES })
+                .unwrap();
         Self { folder: tempfile::tempdir().unwrap(), engine }
     }
 
@@ -55,6 +57,29 @@ impl Rig {
         let allocation = allocation(instances);
         let node = "node-1".parse().unwrap();
         Service::new(&loaded, &allocation, &node, Arc::new(Silent), &Access::none()).await.unwrap()
+    }
+}
+
+impl Rig {
+    /// Returns a service that is metered so, with core dumps or without, which tells `sink`.
+    pub(crate) async fn service_as(
+        &self,
+        component: &[u8],
+        limits: Limits,
+        (coredump, metering): (bool, Metering),
+        sink: Arc<dyn LogSink>,
+    ) -> Service {
+        let code = dunlin_engine::compile_as(component, metering).unwrap();
+        let (digest, platform) =
+            (Digest::of(component), dunlin_engine::platform().unwrap().for_code(metering));
+        let path = self.folder.path().join(file_name(platform, digest));
+        std::fs::write(&path, [seal(KEY, platform, digest, &code).as_slice(), &code].concat()).unwrap();
+        let mut allocation = allocation(Instances::Fresh);
+        let spec = &mut allocation.spec;
+        (spec.component, spec.coredump, spec.metering, spec.limits) = (digest, coredump, metering, limits);
+        let loaded = self.engine.load_for(&path, spec).await.unwrap();
+        let node = "node-1".parse().unwrap();
+        Service::new(&loaded, &allocation, &node, sink, &Access::none()).await.unwrap()
     }
 }
 
@@ -82,6 +107,7 @@ fn allocation(instances: Instances) -> AssignedAllocation {
             capabilities: Default::default(),
             instances,
             metering: Default::default(),
+            coredump: false,
         },
         work: Work::Serve,
     }

@@ -45,6 +45,17 @@ async fn the_head_of_a_request_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_through_too_many_services_is_refused() {
+    let rig = Rig::new();
+    let service = rig.service(guests::HELLO, LIMITS).await;
+    ask(&service, Request::get("/").header("dunlin-hops", "15"), b"").await.unwrap();
+    let looping = Request::get("/").header("dunlin-hops", "2").header("dunlin-hops", "16");
+    let Err(Failure::TooManyHops(hit)) = ask(&service, looping, b"").await else { panic!("it is accepted") };
+    assert_eq!(hit.to_string(), "limit `hops` is 16, observed 16");
+    check(&service, "hops", hit).await;
+}
+
+#[tokio::test]
 async fn the_body_of_a_request_is_bounded() {
     let rig = Rig::new();
     let service = rig.service(guests::HELLO, Limits { request_body: Size(1 << 10), ..LIMITS }).await;

@@ -42,7 +42,9 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new() -> Self {
         let platform = dunlin_engine::platform().unwrap();
-        let engine = Engine::new(EngineConfig { code_key: KEY, platform }).unwrap();
+        let engine =
+            Engine::new(EngineConfig { code_key: KEY, platform, instances: EngineConfig::MOST_INSTANCES })
+                .unwrap();
         Self { folder: tempfile::tempdir().unwrap(), engine, logs: Arc::default() }
     }
 
@@ -161,6 +163,7 @@ pub(crate) fn allocation(component: &[u8], limits: Limits, is_job: bool) -> Assi
             capabilities: Default::default(),
             instances: Default::default(),
             metering: Default::default(),
+            coredump: false,
         },
         work,
     }

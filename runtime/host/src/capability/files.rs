@@ -256,7 +256,7 @@ impl HostDescriptor for FilesView<'_> {
             return self.wasi.create_directory_at(folder, path).await;
         };
         let _turn = quota.turn().await;
-        quota.has_room_for_entry().map_err(|_hit| ErrorCode::InsufficientSpace)?;
+        quota.has_room_for_entry(0).await.map_err(|_hit| ErrorCode::InsufficientSpace)?;
         self.wasi.create_directory_at(folder, path).await?;
         quota.entry_made();
         Ok(())
@@ -317,7 +317,7 @@ impl HostDescriptor for FilesView<'_> {
             (open_flags.contains(OpenFlags::CREATE), open_flags.contains(OpenFlags::TRUNCATE));
         let before = if creates || cuts { self.look(&folder, path_flags, &path).await } else { None };
         if creates && before.is_none() {
-            quota.has_room_for_entry().map_err(|_hit| ErrorCode::InsufficientSpace)?;
+            quota.has_room_for_entry(0).await.map_err(|_hit| ErrorCode::InsufficientSpace)?;
         }
         let opened = self.wasi.open_at(folder, path_flags, path, open_flags, flags).await?;
         match before {
@@ -396,8 +396,8 @@ impl HostDescriptor for FilesView<'_> {
             return self.wasi.symlink_at(folder, target, path).await;
         };
         let _turn = quota.turn().await;
-        quota.has_room_for_entry().map_err(|_hit| ErrorCode::InsufficientSpace)?;
         let length = target.len() as u64;
+        quota.has_room_for_entry(length).await.map_err(|_hit| ErrorCode::InsufficientSpace)?;
         quota.take_length(length).map_err(|_hit| ErrorCode::InsufficientSpace)?;
         let made = self.wasi.symlink_at(folder, target, path).await;
         match &made {

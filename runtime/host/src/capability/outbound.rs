@@ -4,6 +4,7 @@
 //! channel; that one decides again, by the addresses, and with the operator's word.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use crate::denials::Hits;
 use crate::logs::Logs;
@@ -29,6 +31,8 @@ pub enum Using {
     Http,
     /// `outbound_http`, by `https`.
     Https,
+    /// `sockets`.
+    Sockets,
 }
 
 /// A connection that a guest wants.
@@ -42,6 +46,8 @@ pub struct Wanted {
     pub host: String,
     /// To which port.
     pub port: u16,
+    /// To which of the host's addresses; whichever answers, if absent.
+    pub address: Option<IpAddr>,
 }
 
 /// Why there is no connection.
@@ -51,8 +57,12 @@ pub enum ConnectFailure {
     Denied(String),
     /// The name has no address.
     NotResolved(String),
-    /// Nobody answers there, or not in time.
+    /// Nobody takes connections there.
     NotConnected(String),
+    /// No way leads there.
+    Unreachable(String),
+    /// Nobody answered in time.
+    TimedOut,
     /// A limit on connections was hit.
     LimitHit(LimitHit),
 }
@@ -60,10 +70,16 @@ pub enum ConnectFailure {
 /// A connection in the making. Dropping it gives up.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<TcpStream, ConnectFailure>> + Send>>;
 
+/// The addresses of a name in the making. Dropping it gives up.
+pub type Resolving = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, ConnectFailure>> + Send>>;
+
 /// Makes connections for guests, if they may.
 pub trait Connector: Send + Sync {
     /// Makes one.
     fn connect(&self, wanted: Wanted) -> Connecting;
+
+    /// Returns the addresses of `name` to which guests of `allocation` may open sockets.
+    fn resolve(&self, allocation: AllocationId, name: String) -> Resolving;
 }
 
 /// What one allocation may do outbound.
@@ -150,7 +166,26 @@ impl Outbound {
     }
 }
 
-/// Counts the connections of one instance: G15.
+/// What one instance has open and how fast it opens more, by all capabilities together: G15.
+#[derive(Clone)]
+pub(super) struct Counted {
+    pub(super) open: Arc<Semaphore>,
+    pub(super) pace: Arc<Mutex<Pace>>,
+    /// Names are looked up at the same pace, but not in the turns of connections.
+    pub(super) lookup_pace: Arc<Mutex<Pace>>,
+}
+
+impl Counted {
+    pub(super) fn new(limits: &OutboundLimits) -> Self {
+        Self {
+            open: Arc::new(Semaphore::new(usize::try_from(limits.open).unwrap_or(usize::MAX))),
+            pace: Arc::new(Mutex::new(Pace::new(limits.rate))),
+            lookup_pace: Arc::new(Mutex::new(Pace::new(limits.rate))),
+        }
+    }
+}
+
+/// Counts the connections of one instance in time.
 #[derive(Debug)]
 pub(super) struct Pace {
     rate: u32,

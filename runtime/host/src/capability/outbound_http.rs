@@ -7,12 +7,12 @@
 //! A guest whose request is refused hears `HTTP-request-denied`, and its log says which line would allow it.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_model::{Host, InstanceId, host_and_port};
+use dunlin_model::{HOPS_HEADER, Host, InstanceId, host_and_port};
 use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
@@ -22,14 +22,14 @@ use hyper::client::conn::http1;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsConnector;
 use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::outbound::{ConnectFailure, Outbound, OutboundLimits, Pace, Using, Wanted};
+use super::outbound::{ConnectFailure, Counted, Outbound, OutboundLimits, Using, Wanted};
 use crate::limits::MAX_WRITE;
 use crate::logs::Logs;
 
@@ -38,17 +38,13 @@ const MIN_HEAD_BUFFER: usize = 8192;
 
 /// The outbound HTTP of one instance.
 pub(crate) struct OutboundHttp {
-    outbound: Arc<Outbound>,
-    instance: InstanceId,
-    logs: Arc<Logs>,
-    /// Made with the first request: most instances make none.
+    pub(super) outbound: Arc<Outbound>,
+    pub(super) instance: InstanceId,
+    pub(super) logs: Arc<Logs>,
+    /// How many services the request has come through that the instance answers.
+    hops: u32,
+    /// Made with the first request or socket: most instances make none.
     counted: Option<Counted>,
-}
-
-#[derive(Clone)]
-struct Counted {
-    open: Arc<Semaphore>,
-    pace: Arc<Mutex<Pace>>,
 }
 
 /// Where one request goes.
@@ -64,7 +60,7 @@ type Sent = Result<(Response<WasiBody>, Ended), Error>;
 
 impl OutboundHttp {
     pub(crate) fn new(outbound: Arc<Outbound>, instance: InstanceId, logs: Arc<Logs>) -> Self {
-        Self { outbound, instance, logs, counted: None }
+        Self { outbound, instance, logs, hops: 0, counted: None }
     }
 
     /// Belongs to the next request of a reused instance from now on. What is open stays counted.
@@ -72,13 +68,13 @@ impl OutboundHttp {
         self.instance = instance;
     }
 
-    fn counted(&mut self) -> Counted {
-        let limits = &self.outbound.limits;
-        let make = || Counted {
-            open: Arc::new(Semaphore::new(usize::try_from(limits.open).unwrap_or(usize::MAX))),
-            pace: Arc::new(Mutex::new(Pace::new(limits.rate))),
-        };
-        self.counted.get_or_insert_with(make).clone()
+    /// From now on its requests tell of one service more than these.
+    pub(crate) fn set_hops(&mut self, hops: u32) {
+        self.hops = hops;
+    }
+
+    pub(super) fn counted(&mut self) -> Counted {
+        self.counted.get_or_insert_with(|| Counted::new(&self.outbound.limits)).clone()
     }
 }
 
@@ -94,6 +90,7 @@ impl WasiHttpHooks for OutboundHttp {
             counted: self.counted(),
             instance: self.instance,
             logs: Arc::clone(&self.logs),
+            hops: self.hops.saturating_add(1),
             options: options.unwrap_or_default(),
         };
         Box::new(exchange.run(request))
@@ -114,6 +111,7 @@ struct Exchange {
     counted: Counted,
     instance: InstanceId,
     logs: Arc<Logs>,
+    hops: u32,
     options: RequestOptions,
 }
 
@@ -122,7 +120,7 @@ impl Exchange {
         let (parts, body) = request.into_parts();
         match self.connect(&parts).await {
             Ok((destination, stream, permit)) => {
-                let request = prepared(Request::from_parts(parts, body), &destination)?;
+                let request = prepared(Request::from_parts(parts, body), &destination, self.hops)?;
                 match destination.is_tls {
                     false => self.send(request, stream, permit).await,
                     true => {
@@ -176,6 +174,7 @@ impl Exchange {
             using: if destination.is_tls { Using::Https } else { Using::Http },
             host: destination.host.to_string(),
             port: destination.port,
+            address: None,
         };
         let connecting = async {
             tokio::time::sleep(wait).await;
@@ -198,7 +197,10 @@ impl Exchange {
         match failure {
             ConnectFailure::Denied(rule) => self.denied(destination, &rule),
             ConnectFailure::NotResolved(_) => Error::DnsError { rcode: None, info_code: None },
-            ConnectFailure::NotConnected(_) => Error::ConnectionRefused,
+            ConnectFailure::NotConnected(_) | ConnectFailure::Unreachable(_) => Error::ConnectionRefused,
+            ConnectFailure::TimedOut => {
+                self.late("connect_timeout", self.connect_time(), Error::ConnectionTimeout)
+            }
             ConnectFailure::LimitHit(hit) => {
                 let text = format!("no connection to {destination}: {hit}");
                 self.outbound.notice(&self.logs, self.instance, &destination.to_string(), &text);
@@ -338,7 +340,11 @@ fn destination(uri: &Uri) -> Result<Destination, Error> {
 }
 
 /// Returns the request as it goes over the wire: origin form, and the host's word for where it goes.
-fn prepared(request: Request<WasiBody>, destination: &Destination) -> Result<Request<WasiBody>, Error> {
+fn prepared(
+    request: Request<WasiBody>,
+    destination: &Destination,
+    hops: u32,
+) -> Result<Request<WasiBody>, Error> {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let path = if path.starts_with('?') { format!("/{path}") } else { path.to_owned() };
@@ -352,6 +358,8 @@ fn prepared(request: Request<WasiBody>, destination: &Destination) -> Result<Req
         parts.headers.remove(name);
     }
     parts.headers.insert(header::HOST, authority);
+    // Whatever the guest has set: its own count would be no count.
+    parts.headers.insert(HOPS_HEADER, hops.into());
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     Ok(Request::from_parts(parts, body))
 }

@@ -5,13 +5,17 @@
 //! could come to hold. A file that is removed while it is still open costs until it is closed. Every change of a
 //! length happens in one place, [`OpenFile::change`], which looks at the length before and after; so nothing has to
 //! be remembered and nothing can be forgotten.
+//!
+//! What an ended instance left behind counts until it is removed. Who finds no room meanwhile waits for that, so that
+//! each instance has what the limit says, however soon it comes after another.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dunlin_model::{Bytes, LimitHit};
 use wasmtime_wasi::p2::bindings::filesystem::types::MetadataHashValue;
@@ -20,6 +24,8 @@ use wasmtime_wasi::p2::bindings::filesystem::types::MetadataHashValue;
 const BLOCK: u64 = 4096;
 /// How deep a folder may be that is counted.
 const MAX_WALK_DEPTH: usize = 64;
+/// How long who finds no room waits for what is being removed.
+const LEAVING_WAIT: Duration = Duration::from_secs(5);
 
 /// What several quotas may have together.
 #[derive(Debug)]
@@ -27,8 +33,16 @@ pub(crate) struct Budget {
     name: &'static str,
     bytes: u64,
     entries: u64,
-    used: Mutex<Used>,
+    state: Mutex<State>,
+    given_back: Condvar,
     refused: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: Used,
+    /// How many quotas are of ended instances, whose folders are being removed.
+    leaving: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +53,8 @@ struct Used {
 
 impl Budget {
     pub(crate) fn new(name: &'static str, bytes: Bytes, entries: u64) -> Self {
-        Self { name, bytes: bytes.0, entries, used: Mutex::default(), refused: AtomicU64::new(0) }
+        let (state, given_back) = (Mutex::default(), Condvar::new());
+        Self { name, bytes: bytes.0, entries, state, given_back, refused: AtomicU64::new(0) }
     }
 
     /// Returns how often there was no room.
@@ -52,8 +67,20 @@ impl Budget {
         hit
     }
 
-    fn used(&self) -> MutexGuard<'_, Used> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_room(&self, used: Used, more: Used) -> bool {
+        used.bytes.saturating_add(more.bytes) <= self.bytes
+            && used.entries.saturating_add(more.entries) <= self.entries
+    }
+
+    /// Waits, on this thread, until there is room for so much more or nothing is being removed that could make some.
+    fn state_after_removals(&self, more: Used) -> MutexGuard<'_, State> {
+        let wants = |state: &mut State| state.leaving > 0 && !self.has_room(state.used, more);
+        let waited = self.given_back.wait_timeout_while(self.state(), LEAVING_WAIT, wants);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -73,6 +100,7 @@ pub(crate) struct Quota {
 struct Own {
     used: Used,
     open: BTreeMap<Key, Open>,
+    is_leaving: bool,
 }
 
 #[derive(Debug, Default)]
@@ -100,7 +128,7 @@ impl Quota {
         let mut used = Used::default();
         walk(folder, &mut used, quota.budget.entries, MAX_WALK_DEPTH)?;
         quota.own().used = used;
-        *quota.budget.used() = used;
+        quota.budget.state().used = used;
         Ok(quota)
     }
 
@@ -109,9 +137,26 @@ impl Quota {
         self.turn.lock().await
     }
 
-    /// Tells whether one more entry may be made, and if not, which limit that hits.
-    pub(crate) fn has_room_for_entry(&self) -> Result<(), LimitHit> {
-        let (used, budget) = (*self.budget.used(), &self.budget);
+    /// Says that the instance whose folder this is has ended, and that the folder is being removed.
+    pub(crate) fn leave(&self) {
+        self.own().is_leaving = true;
+        self.budget.state().leaving += 1;
+    }
+
+    /// Tells whether one more entry may be made, which holds so many bytes, and if not, which limit that hits.
+    pub(crate) async fn has_room_for_entry(&self, length: u64) -> Result<(), LimitHit> {
+        let more = Used { bytes: cost(length), entries: 1 };
+        let is_worth_waiting = {
+            let state = self.budget.state();
+            state.leaving > 0 && !self.budget.has_room(state.used, more)
+        };
+        if is_worth_waiting {
+            let budget = Arc::clone(&self.budget);
+            let waiting = tokio::task::spawn_blocking(move || drop(budget.state_after_removals(more)));
+            // Whether it was waited for or not, what counts is what is there now.
+            drop(waiting.await);
+        }
+        let (used, budget) = (self.budget.state().used, &self.budget);
         if used.entries < budget.entries {
             return Ok(());
         }
@@ -164,14 +209,22 @@ impl Quota {
 
     /// Takes bytes if they are there.
     fn take(&self, bytes: u64) -> Result<(), LimitHit> {
-        let mut used = self.budget.used();
-        let wanted = used.bytes.saturating_add(bytes);
+        self.take_from(self.budget.state(), bytes)
+    }
+
+    /// Takes bytes if they are there, or will be once what is being removed is gone. It blocks.
+    fn take_after_removals(&self, bytes: u64) -> Result<(), LimitHit> {
+        self.take_from(self.budget.state_after_removals(Used { bytes, entries: 0 }), bytes)
+    }
+
+    fn take_from(&self, mut state: MutexGuard<'_, State>, bytes: u64) -> Result<(), LimitHit> {
+        let wanted = state.used.bytes.saturating_add(bytes);
         if wanted > self.budget.bytes {
             let hit = LimitHit::new(self.budget.name, Bytes(self.budget.bytes), Bytes(wanted));
             return Err(self.budget.refuse(hit));
         }
-        used.bytes = wanted;
-        drop(used);
+        state.used.bytes = wanted;
+        drop(state);
         self.own().used.bytes += bytes;
         Ok(())
     }
@@ -182,16 +235,21 @@ impl Quota {
             used.entries = used.entries.saturating_add(more_entries).saturating_sub(fewer_entries);
         };
         apply(&mut self.own().used);
-        apply(&mut self.budget.used());
+        apply(&mut self.budget.state().used);
     }
 }
 
 impl Drop for Quota {
     fn drop(&mut self) {
-        let own = self.own().used;
-        let mut used = self.budget.used();
-        used.bytes = used.bytes.saturating_sub(own.bytes);
-        used.entries = used.entries.saturating_sub(own.entries);
+        let (own, is_leaving) = {
+            let own = self.own();
+            (own.used, own.is_leaving)
+        };
+        let mut state = self.budget.state();
+        state.used.bytes = state.used.bytes.saturating_sub(own.bytes);
+        state.used.entries = state.used.entries.saturating_sub(own.entries);
+        state.leaving = state.leaving.saturating_sub(u32::from(is_leaving));
+        self.budget.given_back.notify_all();
     }
 }
 
@@ -215,7 +273,9 @@ impl OpenFile {
         let now = self.file.metadata()?.len();
         let before = cost(now);
         let reserved = cost(length(now)).saturating_sub(before);
-        self.quota.take(reserved).map_err(|_hit| io::Error::from(io::ErrorKind::StorageFull))?;
+        self.quota
+            .take_after_removals(reserved)
+            .map_err(|_hit| io::Error::from(io::ErrorKind::StorageFull))?;
         let made = make(&self.file);
         // Without an answer of the system, what was reserved stays taken.
         let after = self.file.metadata().map_or(before + reserved, |metadata| cost(metadata.len()));
@@ -273,7 +333,7 @@ mod tests {
     }
 
     fn used(quota: &Quota) -> u64 {
-        quota.budget.used().bytes
+        quota.budget.state().used.bytes
     }
 
     #[test]
@@ -304,7 +364,29 @@ mod tests {
         drop(first);
         assert_eq!(used(&quota), BLOCK);
         drop(second);
-        assert_eq!(*quota.budget.used(), Used::default());
+        assert_eq!(quota.budget.state().used, Used::default());
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_room_waits_for_what_is_being_removed_and_for_nothing_else() {
+        let budget = Arc::new(Budget::new("scratch", Bytes(2 * BLOCK), 2));
+        let (ended, next) = (Quota::new(Arc::clone(&budget)), Arc::new(Quota::new(Arc::clone(&budget))));
+        ended.take(2 * BLOCK).unwrap();
+        ended.entry_made();
+        ended.entry_made();
+        assert_eq!(next.has_room_for_entry(0).await.unwrap_err().limit, "scratch entries");
+        let file = next.open(Arc::new(tempfile::tempfile().unwrap()), (1, 1));
+        let full = |file: Arc<OpenFile>| {
+            tokio::task::spawn_blocking(move || file.change(|_| BLOCK, |file| file.set_len(BLOCK)))
+        };
+        full(Arc::clone(&file)).await.unwrap().unwrap_err();
+        ended.leave();
+        let (entry, bytes) = (next.has_room_for_entry(0), full(file));
+        let gone = async { drop(ended) };
+        let (entry, bytes, ()) = tokio::join!(entry, bytes, gone);
+        entry.unwrap();
+        bytes.unwrap().unwrap();
+        assert_eq!(budget.state().leaving, 0);
     }
 
     #[test]
@@ -316,12 +398,11 @@ mod tests {
         second.entry_made();
         let hit = second.take(1).unwrap_err();
         assert_eq!(hit.to_string(), "limit `scratch` is 8KiB, observed 8193B");
-        assert_eq!(second.has_room_for_entry().unwrap_err().limit, "scratch entries");
-        assert_eq!(budget.refused(), 2);
+        assert_eq!(budget.refused(), 1);
         drop(first);
         second.take(BLOCK).unwrap();
         drop(second);
-        assert_eq!(*budget.used(), Used::default());
+        assert_eq!(budget.state().used, Used::default());
     }
 
     #[test]
@@ -332,7 +413,7 @@ mod tests {
         std::os::unix::fs::symlink("/", folder.path().join("link")).unwrap();
         let quota =
             Quota::counted(Arc::new(Budget::new("folder", Bytes(1 << 20), 5)), folder.path()).unwrap();
-        assert_eq!(*quota.budget.used(), Used { bytes: 3 * BLOCK, entries: 3 });
+        assert_eq!(quota.budget.state().used, Used { bytes: 3 * BLOCK, entries: 3 });
         let small = Budget::new("folder", Bytes(1 << 20), 2);
         assert!(Quota::counted(Arc::new(small), folder.path()).is_err());
     }

@@ -66,6 +66,9 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let path = std::mem::take(&mut self.path);
         let quota = self.quota.take();
+        if let Some(quota) = &quota {
+            quota.leave();
+        }
         let remove = move || {
             if let Err(error) = remove_tree(&path) {
                 // Nothing more can be done here; the worker's base is emptied when a worker starts.

@@ -275,6 +275,32 @@ fn a_grant_binds_scheme_host_and_port() {
     assert!(granted(&open_to_all(), Using::Http, "a.example", 0).is_err());
 }
 
+#[test]
+fn only_names_of_a_socket_grant_are_looked_up() {
+    let capabilities = Capabilities {
+        outbound_http: vec!["https://api.example.org".to_owned()],
+        sockets: vec!["db.example.org:5432".to_owned(), "10.0.0.1:6379".to_owned()],
+        ..Default::default()
+    };
+    assert_eq!(granted_lookup(&capabilities, "DB.example.org."), Ok("db.example.org".to_owned()));
+    for name in ["api.example.org", "example.org", "10.0.0.1", "8.8.8.8", "[::1]"] {
+        let denial = granted_lookup(&capabilities, name).unwrap_err();
+        assert!(denial.to_string().starts_with("egress_denied: no `sockets` grant names "), "{denial}");
+    }
+    for name in NO_HOSTS {
+        assert!(granted_lookup(&open_to_all(), name).is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn of_a_name_only_an_address_that_was_judged_is_connected() {
+    let host: Host = "db.example.org".parse().unwrap();
+    let judged = permitted(["10.0.0.1", "8.8.8.8"].map(address), &Opened::default()).unwrap();
+    assert_eq!(chosen(&host, &judged, address("8.8.8.8")), Ok(address("8.8.8.8")));
+    let denial = chosen(&host, &judged, address("10.0.0.1")).unwrap_err();
+    assert_eq!(denial.to_string(), "egress_denied: db.example.org does not have the address 10.0.0.1");
+}
+
 /// The slow and obvious way: is the address in one of the ranges of the registries, one by one?
 fn oracle(address: IpAddr) -> bool {
     const V4: &[&str] = &[

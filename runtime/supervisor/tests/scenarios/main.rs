@@ -248,6 +248,7 @@ fn assigned(text: &str) -> AssignedAllocation {
             capabilities: Default::default(),
             instances: Default::default(),
             metering: Default::default(),
+            coredump: false,
         },
         work,
     }

@@ -70,8 +70,13 @@ fn by_arguments() -> Result<Rules, BackendError> {
             |name: &c_int| SeccompRule::new(vec![equal(1, flags(&[level]))?, equal(2, flags(&[*name]))?]);
         names.iter().map(rule).collect()
     };
-    let option_names =
-        [options(libc::SOL_TCP, &TCP_OPTIONS)?, options(libc::SOL_SOCKET, &SOCKET_OPTIONS)?].concat();
+    let option_names = [
+        options(libc::SOL_TCP, &TCP_OPTIONS)?,
+        options(libc::SOL_SOCKET, &SOCKET_OPTIONS)?,
+        options(libc::IPPROTO_IP, &[libc::IP_TTL])?,
+        options(libc::IPPROTO_IPV6, &[libc::IPV6_UNICAST_HOPS])?,
+    ]
+    .concat();
     Ok(BTreeMap::from([
         (libc::SYS_clone, vec![SeccompRule::new(vec![masked(0, thread | namespaces, thread)?])?]),
         (libc::SYS_tgkill, one_of(0, &[own])?),
@@ -110,8 +115,10 @@ fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, Backe
     SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(mask), value)
 }
 
-const TCP_OPTIONS: [c_int; 2] = [libc::TCP_NODELAY, libc::TCP_QUICKACK];
-const SOCKET_OPTIONS: [c_int; 2] = [libc::SO_LINGER, libc::SO_KEEPALIVE];
+/// The options of a socket that a guest may choose, and those which the ingress needs.
+const TCP_OPTIONS: [c_int; 5] =
+    [libc::TCP_NODELAY, libc::TCP_QUICKACK, libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT];
+const SOCKET_OPTIONS: [c_int; 4] = [libc::SO_LINGER, libc::SO_KEEPALIVE, libc::SO_RCVBUF, libc::SO_SNDBUF];
 const PRCTL: [c_int; 2] = [libc::PR_SET_NAME, libc::PR_SET_VMA];
 const IOCTL: [u64; 4] = [libc::FIONBIO, libc::FIOCLEX, libc::FIONREAD, PAGEMAP_SCAN];
 /// Tells which pages of this process were written, so that the memory of an instance can be made clean.

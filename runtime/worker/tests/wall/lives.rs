@@ -1,6 +1,8 @@
 //! The life of a process behind the wall: what it is made of, how it ends, and that it can work.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::sync::mpsc;
@@ -56,6 +58,21 @@ pub(crate) fn no_core() {
         println!("     this machine dumps no core files at all");
     }
     assert!(!dumped(Role::Aborter));
+}
+
+pub(crate) fn passed_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let passed = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let child = again(Role::Connected).stdin(OwnedFd::from(passed)).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut heard = String::new();
+    server.read_to_string(&mut heard).unwrap();
+    server.write_all(format!("{heard} to you").as_bytes()).unwrap();
+    drop(server);
+    let output = child.wait_with_output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "hello to you", "{complaint}");
 }
 
 pub(crate) fn threads_and_files() {

@@ -60,11 +60,12 @@ fn tests() -> Vec<Test> {
             (name, test)
         })
         .collect();
-    let lives: [(&str, fn()); 4] = [
+    let lives: [(&str, fn()); 5] = [
         ("every_part_of_the_wall_that_the_kernel_gives_is_there", lives::every_part_is_there),
         ("a_worker_ends_when_its_agent_is_killed", lives::a_worker_ends_with_its_agent),
         ("a_worker_that_aborts_leaves_no_core", lives::no_core),
         ("threads_and_own_files_are_as_before", lives::threads_and_files),
+        ("a_connection_that_was_passed_is_used_and_its_options_are_set", lives::passed_connection),
     ];
     tests.extend(lives.map(|(name, test)| -> Test { (name.to_owned(), Box::new(test)) }));
     tests

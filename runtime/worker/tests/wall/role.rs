@@ -1,9 +1,14 @@
 //! What this program does when it was started again by itself.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use dunlin_protocol::WallFinding;
 use dunlin_worker::BareWall;
+use rustix::io::Errno;
+use rustix::net::sockopt;
 
 use crate::attempt::Attempt;
 use crate::guest::Guest;
@@ -34,10 +39,12 @@ pub(crate) enum Role {
     FreeAborter,
     /// Does behind the wall what workers do.
     Busy,
+    /// Uses behind the wall the connection that is its standard input.
+    Connected,
 }
 
 impl Role {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Free,
         Self::Confined,
         Self::Agent,
@@ -47,6 +54,7 @@ impl Role {
         Self::Aborter,
         Self::FreeAborter,
         Self::Busy,
+        Self::Connected,
     ];
 
     pub(crate) fn name(self) -> String {
@@ -88,6 +96,10 @@ impl Role {
                 busy();
                 say("done");
             }
+            Self::Connected => {
+                confine(0);
+                say(&connected().unwrap());
+            }
         }
     }
 }
@@ -119,13 +131,40 @@ fn wait() {
     drop(std::io::stdin().read(&mut [0]));
 }
 
+/// Does with a connection what the host does for guests, and returns what the other side says; what it does not do is
+/// refused.
+fn connected() -> std::io::Result<String> {
+    let stream = std::net::TcpStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    sockopt::set_socket_keepalive(&stream, true)?;
+    sockopt::set_tcp_keepidle(&stream, Duration::from_secs(30))?;
+    sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(3))?;
+    sockopt::set_tcp_keepcnt(&stream, 4)?;
+    sockopt::set_socket_recv_buffer_size(&stream, 32 << 10)?;
+    sockopt::set_socket_send_buffer_size(&stream, 32 << 10)?;
+    sockopt::set_ip_ttl(&stream, 17)?;
+    assert_eq!((sockopt::ip_ttl(&stream)?, sockopt::tcp_keepcnt(&stream)?), (17, 4));
+    // This one is allowed, but for sockets of its kind, which this is not.
+    assert_ne!(sockopt::set_ipv6_unicast_hops(&stream, Some(17)), Err(Errno::PERM));
+    assert_eq!(sockopt::set_socket_reuseaddr(&stream, true), Err(Errno::PERM));
+    assert_eq!(sockopt::set_ip_tos(&stream, 1), Err(Errno::PERM));
+    assert_eq!(sockopt::set_ipv6_v6only(&stream, false), Err(Errno::PERM));
+    assert_eq!(sockopt::set_tcp_user_timeout(&stream, 1), Err(Errno::PERM));
+    assert_eq!(rustix::net::listen(&stream, 1), Err(Errno::PERM));
+    assert_ne!(stream.local_addr()?, stream.peer_addr()?);
+    (&stream).write_all(b"hello")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut heard = String::new();
+    (&stream).read_to_string(&mut heard)?;
+    Ok(heard)
+}
+
 /// Uses threads, time, chance, memory that is executable, and sockets that are there.
 fn busy() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     runtime.block_on(async {
         let tasks = (0..16).map(|number| {
             tokio::spawn(async move {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
                 tokio::task::spawn_blocking(move || number).await.unwrap()
             })
         });

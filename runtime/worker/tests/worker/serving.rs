@@ -135,7 +135,7 @@ async fn a_flood_of_log_lines_is_bounded_and_told() {
     let limits = Limits { fuel: Limits::JOB.fuel, ..LIMITS };
     worker.serve(guests::FLOOD_HTTP, limits).await;
     worker.get("/").await;
-    worker.wait_for_log("of output dropped: limit `log rate`").await;
+    worker.wait_for_log("of output dropped: limit `log_rate`").await;
     let bytes: usize = worker
         .logs
         .iter()

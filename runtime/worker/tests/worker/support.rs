@@ -78,6 +78,7 @@ impl Worker {
         let mut worker = Self { folder, control, channel: Arc::new(channel), messages, logs: Vec::new() };
         let setup = WorkerSetup {
             namespace_concurrency: 256,
+            coredump_size: dunlin_model::Bytes(16 << 20),
             processor_rate: dunlin_model::FuelRate(1_000_000_000),
             namespace: Some("tests".parse().unwrap()),
             node: "node-1".parse().unwrap(),
@@ -254,6 +255,7 @@ pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> Assign
             capabilities: Default::default(),
             instances: Default::default(),
             metering: Default::default(),
+            coredump: false,
         },
         work,
     }

@@ -54,6 +54,11 @@ pub(super) fn cases() -> Vec<Case> {
         }
         cases.push(refused(48, &format!("eight bits flipped, seed {seed}"), mutated(flipped), &[]));
     }
+    cases.push(Case {
+        row: 57,
+        name: "more distinct components than are kept compiled".to_owned(),
+        how: How::Special(Special::ManyArtefacts),
+    });
     let ways = [
         (Tampering::Flip, "compiled code with bits flipped"),
         (Tampering::Cut, "compiled code cut in the middle"),

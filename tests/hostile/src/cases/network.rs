@@ -1,7 +1,7 @@
 //! Group 4, outbound: connections that were not granted, and answers that are none.
 
 use super::{asked, rust};
-use crate::case::{Case, How};
+use crate::case::{Case, How, Special};
 use crate::expected::COMPLETED;
 
 const REFUSED: &[&str] = &["refused"];
@@ -60,6 +60,18 @@ pub(super) fn cases() -> Vec<Case> {
         ]
         .map(|case| rust(43, case, COMPLETED, REFUSED)),
     );
+    cases.push(Case {
+        row: 40,
+        name: "more names than may be looked up".to_owned(),
+        how: How::Special(Special::Names),
+    });
+    cases.push(Case {
+        row: 41,
+        name: "redirects to where nobody may go, for two tenants".to_owned(),
+        how: How::Special(Special::Redirects),
+    });
+    let loops = ["/loop/itself", "/loop/there"];
+    cases.extend(loops.map(|path| asked(45, path, &[508], &["loop_detected"])));
     cases.extend(responses());
     cases
 }

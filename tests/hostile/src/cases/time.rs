@@ -129,5 +129,10 @@ pub(super) fn cases() -> Vec<Case> {
         item(8, "a result of failure", job(r#"(func (export "run") (result i32) i32.const 1)"#), EXITED),
         asked(8, "/hostile/exit", &[502], &["guest_exited"]),
         Case { row: 9, name: "clients that go away".to_owned(), how: How::Special(Special::Disconnects) },
+        Case {
+            row: 10,
+            name: "computes long, traps, and is tried again".to_owned(),
+            how: How::Special(Special::CrashLoop),
+        },
     ]
 }

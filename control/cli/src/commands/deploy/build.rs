@@ -15,8 +15,6 @@ use crate::error::CommandError;
 use crate::output::Output;
 
 const MANIFEST: &str = "dunlin.toml";
-/// The most bytes of one component; the coordinator may allow less.
-const MAX_COMPONENT: u64 = 64 << 20;
 
 /// An app, ready to be sent.
 #[derive(Debug)]
@@ -149,7 +147,9 @@ fn read_component(path: &Path, workload: &Name, was_not_built: bool) -> Result<B
     let failed =
         || CommandError::failed(format!("cannot read the component {} of `{workload}`", path.display()));
     let mut bytes = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(MAX_COMPONENT + 1).read_to_end(&mut bytes));
+    // What a fleet takes its coordinator says; none takes more than this.
+    let most = dunlin_model::ComponentLimits::maximum().component_size;
+    let read = fs::File::open(path).and_then(|file| file.take(most.0 + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         let help = if was_not_built {
             "deploy without `--no-build`, so that it is built first"
@@ -158,9 +158,9 @@ fn read_component(path: &Path, workload: &Name, was_not_built: bool) -> Result<B
         };
         return Err(failed().caused_by(&error).help(help));
     }
-    if bytes.len() as u64 > MAX_COMPONENT {
+    if bytes.len() as u64 > most.0 {
         return Err(failed()
-            .because(format!("limit `component` is {}, observed more", dunlin_model::Bytes(MAX_COMPONENT)))
+            .because(format!("limit `component_size` is {most} at most, observed more"))
             .help("build it with `--release`, and strip its debug information"));
     }
     Ok(bytes.into())

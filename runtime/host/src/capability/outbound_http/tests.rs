@@ -1,13 +1,14 @@
 //! Where requests go and how they look on the wire, without a guest: against servers of a few lines.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use dunlin_model::{AllocationId, Capabilities, Limits, LogRecord};
 use http_body_util::{Empty, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::super::outbound::{Connecting, Connector, Tls};
+use super::super::outbound::{Connecting, Connector, Resolving, Tls};
 use super::*;
 use crate::logs::LogSink;
 
@@ -21,6 +22,10 @@ impl Connector for Fixed {
         Box::pin(async move {
             TcpStream::connect(address).await.map_err(|error| ConnectFailure::NotConnected(error.to_string()))
         })
+    }
+
+    fn resolve(&self, _: AllocationId, name: String) -> Resolving {
+        panic!("a request needs no addresses of {name}")
     }
 }
 
@@ -83,6 +88,7 @@ fn request(uri: &str) -> Request<WasiBody> {
         .uri(uri)
         .header("host", "forged.example")
         .header("upgrade", "websocket")
+        .header("dunlin-hops", "forged")
         .body(body)
         .unwrap()
 }
@@ -110,6 +116,7 @@ async fn host_and_target_come_from_the_checked_destination() {
     assert!(heard[0].starts_with("GET /a?b=c HTTP/1.1\r\n"), "{heard:?}");
     assert!(heard[0].contains("host: api.example.org:8080\r\n"), "{heard:?}");
     assert!(!heard[0].contains("forged") && !heard[0].contains("upgrade"), "{heard:?}");
+    assert!(heard[0].contains("dunlin-hops: 1\r\n"), "who answers no request begins: {heard:?}");
     let asked = setup.connector.1.lock().unwrap().clone();
     assert_eq!(
         (asked[0].host.as_str(), asked[0].port, asked[0].using),
@@ -200,6 +207,10 @@ struct Nowhere;
 impl Connector for Nowhere {
     fn connect(&self, _wanted: Wanted) -> Connecting {
         Box::pin(std::future::pending())
+    }
+
+    fn resolve(&self, _: AllocationId, name: String) -> Resolving {
+        panic!("a request needs no addresses of {name}")
     }
 }
 
