@@ -355,7 +355,20 @@ mod tests {
         let error =
             connect_to_one(&[address.ip()], address.port(), Duration::from_secs(5)).await.unwrap_err();
         assert!(matches!(error, ConnectError::NotConnected(_)), "{error:?}");
-        let error = connect_to_one(&[address.ip()], address.port(), Duration::ZERO).await.unwrap_err();
+        // One whose queue is full and who takes nobody does not answer at all.
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent = silent.listen(1).unwrap();
+        let address = silent.local_addr().unwrap();
+        let mut queued = Vec::new();
+        let error = loop {
+            let short = Duration::from_millis(300);
+            match connect_to_one(&[address.ip()], address.port(), short).await {
+                Ok(connected) => queued.push(connected),
+                Err(error) => break error,
+            }
+            assert!(queued.len() < 100, "its queue is never full");
+        };
         assert_eq!(error, ConnectError::TimedOut);
     }
 

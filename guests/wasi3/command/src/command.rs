@@ -1,4 +1,4 @@
-//! A program of WASI 0.3, which does what its argument or the variable `CASE` says: greets, copies its input, computes
+//! A program of WASI 0.3, which does what the variable `CASE` or its argument says: greets, copies its input, computes
 //! random bytes, and misbehaves.
 
 use wasip3::cli::{environment, exit, stderr, stdin, stdout};
@@ -34,7 +34,7 @@ async fn say(text: &str) -> Result<(), ()> {
 fn wanted() -> String {
     let variables = environment::get_environment();
     let case = variables.into_iter().find(|(name, _)| name == "CASE").map(|(_, value)| value);
-    environment::get_arguments().into_iter().nth(1).or(case).unwrap_or_default()
+    case.or_else(|| environment::get_arguments().into_iter().nth(1)).unwrap_or_default()
 }
 
 async fn done(case: &str) -> Result<(), ()> {

@@ -120,10 +120,10 @@ impl Rig {
         &self,
         component: &[u8],
         loaded: Result<Loaded, LoadError>,
-    ) -> Result<(), LoadError> {
+    ) -> Result<Job, LoadError> {
         let allocation = allocation(component, LIMITS, true);
         let node = "node-1".parse().unwrap();
-        Job::new(&loaded?, &allocation, &node, self.logs.clone(), &Access::none()).await.map(drop)
+        Job::new(&loaded?, &allocation, &node, self.logs.clone(), &Access::none()).await
     }
 
     pub(crate) async fn job(&self, component: &[u8], limits: Limits) -> Job {

@@ -238,14 +238,13 @@ async fn what_is_asynchronous_and_mistyped_is_refused_or_ends_alone() {
     for types in ["async", "async (result u32)", "async (param \"x\" u32) (result (result))"] {
         let component = lifted(&entry("i32.const 0"), &lift(types));
         let rig = Rig::new();
-        let refused = match dunlin_engine::compile_as(&component, WASI03) {
-            Err(error) => error.to_string(),
-            Ok(code) => {
-                let loaded = rig.load_code(&code, WASI03, &component).await;
-                rig.try_job(&component, loaded).await.expect_err(types).to_string()
-            }
-        };
-        assert!(!refused.is_empty());
+        let Ok(code) = dunlin_engine::compile_as(&component, WASI03) else { continue };
+        let loaded = rig.load_code(&code, WASI03, &component).await;
+        // What of its type is only looked at when it is called ends there.
+        if let Ok(job) = rig.try_job(&component, loaded).await {
+            let outcome = run(&job, "").await.outcome;
+            assert!(!outcome.is_completed(), "{types}: {outcome}");
+        }
     }
     let wrong_callback = r#"(func (export "run") (result i32) i32.const 0)
         (func (export "back") (param i64) (result i32) i32.const 0)"#;
