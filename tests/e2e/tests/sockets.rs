@@ -8,7 +8,7 @@ use std::time::Duration;
 use dunlin_e2e::printed;
 use dunlin_guest_artifacts::SOCKETS_HTTP;
 use dunlin_harness::{App, Fleet, eventually, http};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
