@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dunlin_ingress::{Ingress, IngressConfig};
+use dunlin_ingress::Ingress;
 use dunlin_model::{Feature, NodeId, NodeInfo, Resources};
 use dunlin_supervisor::{Config as Patience, Supervisor};
 use dunlin_transport::{Identity, JoinToken, NodeEndpoint, Role, WireLimits, join};
@@ -67,7 +67,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let (worker_config, homes) = workers_of(basis, &config.settings, &folders, cache_key).await?;
     let workers = Workers::new(worker_config, Arc::clone(&logs));
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
-    let front_door = IngressConfig { hand_off: config.settings.ingress.hand_off, ..IngressConfig::default() };
+    let front_door = config.settings.ingress.config();
     let ingress = Ingress::with_config(node.clone(), Arc::new(workers.clone()), peers, front_door);
     let (link, slot) = link();
     let inputs = Inputs::new(homes, link.clone());

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use dunlin_ingress::IngressConfig;
 use dunlin_model::{
     Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, LimitHit, LimitRow, LimitValue, Name,
 };
@@ -123,17 +125,33 @@ impl Default for WorkerUids {
     }
 }
 
+/// How many connections of clients may be open if the operator does not say.
+const MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::new(8192).expect("it is not zero");
+
 /// The front door.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IngressSettings {
     /// Whether a client's connection is handed to the worker of the namespace for which its first request is.
     pub hand_off: bool,
+    /// How many connections of clients may be open, wherever they are handed; further ones wait.
+    pub max_connections: NonZeroU32,
+}
+
+impl IngressSettings {
+    /// Returns what the front door must know.
+    pub(crate) fn config(&self) -> IngressConfig {
+        IngressConfig {
+            hand_off: self.hand_off,
+            max_connections: self.max_connections.get(),
+            ..IngressConfig::default()
+        }
+    }
 }
 
 impl Default for IngressSettings {
     fn default() -> Self {
-        Self { hand_off: true }
+        Self { hand_off: true, max_connections: MAX_CONNECTIONS }
     }
 }
 
@@ -320,5 +338,16 @@ mod tests {
             assert!(error.contains(&format!("limit `{name}` is more than 0 and at most {most}")), "{error}");
         }
         assert!(read("fuel = 7").unwrap_err().contains("unknown field"));
+    }
+
+    #[test]
+    fn the_front_door_is_as_the_file_says() {
+        let settings: Settings =
+            toml::from_str("[ingress]\nmax_connections = 1\nhand_off = false\n").unwrap();
+        let config = settings.ingress.config();
+        assert!(config.max_connections == 1 && !config.hand_off);
+        let (unsaid, default) = (IngressSettings::default().config(), IngressConfig::default());
+        assert_eq!(unsaid.max_connections, default.max_connections);
+        assert!(toml::from_str::<Settings>("[ingress]\nmax_connections = 0\n").is_err());
     }
 }

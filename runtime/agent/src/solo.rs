@@ -183,7 +183,7 @@ impl Solo {
         let mut solo = Self {
             allocation: allocation(guest.name, guest.spec),
             component,
-            front_door: IngressConfig { hand_off: settings.ingress.hand_off, ..IngressConfig::default() },
+            front_door: settings.ingress.config(),
             workers,
             logs,
             driver,

@@ -75,7 +75,7 @@ const REUSED: &str = "reused.localhost";
 /// The size of a body that is sent and comes back.
 const ECHO: usize = 64 << 10;
 /// What the agents of this bench are given: more than there is, so that no rate holds anything back.
-const CAPACITY: [&str; 4] = ["--memory", "64GiB", "--fuel-rate", "1T/s"];
+const CAPACITY: [&str; 4] = ["--memory", "64GiB", "--fuel-rate", "1000G/s"];
 /// How many distinct services are deployed.
 const SERVICES: u16 = 1000;
 /// How many workloads each of their apps has.
