@@ -1,6 +1,6 @@
 //! How much an instance computes, and how long it takes.
 
-use dunlin_model::{Bytes, DurationMs, Fuel, FuelRate, Limits, Outcome};
+use dunlin_model::{DurationMs, Fuel, FuelRate, Limits, Outcome};
 
 use crate::support::{CLOCK, LIMITS, Rig, hits, job_of, run, times};
 
@@ -23,11 +23,11 @@ async fn a_guest_that_takes_too_long_is_ended() {
     assert_eq!(hit.value, "100ms");
 }
 
-/// A component of two parts, one of which hands strings of 8 MiB to the other for ever.
+/// A component of two parts, one of which hands strings of 128 MiB to the other for ever.
 const TWO_PARTS: &str = r#"(component
     (component $taker
         (core module $module
-            (memory (export "memory") 144)
+            (memory (export "memory") 2064)
             (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 0)
             (func (export "take") (param i32 i32)))
         (core instance $instance (instantiate $module))
@@ -36,13 +36,13 @@ const TWO_PARTS: &str = r#"(component
                 (memory $instance "memory") (realloc (func $instance "realloc")))))
     (component $giver
         (import "take" (func $take (param "value" string)))
-        (core module $libc (memory (export "memory") 144))
+        (core module $libc (memory (export "memory") 2064))
         (core instance $libc (instantiate $libc))
         (core func $lowered (canon lower (func $take) (memory $libc "memory")))
         (core module $module
             (import "host" "take" (func $take (param i32 i32)))
             (func (export "run") (result i32)
-                (loop $again (call $take (i32.const 0) (i32.const 8388608)) (br $again))
+                (loop $again (call $take (i32.const 0) (i32.const 134217728)) (br $again))
                 unreachable))
         (core instance $instance (instantiate $module
             (with "host" (instance (export "take" (func $lowered))))))
@@ -54,11 +54,11 @@ const TWO_PARTS: &str = r#"(component
 
 #[tokio::test]
 async fn a_guest_whose_parts_hand_each_other_long_strings_is_ended_too() {
-    let limits = Limits { memory: Bytes(64 << 20), deadline: DurationMs(100), ..LIMITS };
+    let limits = Limits { memory: Limits::MAXIMUM.memory, deadline: DurationMs(100), ..LIMITS };
     let job = Rig::new().job(&wat::parse_str(TWO_PARTS).unwrap(), limits).await;
     let end = run(&job).await;
     assert_eq!(end.outcome, Outcome::DeadlineExceeded { limit: limits.deadline });
-    // A slice of fuel would be enough for ten thousand strings, which take half a minute.
+    // A slice of fuel lasts for so many strings that they take far longer.
     assert!(end.wall.0 < 5_000, "{}", end.wall);
 }
 
