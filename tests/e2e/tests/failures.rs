@@ -4,7 +4,7 @@
 
 use dunlin_e2e::hello;
 use dunlin_guest_artifacts::HELLO;
-use dunlin_harness::{Fleet, eventually, http};
+use dunlin_harness::{Fleet, eventually, http, is_running};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -109,12 +109,6 @@ async fn an_agent_takes_its_workers_with_it() {
         if workers.iter().any(|id| is_running(*id)) { Err(format!("{workers:?}")) } else { Ok(()) }
     })
     .await;
-}
-
-/// Tells whether a process is there and not merely waiting to be reaped.
-fn is_running(process: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
 #[tokio::test]

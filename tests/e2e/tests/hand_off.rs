@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dunlin_guest_artifacts::{HELLO, HELLO_V2};
-use dunlin_harness::{App, Fleet, PATIENCE, eventually};
+use dunlin_harness::{App, Fleet, PATIENCE, eventually, is_running};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -122,9 +122,7 @@ async fn deploy(fleet: &mut Fleet, namespace: &str) -> i32 {
 async fn ends_with(connection: &mut Connection, worker: i32, namespace: &str) -> bool {
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
     eventually("the worker is gone", || async {
-        let status = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default();
-        let is_there = status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'));
-        if is_there { Err(status) } else { Ok(()) }
+        if is_running(worker) { Err(worker.to_string()) } else { Ok(()) }
     })
     .await;
     let request = format!("GET / HTTP/1.1\r\nHost: {namespace}.example\r\n\r\n");

@@ -10,7 +10,7 @@ use std::process::{ExitStatus, Stdio};
 
 use dunlin_e2e::{ended, hello, outside};
 use dunlin_guest_artifacts::HELLO;
-use dunlin_harness::{App, PATIENCE, eventually, http};
+use dunlin_harness::{App, PATIENCE, eventually, http, is_running};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -86,12 +86,6 @@ fn with_descendants(process: i32) -> Vec<i32> {
     [process].into_iter().chain(children.into_iter().flat_map(with_descendants)).collect()
 }
 
-/// Tells whether a process is there and not merely waiting to be reaped.
-fn is_running(process: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
-}
-
 async fn until_gone(processes: &[i32]) {
     eventually("all processes are gone", || async {
         let left: Vec<i32> = processes.iter().copied().filter(|process| is_running(*process)).collect();
@@ -108,13 +102,21 @@ fn address(home: &Path, member: &str, key: &str) -> SocketAddr {
     ready(home, member)[key].as_str().unwrap().parse().unwrap()
 }
 
-/// Asserts that everything the fleet listened on can be had again.
-fn assert_ports_are_free(home: &Path) {
-    TcpListener::bind(address(home, "coordinator", "api")).unwrap();
-    UdpSocket::bind(address(home, "coordinator", "fleet")).unwrap();
-    for node in ["node-1", "node-2"] {
-        TcpListener::bind(address(home, node, "ingress")).unwrap();
-        UdpSocket::bind(address(home, node, "endpoint")).unwrap();
+/// Waits until everything the fleet listened on can be had again: a process that was left behind would never let it go.
+/// For a moment it may also be lent to a connection of somebody else, who asked the system for any port.
+async fn until_ports_are_free(home: &Path) {
+    let members = [
+        ("coordinator", "api", "fleet"),
+        ("node-1", "ingress", "endpoint"),
+        ("node-2", "ingress", "endpoint"),
+    ];
+    for (member, tcp, udp) in members {
+        let (tcp, udp) = (address(home, member, tcp), address(home, member, udp));
+        eventually("the ports are free", || async move {
+            TcpListener::bind(tcp).map_err(|error| format!("{tcp}: {error}"))?;
+            UdpSocket::bind(udp).map_err(|error| format!("{udp}: {error}"))
+        })
+        .await;
     }
 }
 
@@ -159,7 +161,7 @@ async fn up_serves_and_leaves_nothing_but_its_state_with_which_it_is_back() {
     assert_eq!(up.signalled(Signal::SIGINT).await.code(), Some(0));
     let left: Vec<i32> = processes.into_iter().filter(|process| is_running(*process)).collect();
     assert_eq!(left, Vec::<i32>::new(), "it ends after its processes, not before them");
-    assert_ports_are_free(home);
+    until_ports_are_free(home).await;
     assert!(!state(home).join("processes.json").exists());
 
     let up = Up::start(home, None).await;
@@ -193,7 +195,7 @@ async fn a_killed_up_leaves_no_orphan() {
     let processes = up.processes();
     up.signalled(Signal::SIGKILL).await;
     until_gone(&processes).await;
-    assert_ports_are_free(home);
+    until_ports_are_free(home).await;
     let up = Up::start(home, None).await;
     answer(&up.ingresses()[0]).await;
     assert_eq!(up.signalled(Signal::SIGINT).await.code(), Some(0));
@@ -207,5 +209,5 @@ async fn an_app_that_cannot_be_deployed_ends_up_and_all_its_processes() {
     let (path, folder) = (app.path().display().to_string(), state(home).display().to_string());
     let up = ended(outside(home, &["up", &path, "--nodes", "2", "--state", &folder])).await;
     up.assert_failed(1, &["cannot read the component", "nothing.wasm"]);
-    assert_ports_are_free(home);
+    until_ports_are_free(home).await;
 }

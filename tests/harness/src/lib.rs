@@ -10,5 +10,5 @@ mod wait;
 
 pub use fleet::{App, Fleet};
 pub use http::http;
-pub use process::{Process, program};
+pub use process::{Process, is_running, program};
 pub use wait::{PATIENCE, eventually};

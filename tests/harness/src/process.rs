@@ -135,3 +135,14 @@ impl Process {
         self.folder.join("ready.json")
     }
 }
+
+/// Tells whether a process still runs, rather than waiting to be reaped.
+///
+/// Its first thread may have ended while others have not; until the last one has, it holds its files and its ports.
+pub fn is_running(process: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    threads.into_iter().any(|thread| {
+        let status = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+    })
+}

@@ -9,7 +9,7 @@ mod setup;
 mod step;
 mod toolchains;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -68,17 +68,27 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         }
         Chore::Demo { once } => {
             setup::setup()?;
-            Step::new("the program", cargo(["build", "--release", "--package", "dunlin"])).run()?;
+            programs(&["dunlin"]).run()?;
             Step::new("the guests", setup::guests(["build"])).run()?;
             demo::run(once)
         }
         Chore::Bench { arguments } => {
             setup::setup()?;
-            Step::new("the program", cargo(["build", "--release", "--package", "dunlin"])).run()?;
-            let mut bench = cargo(["run", "--release", "--package", "dunlin-bench", "--"]);
+            programs(&["dunlin", "dunlin-bench"]).run()?;
+            let mut bench = Command::new(step::program("dunlin-bench"));
             bench.args(arguments);
             Step::new("measures", bench).streamed()
         }
         Chore::Check => check::check(),
     }
+}
+
+/// Builds programs with the features that the tests build them with. A build of one package alone chooses other
+/// features for the crates it shares with the rest, and compiles wasmtime once more.
+fn programs(names: &[&str]) -> Step {
+    let mut build = cargo(["build", "--release", "--workspace"]);
+    for name in names {
+        build.args(["--bin", name]);
+    }
+    Step::new("the program", build)
 }

@@ -65,6 +65,11 @@ impl Step {
     }
 }
 
+/// Returns the path of a program that `cargo build --release` has made.
+pub(crate) fn program(name: &str) -> PathBuf {
+    root().join("target/release").join(name)
+}
+
 /// The folder of the whole project.
 pub(crate) fn root() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::demo::eventually;
-use crate::step::root;
+use crate::step::{program, root};
 
 /// A running `dunlin up`.
 pub(crate) struct LocalFleet {
@@ -24,10 +24,6 @@ pub(crate) fn signal(process: u32, signal: Signal) -> anyhow::Result<()> {
     kill(Pid::from_raw(id), signal).with_context(|| format!("could not signal process {process}"))
 }
 
-fn program() -> PathBuf {
-    root().join("target/release/dunlin")
-}
-
 impl LocalFleet {
     /// Starts `dunlin up` on a new state folder and waits until all services of the app run.
     pub(crate) fn start(app: &Path, once: bool) -> anyhow::Result<Self> {
@@ -36,7 +32,7 @@ impl LocalFleet {
             std::fs::remove_dir_all(&state)
                 .with_context(|| format!("could not remove {}", state.display()))?;
         }
-        let mut command = Command::new(program());
+        let mut command = Command::new(program("dunlin"));
         command.arg("up").arg(app).arg("--no-build").args(["--nodes", "3", "--state"]).arg(&state);
         command.current_dir(root()).stdin(Stdio::null());
         if once {
@@ -68,7 +64,7 @@ impl LocalFleet {
     }
 
     fn output_in(&self, folder: &str, arguments: &[&str]) -> anyhow::Result<Output> {
-        Command::new(program())
+        Command::new(program("dunlin"))
             .args(arguments)
             .env("DUNLIN_CONTEXT", self.state.join("context.toml"))
             .current_dir(root().join(folder))
