@@ -7,6 +7,7 @@
 //!
 //! Not here: how messages travel (`fleet`), and what questions are asked of the view (`http`).
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -190,9 +191,7 @@ impl DriverLoop {
             // Who asked may have gone away meanwhile; what was decided stands.
             let _gone = reply.send(answer);
         }
-        for action in actions {
-            self.perform(action);
-        }
+        self.perform(actions);
         Ok(ControlFlow::Continue(()))
     }
 
@@ -232,10 +231,21 @@ impl DriverLoop {
         }
     }
 
-    fn perform(&self, action: Action) {
-        match action {
-            Action::Assign { node, assignment } => self.hands.fleet.assign(&node, assignment),
-            Action::Recorded { node, items } => self.hands.fleet.recorded(&node, items),
+    /// Carries out the actions of a batch. However often a node is to be told, it is told once, and what is right at
+    /// the end of the batch.
+    fn perform(&self, actions: Vec<Action>) {
+        let mut nodes = BTreeSet::new();
+        for action in actions {
+            match action {
+                Action::Assign { node } => drop(nodes.insert(node)),
+                Action::AssignAll => nodes.extend(self.cluster.listeners().cloned()),
+                Action::Recorded { node, items } => self.hands.fleet.recorded(&node, items),
+            }
+        }
+        for node in nodes {
+            if let Some(assignment) = self.cluster.assignment(&node) {
+                self.hands.fleet.assign(&node, assignment);
+            }
         }
     }
 }

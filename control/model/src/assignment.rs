@@ -1,6 +1,7 @@
 //! What one node must run: the whole list, sent again until the node reports it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,8 +36,8 @@ pub struct AssignedAllocation {
     pub workload: WorkloadName,
     /// Of which revision.
     pub revision: Revision,
-    /// How.
-    pub spec: WorkloadSpec,
+    /// How. Allocations of one revision share it.
+    pub spec: Arc<WorkloadSpec>,
     /// What for.
     pub work: Work,
 }

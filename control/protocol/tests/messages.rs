@@ -85,14 +85,14 @@ fn assignment() -> Assignment {
                 id: AllocationId::new(12),
                 workload: "default/shop/web".parse().unwrap(),
                 revision: Revision(4),
-                spec: spec(WorkloadKind::Service(service)),
+                spec: spec(WorkloadKind::Service(service)).into(),
                 work: Work::Serve,
             },
             AssignedAllocation {
                 id: AllocationId::new(13),
                 workload: "default/shop/count".parse().unwrap(),
                 revision: Revision(4),
-                spec: spec(WorkloadKind::Job(job)),
+                spec: spec(WorkloadKind::Job(job)).into(),
                 work: Work::Items {
                     run: RunId::new(3),
                     range: ItemRange { start: 0, end: 64 },

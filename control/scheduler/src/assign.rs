@@ -1,66 +1,68 @@
 //! What each node must run, said as one list: again when it changes, and again until the node reports it.
+//!
+//! The generation of a node's assignment counts what has changed in it: its own allocations, and the routes, which are
+//! the same for all. So a change of the routes is one step for the whole fleet, and two assignments of one generation
+//! say the same.
 
 use dunlin_model::{Assignment, Generation, NodeId};
 
-use crate::volatile::Sent;
 use crate::{Action, Cluster, Step};
 
 impl Cluster {
-    /// Sends every node that can be spoken to what is new for it, or what it should be told again.
-    pub(crate) fn assign_all(&mut self, step: &mut Step) {
-        let nodes: Vec<NodeId> = self.durable.nodes().keys().cloned().collect();
-        for node in nodes {
-            self.assign(step, &node);
-        }
-    }
-
-    /// Sends again what some nodes have not got; nothing else has changed.
-    pub(crate) fn resend(&mut self, step: &mut Step) {
-        let nodes = self.volatile.nodes.iter();
-        let behind: Vec<NodeId> = nodes.filter(|(_, state)| state.resend).map(|(id, _)| id.clone()).collect();
-        for node in behind {
-            self.assign(step, &node);
-        }
-    }
-
-    fn assign(&mut self, step: &mut Step, node: &NodeId) {
-        // A lost node that is back first says what it runs: what was not replaced meanwhile it shall keep.
-        if self.durable.nodes().get(node).is_none_or(|record| record.lost.is_some()) {
-            return;
-        }
-        let due = self.due(node);
-        let state = self.volatile.node(node);
-        let is_new = state.sent.as_ref() != Some(&due);
-        if !state.connected || !(is_new || state.resend) {
-            return;
-        }
-        state.resend = false;
-        let generation = due.generation;
-        state.sent = Some(due);
+    /// Returns everything that a member must run, and the routes; nothing if there is no such member.
+    ///
+    /// Ask for it when it is sent, after the step which decided it is durable.
+    pub fn assignment(&self, node: &NodeId) -> Option<Assignment> {
+        self.durable.nodes().get(node)?;
         let allocations = self.durable.on_node(node).filter(|record| record.is_assigned());
-        let assignment = Assignment {
+        Some(Assignment {
             cluster: self.id.clone(),
             term: self.term,
-            generation,
+            generation: self.due(node),
             allocations: allocations.map(crate::AllocationRecord::assigned).collect(),
             routes: self.volatile.routes.clone(),
-        };
-        step.actions.push(Action::Assign { node: node.clone(), assignment });
+        })
     }
 
-    /// Returns what a node should have been sent: equal to what it was sent if that is still right.
-    pub(crate) fn due(&self, node: &NodeId) -> Sent {
-        let allocations = self.durable.on_node(node).filter(|record| record.is_assigned());
-        let allocations = allocations.map(|record| (record.id, record.revision)).collect();
-        let routes_version = self.volatile.routes_version;
-        let sent = self.volatile.nodes.get(node).and_then(|state| state.sent.as_ref());
-        let generation = match sent {
-            None => Generation(1),
-            Some(sent) if sent.allocations == allocations && sent.routes_version == routes_version => {
-                sent.generation
+    /// Returns the members that can be spoken to and are believed: to whom something that concerns all is sent.
+    pub fn listeners(&self) -> impl Iterator<Item = &NodeId> {
+        self.volatile.nodes.keys().filter(|node| self.listens(node))
+    }
+
+    /// Returns the generation of what a node must run now.
+    pub(crate) fn due(&self, node: &NodeId) -> Generation {
+        let own = self.volatile.nodes.get(node).map_or(0, |state| state.changes);
+        Generation(1 + own + self.volatile.routes_version)
+    }
+
+    /// Tells whether a node may be sent something. A lost node that is back first says what it runs: what was not
+    /// replaced meanwhile it shall keep.
+    fn listens(&self, node: &NodeId) -> bool {
+        let is_believed = self.durable.nodes().get(node).is_some_and(|record| record.lost.is_none());
+        is_believed && self.volatile.nodes.get(node).is_some_and(|state| state.connected)
+    }
+
+    /// Says what is new for each node, and says again what some have not got.
+    pub(crate) fn assign(&mut self, step: &mut Step, are_routes_new: bool) {
+        for node in std::mem::take(&mut self.volatile.dirty.nodes) {
+            let allocations = self.durable.on_node(&node).filter(|record| record.is_assigned());
+            let allocations: Vec<_> = allocations.map(|record| (record.id, record.revision)).collect();
+            let Some(state) = self.volatile.nodes.get_mut(&node) else { continue };
+            if state.allocations != allocations {
+                state.allocations = allocations;
+                state.changes += 1;
+                self.volatile.behind.insert(node);
             }
-            Some(sent) => sent.generation.next(),
-        };
-        Sent { generation, allocations, routes_version }
+        }
+        let behind = std::mem::take(&mut self.volatile.behind);
+        if are_routes_new {
+            step.actions.push(Action::AssignAll);
+            return;
+        }
+        for node in behind {
+            if self.listens(&node) {
+                step.actions.push(Action::Assign { node });
+            }
+        }
     }
 }

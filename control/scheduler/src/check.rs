@@ -17,7 +17,7 @@ impl Cluster {
         self.check_services()?;
         self.durable.runs().values().try_for_each(|run| self.check_run(run))?;
         // What was restored may not have been thought through yet.
-        if self.volatile.unsettled.is_none() {
+        if self.volatile.dirty.is_empty() {
             self.check_assignments()?;
         }
         Ok(())
@@ -69,7 +69,7 @@ impl Cluster {
 
     /// No service has more than one allocation too many, and none of a revision that was never deployed.
     fn check_services(&self) -> Result<(), String> {
-        if self.volatile.unsettled.is_some() {
+        if !self.volatile.dirty.is_empty() {
             return Ok(());
         }
         for (app, name, _, desired) in services(&self.durable) {
@@ -124,9 +124,9 @@ impl Cluster {
             "the routes are out of date".to_owned()
         })?;
         for (node, state) in &self.volatile.nodes {
-            let is_lost = self.durable.nodes().get(node).is_some_and(|record| record.lost.is_some());
-            let is_told = is_lost || !state.connected || state.sent.as_ref() == Some(&self.due(node));
-            ensure(is_told, || format!("{node} was not sent what is right"))?;
+            let allocations = self.durable.on_node(node).filter(|record| record.is_assigned());
+            let is_counted = allocations.map(|record| (record.id, record.revision)).eq(state.allocations.iter().copied());
+            ensure(is_counted, || format!("what {node} must run has changed under the same generation"))?;
         }
         Ok(())
     }

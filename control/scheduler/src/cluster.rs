@@ -4,10 +4,13 @@ use dunlin_model::{AllocationId, ClusterId, NodeId, Term, Timestamp};
 
 use crate::durable::Durable;
 use crate::volatile::Volatile;
-use crate::{AllocationState, Answer, Change, Command, Config, Observation, Rejection, Step};
+use crate::effort::Effort;
+use crate::{
+    AllocationState, Answer, Change, Command, Config, Counters, Observation, Rejection, Step,
+};
 
 /// All that a coordinator knows, and all its choices.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cluster {
     pub(crate) id: ClusterId,
     pub(crate) term: Term,
@@ -75,17 +78,46 @@ impl Cluster {
 
     /// Returns when to call [`tick`](Self::tick) if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let leases = self.volatile.nodes.values().filter_map(|node| node.lease);
-        let drains = self.durable.draining().first().map(|(until, _)| *until);
-        let retries = self.volatile.queues.values().filter_map(crate::retry::Queue::next_due);
-        leases.chain(drains).chain(retries).chain(self.volatile.unsettled).min()
+        let lease = self.volatile.first_lease_end().map(|(end, _)| *end);
+        let drain = self.durable.draining().first().map(|(until, _)| *until);
+        let retry = self.volatile.retries.first().map(|(due, _)| *due);
+        let unsettled = (!self.volatile.dirty.is_empty()).then_some(self.volatile.dirty_since);
+        lease.into_iter().chain(drain).chain(retry).chain(unsettled).min()
     }
 
     /// Makes a change and remembers it for the store.
     pub(crate) fn change(&mut self, step: &mut Step, change: Change, now: Timestamp) {
+        self.volatile.dirty.mark(&self.durable, &change);
+        self.volatile.dirty_since = now;
+        let node = match &change {
+            Change::Allocation(record) => Some(record.node.clone()),
+            Change::AllocationDeleted(id) => self.durable.allocations().get(id).map(|it| it.node.clone()),
+            _ => None,
+        };
         change.apply(&mut self.durable);
-        self.volatile.unsettled = Some(now);
+        if let Some(node) = node {
+            self.volatile.pools.set_reserved(&node, self.durable.reserved(&node));
+        } else if let Change::Node(record) = &change {
+            self.refresh_pools(&record.id);
+        }
         step.changes.push(change);
+    }
+
+    /// Lets placement see a node as it is now.
+    pub(crate) fn refresh_pools(&mut self, node: &NodeId) {
+        let Some(record) = self.durable.nodes().get(node) else { return };
+        let state = self.volatile.nodes.entry(node.clone()).or_default();
+        if self.volatile.pools.refresh(record, state, self.durable.reserved(node)) {
+            self.volatile.dirty.room = true;
+        }
+    }
+
+    /// Returns an allocation id which was never given out. The count is written once, at the end of the step.
+    pub(crate) fn next_allocation(&mut self) -> AllocationId {
+        let Counters { allocation, run } = self.durable.counters();
+        Change::Counters(Counters { allocation: allocation + 1, run }).apply(&mut self.durable);
+        self.volatile.has_counted = true;
+        AllocationId::new(allocation + 1)
     }
 
     /// Gives an allocation a new state.
@@ -129,15 +161,20 @@ impl Cluster {
         self.expire_leases(&mut step, now);
         self.end_drained(&mut step, now);
         self.promote_retries(now);
-        if self.volatile.unsettled.is_some() {
-            self.end_surplus(&mut step, now);
-            self.place_services(&mut step, now);
-            self.lease_items(&mut step, now);
-            self.volatile.unsettled = None;
-            self.refresh_routes();
-            self.assign_all(&mut step);
-        } else {
-            self.resend(&mut step);
+        let mut effort = Effort::of_one_step();
+        let workloads = std::mem::take(&mut self.volatile.dirty.workloads);
+        self.end_surplus(&mut step, &workloads, now);
+        let is_room_new = std::mem::take(&mut self.volatile.dirty.room);
+        self.place_services(&mut step, workloads, is_room_new, &mut effort, now);
+        self.lease_items(&mut step, is_room_new, &mut effort, now);
+        // What was placed meanwhile needs no further thought; what there was no time for does.
+        self.volatile.dirty.room = false;
+        self.volatile.dirty.workloads = effort.left_services;
+        self.volatile.dirty.runs = effort.left_runs;
+        let are_routes_new = self.refresh_routes();
+        self.assign(&mut step, are_routes_new);
+        if std::mem::take(&mut self.volatile.has_counted) {
+            step.changes.push(Change::Counters(self.durable.counters()));
         }
         step.compact();
         step
@@ -155,12 +192,15 @@ impl Cluster {
 
     /// Lets failed items be leased again whose wait is over.
     fn promote_retries(&mut self, now: Timestamp) {
-        let mut any = false;
-        for queue in self.volatile.queues.values_mut() {
-            any |= queue.promote(now);
-        }
-        if any {
-            self.volatile.unsettled = Some(now);
+        while let Some((due, run)) = self.volatile.retries.first().copied() {
+            if due > now {
+                break;
+            }
+            self.volatile.retries.pop_first();
+            if self.volatile.queues.get_mut(&run).is_some_and(|queue| queue.promote(now)) {
+                self.volatile.dirty.runs.insert(run);
+                self.volatile.dirty_since = now;
+            }
         }
     }
 }

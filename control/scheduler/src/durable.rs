@@ -4,9 +4,10 @@
 //! the same state. Beside the records stand indexes over them, kept by the same code.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AppName, ItemRecord, NodeId, Resources, RunId, Timestamp, Work, WorkloadName,
+    AllocationId, AppName, ItemRecord, NodeId, Resources, RunId, Timestamp, Work, WorkloadName, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,11 +81,10 @@ impl Change {
     pub(crate) fn apply(&self, durable: &mut Durable) {
         match self {
             Self::App(record) => {
-                durable.apps.insert(record.name.clone(), record.clone());
+                durable.remove_app(&record.name);
+                durable.insert_app(record.clone());
             }
-            Self::AppDeleted(name) => {
-                durable.apps.remove(name);
-            }
+            Self::AppDeleted(name) => durable.remove_app(name),
             Self::Node(record) => {
                 durable.nodes.insert(record.id.clone(), record.clone());
             }
@@ -117,10 +117,12 @@ impl Change {
 }
 
 /// All that survives the coordinator, and indexes over it.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Durable {
     counters: Counters,
     apps: BTreeMap<AppName, AppRecord>,
+    /// The spec of each workload in the newest revision, to be shared by its allocations.
+    specs: BTreeMap<WorkloadName, Arc<WorkloadSpec>>,
     nodes: BTreeMap<NodeId, NodeRecord>,
     allocations: BTreeMap<AllocationId, AllocationRecord>,
     runs: BTreeMap<RunId, RunRecord>,
@@ -166,9 +168,9 @@ impl Durable {
         &self.tokens
     }
 
-    /// Returns the workloads that have allocations.
-    pub(crate) fn busy_workloads(&self) -> impl Iterator<Item = &WorkloadName> {
-        self.by_workload.keys()
+    /// Returns the workloads of the newest revisions with their specs.
+    pub(crate) fn specs(&self) -> &BTreeMap<WorkloadName, Arc<WorkloadSpec>> {
+        &self.specs
     }
 
     pub(crate) fn on_node(&self, node: &NodeId) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
@@ -203,8 +205,33 @@ impl Durable {
         ids.into_iter().flatten().map(|id| &self.allocations[id])
     }
 
-    fn insert_allocation(&mut self, record: AllocationRecord) {
+    fn insert_app(&mut self, record: AppRecord) {
+        for (name, spec) in &record.spec.workloads {
+            self.specs.insert(record.name.workload(name), Arc::new(spec.clone()));
+        }
+        self.apps.insert(record.name.clone(), record);
+    }
+
+    fn remove_app(&mut self, name: &AppName) {
+        let Some(record) = self.apps.remove(name) else { return };
+        for workload in record.spec.workloads.keys() {
+            self.specs.remove(&name.workload(workload));
+        }
+    }
+
+    /// Returns `spec`, or the same spec that others hold already: what a store gives back is a copy for each record.
+    fn shared(&self, workload: &WorkloadName, spec: Arc<WorkloadSpec>) -> Arc<WorkloadSpec> {
+        let newest = self.specs.get(workload);
+        let neighbour = || self.of_workload(workload).next().map(|record| &record.spec);
+        match newest.filter(|known| **known == spec).or_else(|| neighbour().filter(|known| **known == spec)) {
+            Some(known) => Arc::clone(known),
+            None => spec,
+        }
+    }
+
+    fn insert_allocation(&mut self, mut record: AllocationRecord) {
         let id = record.id;
+        record.spec = self.shared(&record.workload, record.spec);
         self.counters.allocation = self.counters.allocation.max(id.number());
         self.by_node.entry(record.node.clone()).or_default().insert(id);
         self.by_workload.entry(record.workload.clone()).or_default().insert(id);

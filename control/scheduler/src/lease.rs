@@ -9,12 +9,11 @@ use crate::{AllocationState, Change, Cluster, Step};
 impl Cluster {
     /// Makes nodes lost whose lease is over.
     pub(crate) fn expire_leases(&mut self, step: &mut Step, now: Timestamp) {
-        let is_over = |lease: Option<Timestamp>| lease.is_some_and(|end| end <= now);
-        let nodes = self.volatile.nodes.iter();
-        let over: Vec<NodeId> =
-            nodes.filter(|(_, state)| is_over(state.lease)).map(|(id, _)| id.clone()).collect();
-        for node in over {
-            self.volatile.node(&node).lease = None;
+        while let Some((end, node)) = self.volatile.first_lease_end().cloned() {
+            if end > now {
+                break;
+            }
+            self.volatile.set_lease(&node, None);
             let mut record = self.durable.nodes()[&node].clone();
             record.lost = Some(now);
             self.change(step, Change::Node(record), now);

@@ -1,7 +1,7 @@
 //! What agents say: leases are renewed, states are taken over, items are recorded.
 
 use dunlin_model::{
-    AllocationReport, Generation, ItemReport, NodeId, ObservedState, Outcome, Report, Timestamp, Work,
+    AllocationReport, ItemReport, NodeId, ObservedState, Outcome, Report, Timestamp, Work,
 };
 
 use crate::{Action, AllocationState, Change, Cluster, Step};
@@ -16,19 +16,17 @@ impl Cluster {
         let was_lost = record.lost.is_some();
         let is_news = record.info.as_ref() != Some(&report.info);
 
-        let lease = now.plus(self.config.lease);
+        self.volatile.set_lease(node, Some(now.plus(self.config.lease)));
         let state = self.volatile.node(node);
         let unheard = state.last_seen.is_none() || !state.connected;
-        state.lease = Some(lease);
         state.last_seen = Some(now);
         state.connected = true;
         state.reported = Some((report.term, report.generation));
-        state.resend |= state
-            .sent
-            .as_ref()
-            .is_some_and(|sent| (report.term, report.generation) < (self.term, sent.generation));
+        if (report.term, report.generation) < (self.term, self.due(node)) {
+            self.volatile.behind.insert(node.clone());
+        }
         if unheard {
-            self.volatile.unsettled = Some(now);
+            self.refresh_pools(node);
         }
         if is_news {
             let mut record = self.durable.nodes()[node].clone();
@@ -48,9 +46,7 @@ impl Cluster {
 
     /// Tells whether a report can come from an agent that obeys this coordinator and none after it.
     fn may_act_on(&self, node: &NodeId, report: &Report) -> bool {
-        let sent = self.volatile.nodes.get(node).and_then(|state| state.sent.as_ref());
-        let newest = sent.map_or(Generation(0), |sent| sent.generation);
-        (report.term, report.generation) <= (self.term, newest)
+        (report.term, report.generation) <= (self.term, self.due(node))
     }
 
     fn observe_items(&mut self, step: &mut Step, node: &NodeId, items: Vec<ItemReport>, now: Timestamp) {
@@ -103,10 +99,10 @@ impl Cluster {
     /// A node can be spoken to: it is told everything again.
     pub(crate) fn observe_connected(&mut self, node: &NodeId, now: Timestamp) {
         if self.durable.nodes().contains_key(node) {
-            let state = self.volatile.node(node);
-            state.connected = true;
-            state.resend = true;
-            self.volatile.unsettled = Some(now);
+            self.volatile.node(node).connected = true;
+            self.volatile.behind.insert(node.clone());
+            self.volatile.dirty_since = now;
+            self.refresh_pools(node);
         }
     }
 
@@ -114,6 +110,7 @@ impl Cluster {
     pub(crate) fn observe_disconnected(&mut self, node: &NodeId) {
         if let Some(state) = self.volatile.nodes.get_mut(node) {
             state.connected = false;
+            self.refresh_pools(node);
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Services: what should run against what does.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use dunlin_model::{AllocationId, AppName, Name, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec};
 
 use crate::durable::Durable;
-use crate::placement::{Demand, choose};
-use crate::record::need;
+use crate::effort::Effort;
+use crate::placement::{Demand, Search};
 use crate::rollout::{Copy, Plan, plan};
 use crate::{AllocationRecord, AllocationState, AppRecord, Change, Cluster, RangeSet, Step};
 
@@ -44,67 +47,86 @@ fn plan_of(durable: &Durable, workload: &WorkloadName) -> Plan {
 
 impl Cluster {
     /// Ends what no revision wants any more.
-    pub(crate) fn end_surplus(&mut self, step: &mut Step, now: Timestamp) {
-        let workloads: Vec<WorkloadName> = self.durable.busy_workloads().cloned().collect();
+    pub(crate) fn end_surplus(&mut self, step: &mut Step, workloads: &BTreeSet<WorkloadName>, now: Timestamp) {
         for workload in workloads {
-            for id in plan_of(&self.durable, &workload).end {
+            for id in plan_of(&self.durable, workload).end {
                 self.end_serving(step, id, now);
             }
         }
     }
 
-    /// Places what is missing, and forgets lost allocations that are replaced or not wanted any more.
-    pub(crate) fn place_services(&mut self, step: &mut Step, now: Timestamp) {
-        self.volatile.service_waiting.clear();
-        let names: Vec<WorkloadName> =
-            services(&self.durable).map(|(app, name, _, _)| app.name.workload(name)).collect();
-        for workload in names {
-            let wanted = plan_of(&self.durable, &workload).start;
-            let placed = (0..wanted).take_while(|_| self.place_one(step, &workload, now)).count();
-            let missing = usize::try_from(wanted).unwrap_or(usize::MAX) - placed;
-            self.forget_lost(step, &workload, missing, now);
+    /// Places what is missing of `workloads`, and of those that wait if there is new room; forgets lost allocations
+    /// that are replaced or not wanted any more.
+    pub(crate) fn place_services(
+        &mut self,
+        step: &mut Step,
+        mut workloads: BTreeSet<WorkloadName>,
+        is_room_new: bool,
+        effort: &mut Effort,
+        now: Timestamp,
+    ) {
+        if is_room_new {
+            workloads.extend(self.volatile.waiting_services.iter().cloned());
         }
-        // Workloads that are gone, or are jobs now, have nothing to come back to.
-        let gone: Vec<WorkloadName> = self.durable.busy_workloads().cloned().collect();
-        for workload in
-            gone.iter().filter(|workload| desired(&self.durable, workload) == 0).collect::<Vec<_>>()
-        {
-            self.forget_lost(step, workload, 0, now);
+        for workload in workloads {
+            if effort.is_over() {
+                effort.left_services.insert(workload);
+                continue;
+            }
+            let wanted = plan_of(&self.durable, &workload).start;
+            let missing = wanted - self.place(step, &workload, wanted, effort, now);
+            self.forget_lost(step, &workload, missing, now);
+            if missing == 0 {
+                self.volatile.waiting_services.remove(&workload);
+            } else if effort.is_over() {
+                effort.left_services.insert(workload);
+            } else {
+                self.volatile.waiting_services.insert(workload);
+            }
         }
     }
 
-    /// Places one allocation of a service; if that cannot be, notes why and returns false.
-    fn place_one(&mut self, step: &mut Step, workload: &WorkloadName, now: Timestamp) -> bool {
-        let app = &self.durable.apps()[&workload.app_name()];
-        let (revision, spec) = (app.revision, app.spec.workloads[&workload.workload].clone());
-        let demand = Demand { workload, need: need(&spec), labels: &spec.node_labels };
-        let node = match choose(self, &demand) {
-            Ok(node) => node,
-            Err(reason) => {
-                self.volatile.service_waiting.insert(workload.clone(), reason.to_string());
-                return false;
-            }
-        };
-        let record = AllocationRecord {
-            id: self.next_allocation(step, now),
-            workload: workload.clone(),
-            revision,
-            node,
-            spec,
-            work: Work::Serve,
-            returned: RangeSet::new(),
-            state: AllocationState::Placed,
-            created: now,
-        };
-        self.change(step, Change::Allocation(record), now);
-        true
+    /// Places allocations of a service, as many as are wanted and there is room for; returns how many.
+    fn place(
+        &mut self,
+        step: &mut Step,
+        workload: &WorkloadName,
+        wanted: u32,
+        effort: &mut Effort,
+        now: Timestamp,
+    ) -> u32 {
+        let (Some(spec), 1..) = (self.durable.specs().get(workload), wanted) else { return 0 };
+        let demand = Demand { workload: workload.clone(), spec: Arc::clone(spec) };
+        let revision = self.durable.apps()[&workload.app_name()].revision;
+        effort.spend(Search::cost(self));
+        let mut search = Search::new(self, &demand);
+        let mut placed = 0;
+        while placed < wanted && !effort.is_over() {
+            let Some(node) = search.best().cloned() else { break };
+            let record = AllocationRecord {
+                id: self.next_allocation(),
+                workload: workload.clone(),
+                revision,
+                node: node.clone(),
+                spec: Arc::clone(&demand.spec),
+                work: Work::Serve,
+                returned: RangeSet::new(),
+                state: AllocationState::Placed,
+                created: now,
+            };
+            self.change(step, Change::Allocation(record), now);
+            search.placed(&self.volatile.pools, &node);
+            effort.spend(1);
+            placed += 1;
+        }
+        placed
     }
 
     /// Keeps as many lost allocations of a service as are missing: their nodes may come back. Oldest first.
-    fn forget_lost(&mut self, step: &mut Step, workload: &WorkloadName, missing: usize, now: Timestamp) {
+    fn forget_lost(&mut self, step: &mut Step, workload: &WorkloadName, missing: u32, now: Timestamp) {
         let is_lost = |record: &&AllocationRecord| record.serves() && record.state == AllocationState::Lost;
         let lost = self.durable.of_workload(workload).filter(is_lost);
-        let surplus: Vec<AllocationId> = lost.skip(missing).map(|record| record.id).collect();
+        let surplus: Vec<AllocationId> = lost.skip(usize::try_from(missing).unwrap_or(usize::MAX)).map(|record| record.id).collect();
         for id in surplus {
             self.end(step, id, now);
         }

@@ -4,6 +4,7 @@
 //! heartbeat is not in it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AppName, AppSpec, AssignedAllocation, Digest, Fuel, ItemRange, JobSpec, NodeId, NodeInfo,
@@ -71,7 +72,7 @@ pub struct AllocationRecord {
     /// On which node.
     pub node: NodeId,
     /// How it is run. Kept here so that an allocation outlives its revision and its app while it drains.
-    pub spec: WorkloadSpec,
+    pub spec: Arc<WorkloadSpec>,
     /// What for.
     pub work: Work,
     /// Items of it which were tried in vain and are queued again: they are not its concern any more.
@@ -156,7 +157,7 @@ pub struct RunRecord {
     /// Of which revision: a later one does not disturb it.
     pub revision: Revision,
     /// The spec of that revision.
-    pub spec: WorkloadSpec,
+    pub spec: Arc<WorkloadSpec>,
     /// How many items it has.
     pub items: u32,
     /// Where their inputs are listed.

@@ -69,11 +69,6 @@ impl Queue {
         moved
     }
 
-    /// Returns when the next waiting item is due.
-    pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.waiting.first_key_value().map(|((due, _), _)| *due)
-    }
-
     /// Returns how many may be leased now.
     pub(crate) fn ready(&self) -> u32 {
         self.ready.values().map(RangeSet::len).sum()

@@ -1,47 +1,73 @@
 //! The route table: which allocations answer which requests, and where the nodes find each other.
 
-use dunlin_model::{Endpoint, Route, RouteTable, WorkloadKind};
+use dunlin_model::{Endpoint, Route, RouteTable, WorkloadKind, WorkloadName};
 
 use crate::durable::Durable;
-use crate::reconcile::services;
 use crate::{AllocationState, Cluster};
 
 /// Returns the routing of the whole fleet.
-///
-/// An allocation is in it from the moment its node says that it runs until it drains or its node is lost.
 pub(crate) fn route_table(durable: &Durable) -> RouteTable {
     let mut table = RouteTable::default();
-    for (app, name, spec, _) in services(durable) {
-        let WorkloadKind::Service(service) = &spec.kind else { continue };
-        if service.routes.is_empty() {
-            continue;
-        }
-        let workload = app.name.workload(name);
-        let routes = service.routes.iter();
-        table.routes.extend(routes.map(|route| Route { spec: route.clone(), workload: workload.clone() }));
-        let serving = durable.of_workload(&workload);
-        let endpoints = serving
-            .filter(|record| record.serves() && record.state == AllocationState::Running)
-            .map(|record| Endpoint { allocation: record.id, node: record.node.clone() })
-            .collect();
-        table.endpoints.insert(workload, endpoints);
-    }
-    table.routes.sort();
-    for node in durable.nodes().values().filter(|node| node.lost.is_none()) {
-        if let Some(info) = &node.info {
-            table.peers.insert(node.id.clone(), info.peer);
+    set_routing(&mut table, durable);
+    for workload in durable.specs().keys() {
+        if let Some(endpoints) = endpoints(durable, workload) {
+            table.endpoints.insert(workload.clone(), endpoints);
         }
     }
     table
 }
 
-impl Cluster {
-    /// Makes the table new if it is not as before.
-    pub(crate) fn refresh_routes(&mut self) {
-        let table = route_table(&self.durable);
-        if table != self.volatile.routes {
-            self.volatile.routes = table;
-            self.volatile.routes_version += 1;
+/// Sets which requests go to which service, and where the nodes find each other.
+fn set_routing(table: &mut RouteTable, durable: &Durable) {
+    table.routes.clear();
+    for (workload, spec) in durable.specs() {
+        if let WorkloadKind::Service(service) = &spec.kind {
+            let routes = service.routes.iter();
+            table
+                .routes
+                .extend(routes.map(|route| Route { spec: route.clone(), workload: workload.clone() }));
         }
+    }
+    table.routes.sort();
+    let peers = durable.nodes().values().filter(|node| node.lost.is_none());
+    table.peers = peers.filter_map(|node| Some((node.id.clone(), node.info.as_ref()?.peer))).collect();
+}
+
+/// Returns what answers for a service that has routes.
+///
+/// An allocation is in it from the moment its node says that it runs until it drains or its node is lost.
+fn endpoints(durable: &Durable, workload: &WorkloadName) -> Option<Vec<Endpoint>> {
+    match &durable.specs().get(workload)?.kind {
+        WorkloadKind::Service(service) if !service.routes.is_empty() => {}
+        WorkloadKind::Service(_) | WorkloadKind::Job(_) => return None,
+    }
+    let serving = durable.of_workload(workload);
+    let answers = serving.filter(|record| record.serves() && record.state == AllocationState::Running);
+    Some(answers.map(|record| Endpoint { allocation: record.id, node: record.node.clone() }).collect())
+}
+
+impl Cluster {
+    /// Makes new in the table what is not as before; tells whether there was any.
+    pub(crate) fn refresh_routes(&mut self) -> bool {
+        let routes = &mut self.volatile.routes;
+        let mut is_new = false;
+        if std::mem::take(&mut self.volatile.dirty.routing) {
+            let mut table = RouteTable::default();
+            set_routing(&mut table, &self.durable);
+            is_new = table.routes != routes.routes || table.peers != routes.peers;
+            (routes.routes, routes.peers) = (table.routes, table.peers);
+        }
+        for workload in std::mem::take(&mut self.volatile.dirty.endpoints) {
+            let now = endpoints(&self.durable, &workload);
+            if now.as_ref() != routes.endpoints.get(&workload) {
+                is_new = true;
+                match now {
+                    Some(endpoints) => drop(routes.endpoints.insert(workload, endpoints)),
+                    None => drop(routes.endpoints.remove(&workload)),
+                }
+            }
+        }
+        self.volatile.routes_version += u64::from(is_new);
+        is_new
     }
 }

@@ -1,6 +1,7 @@
 //! Runs: items are leased in ranges, their ends recorded once each, and what failed is tried again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, Bytes, DurationMs, Fuel, ItemRange, ItemRecord, ItemReport, NodeId, Outcome, RunId,
@@ -8,12 +9,12 @@ use dunlin_model::{
 };
 
 use crate::durable::Durable;
-use crate::placement::{Demand, choose};
+use crate::effort::Effort;
+use crate::placement::{Demand, Search};
 use crate::range_set::single;
-use crate::record::need;
 use crate::retry::{backoff, needs_combining};
 use crate::{
-    AllocationRecord, AllocationState, Change, Cluster, Counters, RangeSet, RunRecord, RunState, Step,
+    AllocationRecord, AllocationState, Change, Cluster, RangeSet, RunRecord, RunState, Step,
 };
 
 /// The most items one allocation is given at a time.
@@ -86,7 +87,9 @@ impl Cluster {
                     if !was_stopped {
                         set_tried(run, item, attempt);
                     }
-                    queue.add_later(now.plus(backoff(&self.config, attempt)), next, item);
+                    let due = now.plus(backoff(&self.config, attempt));
+                    queue.add_later(due, next, item);
+                    self.volatile.retries.insert((due, run_id));
                     continue;
                 }
             }
@@ -149,6 +152,7 @@ impl Cluster {
             for item in items.ranges().iter().flat_map(|range| range.start..range.end) {
                 queue.add_later(due, attempt, item);
             }
+            self.volatile.retries.insert((due, run));
         }
         self.end(step, id, now);
     }
@@ -201,57 +205,67 @@ impl Cluster {
     }
 
     /// Leases queued items to new allocations, as many as each run may have and the fleet has room for.
-    pub(crate) fn lease_items(&mut self, step: &mut Step, now: Timestamp) {
-        self.volatile.run_waiting.clear();
-        let runs: Vec<RunId> = self.volatile.queues.keys().copied().collect();
+    pub(crate) fn lease_items(
+        &mut self,
+        step: &mut Step,
+        is_room_new: bool,
+        effort: &mut Effort,
+        now: Timestamp,
+    ) {
+        let mut runs = std::mem::take(&mut self.volatile.dirty.runs);
+        if is_room_new {
+            runs.extend(&self.volatile.waiting_runs);
+        }
         for id in runs {
-            self.lease_items_of(step, id, now);
+            self.volatile.waiting_runs.remove(&id);
+            if effort.is_over() {
+                effort.left_runs.insert(id);
+            } else if self.durable.runs().get(&id).is_some_and(RunRecord::is_running) {
+                self.lease_items_of(step, id, effort, now);
+            }
         }
     }
 
-    fn lease_items_of(&mut self, step: &mut Step, id: RunId, now: Timestamp) {
+    fn lease_items_of(&mut self, step: &mut Step, id: RunId, effort: &mut Effort, now: Timestamp) {
         let run = &self.durable.runs()[&id];
         let parallelism = run.job().parallelism;
-        let (workload, revision, spec, items, inputs) =
-            (run.workload.clone(), run.revision, run.spec.clone(), run.items, run.inputs.is_some());
+        let demand = Demand { workload: run.workload.clone(), spec: Arc::clone(&run.spec) };
+        let (revision, items, inputs) = (run.revision, run.items, run.inputs.is_some());
         let least = done_within(run, MIN_LEASE, now) / parallelism.max(1);
-        let mut live = self.durable.of_run(id).filter(|record| record.is_live()).count();
-        while u32::try_from(live).is_ok_and(|live| live < parallelism) {
-            let queue = &self.volatile.queues[&id];
+        let live = self.durable.of_run(id).filter(|record| record.is_live()).count();
+        let mut free = parallelism.saturating_sub(u32::try_from(live).unwrap_or(u32::MAX));
+        let mut search = None;
+        while free > 0 {
+            let queue = self.volatile.queues.entry(id).or_default();
             let ranges = parallelism.saturating_mul(RANGES_PER_ALLOCATION).max(1);
             let size = queue.ready().div_ceil(ranges).max(least).clamp(1, MAX_RANGE);
             let Some((attempt, range)) = queue.peek(size) else { return };
-            let demand = Demand { workload: &workload, need: need(&spec), labels: &spec.node_labels };
-            let node = match choose(self, &demand) {
-                Ok(node) => node,
-                Err(reason) => {
-                    self.volatile.run_waiting.insert(id, reason.to_string());
-                    return;
-                }
+            if effort.is_over() {
+                effort.left_runs.insert(id);
+                return;
+            }
+            let search = search.get_or_insert_with(|| Search::new(self, &demand));
+            effort.spend(1);
+            let Some(node) = search.best().cloned() else {
+                self.volatile.waiting_runs.insert(id);
+                return;
             };
             self.volatile.queues.entry(id).or_default().remove(range);
-            let combine = range.start == items;
             let record = AllocationRecord {
-                id: self.next_allocation(step, now),
-                workload: workload.clone(),
+                id: self.next_allocation(),
+                workload: demand.workload.clone(),
                 revision,
-                node,
-                spec: spec.clone(),
-                work: Work::Items { run: id, range, attempt, combine, inputs },
+                node: node.clone(),
+                spec: Arc::clone(&demand.spec),
+                work: Work::Items { run: id, range, attempt, combine: range.start == items, inputs },
                 returned: RangeSet::new(),
                 state: AllocationState::Placed,
                 created: now,
             };
             self.change(step, Change::Allocation(record), now);
-            live += 1;
+            search.placed(&self.volatile.pools, &node);
+            free -= 1;
         }
-    }
-
-    /// Returns an allocation id which was never given out.
-    pub(crate) fn next_allocation(&mut self, step: &mut Step, now: Timestamp) -> AllocationId {
-        let Counters { allocation, run } = self.durable.counters();
-        self.change(step, Change::Counters(Counters { allocation: allocation + 1, run }), now);
-        AllocationId::new(allocation + 1)
     }
 }
 

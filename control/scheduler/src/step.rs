@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dunlin_model::{AllocationId, Assignment, NodeId};
+use dunlin_model::{AllocationId, NodeId};
 
 use crate::Change;
 
@@ -19,13 +19,14 @@ pub struct Step {
 /// What the shell is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Tell a node everything it must run.
+    /// Tell a node everything it must run: its [`Cluster::assignment`](crate::Cluster::assignment).
     Assign {
         /// Whom to tell.
         node: NodeId,
-        /// What.
-        assignment: Assignment,
     },
+    /// Tell all [`Cluster::listeners`](crate::Cluster::listeners) everything they must run: something has changed which
+    /// concerns them all.
+    AssignAll,
     /// Tell a node that it may forget these items.
     Recorded {
         /// Whom to tell.

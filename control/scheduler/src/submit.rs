@@ -1,5 +1,7 @@
 //! Users' wishes about apps and runs.
 
+use std::sync::Arc;
+
 use dunlin_model::{
     AppName, AppSpec, Digest, LimitHit, MAX_ITEMS, Revision, RunId, Timestamp, WorkloadKind, WorkloadName,
     WorkloadSpec,
@@ -75,6 +77,7 @@ impl Cluster {
         let app = self.app(&workload.app_name())?;
         let spec = app.spec.workloads.get(&workload.workload);
         let spec = spec.ok_or_else(|| Rejection::UnknownWorkload(workload.clone()))?.clone();
+        let spec = Arc::new(spec);
         match &spec.kind {
             WorkloadKind::Job(_) => {}
             WorkloadKind::Service(_) => return Err(Rejection::NotAJob(workload.clone())),
@@ -146,7 +149,7 @@ impl Cluster {
                 serving.filter(|record| goes_on(record, workload)).cloned().collect();
             for mut record in kept {
                 record.revision = revision;
-                record.spec = workload.clone();
+                record.spec = Arc::new(workload.clone());
                 self.change(step, Change::Allocation(record), now);
             }
         }

@@ -1,6 +1,7 @@
 //! A picture of everything, for questions: taken after a commit, read without the brain.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, ClusterId, Generation, Name, NodeId, ObservedState, Resources,
@@ -8,6 +9,7 @@ use dunlin_model::{
 };
 use serde::Serialize;
 
+use crate::placement::{Demand, Unplaceable};
 use crate::{AllocationRecord, AllocationState, AppRecord, Cluster, NodeRecord, RunRecord, TokenRecord};
 
 /// A picture of everything.
@@ -101,8 +103,8 @@ pub struct NodeView {
     pub capacity: Option<Resources>,
     /// What its allocations reserve.
     pub reserved: Resources,
-    /// The assignment it was last sent.
-    pub sent: Option<Generation>,
+    /// The assignment it is to act on.
+    pub due: Generation,
     /// The assignment it acts on.
     pub reported: Option<(Term, Generation)>,
 }
@@ -188,7 +190,12 @@ impl Cluster {
             WorkloadKind::Service(service) => service.allocations,
             WorkloadKind::Job(_) => 0,
         };
-        let waiting = self.volatile.service_waiting.get(&full).cloned().or(troubled);
+        let waits = self.volatile.waiting_services.contains(&full);
+        let unplaceable = waits.then(|| self.durable.specs().get(&full)).flatten().map(|spec| {
+            let demand = Demand { workload: full.clone(), spec: Arc::clone(spec) };
+            Unplaceable::count(self, &demand).to_string()
+        });
+        let waiting = unplaceable.or(troubled);
         WorkloadView { name: full, spec: spec.clone(), desired, running, current, waiting }
     }
 
@@ -206,7 +213,7 @@ impl Cluster {
             last_seen: state.and_then(|state| state.last_seen),
             capacity: record.info.as_ref().map(|info| info.capacity),
             reserved: self.durable.reserved(&record.id),
-            sent: state.and_then(|state| state.sent.as_ref()).map(|sent| sent.generation),
+            due: self.due(&record.id),
             reported: state.and_then(|state| state.reported),
             record: record.clone(),
         }
@@ -220,7 +227,10 @@ impl Cluster {
             leased: live.map(|record| self.outstanding(record).len()).sum(),
             ready: queue.map_or(0, crate::retry::Queue::ready),
             backing_off: queue.map_or(0, crate::retry::Queue::waiting),
-            waiting: self.volatile.run_waiting.get(&run.id).cloned(),
+            waiting: self.volatile.waiting_runs.contains(&run.id).then(|| {
+                let demand = Demand { workload: run.workload.clone(), spec: Arc::clone(&run.spec) };
+                Unplaceable::count(self, &demand).to_string()
+            }),
         }
     }
 }

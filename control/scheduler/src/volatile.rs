@@ -1,6 +1,6 @@
 //! What is known only from what agents said lately. A coordinator that starts again hears it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
     AllocationId, AllocationReport, Generation, NodeId, Revision, RouteTable, RunId, Term, Timestamp,
@@ -8,34 +8,48 @@ use dunlin_model::{
 };
 
 use crate::Config;
+use crate::dirty::Dirty;
 use crate::durable::Durable;
+use crate::placement::Pools;
 use crate::retry::Queue;
 use crate::routes::route_table;
 use crate::run::leased;
 
 /// What is not kept.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Volatile {
     /// Every member, also those that were never heard.
     pub(crate) nodes: BTreeMap<NodeId, NodeState>,
+    /// Who is believed until when, soonest first.
+    lease_ends: BTreeSet<(Timestamp, NodeId)>,
+    /// Who is to be sent its assignment though that may not have changed.
+    pub(crate) behind: BTreeSet<NodeId>,
     /// The last word on each allocation.
     pub(crate) observed: BTreeMap<AllocationId, AllocationReport>,
     /// The queue of each run that goes on.
     pub(crate) queues: BTreeMap<RunId, Queue>,
-    /// Why a service has fewer allocations than it should.
-    pub(crate) service_waiting: BTreeMap<WorkloadName, String>,
-    /// Why a run has fewer allocations than it could.
-    pub(crate) run_waiting: BTreeMap<RunId, String>,
+    /// When a queue may have items whose wait is over, soonest first.
+    pub(crate) retries: BTreeSet<(Timestamp, RunId)>,
+    /// Services that have fewer allocations than they should, since there is no room.
+    pub(crate) waiting_services: BTreeSet<WorkloadName>,
+    /// Runs that have fewer allocations than they could, since there is no room.
+    pub(crate) waiting_runs: BTreeSet<RunId>,
+    /// The nodes as placement sees them.
+    pub(crate) pools: Pools,
     /// What every ingress must know.
     pub(crate) routes: RouteTable,
-    /// Counts the route tables, so that what was sent can be compared by a number.
+    /// Counts the changes of `routes`.
     pub(crate) routes_version: u64,
-    /// Since when something changed that was not yet thought through.
-    pub(crate) unsettled: Option<Timestamp>,
+    /// Whether an id was given out in this step.
+    pub(crate) has_counted: bool,
+    /// What has changed and was not yet thought through.
+    pub(crate) dirty: Dirty,
+    /// Since when.
+    pub(crate) dirty_since: Timestamp,
 }
 
 /// What is known of one node beside its record.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct NodeState {
     /// Until when it is believed; absent if it is lost or was never heard.
     pub(crate) lease: Option<Timestamp>,
@@ -45,42 +59,53 @@ pub(crate) struct NodeState {
     pub(crate) connected: bool,
     /// The assignment it acts on, as it last said.
     pub(crate) reported: Option<(Term, Generation)>,
-    /// The assignment it was last sent.
-    pub(crate) sent: Option<Sent>,
-    /// Whether the last assignment should be sent again though it has not changed.
-    pub(crate) resend: bool,
-}
-
-/// The content of an assignment, short: an allocation changes only together with its revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sent {
-    pub(crate) generation: Generation,
+    /// What it is to run, short: an allocation changes only together with its revision.
     pub(crate) allocations: Vec<(AllocationId, Revision)>,
-    pub(crate) routes_version: u64,
+    /// How often that has changed under this coordinator.
+    pub(crate) changes: u64,
 }
 
 impl Volatile {
     /// Returns what a coordinator knows that has just been started: everybody is believed for a while.
     pub(crate) fn restore(durable: &Durable, config: &Config, now: Timestamp) -> Self {
         let grace = now.plus(config.lease.max(config.start_grace));
-        let nodes = durable.nodes().values().map(|record| {
-            let believed = record.info.is_some() && record.lost.is_none();
-            let state = NodeState { lease: believed.then_some(grace), ..NodeState::default() };
-            (record.id.clone(), state)
-        });
         let running = durable.runs().values().filter(|run| run.is_running());
         let queues = running.map(|run| (run.id, Queue::restore(run, &leased(durable, run))));
-        Self {
-            nodes: nodes.collect(),
+        let mut volatile = Self {
             queues: queues.collect(),
             routes: route_table(durable),
-            unsettled: Some(now),
+            dirty: Dirty::everything(durable),
+            dirty_since: now,
             ..Self::default()
+        };
+        for record in durable.nodes().values() {
+            volatile.nodes.insert(record.id.clone(), NodeState::default());
+            if record.info.is_some() && record.lost.is_none() {
+                volatile.set_lease(&record.id, Some(grace));
+            }
+            volatile.pools.refresh(record, &NodeState::default(), durable.reserved(&record.id));
         }
+        volatile
     }
 
     /// Returns what is known of a member.
     pub(crate) fn node(&mut self, node: &NodeId) -> &mut NodeState {
         self.nodes.entry(node.clone()).or_default()
+    }
+
+    /// Believes a node until then, or not at all.
+    pub(crate) fn set_lease(&mut self, node: &NodeId, until: Option<Timestamp>) {
+        let state = self.nodes.entry(node.clone()).or_default();
+        if let Some(before) = std::mem::replace(&mut state.lease, until) {
+            self.lease_ends.remove(&(before, node.clone()));
+        }
+        if let Some(until) = until {
+            self.lease_ends.insert((until, node.clone()));
+        }
+    }
+
+    /// Returns when the first lease ends, and whose it is.
+    pub(crate) fn first_lease_end(&self) -> Option<&(Timestamp, NodeId)> {
+        self.lease_ends.first()
     }
 }

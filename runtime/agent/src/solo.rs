@@ -410,7 +410,7 @@ fn allocation(name: Name, mut spec: WorkloadSpec) -> AssignedAllocation {
     };
     let app = APP.parse().expect("it follows the rules of names");
     let workload = WorkloadName { namespace: solo_namespace(), app, workload: name };
-    AssignedAllocation { id: ALLOCATION, workload, revision: Revision(1), spec, work }
+    AssignedAllocation { id: ALLOCATION, workload, revision: Revision(1), spec: spec.into(), work }
 }
 
 /// Brings what a driver is told to where it can be awaited.

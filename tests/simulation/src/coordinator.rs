@@ -168,15 +168,13 @@ impl World {
             return Ok(());
         }
         for action in step.actions {
-            let (node, message) = match action {
-                Action::Assign { node, assignment } => {
-                    let key = (node.clone(), assignment.term, assignment.generation);
-                    let before = self.sent.entry(key).or_insert_with(|| assignment.clone());
-                    if *before != assignment {
-                        let (term, generation) = (assignment.term, assignment.generation);
-                        return Err(format!("{node} is sent two different assignments {term}.{generation}"));
+            match action {
+                Action::Assign { node } => self.assign(node)?,
+                Action::AssignAll => {
+                    let cluster = self.coordinator.cluster.as_ref().expect("it has just decided this");
+                    for node in cluster.listeners().cloned().collect::<Vec<_>>() {
+                        self.assign(node)?;
                     }
-                    (node, ToAgent::Assign(Box::new(assignment)))
                 }
                 Action::Recorded { node, items } => {
                     for (allocation, item) in &items {
@@ -187,15 +185,32 @@ impl World {
                             ));
                         }
                     }
-                    (node, ToAgent::Recorded { term: self.coordinator.term, items })
+                    self.tell(node, ToAgent::Recorded { term: self.coordinator.term, items });
                 }
-            };
-            if self.coordinator.connected.contains_key(&node) {
-                self.send(Happening::ToAgent { node, message });
             }
         }
         self.coordinator_sets_alarm();
         Ok(())
+    }
+
+    /// Sends a node what it must run, as it is now.
+    fn assign(&mut self, node: NodeId) -> Result<(), String> {
+        let cluster = self.coordinator.cluster.as_ref().expect("it has just decided this");
+        let assignment = cluster.assignment(&node).ok_or_else(|| format!("{node} is no member"))?;
+        let key = (node.clone(), assignment.term, assignment.generation);
+        let before = self.sent.entry(key).or_insert_with(|| assignment.clone());
+        if *before != assignment {
+            let (term, generation) = (assignment.term, assignment.generation);
+            return Err(format!("{node} is sent two different assignments {term}.{generation}"));
+        }
+        self.tell(node, ToAgent::Assign(Box::new(assignment)));
+        Ok(())
+    }
+
+    fn tell(&mut self, node: NodeId, message: ToAgent) {
+        if self.coordinator.connected.contains_key(&node) {
+            self.send(Happening::ToAgent { node, message });
+        }
     }
 
     fn coordinator_sets_alarm(&mut self) {

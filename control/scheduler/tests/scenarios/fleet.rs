@@ -20,24 +20,24 @@ fn a_silent_node_loses_its_allocations() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=1@v1,route:shop.example
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.3: a1@1 | shop.example:  | peers a b
-            0s b gets 1.2: | shop.example:  | peers a b
-            1s a gets 1.4: a1@1 | shop.example: a1 on a | peers a b
-            1s b gets 1.3: | shop.example: a1 on a | peers a b
+            0s a gets 1.5: a1@1 | shop.example:  | peers a b
+            0s b gets 1.4: | shop.example:  | peers a b
+            1s a gets 1.6: a1@1 | shop.example: a1 on a | peers a b
+            1s b gets 1.5: | shop.example: a1 on a | peers a b
             12s a is lost
-            12s b gets 1.4: a2@1 | shop.example:  | peers b
-            12s b gets 1.5: a2@1 | shop.example: a2 on b | peers b
+            12s b gets 1.7: a2@1 | shop.example:  | peers b
+            12s b gets 1.8: a2@1 | shop.example: a2 on b | peers b
             --show
             a Lost, reserved 0B
             b Alive, reserved 64MiB
             default/shop/web 1 of 1
-            15s a gets 1.5: | shop.example: a2 on b | peers a b
-            15s b gets 1.6: a2@1 | shop.example: a2 on b | peers a b
+            15s a gets 1.10: | shop.example: a2 on b | peers a b
+            15s b gets 1.9: a2@1 | shop.example: a2 on b | peers a b
             --show
             a Alive, reserved 0B
             b Alive, reserved 64MiB
@@ -60,10 +60,10 @@ fn a_node_that_returns_before_it_was_replaced_keeps_them() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=2@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 a2@1 | peers a
+            0s a gets 1.3: a1@1 a2@1 | peers a
             11s a is lost
             11s a1 is lost
             11s a2 is lost
@@ -71,7 +71,7 @@ fn a_node_that_returns_before_it_was_replaced_keeps_them() {
             a Lost, reserved 0B
             default/shop/web 0 of 2, waiting: all nodes are lost
             > connect a
-            14s a gets 1.3: a1@1 a2@1 | peers a
+            14s a gets 1.7: a1@1 a2@1 | peers a
             --show
             a Alive, reserved 128MiB
             default/shop/web 2 of 2
@@ -95,22 +95,22 @@ fn only_what_was_not_replaced_goes_on_when_a_node_returns() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=3@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.3: a1@1 a3@1 | peers a b
-            0s b gets 1.2: a2@1 | peers a b
+            0s a gets 1.4: a1@1 a3@1 | peers a b
+            0s b gets 1.4: a2@1 | peers a b
             11s a is lost
             11s a1 is lost
-            11s b gets 1.3: a2@1 a4@1 | peers b
+            11s b gets 1.6: a2@1 a4@1 | peers b
             --show
             a Lost, reserved 0B
             b Alive, reserved 128MiB
             default/shop/web 2 of 3, waiting: needs 64MiB; the freest of 1 node has 0B (1 node lost)
-            14s a gets 1.4: a1@1 | peers a b
-            14s b gets 1.4: a2@1 a4@1 | peers a b
+            14s a gets 1.8: a1@1 | peers a b
+            14s b gets 1.7: a2@1 a4@1 | peers a b
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 128MiB
@@ -132,7 +132,7 @@ fn nothing_new_is_placed_on_a_node_that_cannot_be_told() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > disconnect a
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
@@ -140,7 +140,7 @@ fn nothing_new_is_placed_on_a_node_that_cannot_be_told() {
             a Alive, reserved 0B
             default/shop/web 0 of 1, waiting: 1 node not connected at this moment
             > connect a
-            0s a gets 1.2: a1@1 | peers a
+            0s a gets 1.3: a1@1 | peers a
             --show
             a Alive, reserved 64MiB
             default/shop/web 1 of 1
@@ -163,19 +163,19 @@ fn a_lost_connection_alone_loses_nothing() {
         wait 1
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.3: a1@1 | peers a b
+            0s a gets 1.4: a1@1 | peers a b
             > disconnect a
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 0B
             default/shop/web 1 of 1
             > connect a
-            6s a gets 1.3: a1@1 | peers a b
+            6s a gets 1.4: a1@1 | peers a b
         "#]],
     );
 }
@@ -191,14 +191,14 @@ fn a_node_without_connection_is_told_later() {
         connect a
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > disconnect a
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
             > connect a
-            0s a gets 1.2: a1@1 | peers a
+            0s a gets 1.3: a1@1 | peers a
             > connect a
-            0s a gets 1.2: a1@1 | peers a
+            0s a gets 1.3: a1@1 | peers a
         "#]],
     );
 }
@@ -216,11 +216,11 @@ fn what_a_node_has_not_got_is_sent_again() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a does not get 1.2: a1@1 | peers a
-            0s a gets 1.2: a1@1 | peers a
+            0s a does not get 1.3: a1@1 | peers a
+            0s a gets 1.3: a1@1 | peers a
             --show
             a Alive, reserved 64MiB
             default/shop/web 1 of 1
@@ -242,24 +242,24 @@ fn a_restarted_coordinator_goes_on_with_a_new_term() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=2@v1,route:shop.example
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.3: a1@1 | shop.example:  | peers a b
-            0s b gets 1.2: a2@1 | shop.example:  | peers a b
-            1s a gets 1.4: a1@1 | shop.example: a1 on a | peers a b
-            1s b gets 1.3: a2@1 | shop.example: a1 on a | peers a b
-            1s a gets 1.5: a1@1 | shop.example: a1 on a, a2 on b | peers a b
-            1s b gets 1.4: a2@1 | shop.example: a1 on a, a2 on b | peers a b
+            0s a gets 1.5: a1@1 | shop.example:  | peers a b
+            0s b gets 1.5: a2@1 | shop.example:  | peers a b
+            1s a gets 1.6: a1@1 | shop.example: a1 on a | peers a b
+            1s b gets 1.6: a2@1 | shop.example: a1 on a | peers a b
+            1s a gets 1.7: a1@1 | shop.example: a1 on a, a2 on b | peers a b
+            1s b gets 1.7: a2@1 | shop.example: a1 on a, a2 on b | peers a b
             > restart
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 64MiB
             default/shop/web 2 of 2
-            3s a gets 2.1: a1@1 | shop.example: a1 on a, a2 on b | peers a b
-            3s b gets 2.1: a2@1 | shop.example: a1 on a, a2 on b | peers a b
+            3s a gets 2.2: a1@1 | shop.example: a1 on a, a2 on b | peers a b
+            3s b gets 2.2: a2@1 | shop.example: a1 on a, a2 on b | peers a b
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 64MiB
@@ -284,26 +284,26 @@ fn after_a_restart_silent_nodes_are_believed_for_a_while() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=2@v1,route:shop.example
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.3: a1@1 | shop.example:  | peers a b
-            0s b gets 1.2: a2@1 | shop.example:  | peers a b
-            1s a gets 1.4: a1@1 | shop.example: a1 on a | peers a b
-            1s b gets 1.3: a2@1 | shop.example: a1 on a | peers a b
-            1s a gets 1.5: a1@1 | shop.example: a1 on a, a2 on b | peers a b
-            1s b gets 1.4: a2@1 | shop.example: a1 on a, a2 on b | peers a b
+            0s a gets 1.5: a1@1 | shop.example:  | peers a b
+            0s b gets 1.5: a2@1 | shop.example:  | peers a b
+            1s a gets 1.6: a1@1 | shop.example: a1 on a | peers a b
+            1s b gets 1.6: a2@1 | shop.example: a1 on a | peers a b
+            1s a gets 1.7: a1@1 | shop.example: a1 on a, a2 on b | peers a b
+            1s b gets 1.7: a2@1 | shop.example: a1 on a, a2 on b | peers a b
             > restart
-            3s b gets 2.1: a2@1 | shop.example: a1 on a, a2 on b | peers a b
+            3s b gets 2.2: a2@1 | shop.example: a1 on a, a2 on b | peers a b
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 64MiB
             default/shop/web 2 of 2
             17s a is lost
-            17s b gets 2.2: a2@1 a3@1 | shop.example: a2 on b | peers b
-            17s b gets 2.3: a2@1 a3@1 | shop.example: a2 on b, a3 on b | peers b
+            17s b gets 2.4: a2@1 a3@1 | shop.example: a2 on b | peers b
+            17s b gets 2.5: a2@1 a3@1 | shop.example: a2 on b, a3 on b | peers b
             --show
             a Lost, reserved 0B
             b Alive, reserved 128MiB
@@ -327,18 +327,18 @@ fn a_node_that_was_lost_stays_so_over_a_restart() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             10s a is lost
-            10s b gets 1.2: | peers b
+            10s b gets 1.4: | peers b
             > restart
             --show
             a Lost, reserved 0B
             b Alive, reserved 0B
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
-            12s b gets 2.1: a1@1 | peers b
+            12s b gets 2.2: a1@1 | peers b
             --show
             a Lost, reserved 0B
             b Alive, reserved 64MiB
@@ -358,14 +358,14 @@ fn nothing_is_placed_on_a_node_that_this_coordinator_has_not_heard() {
         beat a
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > restart
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
             --show
             a Alive, reserved 0B
             default/shop/web 0 of 1, waiting: no node has reported yet
-            0s a gets 2.1: a1@1 | peers a
+            0s a gets 2.2: a1@1 | peers a
         "#]],
     );
 }
@@ -383,17 +383,17 @@ fn a_rollout_survives_a_restart() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=2@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 a2@1 | peers a
+            0s a gets 1.3: a1@1 a2@1 | peers a
             > deploy shop web=2@v2
             Deployed { revision: Revision(2), changed: true }
-            1s a gets 1.3: a1@1 a2@1 a3@2 | peers a
+            1s a gets 1.4: a1@1 a2@1 a3@2 | peers a
             > restart
-            2s a gets 2.1: a1@1 a2@1 a3@2 a4@2 | peers a
-            3s a gets 2.2: a1@1 a3@2 a4@2 | peers a
-            4s a gets 2.3: a3@2 a4@2 | peers a
+            2s a gets 2.3: a1@1 a2@1 a3@2 a4@2 | peers a
+            3s a gets 2.4: a1@1 a3@2 a4@2 | peers a
+            4s a gets 2.5: a3@2 a4@2 | peers a
             --show
             a Alive, reserved 128MiB
             default/shop/web 2 of 2
@@ -416,15 +416,15 @@ fn reports_of_another_fleet_or_a_later_coordinator_do_not_count() {
         wait 6
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > report b cluster=other
             > report b term=2
             > report b term=1 generation=9
             > report nobody
             10s b is lost
-            10s a gets 1.3: | peers a
+            10s a gets 1.4: | peers a
         "#]],
     );
 }
@@ -528,10 +528,10 @@ fn a_new_machine_takes_over_the_name_of_a_lost_one() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 | peers a
+            0s a gets 1.3: a1@1 | peers a
             > token t uses=1
             TokenCreated
             > join a t key=7
@@ -555,7 +555,7 @@ fn a_new_machine_takes_over_the_name_of_a_lost_one() {
             --show
             a Lost, reserved 0B
             default/shop/web 0 of 1, waiting: all nodes are lost
-            12s a gets 2.1: a1@1 | peers a
+            12s a gets 2.3: a1@1 | peers a
             --show
             a Alive, reserved 64MiB
             default/shop/web 1 of 1
@@ -599,14 +599,14 @@ fn what_a_node_says_of_itself_is_taken_over() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=2@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 | peers a
+            0s a gets 1.3: a1@1 | peers a
             --show
             a Alive, reserved 64MiB
             default/shop/web 1 of 2, waiting: needs 64MiB; the freest of 1 node has 0B
-            1s a gets 1.3: a1@1 a2@1 | peers a
+            1s a gets 1.5: a1@1 a2@1 | peers a
             --show
             a Alive, reserved 128MiB
             default/shop/web 1 of 2

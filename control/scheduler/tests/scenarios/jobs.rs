@@ -18,20 +18,20 @@ fn items_are_leased_in_ranges() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy calc sum=job2@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 20
             RunStarted(RunId(1))
-            0s a gets 1.3: a1[r1 0..3 attempt 1] | peers a b
-            0s b gets 1.2: a2[r1 3..6 attempt 1] | peers a b
+            0s a gets 1.4: a1[r1 0..3 attempt 1] | peers a b
+            0s b gets 1.4: a2[r1 3..6 attempt 1] | peers a b
             > done a1 0..3
             0s r1 item 0: Completed (attempt 1)
             0s r1 item 1: Completed (attempt 1)
             0s r1 item 2: Completed (attempt 1)
-            0s a gets 1.4: a3[r1 6..8 attempt 1] | peers a b
+            0s a gets 1.5: a3[r1 6..8 attempt 1] | peers a b
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 64MiB
@@ -55,19 +55,19 @@ fn a_run_ends_when_all_items_are_recorded() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 2
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
             > done a1 0
             0s r1 item 0: Completed (attempt 1)
-            0s a gets 1.3: a2[r1 1..2 attempt 1] | peers a
+            0s a gets 1.4: a2[r1 1..2 attempt 1] | peers a
             > done a2 1
             0s r1 item 1: Completed (attempt 1)
             0s r1 ends: Completed
-            0s a gets 1.4: | peers a
+            0s a gets 1.5: | peers a
             --show
             a Alive, reserved 0B
             r1 Completed: 2 good, 0 bad of 2; leased 0, ready 0, backing off 0; 20 fuel
@@ -90,12 +90,12 @@ fn an_item_is_recorded_once() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 8
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..2 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..2 attempt 1] | peers a
             > done a1 0
             > done a1 0
             0s r1 item 0: Completed (attempt 1)
@@ -125,25 +125,25 @@ fn a_failed_item_is_tried_again_after_a_while() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1,attempts:3
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 1
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
             > fail a1 0
-            0s a gets 1.3: | peers a
+            0s a gets 1.4: | peers a
             --show
             a Alive, reserved 0B
             r1 Running: 0 good, 0 bad of 1; leased 0, ready 0, backing off 1; 10 fuel
-            1s a gets 1.4: a2[r1 0..1 attempt 2] | peers a
+            1s a gets 1.5: a2[r1 0..1 attempt 2] | peers a
             > fail a2 0
-            2s a gets 1.5: | peers a
-            4s a gets 1.6: a3[r1 0..1 attempt 3] | peers a
+            2s a gets 1.6: | peers a
+            4s a gets 1.7: a3[r1 0..1 attempt 3] | peers a
             > done a3 0
             4s r1 item 0: Completed (attempt 3)
             4s r1 ends: Completed
-            4s a gets 1.7: | peers a
+            4s a gets 1.8: | peers a
             --show
             a Alive, reserved 0B
             r1 Completed: 1 good, 0 bad of 1; leased 0, ready 0, backing off 0; 30 fuel
@@ -168,22 +168,22 @@ fn an_item_out_of_attempts_makes_the_run_fail() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1,attempts:2,combine
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 2
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
             > done a1 0
             0s r1 item 0: Completed (attempt 1)
-            0s a gets 1.3: a2[r1 1..2 attempt 1] | peers a
+            0s a gets 1.4: a2[r1 1..2 attempt 1] | peers a
             > fail a2 1
-            0s a gets 1.4: | peers a
-            1s a gets 1.5: a3[r1 1..2 attempt 2] | peers a
+            0s a gets 1.5: | peers a
+            1s a gets 1.6: a3[r1 1..2 attempt 2] | peers a
             > fail a3 1
             1s r1 item 1: Trapped: boom (attempt 2)
             1s r1 ends: Failed { failed: 1 }
-            1s a gets 1.6: | peers a
+            1s a gets 1.7: | peers a
             --show
             a Alive, reserved 0B
             r1 Failed { failed: 1 }: 1 good, 1 bad of 2; leased 0, ready 0, backing off 0; 30 fuel
@@ -206,21 +206,21 @@ fn the_combining_instance_comes_last() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job2@v1,combine
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 2
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] a2[r1 1..2 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] a2[r1 1..2 attempt 1] | peers a
             > done a1 0
             > done a2 1
             0s r1 item 0: Completed (attempt 1)
             0s r1 item 1: Completed (attempt 1)
-            0s a gets 1.3: a3[r1 2..3 attempt 1 combine] | peers a
+            0s a gets 1.4: a3[r1 2..3 attempt 1 combine] | peers a
             > done a3 2
             0s r1 item 2: Completed (attempt 1)
             0s r1 ends: Completed
-            0s a gets 1.4: | peers a
+            0s a gets 1.5: | peers a
             --show
             a Alive, reserved 0B
             r1 Completed: 3 good, 0 bad of 2; leased 0, ready 0, backing off 0; 30 fuel
@@ -246,23 +246,23 @@ fn a_combining_instance_is_tried_again_too() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1,combine,attempts:2
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 1
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
             > done a1 0
             0s r1 item 0: Completed (attempt 1)
-            0s a gets 1.3: a2[r1 1..2 attempt 1 combine] | peers a
+            0s a gets 1.4: a2[r1 1..2 attempt 1 combine] | peers a
             > fail a2 1
-            0s a gets 1.4: | peers a
+            0s a gets 1.5: | peers a
             > restart
-            1s a gets 2.1: a3[r1 1..2 attempt 2 combine] | peers a
+            1s a gets 2.2: a3[r1 1..2 attempt 2 combine] | peers a
             > done a3 1
             2s r1 item 1: Completed (attempt 2)
             2s r1 ends: Completed
-            2s a gets 2.2: | peers a
+            2s a gets 2.3: | peers a
             --show
             a Alive, reserved 0B
             r1 Completed: 2 good, 0 bad of 1; leased 0, ready 0, backing off 0; 30 fuel
@@ -285,19 +285,19 @@ fn items_of_a_lost_node_are_run_elsewhere_under_the_same_attempt() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy calc sum=job1@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 8
             RunStarted(RunId(1))
-            0s a gets 1.3: a1[r1 0..2 attempt 1] | peers a b
+            0s a gets 1.4: a1[r1 0..2 attempt 1] | peers a b
             > done a1 0
             0s r1 item 0: Completed (attempt 1)
             10s a is lost
             10s a1 is lost
-            10s b gets 1.2: a2[r1 1..3 attempt 1] | peers b
+            10s b gets 1.5: a2[r1 1..3 attempt 1] | peers b
             --show
             a Lost, reserved 0B
             b Alive, reserved 64MiB
@@ -324,21 +324,21 @@ fn what_a_lost_node_brings_back_is_recorded_if_nobody_was_faster() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy calc sum=job1@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 4
             RunStarted(RunId(1))
-            0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a b
+            0s a gets 1.4: a1[r1 0..1 attempt 1] | peers a b
             > done a1 0
             10s a is lost
             10s a1 is lost
-            10s b gets 1.2: a2[r1 0..1 attempt 1] | peers b
+            10s b gets 1.5: a2[r1 0..1 attempt 1] | peers b
             13s r1 item 0: Completed (attempt 1)
-            13s a gets 1.4: a3[r1 1..2 attempt 1] | peers a b
-            13s b gets 1.3: | peers a b
+            13s a gets 1.8: a3[r1 1..2 attempt 1] | peers a b
+            13s b gets 1.7: | peers a b
             > done a2 0
             --show
             a Alive, reserved 64MiB
@@ -364,21 +364,21 @@ fn a_node_that_returns_goes_on_with_items_nobody_took() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 4
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
             10s a is lost
             10s a1 is lost
             --show
             a Lost, reserved 0B
             r1 Running: 0 good, 0 bad of 4; leased 0, ready 4, backing off 0; 0 fuel, waiting: all nodes are lost
-            12s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
+            12s a gets 1.7: a1[r1 0..1 attempt 1] | peers a
             > done a1 0
             12s r1 item 0: Completed (attempt 1)
-            12s a gets 1.4: a2[r1 1..2 attempt 1] | peers a
+            12s a gets 1.8: a2[r1 1..2 attempt 1] | peers a
             --show
             a Alive, reserved 64MiB
             r1 Running: 1 good, 0 bad of 4; leased 1, ready 2, backing off 0; 10 fuel
@@ -399,17 +399,17 @@ fn a_refused_job_fails_without_more_attempts() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1,attempts:5
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 2
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
             1s r1 item 0: NotStarted: no such import (attempt 1)
-            1s a gets 1.3: a2[r1 1..2 attempt 1] | peers a
+            1s a gets 1.4: a2[r1 1..2 attempt 1] | peers a
             2s r1 item 1: NotStarted: no such import (attempt 1)
             2s r1 ends: Failed { failed: 2 }
-            2s a gets 1.4: | peers a
+            2s a gets 1.5: | peers a
             --show
             a Alive, reserved 0B
             r1 Failed { failed: 2 }: 0 good, 2 bad of 2; leased 0, ready 0, backing off 0; 0 fuel
@@ -431,13 +431,13 @@ fn items_that_an_allocation_finishes_without_records_are_queued_again() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 4
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] | peers a
-            0s a gets 1.3: a2[r1 1..2 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
+            0s a gets 1.4: a2[r1 1..2 attempt 1] | peers a
             --show
             a Alive, reserved 64MiB
             r1 Running: 0 good, 0 bad of 4; leased 1, ready 2, backing off 1; 0 fuel
@@ -461,15 +461,15 @@ fn a_stopped_item_does_not_use_up_an_attempt() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 1
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
             > stopped a1 0
-            0s a gets 1.3: | peers a
-            1s a gets 1.4: a2[r1 0..1 attempt 1] | peers a
+            0s a gets 1.4: | peers a
+            1s a gets 1.5: a2[r1 0..1 attempt 1] | peers a
             --show
             a Alive, reserved 64MiB
             r1 Running: 0 good, 0 bad of 1; leased 1, ready 0, backing off 0; 10 fuel
@@ -493,12 +493,12 @@ fn attempts_are_remembered_over_a_restart() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1,attempts:2
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 8
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..2 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..2 attempt 1] | peers a
             > fail a1 0
             --show
             a Alive, reserved 64MiB
@@ -506,7 +506,7 @@ fn attempts_are_remembered_over_a_restart() {
             > restart
             > done a1 1
             0s r1 item 1: Completed (attempt 1)
-            0s a gets 2.1: a2[r1 2..4 attempt 1] | peers a
+            0s a gets 2.3: a2[r1 2..4 attempt 1] | peers a
             --show
             a Alive, reserved 64MiB
             r1 Running: 1 good, 0 bad of 8; leased 2, ready 5, backing off 0; 20 fuel
@@ -528,17 +528,17 @@ fn a_run_keeps_the_revision_it_was_started_with() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 4
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
             > deploy calc sum=job1@v2
             Deployed { revision: Revision(2), changed: true }
             > done a1 0
             0s r1 item 0: Completed (attempt 1)
-            0s a gets 1.3: a2[r1 1..2 attempt 1] | peers a
+            0s a gets 1.4: a2[r1 1..2 attempt 1] | peers a
             --show
             a Alive, reserved 64MiB
             r1 Running: 1 good, 0 bad of 4; leased 1, ready 2, backing off 0; 10 fuel
@@ -561,16 +561,16 @@ fn a_cancelled_run_gives_its_room_back() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job2@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 8
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] a2[r1 1..2 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] a2[r1 1..2 attempt 1] | peers a
             > cancel r1
             Cancelled
             0s r1 ends: Cancelled
-            0s a gets 1.3: | peers a
+            0s a gets 1.4: | peers a
             > cancel r1
             Cancelled
             > cancel r9
@@ -593,16 +593,16 @@ fn stopping_an_app_cancels_its_runs() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job2@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 8
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] a2[r1 1..2 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] a2[r1 1..2 attempt 1] | peers a
             > stop calc
             Stopped { revision: Revision(1), changed: false }
             0s r1 ends: Cancelled
-            0s a gets 1.3: | peers a
+            0s a gets 1.4: | peers a
             --show
             a Alive, reserved 0B
             r1 Cancelled: 0 good, 0 bad of 8; leased 0, ready 0, backing off 0; 0 fuel
@@ -622,17 +622,17 @@ fn a_run_without_room_waits_with_a_reason() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job4@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 32
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..2 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..2 attempt 1] | peers a
             --show
             a Alive, reserved 64MiB
             r1 Running: 0 good, 0 bad of 32; leased 2, ready 30, backing off 0; 0 fuel, waiting: needs 64MiB; the freest of 1 node has 0B
-            0s a gets 1.3: a1[r1 0..2 attempt 1] | peers a b
-            0s b gets 1.1: a2[r1 2..4 attempt 1] | peers a b
+            0s a gets 1.4: a1[r1 0..2 attempt 1] | peers a b
+            0s b gets 1.4: a2[r1 2..4 attempt 1] | peers a b
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 64MiB
@@ -656,17 +656,17 @@ fn a_late_record_of_an_ended_run_is_forgotten() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy calc sum=job1@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 4
             RunStarted(RunId(1))
-            0s a gets 1.2: a1[r1 0..1 attempt 1] | peers a
+            0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
             > done a1 0
             > cancel r1
             Cancelled
             0s r1 ends: Cancelled
-            0s a gets 1.3: | peers a
+            0s a gets 1.4: | peers a
             --show
             a Alive, reserved 0B
             r1 Cancelled: 0 good, 0 bad of 4; leased 0, ready 0, backing off 0; 0 fuel
@@ -720,15 +720,15 @@ fn a_large_run_is_not_many_allocations() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy calc sum=job8@v1
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 1000000
             RunStarted(RunId(1))
-            0s a gets 1.3: a1[r1 0..31250 attempt 1] a3[r1 61524..90852 attempt 1] a5[r1 119263..146787 attempt 1] a7[r1 173450..199280 attempt 1] | peers a b
-            0s b gets 1.2: a2[r1 31250..61524 attempt 1] a4[r1 90852..119263 attempt 1] a6[r1 146787..173450 attempt 1] a8[r1 199280..224303 attempt 1] | peers a b
+            0s a gets 1.4: a1[r1 0..31250 attempt 1] a3[r1 61524..90852 attempt 1] a5[r1 119263..146787 attempt 1] a7[r1 173450..199280 attempt 1] | peers a b
+            0s b gets 1.4: a2[r1 31250..61524 attempt 1] a4[r1 90852..119263 attempt 1] a6[r1 146787..173450 attempt 1] a8[r1 199280..224303 attempt 1] | peers a b
             --show
             a Alive, reserved 256MiB
             b Alive, reserved 256MiB

@@ -18,26 +18,26 @@ fn allocations_are_spread_over_nodes() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
-            0s a gets 1.3: | peers a b c
-            0s b gets 1.2: | peers a b c
-            0s c gets 1.1: | peers a b c
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
+            0s a gets 1.4: | peers a b c
+            0s b gets 1.4: | peers a b c
+            0s c gets 1.4: | peers a b c
             > deploy shop web=3@v1,route:shop.example
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.4: a1@1 | shop.example:  | peers a b c
-            0s b gets 1.3: a2@1 | shop.example:  | peers a b c
-            0s c gets 1.2: a3@1 | shop.example:  | peers a b c
-            1s a gets 1.5: a1@1 | shop.example: a1 on a | peers a b c
-            1s b gets 1.4: a2@1 | shop.example: a1 on a | peers a b c
-            1s c gets 1.3: a3@1 | shop.example: a1 on a | peers a b c
-            1s a gets 1.6: a1@1 | shop.example: a1 on a, a2 on b | peers a b c
-            1s b gets 1.5: a2@1 | shop.example: a1 on a, a2 on b | peers a b c
-            1s c gets 1.4: a3@1 | shop.example: a1 on a, a2 on b | peers a b c
-            1s a gets 1.7: a1@1 | shop.example: a1 on a, a2 on b, a3 on c | peers a b c
-            1s b gets 1.6: a2@1 | shop.example: a1 on a, a2 on b, a3 on c | peers a b c
-            1s c gets 1.5: a3@1 | shop.example: a1 on a, a2 on b, a3 on c | peers a b c
+            0s a gets 1.6: a1@1 | shop.example:  | peers a b c
+            0s b gets 1.6: a2@1 | shop.example:  | peers a b c
+            0s c gets 1.6: a3@1 | shop.example:  | peers a b c
+            1s a gets 1.7: a1@1 | shop.example: a1 on a | peers a b c
+            1s b gets 1.7: a2@1 | shop.example: a1 on a | peers a b c
+            1s c gets 1.7: a3@1 | shop.example: a1 on a | peers a b c
+            1s a gets 1.8: a1@1 | shop.example: a1 on a, a2 on b | peers a b c
+            1s b gets 1.8: a2@1 | shop.example: a1 on a, a2 on b | peers a b c
+            1s c gets 1.8: a3@1 | shop.example: a1 on a, a2 on b | peers a b c
+            1s a gets 1.9: a1@1 | shop.example: a1 on a, a2 on b, a3 on c | peers a b c
+            1s b gets 1.9: a2@1 | shop.example: a1 on a, a2 on b, a3 on c | peers a b c
+            1s c gets 1.9: a3@1 | shop.example: a1 on a, a2 on b, a3 on c | peers a b c
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 64MiB
@@ -63,7 +63,7 @@ fn a_service_without_nodes_waits_with_a_reason() {
             Deployed { revision: Revision(1), changed: true }
             --show
             default/shop/web 0 of 1, waiting: no node has joined yet
-            0s a gets 1.1: a1@1 | peers a
+            0s a gets 1.3: a1@1 | peers a
             --show
             a Alive, reserved 64MiB
             default/shop/web 0 of 1
@@ -87,18 +87,18 @@ fn what_does_not_fit_waits_and_says_what_is_missing() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=1@v1,memory:256MiB
             Deployed { revision: Revision(1), changed: true }
             --show
             a Alive, reserved 0B
             b Alive, reserved 0B
             default/shop/web 0 of 1, waiting: needs 256MiB; the freest of 2 nodes has 128MiB
-            0s a gets 1.3: | peers a b c
-            0s b gets 1.2: | peers a b c
-            0s c gets 1.1: a1@1 | peers a b c
+            0s a gets 1.4: | peers a b c
+            0s b gets 1.4: | peers a b c
+            0s c gets 1.5: a1@1 | peers a b c
             --show
             a Alive, reserved 0B
             b Alive, reserved 0B
@@ -119,12 +119,12 @@ fn labels_are_obeyed() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=2@v1,zone:b far=1@v1,zone:c
             Deployed { revision: Revision(1), changed: true }
-            0s b gets 1.2: a1@1 a2@1 | peers a b
+            0s b gets 1.4: a1@1 a2@1 | peers a b
             --show
             a Alive, reserved 0B
             b Alive, reserved 128MiB
@@ -145,12 +145,12 @@ fn what_needs_a_feature_runs_where_it_is_switched_on() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=2@v1,feature/wasi-0.3:on
             Deployed { revision: Revision(1), changed: true }
-            0s b gets 1.2: a1@1 a2@1 | peers a b
+            0s b gets 1.4: a1@1 a2@1 | peers a b
             --show
             a Alive, reserved 0B
             b Alive, reserved 128MiB
@@ -168,7 +168,7 @@ fn what_needs_a_feature_that_no_node_has_waits_and_says_what_to_do() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=1@v1,feature/wasi-0.3:on
             Deployed { revision: Revision(1), changed: true }
             --show
@@ -184,9 +184,9 @@ fn what_needs_a_feature_that_no_node_has_waits_and_says_what_to_do() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=1@v1,feature/wasi-0.3:on
             Deployed { revision: Revision(1), changed: true }
             --show
@@ -210,15 +210,15 @@ fn reasons_count_the_nodes_that_are_left_out() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
-            0s a gets 1.3: | peers a b c
-            0s b gets 1.2: | peers a b c
-            0s c gets 1.1: | peers a b c
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
+            0s a gets 1.4: | peers a b c
+            0s b gets 1.4: | peers a b c
+            0s c gets 1.4: | peers a b c
             10s c is lost
-            10s a gets 1.4: | peers a b
-            10s b gets 1.3: | peers a b
+            10s a gets 1.5: | peers a b
+            10s b gets 1.5: | peers a b
             > deploy shop web=1@v1,zone:b,memory:128MiB
             Deployed { revision: Revision(1), changed: true }
             --show
@@ -240,10 +240,10 @@ fn what_is_full_takes_no_more() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=3@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 a2@1 | peers a
+            0s a gets 1.3: a1@1 a2@1 | peers a
             --show
             a Alive, reserved 128MiB
             default/shop/web 2 of 3, waiting: needs 64MiB; the freest of 1 node has 0B
@@ -266,30 +266,30 @@ fn a_rollout_goes_one_by_one() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=2@v1,route:shop.example
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.3: a1@1 | shop.example:  | peers a b
-            0s b gets 1.2: a2@1 | shop.example:  | peers a b
-            1s a gets 1.4: a1@1 | shop.example: a1 on a | peers a b
-            1s b gets 1.3: a2@1 | shop.example: a1 on a | peers a b
-            1s a gets 1.5: a1@1 | shop.example: a1 on a, a2 on b | peers a b
-            1s b gets 1.4: a2@1 | shop.example: a1 on a, a2 on b | peers a b
+            0s a gets 1.5: a1@1 | shop.example:  | peers a b
+            0s b gets 1.5: a2@1 | shop.example:  | peers a b
+            1s a gets 1.6: a1@1 | shop.example: a1 on a | peers a b
+            1s b gets 1.6: a2@1 | shop.example: a1 on a | peers a b
+            1s a gets 1.7: a1@1 | shop.example: a1 on a, a2 on b | peers a b
+            1s b gets 1.7: a2@1 | shop.example: a1 on a, a2 on b | peers a b
             > deploy shop web=2@v2,route:shop.example
             Deployed { revision: Revision(2), changed: true }
-            2s a gets 1.6: a1@1 a3@2 | shop.example: a1 on a, a2 on b | peers a b
-            3s a gets 1.7: a1@1 a3@2 | shop.example: a1 on a, a3 on a | peers a b
-            3s b gets 1.5: a2@1 a4@2 | shop.example: a1 on a, a3 on a | peers a b
-            3s a gets 1.8: a1@1 a3@2 | shop.example: a3 on a, a4 on b | peers a b
-            3s b gets 1.6: a2@1 a4@2 | shop.example: a3 on a, a4 on b | peers a b
+            2s a gets 1.8: a1@1 a3@2 | shop.example: a1 on a, a2 on b | peers a b
+            3s a gets 1.9: a1@1 a3@2 | shop.example: a1 on a, a3 on a | peers a b
+            3s b gets 1.9: a2@1 a4@2 | shop.example: a1 on a, a3 on a | peers a b
+            3s a gets 1.10: a1@1 a3@2 | shop.example: a3 on a, a4 on b | peers a b
+            3s b gets 1.10: a2@1 a4@2 | shop.example: a3 on a, a4 on b | peers a b
             --show
             a Alive, reserved 128MiB
             b Alive, reserved 128MiB
             default/shop/web 2 of 2
-            4s a gets 1.9: a3@2 | shop.example: a3 on a, a4 on b | peers a b
-            4s b gets 1.7: a4@2 | shop.example: a3 on a, a4 on b | peers a b
+            4s a gets 1.11: a3@2 | shop.example: a3 on a, a4 on b | peers a b
+            4s b gets 1.11: a4@2 | shop.example: a3 on a, a4 on b | peers a b
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 64MiB
@@ -309,10 +309,10 @@ fn an_identical_spec_is_no_new_revision() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 | peers a
+            0s a gets 1.3: a1@1 | peers a
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: false }
             --show
@@ -334,14 +334,14 @@ fn unchanged_workloads_are_not_restarted() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=1@v1 api=1@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 a2@1 | peers a
+            0s a gets 1.3: a1@1 a2@1 | peers a
             > deploy shop web=1@v2 api=1@v1
             Deployed { revision: Revision(2), changed: true }
-            1s a gets 1.3: a1@2 a2@1 a3@2 | peers a
-            3s a gets 1.4: a1@2 a3@2 | peers a
+            1s a gets 1.4: a1@2 a2@1 a3@2 | peers a
+            3s a gets 1.5: a1@2 a3@2 | peers a
             --show
             a Alive, reserved 128MiB
             default/shop/api 1 of 1
@@ -364,20 +364,20 @@ fn a_broken_new_revision_leaves_the_old_one_serving() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=2@v1,route:shop.example
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.3: a1@1 | shop.example:  | peers a b
-            0s b gets 1.2: a2@1 | shop.example:  | peers a b
-            1s a gets 1.4: a1@1 | shop.example: a1 on a | peers a b
-            1s b gets 1.3: a2@1 | shop.example: a1 on a | peers a b
-            1s a gets 1.5: a1@1 | shop.example: a1 on a, a2 on b | peers a b
-            1s b gets 1.4: a2@1 | shop.example: a1 on a, a2 on b | peers a b
+            0s a gets 1.5: a1@1 | shop.example:  | peers a b
+            0s b gets 1.5: a2@1 | shop.example:  | peers a b
+            1s a gets 1.6: a1@1 | shop.example: a1 on a | peers a b
+            1s b gets 1.6: a2@1 | shop.example: a1 on a | peers a b
+            1s a gets 1.7: a1@1 | shop.example: a1 on a, a2 on b | peers a b
+            1s b gets 1.7: a2@1 | shop.example: a1 on a, a2 on b | peers a b
             > deploy shop web=2@v2,route:shop.example
             Deployed { revision: Revision(2), changed: true }
-            2s a gets 1.6: a1@1 a3@2 | shop.example: a1 on a, a2 on b | peers a b
+            2s a gets 1.8: a1@1 a3@2 | shop.example: a1 on a, a2 on b | peers a b
             --show
             a Alive, reserved 128MiB
             b Alive, reserved 64MiB
@@ -401,19 +401,19 @@ fn a_broken_revision_is_overtaken_by_a_good_one() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=2@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 a2@1 | peers a
+            0s a gets 1.3: a1@1 a2@1 | peers a
             > deploy shop web=2@v2
             Deployed { revision: Revision(2), changed: true }
-            2s a gets 1.3: a1@1 a2@1 a3@2 | peers a
+            2s a gets 1.4: a1@1 a2@1 a3@2 | peers a
             > deploy shop web=2@v3
             Deployed { revision: Revision(3), changed: true }
-            4s a gets 1.4: a1@1 a2@1 a4@3 | peers a
-            5s a gets 1.5: a1@1 a2@1 a4@3 a5@3 | peers a
-            6s a gets 1.6: a1@1 a4@3 a5@3 | peers a
-            7s a gets 1.7: a4@3 a5@3 | peers a
+            4s a gets 1.5: a1@1 a2@1 a4@3 | peers a
+            5s a gets 1.6: a1@1 a2@1 a4@3 a5@3 | peers a
+            6s a gets 1.7: a1@1 a4@3 a5@3 | peers a
+            7s a gets 1.8: a4@3 a5@3 | peers a
             --show
             a Alive, reserved 128MiB
             default/shop/web 2 of 2
@@ -433,12 +433,12 @@ fn a_refused_allocation_stays_and_shows_why() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.3: a1@1 | peers a b
+            0s a gets 1.4: a1@1 | peers a b
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 0B
@@ -460,14 +460,14 @@ fn scaling_down_ends_those_not_running_then_the_youngest() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=4@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 a2@1 a3@1 a4@1 | peers a
+            0s a gets 1.3: a1@1 a2@1 a3@1 a4@1 | peers a
             > deploy shop web=2@v1
             Deployed { revision: Revision(2), changed: true }
-            1s a gets 1.3: a1@2 a3@2 a4@2 | peers a
-            2s a gets 1.4: a1@2 a3@2 | peers a
+            1s a gets 1.4: a1@2 a3@2 a4@2 | peers a
+            2s a gets 1.5: a1@2 a3@2 | peers a
             --show
             a Alive, reserved 128MiB
             default/shop/web 2 of 2
@@ -488,16 +488,16 @@ fn scaling_up_keeps_what_runs() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
-            0s a gets 1.2: | peers a b
-            0s b gets 1.1: | peers a b
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.3: a1@1 | peers a b
+            0s a gets 1.4: a1@1 | peers a b
             > deploy shop web=3@v1
             Deployed { revision: Revision(2), changed: true }
-            1s a gets 1.4: a1@2 a3@2 | peers a b
-            1s b gets 1.2: a2@2 | peers a b
+            1s a gets 1.5: a1@2 a3@2 | peers a b
+            1s b gets 1.4: a2@2 | peers a b
             --show
             a Alive, reserved 128MiB
             b Alive, reserved 64MiB
@@ -518,15 +518,15 @@ fn an_ended_allocation_leaves_the_routes_before_it_is_stopped() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=1@v1,route:shop.example
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 | shop.example:  | peers a
-            1s a gets 1.3: a1@1 | shop.example: a1 on a | peers a
+            0s a gets 1.4: a1@1 | shop.example:  | peers a
+            1s a gets 1.5: a1@1 | shop.example: a1 on a | peers a
             > stop shop
             Stopped { revision: Revision(2), changed: true }
-            1s a gets 1.4: a1@2 | shop.example:  | peers a
-            2s a gets 1.5: | shop.example:  | peers a
+            1s a gets 1.7: a1@2 | shop.example:  | peers a
+            2s a gets 1.8: | shop.example:  | peers a
             --show
             a Alive, reserved 0B
             default/shop/web 0 of 0
@@ -547,13 +547,13 @@ fn an_allocation_that_stops_running_leaves_the_routes() {
         wait 1
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=1@v1,route:shop.example
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 | shop.example:  | peers a
-            1s a gets 1.3: a1@1 | shop.example: a1 on a | peers a
-            2s a gets 1.4: a1@1 | shop.example:  | peers a
-            3s a gets 1.5: a1@1 | shop.example: a1 on a | peers a
+            0s a gets 1.4: a1@1 | shop.example:  | peers a
+            1s a gets 1.5: a1@1 | shop.example: a1 on a | peers a
+            2s a gets 1.6: a1@1 | shop.example:  | peers a
+            3s a gets 1.7: a1@1 | shop.example: a1 on a | peers a
         "#]],
     );
 }
@@ -573,19 +573,19 @@ fn a_stopped_app_can_be_deployed_again() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 | peers a
+            0s a gets 1.3: a1@1 | peers a
             > stop shop
             Stopped { revision: Revision(2), changed: true }
-            1s a gets 1.3: a1@2 | peers a
+            1s a gets 1.4: a1@2 | peers a
             > stop shop
             Stopped { revision: Revision(2), changed: false }
-            2s a gets 1.4: | peers a
+            2s a gets 1.5: | peers a
             > deploy shop web=1@v1
             Deployed { revision: Revision(3), changed: true }
-            3s a gets 1.5: a2@3 | peers a
+            3s a gets 1.6: a2@3 | peers a
             --show
             a Alive, reserved 64MiB
             default/shop/web 1 of 1
@@ -608,25 +608,25 @@ fn a_deleted_app_is_gone_with_all_it_ran() {
         deploy shop web=1@v1
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=1@v1,route:shop.example sum=job1@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 | shop.example:  | peers a
+            0s a gets 1.4: a1@1 | shop.example:  | peers a
             > run shop/sum 4
             RunStarted(RunId(1))
-            0s a gets 1.3: a1@1 a2[r1 0..1 attempt 1] | shop.example:  | peers a
-            1s a gets 1.4: a1@1 a2[r1 0..1 attempt 1] | shop.example: a1 on a | peers a
+            0s a gets 1.5: a1@1 a2[r1 0..1 attempt 1] | shop.example:  | peers a
+            1s a gets 1.6: a1@1 a2[r1 0..1 attempt 1] | shop.example: a1 on a | peers a
             > delete shop
             Deleted
-            1s a gets 1.5: a1@1 | peers a
+            1s a gets 1.8: a1@1 | peers a
             > delete shop
             unknown_app: there is no app `default/shop`
-            2s a gets 1.6: | peers a
+            2s a gets 1.9: | peers a
             --show
             a Alive, reserved 0B
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
-            3s a gets 1.7: a3@1 | peers a
+            3s a gets 1.10: a3@1 | peers a
         "#]],
     );
 }
@@ -696,13 +696,13 @@ fn a_service_that_becomes_a_job_is_ended() {
         show
         ",
         expect![[r#"
-            0s a gets 1.1: | peers a
+            0s a gets 1.2: | peers a
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
-            0s a gets 1.2: a1@1 | peers a
+            0s a gets 1.3: a1@1 | peers a
             > deploy shop web=job1@v1
             Deployed { revision: Revision(2), changed: true }
-            2s a gets 1.3: | peers a
+            2s a gets 1.4: | peers a
             --show
             a Alive, reserved 0B
         "#]],

@@ -420,17 +420,25 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: Action) {
+    fn assign(&mut self, node: &NodeId) {
         let seconds = self.now.0 / 1_000;
+        let assignment = self.cluster.assignment(node).unwrap();
+        let told = describe(&assignment);
+        let agent = self.agents.entry(node.clone()).or_default();
+        if agent.is_down {
+            writeln!(self.out, "{seconds}s {node} does not get {told}").unwrap();
+        } else {
+            writeln!(self.out, "{seconds}s {node} gets {told}").unwrap();
+            agent.obeys = Some(assignment);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
         match action {
-            Action::Assign { node, assignment } => {
-                let told = describe(&assignment);
-                let agent = self.agents.entry(node.clone()).or_default();
-                if agent.is_down {
-                    writeln!(self.out, "{seconds}s {node} does not get {told}").unwrap();
-                } else {
-                    writeln!(self.out, "{seconds}s {node} gets {told}").unwrap();
-                    agent.obeys = Some(assignment);
+            Action::Assign { node } => self.assign(&node),
+            Action::AssignAll => {
+                for node in self.cluster.listeners().cloned().collect::<Vec<_>>() {
+                    self.assign(&node);
                 }
             }
             Action::Recorded { node, items } => {

@@ -239,7 +239,7 @@ fn assigned(text: &str) -> AssignedAllocation {
         id: parts[0].parse().unwrap(),
         workload: format!("{namespace}/app/{workload}").parse().unwrap(),
         revision: Revision(revision.parse().unwrap()),
-        spec: WorkloadSpec {
+        spec: std::sync::Arc::new(WorkloadSpec {
             component: component(parts[2]),
             kind,
             limits: Limits { concurrency, ..Limits::JOB },
@@ -249,7 +249,7 @@ fn assigned(text: &str) -> AssignedAllocation {
             instances: Default::default(),
             metering: Default::default(),
             coredump: false,
-        },
+        }),
         work,
     }
 }

@@ -1,0 +1,120 @@
+//! What has changed since it was last thought through, so that the work of a step grows with the change.
+
+use std::collections::BTreeSet;
+
+use dunlin_model::{NodeId, RunId, Work, WorkloadKind, WorkloadName};
+
+use crate::durable::{Change, Durable};
+use crate::{AllocationRecord, AllocationState, AppRecord};
+
+/// What has to be thought through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dirty {
+    /// Workloads of which there may be too many or too few allocations.
+    pub(crate) workloads: BTreeSet<WorkloadName>,
+    /// Runs that may lease more.
+    pub(crate) runs: BTreeSet<RunId>,
+    /// Nodes that may have to run something else.
+    pub(crate) nodes: BTreeSet<NodeId>,
+    /// Services whose endpoints may be others.
+    pub(crate) endpoints: BTreeSet<WorkloadName>,
+    /// Whether routes or peers may be others.
+    pub(crate) routing: bool,
+    /// Whether something may fit now that did not.
+    pub(crate) room: bool,
+}
+
+impl Dirty {
+    /// Returns the state in which everything is to be thought through.
+    pub(crate) fn everything(durable: &Durable) -> Self {
+        let busy = durable.allocations().values().map(|record| record.workload.clone());
+        Self {
+            workloads: durable.specs().keys().cloned().chain(busy).collect(),
+            runs: durable.runs().values().filter(|run| run.is_running()).map(|run| run.id).collect(),
+            nodes: durable.nodes().keys().cloned().collect(),
+            endpoints: BTreeSet::new(),
+            routing: true,
+            room: true,
+        }
+    }
+
+    /// Tells whether there is nothing to think through.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Notes what `change` may bring about. Call it before the change is made.
+    pub(crate) fn mark(&mut self, before: &Durable, change: &Change) {
+        match change {
+            Change::App(record) => {
+                self.mark_app(before.apps().get(&record.name));
+                self.mark_app(Some(record));
+            }
+            Change::AppDeleted(name) => self.mark_app(before.apps().get(name)),
+            Change::Node(record) => {
+                let known = before.nodes().get(&record.id);
+                let peer = |lost: bool, info: Option<&dunlin_model::NodeInfo>| {
+                    info.filter(|_| !lost).map(|info| info.peer)
+                };
+                let peer_before = known.and_then(|known| peer(known.lost.is_some(), known.info.as_ref()));
+                self.routing |= peer_before != peer(record.lost.is_some(), record.info.as_ref());
+                self.nodes.insert(record.id.clone());
+                self.room = true;
+            }
+            Change::Allocation(record) => {
+                let known = before.allocations().get(&record.id);
+                self.room |= known.is_some_and(|known| known.is_assigned() && !record.is_assigned());
+                self.mark_allocation(record, known.map(|known| known.state), Some(record.state));
+            }
+            Change::AllocationDeleted(id) => {
+                if let Some(known) = before.allocations().get(id) {
+                    self.room = true;
+                    self.mark_allocation(known, Some(known.state), None);
+                }
+            }
+            Change::Run(record) => {
+                self.runs.insert(record.id);
+            }
+            Change::RunDeleted(_)
+            | Change::Item { .. }
+            | Change::Token(_)
+            | Change::TokenDeleted(_)
+            | Change::Counters(_) => {}
+        }
+    }
+
+    fn mark_app(&mut self, app: Option<&AppRecord>) {
+        let Some(app) = app else { return };
+        for (name, spec) in &app.spec.workloads {
+            let full = app.name.workload(name);
+            if let WorkloadKind::Service(service) = &spec.kind {
+                self.routing |= !service.routes.is_empty();
+            }
+            self.endpoints.insert(full.clone());
+            self.workloads.insert(full);
+        }
+    }
+
+    fn mark_allocation(
+        &mut self,
+        record: &AllocationRecord,
+        before: Option<AllocationState>,
+        after: Option<AllocationState>,
+    ) {
+        self.nodes.insert(record.node.clone());
+        match record.work {
+            Work::Serve => {
+                let answers = |state| state == Some(AllocationState::Running);
+                if answers(before) != answers(after) {
+                    self.endpoints.insert(record.workload.clone());
+                }
+                self.workloads.insert(record.workload.clone());
+            }
+            Work::Items { run, .. } => {
+                self.runs.insert(run);
+                // An allocation may outlive that its workload was a service or a job.
+                self.workloads.insert(record.workload.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The nodes as placement sees them: classes of nodes that differ only in their room, each in order of that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::LazyLock;
+
+use dunlin_model::{Bytes, FuelRate, NodeId, Resources};
+
+use crate::NodeRecord;
+use crate::volatile::NodeState;
+
+/// Whether a node may be given something new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// It may.
+    Open,
+    /// It is believed until its lease is over and keeps what it has, but what is new could not even be told to it.
+    Disconnected,
+    /// It has not told this coordinator what it has.
+    Unheard,
+    /// Its lease is over.
+    Lost,
+}
+
+/// What the nodes of a class have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ClassKey {
+    pub(crate) standing: Standing,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// The first of all names.
+static FIRST: LazyLock<NodeId> = LazyLock::new(|| "0".parse().expect("it is a name"));
+
+/// Names a class as long as it has nodes.
+pub(crate) type ClassId = u32;
+
+/// What a node has and what of it is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) capacity: Resources,
+    pub(crate) reserved: Resources,
+}
+
+impl Room {
+    pub(crate) fn free(&self) -> Resources {
+        self.capacity.minus(self.reserved)
+    }
+
+    /// Returns which share is reserved, in millionths: of memory or of computing, whichever is scarcer.
+    pub(crate) fn reserved_share(&self) -> u64 {
+        let share = |reserved: u64, capacity: u64| {
+            u64::try_from(u128::from(reserved) * 1_000_000 / u128::from(capacity.max(1))).unwrap_or(u64::MAX)
+        };
+        let Self { reserved, capacity } = self;
+        share(reserved.memory.0, capacity.memory.0).max(share(reserved.fuel_rate.0, capacity.fuel_rate.0))
+    }
+}
+
+/// Nodes which differ only in their room.
+#[derive(Clone, Debug)]
+pub(crate) struct Class {
+    pub(crate) key: ClassKey,
+    /// By reserved share, emptiest first.
+    by_share: BTreeSet<(u64, NodeId)>,
+    /// By free computing, coarsely, then by free memory: what is left of one is of no use without the other.
+    by_room: BTreeMap<u8, BTreeSet<(u64, NodeId)>>,
+}
+
+/// All nodes by class.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pools {
+    classes: BTreeMap<ClassId, Class>,
+    by_key: BTreeMap<ClassKey, ClassId>,
+    nodes: BTreeMap<NodeId, (ClassId, Room)>,
+    last_class: ClassId,
+}
+
+impl Pools {
+    /// Takes in how a node is now; tells whether something may fit on it that did not before.
+    pub(crate) fn refresh(&mut self, record: &NodeRecord, state: &NodeState, reserved: Resources) -> bool {
+        let standing = match (&record.lost, &record.info, state.last_seen) {
+            (Some(_), ..) => Standing::Lost,
+            (None, Some(_), Some(_)) if state.connected => Standing::Open,
+            (None, Some(_), Some(_)) => Standing::Disconnected,
+            (None, ..) => Standing::Unheard,
+        };
+        let labels = record.info.as_ref().map(|info| info.labels.clone()).unwrap_or_default();
+        let capacity = record.info.as_ref().map(|info| info.capacity).unwrap_or_default();
+        let key = ClassKey { standing, labels };
+        let room = Room { capacity, reserved };
+        if let Some((class, known)) = self.nodes.get(&record.id)
+            && self.classes[class].key == key
+        {
+            let is_larger = !known.free().holds(&room.free());
+            self.set_room(&record.id, room);
+            return is_larger && standing == Standing::Open;
+        }
+        self.remove(&record.id);
+        let class = self.class(key);
+        self.nodes.insert(record.id.clone(), (class, room));
+        self.classes.get_mut(&class).expect("it was just found or made").insert(&record.id, &room);
+        standing == Standing::Open
+    }
+
+    /// Takes in what is reserved on a node now.
+    pub(crate) fn set_reserved(&mut self, node: &NodeId, reserved: Resources) {
+        if let Some((_, room)) = self.nodes.get(node) {
+            self.set_room(node, Room { reserved, ..*room });
+        }
+    }
+
+    fn set_room(&mut self, node: &NodeId, room: Room) {
+        let Some((class, known)) = self.nodes.get_mut(node) else { return };
+        let before = std::mem::replace(known, room);
+        if before != room {
+            let class = self.classes.get_mut(class).expect("a node has a class");
+            class.remove(node, &before);
+            class.insert(node, &room);
+        }
+    }
+
+    fn remove(&mut self, node: &NodeId) {
+        let Some((id, room)) = self.nodes.remove(node) else { return };
+        let class = self.classes.get_mut(&id).expect("a node has a class");
+        class.remove(node, &room);
+        if class.by_share.is_empty() {
+            self.by_key.remove(&class.key);
+            self.classes.remove(&id);
+        }
+    }
+
+    fn class(&mut self, key: ClassKey) -> ClassId {
+        if let Some(known) = self.by_key.get(&key) {
+            return *known;
+        }
+        self.last_class += 1;
+        let class = Class { key: key.clone(), by_share: BTreeSet::new(), by_room: BTreeMap::new() };
+        self.by_key.insert(key, self.last_class);
+        self.classes.insert(self.last_class, class);
+        self.last_class
+    }
+
+    /// Returns all classes, each with at least one node.
+    pub(crate) fn classes(&self) -> &BTreeMap<ClassId, Class> {
+        &self.classes
+    }
+
+    /// Returns the class and the room of a member.
+    pub(crate) fn node(&self, node: &NodeId) -> Option<(ClassId, Room)> {
+        self.nodes.get(node).copied()
+    }
+
+    /// Tells whether `need` fits on a node.
+    pub(crate) fn fits(&self, node: &NodeId, need: &Resources) -> bool {
+        self.nodes.get(node).is_some_and(|(_, room)| room.free().holds(need))
+    }
+}
+
+impl Class {
+    fn insert(&mut self, node: &NodeId, room: &Room) {
+        let free = room.free();
+        self.by_share.insert((room.reserved_share(), node.clone()));
+        self.by_room.entry(coarse(free.fuel_rate)).or_default().insert((free.memory.0, node.clone()));
+    }
+
+    fn remove(&mut self, node: &NodeId, room: &Room) {
+        let free = room.free();
+        self.by_share.remove(&(room.reserved_share(), node.clone()));
+        let coarse = coarse(free.fuel_rate);
+        if let Some(row) = self.by_room.get_mut(&coarse) {
+            row.remove(&(free.memory.0, node.clone()));
+            if row.is_empty() {
+                self.by_room.remove(&coarse);
+            }
+        }
+    }
+
+    /// Returns how many nodes it has.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.by_share.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the most memory, and the most computing, that one of its nodes has free; not always the same node.
+    pub(crate) fn freest(&self, pools: &Pools) -> Resources {
+        let rooms = self.by_room.values().filter_map(|row| row.last());
+        let memory = rooms.map(|(memory, _)| *memory).max().unwrap_or_default();
+        let row = self.by_room.last_key_value().into_iter().flat_map(|(_, row)| row);
+        let rates = row.filter_map(|(_, node)| pools.node(node)).map(|(_, room)| room.free().fuel_rate);
+        Resources { memory: Bytes(memory), fuel_rate: rates.max().unwrap_or_default() }
+    }
+
+    /// Tells whether `need` may fit on one of its nodes; false is certain.
+    pub(crate) fn may_fit(&self, need: &Resources) -> bool {
+        let rows = self.by_room.range(coarse(need.fuel_rate)..);
+        rows.into_iter().any(|(_, row)| row.last().is_some_and(|(memory, _)| *memory >= need.memory.0))
+    }
+
+    /// Returns its nodes after `place`, emptiest first.
+    pub(crate) fn emptiest(&self, after: Option<&(u64, NodeId)>) -> impl Iterator<Item = &(u64, NodeId)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_share.range((from, Bound::Unbounded))
+    }
+
+    /// Returns the rows in which nodes may have the computing that `need` asks for.
+    pub(crate) fn rows(&self, need: &Resources) -> impl Iterator<Item = u8> + use<'_> {
+        self.by_room.range(coarse(need.fuel_rate)..).map(|(row, _)| *row)
+    }
+
+    /// Returns the nodes of a row after `place` that have the memory which `need` asks for, those with the least first.
+    pub(crate) fn tightest<'a>(
+        &'a self,
+        row: u8,
+        need: &Resources,
+        after: Option<&(u64, NodeId)>,
+    ) -> impl Iterator<Item = &'a (u64, NodeId)> {
+        let first = (need.memory.0, FIRST.clone());
+        let from = after.map_or(Bound::Included(&first), Bound::Excluded);
+        self.by_room.get(&row).map(|row| row.range((from, Bound::Unbounded))).into_iter().flatten()
+    }
+}
+
+/// Returns a fuel rate on a scale of about four steps for each doubling. A higher step is a higher rate.
+fn coarse(rate: FuelRate) -> u8 {
+    let value = rate.0;
+    if value < 4 {
+        return u8::try_from(value).unwrap_or_default();
+    }
+    let bits = value.ilog2();
+    let quarter = (value >> (bits - 2)) & 3;
+    u8::try_from(u64::from(bits) * 4 + quarter).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scale_of_fuel_rates_never_falls() {
+        let rates = (0..64).flat_map(|bit| [-1_i64, 0, 1].map(|by| (1_u64 << bit).saturating_add_signed(by)));
+        let mut rates: Vec<u64> = rates.chain([0, 5, 6, 7, u64::MAX]).collect();
+        rates.sort_unstable();
+        let steps: Vec<u8> = rates.iter().map(|rate| coarse(FuelRate(*rate))).collect();
+        assert!(steps.is_sorted(), "{steps:?}");
+        assert!(coarse(FuelRate(100)) < coarse(FuelRate(200)));
+    }
+}
