@@ -52,11 +52,6 @@ impl Cluster {
                 ensure(is_running, || format!("{id} works for a run that has ended"))?;
             }
         }
-        for id in self.volatile.observed.keys() {
-            ensure(self.durable.allocations().contains_key(id), || {
-                format!("{id} has ended but is observed")
-            })?;
-        }
         for node in self.durable.nodes().values() {
             let live = self.durable.on_node(&node.id).filter(|record| record.is_assigned());
             let sum = live.fold(Resources::default(), |sum, record| sum.plus(record.resources()));
@@ -103,7 +98,7 @@ impl Cluster {
         ensure(run.is_running(), || format!("{id} has ended but has a queue"))?;
         let mut places = queue.all();
         let mut count = queue.ready() + queue.waiting();
-        for record in self.durable.of_run(id).filter(|record| record.is_live()) {
+        for record in self.durable.of_run(id).filter(|record| record.is_live() || self.durable.is_held(record)) {
             let items = outstanding(run, record);
             count += items.len();
             for range in items.ranges() {

@@ -52,6 +52,12 @@ impl Cluster {
                 self.start_run(&mut step, &workload, items, inputs, now)?
             }
             Command::CancelRun(run) => self.cancel_run(&mut step, run, now)?,
+            Command::Cordon { node, drain } => self.cordon(&mut step, &node, drain, now)?,
+            Command::Uncordon(node) => self.uncordon(&mut step, &node, now)?,
+            Command::ReleaseBrake => {
+                self.release_all(&mut step, now);
+                Answer::BrakeReleased
+            }
             Command::CreateToken(token) => self.create_token(&mut step, token, now)?,
             Command::Join { token_id, secret_hash, node, key_fingerprint } => {
                 self.join(&mut step, &token_id, &secret_hash, node, key_fingerprint, now)?
@@ -82,7 +88,11 @@ impl Cluster {
         let drain = self.durable.draining().first().map(|(until, _)| *until);
         let retry = self.volatile.retries.first().map(|(due, _)| *due);
         let unsettled = (!self.volatile.dirty.is_empty()).then_some(self.volatile.dirty_since);
-        lease.into_iter().chain(drain).chain(retry).chain(unsettled).min()
+        let release = self.next_release();
+        let leave = self.durable.drained_nodes().first().map(|(until, _)| *until);
+        let trust = self.volatile.set_aside.first().map(|(until, _)| *until);
+        let due = [lease, drain, retry, unsettled, release, leave, trust];
+        due.into_iter().flatten().min()
     }
 
     /// Makes a change and remembers it for the store.
@@ -96,6 +106,7 @@ impl Cluster {
         };
         change.apply(&mut self.durable);
         if let Some(node) = node {
+            self.volatile.node(&node).must_be_heard = true;
             self.volatile.pools.set_reserved(&node, self.durable.reserved(&node));
         } else if let Change::Node(record) = &change {
             self.refresh_pools(&record.id);
@@ -135,7 +146,6 @@ impl Cluster {
 
     /// Ends an allocation at once.
     pub(crate) fn end(&mut self, step: &mut Step, id: AllocationId, now: Timestamp) {
-        self.volatile.observed.remove(&id);
         self.change(step, Change::AllocationDeleted(id), now);
     }
 
@@ -159,6 +169,9 @@ impl Cluster {
     /// Thinks through what has changed or is due. All ways in end here.
     fn settle(&mut self, mut step: Step, now: Timestamp) -> Step {
         self.expire_leases(&mut step, now);
+        self.release_lost(&mut step, now);
+        self.trust_again(now);
+        self.leave_drained(&mut step, now);
         self.end_drained(&mut step, now);
         self.promote_retries(now);
         let mut effort = Effort::of_one_step();

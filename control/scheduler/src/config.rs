@@ -11,6 +11,8 @@ pub struct Config {
     pub start_grace: DurationMs,
     /// How often agents report. An ended service allocation leaves the routes this long before it is stopped.
     pub heartbeat: DurationMs,
+    /// How long the brain waits after it has let what one lost node ran be replaced, before it does so for the next.
+    pub release_pause: DurationMs,
     /// How long a failed item waits before its second attempt; doubled for each one after.
     pub retry_backoff: DurationMs,
     /// The longest that a failed item waits.
@@ -23,6 +25,7 @@ impl Config {
         lease: DurationMs(30_000),
         start_grace: DurationMs(60_000),
         heartbeat: DurationMs(5_000),
+        release_pause: DurationMs(10_000),
         retry_backoff: DurationMs(1_000),
         retry_backoff_max: DurationMs(60_000),
     };
@@ -32,6 +35,7 @@ impl Config {
         lease: DurationMs(10_000),
         start_grace: DurationMs(20_000),
         heartbeat: DurationMs(2_000),
+        release_pause: DurationMs(10_000),
         retry_backoff: DurationMs(500),
         retry_backoff_max: DurationMs(30_000),
     };
@@ -41,6 +45,7 @@ impl Config {
         lease: DurationMs(1_000),
         start_grace: DurationMs(1_500),
         heartbeat: DurationMs(100),
+        release_pause: DurationMs(500),
         retry_backoff: DurationMs(50),
         retry_backoff_max: DurationMs(400),
     };

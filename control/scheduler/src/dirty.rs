@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dunlin_model::{NodeId, RunId, Work, WorkloadKind, WorkloadName};
+use dunlin_model::{AllocationId, NodeId, RunId, Work, WorkloadKind, WorkloadName};
 
 use crate::durable::{Change, Durable};
 use crate::{AllocationRecord, AllocationState, AppRecord};
@@ -16,8 +16,10 @@ pub(crate) struct Dirty {
     pub(crate) runs: BTreeSet<RunId>,
     /// Nodes that may have to run something else.
     pub(crate) nodes: BTreeSet<NodeId>,
-    /// Services whose endpoints may be others.
-    pub(crate) endpoints: BTreeSet<WorkloadName>,
+    /// Services of which all endpoints may be others.
+    pub(crate) services: BTreeSet<WorkloadName>,
+    /// Allocations that may answer requests now and did not, or the other way round.
+    pub(crate) endpoints: BTreeSet<(WorkloadName, AllocationId)>,
     /// Whether routes or peers may be others.
     pub(crate) routing: bool,
     /// Whether something may fit now that did not.
@@ -32,6 +34,7 @@ impl Dirty {
             workloads: durable.specs().keys().cloned().chain(busy).collect(),
             runs: durable.runs().values().filter(|run| run.is_running()).map(|run| run.id).collect(),
             nodes: durable.nodes().keys().cloned().collect(),
+            services: BTreeSet::new(),
             endpoints: BTreeSet::new(),
             routing: true,
             room: true,
@@ -58,6 +61,9 @@ impl Dirty {
                 };
                 let peer_before = known.and_then(|known| peer(known.lost.is_some(), known.info.as_ref()));
                 self.routing |= peer_before != peer(record.lost.is_some(), record.info.as_ref());
+                if known.is_some_and(|known| known.cordon != record.cordon) {
+                    self.workloads.extend(before.on_node(&record.id).map(|it| it.workload.clone()));
+                }
                 self.nodes.insert(record.id.clone());
                 self.room = true;
             }
@@ -90,7 +96,7 @@ impl Dirty {
             if let WorkloadKind::Service(service) = &spec.kind {
                 self.routing |= !service.routes.is_empty();
             }
-            self.endpoints.insert(full.clone());
+            self.services.insert(full.clone());
             self.workloads.insert(full);
         }
     }
@@ -106,7 +112,7 @@ impl Dirty {
             Work::Serve => {
                 let answers = |state| state == Some(AllocationState::Running);
                 if answers(before) != answers(after) {
-                    self.endpoints.insert(record.workload.clone());
+                    self.endpoints.insert((record.workload.clone(), record.id));
                 }
                 self.workloads.insert(record.workload.clone());
             }

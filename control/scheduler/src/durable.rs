@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AppName, ItemRecord, NodeId, Resources, RunId, Timestamp, Work, WorkloadName, WorkloadSpec,
+    AllocationId, AppName, ItemRecord, NodeId, Resources, Revision, RunId, Timestamp, Work, WorkloadName, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -85,9 +85,7 @@ impl Change {
                 durable.insert_app(record.clone());
             }
             Self::AppDeleted(name) => durable.remove_app(name),
-            Self::Node(record) => {
-                durable.nodes.insert(record.id.clone(), record.clone());
-            }
+            Self::Node(record) => durable.insert_node(record.clone()),
             Self::Allocation(record) => {
                 durable.remove_allocation(record.id);
                 durable.insert_allocation(record.clone());
@@ -116,6 +114,27 @@ impl Change {
     }
 }
 
+/// How many allocations a service has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Those that are neither on their way out nor lost, by revision.
+    pub(crate) live: BTreeMap<Revision, u32>,
+    /// Those whose node is lost.
+    pub(crate) lost: u32,
+}
+
+impl Tally {
+    fn of<'a>(&'a mut self, record: &AllocationRecord) -> Option<&'a mut u32> {
+        match record.state {
+            AllocationState::Placed | AllocationState::Running => {
+                Some(self.live.entry(record.revision).or_default())
+            }
+            AllocationState::Lost => Some(&mut self.lost),
+            AllocationState::Draining { .. } => None,
+        }
+    }
+}
+
 /// All that survives the coordinator, and indexes over it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Durable {
@@ -130,8 +149,13 @@ pub(crate) struct Durable {
     by_node: BTreeMap<NodeId, BTreeSet<AllocationId>>,
     by_workload: BTreeMap<WorkloadName, BTreeSet<AllocationId>>,
     by_run: BTreeMap<RunId, BTreeSet<AllocationId>>,
+    tallies: BTreeMap<WorkloadName, Tally>,
     reserved: BTreeMap<NodeId, Resources>,
     draining: BTreeSet<(Timestamp, AllocationId)>,
+    /// Lost nodes of which nothing may be replaced yet, by the time they were lost.
+    unreleased: BTreeSet<(Timestamp, NodeId)>,
+    /// Nodes that are to be left, by the moment they must be.
+    drained_nodes: BTreeSet<(Timestamp, NodeId)>,
 }
 
 impl Durable {
@@ -188,9 +212,29 @@ impl Durable {
         self.records(self.by_run.get(&run))
     }
 
+    /// Returns how many allocations a service has; nothing if none.
+    pub(crate) fn tally(&self, workload: &WorkloadName) -> Option<&Tally> {
+        self.tallies.get(workload)
+    }
+
     /// Returns what the allocations of a node reserve, those on their way out included.
     pub(crate) fn reserved(&self, node: &NodeId) -> Resources {
         self.reserved.get(node).copied().unwrap_or_default()
+    }
+
+    /// Returns the lost nodes of which nothing may be replaced yet, the first that was lost first.
+    pub(crate) fn unreleased(&self) -> &BTreeSet<(Timestamp, NodeId)> {
+        &self.unreleased
+    }
+
+    /// Returns the nodes that are to be left, and when they must be, soonest first.
+    pub(crate) fn drained_nodes(&self) -> &BTreeSet<(Timestamp, NodeId)> {
+        &self.drained_nodes
+    }
+
+    /// Tells whether an allocation of a lost node still counts, as nothing of that node may be replaced yet.
+    pub(crate) fn is_held(&self, record: &AllocationRecord) -> bool {
+        record.state == AllocationState::Lost && self.nodes.get(&record.node).is_some_and(|node| !node.released)
     }
 
     /// Returns who is to be ended when, soonest first.
@@ -203,6 +247,24 @@ impl Durable {
         ids: Option<&'a BTreeSet<AllocationId>>,
     ) -> impl Iterator<Item = &'a AllocationRecord> + use<'a> {
         ids.into_iter().flatten().map(|id| &self.allocations[id])
+    }
+
+    fn insert_node(&mut self, record: NodeRecord) {
+        let drained = |record: &NodeRecord| Some((record.cordon?.drain?, record.id.clone()));
+        let unreleased = |record: &NodeRecord| {
+            record.lost.filter(|_| !record.released).map(|lost| (lost, record.id.clone()))
+        };
+        self.drained_nodes.extend(drained(&record));
+        self.unreleased.extend(unreleased(&record));
+        let now = (drained(&record), unreleased(&record));
+        if let Some(before) = self.nodes.insert(record.id.clone(), record) {
+            if let Some(entry) = drained(&before).filter(|entry| now.0.as_ref() != Some(entry)) {
+                self.drained_nodes.remove(&entry);
+            }
+            if let Some(entry) = unreleased(&before).filter(|entry| now.1.as_ref() != Some(entry)) {
+                self.unreleased.remove(&entry);
+            }
+        }
     }
 
     fn insert_app(&mut self, record: AppRecord) {
@@ -238,6 +300,11 @@ impl Durable {
         if let Work::Items { run, .. } = record.work {
             self.by_run.entry(run).or_default().insert(id);
         }
+        if record.serves()
+            && let Some(count) = self.tallies.entry(record.workload.clone()).or_default().of(&record)
+        {
+            *count += 1;
+        }
         if record.is_assigned() {
             let reserved = self.reserved.entry(record.node.clone()).or_default();
             *reserved = reserved.plus(record.resources());
@@ -252,6 +319,17 @@ impl Durable {
         let Some(record) = self.allocations.remove(&id) else { return };
         forget(&mut self.by_node, &record.node, id);
         forget(&mut self.by_workload, &record.workload, id);
+        if record.serves()
+            && let Some(tally) = self.tallies.get_mut(&record.workload)
+        {
+            if let Some(count) = tally.of(&record) {
+                *count -= 1;
+            }
+            tally.live.retain(|_, count| *count > 0);
+            if !self.by_workload.contains_key(&record.workload) {
+                self.tallies.remove(&record.workload);
+            }
+        }
         if let Work::Items { run, .. } = record.work {
             forget(&mut self.by_run, &run, id);
         }

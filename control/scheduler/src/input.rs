@@ -1,6 +1,6 @@
 //! What the brain can be told, and what it answers.
 
-use dunlin_model::{AppName, AppSpec, Digest, NodeId, Report, Revision, RunId, WorkloadName};
+use dunlin_model::{AppName, AppSpec, Digest, DurationMs, NodeId, Report, Revision, RunId, WorkloadName};
 use serde::{Deserialize, Serialize};
 
 use crate::TokenRecord;
@@ -25,6 +25,17 @@ pub enum Command {
     },
     /// End a run before all of its items are recorded.
     CancelRun(RunId),
+    /// Let nothing new go to a node.
+    Cordon {
+        /// Which.
+        node: NodeId,
+        /// If what it runs is to leave it, how long that may take; then it is ended.
+        drain: Option<DurationMs>,
+    },
+    /// Let a node be used as any other.
+    Uncordon(NodeId),
+    /// Let what lost nodes ran be replaced at once, though many were lost together.
+    ReleaseBrake,
     /// Let nodes join with this token.
     CreateToken(TokenRecord),
     /// A node wants to become a member.
@@ -64,6 +75,12 @@ pub enum Answer {
     RunStarted(RunId),
     /// The run has ended, now or before.
     Cancelled,
+    /// Nothing new goes to the node.
+    Cordoned,
+    /// The node is used as any other.
+    Uncordoned,
+    /// What lost nodes ran is replaced.
+    BrakeReleased,
     /// The token can be used.
     TokenCreated,
     /// The node is a member.

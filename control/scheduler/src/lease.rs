@@ -14,8 +14,10 @@ impl Cluster {
                 break;
             }
             self.volatile.set_lease(&node, None);
+            self.volatile.node(&node).reports.clear();
             let mut record = self.durable.nodes()[&node].clone();
-            record.lost = Some(now);
+            record.lose(now);
+            self.volatile.may_release(now);
             self.change(step, Change::Node(record), now);
             for id in self.ids_on_node(&node) {
                 self.lose(step, id, now);
@@ -29,17 +31,21 @@ impl Cluster {
         match (record.state, &record.work) {
             (AllocationState::Lost, _) => {}
             (AllocationState::Draining { .. }, _) => self.end(step, id, now),
-            (_, Work::Serve) => self.set_state(step, id, AllocationState::Lost, now),
-            (_, Work::Items { run, attempt, .. }) => {
-                let (run, attempt) = (*run, *attempt);
-                let items = self.outstanding(record);
-                if let Some(queue) = self.volatile.queues.get_mut(&run) {
-                    queue.add(attempt, &items);
-                }
+            (AllocationState::Placed | AllocationState::Running, _) => {
                 self.set_state(step, id, AllocationState::Lost, now);
             }
         }
-        self.volatile.observed.remove(&id);
+    }
+
+    /// Lets the items of a lost allocation be run by others.
+    pub(crate) fn queue_again(&mut self, id: AllocationId) {
+        let record = &self.durable.allocations()[&id];
+        let Work::Items { run, attempt, .. } = record.work else { return };
+        let items = self.outstanding(record);
+        if let Some(queue) = self.volatile.queues.get_mut(&run) {
+            queue.add(attempt, &items);
+            self.volatile.dirty.runs.insert(run);
+        }
     }
 
     /// Believes a node again that was lost, and lets it keep what was not replaced meanwhile.
@@ -47,7 +53,11 @@ impl Cluster {
     /// Call it after the items were recorded that the node brings.
     pub(crate) fn welcome_back(&mut self, step: &mut Step, node: &NodeId, now: Timestamp) {
         let mut record = self.durable.nodes()[node].clone();
+        let was_released = record.released;
         record.lost = None;
+        record.released = false;
+        self.volatile.may_release(now);
+        self.volatile.set_aside(&record, now);
         self.change(step, Change::Node(record), now);
         for id in self.ids_on_node(node) {
             let record = &self.durable.allocations()[&id];
@@ -55,6 +65,7 @@ impl Cluster {
                 continue;
             }
             match record.work {
+                _ if !was_released => self.set_state(step, id, AllocationState::Placed, now),
                 Work::Serve => self.set_state(step, id, AllocationState::Placed, now),
                 Work::Items { run, attempt, .. } => {
                     let items = self.outstanding(record);

@@ -9,6 +9,7 @@
 //! Ids are counted, not drawn.
 
 mod assign;
+mod brake;
 mod check;
 mod cluster;
 mod config;
@@ -17,6 +18,7 @@ mod durable;
 mod effort;
 mod input;
 mod lease;
+mod nodes;
 mod observe;
 mod placement;
 mod range_set;
@@ -34,13 +36,14 @@ mod validate;
 mod view;
 mod volatile;
 
+pub use brake::{Held, ZONE};
 pub use cluster::Cluster;
 pub use config::Config;
 pub use durable::Change;
 pub use input::{Answer, Command, Observation};
 pub use range_set::RangeSet;
 pub use record::{
-    AllocationRecord, AllocationState, AppRecord, Counters, NodeRecord, RunRecord, RunState, TokenRecord,
+    AllocationRecord, AllocationState, AppRecord, Cordon, Counters, NodeRecord, RunRecord, RunState, TokenRecord,
 };
 pub use rejection::Rejection;
 pub use step::{Action, Step};

@@ -39,9 +39,26 @@ impl Cluster {
         if was_lost {
             self.welcome_back(step, node, now);
         }
-        for allocation in report.allocations {
+        for allocation in self.news(node, report.allocations) {
             self.observe_allocation(step, node, allocation, all_told, now);
         }
+    }
+
+    /// Remembers what a node says of its allocations, and returns what of that may change something: what it has not
+    /// said before, and all of it if the brain has decided something for the node since.
+    fn news(&mut self, node: &NodeId, mut reports: Vec<AllocationReport>) -> Vec<AllocationReport> {
+        reports.sort_by_key(|report| report.id);
+        let state = self.volatile.node(node);
+        let must_be_heard = std::mem::take(&mut state.must_be_heard);
+        let mut known = state.reports.iter().peekable();
+        let is_news = |report: &&AllocationReport| {
+            while known.next_if(|known| known.id < report.id).is_some() {}
+            // What has finished counts when all its items are told, which this may be the first report to do.
+            must_be_heard || report.state == ObservedState::Finished || known.peek() != Some(report)
+        };
+        let news = reports.iter().filter(is_news).cloned().collect();
+        state.reports = reports;
+        news
     }
 
     /// Tells whether a report can come from an agent that obeys this coordinator and none after it.
@@ -93,7 +110,6 @@ impl Cluster {
                 | ObservedState::Finished => {}
             },
         }
-        self.volatile.observed.insert(id, report);
     }
 
     /// A node can be spoken to: it is told everything again.

@@ -30,16 +30,37 @@ fn desired(durable: &Durable, workload: &WorkloadName) -> u32 {
     }
 }
 
+/// Tells whether a service is as it should be: all allocations that it should have are of the newest revision, and none
+/// of them is lost.
+fn is_settled(durable: &Durable, workload: &WorkloadName) -> bool {
+    let Some(tally) = durable.tally(workload) else { return desired(durable, workload) == 0 };
+    let app = durable.apps().get(&workload.app_name());
+    let current = app.and_then(|app| tally.live.get(&app.revision)).copied().unwrap_or_default();
+    let leaves = |record: &AllocationRecord| {
+        record.is_live() && durable.nodes().get(&record.node).is_some_and(crate::NodeRecord::is_draining)
+    };
+    tally.lost == 0
+        && (durable.drained_nodes().is_empty() || !durable.of_workload(workload).any(leaves))
+        && tally.live.values().sum::<u32>() == current
+        && current == desired(durable, workload)
+}
+
 /// Returns what a service needs next.
 fn plan_of(durable: &Durable, workload: &WorkloadName) -> Plan {
     let app: AppName = workload.app_name();
     let revision = durable.apps().get(&app).map(|app| app.revision);
-    let serving = durable.of_workload(workload).filter(|record| record.serves() && record.is_live());
-    let copies: Vec<Copy> = serving
-        .map(|record| Copy {
-            id: record.id,
-            is_current: Some(record.revision) == revision,
-            is_running: record.state == AllocationState::Running,
+    let serving = durable.of_workload(workload).filter(|record| record.serves());
+    let counting = serving.filter(|record| record.is_live() || durable.is_held(record));
+    let copies: Vec<Copy> = counting
+        .map(|record| {
+            // What is to leave its node makes way for a new one, as an earlier revision does.
+            let leaves = durable.nodes().get(&record.node).is_some_and(crate::NodeRecord::is_draining);
+            Copy {
+                id: record.id,
+                is_current: Some(record.revision) == revision && !leaves,
+                // Of a node that is held nobody knows better.
+                is_running: record.state != AllocationState::Placed,
+            }
         })
         .collect();
     plan(desired(durable, workload), &copies)
@@ -48,7 +69,7 @@ fn plan_of(durable: &Durable, workload: &WorkloadName) -> Plan {
 impl Cluster {
     /// Ends what no revision wants any more.
     pub(crate) fn end_surplus(&mut self, step: &mut Step, workloads: &BTreeSet<WorkloadName>, now: Timestamp) {
-        for workload in workloads {
+        for workload in workloads.iter().filter(|workload| !is_settled(&self.durable, workload)).collect::<Vec<_>>() {
             for id in plan_of(&self.durable, workload).end {
                 self.end_serving(step, id, now);
             }
@@ -69,6 +90,10 @@ impl Cluster {
             workloads.extend(self.volatile.waiting_services.iter().cloned());
         }
         for workload in workloads {
+            if is_settled(&self.durable, &workload) {
+                self.volatile.waiting_services.remove(&workload);
+                continue;
+            }
             if effort.is_over() {
                 effort.left_services.insert(workload);
                 continue;

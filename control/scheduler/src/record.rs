@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AppName, AppSpec, AssignedAllocation, Digest, Fuel, ItemRange, JobSpec, NodeId, NodeInfo,
+    AllocationId, AppName, AppSpec, AssignedAllocation, Digest, DurationMs, Fuel, ItemRange, JobSpec, NodeId, NodeInfo,
     Resources, Revision, RunId, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,52 @@ pub struct NodeRecord {
     pub info: Option<NodeInfo>,
     /// Since when its lease is over; absent while it is believed.
     pub lost: Option<Timestamp>,
+    /// Whether what it ran when it was lost may be replaced.
+    #[serde(default)]
+    pub released: bool,
+    /// When it was lost the last few times, oldest first.
+    #[serde(default)]
+    pub losses: Vec<Timestamp>,
+    /// What an operator has said of it, if anything.
+    #[serde(default)]
+    pub cordon: Option<Cordon>,
+}
+
+/// What an operator has said of a node: nothing new goes there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cordon {
+    /// Since when.
+    pub since: Timestamp,
+    /// If what it runs is to leave it, until when it may take its time; then it is ended.
+    pub drain: Option<Timestamp>,
+}
+
+/// Losses within so long of each other, and
+const FLAPPING_TIME: DurationMs = DurationMs(600_000);
+/// so many of them make a node one that is set aside.
+const FLAPPING_LOSSES: usize = 3;
+
+impl NodeRecord {
+    /// Takes note that its lease is over.
+    pub(crate) fn lose(&mut self, now: Timestamp) {
+        self.lost = Some(now);
+        self.released = false;
+        self.losses.push(now);
+        let surplus = self.losses.len().saturating_sub(FLAPPING_LOSSES);
+        self.losses.drain(..surplus);
+    }
+
+    /// Returns until when it is set aside, as it was lost again and again.
+    pub(crate) fn set_aside_until(&self) -> Option<Timestamp> {
+        let (first, last) = (self.losses.first()?, self.losses.last()?);
+        let is_flapping = self.losses.len() == FLAPPING_LOSSES && last.since(*first) <= FLAPPING_TIME;
+        is_flapping.then(|| last.plus(FLAPPING_TIME))
+    }
+
+    /// Tells whether what it runs is to leave it.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.cordon.is_some_and(|cordon| cordon.drain.is_some())
+    }
 }
 
 /// Where an allocation stands, as far as it must survive the coordinator.

@@ -17,6 +17,9 @@ pub enum Rejection {
     /// There is no such run.
     #[error("there is no run {0}")]
     UnknownRun(RunId),
+    /// There is no such node.
+    #[error("there is no node `{0}`")]
+    UnknownNode(NodeId),
     /// A run may not have so many items.
     #[error("the run has too many items: {0}")]
     TooManyItems(LimitHit),
@@ -66,6 +69,7 @@ impl Rejection {
             Self::UnknownWorkload(_) => "unknown_workload",
             Self::NotAJob(_) => "not_a_job",
             Self::UnknownRun(_) => "unknown_run",
+            Self::UnknownNode(_) => "unknown_node",
             Self::TooManyItems(_) => "too_many_items",
             Self::NoItems => "no_items",
             Self::InvalidSpec { .. } => "invalid_spec",

@@ -57,7 +57,7 @@ impl Cluster {
             is_new = table.routes != routes.routes || table.peers != routes.peers;
             (routes.routes, routes.peers) = (table.routes, table.peers);
         }
-        for workload in std::mem::take(&mut self.volatile.dirty.endpoints) {
+        for workload in std::mem::take(&mut self.volatile.dirty.services) {
             let now = endpoints(&self.durable, &workload);
             if now.as_ref() != routes.endpoints.get(&workload) {
                 is_new = true;
@@ -66,6 +66,19 @@ impl Cluster {
                     None => drop(routes.endpoints.remove(&workload)),
                 }
             }
+        }
+        for (workload, id) in std::mem::take(&mut self.volatile.dirty.endpoints) {
+            let Some(endpoints) = routes.endpoints.get_mut(&workload) else { continue };
+            let record = self.durable.allocations().get(&id);
+            let record = record.filter(|record| record.state == AllocationState::Running);
+            match (endpoints.binary_search_by_key(&id, |endpoint| endpoint.allocation), record) {
+                (Ok(place), None) => drop(endpoints.remove(place)),
+                (Err(place), Some(record)) => {
+                    endpoints.insert(place, Endpoint { allocation: id, node: record.node.clone() });
+                }
+                (Ok(_), Some(_)) | (Err(_), None) => continue,
+            }
+            is_new = true;
         }
         self.volatile.routes_version += u64::from(is_new);
         is_new

@@ -38,7 +38,7 @@ pub(crate) fn outstanding(run: &RunRecord, record: &AllocationRecord) -> RangeSe
 /// Returns the items of a run that allocations work on.
 pub(crate) fn leased(durable: &Durable, run: &RunRecord) -> RangeSet {
     let mut leased = RangeSet::new();
-    for record in durable.of_run(run.id).filter(|record| record.is_live()) {
+    for record in durable.of_run(run.id).filter(|record| record.is_live() || durable.is_held(record)) {
         leased.insert_all(&outstanding(run, record));
     }
     leased
@@ -169,7 +169,8 @@ impl Cluster {
         if all_recorded && needs_combining(run) {
             let combining = ItemRange { start: run.items, end: run.items + 1 };
             let has_allocation = self.durable.of_run(id).any(|allocation| {
-                matches!(allocation.work, Work::Items { combine: true, .. }) && allocation.is_live()
+                matches!(allocation.work, Work::Items { combine: true, .. })
+                    && (allocation.is_live() || self.durable.is_held(allocation))
             });
             let queue = self.volatile.queues.entry(id).or_default();
             if !has_allocation && !queue.all().contains(run.items) {
@@ -232,7 +233,8 @@ impl Cluster {
         let demand = Demand { workload: run.workload.clone(), spec: Arc::clone(&run.spec) };
         let (revision, items, inputs) = (run.revision, run.items, run.inputs.is_some());
         let least = done_within(run, MIN_LEASE, now) / parallelism.max(1);
-        let live = self.durable.of_run(id).filter(|record| record.is_live()).count();
+        let durable = &self.durable;
+        let live = durable.of_run(id).filter(|record| record.is_live() || durable.is_held(record)).count();
         let mut free = parallelism.saturating_sub(u32::try_from(live).unwrap_or(u32::MAX));
         let mut search = None;
         while free > 0 {

@@ -61,7 +61,16 @@ impl Cluster {
             Some(lost) => NodeRecord { key_fingerprint, joined: now, ..lost.clone() },
             None => {
                 self.volatile.nodes.insert(node.clone(), NodeState::default());
-                NodeRecord { id: node, key_fingerprint, joined: now, info: None, lost: None }
+                NodeRecord {
+                    id: node,
+                    key_fingerprint,
+                    joined: now,
+                    info: None,
+                    lost: None,
+                    released: false,
+                    losses: Vec::new(),
+                    cordon: None,
+                }
             }
         };
         self.change(step, Change::Token(token), now);

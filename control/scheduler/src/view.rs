@@ -143,7 +143,7 @@ impl Cluster {
         let durable = &self.durable;
         let apps = durable.apps().values().map(|app| (app.name.clone(), self.view_app(app)));
         let allocations = durable.allocations().values().map(|record| {
-            let observed = self.volatile.observed.get(&record.id).cloned();
+            let observed = self.volatile.observed(record).cloned();
             let reason = observed.as_ref().and_then(reason);
             (record.id, AllocationView { record: record.clone(), observed, reason })
         });
@@ -182,7 +182,7 @@ impl Cluster {
                 running += 1;
                 current += u32::from(record.revision == app.revision);
             } else if record.is_live() && troubled.is_none() {
-                let told = self.volatile.observed.get(&record.id).and_then(reason);
+                let told = self.volatile.observed(record).and_then(reason);
                 troubled = told.map(|told| format!("{} on {}: {told}", record.id, record.node));
             }
         }

@@ -7,7 +7,7 @@ use dunlin_model::{
     WorkloadName,
 };
 
-use crate::Config;
+use crate::{AllocationRecord, Config, NodeRecord};
 use crate::dirty::Dirty;
 use crate::durable::Durable;
 use crate::placement::Pools;
@@ -24,8 +24,6 @@ pub(crate) struct Volatile {
     lease_ends: BTreeSet<(Timestamp, NodeId)>,
     /// Who is to be sent its assignment though that may not have changed.
     pub(crate) behind: BTreeSet<NodeId>,
-    /// The last word on each allocation.
-    pub(crate) observed: BTreeMap<AllocationId, AllocationReport>,
     /// The queue of each run that goes on.
     pub(crate) queues: BTreeMap<RunId, Queue>,
     /// When a queue may have items whose wait is over, soonest first.
@@ -40,6 +38,10 @@ pub(crate) struct Volatile {
     pub(crate) routes: RouteTable,
     /// Counts the changes of `routes`.
     pub(crate) routes_version: u64,
+    /// When another lost node may be released; at once if absent.
+    pub(crate) next_release: Option<Timestamp>,
+    /// Nodes that were lost again and again, by the moment they are trusted again.
+    pub(crate) set_aside: BTreeSet<(Timestamp, NodeId)>,
     /// Whether an id was given out in this step.
     pub(crate) has_counted: bool,
     /// What has changed and was not yet thought through.
@@ -59,6 +61,12 @@ pub(crate) struct NodeState {
     pub(crate) connected: bool,
     /// The assignment it acts on, as it last said.
     pub(crate) reported: Option<(Term, Generation)>,
+    /// Whether it gets nothing new for a while, as it was lost again and again.
+    pub(crate) is_set_aside: bool,
+    /// What it last said of its allocations, by id.
+    pub(crate) reports: Vec<AllocationReport>,
+    /// Whether what it says counts though it has said the same before: an allocation on it has changed since.
+    pub(crate) must_be_heard: bool,
     /// What it is to run, short: an allocation changes only together with its revision.
     pub(crate) allocations: Vec<(AllocationId, Revision)>,
     /// How often that has changed under this coordinator.
@@ -80,17 +88,39 @@ impl Volatile {
         };
         for record in durable.nodes().values() {
             volatile.nodes.insert(record.id.clone(), NodeState::default());
+            volatile.set_aside(record, now);
             if record.info.is_some() && record.lost.is_none() {
                 volatile.set_lease(&record.id, Some(grace));
             }
-            volatile.pools.refresh(record, &NodeState::default(), durable.reserved(&record.id));
+            volatile.pools.refresh(record, &volatile.nodes[&record.id], durable.reserved(&record.id));
         }
         volatile
+    }
+
+    /// Returns the last word of its node on an allocation.
+    pub(crate) fn observed(&self, record: &AllocationRecord) -> Option<&AllocationReport> {
+        let reports = &self.nodes.get(&record.node)?.reports;
+        reports.binary_search_by_key(&record.id, |report| report.id).ok().map(|index| &reports[index])
     }
 
     /// Returns what is known of a member.
     pub(crate) fn node(&mut self, node: &NodeId) -> &mut NodeState {
         self.nodes.entry(node.clone()).or_default()
+    }
+
+    /// Gives a node nothing new for a while if it was lost again and again.
+    pub(crate) fn set_aside(&mut self, record: &NodeRecord, now: Timestamp) {
+        if let Some(until) = record.set_aside_until().filter(|until| *until > now) {
+            self.node(&record.id).is_set_aside = true;
+            self.set_aside.insert((until, record.id.clone()));
+        }
+    }
+
+    /// Lets it be looked again whether a lost node may be released: another was lost, or one is back.
+    pub(crate) fn may_release(&mut self, now: Timestamp) {
+        if self.next_release.is_some_and(|next| next.0 == u64::MAX) {
+            self.next_release = Some(now);
+        }
     }
 
     /// Believes a node until then, or not at all.

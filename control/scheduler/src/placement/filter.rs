@@ -11,6 +11,8 @@ pub(crate) enum Dropped {
     Lost,
     Unheard,
     Disconnected,
+    Cordoned,
+    SetAside,
     /// They have not switched on what it needs.
     Featureless,
     /// They do not have its labels.
@@ -21,6 +23,8 @@ pub(crate) enum Dropped {
 pub(crate) fn judge(class: &ClassKey, demand: &Demand) -> Result<(), Dropped> {
     match class.standing {
         Standing::Open => {}
+        Standing::SetAside => return Err(Dropped::SetAside),
+        Standing::Cordoned => return Err(Dropped::Cordoned),
         Standing::Disconnected => return Err(Dropped::Disconnected),
         Standing::Unheard => return Err(Dropped::Unheard),
         Standing::Lost => return Err(Dropped::Lost),

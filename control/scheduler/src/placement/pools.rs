@@ -14,6 +14,10 @@ use crate::volatile::NodeState;
 pub(crate) enum Standing {
     /// It may.
     Open,
+    /// It was lost again and again, and is left alone for a while.
+    SetAside,
+    /// An operator has said so.
+    Cordoned,
     /// It is believed until its lease is over and keeps what it has, but what is new could not even be told to it.
     Disconnected,
     /// It has not told this coordinator what it has.
@@ -81,8 +85,10 @@ impl Pools {
     pub(crate) fn refresh(&mut self, record: &NodeRecord, state: &NodeState, reserved: Resources) -> bool {
         let standing = match (&record.lost, &record.info, state.last_seen) {
             (Some(_), ..) => Standing::Lost,
-            (None, Some(_), Some(_)) if state.connected => Standing::Open,
-            (None, Some(_), Some(_)) => Standing::Disconnected,
+            (None, Some(_), Some(_)) if record.cordon.is_some() => Standing::Cordoned,
+            (None, Some(_), Some(_)) if !state.connected => Standing::Disconnected,
+            (None, Some(_), Some(_)) if state.is_set_aside => Standing::SetAside,
+            (None, Some(_), Some(_)) => Standing::Open,
             (None, ..) => Standing::Unheard,
         };
         let labels = record.info.as_ref().map(|info| info.labels.clone()).unwrap_or_default();

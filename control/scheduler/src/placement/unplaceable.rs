@@ -17,6 +17,8 @@ pub(crate) struct Unplaceable {
     lost: u32,
     unheard: u32,
     disconnected: u32,
+    cordoned: u32,
+    set_aside: u32,
     featureless: u32,
     mislabelled: u32,
     too_full: u32,
@@ -40,6 +42,8 @@ impl Unplaceable {
                 Err(Dropped::Lost) => &mut counted.lost,
                 Err(Dropped::Unheard) => &mut counted.unheard,
                 Err(Dropped::Disconnected) => &mut counted.disconnected,
+                Err(Dropped::Cordoned) => &mut counted.cordoned,
+                Err(Dropped::SetAside) => &mut counted.set_aside,
                 Err(Dropped::Featureless) => &mut counted.featureless,
                 Err(Dropped::Mislabelled) => &mut counted.mislabelled,
                 Ok(()) => &mut counted.too_full,
@@ -88,6 +92,10 @@ impl Unplaceable {
                 "no node has the feature {features}, which is off unless a node's config file says \
                  `features = [{listed}]`"
             )
+        } else if self.set_aside > 0 {
+            write!(f, "{} set aside for a while, as lost again and again", counted(self.set_aside))
+        } else if self.cordoned > 0 {
+            write!(f, "{} cordoned; `dunlin node uncordon` lets them be used again", counted(self.cordoned))
         } else if self.disconnected > 0 {
             write!(f, "{} not connected at this moment", counted(self.disconnected))
         } else if self.unheard > 0 {
@@ -116,15 +124,20 @@ impl fmt::Display for Unplaceable {
                 self.features.join(", ")
             ));
         }
-        let is_told = is_told || self.featureless > 0;
-        if is_told && self.disconnected > 0 {
-            others.push(format!("{} not connected", counted(self.disconnected)));
-        }
-        if (is_told || self.disconnected > 0) && self.unheard > 0 {
-            others.push(format!("{} not heard yet", counted(self.unheard)));
-        }
-        if (is_told || self.disconnected > 0 || self.unheard > 0) && self.lost > 0 {
-            others.push(format!("{} lost", counted(self.lost)));
+        let mut is_told = is_told || self.featureless > 0;
+        let lesser = [
+            (self.set_aside, "set aside"),
+            (self.cordoned, "cordoned"),
+            (self.disconnected, "not connected"),
+            (self.unheard, "not heard yet"),
+            (self.lost, "lost"),
+        ];
+        for (nodes, what) in lesser {
+            // The first of all is the reason itself.
+            if is_told && nodes > 0 {
+                others.push(format!("{} {what}", counted(nodes)));
+            }
+            is_told |= nodes > 0;
         }
         if others.is_empty() { Ok(()) } else { write!(f, " ({})", others.join(", ")) }
     }

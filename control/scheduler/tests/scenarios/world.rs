@@ -4,7 +4,7 @@
 //! `node NAME [MEMORY] [label=value]` (joins and reports), `beat [NODE..]` (these or all nodes report),
 //! `pass SECONDS` (silence), `wait SECONDS` (all nodes that are up report every second), `down`, `up`,
 //! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `stop`, `delete`, `run`, `cancel`,
-//! `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `show`.
+//! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `show`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -23,6 +23,7 @@ const CONFIG: Config = Config {
     lease: DurationMs(10_000),
     start_grace: DurationMs(15_000),
     heartbeat: DurationMs(1_000),
+    release_pause: DurationMs(10_000),
     retry_backoff: DurationMs(1_000),
     retry_backoff_max: DurationMs(4_000),
 };
@@ -89,6 +90,13 @@ impl World {
                 let workload = format!("default/{}", rest[0]).parse().unwrap();
                 self.submit(Command::StartRun { workload, items: rest[1].parse().unwrap(), inputs: None });
             }
+            "cordon" => self.submit(Command::Cordon { node: rest[0].parse().unwrap(), drain: None }),
+            "drain" => {
+                let time = DurationMs(rest[1].parse::<u64>().unwrap() * 1_000);
+                self.submit(Command::Cordon { node: rest[0].parse().unwrap(), drain: Some(time) });
+            }
+            "uncordon" => self.submit(Command::Uncordon(rest[0].parse().unwrap())),
+            "release" => self.submit(Command::ReleaseBrake),
             "cancel" => self.submit(Command::CancelRun(rest[0].parse().unwrap())),
             "done" => self.finish(rest[0], rest[1], &Outcome::Completed),
             "fail" => self.finish(rest[0], rest[1], &Outcome::Trapped { reason: "boom".to_owned() }),

@@ -1,0 +1,103 @@
+//! The brake: a mass loss never causes a mass move.
+//!
+//! What a lost node ran stays its own until the node is *released*; only then it is replaced elsewhere. One node is
+//! released at a time, and none of a zone of which many were lost at once: that is a broken network or a power cut more
+//! often than so many broken machines, and whoever moves everything then breaks the rest. The operator can override.
+
+use std::collections::BTreeMap;
+
+use dunlin_model::{DurationMs, NodeId, Timestamp};
+
+use crate::durable::Durable;
+use crate::{AllocationState, Change, Cluster, NodeRecord, Step};
+
+/// The label that says in which zone a node is. Those without it are one zone of their own.
+pub const ZONE: &str = "zone";
+/// Nodes lost within so long of each other are lost together.
+const TOGETHER: DurationMs = DurationMs(120_000);
+/// So many nodes of a zone are lost together at least before the brake holds.
+const FEWEST: usize = 3;
+/// And more than this share of the zone, in per cent.
+const SHARE: usize = 30;
+
+/// A zone of which nothing is moved.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Held {
+    /// How many of its nodes are lost and were not released.
+    pub lost: usize,
+    /// How many nodes it has.
+    pub nodes: usize,
+}
+
+/// Returns the zones whose nodes are not released, as many of them were lost together.
+pub(crate) fn held_zones(durable: &Durable) -> BTreeMap<String, Held> {
+    let mut zones: BTreeMap<&str, (usize, Vec<Timestamp>)> = BTreeMap::new();
+    for record in durable.nodes().values().filter(|record| record.info.is_some()) {
+        let (nodes, losses) = zones.entry(zone(record)).or_default();
+        *nodes += 1;
+        losses.extend(record.lost.filter(|_| !record.released));
+    }
+    let held = zones.into_iter().filter_map(|(zone, (nodes, mut losses))| {
+        losses.sort_unstable();
+        let is_mass = losses.iter().enumerate().any(|(index, first)| {
+            let together = losses[index..].partition_point(|loss| loss.since(*first) <= TOGETHER);
+            together >= FEWEST && together * 100 > nodes * SHARE
+        });
+        is_mass.then(|| (zone.to_owned(), Held { lost: losses.len(), nodes }))
+    });
+    held.collect()
+}
+
+fn zone(record: &NodeRecord) -> &str {
+    let labels = record.info.as_ref().map(|info| &info.labels);
+    labels.and_then(|labels| labels.get(ZONE)).map_or("", String::as_str)
+}
+
+impl Cluster {
+    /// Lets what lost nodes ran be replaced: of one node now and then, of none while the brake holds.
+    pub(crate) fn release_lost(&mut self, step: &mut Step, now: Timestamp) {
+        if self.durable.unreleased().is_empty() || self.volatile.next_release.is_some_and(|next| next > now) {
+            return;
+        }
+        let held = held_zones(&self.durable);
+        let free = self.durable.unreleased().iter().find(|(_, node)| {
+            let record = &self.durable.nodes()[node];
+            !held.contains_key(zone(record))
+        });
+        // Who is held is looked at again when a node is lost or comes back, or the operator speaks.
+        let Some((_, node)) = free.cloned() else {
+            self.volatile.next_release = Some(Timestamp(u64::MAX));
+            return;
+        };
+        self.release(step, &node, now);
+        self.volatile.next_release = Some(now.plus(self.config.release_pause));
+    }
+
+    /// Lets all that lost nodes ran be replaced at once, as the operator wishes.
+    pub(crate) fn release_all(&mut self, step: &mut Step, now: Timestamp) {
+        let nodes: Vec<NodeId> = self.durable.unreleased().iter().map(|(_, node)| node.clone()).collect();
+        for node in nodes {
+            self.release(step, &node, now);
+        }
+    }
+
+    /// Returns the moment from which another node may be released.
+    pub(crate) fn next_release(&self) -> Option<Timestamp> {
+        let is_any = !self.durable.unreleased().is_empty();
+        is_any.then(|| self.volatile.next_release.unwrap_or_default()).filter(|next| next.0 < u64::MAX)
+    }
+
+    fn release(&mut self, step: &mut Step, node: &NodeId, now: Timestamp) {
+        let mut record = self.durable.nodes()[node].clone();
+        record.released = true;
+        self.change(step, Change::Node(record), now);
+        for id in self.ids_on_node(node) {
+            let record = &self.durable.allocations()[&id];
+            if record.state == AllocationState::Lost {
+                self.queue_again(id);
+                let workload = self.durable.allocations()[&id].workload.clone();
+                self.volatile.dirty.workloads.insert(workload);
+            }
+        }
+    }
+}

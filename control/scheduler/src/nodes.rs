@@ -1,0 +1,74 @@
+//! What operators say of nodes: nothing new shall go there, or what is there shall leave; and whom nobody trusts for a
+//! while, as it was lost again and again.
+
+use dunlin_model::{DurationMs, NodeId, Timestamp};
+
+use crate::{Answer, Change, Cluster, Cordon, NodeRecord, Rejection, Step};
+
+impl Cluster {
+    /// Lets nothing new go to a node. With `drain` what it runs leaves it too, and is ended if that takes longer.
+    pub(crate) fn cordon(
+        &mut self,
+        step: &mut Step,
+        node: &NodeId,
+        drain: Option<DurationMs>,
+        now: Timestamp,
+    ) -> Result<Answer, Rejection> {
+        let mut record = self.member(node)?;
+        let since = record.cordon.map_or(now, |cordon| cordon.since);
+        record.cordon = Some(Cordon { since, drain: drain.map(|time| now.plus(time)) });
+        self.change(step, Change::Node(record), now);
+        Ok(Answer::Cordoned)
+    }
+
+    /// Lets a node be used as any other.
+    pub(crate) fn uncordon(
+        &mut self,
+        step: &mut Step,
+        node: &NodeId,
+        now: Timestamp,
+    ) -> Result<Answer, Rejection> {
+        let mut record = self.member(node)?;
+        if record.cordon.take().is_some() {
+            self.change(step, Change::Node(record), now);
+        }
+        Ok(Answer::Uncordoned)
+    }
+
+    /// Ends what has not left a drained node in time. The node stays cordoned.
+    pub(crate) fn leave_drained(&mut self, step: &mut Step, now: Timestamp) {
+        while let Some((until, node)) = self.durable.drained_nodes().first().cloned() {
+            if until > now {
+                break;
+            }
+            let mut record = self.durable.nodes()[&node].clone();
+            record.cordon = record.cordon.map(|cordon| Cordon { drain: None, ..cordon });
+            self.change(step, Change::Node(record), now);
+            for id in self.ids_on_node(&node) {
+                if self.durable.allocations()[&id].serves() {
+                    self.end_serving(step, id, now);
+                } else {
+                    self.queue_again(id);
+                    self.end(step, id, now);
+                }
+            }
+        }
+    }
+
+    /// Trusts nodes again that have not been lost for a while.
+    pub(crate) fn trust_again(&mut self, now: Timestamp) {
+        while let Some((until, node)) = self.volatile.set_aside.first().cloned() {
+            if until > now {
+                break;
+            }
+            self.volatile.set_aside.pop_first();
+            self.volatile.node(&node).is_set_aside = false;
+            self.volatile.dirty_since = now;
+            self.refresh_pools(&node);
+        }
+    }
+
+    fn member(&self, node: &NodeId) -> Result<NodeRecord, Rejection> {
+        self.durable.nodes().get(node).cloned().ok_or_else(|| Rejection::UnknownNode(node.clone()))
+    }
+}

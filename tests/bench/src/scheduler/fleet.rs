@@ -1,0 +1,227 @@
+//! A fleet for the brain alone: nodes that say at once that they run what they were given, and no network.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use dunlin_model::{
+    AllocationId, AllocationReport, AppSpec, Bytes, ClusterId, Digest, DurationMs, Fuel, FuelRate, Limits,
+    Name, NodeId, NodeInfo, ObservedState, Report, Resources, ServiceSpec, Term, Timestamp, WorkloadKind,
+    WorkloadSpec,
+};
+use dunlin_scheduler::{Action, Change, Cluster, Command, Config, Observation, Step, TokenRecord};
+
+/// How many kinds of machines there are.
+pub(super) const CLASSES: usize = 5;
+/// How many zones there are.
+pub(super) const ZONES: usize = 20;
+
+/// A brain, its clock, and what its nodes were told.
+pub(super) struct Fleet {
+    pub(super) cluster: Cluster,
+    pub(super) now: Timestamp,
+    pub(super) nodes: Vec<NodeId>,
+    infos: BTreeMap<NodeId, NodeInfo>,
+    id: ClusterId,
+    /// How long the brain has thought in each step since this was last emptied.
+    pub(super) steps: Vec<Duration>,
+    /// How many allocations were placed since this was last emptied.
+    pub(super) placed: u64,
+}
+
+impl Fleet {
+    /// Returns so many nodes on which nothing runs.
+    pub(super) fn new(count: usize) -> Self {
+        let id: ClusterId = "bench".parse().expect("it is a name");
+        let now = Timestamp(1_000_000);
+        let cluster = Cluster::new(id.clone(), Term(1), Config::EDGE, now);
+        let mut fleet = Self {
+            cluster,
+            now,
+            nodes: Vec::new(),
+            infos: BTreeMap::new(),
+            id,
+            steps: Vec::new(),
+            placed: 0,
+        };
+        let token = TokenRecord {
+            id: "t".to_owned(),
+            secret_hash: [1; 32],
+            expires: Timestamp(u64::MAX),
+            uses_left: u32::MAX,
+            created: now,
+            used_by: Vec::new(),
+        };
+        fleet.submit(Command::CreateToken(token));
+        for number in 0..count {
+            fleet.join(number);
+        }
+        fleet
+    }
+
+    fn join(&mut self, number: usize) {
+        let node: NodeId = format!("node-{number:05}").parse().expect("it is a name");
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        self.infos.insert(node.clone(), info(number));
+        self.submit(Command::Join {
+            token_id: "t".to_owned(),
+            secret_hash: [1; 32],
+            node: node.clone(),
+            key_fingerprint: key,
+        });
+        self.nodes.push(node.clone());
+        self.report(&node);
+    }
+
+    /// Lets the brain think over a command until nothing is left to do.
+    pub(super) fn submit(&mut self, command: Command) -> Duration {
+        let started = Instant::now();
+        let (_, step) = self.cluster.submit(command, self.now).expect("the bench asks for what may be");
+        let mut took = started.elapsed();
+        self.take(step, took);
+        took += self.settle();
+        took
+    }
+
+    /// Lets the brain do what it left for later steps; returns how long all of them took.
+    pub(super) fn settle(&mut self) -> Duration {
+        let mut all = Duration::ZERO;
+        while self.cluster.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+            let started = Instant::now();
+            let step = self.cluster.tick(self.now);
+            let took = started.elapsed();
+            all += took;
+            self.take(step, took);
+        }
+        all
+    }
+
+    fn take(&mut self, step: Step, took: Duration) {
+        self.steps.push(took);
+        let placed = step.changes.iter().filter(|change| matches!(change, Change::Allocation(_)));
+        self.placed += placed.count() as u64;
+        // What a shell would do with them is not the brain's.
+        for action in step.actions {
+            match action {
+                Action::Assign { .. } | Action::AssignAll | Action::Recorded { .. } => {}
+            }
+        }
+    }
+
+    /// Returns what a node says: that all it was given runs.
+    pub(super) fn told(&self, node: &NodeId) -> Report {
+        let assignment = self.cluster.assignment(node).expect("it is a member");
+        let allocations = assignment.allocations.iter().map(|allocation| running(allocation.id));
+        Report {
+            cluster: self.id.clone(),
+            term: assignment.term,
+            generation: assignment.generation,
+            info: self.infos[node].clone(),
+            allocations: allocations.collect(),
+            items: Vec::new(),
+        }
+    }
+
+    /// Lets the brain take in a report; returns how long that took.
+    pub(super) fn observe(&mut self, node: &NodeId, report: Report) -> Duration {
+        let observation = Observation::Report { node: node.clone(), report };
+        let started = Instant::now();
+        let step = self.cluster.observe(observation, self.now);
+        let took = started.elapsed();
+        self.take(step, took);
+        took
+    }
+
+    /// Lets a node report that all it was given runs.
+    pub(super) fn report(&mut self, node: &NodeId) -> Duration {
+        let report = self.told(node);
+        self.observe(node, report)
+    }
+
+    /// Lets all nodes report, but those in `silent`.
+    pub(super) fn report_all(&mut self, is_silent: impl Fn(usize) -> bool) {
+        for number in 0..self.nodes.len() {
+            if !is_silent(number) {
+                let node = self.nodes[number].clone();
+                self.report(&node);
+            }
+        }
+        self.settle();
+    }
+
+    /// Lets time pass.
+    pub(super) fn pass(&mut self, time: DurationMs) {
+        self.now = self.now.plus(time);
+    }
+
+    /// Returns which share of the memory of all nodes is reserved.
+    pub(super) fn memory_used(&self) -> f64 {
+        let view = self.cluster.view();
+        let reserved: u64 = view.nodes.values().map(|node| node.reserved.memory.0).sum();
+        let capacity: u64 = self.infos.values().map(|info| info.capacity.memory.0).sum();
+        reserved as f64 / capacity as f64
+    }
+}
+
+fn running(id: AllocationId) -> AllocationReport {
+    AllocationReport {
+        id,
+        state: ObservedState::Running,
+        restarts: 0,
+        fuel: Fuel(1),
+        memory: Bytes(1 << 20),
+        instances: 1,
+    }
+}
+
+/// Returns which zone a node is in.
+pub(super) fn zone(number: usize) -> usize {
+    number / CLASSES % ZONES
+}
+
+fn info(number: usize) -> NodeInfo {
+    let class = number % CLASSES;
+    let labels = [
+        ("class".to_owned(), format!("c{class}")),
+        ("zone".to_owned(), format!("z{}", zone(number))),
+        ("arch".to_owned(), if class < 3 { "amd64" } else { "arm64" }.to_owned()),
+    ];
+    let port = u16::try_from(number % 60_000).expect("it is small") + 1;
+    NodeInfo {
+        capacity: Resources {
+            memory: Bytes([8, 16, 16, 32, 64][class] << 30),
+            fuel_rate: FuelRate([4, 8, 8, 16, 32][class] * 1_000_000_000),
+        },
+        labels: labels.into(),
+        ingress: ([10, 0, 0, 1], port).into(),
+        peer: ([10, 0, 0, 2], port).into(),
+        version: "bench".to_owned(),
+    }
+}
+
+/// Returns a spec of a service like those that people deploy.
+pub(super) fn service(allocations: u32, memory: Bytes, rate: FuelRate) -> WorkloadSpec {
+    let mut limits = Limits::SERVICE;
+    limits.memory = memory;
+    limits.fuel_rate = rate;
+    WorkloadSpec {
+        component: Digest::of(b"bench"),
+        kind: WorkloadKind::Service(ServiceSpec { allocations, routes: Vec::new(), fuel_header: false }),
+        limits,
+        environment: BTreeMap::new(),
+        node_labels: BTreeMap::new(),
+        capabilities: Default::default(),
+        instances: Default::default(),
+        metering: Default::default(),
+        coredump: false,
+    }
+}
+
+/// Returns an app with one workload.
+pub(super) fn app(namespace: usize, name: &str, spec: WorkloadSpec) -> AppSpec {
+    let workload: Name = "web".parse().expect("it is a name");
+    AppSpec {
+        name: format!("team-{namespace}/{name}").parse().expect("it is a name"),
+        workloads: [(workload, spec)].into(),
+    }
+}
