@@ -56,7 +56,7 @@ fn zone(record: &NodeRecord) -> &str {
 impl Cluster {
     /// Lets what lost nodes ran be replaced: of one node now and then, of none while the brake holds.
     pub(crate) fn release_lost(&mut self, step: &mut Step, now: Timestamp) {
-        if self.durable.unreleased().is_empty() || self.volatile.next_release.is_some_and(|next| next > now) {
+        if self.durable.unreleased().is_empty() || self.volatile.next_release.is_none_or(|next| next > now) {
             return;
         }
         let held = held_zones(&self.durable);
@@ -66,7 +66,7 @@ impl Cluster {
         });
         // Who is held is looked at again when a node is lost or comes back, or the operator speaks.
         let Some((_, node)) = free.cloned() else {
-            self.volatile.next_release = Some(Timestamp(u64::MAX));
+            self.volatile.next_release = None;
             return;
         };
         self.release(step, &node, now);
@@ -84,7 +84,7 @@ impl Cluster {
     /// Returns the moment from which another node may be released.
     pub(crate) fn next_release(&self) -> Option<Timestamp> {
         let is_any = !self.durable.unreleased().is_empty();
-        is_any.then(|| self.volatile.next_release.unwrap_or_default()).filter(|next| next.0 < u64::MAX)
+        self.volatile.next_release.filter(|_| is_any)
     }
 
     fn release(&mut self, step: &mut Step, node: &NodeId, now: Timestamp) {

@@ -149,7 +149,9 @@ impl Cluster {
 
     /// Keeps as many lost allocations of a service as are missing: their nodes may come back. Oldest first.
     fn forget_lost(&mut self, step: &mut Step, workload: &WorkloadName, missing: u32, now: Timestamp) {
-        let is_lost = |record: &&AllocationRecord| record.serves() && record.state == AllocationState::Lost;
+        let is_lost = |record: &&AllocationRecord| {
+            record.serves() && record.state == AllocationState::Lost && !self.durable.is_held(record)
+        };
         let lost = self.durable.of_workload(workload).filter(is_lost);
         let surplus: Vec<AllocationId> = lost.skip(usize::try_from(missing).unwrap_or(usize::MAX)).map(|record| record.id).collect();
         for id in surplus {

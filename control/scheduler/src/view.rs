@@ -195,7 +195,9 @@ impl Cluster {
             let demand = Demand { workload: full.clone(), spec: Arc::clone(spec) };
             Unplaceable::count(self, &demand).to_string()
         });
-        let waiting = unplaceable.or(troubled);
+        let held = self.durable.of_workload(&full).filter(|record| self.durable.is_held(record)).count();
+        let held = (held > 0).then(|| held_back(held));
+        let waiting = unplaceable.or(held).or(troubled);
         WorkloadView { name: full, spec: spec.clone(), desired, running, current, waiting }
     }
 
@@ -238,6 +240,15 @@ impl Cluster {
 fn view_token(token: &TokenRecord) -> TokenView {
     let TokenRecord { id, expires, uses_left, created, .. } = token;
     TokenView { id: id.clone(), expires: *expires, uses_left: *uses_left, created: *created }
+}
+
+/// Says that allocations of lost nodes are not replaced yet.
+fn held_back(allocations: usize) -> String {
+    let what = if allocations == 1 { "1 allocation is".to_owned() } else { format!("{allocations} allocations are") };
+    format!(
+        "{what} on lost nodes and not replaced yet: that is done for one node at a time, and for none of a zone that \
+         has lost many at once until they are back or `dunlin node release` says so"
+    )
 }
 
 /// Returns why an allocation does not run, if its agent says so.

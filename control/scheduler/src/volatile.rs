@@ -38,7 +38,7 @@ pub(crate) struct Volatile {
     pub(crate) routes: RouteTable,
     /// Counts the changes of `routes`.
     pub(crate) routes_version: u64,
-    /// When another lost node may be released; at once if absent.
+    /// When it is looked whether another lost node may be released; absent if only when one is lost or comes back.
     pub(crate) next_release: Option<Timestamp>,
     /// Nodes that were lost again and again, by the moment they are trusted again.
     pub(crate) set_aside: BTreeSet<(Timestamp, NodeId)>,
@@ -84,6 +84,7 @@ impl Volatile {
             routes: route_table(durable),
             dirty: Dirty::everything(durable),
             dirty_since: now,
+            next_release: Some(now),
             ..Self::default()
         };
         for record in durable.nodes().values() {
@@ -118,9 +119,7 @@ impl Volatile {
 
     /// Lets it be looked again whether a lost node may be released: another was lost, or one is back.
     pub(crate) fn may_release(&mut self, now: Timestamp) {
-        if self.next_release.is_some_and(|next| next.0 == u64::MAX) {
-            self.next_release = Some(now);
-        }
+        self.next_release.get_or_insert(now);
     }
 
     /// Believes a node until then, or not at all.

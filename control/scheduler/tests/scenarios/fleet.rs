@@ -64,9 +64,9 @@ fn a_node_that_returns_before_it_was_replaced_keeps_them() {
             > deploy shop web=2@v1
             Deployed { revision: Revision(1), changed: true }
             0s a gets 1.3: a1@1 a2@1 | peers a
-            11s a is lost
             11s a1 is lost
             11s a2 is lost
+            11s a is lost
             --show
             a Lost, reserved 0B
             default/shop/web 0 of 2, waiting: all nodes are lost
@@ -102,8 +102,8 @@ fn only_what_was_not_replaced_goes_on_when_a_node_returns() {
             Deployed { revision: Revision(1), changed: true }
             0s a gets 1.4: a1@1 a3@1 | peers a b
             0s b gets 1.4: a2@1 | peers a b
-            11s a is lost
             11s a1 is lost
+            11s a is lost
             11s b gets 1.6: a2@1 a4@1 | peers b
             --show
             a Lost, reserved 0B
@@ -536,8 +536,8 @@ fn a_new_machine_takes_over_the_name_of_a_lost_one() {
             TokenCreated
             > join a t key=7
             name_taken: the name `a` belongs to another node
-            11s a is lost
             11s a1 is lost
+            11s a is lost
             > join a t key=7
             Joined
             12s a is lost
@@ -610,6 +610,424 @@ fn what_a_node_says_of_itself_is_taken_over() {
             --show
             a Alive, reserved 128MiB
             default/shop/web 1 of 2
+        "#]],
+    );
+}
+
+#[test]
+fn nothing_new_goes_to_a_cordoned_node() {
+    check(
+        "
+        node a
+        cordon a
+        deploy shop web=1@v1
+        wait 1
+        show
+        uncordon a
+        wait 1
+        show
+        cordon nobody
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            > cordon a
+            Cordoned
+            > deploy shop web=1@v1
+            Deployed { revision: Revision(1), changed: true }
+            --show
+            a Alive, reserved 0B
+            default/shop/web 0 of 1, waiting: 1 node cordoned; `dunlin node uncordon` lets them be used again
+            > uncordon a
+            Uncordoned
+            1s a gets 1.3: a1@1 | peers a
+            --show
+            a Alive, reserved 64MiB
+            default/shop/web 1 of 1
+            > cordon nobody
+            unknown_node: there is no node `nobody`
+        "#]],
+    );
+}
+
+#[test]
+fn a_drained_node_is_left_first_new_then_old() {
+    check(
+        "
+        node a
+        deploy shop web=2@v1,route:shop.example
+        wait 2
+        node b
+        drain a 60
+        wait 5
+        show
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            > deploy shop web=2@v1,route:shop.example
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.4: a1@1 a2@1 | shop.example:  | peers a
+            1s a gets 1.5: a1@1 a2@1 | shop.example: a1 on a, a2 on a | peers a
+            2s a gets 1.6: a1@1 a2@1 | shop.example: a1 on a, a2 on a | peers a b
+            2s b gets 1.5: | shop.example: a1 on a, a2 on a | peers a b
+            > drain a 60
+            Cordoned
+            2s b gets 1.6: a3@1 | shop.example: a1 on a, a2 on a | peers a b
+            3s a gets 1.7: a1@1 a2@1 | shop.example: a1 on a, a3 on b | peers a b
+            3s b gets 1.8: a3@1 a4@1 | shop.example: a1 on a, a3 on b | peers a b
+            4s a gets 1.8: a1@1 | shop.example: a1 on a, a3 on b | peers a b
+            4s a gets 1.9: a1@1 | shop.example: a3 on b, a4 on b | peers a b
+            4s b gets 1.9: a3@1 a4@1 | shop.example: a3 on b, a4 on b | peers a b
+            5s a gets 1.10: | shop.example: a3 on b, a4 on b | peers a b
+            --show
+            a Alive, reserved 0B
+            b Alive, reserved 128MiB
+            default/shop/web 2 of 2
+        "#]],
+    );
+}
+
+#[test]
+fn what_has_not_left_a_drained_node_in_time_is_ended() {
+    check(
+        "
+        node a
+        deploy shop web=1@v1
+        deploy calc sum=job1@v1
+        run calc/sum 4
+        wait 2
+        drain a 10
+        wait 8
+        show
+        wait 4
+        show
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            > deploy shop web=1@v1
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.3: a1@1 | peers a
+            > deploy calc sum=job1@v1
+            Deployed { revision: Revision(1), changed: true }
+            > run calc/sum 4
+            RunStarted(RunId(1))
+            0s a gets 1.4: a1@1 a2[r1 0..1 attempt 1] | peers a
+            > drain a 10
+            Cordoned
+            --show
+            a Alive, reserved 128MiB
+            default/shop/web 1 of 1, waiting: 1 node cordoned; `dunlin node uncordon` lets them be used again
+            r1 Running: 0 good, 0 bad of 4; leased 1, ready 3, backing off 0; 0 fuel
+            12s a gets 1.5: a1@1 | peers a
+            13s a gets 1.6: | peers a
+            --show
+            a Alive, reserved 0B
+            default/shop/web 0 of 1, waiting: 1 node cordoned; `dunlin node uncordon` lets them be used again
+            r1 Running: 0 good, 0 bad of 4; leased 0, ready 4, backing off 0; 0 fuel, waiting: 1 node cordoned; `dunlin node uncordon` lets them be used again
+        "#]],
+    );
+}
+
+#[test]
+fn a_mass_loss_is_no_mass_move_until_the_operator_says_so() {
+    check(
+        "
+        node a 128MiB zone=north
+        node b 128MiB zone=north
+        node c 128MiB zone=north
+        node d 1GiB zone=south
+        node e 1GiB zone=south
+        deploy shop web=8@v1
+        wait 2
+        down a
+        down b
+        down c
+        wait 40
+        show
+        release
+        wait 2
+        show
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
+            0s a gets 1.4: | peers a b c
+            0s b gets 1.4: | peers a b c
+            0s c gets 1.4: | peers a b c
+            0s a gets 1.5: | peers a b c d
+            0s b gets 1.5: | peers a b c d
+            0s c gets 1.5: | peers a b c d
+            0s d gets 1.5: | peers a b c d
+            0s a gets 1.6: | peers a b c d e
+            0s b gets 1.6: | peers a b c d e
+            0s c gets 1.6: | peers a b c d e
+            0s d gets 1.6: | peers a b c d e
+            0s e gets 1.6: | peers a b c d e
+            > deploy shop web=8@v1
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.7: a1@1 a8@1 | peers a b c d e
+            0s b gets 1.7: a2@1 | peers a b c d e
+            0s c gets 1.7: a3@1 | peers a b c d e
+            0s d gets 1.7: a4@1 a6@1 | peers a b c d e
+            0s e gets 1.7: a5@1 a7@1 | peers a b c d e
+            12s a is lost
+            12s a1 is lost
+            12s a8 is lost
+            12s b is lost
+            12s a2 is lost
+            12s c is lost
+            12s a3 is lost
+            12s d gets 1.8: a4@1 a6@1 | peers d e
+            12s e gets 1.8: a5@1 a7@1 | peers d e
+            --show
+            a Lost, reserved 0B
+            b Lost, reserved 0B
+            c Lost, reserved 0B
+            d Alive, reserved 128MiB
+            e Alive, reserved 128MiB
+            default/shop/web 4 of 8, waiting: 4 allocations are on lost nodes and not replaced yet: that is done for one node at a time, and for none of a zone that has lost many at once until they are back or `dunlin node release` says so
+            > release
+            BrakeReleased
+            42s a is lost
+            42s b is lost
+            42s c is lost
+            42s d gets 1.9: a4@1 a6@1 a9@1 a11@1 | peers d e
+            42s e gets 1.9: a5@1 a7@1 a10@1 a12@1 | peers d e
+            --show
+            a Lost, reserved 0B
+            b Lost, reserved 0B
+            c Lost, reserved 0B
+            d Alive, reserved 256MiB
+            e Alive, reserved 256MiB
+            default/shop/web 8 of 8
+        "#]],
+    );
+}
+
+#[test]
+fn one_lost_node_is_replaced_at_a_time() {
+    check(
+        "
+        node a 128MiB
+        node b 128MiB
+        node c
+        node d
+        node e
+        node f
+        node g
+        node h
+        deploy shop web=8@v1
+        wait 2
+        down a
+        down b
+        wait 12
+        show
+        wait 10
+        show
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
+            0s a gets 1.4: | peers a b c
+            0s b gets 1.4: | peers a b c
+            0s c gets 1.4: | peers a b c
+            0s a gets 1.5: | peers a b c d
+            0s b gets 1.5: | peers a b c d
+            0s c gets 1.5: | peers a b c d
+            0s d gets 1.5: | peers a b c d
+            0s a gets 1.6: | peers a b c d e
+            0s b gets 1.6: | peers a b c d e
+            0s c gets 1.6: | peers a b c d e
+            0s d gets 1.6: | peers a b c d e
+            0s e gets 1.6: | peers a b c d e
+            0s a gets 1.7: | peers a b c d e f
+            0s b gets 1.7: | peers a b c d e f
+            0s c gets 1.7: | peers a b c d e f
+            0s d gets 1.7: | peers a b c d e f
+            0s e gets 1.7: | peers a b c d e f
+            0s f gets 1.7: | peers a b c d e f
+            0s a gets 1.8: | peers a b c d e f g
+            0s b gets 1.8: | peers a b c d e f g
+            0s c gets 1.8: | peers a b c d e f g
+            0s d gets 1.8: | peers a b c d e f g
+            0s e gets 1.8: | peers a b c d e f g
+            0s f gets 1.8: | peers a b c d e f g
+            0s g gets 1.8: | peers a b c d e f g
+            0s a gets 1.9: | peers a b c d e f g h
+            0s b gets 1.9: | peers a b c d e f g h
+            0s c gets 1.9: | peers a b c d e f g h
+            0s d gets 1.9: | peers a b c d e f g h
+            0s e gets 1.9: | peers a b c d e f g h
+            0s f gets 1.9: | peers a b c d e f g h
+            0s g gets 1.9: | peers a b c d e f g h
+            0s h gets 1.9: | peers a b c d e f g h
+            > deploy shop web=8@v1
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.10: a1@1 | peers a b c d e f g h
+            0s b gets 1.10: a2@1 | peers a b c d e f g h
+            0s c gets 1.10: a3@1 | peers a b c d e f g h
+            0s d gets 1.10: a4@1 | peers a b c d e f g h
+            0s e gets 1.10: a5@1 | peers a b c d e f g h
+            0s f gets 1.10: a6@1 | peers a b c d e f g h
+            0s g gets 1.10: a7@1 | peers a b c d e f g h
+            0s h gets 1.10: a8@1 | peers a b c d e f g h
+            12s b is lost
+            12s a2 is lost
+            12s a is lost
+            12s c gets 1.12: a3@1 a9@1 | peers c d e f g h
+            12s d gets 1.11: a4@1 | peers c d e f g h
+            12s e gets 1.11: a5@1 | peers c d e f g h
+            12s f gets 1.11: a6@1 | peers c d e f g h
+            12s g gets 1.11: a7@1 | peers c d e f g h
+            12s h gets 1.11: a8@1 | peers c d e f g h
+            --show
+            a Lost, reserved 0B
+            b Lost, reserved 0B
+            c Alive, reserved 128MiB
+            d Alive, reserved 64MiB
+            e Alive, reserved 64MiB
+            f Alive, reserved 64MiB
+            g Alive, reserved 64MiB
+            h Alive, reserved 64MiB
+            default/shop/web 7 of 8, waiting: 1 allocation is on lost nodes and not replaced yet: that is done for one node at a time, and for none of a zone that has lost many at once until they are back or `dunlin node release` says so
+            22s b is lost
+            22s d gets 1.12: a4@1 a10@1 | peers c d e f g h
+            --show
+            a Lost, reserved 0B
+            b Lost, reserved 0B
+            c Alive, reserved 128MiB
+            d Alive, reserved 128MiB
+            e Alive, reserved 64MiB
+            f Alive, reserved 64MiB
+            g Alive, reserved 64MiB
+            h Alive, reserved 64MiB
+            default/shop/web 8 of 8
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_held_goes_on_when_its_nodes_are_back() {
+    check(
+        "
+        node a 256MiB
+        node b 256MiB
+        node c 256MiB
+        deploy shop web=3@v1
+        deploy calc sum=job3@v1
+        run calc/sum 9
+        wait 2
+        down a
+        down b
+        down c
+        wait 13
+        show
+        up a
+        up b
+        up c
+        wait 2
+        show
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
+            0s a gets 1.4: | peers a b c
+            0s b gets 1.4: | peers a b c
+            0s c gets 1.4: | peers a b c
+            > deploy shop web=3@v1
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.5: a1@1 | peers a b c
+            0s b gets 1.5: a2@1 | peers a b c
+            0s c gets 1.5: a3@1 | peers a b c
+            > deploy calc sum=job3@v1
+            Deployed { revision: Revision(1), changed: true }
+            > run calc/sum 9
+            RunStarted(RunId(1))
+            0s a gets 1.6: a1@1 a4[r1 0..1 attempt 1] | peers a b c
+            0s b gets 1.6: a2@1 a5[r1 1..2 attempt 1] | peers a b c
+            0s c gets 1.6: a3@1 a6[r1 2..3 attempt 1] | peers a b c
+            12s a is lost
+            12s a1 is lost
+            12s a4 is lost
+            12s b is lost
+            12s a2 is lost
+            12s a5 is lost
+            12s c is lost
+            12s a3 is lost
+            12s a6 is lost
+            --show
+            a Lost, reserved 0B
+            b Lost, reserved 0B
+            c Lost, reserved 0B
+            default/shop/web 0 of 3, waiting: 3 allocations are on lost nodes and not replaced yet: that is done for one node at a time, and for none of a zone that has lost many at once until they are back or `dunlin node release` says so
+            r1 Running: 0 good, 0 bad of 9; leased 0, ready 6, backing off 0; 0 fuel
+            16s b is lost
+            16s a gets 1.10: a1@1 a4[r1 0..1 attempt 1] a7@1 a8[r1 1..2 attempt 1] | peers a
+            16s a gets 1.11: a1@1 a4[r1 0..1 attempt 1] a7@1 a8[r1 1..2 attempt 1] | peers a b
+            16s b gets 1.10: | peers a b
+            16s a gets 1.12: a1@1 a4[r1 0..1 attempt 1] a7@1 a8[r1 1..2 attempt 1] | peers a b c
+            16s b gets 1.11: | peers a b c
+            16s c gets 1.12: a3@1 a6[r1 2..3 attempt 1] | peers a b c
+            --show
+            a Alive, reserved 256MiB
+            b Alive, reserved 0B
+            c Alive, reserved 128MiB
+            default/shop/web 3 of 3
+            r1 Running: 0 good, 0 bad of 9; leased 3, ready 6, backing off 0; 0 fuel
+        "#]],
+    );
+}
+
+#[test]
+fn a_node_that_is_lost_again_and_again_is_set_aside() {
+    check(
+        "
+        node a
+        down a
+        wait 12
+        up a
+        wait 1
+        down a
+        wait 12
+        up a
+        wait 1
+        down a
+        wait 12
+        up a
+        wait 1
+        deploy shop web=1@v1
+        wait 10
+        show
+        restart
+        wait 10
+        show
+        wait 600
+        show
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            10s a is lost
+            13s a gets 1.4: | peers a
+            23s a is lost
+            26s a gets 1.6: | peers a
+            36s a is lost
+            39s a gets 1.8: | peers a
+            > deploy shop web=1@v1
+            Deployed { revision: Revision(1), changed: true }
+            --show
+            a Alive, reserved 0B
+            default/shop/web 0 of 1, waiting: 1 node set aside for a while, as lost again and again
+            > restart
+            50s a gets 2.1: | peers a
+            --show
+            a Alive, reserved 0B
+            default/shop/web 0 of 1, waiting: 1 node set aside for a while, as lost again and again
+            636s a gets 2.2: a1@1 | peers a
+            --show
+            a Alive, reserved 64MiB
+            default/shop/web 1 of 1
         "#]],
     );
 }

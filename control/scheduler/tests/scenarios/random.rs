@@ -40,7 +40,7 @@ fn whatever_happens_the_invariants_hold_and_all_gets_done() {
 fn disturb(world: &mut World, dice: &mut Dice) {
     const NODES: [&str; 3] = ["a", "b", "c"];
     let leased = world.leased();
-    let line = match dice.below(16) {
+    let line = match dice.below(18) {
         0 => format!("down {}", dice.pick(&NODES)),
         1 | 2 => format!("up {}", dice.pick(&NODES)),
         3 => format!("disconnect {}", dice.pick(&NODES)),
@@ -59,6 +59,12 @@ fn disturb(world: &mut World, dice: &mut Dice) {
             1 => "stop shop".to_owned(),
             _ => format!("cancel r{}", 1 + dice.below(4)),
         },
+        12 => match dice.below(4) {
+            0 => format!("cordon {}", dice.pick(&NODES)),
+            1 => format!("drain {} {}", dice.pick(&NODES), 1 + dice.below(20)),
+            2 => format!("uncordon {}", dice.pick(&NODES)),
+            _ => "release".to_owned(),
+        },
         _ if !leased.is_empty() => {
             let (allocation, range) = leased[dice.below(leased.len())];
             let item = range.start + u32::try_from(dice.below(range.len() as usize)).unwrap();
@@ -71,9 +77,11 @@ fn disturb(world: &mut World, dice: &mut Dice) {
 
 /// Lets all nodes be there and all items succeed.
 fn heal(world: &mut World) {
-    for line in ["up a", "up b", "up c", "deploy shop web=2@v9 sum=job1@v1", "run shop/sum 5", "wait 20"] {
+    for line in ["up a", "up b", "up c", "uncordon a", "uncordon b", "uncordon c", "deploy shop web=2@v9 sum=job1@v1", "run shop/sum 5", "wait 20"] {
         world.play(line);
     }
+    // Who was lost again and again is trusted again only after a while.
+    world.play("wait 600");
     for _ in 0..120 {
         for (allocation, range) in world.leased() {
             world.play(&format!("done {allocation} {range}"));
