@@ -192,17 +192,23 @@ pub(crate) fn environment(
 }
 
 pub(crate) fn label(key: &str, value: &str) -> Result<(), Broken> {
-    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
-    for text in [key, value] {
-        if text.is_empty() || !text.bytes().all(is_inner) {
-            return Err(Broken::new(format!(
-                "`{}` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`",
-                shown(text)
-            )));
-        }
-        at_most("label", MAX_LABEL, text.len())?;
+    label_text(key)?;
+    label_text(value)
+}
+
+/// The key of a label, or its value.
+pub(crate) fn label_text(text: &str) -> Result<(), Broken> {
+    if text.is_empty() || !text.bytes().all(is_inner_of_label) {
+        return Err(Broken::new(format!(
+            "`{}` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`",
+            shown(text)
+        )));
     }
-    Ok(())
+    at_most("label", MAX_LABEL, text.len())
+}
+
+pub(crate) fn is_inner_of_label(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_./".contains(&byte)
 }
 
 /// A label that somebody writes, and that is not Dunlin's own.

@@ -39,6 +39,7 @@ mod capability;
 mod check;
 mod destination;
 mod digest;
+mod expression;
 mod feature;
 mod hops;
 mod id;
@@ -64,6 +65,7 @@ pub use capability::{Capabilities, FolderGrant};
 pub use check::SpecError;
 pub use destination::{DestinationError, Host, HostPattern, HttpPattern, SocketPattern, host_and_port};
 pub use digest::{Digest, DigestError};
+pub use expression::{LabelExpression, LabelExpressionError};
 pub use feature::Feature;
 pub use hops::{HOPS_HEADER, MAX_HOPS, hops};
 pub use id::{
