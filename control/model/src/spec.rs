@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Capabilities, Digest, Limits, Name};
+use crate::{AppName, Capabilities, Digest, Limits, Name, Placement, Priority};
 
 /// An app as it is submitted: every component is already known by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,12 @@ pub struct WorkloadSpec {
     /// Whether a core dump is kept of an instance that traps.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub coredump: bool,
+    /// What it asks of the places where it runs, beyond `node_labels`.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
+    /// Whether it goes before others where there is not room for all.
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    pub priority: Priority,
 }
 
 /// Whether each request or item gets an instance of its own.
@@ -85,13 +91,16 @@ pub enum WorkloadKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceSpec {
-    /// How many allocations should run; zero stops it.
+    /// How many allocations should run; zero stops it. Not looked at if it runs everywhere.
     pub allocations: u32,
     /// Which requests reach it.
     pub routes: Vec<RouteSpec>,
     /// Whether its responses say in `dunlin-fuel` what they burned.
     #[serde(default)]
     pub fuel_header: bool,
+    /// Whether it has one allocation on each node that fits it, however many those are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub everywhere: bool,
 }
 
 /// Which requests reach a service.

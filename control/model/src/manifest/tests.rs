@@ -120,7 +120,12 @@ fn a_short_manifest_takes_the_defaults() {
     let cart = &manifest.workloads[&"cart".parse().unwrap()];
     assert_eq!(
         cart.kind,
-        WorkloadKind::Service(crate::ServiceSpec { allocations: 1, routes: vec![], fuel_header: false })
+        WorkloadKind::Service(crate::ServiceSpec {
+            allocations: 1,
+            routes: vec![],
+            fuel_header: false,
+            everywhere: false
+        })
     );
     assert_eq!(cart.limits, Limits::SERVICE);
     let sum = &manifest.workloads[&"sum".parse().unwrap()];
