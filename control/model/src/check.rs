@@ -300,7 +300,7 @@ pub(crate) fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Digest, Fuel};
+    use crate::{Affinity, Digest, Fuel};
 
     fn app(spec: WorkloadSpec) -> AppSpec {
         AppSpec {
@@ -374,6 +374,18 @@ mod tests {
         assert_eq!(app(spec.clone()).check(), []);
         spec.node_labels.insert("more".to_owned(), "a".to_owned());
         assert_eq!(app(spec).check().len(), 1);
+    }
+
+    #[test]
+    fn what_is_asked_of_places_is_looked_at_in_every_workload() {
+        let mut spec = service(&[]);
+        spec.placement.apart = vec!["default/shop/cart", "default/shop/card"]
+            .into_iter()
+            .map(|name| Affinity { workload: name.parse().unwrap(), over: "zone".to_owned(), required: true })
+            .collect();
+        let errors = app(spec).check();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].field, "workloads.cart.placement.apart[1].workload");
     }
 
     #[test]

@@ -214,3 +214,126 @@ fn resource_name(name: &str) -> Result<(), Broken> {
     }
     label_text(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    fn affinity(workload: &str, over: &str, required: bool) -> Affinity {
+        Affinity { workload: workload.parse().unwrap(), over: over.to_owned(), required }
+    }
+
+    /// What is told of a workload of the app `default/shop`, in which are `cart` and `cache`.
+    fn told(placement: &Placement) -> String {
+        let app = "default/shop".parse().unwrap();
+        let home = Home { app: &app, workloads: BTreeSet::from(["cart", "cache"]) };
+        let mut told = String::new();
+        placement.check(&home, &mut |field, result| {
+            if let Err(Broken { message, hit: _ }) = result {
+                told += &format!("{field}: {message}\n");
+            }
+        });
+        told
+    }
+
+    #[test]
+    fn what_is_asked_is_read_back_and_what_is_not_asked_is_not_written() {
+        let json = r#"{"require":["zone in (a, b)"],"prefer":[{"expression":"disk = ssd","weight":-5}],"spread":[{"over":"zone"}],"near":[{"workload":"default/shop/cache","over":"node","required":true}],"resources":{"gpu":1}}"#;
+        let placement: Placement = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&placement).unwrap(), json);
+        assert_eq!(told(&placement), "");
+        assert_eq!(serde_json::to_string(&Placement::default()).unwrap(), "{}");
+        assert!(Placement::default().is_empty() && !placement.is_empty());
+    }
+
+    #[test]
+    fn an_affinity_binds_and_means_the_node_unless_it_says_otherwise() {
+        let short: Affinity = serde_json::from_str(r#"{"workload":"default/shop/cart"}"#).unwrap();
+        assert_eq!(short, affinity("default/shop/cart", "node", true));
+    }
+
+    #[test]
+    fn every_field_has_its_limit() {
+        let expression: LabelExpression = "gpu".parse().unwrap();
+        let preference = Preference { expression: expression.clone(), weight: 1 };
+        let spread = |number: usize| Spread {
+            over: format!("label-{number}"),
+            weights: (0..=MAX_SPREAD_WEIGHTS).map(|value| (format!("{value}"), 1)).collect(),
+        };
+        let other = |number: usize| affinity(&format!("default/other/w{number}"), "node", true);
+        let placement = Placement {
+            require: vec![expression; MAX_REQUIRE + 1],
+            prefer: vec![preference; MAX_PREFER + 1],
+            spread: (0..=MAX_SPREAD).map(spread).take(MAX_SPREAD + 1).collect(),
+            near: (0..=MAX_AFFINITIES).map(other).collect(),
+            apart: (100..=100 + MAX_AFFINITIES).map(other).collect(),
+            resources: (0..=MAX_RESOURCES).map(|number| (format!("r{number}"), 1)).collect(),
+        };
+        let told = told(&placement);
+        for (limit, value) in
+            [("require", 32), ("prefer", 32), ("spread", 8), ("near", 16), ("apart", 16), ("resources", 16)]
+        {
+            let line = format!("{limit}: limit `{limit}` is {value}, observed {}\n", value + 1);
+            assert!(told.contains(&line), "{told}");
+        }
+        assert!(told.contains("spread[8].weights: limit `weights` is 32, observed 33"), "{told}");
+    }
+
+    #[test]
+    fn each_mistake_is_told_with_its_field() {
+        let preference = |weight| Preference { expression: "gpu".parse().unwrap(), weight };
+        let weights = BTreeMap::from([("a".to_owned(), 0), ("b c".to_owned(), 1001)]);
+        let spread = |over: &str| Spread { over: over.to_owned(), weights: BTreeMap::new() };
+        let placement = Placement {
+            prefer: vec![preference(0), preference(100), preference(-101)],
+            spread: vec![Spread { over: "zone".to_owned(), weights }, spread("zone"), spread("")],
+            near: vec![
+                affinity("default/shop/cahce", "node", true),
+                affinity("default/other/cahce", "a b", false),
+                affinity("default/shop/cart", "zone", true),
+                affinity("default/shop/cart", "zone", false),
+            ],
+            apart: vec![
+                affinity("default/shop/cart", "node", true),
+                affinity("default/shop/cart", "zone", true),
+                affinity("default/shop/nothing", "node", false),
+            ],
+            resources: [("gpu", 0), ("memory", 1), ("a b", 1), ("port-cam", 2)]
+                .map(|(name, count)| (name.to_owned(), count))
+                .into(),
+            ..Placement::default()
+        };
+        expect![[r#"
+            prefer[0].weight: limit `weight` is -100 to 100 and not 0, observed 0
+            prefer[2].weight: limit `weight` is -100 to 100 and not 0, observed -101
+            spread[0].weights.a: limit `weight` is 1 to 1000, observed 0
+            spread[0].weights.b c: `b c` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`
+            spread[0].weights.b c: limit `weight` is 1000, observed 1001
+            spread[1].over: `zone` stands twice; leave one of them out
+            spread[2].over: `` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`
+            near[0].workload: this app has no workload `cahce`; did you mean `cache`?
+            near[1].over: `a b` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`
+            near[3]: `default/shop/cart` stands twice over `zone`; leave one of them out
+            apart[2].workload: this app has no workload `nothing`; there are `cache`, `cart`
+            apart[1]: `default/shop/cart` is required to be near and apart over the same `zone`, which is nowhere; leave one of them out
+            resources.a b: `a b` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`
+            resources.gpu: limit `resource` is 1 to 1000000, observed 0
+            resources.memory: `memory` is no countable resource: a workload asks for it in `limits`, and a node measures it
+        "#]]
+        .assert_eq(&told(&placement));
+    }
+
+    #[test]
+    fn what_a_node_declares_follows_the_rules_of_what_is_asked() {
+        let of = |resources: &[(&str, u32)]| {
+            let declared = resources.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+            check_node_resources(&declared).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[("gpu", 1), ("port-cam", MAX_RESOURCE)]), Vec::<String>::new());
+        assert_eq!(of(&[("gpu", 0)]), ["`resources.gpu`: limit `resource` is 1 to 1000000, observed 0"]);
+        assert_eq!(of(&[("fuel_rate", 1)]).len(), 1);
+        assert_eq!(of(&[("", 1)]).len(), 1);
+    }
+}

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 /// of lower priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Priority(#[cfg_attr(feature = "openapi", schema(maximum = 100))] u8);
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(maximum = 100))]
+pub struct Priority(u8);
 
 /// A number is not a priority.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +20,7 @@ pub struct Priority(#[cfg_attr(feature = "openapi", schema(maximum = 100))] u8);
 )]
 pub struct PriorityError {
     /// The number.
-    pub observed: u32,
+    pub observed: i64,
 }
 
 impl Priority {
@@ -32,7 +32,7 @@ impl Priority {
     pub const HIGHEST: Self = Self(100);
 
     /// Returns the priority of this number, from 0 to 100.
-    pub fn new(number: u32) -> Result<Self, PriorityError> {
+    pub fn new(number: i64) -> Result<Self, PriorityError> {
         match u8::try_from(number) {
             Ok(number) if number <= Self::HIGHEST.0 => Ok(Self(number)),
             Ok(_) | Err(_) => Err(PriorityError { observed: number }),
@@ -91,7 +91,7 @@ mod tests {
         for number in ["101", "255", "256", "-1", "1.5", "\"50\""] {
             assert!(serde_json::from_str::<Priority>(number).is_err(), "{number}");
         }
-        assert!(Priority::new(u32::MAX).is_err());
+        assert!(Priority::new(-1).is_err() && Priority::new(i64::MAX).is_err());
         assert!(Priority::HIGHEST > Priority::DEFAULT && Priority::DEFAULT > Priority::LOWEST);
     }
 }

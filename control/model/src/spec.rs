@@ -124,3 +124,23 @@ pub struct JobSpec {
     /// After all items one more instance, started with `--combine`, reads all their outputs and gives the total.
     pub combine: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_that_was_stored_before_there_was_placement_is_read_and_written_as_it_was() {
+        let digest = Digest::of(b"");
+        let limits = serde_json::to_string(&Limits::SERVICE).unwrap();
+        let capabilities = serde_json::to_string(&Capabilities::default()).unwrap();
+        let stored = format!(
+            r#"{{"component":"{digest}","kind":"service","allocations":3,"routes":[],"fuel_header":false,"limits":{limits},"environment":{{}},"node_labels":{{"zone":"a"}},"capabilities":{capabilities},"instances":"fresh","metering":"fuel"}}"#
+        );
+        let spec: WorkloadSpec = serde_json::from_str(&stored).unwrap();
+        assert!(spec.placement.is_empty());
+        assert_eq!(spec.priority, Priority::DEFAULT);
+        assert!(matches!(&spec.kind, WorkloadKind::Service(service) if !service.everywhere));
+        assert_eq!(serde_json::to_string(&spec).unwrap(), stored);
+    }
+}

@@ -68,12 +68,15 @@ fn spec(kind: WorkloadKind) -> WorkloadSpec {
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        placement: Default::default(),
+        priority: Default::default(),
     }
 }
 
 fn assignment() -> Assignment {
     let route = RouteSpec { host: Some("shop.example".into()), path: "/".into() };
-    let service = ServiceSpec { allocations: 2, routes: vec![route.clone()], fuel_header: false };
+    let service =
+        ServiceSpec { allocations: 2, routes: vec![route.clone()], fuel_header: false, everywhere: false };
     let job = JobSpec { parallelism: 2, attempts: 3, combine: true };
     let endpoint = Endpoint { allocation: AllocationId::new(12), node: "node-1".parse().unwrap() };
     Assignment {
@@ -150,6 +153,8 @@ fn to_coordinator() -> Vec<ToCoordinator> {
             ingress: "10.0.0.1:8080".parse().unwrap(),
             peer: "[fd00::1]:4433".parse().unwrap(),
             version: "0.1.0".into(),
+            resources: BTreeMap::new(),
+            batch_overcommit: Default::default(),
         },
         allocations: vec![AllocationReport {
             id: AllocationId::new(12),

@@ -57,6 +57,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         ingress: listener.local_addr()?,
         peer: endpoint.local_address(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        resources: config.settings.resources.clone(),
+        batch_overcommit: config.settings.batch_overcommit,
     };
 
     let logs = Arc::new(Logs::open(folders.logs()));

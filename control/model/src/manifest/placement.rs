@@ -2,9 +2,13 @@
 //!
 //! The rules are those of the spec; while the fields are read, the place of each is kept for what the rules will say.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use super::reader::{Entry, Found, Reader, Section};
+use crate::check::{label_text, shown};
 use crate::placement::{Home, preference_weight};
 use crate::{Affinity, LabelExpression, Placement, Preference, Spread, WorkloadName};
 
@@ -77,20 +81,15 @@ impl Reading<'_, '_, '_> {
             }
             let expected = "a string like \"disk = ssd\"";
             let expression = self.reader.parsed(&table, "expression", expected);
-            let weight = self.reader.integer(&table, "weight");
-            // What does not fit the field could not be kept for the rules.
-            let weight = weight.and_then(|Found { value, at }| match i8::try_from(value) {
-                Ok(weight) => Some(Found { value: weight, at }),
-                Err(_) => {
-                    self.reader.expect(at, table.path("weight"), preference_weight(value));
-                    None
+            let Some(Found { value: weight, at }) = self.reader.integer(&table, "weight") else { continue };
+            let path = table.path("weight");
+            match (expression, i8::try_from(weight)) {
+                (Some(Found { value: expression, at: _ }), Ok(weight)) => {
+                    self.places.insert(format!("prefer[{}].weight", prefer.len()), (path, at));
+                    prefer.push(Preference { expression, weight });
                 }
-            });
-            if let (Some(Found { value: expression, .. }), Some(Found { value: weight, at })) =
-                (expression, weight)
-            {
-                self.places.insert(format!("prefer[{}].weight", prefer.len()), (table.path("weight"), at));
-                prefer.push(Preference { expression, weight });
+                // What is not kept is not seen by the rules.
+                (None, _) | (Some(_), Err(_)) => self.reader.expect(at, path, preference_weight(weight)),
             }
         }
         prefer
@@ -147,9 +146,14 @@ impl Reading<'_, '_, '_> {
             let over = self.reader.string(&table, "over", KEY_EXPECTED);
             let required = self.reader.truth(&table, "required").unwrap_or(true);
             let workload = self.reader.string(&table, "workload", "a string like \"cache\"");
-            let Some(Found { value: text, at }) = workload else { continue };
             let path = table.path("workload");
-            let Some(workload) = self.workload(&text, &path, at, home) else { continue };
+            let Some(workload) = workload.and_then(|it| self.workload(&it.value, &path, it.at, home)) else {
+                if let Some(Found { value, at }) = over {
+                    self.reader.expect(at, table.path("over"), label_text(&value));
+                }
+                continue;
+            };
+            let at = table.place("workload");
             self.places.insert(format!("{field}.workload"), (path, at));
             self.places.insert(format!("{field}.over"), (table.path("over"), table.place("over")));
             self.places.insert(field, (table.own_path().to_owned(), table.at()));
@@ -181,7 +185,7 @@ impl Reading<'_, '_, '_> {
         let mut counts = BTreeMap::new();
         for (name, Found { value, at: _ }) in entries {
             let place = (inner.path(&name), inner.place(&name));
-            self.places.insert(format!("{field}.{}", crate::check::shown(&name)), place);
+            self.places.insert(format!("{field}.{}", shown(&name)), place);
             counts.insert(name, value);
         }
         counts

@@ -75,6 +75,9 @@ pub(super) enum Entry<'a> {
 /// The fields of a table of strings, each with its key.
 pub(super) type Strings = Vec<(String, Found<String>)>;
 
+/// The fields of a table of counts, each with its key.
+pub(super) type Counts = Vec<(String, Found<u32>)>;
+
 /// Takes values out of sections and notes what is wrong with them.
 pub(super) struct Reader<'a> {
     text: &'a str,
@@ -334,7 +337,7 @@ impl<'a> Reader<'a> {
         &mut self,
         section: &Section<'s>,
         key: &str,
-    ) -> Option<(Section<'s>, Vec<(String, Found<u32>)>)> {
+    ) -> Option<(Section<'s>, Counts)> {
         let inner = self.section(section, key)?;
         let mut entries = Vec::new();
         for (key, _) in inner.fields() {

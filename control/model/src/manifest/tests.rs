@@ -26,6 +26,15 @@ component = "target/wasm32-wasip2/release/word-count.wasm"
 input = ["../../../book/src/**/*.md"]
 parallelism = 3
 combine = true
+priority = 20
+
+[job.word-count.placement]
+require = ["arch = arm64", "zone in (a, b)"]
+prefer = [{ expression = "disk = ssd", weight = -50 }]
+spread = ["zone", { over = "rack", weights = { a = 2, b = 1 } }]
+near = ["hello", { workload = "other/cache", over = "zone", required = false }]
+apart = ["word-count"]
+resources = { gpu = 1 }
 "#;
 
 fn check(text: &str, expected: Expect) {

@@ -139,7 +139,7 @@ fn workload(
 }
 
 fn priority(reader: &mut Reader<'_>, section: &Section<'_>) -> Priority {
-    let Some(Found { value, at }) = reader.count(section, "priority") else { return Priority::DEFAULT };
+    let Some(Found { value, at }) = reader.integer(section, "priority") else { return Priority::DEFAULT };
     Priority::new(value).unwrap_or_else(|error| {
         reader.note(at, section.path("priority"), error.to_string());
         Priority::DEFAULT

@@ -169,6 +169,8 @@ impl World {
             ingress: format!("10.0.0.{number}:80").parse().unwrap(),
             peer: format!("10.0.0.{number}:7000").parse().unwrap(),
             version: "1".to_owned(),
+            resources: BTreeMap::new(),
+            batch_overcommit: Default::default(),
         };
         if !self.cluster.view().nodes.contains_key(&id) {
             let mark = self.out.len();
@@ -258,6 +260,7 @@ impl World {
                     allocations: 0,
                     routes: Vec::new(),
                     fuel_header: false,
+                    everywhere: false,
                 }),
                 limits: Limits::SERVICE,
                 environment: BTreeMap::new(),
@@ -266,6 +269,8 @@ impl World {
                 instances: Default::default(),
                 metering: Default::default(),
                 coredump: false,
+                placement: Default::default(),
+                priority: Default::default(),
             };
             let mut job = JobSpec { parallelism: 1, attempts: 1, combine: false };
             let mut routes = Vec::new();
@@ -289,8 +294,12 @@ impl World {
                 }
                 None => {
                     let allocations = count.parse().unwrap();
-                    spec.kind =
-                        WorkloadKind::Service(ServiceSpec { allocations, routes, fuel_header: false });
+                    spec.kind = WorkloadKind::Service(ServiceSpec {
+                        allocations,
+                        routes,
+                        fuel_header: false,
+                        everywhere: false,
+                    });
                 }
             }
             workloads.insert(name.parse::<Name>().unwrap(), spec);
