@@ -147,15 +147,17 @@ impl Reading<'_, '_, '_> {
             let required = self.reader.truth(&table, "required").unwrap_or(true);
             let workload = self.reader.string(&table, "workload", "a string like \"cache\"");
             let path = table.path("workload");
-            let Some(workload) = workload.and_then(|it| self.workload(&it.value, &path, it.at, home)) else {
+            let workload =
+                workload.and_then(|Found { value, at }| Some((self.workload(&value, &path, at, home)?, at)));
+            let Some((workload, at)) = workload else {
                 if let Some(Found { value, at }) = over {
                     self.reader.expect(at, table.path("over"), label_text(&value));
                 }
                 continue;
             };
-            let at = table.place("workload");
             self.places.insert(format!("{field}.workload"), (path, at));
-            self.places.insert(format!("{field}.over"), (table.path("over"), table.place("over")));
+            let over_at = over.as_ref().map_or(table.at(), |found| found.at);
+            self.places.insert(format!("{field}.over"), (table.path("over"), over_at));
             self.places.insert(field, (table.own_path().to_owned(), table.at()));
             let over = over.map_or_else(|| Placement::EACH_NODE.to_owned(), |found| found.value);
             affinities.push(Affinity { workload, over, required });

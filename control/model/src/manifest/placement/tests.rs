@@ -106,7 +106,7 @@ affinity = []
             13:9: `service.cart.placement.near[0]`: this app has no workload `cahce`; did you mean `cache`?
             13:18: `service.cart.placement.near[1]`: `Cache` is not a name: use a-z, 0-9 and `-`, with a letter or digit at both ends
             13:27: `service.cart.placement.near[2]`: `a/b/c/d` should have the form workload, app/workload or namespace/app/workload
-            13:60: `service.cart.placement.near[3].over`: `a b` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`
+            13:67: `service.cart.placement.near[3].over`: `a b` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`
             13:74: `service.cart.placement.near[3].requird`: unknown field `requird`; did you mean `required`?
             13:93: `service.cart.placement.near[4].workload`: this field is missing; write `workload = "cache"`
             14:16: `service.cart.placement.near[5].workload`: a name must not be empty
