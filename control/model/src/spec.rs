@@ -91,7 +91,7 @@ pub enum WorkloadKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceSpec {
-    /// How many allocations should run; zero stops it. Not looked at if it runs everywhere.
+    /// How many allocations should run; zero stops it, also one that runs everywhere, for which no other number counts.
     pub allocations: u32,
     /// Which requests reach it.
     pub routes: Vec<RouteSpec>,
