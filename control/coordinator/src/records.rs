@@ -95,6 +95,7 @@ fn key(change: &Change) -> (Table, Vec<u8>) {
         Change::App(record) => (Table::Apps, record.name.to_string().into_bytes()),
         Change::AppDeleted(name) => (Table::Apps, name.to_string().into_bytes()),
         Change::Node(record) => (Table::Nodes, record.id.to_string().into_bytes()),
+        Change::Namespace(record) => (Table::Namespaces, record.name.to_string().into_bytes()),
         Change::Allocation(record) => (Table::Allocations, number(record.id.number())),
         Change::AllocationDeleted(id) => (Table::Allocations, number(id.number())),
         Change::Run(record) => (Table::Runs, number(record.id.number())),
@@ -114,6 +115,7 @@ fn is_deletion(change: &Change) -> bool {
         | Change::TokenDeleted(_) => true,
         Change::App(_)
         | Change::Node(_)
+        | Change::Namespace(_)
         | Change::Allocation(_)
         | Change::Run(_)
         | Change::Item { .. }
@@ -128,7 +130,9 @@ pub(crate) fn load(store: &dyn Changes) -> Result<Vec<Change>, RestoreError> {
     if let Some(value) = store.get(Table::Meta, b"counters")? {
         changes.push(decode(Table::Meta, &value)?);
     }
-    for table in [Table::Tokens, Table::Nodes, Table::Apps, Table::Runs, Table::Allocations] {
+    let tables =
+        [Table::Tokens, Table::Nodes, Table::Namespaces, Table::Apps, Table::Runs, Table::Allocations];
+    for table in tables {
         for (_, value) in store.load(table)? {
             changes.push(decode(table, &value)?);
         }

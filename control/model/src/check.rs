@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::placement::Home;
 use crate::{
-    AppSpec, Bytes, Feature, JobSpec, LimitHit, Limits, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec,
+    AppSpec, Bytes, Feature, JobSpec, LimitHit, Limits, Name, RouteSpec, ServiceSpec, WorkloadKind,
+    WorkloadSpec,
 };
 
 /// The most workloads of one app.
@@ -27,6 +29,9 @@ pub(crate) const MAX_ROUTE_PATH: usize = 1024;
 pub(crate) const MAX_NODE_LABELS: usize = 32;
 /// The most characters of a label's key, and of its value.
 pub(crate) const MAX_LABEL: usize = 63;
+
+/// Longer names are not compared with the known ones: nobody meant them.
+const MAX_COMPARED: usize = 64;
 
 /// What is wrong with one field of a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +64,11 @@ impl AppSpec {
             note("workloads".to_owned(), Err(Broken::new("an app has at least one workload")));
         }
         note("workloads".to_owned(), at_most("workloads", MAX_WORKLOADS, workloads));
+        let home = Home { app: &self.name, workloads: self.workloads.keys().map(Name::as_str).collect() };
         for (name, spec) in &self.workloads {
-            check_workload(spec, &mut |field, result| note(format!("workloads.{name}.{field}"), result));
+            let mut note = |field, result| note(format!("workloads.{name}.{field}"), result);
+            check_workload(spec, &mut note);
+            spec.placement.check(&home, &mut |field, result| note(format!("placement.{field}"), result));
         }
         let routes = self.workloads.iter().flat_map(|(name, spec)| match &spec.kind {
             WorkloadKind::Service(service) => service.routes.iter().map(|route| (name, route)).collect(),
@@ -91,13 +99,14 @@ impl Broken {
         Self { message: message.into(), hit: None }
     }
 
-    fn limit(limit: &str, value: impl fmt::Display, observed: impl fmt::Display) -> Self {
+    pub(crate) fn limit(limit: &str, value: impl fmt::Display, observed: impl fmt::Display) -> Self {
         let hit = LimitHit::new(limit, value, observed);
         Self { message: hit.to_string(), hit: Some(hit) }
     }
 }
 
-type Note<'a> = dyn FnMut(String, Result<(), Broken>) + 'a;
+/// Takes what each rule says of a field, which is named by its path.
+pub(crate) type Note<'a> = dyn FnMut(String, Result<(), Broken>) + 'a;
 
 fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
     for (field, result) in limits(&spec.limits, &spec.kind) {
@@ -115,7 +124,7 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
     let own = spec.node_labels.keys().filter(|key| !Feature::is_label(key)).count();
     note("node_labels".to_owned(), at_most("node_labels", MAX_NODE_LABELS, own));
     match &spec.kind {
-        WorkloadKind::Service(ServiceSpec { allocations, routes, fuel_header: _ }) => {
+        WorkloadKind::Service(ServiceSpec { allocations, routes, fuel_header: _, everywhere: _ }) => {
             note("allocations".to_owned(), at_most("allocations", MAX_ALLOCATIONS, *allocations));
             note("routes".to_owned(), at_most("routes", MAX_ROUTES, routes.len()));
             for (index, route) in routes.iter().enumerate() {
@@ -192,17 +201,23 @@ pub(crate) fn environment(
 }
 
 pub(crate) fn label(key: &str, value: &str) -> Result<(), Broken> {
-    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
-    for text in [key, value] {
-        if text.is_empty() || !text.bytes().all(is_inner) {
-            return Err(Broken::new(format!(
-                "`{}` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`",
-                shown(text)
-            )));
-        }
-        at_most("label", MAX_LABEL, text.len())?;
+    label_text(key)?;
+    label_text(value)
+}
+
+/// The key of a label, or its value.
+pub(crate) fn label_text(text: &str) -> Result<(), Broken> {
+    if text.is_empty() || !text.bytes().all(is_inner_of_label) {
+        return Err(Broken::new(format!(
+            "`{}` cannot stand in a label: use letters, digits, `-`, `_`, `.` and `/`",
+            shown(text)
+        )));
     }
-    Ok(())
+    at_most("label", MAX_LABEL, text.len())
+}
+
+pub(crate) fn is_inner_of_label(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_./".contains(&byte)
 }
 
 /// A label that somebody writes, and that is not Dunlin's own.
@@ -259,6 +274,24 @@ pub(crate) fn route_path(path: &str) -> Result<(), Broken> {
     Ok(())
 }
 
+/// Says what a name that is not one of `known` may have been meant to be.
+pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
+    let distance = |candidate: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), candidate);
+    let nearest = known
+        .iter()
+        .filter(|_| name.len() <= MAX_COMPARED)
+        .map(|candidate| (distance(candidate), candidate))
+        .min()
+        .filter(|(distance, candidate)| *distance <= 1.max(candidate.len() / 3));
+    match nearest {
+        Some((_, candidate)) => format!("did you mean `{candidate}`?"),
+        None => {
+            let listed = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            format!("there are {listed}")
+        }
+    }
+}
+
 /// Returns text from outside made safe to be shown: escaped, and cut at 80 characters.
 pub(crate) fn shown(text: &str) -> String {
     text.chars().take(80).flat_map(char::escape_debug).collect()
@@ -267,7 +300,7 @@ pub(crate) fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Digest, Fuel};
+    use crate::{Affinity, Digest, Fuel};
 
     fn app(spec: WorkloadSpec) -> AppSpec {
         AppSpec {
@@ -287,6 +320,7 @@ mod tests {
                 allocations: 1,
                 routes: routes.iter().map(route).collect(),
                 fuel_header: false,
+                everywhere: false,
             }),
             limits: Limits::SERVICE,
             environment: BTreeMap::new(),
@@ -295,6 +329,8 @@ mod tests {
             instances: Default::default(),
             metering: Default::default(),
             coredump: false,
+            placement: Default::default(),
+            priority: Default::default(),
         }
     }
 
@@ -338,6 +374,18 @@ mod tests {
         assert_eq!(app(spec.clone()).check(), []);
         spec.node_labels.insert("more".to_owned(), "a".to_owned());
         assert_eq!(app(spec).check().len(), 1);
+    }
+
+    #[test]
+    fn what_is_asked_of_places_is_looked_at_in_every_workload() {
+        let mut spec = service(&[]);
+        spec.placement.apart = vec!["default/shop/cart", "default/shop/card"]
+            .into_iter()
+            .map(|name| Affinity { workload: name.parse().unwrap(), over: "zone".to_owned(), required: true })
+            .collect();
+        let errors = app(spec).check();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].field, "workloads.cart.placement.apart[1].workload");
     }
 
     #[test]

@@ -26,6 +26,11 @@
 //! | fuel | wasmtime's deterministic measure of executed work; the unit of computing |
 //! | fuel rate | fuel per second |
 //! | limits | fuel, fuel rate, memory, deadline, concurrency: what a guest may use at most |
+//! | quota | what one namespace may reserve in the fleet: [`Quota`] |
+//! | placement | what a workload asks of the places where it runs: [`Placement`] |
+//! | place | a node, or all nodes that have one value of a label in common |
+//! | priority | which workload goes first where there is not room for all: [`Priority`] |
+//! | countable resource | what a node has a number of and an allocation takes whole: `gpu = 1` |
 //! | capability | one thing a guest may touch beyond computing; denied unless granted |
 //! | feature | what is young and off unless a node's operator switches it on: [`Feature`] |
 //! | outcome | how an instance ended: [`Outcome`] |
@@ -39,6 +44,7 @@ mod capability;
 mod check;
 mod destination;
 mod digest;
+mod expression;
 mod feature;
 mod hops;
 mod id;
@@ -46,11 +52,14 @@ mod limits;
 mod log;
 mod manifest;
 mod name;
+mod namespace;
 mod node;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod outcome;
 mod packed;
+mod placement;
+mod priority;
 mod quantity;
 mod report;
 mod routes;
@@ -64,6 +73,7 @@ pub use capability::{Capabilities, FolderGrant};
 pub use check::SpecError;
 pub use destination::{DestinationError, Host, HostPattern, HttpPattern, SocketPattern, host_and_port};
 pub use digest::{Digest, DigestError};
+pub use expression::{LabelExpression, LabelExpressionError};
 pub use feature::Feature;
 pub use hops::{HOPS_HEADER, MAX_HOPS, hops};
 pub use id::{
@@ -75,9 +85,12 @@ pub use manifest::{
     Build, JobInput, MAX_MANIFEST, Manifest, ManifestError, ManifestErrors, ManifestWorkload,
 };
 pub use name::{AppName, Name, NameError, WorkloadName};
-pub use node::{NodeInfo, Resources};
+pub use namespace::{NamespaceSpec, Packing, Quota};
+pub use node::{NodeInfo, Overcommit, OvercommitError, Resources};
 pub use outcome::Outcome;
 pub use packed::{PackedError, pack_items, unpack_items};
+pub use placement::{Affinity, Placement, Preference, Spread, check_node_resources};
+pub use priority::{Priority, PriorityError};
 pub use quantity::{Bytes, DurationMs, Fuel, FuelRate, QuantityError};
 pub use report::Report;
 pub use routes::{Endpoint, LocalService, NamespaceRoute, Route, RouteTable};

@@ -6,6 +6,7 @@
 //! [`AppSpec`](crate::AppSpec).
 
 mod capabilities;
+mod placement;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -18,8 +19,10 @@ use toml_edit::Document;
 
 use self::reader::{Found, Reader, Section};
 use crate::check::{self, MAX_WORKLOADS};
+use crate::placement::Home;
 use crate::{
-    AppName, Bytes, Capabilities, Digest, Instances, Limits, Metering, Name, WorkloadKind, WorkloadSpec,
+    AppName, Bytes, Capabilities, Digest, Instances, Limits, Metering, Name, Placement, Priority,
+    WorkloadKind, WorkloadSpec,
 };
 
 /// The most bytes of a manifest.
@@ -96,6 +99,10 @@ pub struct ManifestWorkload {
     pub metering: Metering,
     /// Whether a core dump is kept of an instance that traps.
     pub coredump: bool,
+    /// What it asks of the places where it runs.
+    pub placement: Placement,
+    /// Whether it goes before others.
+    pub priority: Priority,
     /// Where a job's items come from; absent for a service.
     pub input: Option<JobInput>,
 }
@@ -113,6 +120,8 @@ impl ManifestWorkload {
             instances: self.instances,
             metering: self.metering,
             coredump: self.coredump,
+            placement: self.placement.clone(),
+            priority: self.priority,
         }
     }
 }
@@ -184,9 +193,13 @@ fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Manifest> {
         reader.note(root.place("service").max(root.place("job")), "", "there is no workload in here");
     }
     reader.expect(0, "", check::at_most("workloads", MAX_WORKLOADS, count));
+    // An app without a name has a mistake already; its workloads are read all the same.
+    let app_name = app.clone().unwrap_or_else(|| "default/app".parse().expect("it is a name"));
+    let workload_names = services.iter().chain(&jobs).map(|(key, _)| *key).collect();
+    let home = Home { app: &app_name, workloads: workload_names };
     for (key, section) in &services {
         let name = workload_name(reader, section, key);
-        let (workload, placed) = workload::service(reader, section);
+        let (workload, placed) = workload::service(reader, section, &home);
         for Found { value, at } in placed {
             if !routes.insert(value) {
                 reader.note(at, section.path("routes"), check::SAME_ROUTE);
@@ -200,14 +213,14 @@ fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Manifest> {
             let message = format!("`{key}` is already the name of a service; give one of them another");
             reader.note(section.at(), format!("job.{key}"), message);
         }
-        let workload = workload::job(reader, section);
+        let workload = workload::job(reader, section, &home);
         workloads.extend(name.zip(workload));
     }
-    let (app, namespace) = app?;
+    let AppName { namespace, app } = app?;
     Some(Manifest { app, namespace, build, workloads })
 }
 
-fn read_app(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<(Name, Name)> {
+fn read_app(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<AppName> {
     if !root.has("app") {
         reader.note(0, "app", "this table is missing; write `[app]` and below it `name = \"shop\"`");
     }
@@ -222,7 +235,7 @@ fn read_app(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<(Name, Name)>
         true => reader.parsed(&section, "namespace", expected)?.value,
         false => "default".parse().expect("`default` is a name"),
     };
-    Some((name?.value, namespace))
+    Some(AppName { namespace, app: name?.value })
 }
 
 fn read_build(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Build> {

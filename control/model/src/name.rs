@@ -111,6 +111,22 @@ impl AppName {
     pub fn workload(&self, workload: &Name) -> WorkloadName {
         WorkloadName { namespace: self.namespace.clone(), app: self.app.clone(), workload: workload.clone() }
     }
+
+    /// Returns the workload that `text` means in the manifest of this app: `cart` is one of its own, `shop/cart` one of
+    /// an app of its namespace.
+    pub fn resolve(&self, text: &str) -> Result<WorkloadName, NameError> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (namespace, app, workload) = match *parts.as_slice() {
+            [workload] => (self.namespace.clone(), self.app.clone(), workload),
+            [app, workload] => (self.namespace.clone(), app.parse()?, workload),
+            [namespace, app, workload] => (namespace.parse()?, app.parse()?, workload),
+            _ => {
+                let form = "workload, app/workload or namespace/app/workload";
+                return Err(NameError::WrongParts { name: shown(text), form });
+            }
+        };
+        Ok(WorkloadName { namespace, app, workload: workload.parse()? })
+    }
 }
 
 impl FromStr for AppName {
@@ -224,6 +240,21 @@ mod tests {
             &"ä".repeat(40),
         ] {
             assert!(text.parse::<Name>().is_err(), "{text:?} should be refused");
+        }
+    }
+
+    #[test]
+    fn a_short_name_means_what_is_nearest() {
+        let app: AppName = "team-a/shop".parse().unwrap();
+        for (text, meant) in [
+            ("cart", "team-a/shop/cart"),
+            ("other/cart", "team-a/other/cart"),
+            ("team-b/other/cart", "team-b/other/cart"),
+        ] {
+            assert_eq!(app.resolve(text).unwrap().to_string(), meant);
+        }
+        for text in ["", "/", "a/b/c/d", "Cart", "/cart", "shop/"] {
+            assert!(app.resolve(text).is_err(), "{text:?} should be refused");
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a node is and has.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -49,4 +50,119 @@ pub struct NodeInfo {
     pub peer: SocketAddr,
     /// The version of its agent.
     pub version: String,
+    /// How many it has of each countable resource that operators declare: `gpu = 1`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<String, u32>,
+    /// How much more than its capacity batch work may reserve.
+    #[serde(default, skip_serializing_if = "Overcommit::is_none")]
+    pub batch_overcommit: Overcommit,
+}
+
+/// How much of a node's capacity may be reserved, in per cent: from 100, the default, to 1000.
+///
+/// Who reserves seldom uses all of it. Batch work, which can wait and be tried again, may so be given more than there
+/// is; services never are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Overcommit(u32);
+
+/// A number is not an overcommit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{observed} is not from 100 to 1000: it is how much of the node's capacity may be reserved, in per cent, so 100 is \
+     just what there is and 150 half as much again"
+)]
+pub struct OvercommitError {
+    /// The number.
+    pub observed: u32,
+}
+
+impl Overcommit {
+    /// Just what there is.
+    pub const NONE: Self = Self(100);
+    /// Ten times what there is.
+    pub const MOST: Self = Self(1000);
+
+    /// Returns the overcommit of so many per cent, from 100 to 1000.
+    pub const fn new(percent: u32) -> Result<Self, OvercommitError> {
+        if percent < Self::NONE.0 || percent > Self::MOST.0 {
+            return Err(OvercommitError { observed: percent });
+        }
+        Ok(Self(percent))
+    }
+
+    /// Returns how many per cent of the capacity may be reserved.
+    pub const fn percent(self) -> u32 {
+        self.0
+    }
+
+    /// Returns how much of `capacity` may be reserved.
+    #[must_use]
+    pub fn of(self, capacity: Resources) -> Resources {
+        let of = |amount: u64| {
+            let product = u128::from(amount) * u128::from(self.0) / 100;
+            u64::try_from(product).unwrap_or(u64::MAX)
+        };
+        Resources { memory: Bytes(of(capacity.memory.0)), fuel_rate: FuelRate(of(capacity.fuel_rate.0)) }
+    }
+
+    /// Tells whether it is just what there is.
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
+}
+
+impl Default for Overcommit {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl TryFrom<u32> for Overcommit {
+    type Error = OvercommitError;
+
+    fn try_from(percent: u32) -> Result<Self, OvercommitError> {
+        Self::new(percent)
+    }
+}
+
+impl From<Overcommit> for u32 {
+    fn from(overcommit: Overcommit) -> Self {
+        overcommit.0
+    }
+}
+
+impl fmt::Display for Overcommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overcommit_is_of_the_capacity_and_never_less_than_it() {
+        let capacity = Resources { memory: Bytes(1000), fuel_rate: FuelRate(u64::MAX) };
+        assert_eq!(Overcommit::default().of(capacity), capacity);
+        let more = Overcommit::new(150).unwrap().of(capacity);
+        assert_eq!(more, Resources { memory: Bytes(1500), fuel_rate: FuelRate(u64::MAX) });
+        for percent in [0, 99, 1001, u32::MAX] {
+            assert!(Overcommit::new(percent).is_err(), "{percent}");
+        }
+    }
+
+    #[test]
+    fn what_an_older_agent_tells_of_its_node_is_understood_and_nothing_new_is_said_in_vain() {
+        let older = r#"{"capacity":{"memory":1,"fuel_rate":2},"labels":{"zone":"a"},"ingress":"10.0.0.1:7480","peer":"10.0.0.1:7481","version":"0.1.0"}"#;
+        let mut info: NodeInfo = serde_json::from_str(older).unwrap();
+        assert_eq!((info.resources.len(), info.batch_overcommit), (0, Overcommit::NONE));
+        assert_eq!(serde_json::to_string(&info).unwrap(), older);
+        info.resources.insert("gpu".to_owned(), 2);
+        info.batch_overcommit = Overcommit::MOST;
+        let json = serde_json::to_string(&info).unwrap();
+        assert_eq!(serde_json::from_str::<NodeInfo>(&json).unwrap(), info);
+        assert!(serde_json::from_str::<NodeInfo>(&json.replace(":1000}", ":99}")).is_err());
+    }
 }

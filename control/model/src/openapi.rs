@@ -1,4 +1,4 @@
-//! OpenAPI schemas of the words that are written as text: names, ids and digests.
+//! OpenAPI schemas of the words that are written as text: names, ids, digests and conditions.
 //!
 //! The other words derive theirs; these have rules of their own, which a derive cannot see.
 
@@ -6,9 +6,11 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::{AllocationId, AppName, ClusterId, Digest, Name, NodeId, RunId, WorkloadName};
+use crate::{AllocationId, AppName, ClusterId, Digest, LabelExpression, Name, NodeId, RunId, WorkloadName};
 
 const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
+/// The key of a node's label, or its value.
+const WORD: &str = "[A-Za-z0-9_./-]{1,63}";
 
 macro_rules! text_schema {
     ($type:ident, $description:literal, $example:literal, $pattern:expr) => {
@@ -44,4 +46,13 @@ text_schema!(
     "The SHA-256 of some bytes.",
     "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
     "^sha256:[0-9a-f]{64}$"
+);
+text_schema!(
+    LabelExpression,
+    "A condition on the labels of a node.",
+    "zone in (a, b)",
+    format!(
+        "^\\s*(!\\s*{WORD}|{WORD}(\\s*(!?=|[<>]=?)\\s*{WORD}\
+         |\\s+(not\\s+)?in\\s*\\(\\s*{WORD}(\\s*,\\s*{WORD})*\\s*\\))?)\\s*$"
+    )
 );

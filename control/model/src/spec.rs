@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Capabilities, Digest, Limits, Name};
+use crate::{AppName, Capabilities, Digest, Limits, Name, Placement, Priority};
 
 /// An app as it is submitted: every component is already known by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,12 @@ pub struct WorkloadSpec {
     /// Whether a core dump is kept of an instance that traps.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub coredump: bool,
+    /// What it asks of the places where it runs, beyond `node_labels`.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
+    /// Whether it goes before others where there is not room for all.
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    pub priority: Priority,
 }
 
 /// Whether each request or item gets an instance of its own.
@@ -85,13 +91,16 @@ pub enum WorkloadKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceSpec {
-    /// How many allocations should run; zero stops it.
+    /// How many allocations should run; zero stops it, also one that runs everywhere, for which no other number counts.
     pub allocations: u32,
     /// Which requests reach it.
     pub routes: Vec<RouteSpec>,
     /// Whether its responses say in `dunlin-fuel` what they burned.
     #[serde(default)]
     pub fuel_header: bool,
+    /// Whether it has one allocation on each node that fits it, however many those are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub everywhere: bool,
 }
 
 /// Which requests reach a service.
@@ -114,4 +123,24 @@ pub struct JobSpec {
     pub attempts: u32,
     /// After all items one more instance, started with `--combine`, reads all their outputs and gives the total.
     pub combine: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_that_was_stored_before_there_was_placement_is_read_and_written_as_it_was() {
+        let digest = Digest::of(b"");
+        let limits = serde_json::to_string(&Limits::SERVICE).unwrap();
+        let capabilities = serde_json::to_string(&Capabilities::default()).unwrap();
+        let stored = format!(
+            r#"{{"component":"{digest}","kind":"service","allocations":3,"routes":[],"fuel_header":false,"limits":{limits},"environment":{{}},"node_labels":{{"zone":"a"}},"capabilities":{capabilities},"instances":"fresh","metering":"fuel"}}"#
+        );
+        let spec: WorkloadSpec = serde_json::from_str(&stored).unwrap();
+        assert!(spec.placement.is_empty());
+        assert_eq!(spec.priority, Priority::DEFAULT);
+        assert!(matches!(&spec.kind, WorkloadKind::Service(service) if !service.everywhere));
+        assert_eq!(serde_json::to_string(&spec).unwrap(), stored);
+    }
 }

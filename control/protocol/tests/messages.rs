@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use dunlin_model::{
-    AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, Digest, Endpoint, Fuel, FuelRate,
-    Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits, NodeInfo, ObservedState, Outcome, Report,
-    Resources, Revision, Route, RouteSpec, RouteTable, RunId, ServiceSpec, Term, Work, WorkloadKind,
-    WorkloadSpec,
+    Affinity, AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, Digest, Endpoint, Fuel,
+    FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits, NodeInfo, ObservedState,
+    Outcome, Overcommit, Placement, Preference, Priority, Report, Resources, Revision, Route, RouteSpec,
+    RouteTable, RunId, ServiceSpec, Spread, Term, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_protocol::{
     ConnectError, FrameError, Hello, JoinReply, JoinRequest, LogQuery, MAX_FRAME, Outbound, PassedToAgent,
@@ -68,12 +68,15 @@ fn spec(kind: WorkloadKind) -> WorkloadSpec {
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        placement: Default::default(),
+        priority: Default::default(),
     }
 }
 
 fn assignment() -> Assignment {
     let route = RouteSpec { host: Some("shop.example".into()), path: "/".into() };
-    let service = ServiceSpec { allocations: 2, routes: vec![route.clone()], fuel_header: false };
+    let service =
+        ServiceSpec { allocations: 2, routes: vec![route.clone()], fuel_header: false, everywhere: false };
     let job = JobSpec { parallelism: 2, attempts: 3, combine: true };
     let endpoint = Endpoint { allocation: AllocationId::new(12), node: "node-1".parse().unwrap() };
     Assignment {
@@ -150,6 +153,8 @@ fn to_coordinator() -> Vec<ToCoordinator> {
             ingress: "10.0.0.1:8080".parse().unwrap(),
             peer: "[fd00::1]:4433".parse().unwrap(),
             version: "0.1.0".into(),
+            resources: BTreeMap::new(),
+            batch_overcommit: Default::default(),
         },
         allocations: vec![AllocationReport {
             id: AllocationId::new(12),
@@ -248,6 +253,39 @@ fn every_message_reads_back() {
     check(&join_replies());
     check(&passed_to_agent());
     check(&passed_to_worker());
+}
+
+#[test]
+fn what_is_asked_of_places_and_what_nodes_declare_cross_the_wire() {
+    let near = Affinity {
+        workload: "default/shop/web".parse().unwrap(),
+        over: Placement::EACH_NODE.into(),
+        required: false,
+    };
+    let placement = Placement {
+        require: vec!["zone in (a, b)".parse().unwrap()],
+        prefer: vec![Preference { expression: "kernel >= 6.1".parse().unwrap(), weight: -100 }],
+        spread: vec![Spread { over: "zone".into(), weights: BTreeMap::from([("a".into(), 2)]) }],
+        near: vec![near.clone()],
+        apart: vec![near],
+        resources: BTreeMap::from([("gpu".into(), 1)]),
+    };
+    let mut assignment = assignment();
+    for allocation in &mut assignment.allocations {
+        let spec = std::sync::Arc::make_mut(&mut allocation.spec);
+        spec.placement = placement.clone();
+        spec.priority = Priority::HIGHEST;
+        if let WorkloadKind::Service(service) = &mut spec.kind {
+            service.everywhere = true;
+        }
+    }
+    let frame = encode(&assignment).unwrap();
+    assert_eq!(decode::<Assignment>(&frame[4..]).unwrap(), assignment);
+    let Some(ToCoordinator::Report(mut report)) = to_coordinator().pop() else { panic!("it is a report") };
+    report.info.resources.insert("gpu".to_owned(), 1);
+    report.info.batch_overcommit = Overcommit::MOST;
+    let frame = encode(&report).unwrap();
+    assert_eq!(decode::<Report>(&frame[4..]).unwrap(), report);
 }
 
 #[test]

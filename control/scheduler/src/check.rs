@@ -7,7 +7,7 @@ use crate::range_set::single;
 use crate::reconcile::services;
 use crate::routes::route_table;
 use crate::run::outstanding;
-use crate::{AllocationState, Cluster, RangeSet, RunRecord};
+use crate::{AllocationState, Cluster, NamespaceRecord, RangeSet, RunRecord};
 
 impl Cluster {
     /// Tells what does not hold that should.
@@ -27,13 +27,17 @@ impl Cluster {
     fn check_indexes(&self) -> Result<(), String> {
         let durable = &self.durable;
         let apps = durable.apps().values().cloned().map(Change::App);
+        let namespaces = durable.namespaces().iter();
+        let namespaces = namespaces
+            .map(|(name, spec)| Change::Namespace(NamespaceRecord { name: name.clone(), spec: *spec }));
         let nodes = durable.nodes().values().cloned().map(Change::Node);
         let allocations = durable.allocations().values().cloned().map(Change::Allocation);
         let runs = durable.runs().values().cloned().map(Change::Run);
         let tokens = durable.tokens().values().cloned().map(Change::Token);
         let counters = [Change::Counters(durable.counters())];
-        let again =
-            Durable::restore(allocations.chain(runs).chain(apps).chain(nodes).chain(tokens).chain(counters));
+        let again = Durable::restore(
+            namespaces.chain(allocations).chain(runs).chain(apps).chain(nodes).chain(tokens).chain(counters),
+        );
         ensure(again == *durable, || "an index differs from the records".to_owned())
     }
 
@@ -98,7 +102,9 @@ impl Cluster {
         ensure(run.is_running(), || format!("{id} has ended but has a queue"))?;
         let mut places = queue.all();
         let mut count = queue.ready() + queue.waiting();
-        for record in self.durable.of_run(id).filter(|record| record.is_live() || self.durable.is_held(record)) {
+        for record in
+            self.durable.of_run(id).filter(|record| record.is_live() || self.durable.is_held(record))
+        {
             let items = outstanding(run, record);
             count += items.len();
             for range in items.ranges() {
@@ -120,7 +126,8 @@ impl Cluster {
         })?;
         for (node, state) in &self.volatile.nodes {
             let allocations = self.durable.on_node(node).filter(|record| record.is_assigned());
-            let is_counted = allocations.map(|record| (record.id, record.revision)).eq(state.allocations.iter().copied());
+            let is_counted =
+                allocations.map(|record| (record.id, record.revision)).eq(state.allocations.iter().copied());
             ensure(is_counted, || format!("what {node} must run has changed under the same generation"))?;
         }
         Ok(())

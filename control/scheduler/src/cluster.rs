@@ -3,11 +3,9 @@
 use dunlin_model::{AllocationId, ClusterId, NodeId, Term, Timestamp};
 
 use crate::durable::Durable;
-use crate::volatile::Volatile;
 use crate::effort::Effort;
-use crate::{
-    AllocationState, Answer, Change, Command, Config, Counters, Observation, Rejection, Step,
-};
+use crate::volatile::Volatile;
+use crate::{AllocationState, Answer, Change, Command, Config, Counters, Observation, Rejection, Step};
 
 /// All that a coordinator knows, and all its choices.
 #[derive(Clone, Debug)]
@@ -52,6 +50,9 @@ impl Cluster {
                 self.start_run(&mut step, &workload, items, inputs, now)?
             }
             Command::CancelRun(run) => self.cancel_run(&mut step, run, now)?,
+            Command::SetNamespace { namespace, spec } => {
+                self.set_namespace(&mut step, namespace, spec, now)?
+            }
             Command::Cordon { node, drain } => self.cordon(&mut step, &node, drain, now)?,
             Command::Uncordon(node) => self.uncordon(&mut step, &node, now)?,
             Command::ReleaseBrake => {

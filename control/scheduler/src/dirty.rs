@@ -81,6 +81,8 @@ impl Dirty {
             Change::Run(record) => {
                 self.runs.insert(record.id);
             }
+            // Something may be allowed now.
+            Change::Namespace(_) => self.room = true,
             Change::RunDeleted(_)
             | Change::Item { .. }
             | Change::Token(_)

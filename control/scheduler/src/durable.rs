@@ -7,11 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AppName, ItemRecord, NodeId, Resources, Revision, RunId, Timestamp, Work, WorkloadName, WorkloadSpec,
+    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Resources, Revision, RunId, Timestamp,
+    Work, WorkloadName, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{AllocationRecord, AllocationState, AppRecord, Counters, NodeRecord, RunRecord, TokenRecord};
+use crate::{
+    AllocationRecord, AllocationState, AppRecord, Counters, NamespaceRecord, NodeRecord, RunRecord,
+    TokenRecord,
+};
 
 /// One durable change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +26,8 @@ pub enum Change {
     AppDeleted(AppName),
     /// A node is so.
     Node(NodeRecord),
+    /// A namespace is so.
+    Namespace(NamespaceRecord),
     /// An allocation is so.
     Allocation(AllocationRecord),
     /// An allocation has ended.
@@ -52,6 +58,7 @@ pub enum Change {
 pub(crate) enum Key {
     App(AppName),
     Node(NodeId),
+    Namespace(Name),
     Allocation(AllocationId),
     Run(RunId),
     Item(RunId, u32),
@@ -66,6 +73,7 @@ impl Change {
             Self::App(record) => Key::App(record.name.clone()),
             Self::AppDeleted(name) => Key::App(name.clone()),
             Self::Node(record) => Key::Node(record.id.clone()),
+            Self::Namespace(record) => Key::Namespace(record.name.clone()),
             Self::Allocation(record) => Key::Allocation(record.id),
             Self::AllocationDeleted(id) => Key::Allocation(*id),
             Self::Run(record) => Key::Run(record.id),
@@ -86,6 +94,9 @@ impl Change {
             }
             Self::AppDeleted(name) => durable.remove_app(name),
             Self::Node(record) => durable.insert_node(record.clone()),
+            Self::Namespace(record) => {
+                durable.namespaces.insert(record.name.clone(), record.spec);
+            }
             Self::Allocation(record) => {
                 durable.remove_allocation(record.id);
                 durable.insert_allocation(record.clone());
@@ -112,6 +123,15 @@ impl Change {
             }
         }
     }
+}
+
+/// What the allocations of a namespace have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// What they reserve.
+    pub reserved: Resources,
+    /// How many there are, without those whose node is lost.
+    pub allocations: u32,
 }
 
 /// How many allocations a service has.
@@ -143,6 +163,7 @@ pub(crate) struct Durable {
     /// The spec of each workload in the newest revision, to be shared by its allocations.
     specs: BTreeMap<WorkloadName, Arc<WorkloadSpec>>,
     nodes: BTreeMap<NodeId, NodeRecord>,
+    namespaces: BTreeMap<Name, NamespaceSpec>,
     allocations: BTreeMap<AllocationId, AllocationRecord>,
     runs: BTreeMap<RunId, RunRecord>,
     tokens: BTreeMap<String, TokenRecord>,
@@ -150,6 +171,7 @@ pub(crate) struct Durable {
     by_workload: BTreeMap<WorkloadName, BTreeSet<AllocationId>>,
     by_run: BTreeMap<RunId, BTreeSet<AllocationId>>,
     tallies: BTreeMap<WorkloadName, Tally>,
+    usage: BTreeMap<Name, Usage>,
     reserved: BTreeMap<NodeId, Resources>,
     draining: BTreeSet<(Timestamp, AllocationId)>,
     /// Lost nodes of which nothing may be replaced yet, by the time they were lost.
@@ -178,6 +200,26 @@ impl Durable {
 
     pub(crate) fn nodes(&self) -> &BTreeMap<NodeId, NodeRecord> {
         &self.nodes
+    }
+
+    /// Returns the namespaces of which an operator has said something.
+    pub(crate) fn namespaces(&self) -> &BTreeMap<Name, NamespaceSpec> {
+        &self.namespaces
+    }
+
+    /// Returns what the allocations of each namespace that has some have.
+    pub(crate) fn usages(&self) -> &BTreeMap<Name, Usage> {
+        &self.usage
+    }
+
+    /// Returns what the allocations of a namespace have.
+    pub(crate) fn usage(&self, namespace: &Name) -> Usage {
+        self.usage.get(namespace).copied().unwrap_or_default()
+    }
+
+    /// Returns what a namespace may have.
+    pub(crate) fn namespace(&self, name: &Name) -> NamespaceSpec {
+        self.namespaces.get(name).copied().unwrap_or_default()
     }
 
     pub(crate) fn allocations(&self) -> &BTreeMap<AllocationId, AllocationRecord> {
@@ -234,7 +276,8 @@ impl Durable {
 
     /// Tells whether an allocation of a lost node still counts, as nothing of that node may be replaced yet.
     pub(crate) fn is_held(&self, record: &AllocationRecord) -> bool {
-        record.state == AllocationState::Lost && self.nodes.get(&record.node).is_some_and(|node| !node.released)
+        record.state == AllocationState::Lost
+            && self.nodes.get(&record.node).is_some_and(|node| !node.released)
     }
 
     /// Returns who is to be ended when, soonest first.
@@ -308,6 +351,9 @@ impl Durable {
         if record.is_assigned() {
             let reserved = self.reserved.entry(record.node.clone()).or_default();
             *reserved = reserved.plus(record.resources());
+            let usage = self.usage.entry(record.workload.namespace.clone()).or_default();
+            usage.reserved = usage.reserved.plus(record.resources());
+            usage.allocations += 1;
         }
         if let AllocationState::Draining { until } = record.state {
             self.draining.insert((until, id));
@@ -334,6 +380,13 @@ impl Durable {
             forget(&mut self.by_run, &run, id);
         }
         if record.is_assigned() {
+            if let Some(usage) = self.usage.get_mut(&record.workload.namespace) {
+                usage.reserved = usage.reserved.minus(record.resources());
+                usage.allocations -= 1;
+                if usage.allocations == 0 {
+                    self.usage.remove(&record.workload.namespace);
+                }
+            }
             let left = self.reserved(&record.node).minus(record.resources());
             if left == Resources::default() {
                 self.reserved.remove(&record.node);

@@ -1,6 +1,8 @@
 //! What the brain can be told, and what it answers.
 
-use dunlin_model::{AppName, AppSpec, Digest, DurationMs, NodeId, Report, Revision, RunId, WorkloadName};
+use dunlin_model::{
+    AppName, AppSpec, Digest, DurationMs, Name, NamespaceSpec, NodeId, Report, Revision, RunId, WorkloadName,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::TokenRecord;
@@ -25,6 +27,13 @@ pub enum Command {
     },
     /// End a run before all of its items are recorded.
     CancelRun(RunId),
+    /// Let a namespace have this much.
+    SetNamespace {
+        /// Which.
+        namespace: Name,
+        /// How much.
+        spec: NamespaceSpec,
+    },
     /// Let nothing new go to a node.
     Cordon {
         /// Which.
@@ -75,6 +84,8 @@ pub enum Answer {
     RunStarted(RunId),
     /// The run has ended, now or before.
     Cancelled,
+    /// The namespace may have that.
+    NamespaceSet,
     /// Nothing new goes to the node.
     Cordoned,
     /// The node is used as any other.

@@ -18,6 +18,7 @@ mod durable;
 mod effort;
 mod input;
 mod lease;
+mod namespaces;
 mod nodes;
 mod observe;
 mod placement;
@@ -39,12 +40,15 @@ mod volatile;
 pub use brake::{Held, ZONE};
 pub use cluster::Cluster;
 pub use config::Config;
-pub use durable::Change;
+pub use durable::{Change, Usage};
 pub use input::{Answer, Command, Observation};
 pub use range_set::RangeSet;
 pub use record::{
-    AllocationRecord, AllocationState, AppRecord, Cordon, Counters, NodeRecord, RunRecord, RunState, TokenRecord,
+    AllocationRecord, AllocationState, AppRecord, Cordon, Counters, NamespaceRecord, NodeRecord, RunRecord,
+    RunState, TokenRecord,
 };
 pub use rejection::Rejection;
 pub use step::{Action, Step};
-pub use view::{AllocationView, AppView, NodeStatus, NodeView, RunView, TokenView, View, WorkloadView};
+pub use view::{
+    AllocationView, AppView, NamespaceView, NodeStatus, NodeView, RunView, TokenView, View, WorkloadView,
+};

@@ -1,8 +1,6 @@
 //! What agents say: leases are renewed, states are taken over, items are recorded.
 
-use dunlin_model::{
-    AllocationReport, ItemReport, NodeId, ObservedState, Outcome, Report, Timestamp, Work,
-};
+use dunlin_model::{AllocationReport, ItemReport, NodeId, ObservedState, Outcome, Report, Timestamp, Work};
 
 use crate::{Action, AllocationState, Change, Cluster, Step};
 

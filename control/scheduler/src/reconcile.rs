@@ -68,8 +68,15 @@ fn plan_of(durable: &Durable, workload: &WorkloadName) -> Plan {
 
 impl Cluster {
     /// Ends what no revision wants any more.
-    pub(crate) fn end_surplus(&mut self, step: &mut Step, workloads: &BTreeSet<WorkloadName>, now: Timestamp) {
-        for workload in workloads.iter().filter(|workload| !is_settled(&self.durable, workload)).collect::<Vec<_>>() {
+    pub(crate) fn end_surplus(
+        &mut self,
+        step: &mut Step,
+        workloads: &BTreeSet<WorkloadName>,
+        now: Timestamp,
+    ) {
+        for workload in
+            workloads.iter().filter(|workload| !is_settled(&self.durable, workload)).collect::<Vec<_>>()
+        {
             for id in plan_of(&self.durable, workload).end {
                 self.end_serving(step, id, now);
             }
@@ -153,7 +160,8 @@ impl Cluster {
             record.serves() && record.state == AllocationState::Lost && !self.durable.is_held(record)
         };
         let lost = self.durable.of_workload(workload).filter(is_lost);
-        let surplus: Vec<AllocationId> = lost.skip(usize::try_from(missing).unwrap_or(usize::MAX)).map(|record| record.id).collect();
+        let surplus: Vec<AllocationId> =
+            lost.skip(usize::try_from(missing).unwrap_or(usize::MAX)).map(|record| record.id).collect();
         for id in surplus {
             self.end(step, id, now);
         }

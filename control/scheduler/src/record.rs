@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AppName, AppSpec, AssignedAllocation, Digest, DurationMs, Fuel, ItemRange, JobSpec, NodeId, NodeInfo,
-    Resources, Revision, RunId, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec,
+    AllocationId, AppName, AppSpec, AssignedAllocation, Digest, DurationMs, Fuel, ItemRange, JobSpec, Name,
+    NamespaceSpec, NodeId, NodeInfo, Resources, Revision, RunId, Timestamp, Work, WorkloadKind, WorkloadName,
+    WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +87,15 @@ impl NodeRecord {
     pub(crate) fn is_draining(&self) -> bool {
         self.cordon.is_some_and(|cordon| cordon.drain.is_some())
     }
+}
+
+/// A namespace of which an operator has said something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceRecord {
+    /// Its name.
+    pub name: Name,
+    /// What it may have.
+    pub spec: NamespaceSpec,
 }
 
 /// Where an allocation stands, as far as it must survive the coordinator.

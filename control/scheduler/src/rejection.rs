@@ -1,6 +1,6 @@
 //! Why a wish is refused. Nothing has changed then.
 
-use dunlin_model::{AppName, LimitHit, NodeId, RunId, WorkloadName};
+use dunlin_model::{AppName, LimitHit, Name, NodeId, RunId, WorkloadName};
 
 /// Why a wish is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +35,24 @@ pub enum Rejection {
         field: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// What a namespace should have breaks a rule.
+    #[error("namespace `{namespace}`: `{field}`: {reason}")]
+    InvalidNamespace {
+        /// Which.
+        namespace: Name,
+        /// Which field.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The namespace has as many open items as it may.
+    #[error("namespace `{namespace}`: {hit}")]
+    QuotaExceeded {
+        /// Which.
+        namespace: Name,
+        /// What it would have.
+        hit: LimitHit,
     },
     /// Another service already answers these requests.
     #[error("the route `{route}` already leads to `{workload}`")]
@@ -73,6 +91,8 @@ impl Rejection {
             Self::TooManyItems(_) => "too_many_items",
             Self::NoItems => "no_items",
             Self::InvalidSpec { .. } => "invalid_spec",
+            Self::InvalidNamespace { .. } => "invalid_namespace",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
             Self::RouteTaken { .. } => "route_taken",
             Self::TokenUnknown => "token_unknown",
             Self::TokenUsed => "token_used",

@@ -13,9 +13,7 @@ use crate::effort::Effort;
 use crate::placement::{Demand, Search};
 use crate::range_set::single;
 use crate::retry::{backoff, needs_combining};
-use crate::{
-    AllocationRecord, AllocationState, Change, Cluster, RangeSet, RunRecord, RunState, Step,
-};
+use crate::{AllocationRecord, AllocationState, Change, Cluster, RangeSet, RunRecord, RunState, Step};
 
 /// The most items one allocation is given at a time.
 const MAX_RANGE: u32 = 100_000;

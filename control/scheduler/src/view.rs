@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AllocationReport, AppName, ClusterId, Generation, Name, NodeId, ObservedState, Resources,
-    Revision, RouteTable, RunId, Term, Timestamp, WorkloadKind, WorkloadName, WorkloadSpec,
+    AllocationId, AllocationReport, AppName, ClusterId, Generation, Name, NamespaceSpec, NodeId,
+    ObservedState, Resources, Revision, RouteTable, RunId, Term, Timestamp, WorkloadKind, WorkloadName,
+    WorkloadSpec,
 };
 use serde::Serialize;
 
+use crate::brake::{Held, held_zones};
 use crate::placement::{Demand, Unplaceable};
-use crate::{AllocationRecord, AllocationState, AppRecord, Cluster, NodeRecord, RunRecord, TokenRecord};
+use crate::{
+    AllocationRecord, AllocationState, AppRecord, Cluster, NodeRecord, RunRecord, TokenRecord, Usage,
+};
 
 /// A picture of everything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +29,10 @@ pub struct View {
     pub allocations: BTreeMap<AllocationId, AllocationView>,
     /// All members.
     pub nodes: BTreeMap<NodeId, NodeView>,
+    /// The namespaces of which an operator has said something, or which have something.
+    pub namespaces: BTreeMap<Name, NamespaceView>,
+    /// The zones whose lost nodes are not replaced, as many were lost at once.
+    pub held_zones: BTreeMap<String, Held>,
     /// All runs, those that have ended included.
     pub runs: BTreeMap<RunId, RunView>,
     /// All join tokens.
@@ -109,6 +117,17 @@ pub struct NodeView {
     pub reported: Option<(Term, Generation)>,
 }
 
+/// A namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NamespaceView {
+    /// What it may have.
+    pub spec: NamespaceSpec,
+    /// What its allocations have.
+    pub usage: Usage,
+    /// How many items of its runs have no record yet.
+    pub open_items: u64,
+}
+
 /// A run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RunView {
@@ -156,10 +175,27 @@ impl Cluster {
             apps: apps.collect(),
             allocations: allocations.collect(),
             nodes: nodes.collect(),
+            namespaces: self.view_namespaces(),
+            held_zones: held_zones(durable),
             runs: runs.collect(),
             tokens: tokens.collect(),
             routes: self.volatile.routes.clone(),
         }
+    }
+
+    fn view_namespaces(&self) -> BTreeMap<Name, NamespaceView> {
+        let mut namespaces: BTreeMap<Name, NamespaceView> = BTreeMap::new();
+        for (name, spec) in self.durable.namespaces() {
+            namespaces.entry(name.clone()).or_default().spec = *spec;
+        }
+        for (name, usage) in self.durable.usages() {
+            namespaces.entry(name.clone()).or_default().usage = *usage;
+        }
+        for run in self.durable.runs().values().filter(|run| run.is_running()) {
+            let namespace = namespaces.entry(run.workload.namespace.clone()).or_default();
+            namespace.open_items += u64::from(run.items.saturating_sub(run.recorded.len()));
+        }
+        namespaces
     }
 
     fn view_app(&self, app: &AppRecord) -> AppView {
@@ -244,7 +280,11 @@ fn view_token(token: &TokenRecord) -> TokenView {
 
 /// Says that allocations of lost nodes are not replaced yet.
 fn held_back(allocations: usize) -> String {
-    let what = if allocations == 1 { "1 allocation is".to_owned() } else { format!("{allocations} allocations are") };
+    let what = if allocations == 1 {
+        "1 allocation is".to_owned()
+    } else {
+        format!("{allocations} allocations are")
+    };
     format!(
         "{what} on lost nodes and not replaced yet: that is done for one node at a time, and for none of a zone that \
          has lost many at once until they are back or `dunlin node release` says so"

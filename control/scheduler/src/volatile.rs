@@ -7,13 +7,13 @@ use dunlin_model::{
     WorkloadName,
 };
 
-use crate::{AllocationRecord, Config, NodeRecord};
 use crate::dirty::Dirty;
 use crate::durable::Durable;
 use crate::placement::Pools;
 use crate::retry::Queue;
 use crate::routes::route_table;
 use crate::run::leased;
+use crate::{AllocationRecord, Config, NodeRecord};
 
 /// What is not kept.
 #[derive(Clone, Debug, Default)]

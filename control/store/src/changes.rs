@@ -11,6 +11,8 @@ pub enum Table {
     Apps,
     /// Nodes that have joined.
     Nodes,
+    /// Namespaces of which an operator has said something.
+    Namespaces,
     /// Allocations.
     Allocations,
     /// Runs of jobs.
@@ -23,8 +25,16 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Meta, Self::Apps, Self::Nodes, Self::Allocations, Self::Runs, Self::Items, Self::Tokens];
+    pub const ALL: [Self; 8] = [
+        Self::Meta,
+        Self::Apps,
+        Self::Nodes,
+        Self::Namespaces,
+        Self::Allocations,
+        Self::Runs,
+        Self::Items,
+        Self::Tokens,
+    ];
 
     /// Returns the name alone.
     pub const fn name(self) -> &'static str {

@@ -1,6 +1,7 @@
 //! The life of the process: join or come back, carry on with the last assignment, keep the link, end in order.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,15 +50,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let last = last_assignment.load()?;
     let capacity = capacity(&config, &folders).await?;
     let (endpoint, listener) = listen(&config, &identity).await?;
-    let mut labels = config.labels.clone();
-    Feature::set_labels(&mut labels, config.settings.features.iter().copied());
-    let info = NodeInfo {
-        capacity,
-        labels,
-        ingress: listener.local_addr()?,
-        peer: endpoint.local_address(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
+    let (ingress_address, peer) = (listener.local_addr()?, endpoint.local_address());
+    let info = node_info(&config, capacity, ingress_address, peer);
 
     let logs = Arc::new(Logs::open(folders.logs()));
     let limits = &config.settings.limits;
@@ -110,6 +104,21 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     workers.end(WORKER_TIME).await;
     tracing::info!(%node, "agent stopped");
     Ok(())
+}
+
+/// Returns what the node tells of itself: what was measured, what its operator says, and where it is reached.
+fn node_info(config: &Config, capacity: Resources, ingress: SocketAddr, peer: SocketAddr) -> NodeInfo {
+    let mut labels = config.labels.clone();
+    Feature::set_labels(&mut labels, config.settings.features.iter().copied());
+    NodeInfo {
+        capacity,
+        labels,
+        ingress,
+        peer,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        resources: config.settings.resources.clone(),
+        batch_overcommit: config.settings.batch_overcommit,
+    }
 }
 
 /// Serves requests until `stop` is cancelled.

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use dunlin_ingress::IngressConfig;
 use dunlin_model::{
     Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, LimitHit, LimitRow, LimitValue, Name,
+    Overcommit, check_node_resources,
 };
 use serde::Deserialize;
 
@@ -25,6 +26,10 @@ pub struct Settings {
     pub worker_uids: WorkerUids,
     /// What is switched on though it is young. The node then has a label for it.
     pub features: BTreeSet<Feature>,
+    /// How many the node has of each countable resource, of which an allocation takes whole ones: `gpu = 1`.
+    pub resources: BTreeMap<String, u32>,
+    /// How much of the node's capacity batch work may reserve, in per cent.
+    pub batch_overcommit: Overcommit,
     /// Where `GET /metrics` is answered; nowhere if absent. It is not protected, so an address of this machine alone.
     pub metrics: Option<SocketAddr>,
     /// The front door.
@@ -70,6 +75,9 @@ impl Settings {
         // Zero is root, and the highest number stands for nobody in system calls.
         if start == 0 || count == 0 || start.checked_add(count).is_none() {
             return Err(wrong("`worker_uids` is a range of users without root".to_owned()));
+        }
+        if let Some(error) = check_node_resources(&settings.resources).first() {
+            return Err(wrong(error.to_string()));
         }
         if let Some(hit) = settings.limits.wrong() {
             return Err(wrong(hit.to_string()));
@@ -309,11 +317,15 @@ mod tests {
 
     use super::*;
 
-    fn read(limits: &str) -> Result<NodeLimits, String> {
+    fn read_all(text: &str) -> Result<Settings, String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("node.toml");
-        std::fs::write(&file, format!("[limits]\n{limits}\n")).unwrap();
-        Settings::read(&file).map(|settings| settings.limits).map_err(|error| error.to_string())
+        std::fs::write(&file, text).unwrap();
+        Settings::read(&file).map_err(|error| error.to_string())
+    }
+
+    fn read(limits: &str) -> Result<NodeLimits, String> {
+        read_all(&format!("[limits]\n{limits}\n")).map(|settings| settings.limits)
     }
 
     #[test]
@@ -338,6 +350,31 @@ mod tests {
             assert!(error.contains(&format!("limit `{name}` is more than 0 and at most {most}")), "{error}");
         }
         assert!(read("fuel = 7").unwrap_err().contains("unknown field"));
+    }
+
+    #[test]
+    fn countable_resources_and_overcommit_are_declared_within_their_limits() {
+        let unsaid = read_all("").unwrap();
+        assert_eq!((unsaid.resources.len(), unsaid.batch_overcommit.percent()), (0, 100));
+        for text in [
+            "batch_overcommit = 150\nresources = { gpu = 1, port-cam = 2 }\n",
+            "batch_overcommit = 150\n[resources]\ngpu = 1\nport-cam = 2\n",
+        ] {
+            let said = read_all(text).unwrap();
+            assert_eq!((said.resources["gpu"], said.resources["port-cam"]), (1, 2));
+            assert_eq!(said.batch_overcommit.percent(), 150);
+        }
+        for (text, part) in [
+            ("[resources]\ngpu = 0", "`resources.gpu`: limit `resource` is 1 to 1000000, observed 0"),
+            ("[resources]\nmemory = 1", "`memory` is no countable resource"),
+            ("[resources]\n\"a b\" = 1", "`a b` cannot stand in a label"),
+            ("[resources]\ngpu = -1", "invalid value"),
+            ("batch_overcommit = 99", "99 is not from 100 to 1000"),
+            ("batch_overcommit = 1001", "1001 is not from 100 to 1000"),
+        ] {
+            let error = read_all(text).unwrap_err();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
     }
 
     #[test]

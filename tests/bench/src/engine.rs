@@ -166,6 +166,7 @@ pub(crate) fn allocation(number: u32, instances: Instances) -> anyhow::Result<As
                 allocations: 1,
                 routes: Vec::new(),
                 fuel_header: false,
+                everywhere: false,
             }),
             limits: Limits {
                 memory: Size(16 << 20),
@@ -181,6 +182,8 @@ pub(crate) fn allocation(number: u32, instances: Instances) -> anyhow::Result<As
             instances,
             metering: Default::default(),
             coredump: false,
+            placement: Default::default(),
+            priority: Default::default(),
         },
         work: Work::Serve,
     })

@@ -207,7 +207,12 @@ fn spec(name: &AppName, component: Digest, host: &str) -> anyhow::Result<AppSpec
     let routes = vec![RouteSpec { host: Some(host.to_owned()), path: "/".to_owned() }];
     let workload = WorkloadSpec {
         component,
-        kind: WorkloadKind::Service(ServiceSpec { allocations: 1, routes, fuel_header: false }),
+        kind: WorkloadKind::Service(ServiceSpec {
+            allocations: 1,
+            routes,
+            fuel_header: false,
+            everywhere: false,
+        }),
         limits,
         environment: BTreeMap::new(),
         node_labels: BTreeMap::new(),
@@ -215,6 +220,8 @@ fn spec(name: &AppName, component: Digest, host: &str) -> anyhow::Result<AppSpec
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        placement: Default::default(),
+        priority: Default::default(),
     };
     Ok(AppSpec { name: name.clone(), workloads: BTreeMap::from([("hello".parse()?, workload)]) })
 }

@@ -221,7 +221,12 @@ fn service(component: Digest, host: &str, limits: Limits) -> WorkloadSpec {
     let routes = vec![RouteSpec { host: Some(host.to_owned()), path: "/".to_owned() }];
     WorkloadSpec {
         component,
-        kind: WorkloadKind::Service(ServiceSpec { allocations: 1, routes, fuel_header: false }),
+        kind: WorkloadKind::Service(ServiceSpec {
+            allocations: 1,
+            routes,
+            fuel_header: false,
+            everywhere: false,
+        }),
         limits,
         environment: BTreeMap::new(),
         node_labels: BTreeMap::new(),
@@ -229,6 +234,8 @@ fn service(component: Digest, host: &str, limits: Limits) -> WorkloadSpec {
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        placement: Default::default(),
+        priority: Default::default(),
     }
 }
 

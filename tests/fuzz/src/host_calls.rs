@@ -111,6 +111,8 @@ fn allocation(component: Digest) -> AssignedAllocation {
             instances: Default::default(),
             metering: Default::default(),
             coredump: false,
+            placement: Default::default(),
+            priority: Default::default(),
         },
         work: Work::Items {
             run: RunId::new(1),

@@ -4,8 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_model::{AllocationId, AppName, ItemRecord, NodeId, Resources, RunId, WorkloadName};
-use dunlin_scheduler::{AllocationRecord, AppRecord, Change, Counters, NodeRecord, RunRecord, TokenRecord};
+use dunlin_model::{
+    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Resources, RunId, WorkloadName,
+};
+use dunlin_scheduler::{
+    AllocationRecord, AppRecord, Change, Counters, NamespaceRecord, NodeRecord, RunRecord, TokenRecord,
+};
 
 /// Everything that survives a coordinator.
 #[derive(Debug, Default)]
@@ -15,6 +19,7 @@ pub(crate) struct Store {
     pub(crate) allocations: BTreeMap<AllocationId, AllocationRecord>,
     pub(crate) runs: BTreeMap<RunId, RunRecord>,
     pub(crate) items: BTreeMap<(RunId, u32), ItemRecord>,
+    pub(crate) namespaces: BTreeMap<Name, NamespaceSpec>,
     tokens: BTreeMap<String, TokenRecord>,
     counters: Counters,
     /// What each allocation id has ever stood for.
@@ -43,6 +48,11 @@ impl Store {
     pub(crate) fn changes(&self) -> Vec<Change> {
         let mut changes = vec![Change::Counters(self.counters)];
         changes.extend(self.apps.values().cloned().map(Change::App));
+        let namespaces = self.namespaces.iter();
+        changes.extend(
+            namespaces
+                .map(|(name, spec)| Change::Namespace(NamespaceRecord { name: name.clone(), spec: *spec })),
+        );
         changes.extend(self.nodes.values().cloned().map(Change::Node));
         changes.extend(self.allocations.values().cloned().map(Change::Allocation));
         changes.extend(self.runs.values().cloned().map(Change::Run));
@@ -68,6 +78,7 @@ impl Store {
                 self.apps.insert(record.name.clone(), record);
             }
             Change::AppDeleted(name) => drop(self.apps.remove(&name)),
+            Change::Namespace(record) => drop(self.namespaces.insert(record.name, record.spec)),
             Change::Node(record) => drop(self.nodes.insert(record.id.clone(), record)),
             Change::Allocation(record) => {
                 let identity = (record.workload.clone(), record.node.clone());

@@ -205,7 +205,12 @@ fn any_workload(path: &str, random: &mut Random) -> WorkloadSpec {
         } else {
             Vec::new()
         };
-        WorkloadKind::Service(ServiceSpec { allocations: random.small(0, 4), routes, fuel_header: false })
+        WorkloadKind::Service(ServiceSpec {
+            allocations: random.small(0, 4),
+            routes,
+            fuel_header: false,
+            everywhere: false,
+        })
     } else {
         WorkloadKind::Job(JobSpec {
             parallelism: random.small(1, 4),
@@ -232,6 +237,8 @@ fn any_workload(path: &str, random: &mut Random) -> WorkloadSpec {
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        placement: Default::default(),
+        priority: Default::default(),
     }
 }
 

@@ -254,5 +254,7 @@ fn info(number: u64, random: &mut Random) -> NodeInfo {
         ingress: ([10, 0, 0, 1], port).into(),
         peer: ([10, 0, 0, 2], port).into(),
         version: "simulated".to_owned(),
+        resources: BTreeMap::new(),
+        batch_overcommit: Default::default(),
     }
 }

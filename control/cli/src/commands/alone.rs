@@ -238,6 +238,8 @@ impl SandboxArgs {
             instances: Default::default(),
             metering: Default::default(),
             coredump: self.coredump.is_some(),
+            placement: Default::default(),
+            priority: Default::default(),
         }
     }
 }

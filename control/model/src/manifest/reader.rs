@@ -9,12 +9,10 @@ use std::str::FromStr;
 use toml_edit::{Item, Key, TableLike};
 
 use super::{ManifestError, ManifestErrors};
-use crate::check::{Broken, shown};
+use crate::check::{Broken, nearest, shown};
 
 /// The most mistakes that are shown; a text that is no manifest at all should not fill the screen.
 const MAX_SHOWN: usize = 50;
-/// Longer keys are not compared with the known ones: nobody meant them.
-const MAX_COMPARED: usize = 64;
 
 /// A table and where it stands.
 pub(super) struct Section<'a> {
@@ -34,6 +32,11 @@ impl<'a> Section<'a> {
         let is_bare = !key.is_empty() && key.len() <= 80 && key.bytes().all(is_bare);
         let key = if is_bare { key.to_owned() } else { format!("\"{}\"", shown(key)) };
         if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Returns its own dotted path.
+    pub(super) fn own_path(&self) -> &str {
+        &self.path
     }
 
     pub(super) fn at(&self) -> usize {
@@ -61,8 +64,19 @@ pub(super) struct Found<T> {
     pub(super) at: usize,
 }
 
+/// An entry of a list, with its path and where it stands.
+pub(super) enum Entry<'a> {
+    /// Text alone.
+    Text { text: String, path: String, at: usize },
+    /// A table.
+    Table(Section<'a>),
+}
+
 /// The fields of a table of strings, each with its key.
 pub(super) type Strings = Vec<(String, Found<String>)>;
+
+/// The fields of a table of counts, each with its key.
+pub(super) type Counts = Vec<(String, Found<u32>)>;
 
 /// Takes values out of sections and notes what is wrong with them.
 pub(super) struct Reader<'a> {
@@ -127,18 +141,12 @@ impl<'a> Reader<'a> {
             if known.contains(&name) {
                 continue;
             }
-            let nearest = known
-                .iter()
-                .filter(|_| name.len() <= MAX_COMPARED)
-                .map(|candidate| (strsim::damerau_levenshtein(&name.to_lowercase(), candidate), candidate))
-                .min()
-                .filter(|(distance, candidate)| *distance <= 1.max(candidate.len() / 3));
-            let help = match nearest {
-                Some((_, candidate)) => format!("did you mean `{candidate}`?"),
-                None => format!("there are {}", listed(known)),
-            };
             let at = start(key.span()).unwrap_or(section.at);
-            self.note(at, section.path(name), format!("unknown field `{}`; {help}", shown(name)));
+            self.note(
+                at,
+                section.path(name),
+                format!("unknown field `{}`; {}", shown(name), nearest(name, known)),
+            );
         }
     }
 
@@ -177,15 +185,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn count(&mut self, section: &Section<'_>, key: &str) -> Option<Found<u32>> {
-        const EXPECTED: &str = "a whole number";
+    /// Returns a whole number, which may be negative.
+    pub(super) fn integer(&mut self, section: &Section<'_>, key: &str) -> Option<Found<i64>> {
         let (at, item) = self.field(section, key)?;
-        let Some(number) = item.as_integer() else {
-            self.wrong_type(at, section.path(key), EXPECTED, item);
+        let Some(value) = item.as_integer() else {
+            self.wrong_type(at, section.path(key), "a whole number", item);
             return None;
         };
+        Some(Found { value, at })
+    }
+
+    pub(super) fn count(&mut self, section: &Section<'_>, key: &str) -> Option<Found<u32>> {
+        let Found { value: number, at } = self.integer(section, key)?;
         let Ok(value) = u32::try_from(number) else {
-            let message = format!("expected {EXPECTED} from 0 to {}, got {number}", u32::MAX);
+            let message = format!("expected a whole number from 0 to {}, got {number}", u32::MAX);
             self.note(at, section.path(key), message);
             return None;
         };
@@ -224,32 +237,58 @@ impl<'a> Reader<'a> {
         key: &str,
         example: &str,
     ) -> Vec<Section<'s>> {
-        let Some((at, item)) = self.field(section, key) else { return Vec::new() };
-        let path = |index: usize| format!("{}[{index}]", section.path(key));
-        if let Some(tables) = item.as_array_of_tables() {
-            let open = |(index, table): (usize, &'s toml_edit::Table)| Section {
-                table,
-                path: path(index),
-                at: start(table.span()).unwrap_or(at),
-            };
-            return tables.iter().enumerate().map(open).collect();
-        }
-        let Some(array) = item.as_array() else {
-            self.wrong_type(at, section.path(key), &format!("a list of tables like {example}"), item);
-            return Vec::new();
-        };
+        let element = format!("a table like {example}");
+        let entries = self.entries(section, key, &format!("a list of tables like {example}"), &element);
         let mut opened = Vec::new();
-        for (index, value) in array.iter().enumerate() {
-            let at = start(value.span()).unwrap_or(at);
-            match value.as_inline_table() {
-                Some(table) => opened.push(Section { table, path: path(index), at }),
-                None => {
-                    let message = format!("expected a table like {example}, got {}", value.type_name());
-                    self.note(at, path(index), message);
+        for entry in entries {
+            match entry {
+                Entry::Table(section) => opened.push(section),
+                Entry::Text { path, at, .. } => {
+                    self.note(at, path, format!("expected {element}, got string"));
                 }
             }
         }
         opened
+    }
+
+    /// Returns each entry of a list that may be text or a table: `["zone", { over = "zone" }]`.
+    pub(super) fn list_of_either<'s>(
+        &mut self,
+        section: &Section<'s>,
+        key: &str,
+        example: &str,
+    ) -> Vec<Entry<'s>> {
+        let (list, element) =
+            (format!("a list like {example}"), format!("a string or a table like those of {example}"));
+        self.entries(section, key, &list, &element)
+    }
+
+    fn entries<'s>(&mut self, section: &Section<'s>, key: &str, list: &str, element: &str) -> Vec<Entry<'s>> {
+        let Some((at, item)) = self.field(section, key) else { return Vec::new() };
+        let path = |index: usize| format!("{}[{index}]", section.path(key));
+        if let Some(tables) = item.as_array_of_tables() {
+            let open = |(index, table): (usize, &'s toml_edit::Table)| {
+                let at = start(table.span()).unwrap_or(at);
+                Entry::Table(Section { table, path: path(index), at })
+            };
+            return tables.iter().enumerate().map(open).collect();
+        }
+        let Some(array) = item.as_array() else {
+            self.wrong_type(at, section.path(key), list, item);
+            return Vec::new();
+        };
+        let mut entries = Vec::new();
+        for (index, value) in array.iter().enumerate() {
+            let (path, at) = (path(index), start(value.span()).unwrap_or(at));
+            match (value.as_inline_table(), value.as_str()) {
+                (Some(table), _) => entries.push(Entry::Table(Section { table, path, at })),
+                (None, Some(text)) => entries.push(Entry::Text { text: text.to_owned(), path, at }),
+                (None, None) => {
+                    self.note(at, path, format!("expected {element}, got {}", value.type_name()));
+                }
+            }
+        }
+        entries
     }
 
     pub(super) fn list_of_strings(
@@ -293,6 +332,22 @@ impl<'a> Reader<'a> {
         Some((inner, entries))
     }
 
+    /// Returns a table of counts as a section, and its fields with their keys.
+    pub(super) fn map_of_counts<'s>(
+        &mut self,
+        section: &Section<'s>,
+        key: &str,
+    ) -> Option<(Section<'s>, Counts)> {
+        let inner = self.section(section, key)?;
+        let mut entries = Vec::new();
+        for (key, _) in inner.fields() {
+            if let Some(value) = self.count(&inner, key.get()) {
+                entries.push((key.get().to_owned(), value));
+            }
+        }
+        Some((inner, entries))
+    }
+
     fn open<'s>(&mut self, path: String, key_at: usize, item: &'s Item) -> Option<Section<'s>> {
         let Some(table) = item.as_table_like() else {
             self.wrong_type(start(item.span()).unwrap_or(key_at), path, "a table", item);
@@ -316,8 +371,4 @@ impl<'a> Reader<'a> {
 
 fn start(span: Option<std::ops::Range<usize>>) -> Option<usize> {
     span.map(|span| span.start)
-}
-
-fn listed(names: &[&str]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

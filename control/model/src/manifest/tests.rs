@@ -26,6 +26,15 @@ component = "target/wasm32-wasip2/release/word-count.wasm"
 input = ["../../../book/src/**/*.md"]
 parallelism = 3
 combine = true
+priority = 20
+
+[job.word-count.placement]
+require = ["arch = arm64", "zone in (a, b)"]
+prefer = [{ expression = "disk = ssd", weight = -50 }]
+spread = ["zone", { over = "rack", weights = { a = 2, b = 1 } }]
+near = ["hello", { workload = "other/cache", over = "zone", required = false }]
+apart = ["word-count"]
+resources = { gpu = 1 }
 "#;
 
 fn check(text: &str, expected: Expect) {
@@ -120,7 +129,12 @@ fn a_short_manifest_takes_the_defaults() {
     let cart = &manifest.workloads[&"cart".parse().unwrap()];
     assert_eq!(
         cart.kind,
-        WorkloadKind::Service(crate::ServiceSpec { allocations: 1, routes: vec![], fuel_header: false })
+        WorkloadKind::Service(crate::ServiceSpec {
+            allocations: 1,
+            routes: vec![],
+            fuel_header: false,
+            everywhere: false
+        })
     );
     assert_eq!(cart.limits, Limits::SERVICE);
     let sum = &manifest.workloads[&"sum".parse().unwrap()];

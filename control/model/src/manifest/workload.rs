@@ -5,14 +5,16 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::reader::{Found, Reader, Section, Strings};
-use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities};
+use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities, placement};
 use crate::check::{self, between};
 use crate::limits::Access;
+use crate::placement::Home;
 use crate::{
-    Instances, JobSpec, LimitField, Limits, MAX_ITEMS, Metering, RouteSpec, ServiceSpec, WorkloadKind,
+    Instances, JobSpec, LimitField, Limits, MAX_ITEMS, Metering, Priority, RouteSpec, ServiceSpec,
+    WorkloadKind,
 };
 
-const SERVICE_FIELDS: [&str; 11] = [
+const SERVICE_FIELDS: [&str; 14] = [
     "component",
     "allocations",
     "routes",
@@ -24,8 +26,11 @@ const SERVICE_FIELDS: [&str; 11] = [
     "metering",
     "coredump",
     "fuel_header",
+    "everywhere",
+    "placement",
+    "priority",
 ];
-const JOB_FIELDS: [&str; 12] = [
+const JOB_FIELDS: [&str; 14] = [
     "component",
     "input",
     "items",
@@ -38,6 +43,8 @@ const JOB_FIELDS: [&str; 12] = [
     "capabilities",
     "metering",
     "coredump",
+    "placement",
+    "priority",
 ];
 const ROUTE_EXAMPLE: &str = "{ host = \"hello.localhost\", path = \"/\" }";
 
@@ -47,6 +54,7 @@ pub(super) type PlacedRoute = Found<RouteSpec>;
 pub(super) fn service(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
+    home: &Home<'_>,
 ) -> (Option<ManifestWorkload>, Vec<PlacedRoute>) {
     reader.refuse_unknown(section, &SERVICE_FIELDS);
     let allocations = reader.count(section, "allocations");
@@ -54,16 +62,27 @@ pub(super) fn service(
         let rule = check::at_most("allocations", check::MAX_ALLOCATIONS, *value);
         reader.expect(*at, section.path("allocations"), rule);
     }
+    let everywhere = reader.truth(section, "everywhere").unwrap_or(false);
+    if everywhere && section.has("allocations") {
+        let message =
+            "a service that runs everywhere has one allocation on each node that fits it; leave this out";
+        reader.note(section.place("allocations"), section.path("allocations"), message);
+    }
     let placed = routes(reader, section);
     let kind = WorkloadKind::Service(ServiceSpec {
         allocations: allocations.map_or(1, |found| found.value),
         routes: placed.iter().map(|route| route.value.clone()).collect(),
         fuel_header: reader.truth(section, "fuel_header").unwrap_or(false),
+        everywhere,
     });
-    (workload(reader, section, kind, Limits::SERVICE, None), placed)
+    (workload(reader, section, home, kind, None), placed)
 }
 
-pub(super) fn job(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<ManifestWorkload> {
+pub(super) fn job(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    home: &Home<'_>,
+) -> Option<ManifestWorkload> {
     reader.refuse_unknown(section, &JOB_FIELDS);
     let mut counted = |key, most, default| {
         let Some(Found { value, at }) = reader.count(section, key) else { return default };
@@ -75,17 +94,17 @@ pub(super) fn job(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Mani
     let combine = reader.truth(section, "combine").unwrap_or(false);
     let input = input(reader, section);
     let kind = WorkloadKind::Job(JobSpec { parallelism, attempts, combine });
-    workload(reader, section, kind, Limits::JOB, input)
+    workload(reader, section, home, kind, input)
 }
 
 fn workload(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
+    home: &Home<'_>,
     kind: WorkloadKind,
-    defaults: Limits,
     input: Option<JobInput>,
 ) -> Option<ManifestWorkload> {
-    let limits = limits(reader, section, &kind, defaults);
+    let limits = limits(reader, section, &kind);
     let environment = environment(reader, section);
     let node_labels = node_labels(reader, section);
     let capabilities = capabilities::capabilities(reader, section);
@@ -95,6 +114,8 @@ fn workload(
         choice(reader, section, "instances", &[("fresh", Instances::Fresh), ("reused", Instances::Reused)]);
     let metering = choice(reader, section, "metering", &[("fuel", Metering::Fuel), ("time", Metering::Time)]);
     let coredump = reader.truth(section, "coredump").unwrap_or(false);
+    let placement = placement::placement(reader, section, home);
+    let priority = priority(reader, section);
     if !section.has("component") {
         reader.missing(section, "component", "\"path/to/component.wasm\"");
     }
@@ -111,7 +132,17 @@ fn workload(
         instances,
         metering,
         coredump,
+        placement,
+        priority,
         input,
+    })
+}
+
+fn priority(reader: &mut Reader<'_>, section: &Section<'_>) -> Priority {
+    let Some(Found { value, at }) = reader.integer(section, "priority") else { return Priority::DEFAULT };
+    Priority::new(value).unwrap_or_else(|error| {
+        reader.note(at, section.path("priority"), error.to_string());
+        Priority::DEFAULT
     })
 }
 
@@ -186,7 +217,11 @@ fn routes(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<PlacedRoute> {
     routes
 }
 
-fn limits(reader: &mut Reader<'_>, section: &Section<'_>, kind: &WorkloadKind, defaults: Limits) -> Limits {
+fn limits(reader: &mut Reader<'_>, section: &Section<'_>, kind: &WorkloadKind) -> Limits {
+    let defaults = match kind {
+        WorkloadKind::Service(_) => Limits::SERVICE,
+        WorkloadKind::Job(_) => Limits::JOB,
+    };
     let Some(section) = reader.section(section, "limits") else { return defaults };
     let section = &section;
     let known: Vec<&str> = Limits::FIELDS.iter().map(|field| field.name).collect();

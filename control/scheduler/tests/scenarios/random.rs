@@ -77,7 +77,17 @@ fn disturb(world: &mut World, dice: &mut Dice) {
 
 /// Lets all nodes be there and all items succeed.
 fn heal(world: &mut World) {
-    for line in ["up a", "up b", "up c", "uncordon a", "uncordon b", "uncordon c", "deploy shop web=2@v9 sum=job1@v1", "run shop/sum 5", "wait 20"] {
+    for line in [
+        "up a",
+        "up b",
+        "up c",
+        "uncordon a",
+        "uncordon b",
+        "uncordon c",
+        "deploy shop web=2@v9 sum=job1@v1",
+        "run shop/sum 5",
+        "wait 20",
+    ] {
         world.play(line);
     }
     // Who was lost again and again is trusted again only after a while.

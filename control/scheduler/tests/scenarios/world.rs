@@ -177,6 +177,8 @@ impl World {
             ingress: format!("10.0.0.{number}:80").parse().unwrap(),
             peer: format!("10.0.0.{number}:7000").parse().unwrap(),
             version: "1".to_owned(),
+            resources: BTreeMap::new(),
+            batch_overcommit: Default::default(),
         };
         if !self.cluster.view().nodes.contains_key(&id) {
             let mark = self.out.len();
@@ -266,6 +268,7 @@ impl World {
                     allocations: 0,
                     routes: Vec::new(),
                     fuel_header: false,
+                    everywhere: false,
                 }),
                 limits: Limits::SERVICE,
                 environment: BTreeMap::new(),
@@ -274,6 +277,8 @@ impl World {
                 instances: Default::default(),
                 metering: Default::default(),
                 coredump: false,
+                placement: Default::default(),
+                priority: Default::default(),
             };
             let mut job = JobSpec { parallelism: 1, attempts: 1, combine: false };
             let mut routes = Vec::new();
@@ -297,8 +302,12 @@ impl World {
                 }
                 None => {
                     let allocations = count.parse().unwrap();
-                    spec.kind =
-                        WorkloadKind::Service(ServiceSpec { allocations, routes, fuel_header: false });
+                    spec.kind = WorkloadKind::Service(ServiceSpec {
+                        allocations,
+                        routes,
+                        fuel_header: false,
+                        everywhere: false,
+                    });
                 }
             }
             workloads.insert(name.parse::<Name>().unwrap(), spec);
@@ -388,6 +397,7 @@ impl World {
         match &change {
             Change::App(record) => self.store.insert(format!("app {}", record.name), change),
             Change::AppDeleted(name) => self.store.remove(&format!("app {name}")),
+            Change::Namespace(record) => self.store.insert(format!("namespace {}", record.name), change),
             Change::Node(record) => self.store.insert(format!("node {}", record.id), change),
             Change::Allocation(record) => self.store.insert(format!("allocation {}", record.id), change),
             Change::AllocationDeleted(id) => self.store.remove(&format!("allocation {id}")),

@@ -100,6 +100,7 @@ fn allocation(instances: Instances) -> AssignedAllocation {
                 allocations: 1,
                 routes: Vec::new(),
                 fuel_header: false,
+                everywhere: false,
             }),
             limits: Limits { fuel_rate: FuelRate(plenty), fuel_burst: Fuel(plenty), ..Limits::SERVICE },
             environment: [].into(),
@@ -108,6 +109,8 @@ fn allocation(instances: Instances) -> AssignedAllocation {
             instances,
             metering: Default::default(),
             coredump: false,
+            placement: Default::default(),
+            priority: Default::default(),
         },
         work: Work::Serve,
     }

@@ -221,7 +221,12 @@ fn assigned(text: &str) -> AssignedAllocation {
     let (workload, revision) = workload.split_once('@').unwrap_or((workload, "1"));
     let (kind, work, concurrency) = match parts.get(3) {
         None => (
-            WorkloadKind::Service(ServiceSpec { allocations: 1, routes: Vec::new(), fuel_header: false }),
+            WorkloadKind::Service(ServiceSpec {
+                allocations: 1,
+                routes: Vec::new(),
+                fuel_header: false,
+                everywhere: false,
+            }),
             Work::Serve,
             64,
         ),
@@ -249,6 +254,8 @@ fn assigned(text: &str) -> AssignedAllocation {
             instances: Default::default(),
             metering: Default::default(),
             coredump: false,
+            placement: Default::default(),
+            priority: Default::default(),
         }),
         work,
     }

@@ -236,9 +236,12 @@ pub(crate) fn items() -> Work {
 
 pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> AssignedAllocation {
     let kind = match work {
-        Work::Serve => {
-            WorkloadKind::Service(ServiceSpec { allocations: 1, routes: Vec::new(), fuel_header: false })
-        }
+        Work::Serve => WorkloadKind::Service(ServiceSpec {
+            allocations: 1,
+            routes: Vec::new(),
+            fuel_header: false,
+            everywhere: false,
+        }),
         Work::Items { .. } => WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false }),
     };
     let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -256,6 +259,8 @@ pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> Assign
             instances: Default::default(),
             metering: Default::default(),
             coredump: false,
+            placement: Default::default(),
+            priority: Default::default(),
         },
         work,
     }
