@@ -51,6 +51,42 @@ pub struct WorkloadSpec {
     pub priority: Priority,
 }
 
+impl WorkloadSpec {
+    /// Tells whether a guest under this spec runs as one under `other`: where it is placed, how many there are and which
+    /// requests reach them makes no difference to one that runs.
+    pub fn runs_as(&self, other: &Self) -> bool {
+        let Self {
+            component,
+            kind,
+            limits,
+            environment,
+            node_labels: _,
+            capabilities,
+            instances,
+            metering,
+            coredump,
+            placement: _,
+            priority: _,
+        } = self;
+        let is_same_kind = match (kind, &other.kind) {
+            (WorkloadKind::Service(own), WorkloadKind::Service(other)) => {
+                own.fuel_header == other.fuel_header
+            }
+            (WorkloadKind::Job(_), WorkloadKind::Job(_)) => true,
+            (WorkloadKind::Service(_), WorkloadKind::Job(_))
+            | (WorkloadKind::Job(_), WorkloadKind::Service(_)) => false,
+        };
+        is_same_kind
+            && *component == other.component
+            && *limits == other.limits
+            && *environment == other.environment
+            && *capabilities == other.capabilities
+            && *instances == other.instances
+            && *metering == other.metering
+            && *coredump == other.coredump
+    }
+}
+
 /// Whether each request or item gets an instance of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

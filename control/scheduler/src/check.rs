@@ -42,6 +42,12 @@ impl Cluster {
     }
 
     fn check_allocations(&self) -> Result<(), String> {
+        for node in self.durable.nodes().keys() {
+            let known = self.volatile.pools.node(node).map(|(_, room)| room);
+            ensure(known == Some(&self.durable.room(node)), || {
+                format!("placement believes {node} to have {known:?}")
+            })?;
+        }
         for record in self.durable.allocations().values() {
             let id = record.id;
             let node = self.durable.nodes().get(&record.node);
@@ -75,6 +81,12 @@ impl Cluster {
             let full = app.name.workload(name);
             let live = self.durable.of_workload(&full).filter(|record| record.serves() && record.is_live());
             let live = u32::try_from(live.count()).unwrap_or(u32::MAX);
+            // One that runs everywhere has two on a node while the second replaces the first.
+            let desired = if self.durable.everywhere().contains(&full) {
+                crate::reconcile::desired(self, &full).saturating_mul(2)
+            } else {
+                desired
+            };
             ensure(live <= desired.saturating_add(1), || {
                 format!("{full} has {live} of {desired} allocations")
             })?;

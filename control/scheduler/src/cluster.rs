@@ -108,7 +108,8 @@ impl Cluster {
         change.apply(&mut self.durable);
         if let Some(node) = node {
             self.volatile.node(&node).must_be_heard = true;
-            self.volatile.pools.set_reserved(&node, self.durable.reserved(&node));
+            let room = self.durable.room(&node);
+            self.volatile.pools.set_room(&node, room);
         } else if let Change::Node(record) = &change {
             self.refresh_pools(&record.id);
         }
@@ -119,9 +120,11 @@ impl Cluster {
     pub(crate) fn refresh_pools(&mut self, node: &NodeId) {
         let Some(record) = self.durable.nodes().get(node) else { return };
         let state = self.volatile.nodes.entry(node.clone()).or_default();
-        if self.volatile.pools.refresh(record, state, self.durable.reserved(node)) {
+        if self.volatile.pools.refresh(record, state, self.durable.room(node)) {
             self.volatile.dirty.room = true;
         }
+        // What is to run on each node may have one more to run on, or one less.
+        self.volatile.dirty.workloads.extend(self.durable.everywhere().iter().cloned());
     }
 
     /// Returns an allocation id which was never given out. The count is written once, at the end of the step.
@@ -172,6 +175,7 @@ impl Cluster {
         self.expire_leases(&mut step, now);
         self.release_lost(&mut step, now);
         self.trust_again(now);
+        self.volatile.failures.forget_old(now);
         self.leave_drained(&mut step, now);
         self.end_drained(&mut step, now);
         self.promote_retries(now);
@@ -179,8 +183,7 @@ impl Cluster {
         let workloads = std::mem::take(&mut self.volatile.dirty.workloads);
         self.end_surplus(&mut step, &workloads, now);
         let is_room_new = std::mem::take(&mut self.volatile.dirty.room);
-        self.place_services(&mut step, workloads, is_room_new, &mut effort, now);
-        self.lease_items(&mut step, is_room_new, &mut effort, now);
+        self.give_turns(&mut step, workloads, is_room_new, &mut effort, now);
         // What was placed meanwhile needs no further thought; what there was no time for does.
         self.volatile.dirty.room = false;
         self.volatile.dirty.workloads = effort.left_services;

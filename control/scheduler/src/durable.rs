@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Resources, Revision, RunId, Timestamp,
-    Work, WorkloadName, WorkloadSpec,
+    Work, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::placement::Room;
 use crate::{
     AllocationRecord, AllocationState, AppRecord, Counters, NamespaceRecord, NodeRecord, RunRecord,
     TokenRecord,
@@ -173,6 +174,10 @@ pub(crate) struct Durable {
     tallies: BTreeMap<WorkloadName, Tally>,
     usage: BTreeMap<Name, Usage>,
     reserved: BTreeMap<NodeId, Resources>,
+    /// How much of its countable resources is taken on each node that has some.
+    counted: BTreeMap<NodeId, BTreeMap<String, u32>>,
+    /// Services that run on each node that can run them.
+    everywhere: BTreeSet<WorkloadName>,
     draining: BTreeSet<(Timestamp, AllocationId)>,
     /// Lost nodes of which nothing may be replaced yet, by the time they were lost.
     unreleased: BTreeSet<(Timestamp, NodeId)>,
@@ -215,6 +220,33 @@ impl Durable {
     /// Returns what the allocations of a namespace have.
     pub(crate) fn usage(&self, namespace: &Name) -> Usage {
         self.usage.get(namespace).copied().unwrap_or_default()
+    }
+
+    /// Returns the services that run on each node that can run them.
+    pub(crate) fn everywhere(&self) -> &BTreeSet<WorkloadName> {
+        &self.everywhere
+    }
+
+    /// Returns what a node has and what of it is taken.
+    pub(crate) fn room(&self, node: &NodeId) -> Room {
+        let Some(info) = self.nodes.get(node).and_then(|record| record.info.as_ref()) else {
+            return Room::default();
+        };
+        let mut room = Room {
+            capacity: info.capacity,
+            overcommit: info.batch_overcommit,
+            reserved: self.reserved(node),
+            ..Room::default()
+        };
+        if !info.resources.is_empty() {
+            let taken = self.counted.get(node);
+            let left = info.resources.iter().map(|(name, count)| {
+                let taken = taken.and_then(|taken| taken.get(name)).copied().unwrap_or_default();
+                (name.clone(), count.saturating_sub(taken))
+            });
+            room.countable = Arc::new(left.collect());
+        }
+        room
     }
 
     /// Returns what a namespace may have.
@@ -312,7 +344,11 @@ impl Durable {
 
     fn insert_app(&mut self, record: AppRecord) {
         for (name, spec) in &record.spec.workloads {
-            self.specs.insert(record.name.workload(name), Arc::new(spec.clone()));
+            let full = record.name.workload(name);
+            if matches!(&spec.kind, WorkloadKind::Service(service) if service.everywhere) {
+                self.everywhere.insert(full.clone());
+            }
+            self.specs.insert(full, Arc::new(spec.clone()));
         }
         self.apps.insert(record.name.clone(), record);
     }
@@ -320,7 +356,9 @@ impl Durable {
     fn remove_app(&mut self, name: &AppName) {
         let Some(record) = self.apps.remove(name) else { return };
         for workload in record.spec.workloads.keys() {
-            self.specs.remove(&name.workload(workload));
+            let full = name.workload(workload);
+            self.specs.remove(&full);
+            self.everywhere.remove(&full);
         }
     }
 
@@ -354,6 +392,10 @@ impl Durable {
             let usage = self.usage.entry(record.workload.namespace.clone()).or_default();
             usage.reserved = usage.reserved.plus(record.resources());
             usage.allocations += 1;
+            for (name, count) in &record.spec.placement.resources {
+                let counted = self.counted.entry(record.node.clone()).or_default();
+                *counted.entry(name.clone()).or_default() += count;
+            }
         }
         if let AllocationState::Draining { until } = record.state {
             self.draining.insert((until, id));
@@ -385,6 +427,16 @@ impl Durable {
                 usage.allocations -= 1;
                 if usage.allocations == 0 {
                     self.usage.remove(&record.workload.namespace);
+                }
+            }
+            for (name, count) in &record.spec.placement.resources {
+                let Some(counted) = self.counted.get_mut(&record.node) else { continue };
+                if let Some(taken) = counted.get_mut(name) {
+                    *taken = taken.saturating_sub(*count);
+                }
+                counted.retain(|_, taken| *taken > 0);
+                if counted.is_empty() {
+                    self.counted.remove(&record.node);
                 }
             }
             let left = self.reserved(&record.node).minus(record.resources());

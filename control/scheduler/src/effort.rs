@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use dunlin_model::{RunId, WorkloadName};
 
+use crate::turns::Claim;
+
 /// Placements of one step at most; each costs about ten microseconds.
 const MAX_COST: u32 = 2_000;
 
@@ -26,6 +28,14 @@ impl Effort {
     /// Tells whether nothing more may be done.
     pub(crate) const fn is_over(&self) -> bool {
         self.left == 0
+    }
+
+    /// Leaves somebody to the next step.
+    pub(crate) fn leave(&mut self, claim: Claim) {
+        match claim {
+            Claim::Service(workload) => drop(self.left_services.insert(workload)),
+            Claim::Run(run) => drop(self.left_runs.insert(run)),
+        }
     }
 
     /// Takes note of work that was done, in placements.

@@ -1,7 +1,8 @@
 //! What namespaces may have, and what they have.
 
-use dunlin_model::{Name, NamespaceSpec, SpecError, Timestamp};
+use dunlin_model::{LimitHit, Name, NamespaceSpec, SpecError, Timestamp, WorkloadSpec};
 
+use crate::record::need;
 use crate::{Answer, Change, Cluster, NamespaceRecord, Rejection, Step};
 
 impl Cluster {
@@ -20,5 +21,31 @@ impl Cluster {
             self.change(step, Change::Namespace(NamespaceRecord { name: namespace, spec }), now);
         }
         Ok(Answer::NamespaceSet)
+    }
+
+    /// Returns the quota that one more allocation of `spec` would exceed, if there is one.
+    pub(crate) fn quota_hit(&self, namespace: &Name, spec: &WorkloadSpec) -> Option<LimitHit> {
+        let quota = self.durable.namespaces().get(namespace)?.quota;
+        let usage = self.durable.usage(namespace);
+        let after = usage.reserved.plus(need(spec));
+        let memory = quota.memory.filter(|most| after.memory > *most);
+        let fuel_rate = quota.fuel_rate.filter(|most| after.fuel_rate > *most);
+        let allocations = quota.allocations.filter(|most| usage.allocations + 1 > *most);
+        memory
+            .map(|most| LimitHit::new("quota.memory", most, after.memory))
+            .or_else(|| fuel_rate.map(|most| LimitHit::new("quota.fuel_rate", most, after.fuel_rate)))
+            .or_else(|| {
+                allocations.map(|most| LimitHit::new("quota.allocations", most, usage.allocations + 1))
+            })
+    }
+
+    /// Returns the quota that `items` more open items would exceed, if there is one.
+    pub(crate) fn items_hit(&self, namespace: &Name, items: u32) -> Option<LimitHit> {
+        let most = self.durable.namespaces().get(namespace)?.quota.items?;
+        let runs = self.durable.runs().values();
+        let open = runs.filter(|run| run.is_running() && run.workload.namespace == *namespace);
+        let open: u64 = open.map(|run| u64::from(run.items.saturating_sub(run.recorded.len()))).sum();
+        let after = open.saturating_add(items.into());
+        (after > u64::from(most)).then(|| LimitHit::new("quota.items", most, after))
     }
 }

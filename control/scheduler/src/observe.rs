@@ -87,8 +87,12 @@ impl Cluster {
             return;
         }
         let (id, state) = (report.id, report.state.clone());
+        if let ObservedState::BackingOff { .. } | ObservedState::Refused { .. } = state {
+            self.volatile.failures.note(&record.workload, node, now);
+        }
         match (&record.work, record.state) {
             (Work::Serve, AllocationState::Placed) if state == ObservedState::Running => {
+                self.volatile.compiled.runs(record.spec.component, node);
                 self.set_state(step, id, AllocationState::Running, now);
             }
             (Work::Serve, AllocationState::Running) if state != ObservedState::Running => {

@@ -1,24 +1,33 @@
 //! Placement: chooses nodes for the allocations of one workload.
 //!
 //! Nodes that placement cannot tell apart but by their room stand in one class of [`pools`]. [`filter`] drops whole
-//! classes which cannot run the workload; a [`search`] finds the best node in the rest, one allocation after the other,
-//! and looks at few nodes for each: the first of an ordered class, and those which differ for this workload. Why there
-//! is none is counted by [`unplaceable`] when somebody asks.
+//! classes which cannot run the workload; [`relation`] says where the workloads are that it wants near or apart. A
+//! [`search`] finds the best node in the rest, one allocation after the other, and looks at few nodes for each: the
+//! first of an ordered class, and those which differ for this workload. Why there is none is counted by
+//! [`unplaceable`] when somebody asks.
 //!
-//! Equal scores go to the lower node id, so the answer never varies.
+//! What decides is an order, not a sum of points, so that it can be told: see [`search::Rank`]. Equal ones go to the
+//! lower node id, so the answer never varies.
 //!
-//! Not here: whether the allocation is needed (`reconcile`), and when it may start (`rollout`).
+//! Not here: whether the allocation is needed (`reconcile`), whose turn it is (`turns`), and when it may start
+//! (`rollout`).
 
+mod compiled;
 mod filter;
 mod pools;
+mod relation;
 mod search;
 mod unplaceable;
 
 use std::sync::Arc;
 
-use dunlin_model::{Resources, WorkloadKind, WorkloadName, WorkloadSpec};
+use dunlin_model::{Packing, Resources, WorkloadKind, WorkloadName, WorkloadSpec};
 
-pub(crate) use pools::Pools;
+use crate::Cluster;
+
+pub(crate) use compiled::Compiled;
+pub(crate) use filter::judge_labels;
+pub(crate) use pools::{Class, ClassKey, Pools, Room, Standing};
 pub(crate) use search::Search;
 pub(crate) use unplaceable::Unplaceable;
 
@@ -29,9 +38,17 @@ pub(crate) struct Demand {
     pub(crate) workload: WorkloadName,
     /// How it is to be run.
     pub(crate) spec: Arc<WorkloadSpec>,
+    /// How it lies on the nodes, where nothing else decides.
+    pub(crate) packing: Packing,
 }
 
 impl Demand {
+    /// Returns the demand for allocations of a workload.
+    pub(crate) fn new(cluster: &Cluster, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> Self {
+        let packing = cluster.durable.namespace(&workload.namespace).packing;
+        Self { workload: workload.clone(), spec: Arc::clone(spec), packing }
+    }
+
     /// Returns what one allocation reserves.
     pub(crate) fn need(&self) -> Resources {
         crate::record::need(&self.spec)

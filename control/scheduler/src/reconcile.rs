@@ -1,14 +1,16 @@
 //! Services: what should run against what does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dunlin_model::{AllocationId, AppName, Name, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec};
+use dunlin_model::{AllocationId, Name, NodeId, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec};
 
 use crate::durable::Durable;
 use crate::effort::Effort;
-use crate::placement::{Demand, Search};
-use crate::rollout::{Copy, Plan, plan};
+use crate::placement::{ClassKey, Demand, Search, Standing, judge_labels};
+use crate::record::need;
+use crate::rollout::{self, Copy, Plan, plan};
+use crate::turns::{Claim, Turn};
 use crate::{AllocationRecord, AllocationState, AppRecord, Change, Cluster, RangeSet, Step};
 
 /// Returns all services with their app and spec.
@@ -22,48 +24,89 @@ pub(crate) fn services(durable: &Durable) -> impl Iterator<Item = (&AppRecord, &
 }
 
 /// Returns how many allocations of a workload should serve.
-fn desired(durable: &Durable, workload: &WorkloadName) -> u32 {
-    let app = durable.apps().get(&workload.app_name());
-    match app.and_then(|app| app.spec.workloads.get(&workload.workload)).map(|spec| &spec.kind) {
-        Some(WorkloadKind::Service(service)) => service.allocations,
-        Some(WorkloadKind::Job(_)) | None => 0,
+pub(crate) fn desired(cluster: &Cluster, workload: &WorkloadName) -> u32 {
+    let Some(spec) = cluster.durable.specs().get(workload) else { return 0 };
+    match &spec.kind {
+        // Zero stops it; else each node that can run it counts.
+        WorkloadKind::Service(service) if service.everywhere && service.allocations > 0 => {
+            let demand = Demand::new(cluster, workload, spec);
+            let classes = cluster.volatile.pools.classes().values();
+            let able = classes.filter(|class| is_place(&class.key, &demand));
+            able.map(crate::placement::Class::len).sum()
+        }
+        WorkloadKind::Service(service) => service.allocations,
+        WorkloadKind::Job(_) => 0,
     }
 }
 
+/// Tells whether a service that runs everywhere is to run on the nodes of a class: also on those which it cannot be
+/// placed on at this moment, for it stays where it is.
+fn is_place(class: &ClassKey, demand: &Demand) -> bool {
+    let is_there = match class.standing {
+        Standing::Open | Standing::Disconnected | Standing::SetAside | Standing::Cordoned => true,
+        Standing::Unheard | Standing::Lost => false,
+    };
+    is_there && judge_labels(class, demand).is_ok()
+}
+
 /// Tells whether a service is as it should be: all allocations that it should have are of the newest revision, and none
-/// of them is lost.
-fn is_settled(durable: &Durable, workload: &WorkloadName) -> bool {
-    let Some(tally) = durable.tally(workload) else { return desired(durable, workload) == 0 };
+/// of them is lost or is to leave its node.
+fn is_settled(cluster: &Cluster, workload: &WorkloadName) -> bool {
+    let durable = &cluster.durable;
+    let Some(tally) = durable.tally(workload) else { return desired(cluster, workload) == 0 };
+    if durable.everywhere().contains(workload) {
+        return false;
+    }
     let app = durable.apps().get(&workload.app_name());
     let current = app.and_then(|app| tally.live.get(&app.revision)).copied().unwrap_or_default();
-    let leaves = |record: &AllocationRecord| {
-        record.is_live() && durable.nodes().get(&record.node).is_some_and(crate::NodeRecord::is_draining)
-    };
+    let leaves = |record: &AllocationRecord| record.is_live() && is_leaving(durable, record);
     tally.lost == 0
         && (durable.drained_nodes().is_empty() || !durable.of_workload(workload).any(leaves))
         && tally.live.values().sum::<u32>() == current
-        && current == desired(durable, workload)
+        && current == desired(cluster, workload)
+}
+
+/// Tells whether what runs on the node of an allocation is to leave it.
+fn is_leaving(durable: &Durable, record: &AllocationRecord) -> bool {
+    durable.nodes().get(&record.node).is_some_and(crate::NodeRecord::is_draining)
+}
+
+/// Returns the allocations of a service that count.
+fn copies(cluster: &Cluster, workload: &WorkloadName) -> Vec<(Copy, NodeId)> {
+    let durable = &cluster.durable;
+    let revision = durable.apps().get(&workload.app_name()).map(|app| app.revision);
+    let serving = durable.of_workload(workload).filter(|record| record.serves());
+    let counting = serving.filter(|record| record.is_live() || durable.is_held(record));
+    let copies = counting.map(|record| {
+        let copy = Copy {
+            id: record.id,
+            // What is to leave its node makes way for a new one, as an earlier revision does.
+            is_current: Some(record.revision) == revision && !is_leaving(durable, record),
+            // Of a node that is held nobody knows better.
+            is_running: record.state != AllocationState::Placed,
+        };
+        (copy, record.node.clone())
+    });
+    copies.collect()
 }
 
 /// Returns what a service needs next.
-fn plan_of(durable: &Durable, workload: &WorkloadName) -> Plan {
-    let app: AppName = workload.app_name();
-    let revision = durable.apps().get(&app).map(|app| app.revision);
-    let serving = durable.of_workload(workload).filter(|record| record.serves());
-    let counting = serving.filter(|record| record.is_live() || durable.is_held(record));
-    let copies: Vec<Copy> = counting
-        .map(|record| {
-            // What is to leave its node makes way for a new one, as an earlier revision does.
-            let leaves = durable.nodes().get(&record.node).is_some_and(crate::NodeRecord::is_draining);
-            Copy {
-                id: record.id,
-                is_current: Some(record.revision) == revision && !leaves,
-                // Of a node that is held nobody knows better.
-                is_running: record.state != AllocationState::Placed,
-            }
-        })
-        .collect();
-    plan(desired(durable, workload), &copies)
+fn plan_of(cluster: &Cluster, workload: &WorkloadName) -> Plan<u32> {
+    let copies: Vec<Copy> = copies(cluster, workload).into_iter().map(|(copy, _)| copy).collect();
+    plan(desired(cluster, workload), &copies)
+}
+
+/// Returns what a service needs next that runs everywhere.
+fn plan_everywhere(cluster: &Cluster, workload: &WorkloadName) -> Plan<Vec<NodeId>> {
+    let mut places: BTreeMap<NodeId, bool> = BTreeMap::new();
+    if let Some(spec) = cluster.durable.specs().get(workload).filter(|_| desired(cluster, workload) > 0) {
+        let demand = Demand::new(cluster, workload, spec);
+        for class in cluster.volatile.pools.classes().values().filter(|class| is_place(&class.key, &demand)) {
+            let is_open = class.key.standing == Standing::Open;
+            places.extend(class.nodes().map(|node| (node.clone(), is_open)));
+        }
+    }
+    rollout::plan_everywhere(&places, &copies(cluster, workload))
 }
 
 impl Cluster {
@@ -74,48 +117,62 @@ impl Cluster {
         workloads: &BTreeSet<WorkloadName>,
         now: Timestamp,
     ) {
-        for workload in
-            workloads.iter().filter(|workload| !is_settled(&self.durable, workload)).collect::<Vec<_>>()
-        {
-            for id in plan_of(&self.durable, workload).end {
+        for workload in workloads {
+            if is_settled(self, workload) {
+                continue;
+            }
+            let end = if self.durable.everywhere().contains(workload) {
+                plan_everywhere(self, workload).end
+            } else {
+                plan_of(self, workload).end
+            };
+            for id in end {
                 self.end_serving(step, id, now);
             }
         }
     }
 
-    /// Places what is missing of `workloads`, and of those that wait if there is new room; forgets lost allocations
-    /// that are replaced or not wanted any more.
-    pub(crate) fn place_services(
+    /// Places what is missing of a service, if it is its turn alone all of it; forgets lost allocations that are
+    /// replaced or not wanted any more.
+    pub(crate) fn place_service(
         &mut self,
         step: &mut Step,
-        mut workloads: BTreeSet<WorkloadName>,
-        is_room_new: bool,
+        workload: &WorkloadName,
+        is_alone: bool,
         effort: &mut Effort,
         now: Timestamp,
-    ) {
-        if is_room_new {
-            workloads.extend(self.volatile.waiting_services.iter().cloned());
+    ) -> Turn {
+        if is_settled(self, workload) {
+            self.volatile.waiting_services.remove(workload);
+            return Turn::Over;
         }
-        for workload in workloads {
-            if is_settled(&self.durable, &workload) {
-                self.volatile.waiting_services.remove(&workload);
-                continue;
+        let (wanted, placed) = match self.durable.specs().get(workload).map(Arc::clone) {
+            Some(spec) if self.durable.everywhere().contains(workload) => {
+                let wanted = plan_everywhere(self, workload).start;
+                let placed = self.place_on_each(step, workload, &spec, &wanted, effort, now);
+                (u32::try_from(wanted.len()).unwrap_or(u32::MAX), placed)
             }
-            if effort.is_over() {
-                effort.left_services.insert(workload);
-                continue;
+            Some(spec) => {
+                let wanted = plan_of(self, workload).start;
+                let turn = if is_alone { u32::MAX } else { self.allocations_of_a_turn(need(&spec)) };
+                let placed = self.place(step, workload, &spec, wanted.min(turn), effort, now);
+                if placed == turn && placed < wanted {
+                    return Turn::More;
+                }
+                (wanted, placed)
             }
-            let wanted = plan_of(&self.durable, &workload).start;
-            let missing = wanted - self.place(step, &workload, wanted, effort, now);
-            self.forget_lost(step, &workload, missing, now);
-            if missing == 0 {
-                self.volatile.waiting_services.remove(&workload);
-            } else if effort.is_over() {
-                effort.left_services.insert(workload);
-            } else {
-                self.volatile.waiting_services.insert(workload);
-            }
+            None => (0, 0),
+        };
+        let missing = wanted - placed;
+        self.forget_lost(step, workload, missing, now);
+        if missing == 0 {
+            self.volatile.waiting_services.remove(workload);
+        } else if effort.is_over() {
+            effort.leave(Claim::Service(workload.clone()));
+        } else {
+            self.volatile.waiting_services.insert(workload.clone());
         }
+        Turn::Over
     }
 
     /// Places allocations of a service, as many as are wanted and there is room for; returns how many.
@@ -123,35 +180,73 @@ impl Cluster {
         &mut self,
         step: &mut Step,
         workload: &WorkloadName,
+        spec: &Arc<WorkloadSpec>,
         wanted: u32,
         effort: &mut Effort,
         now: Timestamp,
     ) -> u32 {
-        let (Some(spec), 1..) = (self.durable.specs().get(workload), wanted) else { return 0 };
-        let demand = Demand { workload: workload.clone(), spec: Arc::clone(spec) };
-        let revision = self.durable.apps()[&workload.app_name()].revision;
+        if wanted == 0 {
+            return 0;
+        }
+        let demand = Demand::new(self, workload, spec);
         effort.spend(Search::cost(self));
         let mut search = Search::new(self, &demand);
         let mut placed = 0;
-        while placed < wanted && !effort.is_over() {
-            let Some(node) = search.best().cloned() else { break };
-            let record = AllocationRecord {
-                id: self.next_allocation(),
-                workload: workload.clone(),
-                revision,
-                node: node.clone(),
-                spec: Arc::clone(&demand.spec),
-                work: Work::Serve,
-                returned: RangeSet::new(),
-                state: AllocationState::Placed,
-                created: now,
-            };
-            self.change(step, Change::Allocation(record), now);
-            search.placed(&self.volatile.pools, &node);
+        while placed < wanted && !effort.is_over() && self.quota_hit(&workload.namespace, spec).is_none() {
+            let Some(node) = search.best() else { break };
+            self.place_on(step, workload, spec, &node, now);
+            search.placed(self, &node);
             effort.spend(1);
             placed += 1;
         }
         placed
+    }
+
+    /// Places an allocation of a service on each of `nodes` that has room; returns on how many.
+    fn place_on_each(
+        &mut self,
+        step: &mut Step,
+        workload: &WorkloadName,
+        spec: &Arc<WorkloadSpec>,
+        nodes: &[NodeId],
+        effort: &mut Effort,
+        now: Timestamp,
+    ) -> u32 {
+        let demand = Demand::new(self, workload, spec);
+        let mut placed = 0;
+        for node in nodes {
+            if effort.is_over() || self.quota_hit(&workload.namespace, spec).is_some() {
+                break;
+            }
+            effort.spend(1);
+            if self.volatile.pools.fits(node, &demand) {
+                self.place_on(step, workload, spec, node, now);
+                placed += 1;
+            }
+        }
+        placed
+    }
+
+    fn place_on(
+        &mut self,
+        step: &mut Step,
+        workload: &WorkloadName,
+        spec: &Arc<WorkloadSpec>,
+        node: &NodeId,
+        now: Timestamp,
+    ) {
+        let record = AllocationRecord {
+            id: self.next_allocation(),
+            workload: workload.clone(),
+            revision: self.durable.apps()[&workload.app_name()].revision,
+            node: node.clone(),
+            spec: Arc::clone(spec),
+            work: Work::Serve,
+            returned: RangeSet::new(),
+            state: AllocationState::Placed,
+            created: now,
+        };
+        self.change(step, Change::Allocation(record), now);
     }
 
     /// Keeps as many lost allocations of a service as are missing: their nodes may come back. Oldest first.

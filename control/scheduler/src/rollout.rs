@@ -5,7 +5,9 @@
 //!
 //! Not here: on which node a new allocation goes (`placement`).
 
-use dunlin_model::AllocationId;
+use std::collections::BTreeMap;
+
+use dunlin_model::{AllocationId, NodeId};
 
 /// One live allocation of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,15 +21,15 @@ pub(crate) struct Copy {
 
 /// What to do now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(crate) struct Plan<Start> {
     /// Whom to end.
     pub(crate) end: Vec<AllocationId>,
-    /// How many of the newest revision to start.
-    pub(crate) start: u32,
+    /// How many of the newest revision to start, or on which nodes.
+    pub(crate) start: Start,
 }
 
 /// Returns what brings `copies` nearer to `desired` allocations of the newest revision.
-pub(crate) fn plan(desired: u32, copies: &[Copy]) -> Plan {
+pub(crate) fn plan(desired: u32, copies: &[Copy]) -> Plan<u32> {
     let desired_count = usize::try_from(desired).unwrap_or(usize::MAX);
     let (mut current, mut old): (Vec<Copy>, Vec<Copy>) = copies.iter().partition(|copy| copy.is_current);
     let mut end = Vec::new();
@@ -50,6 +52,41 @@ pub(crate) fn plan(desired: u32, copies: &[Copy]) -> Plan {
     let missing = u32::try_from(desired_count.saturating_sub(total)).unwrap_or(u32::MAX);
     let start = if may_surge { 1 } else { missing };
     Plan { end, start }
+}
+
+/// Returns what brings `copies` nearer to one allocation of the newest revision on each of `places`, which are open for
+/// new ones or not.
+///
+/// A node that has none is given one at once. An earlier one is replaced on its own node, first new then old, on one
+/// node after the other.
+pub(crate) fn plan_everywhere(
+    places: &BTreeMap<NodeId, bool>,
+    copies: &[(Copy, NodeId)],
+) -> Plan<Vec<NodeId>> {
+    let mut on_node: BTreeMap<&NodeId, Vec<Copy>> = BTreeMap::new();
+    for (copy, node) in copies {
+        on_node.entry(node).or_default().push(*copy);
+    }
+    let is_replacing = on_node.values().any(|copies| {
+        copies.iter().any(|copy| !copy.is_current)
+            && copies.iter().any(|copy| copy.is_current && !copy.is_running)
+    });
+    let mut plan = Plan { end: Vec::new(), start: Vec::new() };
+    let mut may_replace = !is_replacing;
+    for (node, is_open) in places {
+        let (mut current, mut old): (Vec<Copy>, Vec<Copy>) =
+            on_node.remove(node).unwrap_or_default().into_iter().partition(|copy| copy.is_current);
+        shrink(&mut current, 1, &mut plan.end);
+        let is_served = current.iter().any(|copy| copy.is_running);
+        shrink(&mut old, usize::from(!is_served), &mut plan.end);
+        let is_answered = old.iter().any(|copy| copy.is_running);
+        if *is_open && current.is_empty() && (may_replace || !is_answered) {
+            may_replace &= !is_answered;
+            plan.start.push(node.clone());
+        }
+    }
+    plan.end.extend(on_node.values().flatten().map(|copy| copy.id));
+    plan
 }
 
 /// Ends surplus copies: those that do not run first, then those with the highest id.

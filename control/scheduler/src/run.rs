@@ -13,6 +13,7 @@ use crate::effort::Effort;
 use crate::placement::{Demand, Search};
 use crate::range_set::single;
 use crate::retry::{backoff, needs_combining};
+use crate::turns::{Claim, Turn};
 use crate::{AllocationRecord, AllocationState, Change, Cluster, RangeSet, RunRecord, RunState, Step};
 
 /// The most items one allocation is given at a time.
@@ -203,52 +204,44 @@ impl Cluster {
         }
     }
 
-    /// Leases queued items to new allocations, as many as each run may have and the fleet has room for.
+    /// Leases queued items of a run to new allocations, as many as it may have and there is room for; those of one
+    /// turn if it is not its turn alone.
     pub(crate) fn lease_items(
         &mut self,
         step: &mut Step,
-        is_room_new: bool,
+        id: RunId,
+        is_alone: bool,
         effort: &mut Effort,
         now: Timestamp,
-    ) {
-        let mut runs = std::mem::take(&mut self.volatile.dirty.runs);
-        if is_room_new {
-            runs.extend(&self.volatile.waiting_runs);
-        }
-        for id in runs {
-            self.volatile.waiting_runs.remove(&id);
-            if effort.is_over() {
-                effort.left_runs.insert(id);
-            } else if self.durable.runs().get(&id).is_some_and(RunRecord::is_running) {
-                self.lease_items_of(step, id, effort, now);
-            }
-        }
-    }
-
-    fn lease_items_of(&mut self, step: &mut Step, id: RunId, effort: &mut Effort, now: Timestamp) {
+    ) -> Turn {
         let run = &self.durable.runs()[&id];
         let parallelism = run.job().parallelism;
-        let demand = Demand { workload: run.workload.clone(), spec: Arc::clone(&run.spec) };
+        let demand = Demand::new(self, &run.workload, &run.spec);
         let (revision, items, inputs) = (run.revision, run.items, run.inputs.is_some());
         let least = done_within(run, MIN_LEASE, now) / parallelism.max(1);
         let durable = &self.durable;
         let live = durable.of_run(id).filter(|record| record.is_live() || durable.is_held(record)).count();
         let mut free = parallelism.saturating_sub(u32::try_from(live).unwrap_or(u32::MAX));
+        let mut turn = if is_alone { u32::MAX } else { self.allocations_of_a_turn(demand.need()) };
         let mut search = None;
         while free > 0 {
             let queue = self.volatile.queues.entry(id).or_default();
             let ranges = parallelism.saturating_mul(RANGES_PER_ALLOCATION).max(1);
             let size = queue.ready().div_ceil(ranges).max(least).clamp(1, MAX_RANGE);
-            let Some((attempt, range)) = queue.peek(size) else { return };
+            let Some((attempt, range)) = queue.peek(size) else { return Turn::Over };
+            if turn == 0 {
+                return Turn::More;
+            }
             if effort.is_over() {
-                effort.left_runs.insert(id);
-                return;
+                effort.leave(Claim::Run(id));
+                return Turn::Over;
             }
             let search = search.get_or_insert_with(|| Search::new(self, &demand));
             effort.spend(1);
-            let Some(node) = search.best().cloned() else {
+            let is_allowed = self.quota_hit(&demand.workload.namespace, &demand.spec).is_none();
+            let Some(node) = search.best().filter(|_| is_allowed) else {
                 self.volatile.waiting_runs.insert(id);
-                return;
+                return Turn::Over;
             };
             self.volatile.queues.entry(id).or_default().remove(range);
             let record = AllocationRecord {
@@ -263,9 +256,11 @@ impl Cluster {
                 created: now,
             };
             self.change(step, Change::Allocation(record), now);
-            search.placed(&self.volatile.pools, &node);
+            search.placed(self, &node);
             free -= 1;
+            turn -= 1;
         }
+        Turn::Over
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use dunlin_model::{
-    AppName, AppSpec, Digest, LimitHit, MAX_ITEMS, Revision, RunId, Timestamp, WorkloadKind, WorkloadName,
-    WorkloadSpec,
+    Affinity, AppName, AppSpec, Digest, LimitHit, MAX_ITEMS, Placement, Revision, RunId, Timestamp,
+    WorkloadKind, WorkloadName, WorkloadSpec,
 };
 
 use crate::retry::Queue;
@@ -88,6 +88,9 @@ impl Cluster {
         if items > MAX_ITEMS {
             return Err(Rejection::TooManyItems(LimitHit::new("items", MAX_ITEMS, items)));
         }
+        if let Some(hit) = self.items_hit(&workload.namespace, items) {
+            return Err(Rejection::QuotaExceeded { namespace: workload.namespace.clone(), hit });
+        }
         let revision = app.revision;
         let Counters { allocation, run } = self.durable.counters();
         let id = RunId::new(run + 1);
@@ -162,17 +165,14 @@ impl Cluster {
     }
 }
 
-/// Tells whether an allocation would be run in the same way under `spec`: how many there are, and which requests
-/// reach them, makes no difference to one.
+/// Tells whether an allocation goes on under `spec`: it runs as before, and may stay where it is.
 fn goes_on(record: &AllocationRecord, spec: &WorkloadSpec) -> bool {
-    let is_service = matches!(spec.kind, WorkloadKind::Service(_));
     let is_draining = matches!(record.state, AllocationState::Draining { .. });
-    let old = &record.spec;
-    record.serves()
-        && is_service
-        && !is_draining
-        && old.component == spec.component
-        && old.limits == spec.limits
-        && old.environment == spec.environment
-        && old.node_labels == spec.node_labels
+    let binds = |spec: &WorkloadSpec| {
+        let Placement { require, prefer: _, spread: _, near, apart, resources } = spec.placement.clone();
+        let binding = |affinities: Vec<Affinity>| affinities.into_iter().filter(|it| it.required).collect();
+        let (near, apart): (Vec<Affinity>, Vec<Affinity>) = (binding(near), binding(apart));
+        (spec.node_labels.clone(), require, near, apart, resources)
+    };
+    record.serves() && !is_draining && record.spec.runs_as(spec) && binds(&record.spec) == binds(spec)
 }

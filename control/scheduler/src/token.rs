@@ -58,7 +58,10 @@ impl Cluster {
         token.used_by.push(key_fingerprint);
         let record = match member {
             // Still lost until it reports. What was sent to the name stays known, so that generations only grow.
-            Some(lost) => NodeRecord { key_fingerprint, joined: now, ..lost.clone() },
+            Some(lost) => {
+                self.volatile.compiled.forget_node(&node);
+                NodeRecord { key_fingerprint, joined: now, ..lost.clone() }
+            }
             None => {
                 self.volatile.nodes.insert(node.clone(), NodeState::default());
                 NodeRecord {

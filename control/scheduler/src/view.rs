@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, ClusterId, Generation, Name, NamespaceSpec, NodeId,
-    ObservedState, Resources, Revision, RouteTable, RunId, Term, Timestamp, WorkloadKind, WorkloadName,
-    WorkloadSpec,
+    ObservedState, Resources, Revision, RouteTable, RunId, Term, Timestamp, WorkloadName, WorkloadSpec,
 };
 use serde::Serialize;
 
 use crate::brake::{Held, held_zones};
 use crate::placement::{Demand, Unplaceable};
+use crate::reconcile::desired;
 use crate::{
     AllocationRecord, AllocationState, AppRecord, Cluster, NodeRecord, RunRecord, TokenRecord, Usage,
 };
@@ -222,19 +222,22 @@ impl Cluster {
                 troubled = told.map(|told| format!("{} on {}: {told}", record.id, record.node));
             }
         }
-        let desired = match &spec.kind {
-            WorkloadKind::Service(service) => service.allocations,
-            WorkloadKind::Job(_) => 0,
-        };
+        let desired = desired(self, &full);
         let waits = self.volatile.waiting_services.contains(&full);
-        let unplaceable = waits.then(|| self.durable.specs().get(&full)).flatten().map(|spec| {
-            let demand = Demand { workload: full.clone(), spec: Arc::clone(spec) };
-            Unplaceable::count(self, &demand).to_string()
-        });
+        let spec_now = waits.then(|| self.durable.specs().get(&full)).flatten();
+        let unplaceable = spec_now.map(|spec| self.why_waiting(&full, spec));
         let held = self.durable.of_workload(&full).filter(|record| self.durable.is_held(record)).count();
         let held = (held > 0).then(|| held_back(held));
         let waiting = unplaceable.or(held).or(troubled);
         WorkloadView { name: full, spec: spec.clone(), desired, running, current, waiting }
+    }
+
+    /// Says why nothing more of a workload is placed.
+    fn why_waiting(&self, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> String {
+        match self.quota_hit(&workload.namespace, spec) {
+            Some(hit) => format!("the namespace `{}` has what it may have: {hit}", workload.namespace),
+            None => Unplaceable::count(self, &Demand::new(self, workload, spec)).to_string(),
+        }
     }
 
     fn view_node(&self, record: &NodeRecord) -> NodeView {
@@ -265,10 +268,11 @@ impl Cluster {
             leased: live.map(|record| self.outstanding(record).len()).sum(),
             ready: queue.map_or(0, crate::retry::Queue::ready),
             backing_off: queue.map_or(0, crate::retry::Queue::waiting),
-            waiting: self.volatile.waiting_runs.contains(&run.id).then(|| {
-                let demand = Demand { workload: run.workload.clone(), spec: Arc::clone(&run.spec) };
-                Unplaceable::count(self, &demand).to_string()
-            }),
+            waiting: self
+                .volatile
+                .waiting_runs
+                .contains(&run.id)
+                .then(|| self.why_waiting(&run.workload, &run.spec)),
         }
     }
 }

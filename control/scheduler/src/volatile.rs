@@ -9,7 +9,8 @@ use dunlin_model::{
 
 use crate::dirty::Dirty;
 use crate::durable::Durable;
-use crate::placement::Pools;
+use crate::failures::Failures;
+use crate::placement::{Compiled, Pools};
 use crate::retry::Queue;
 use crate::routes::route_table;
 use crate::run::leased;
@@ -32,6 +33,10 @@ pub(crate) struct Volatile {
     pub(crate) waiting_services: BTreeSet<WorkloadName>,
     /// Runs that have fewer allocations than they could, since there is no room.
     pub(crate) waiting_runs: BTreeSet<RunId>,
+    /// Where components have run lately.
+    pub(crate) compiled: Compiled,
+    /// Where workloads failed lately.
+    pub(crate) failures: Failures,
     /// The nodes as placement sees them.
     pub(crate) pools: Pools,
     /// What every ingress must know.
@@ -93,7 +98,7 @@ impl Volatile {
             if record.info.is_some() && record.lost.is_none() {
                 volatile.set_lease(&record.id, Some(grace));
             }
-            volatile.pools.refresh(record, &volatile.nodes[&record.id], durable.reserved(&record.id));
+            volatile.pools.refresh(record, &volatile.nodes[&record.id], durable.room(&record.id));
         }
         volatile
     }

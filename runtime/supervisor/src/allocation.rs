@@ -79,11 +79,7 @@ impl Allocation {
     /// with another number of allocations or other routes, must not cost a restart.
     pub(crate) fn runs_alike(&self, other: &AssignedAllocation) -> bool {
         let own = &self.assigned;
-        own.workload == other.workload
-            && own.work == other.work
-            && own.spec.component == other.spec.component
-            && own.spec.limits == other.spec.limits
-            && own.spec.environment == other.spec.environment
+        own.workload == other.workload && own.work == other.work && own.spec.runs_as(&other.spec)
     }
 
     /// Returns the namespace in whose worker it runs.

@@ -95,7 +95,8 @@ async fn job(rig: &Rig, component: &[u8], metering: Metering) -> anyhow::Result<
         concurrency: 1,
         ..spec.limits
     };
-    (spec.kind, spec.limits, spec.metering) = (kind, limits, metering);
+    let own = Arc::make_mut(&mut spec);
+    (own.kind, own.limits, own.metering) = (kind, limits, metering);
     let range = ItemRange { start: 0, end: 1 };
     let work = Work::Items { run: RunId::new(1), range, attempt: 1, combine: false, inputs: false };
     let allocation = AssignedAllocation { spec, work, ..allocation(1, Default::default())? };

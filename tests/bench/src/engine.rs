@@ -160,7 +160,7 @@ pub(crate) fn allocation(number: u32, instances: Instances) -> anyhow::Result<As
         id: AllocationId::new(u64::from(number)),
         workload: format!("bench-{number}/app/hello").parse()?,
         revision: Revision(1),
-        spec: WorkloadSpec {
+        spec: Arc::new(WorkloadSpec {
             component: Digest::of(b""),
             kind: WorkloadKind::Service(ServiceSpec {
                 allocations: 1,
@@ -184,7 +184,7 @@ pub(crate) fn allocation(number: u32, instances: Instances) -> anyhow::Result<As
             coredump: false,
             placement: Default::default(),
             priority: Default::default(),
-        },
+        }),
         work: Work::Serve,
     })
 }

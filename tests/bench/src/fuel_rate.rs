@@ -186,14 +186,15 @@ async fn job(
     let loaded = rig.load_as(component, Metering::Fuel).await?;
     let allocated = allocation(number, Default::default())?;
     let mut spec = allocated.spec;
-    spec.kind = WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false });
-    spec.limits = limits(Limits {
+    let own = Arc::make_mut(&mut spec);
+    own.kind = WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false });
+    own.limits = limits(Limits {
         fuel: Fuel(1_000_000_000_000_000),
         deadline: DurationMs(600_000),
         host_calls: 10_000_000,
         host_call_burst: 10_000_000,
         host_call_bytes: Bytes(1 << 20),
-        ..spec.limits
+        ..own.limits
     });
     let range = ItemRange { start: 0, end: 1 };
     let work = Work::Items { run: RunId::new(1), range, attempt: 1, combine: false, inputs: false };

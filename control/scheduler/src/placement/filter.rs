@@ -6,7 +6,7 @@ use super::Demand;
 use super::pools::{ClassKey, Standing};
 
 /// Why no node of a class can run a workload. The first that applies is told; nearer to running is later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Dropped {
     Lost,
     Unheard,
@@ -17,25 +17,37 @@ pub(crate) enum Dropped {
     Featureless,
     /// They do not have its labels.
     Mislabelled,
+    /// They do not have a countable resource at all.
+    Resourceless(String),
 }
 
 /// Tells whether the nodes of a class can run what is demanded.
 pub(crate) fn judge(class: &ClassKey, demand: &Demand) -> Result<(), Dropped> {
     match class.standing {
-        Standing::Open => {}
-        Standing::SetAside => return Err(Dropped::SetAside),
-        Standing::Cordoned => return Err(Dropped::Cordoned),
-        Standing::Disconnected => return Err(Dropped::Disconnected),
-        Standing::Unheard => return Err(Dropped::Unheard),
-        Standing::Lost => return Err(Dropped::Lost),
+        Standing::Open => judge_labels(class, demand),
+        Standing::SetAside => Err(Dropped::SetAside),
+        Standing::Cordoned => Err(Dropped::Cordoned),
+        Standing::Disconnected => Err(Dropped::Disconnected),
+        Standing::Unheard => Err(Dropped::Unheard),
+        Standing::Lost => Err(Dropped::Lost),
     }
-    let lacks = |(key, value): (&String, &String)| class.labels.get(key) != Some(value);
-    let labels = &demand.spec.node_labels;
-    if labels.iter().filter(|(key, _)| Feature::is_label(key)).any(lacks) {
+}
+
+/// Tells whether the nodes of a class are such as could run what is demanded, if nothing else were in the way.
+pub(crate) fn judge_labels(class: &ClassKey, demand: &Demand) -> Result<(), Dropped> {
+    let labels = &class.labels;
+    let lacks = |(key, value): &(&String, &String)| labels.get(*key) != Some(*value);
+    let (features, plain): (Vec<_>, Vec<_>) =
+        demand.spec.node_labels.iter().partition(|(key, _)| Feature::is_label(key));
+    if features.iter().any(lacks) {
         return Err(Dropped::Featureless);
     }
-    if labels.iter().filter(|(key, _)| !Feature::is_label(key)).any(lacks) {
+    let placement = &demand.spec.placement;
+    if plain.iter().any(lacks) || !placement.require.iter().all(|condition| condition.matches(labels)) {
         return Err(Dropped::Mislabelled);
     }
-    Ok(())
+    match placement.resources.keys().find(|name| !class.resources.contains(*name)) {
+        Some(name) => Err(Dropped::Resourceless(name.clone())),
+        None => Ok(()),
+    }
 }

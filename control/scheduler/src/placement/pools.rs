@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use dunlin_model::{Bytes, FuelRate, NodeId, Resources};
+use dunlin_model::{Bytes, FuelRate, NodeId, Overcommit, Resources};
 
+use super::Demand;
 use crate::NodeRecord;
 use crate::volatile::NodeState;
 
@@ -31,6 +32,10 @@ pub(crate) enum Standing {
 pub(crate) struct ClassKey {
     pub(crate) standing: Standing,
     pub(crate) labels: BTreeMap<String, String>,
+    /// The countable resources they declare.
+    pub(crate) resources: BTreeSet<String>,
+    /// How much more than it has batch work may reserve on one of them.
+    pub(crate) overcommit: Overcommit,
 }
 
 /// The first of all names.
@@ -40,15 +45,27 @@ static FIRST: LazyLock<NodeId> = LazyLock::new(|| "0".parse().expect("it is a na
 pub(crate) type ClassId = u32;
 
 /// What a node has and what of it is taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Room {
     pub(crate) capacity: Resources,
+    pub(crate) overcommit: Overcommit,
     pub(crate) reserved: Resources,
+    /// What is left of its countable resources.
+    pub(crate) countable: Arc<BTreeMap<String, u32>>,
 }
 
 impl Room {
-    pub(crate) fn free(&self) -> Resources {
-        self.capacity.minus(self.reserved)
+    /// Returns what is free for services, or for batch work.
+    pub(crate) fn free(&self, is_batch: bool) -> Resources {
+        let capacity = if is_batch { self.overcommit.of(self.capacity) } else { self.capacity };
+        capacity.minus(self.reserved)
+    }
+
+    /// Tells whether an allocation of what is demanded fits.
+    pub(crate) fn fits(&self, demand: &Demand) -> bool {
+        let countable = &demand.spec.placement.resources;
+        self.free(demand.is_batch()).holds(&demand.need())
+            && countable.iter().all(|(name, count)| self.countable.get(name) >= Some(count))
     }
 
     /// Returns which share is reserved, in millionths: of memory or of computing, whichever is scarcer.
@@ -56,19 +73,28 @@ impl Room {
         let share = |reserved: u64, capacity: u64| {
             u64::try_from(u128::from(reserved) * 1_000_000 / u128::from(capacity.max(1))).unwrap_or(u64::MAX)
         };
-        let Self { reserved, capacity } = self;
+        let Self { reserved, capacity, .. } = self;
         share(reserved.memory.0, capacity.memory.0).max(share(reserved.fuel_rate.0, capacity.fuel_rate.0))
     }
+}
+
+/// Nodes in order of their room.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Order {
+    /// By reserved share, emptiest first.
+    by_share: BTreeSet<(u64, NodeId)>,
+    /// By free computing, coarsely, then by free memory: what is left of one is of no use without the other.
+    by_room: BTreeMap<u8, BTreeSet<(u64, NodeId)>>,
 }
 
 /// Nodes which differ only in their room.
 #[derive(Clone, Debug)]
 pub(crate) struct Class {
     pub(crate) key: ClassKey,
-    /// By reserved share, emptiest first.
-    by_share: BTreeSet<(u64, NodeId)>,
-    /// By free computing, coarsely, then by free memory: what is left of one is of no use without the other.
-    by_room: BTreeMap<u8, BTreeSet<(u64, NodeId)>>,
+    /// As services see them.
+    order: Order,
+    /// As batch work sees them, where that is not the same.
+    batch: Option<Order>,
 }
 
 /// All nodes by class.
@@ -78,11 +104,13 @@ pub(crate) struct Pools {
     by_key: BTreeMap<ClassKey, ClassId>,
     nodes: BTreeMap<NodeId, (ClassId, Room)>,
     last_class: ClassId,
+    /// What all nodes have together that may be given something new.
+    total: Resources,
 }
 
 impl Pools {
     /// Takes in how a node is now; tells whether something may fit on it that did not before.
-    pub(crate) fn refresh(&mut self, record: &NodeRecord, state: &NodeState, reserved: Resources) -> bool {
+    pub(crate) fn refresh(&mut self, record: &NodeRecord, state: &NodeState, room: Room) -> bool {
         let standing = match (&record.lost, &record.info, state.last_seen) {
             (Some(_), ..) => Standing::Lost,
             (None, Some(_), Some(_)) if record.cordon.is_some() => Standing::Cordoned,
@@ -91,38 +119,42 @@ impl Pools {
             (None, Some(_), Some(_)) => Standing::Open,
             (None, ..) => Standing::Unheard,
         };
-        let labels = record.info.as_ref().map(|info| info.labels.clone()).unwrap_or_default();
-        let capacity = record.info.as_ref().map(|info| info.capacity).unwrap_or_default();
-        let key = ClassKey { standing, labels };
-        let room = Room { capacity, reserved };
+        let info = record.info.as_ref();
+        let key = ClassKey {
+            standing,
+            labels: info.map(|info| info.labels.clone()).unwrap_or_default(),
+            resources: info.map(|info| info.resources.keys().cloned().collect()).unwrap_or_default(),
+            overcommit: room.overcommit,
+        };
         if let Some((class, known)) = self.nodes.get(&record.id)
             && self.classes[class].key == key
         {
-            let is_larger = !known.free().holds(&room.free());
+            let is_larger = !known.free(true).holds(&room.free(true)) || known.countable != room.countable;
             self.set_room(&record.id, room);
             return is_larger && standing == Standing::Open;
         }
         self.remove(&record.id);
+        if standing == Standing::Open {
+            self.total = self.total.plus(room.capacity);
+        }
         let class = self.class(key);
-        self.nodes.insert(record.id.clone(), (class, room));
         self.classes.get_mut(&class).expect("it was just found or made").insert(&record.id, &room);
+        self.nodes.insert(record.id.clone(), (class, room));
         standing == Standing::Open
     }
 
     /// Takes in what is reserved on a node now.
-    pub(crate) fn set_reserved(&mut self, node: &NodeId, reserved: Resources) {
-        if let Some((_, room)) = self.nodes.get(node) {
-            self.set_room(node, Room { reserved, ..*room });
-        }
-    }
-
-    fn set_room(&mut self, node: &NodeId, room: Room) {
+    pub(crate) fn set_room(&mut self, node: &NodeId, room: Room) {
         let Some((class, known)) = self.nodes.get_mut(node) else { return };
         let before = std::mem::replace(known, room);
-        if before != room {
+        let after = &*known;
+        if before != *after {
             let class = self.classes.get_mut(class).expect("a node has a class");
+            if class.key.standing == Standing::Open && before.capacity != after.capacity {
+                self.total = self.total.minus(before.capacity).plus(after.capacity);
+            }
             class.remove(node, &before);
-            class.insert(node, &room);
+            class.insert(node, after);
         }
     }
 
@@ -130,7 +162,10 @@ impl Pools {
         let Some((id, room)) = self.nodes.remove(node) else { return };
         let class = self.classes.get_mut(&id).expect("a node has a class");
         class.remove(node, &room);
-        if class.by_share.is_empty() {
+        if class.key.standing == Standing::Open {
+            self.total = self.total.minus(room.capacity);
+        }
+        if class.order.by_share.is_empty() {
             self.by_key.remove(&class.key);
             self.classes.remove(&id);
         }
@@ -141,7 +176,8 @@ impl Pools {
             return *known;
         }
         self.last_class += 1;
-        let class = Class { key: key.clone(), by_share: BTreeSet::new(), by_room: BTreeMap::new() };
+        let batch = (key.overcommit != Overcommit::NONE).then(Order::default);
+        let class = Class { key: key.clone(), order: Order::default(), batch };
         self.by_key.insert(key, self.last_class);
         self.classes.insert(self.last_class, class);
         self.last_class
@@ -153,25 +189,61 @@ impl Pools {
     }
 
     /// Returns the class and the room of a member.
-    pub(crate) fn node(&self, node: &NodeId) -> Option<(ClassId, Room)> {
-        self.nodes.get(node).copied()
+    pub(crate) fn node(&self, node: &NodeId) -> Option<&(ClassId, Room)> {
+        self.nodes.get(node)
     }
 
-    /// Tells whether `need` fits on a node.
-    pub(crate) fn fits(&self, node: &NodeId, need: &Resources) -> bool {
-        self.nodes.get(node).is_some_and(|(_, room)| room.free().holds(need))
+    /// Tells whether an allocation of what is demanded fits on a node.
+    pub(crate) fn fits(&self, node: &NodeId, demand: &Demand) -> bool {
+        self.nodes.get(node).is_some_and(|(_, room)| room.fits(demand))
+    }
+
+    /// Returns what all nodes have together that may be given something new.
+    pub(crate) fn total(&self) -> Resources {
+        self.total
     }
 }
 
 impl Class {
     fn insert(&mut self, node: &NodeId, room: &Room) {
-        let free = room.free();
+        self.order.insert(node, room, false);
+        if let Some(batch) = &mut self.batch {
+            batch.insert(node, room, true);
+        }
+    }
+
+    fn remove(&mut self, node: &NodeId, room: &Room) {
+        self.order.remove(node, room, false);
+        if let Some(batch) = &mut self.batch {
+            batch.remove(node, room, true);
+        }
+    }
+
+    /// Returns how many nodes it has.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.order.by_share.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns its nodes, emptiest first.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        self.order.by_share.iter().map(|(_, node)| node)
+    }
+
+    /// Returns its nodes in order as services, or batch work, see them.
+    pub(crate) fn order(&self, is_batch: bool) -> &Order {
+        self.batch.as_ref().filter(|_| is_batch).unwrap_or(&self.order)
+    }
+}
+
+impl Order {
+    fn insert(&mut self, node: &NodeId, room: &Room, is_batch: bool) {
+        let free = room.free(is_batch);
         self.by_share.insert((room.reserved_share(), node.clone()));
         self.by_room.entry(coarse(free.fuel_rate)).or_default().insert((free.memory.0, node.clone()));
     }
 
-    fn remove(&mut self, node: &NodeId, room: &Room) {
-        let free = room.free();
+    fn remove(&mut self, node: &NodeId, room: &Room, is_batch: bool) {
+        let free = room.free(is_batch);
         self.by_share.remove(&(room.reserved_share(), node.clone()));
         let coarse = coarse(free.fuel_rate);
         if let Some(row) = self.by_room.get_mut(&coarse) {
@@ -182,24 +254,20 @@ impl Class {
         }
     }
 
-    /// Returns how many nodes it has.
-    pub(crate) fn len(&self) -> u32 {
-        u32::try_from(self.by_share.len()).unwrap_or(u32::MAX)
-    }
-
     /// Returns the most memory, and the most computing, that one of its nodes has free; not always the same node.
-    pub(crate) fn freest(&self, pools: &Pools) -> Resources {
+    pub(crate) fn freest(&self, pools: &Pools, is_batch: bool) -> Resources {
         let rooms = self.by_room.values().filter_map(|row| row.last());
         let memory = rooms.map(|(memory, _)| *memory).max().unwrap_or_default();
         let row = self.by_room.last_key_value().into_iter().flat_map(|(_, row)| row);
-        let rates = row.filter_map(|(_, node)| pools.node(node)).map(|(_, room)| room.free().fuel_rate);
+        let rates =
+            row.filter_map(|(_, node)| pools.node(node)).map(|(_, room)| room.free(is_batch).fuel_rate);
         Resources { memory: Bytes(memory), fuel_rate: rates.max().unwrap_or_default() }
     }
 
     /// Tells whether `need` may fit on one of its nodes; false is certain.
     pub(crate) fn may_fit(&self, need: &Resources) -> bool {
-        let rows = self.by_room.range(coarse(need.fuel_rate)..);
-        rows.into_iter().any(|(_, row)| row.last().is_some_and(|(memory, _)| *memory >= need.memory.0))
+        let mut rows = self.by_room.range(coarse(need.fuel_rate)..);
+        rows.any(|(_, row)| row.last().is_some_and(|(memory, _)| *memory >= need.memory.0))
     }
 
     /// Returns its nodes after `place`, emptiest first.

@@ -6,33 +6,77 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_model::{NodeId, Resources};
+use dunlin_model::{NodeId, Packing, Placement, Resources};
 
 use super::Demand;
 use super::filter::judge;
-use super::pools::{Class, ClassId, Pools};
+use super::pools::{ClassId, ClassKey, Order, Pools, Room};
+use super::relation::Relations;
 use crate::Cluster;
 
-/// How good a node is for a workload within its class, best first: what stands above decides before what stands below.
+/// So many nodes that have the component are looked at before others; more would only make the search longer.
+const MAX_LOCAL: usize = 128;
+
+/// How good a node is for a workload, best first: what stands above decides before what stands below.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+pub(crate) struct Rank {
+    /// Whether an allocation of it failed there lately.
+    has_failed: bool,
+    /// How much there is already where it is to be spread out, in thousandths of an allocation by weight.
+    crowd: u64,
+    /// How much speaks against the node: the weights of what is preferred, negative.
+    dislike: i32,
     /// How many allocations of the workload it has already.
     copies: u32,
-    /// Which share of it is reserved, in millionths.
-    reserved: u64,
+    /// Whether it would have to fetch and compile the component.
+    is_remote: bool,
+    /// How full it is if full nodes come last; how much memory it has left if they come first.
+    fill: u64,
     node: NodeId,
+}
+
+/// What is known of a node that differs from others for this workload.
+#[derive(Clone, Copy, Debug, Default)]
+struct Special {
+    has_failed: bool,
+    dislike: i32,
+    copies: u32,
+    is_local: bool,
+    /// Whether nothing may be placed there at all.
+    is_forbidden: bool,
 }
 
 /// A class of nodes that can run the workload.
 #[derive(Debug)]
 struct Eligible {
     class: ClassId,
-    /// Its nodes that differ for this workload.
+    /// How much speaks against all its nodes.
+    dislike: i32,
+    /// To which count of each spread it adds.
+    values: Vec<String>,
+    /// Its nodes that differ for this workload. Within the class the crowd is the same, so it is left out.
     special: BTreeSet<Rank>,
-    /// How far its other nodes have been looked at.
-    seen: Option<(u64, NodeId)>,
+    /// How far its other nodes have been looked at: one place for each row of an order.
+    seen: BTreeMap<u8, (u64, NodeId)>,
     /// The best of all that has room.
     best: Option<Rank>,
+}
+
+/// Over what a workload is spread, and what there is already.
+#[derive(Debug)]
+struct Crowd {
+    over: String,
+    weights: BTreeMap<String, u32>,
+    counts: BTreeMap<String, u64>,
+}
+
+impl Crowd {
+    /// Returns how full a value would be with one more, in thousandths of an allocation by weight.
+    fn with_one_more(&self, value: &str) -> u64 {
+        let count = self.counts.get(value).copied().unwrap_or_default();
+        let weight = self.weights.get(value).copied().unwrap_or(1).max(1);
+        (count + 1) * 1_000 * 1_000 / u64::from(weight)
+    }
 }
 
 /// A search for nodes for allocations of one workload.
@@ -40,104 +84,255 @@ struct Eligible {
 /// As long as it goes on, nothing else may be placed, and nodes must not change.
 #[derive(Debug)]
 pub(crate) struct Search {
+    demand: Demand,
     need: Resources,
     eligible: Vec<Eligible>,
-    /// The allocations of the workload on each node that has some: these are not looked at as one of many.
-    copies: BTreeMap<NodeId, u32>,
+    specials: BTreeMap<NodeId, Special>,
+    crowds: Vec<Crowd>,
+    /// Whether a placement changes what is near or apart, so that the search begins anew.
+    is_of_itself: bool,
+    /// Whether only nodes that differ may be taken: it is to be near something on the same node.
+    is_bound: bool,
 }
 
 impl Search {
     /// Begins a search.
     pub(crate) fn new(cluster: &Cluster, demand: &Demand) -> Self {
-        let need = demand.need();
-        let pools = &cluster.volatile.pools;
-        let mut copies: BTreeMap<NodeId, u32> = BTreeMap::new();
-        for record in cluster.durable.of_workload(&demand.workload).filter(|record| record.is_live()) {
-            *copies.entry(record.node.clone()).or_default() += 1;
-        }
-        let mut special: BTreeMap<ClassId, BTreeSet<Rank>> = BTreeMap::new();
-        for (node, copies) in &copies {
-            if let Some((class, room)) = pools.node(node) {
-                let rank = Rank { copies: *copies, reserved: room.reserved_share(), node: node.clone() };
-                special.entry(class).or_default().insert(rank);
+        let placement = &demand.spec.placement;
+        let relations = Relations::of(cluster, &demand.workload, placement);
+        let affinities = placement.near.iter().chain(&placement.apart);
+        let mut search = Self {
+            need: demand.need(),
+            eligible: Vec::new(),
+            specials: specials(cluster, demand, &relations),
+            crowds: crowds(cluster, demand),
+            is_of_itself: affinities.map(|affinity| &affinity.workload).any(|name| *name == demand.workload),
+            is_bound: false,
+            demand: demand.clone(),
+        };
+        let only = relations.only();
+        search.is_bound = only.is_some();
+        for (id, class) in cluster.volatile.pools.classes() {
+            let may_fit = class.order(demand.is_batch()).may_fit(&search.need);
+            if !may_fit || judge(&class.key, demand).is_err() || relations.forbids(&class.key) {
+                continue;
             }
+            let preferred = placement.prefer.iter().filter(|it| it.expression.matches(&class.key.labels));
+            let liked: i32 = preferred.map(|preference| i32::from(preference.weight)).sum();
+            search.eligible.push(Eligible {
+                class: *id,
+                dislike: -liked - relations.preference(&class.key),
+                values: search.crowds.iter().map(|crowd| value(&class.key, &crowd.over)).collect(),
+                special: BTreeSet::new(),
+                seen: BTreeMap::new(),
+                best: None,
+            });
         }
-        let fitting = pools.classes().iter().filter(|(_, class)| class.may_fit(&need));
-        let able = fitting.filter(|(_, class)| judge(&class.key, demand).is_ok());
-        let eligible = able.map(|(id, _)| Eligible {
-            class: *id,
-            special: special.remove(id).unwrap_or_default(),
-            seen: None,
-            best: None,
-        });
-        let mut search = Self { need, eligible: eligible.collect(), copies };
+        search.rank_specials(cluster, only.as_ref());
         for index in 0..search.eligible.len() {
-            search.look(pools, index);
+            search.look(&cluster.volatile.pools, index);
         }
         search
     }
 
-    /// Returns what beginning it has cost, in placements.
+    /// Returns what beginning it costs, in placements.
     pub(crate) fn cost(cluster: &Cluster) -> u32 {
         1 + u32::try_from(cluster.volatile.pools.classes().len() / 16).unwrap_or(u32::MAX)
     }
 
     /// Returns the best node, if there is room on any.
-    pub(crate) fn best(&self) -> Option<&NodeId> {
-        self.eligible.iter().filter_map(|eligible| eligible.best.as_ref()).min().map(|rank| &rank.node)
+    pub(crate) fn best(&self) -> Option<NodeId> {
+        let ranks = self.eligible.iter().filter_map(|eligible| {
+            let crowd = self.crowds.iter().zip(&eligible.values);
+            let crowd = crowd.map(|(crowd, value)| crowd.with_one_more(value)).sum();
+            eligible.best.as_ref().map(|rank| Rank { crowd, ..rank.clone() })
+        });
+        ranks.min().map(|rank| rank.node)
     }
 
     /// Takes note that an allocation was placed on `node`.
-    pub(crate) fn placed(&mut self, pools: &Pools, node: &NodeId) {
-        let copies = self.copies.entry(node.clone()).or_default();
-        *copies += 1;
+    pub(crate) fn placed(&mut self, cluster: &Cluster, node: &NodeId) {
+        if self.is_of_itself {
+            *self = Self::new(cluster, &self.demand.clone());
+            return;
+        }
+        let pools = &cluster.volatile.pools;
         let Some((class, room)) = pools.node(node) else { return };
-        let Some(index) = self.eligible.iter().position(|eligible| eligible.class == class) else { return };
+        let Some(index) = self.eligible.iter().position(|eligible| eligible.class == *class) else { return };
+        let special = self.specials.entry(node.clone()).or_default();
+        special.copies += 1;
+        special.is_local = true;
         let eligible = &mut self.eligible[index];
+        for (crowd, value) in self.crowds.iter_mut().zip(&eligible.values) {
+            *crowd.counts.entry(value.clone()).or_default() += 1;
+        }
         if let Some(before) = eligible.best.take() {
             eligible.special.remove(&before);
         }
-        let rank = Rank { copies: *copies, reserved: room.reserved_share(), node: node.clone() };
-        eligible.special.insert(rank);
+        eligible.special.insert(rank(&self.demand, eligible.dislike, *special, room, node));
         self.look(pools, index);
+    }
+
+    /// Puts the nodes that differ into their classes; with `only`, no others count.
+    fn rank_specials(&mut self, cluster: &Cluster, only: Option<&BTreeSet<&NodeId>>) {
+        if let Some(only) = only {
+            for node in only {
+                self.specials.entry((*node).clone()).or_default();
+            }
+        }
+        let places: BTreeMap<ClassId, usize> =
+            self.eligible.iter().enumerate().map(|(index, eligible)| (eligible.class, index)).collect();
+        for (node, special) in &self.specials {
+            let Some((class, room)) = cluster.volatile.pools.node(node) else { continue };
+            let Some(index) = places.get(class) else { continue };
+            let is_allowed = !special.is_forbidden && only.is_none_or(|only| only.contains(node));
+            if is_allowed {
+                let eligible = &mut self.eligible[*index];
+                eligible.special.insert(rank(&self.demand, eligible.dislike, *special, room, node));
+            }
+        }
     }
 
     /// Finds the best of one class that has room.
     fn look(&mut self, pools: &Pools, index: usize) {
-        let Self { need, eligible, copies } = self;
+        let Self { demand, need, eligible, specials, is_bound, .. } = self;
         let eligible = &mut eligible[index];
         // In a search room only gets less, so what has not enough now need not be looked at again.
         while let Some(first) = eligible.special.first() {
-            if pools.fits(&first.node, need) {
+            if pools.fits(&first.node, demand) {
                 break;
             }
             eligible.special.pop_first();
         }
-        let class = &pools.classes()[&eligible.class];
-        let other = next_of_many(class, pools, need, copies, &mut eligible.seen);
-        eligible.best = other.into_iter().chain(eligible.special.first().cloned()).min();
+        let mut best = eligible.special.first().cloned();
+        if !*is_bound {
+            let order = pools.classes()[&eligible.class].order(demand.is_batch());
+            let may_be_taken = |node: &NodeId| !specials.contains_key(node) && pools.fits(node, demand);
+            let other = match demand.packing {
+                Packing::Spread => emptiest(order, &mut eligible.seen, may_be_taken),
+                Packing::Pack => tightest(order, need, &mut eligible.seen, may_be_taken),
+            };
+            let other = other.and_then(|node| {
+                let (_, room) = pools.node(&node)?;
+                Some(rank(demand, eligible.dislike, Special::default(), room, &node))
+            });
+            best = best.into_iter().chain(other).min();
+        }
+        eligible.best = best;
     }
 }
 
-/// Returns the best of those nodes of a class which do not differ for the workload.
-fn next_of_many(
-    class: &Class,
-    pools: &Pools,
+/// Returns the rank of a node, without the crowd.
+fn rank(demand: &Demand, dislike: i32, special: Special, room: &Room, node: &NodeId) -> Rank {
+    let Special { has_failed, dislike: own, copies, is_local, is_forbidden: _ } = special;
+    let fill = match demand.packing {
+        Packing::Spread => room.reserved_share(),
+        Packing::Pack => room.free(demand.is_batch()).memory.0,
+    };
+    let dislike = dislike + own;
+    Rank { has_failed, crowd: 0, dislike, copies, is_remote: !is_local, fill, node: node.clone() }
+}
+
+/// Returns the emptiest node that may be taken, and remembers how far it has looked.
+fn emptiest(
+    order: &Order,
+    seen: &mut BTreeMap<u8, (u64, NodeId)>,
+    may_be_taken: impl Fn(&NodeId) -> bool,
+) -> Option<NodeId> {
+    let mut last = None;
+    let found = first(order.emptiest(seen.get(&0)), may_be_taken, |place| last = Some(place));
+    if let Some(last) = last {
+        seen.insert(0, last);
+    }
+    found.map(|(_, node)| node)
+}
+
+/// Returns the node with the least memory left that may be taken, and remembers how far it has looked.
+fn tightest(
+    order: &Order,
     need: &Resources,
-    special: &BTreeMap<NodeId, u32>,
-    seen: &mut Option<(u64, NodeId)>,
-) -> Option<Rank> {
+    seen: &mut BTreeMap<u8, (u64, NodeId)>,
+    may_be_taken: impl Fn(&NodeId) -> bool,
+) -> Option<NodeId> {
+    let mut best: Option<(u64, NodeId)> = None;
+    for row in order.rows(need).collect::<Vec<_>>() {
+        let mut last = None;
+        let places = order.tightest(row, need, seen.get(&row));
+        let found = first(places, &may_be_taken, |place| last = Some(place));
+        if let Some(last) = last {
+            seen.insert(row, last);
+        }
+        best = best.into_iter().chain(found).min();
+    }
+    best.map(|(_, node)| node)
+}
+
+/// Returns the first node of an order that may be taken, and tells the last place before it.
+fn first<'a>(
+    places: impl Iterator<Item = &'a (u64, NodeId)>,
+    may_be_taken: impl Fn(&NodeId) -> bool,
+    tell_last: impl FnOnce((u64, NodeId)),
+) -> Option<(u64, NodeId)> {
     let mut last = None;
     let mut found = None;
-    for place in class.emptiest(seen.as_ref()) {
-        if !special.contains_key(&place.1) && pools.fits(&place.1, need) {
-            found = Some(Rank { copies: 0, reserved: place.0, node: place.1.clone() });
+    for place in places {
+        if may_be_taken(&place.1) {
+            found = Some(place.clone());
             break;
         }
         last = Some(place);
     }
     if let Some(last) = last {
-        *seen = Some(last.clone());
+        tell_last(last.clone());
     }
     found
+}
+
+/// Returns what makes nodes differ for a workload.
+fn specials(cluster: &Cluster, demand: &Demand, relations: &Relations) -> BTreeMap<NodeId, Special> {
+    let mut specials: BTreeMap<NodeId, Special> = BTreeMap::new();
+    for record in cluster.durable.of_workload(&demand.workload).filter(|record| record.is_live()) {
+        specials.entry(record.node.clone()).or_default().copies += 1;
+    }
+    for node in cluster.volatile.compiled.nodes(&demand.spec.component).take(MAX_LOCAL) {
+        specials.entry(node.clone()).or_default().is_local = true;
+    }
+    for node in cluster.volatile.failures.nodes(&demand.workload) {
+        specials.entry(node.clone()).or_default().has_failed = true;
+    }
+    for (node, liking) in relations.preferred_nodes() {
+        specials.entry(node.clone()).or_default().dislike = -liking;
+    }
+    for node in relations.forbidden_nodes() {
+        specials.entry(node.clone()).or_default().is_forbidden = true;
+    }
+    specials
+}
+
+/// Returns over what a workload is spread. Each node is not among it: that is done anyway.
+fn crowds(cluster: &Cluster, demand: &Demand) -> Vec<Crowd> {
+    let spreads = demand.spec.placement.spread.iter().filter(|spread| spread.over != Placement::EACH_NODE);
+    let mut crowds: Vec<Crowd> = spreads
+        .map(|spread| Crowd {
+            over: spread.over.clone(),
+            weights: spread.weights.clone(),
+            counts: BTreeMap::new(),
+        })
+        .collect();
+    if crowds.is_empty() {
+        return crowds;
+    }
+    for record in cluster.durable.of_workload(&demand.workload).filter(|record| record.is_live()) {
+        let Some((class, _)) = cluster.volatile.pools.node(&record.node) else { continue };
+        let key = &cluster.volatile.pools.classes()[class].key;
+        for crowd in &mut crowds {
+            *crowd.counts.entry(value(key, &crowd.over)).or_default() += 1;
+        }
+    }
+    crowds
+}
+
+/// Returns the value of a label of a class. Nodes without it are together as if that were a value.
+fn value(class: &ClassKey, label: &str) -> String {
+    class.labels.get(label).cloned().unwrap_or_default()
 }

@@ -1,18 +1,24 @@
-//! Why there is no node for an allocation: how many nodes fell at which filter.
+//! Why there is no node for an allocation: how many nodes fell at which filter, and what the nearest lack.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use dunlin_model::{Bytes, Feature, FuelRate, Resources};
+use dunlin_model::{Feature, Resources};
 
 use super::Demand;
 use super::filter::{Dropped, judge};
+use super::relation::Relations;
 use crate::Cluster;
 
-/// Why no node can run an allocation: how many nodes each filter dropped, in the order of the filters.
+/// Why no node can run an allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Unplaceable {
     need: Resources,
+    /// The countable resources that are asked for.
+    countable: BTreeMap<String, u32>,
+    /// The labels that are asked for, and the other conditions.
     labels: Vec<String>,
+    conditions: Vec<String>,
     features: Vec<String>,
     lost: u32,
     unheard: u32,
@@ -21,23 +27,32 @@ pub(crate) struct Unplaceable {
     set_aside: u32,
     featureless: u32,
     mislabelled: u32,
+    /// Without a countable resource at all, by which.
+    resourceless: BTreeMap<String, u32>,
+    /// Where something is that it must be apart from, or nothing is that it must be near.
+    unrelated: u32,
     too_full: u32,
-    freest_memory: Option<Bytes>,
-    freest_fuel_rate: Option<FuelRate>,
+    /// The most that one of those that are too full has free of each.
+    freest: Resources,
 }
 
 impl Unplaceable {
     /// Counts why no node can run what is demanded.
     pub(crate) fn count(cluster: &Cluster, demand: &Demand) -> Self {
+        let placement = &demand.spec.placement;
         let (features, labels): (Vec<_>, Vec<_>) =
             demand.spec.node_labels.iter().partition(|(key, _)| Feature::is_label(key));
         let mut counted = Self {
             need: demand.need(),
+            countable: placement.resources.clone(),
             labels: labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            conditions: placement.require.iter().map(|condition| format!("`{condition}`")).collect(),
             features: features.iter().map(|(key, _)| key.replacen(Feature::LABEL_PREFIX, "", 1)).collect(),
             ..Self::default()
         };
-        for class in cluster.volatile.pools.classes().values() {
+        let relations = Relations::of(cluster, &demand.workload, placement);
+        let pools = &cluster.volatile.pools;
+        for class in pools.classes().values() {
             let nodes = match judge(&class.key, demand) {
                 Err(Dropped::Lost) => &mut counted.lost,
                 Err(Dropped::Unheard) => &mut counted.unheard,
@@ -46,51 +61,64 @@ impl Unplaceable {
                 Err(Dropped::SetAside) => &mut counted.set_aside,
                 Err(Dropped::Featureless) => &mut counted.featureless,
                 Err(Dropped::Mislabelled) => &mut counted.mislabelled,
-                Ok(()) => &mut counted.too_full,
+                Err(Dropped::Resourceless(name)) => counted.resourceless.entry(name).or_default(),
+                Ok(()) if relations.forbids(&class.key) => &mut counted.unrelated,
+                Ok(()) => {
+                    let free = class.order(demand.is_batch()).freest(pools, demand.is_batch());
+                    counted.freest.memory = counted.freest.memory.max(free.memory);
+                    counted.freest.fuel_rate = counted.freest.fuel_rate.max(free.fuel_rate);
+                    &mut counted.too_full
+                }
             };
             *nodes += class.len();
-            if judge(&class.key, demand).is_ok() {
-                let freest = class.freest(&cluster.volatile.pools);
-                counted.freest_memory = counted.freest_memory.max(Some(freest.memory));
-                counted.freest_fuel_rate = counted.freest_fuel_rate.max(Some(freest.fuel_rate));
-            }
         }
+        counted.count_single_nodes(cluster, demand, &relations);
         counted
     }
-}
 
-impl Unplaceable {
+    /// Moves nodes that are forbidden each by itself from those that are too full to those that are unrelated.
+    fn count_single_nodes(&mut self, cluster: &Cluster, demand: &Demand, relations: &Relations) {
+        let pools = &cluster.volatile.pools;
+        let is_able = |node: &&dunlin_model::NodeId| {
+            pools.node(node).is_some_and(|(class, _)| {
+                let key = &pools.classes()[class].key;
+                judge(key, demand).is_ok() && !relations.forbids(key)
+            })
+        };
+        let unrelated = match relations.only() {
+            Some(only) => {
+                let allowed = only.into_iter().filter(is_able).count();
+                self.too_full.saturating_sub(u32::try_from(allowed).unwrap_or(u32::MAX))
+            }
+            None => {
+                let forbidden: std::collections::BTreeSet<_> = relations.forbidden_nodes().collect();
+                u32::try_from(forbidden.into_iter().filter(is_able).count()).unwrap_or(u32::MAX)
+            }
+        };
+        self.too_full = self.too_full.saturating_sub(unrelated);
+        self.unrelated += unrelated;
+    }
+
     /// Says what the nearest nodes lack, the nodes that are left out for lesser reasons not counted.
     fn main_reason(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Resources { memory, fuel_rate } = self.need;
-        if let (Some(freest_memory), Some(freest_rate)) = (self.freest_memory, self.freest_fuel_rate) {
-            let nodes = counted(self.too_full);
-            match (freest_memory < memory, freest_rate < fuel_rate) {
-                (true, false) => write!(f, "needs {memory}; the freest of {nodes} has {freest_memory}"),
-                (false, true) => {
-                    write!(f, "needs a fuel rate of {fuel_rate}; the freest of {nodes} has {freest_rate}")
-                }
-                (true, true) => write!(
-                    f,
-                    "needs {memory} and a fuel rate of {fuel_rate}; \
-                     the freest of {nodes} have {freest_memory} and {freest_rate}"
-                ),
-                (false, false) => write!(
-                    f,
-                    "needs {memory} and a fuel rate of {fuel_rate}; none of {nodes} has both free at once"
-                ),
-            }
-        } else if self.mislabelled > 0 {
-            let word = if self.labels.len() == 1 { "label" } else { "all of the labels" };
-            write!(f, "no node has {word} {}", self.labels.join(", "))
-        } else if self.featureless > 0 {
-            let features = self.features.join(", ");
-            let listed =
-                self.features.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        if self.too_full > 0 {
+            self.what_is_full(f)
+        } else if self.unrelated > 0 {
+            f.write_str("no node is both near what it must be near and apart from what it must be apart from")
+        } else if let Some(name) = self.resourceless.keys().next() {
             write!(
                 f,
-                "no node has the feature {features}, which is off unless a node's config file says \
-                 `features = [{listed}]`"
+                "no node has the resource {name}; nodes declare theirs in their config file: `[resources]`"
+            )
+        } else if self.mislabelled > 0 {
+            self.what_is_asked_for(f)
+        } else if self.featureless > 0 {
+            let listed = self.features.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>();
+            write!(
+                f,
+                "no node has the feature {}, which is off unless a node's config file says `features = [{}]`",
+                self.features.join(", "),
+                listed.join(", ")
             )
         } else if self.set_aside > 0 {
             write!(f, "{} set aside for a while, as lost again and again", counted(self.set_aside))
@@ -106,39 +134,74 @@ impl Unplaceable {
             f.write_str("no node has joined yet")
         }
     }
+
+    fn what_is_full(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Resources { memory, fuel_rate } = self.need;
+        let Resources { memory: freest_memory, fuel_rate: freest_rate } = self.freest;
+        let nodes = counted(self.too_full);
+        match (freest_memory < memory, freest_rate < fuel_rate) {
+            (true, false) => write!(f, "needs {memory}; the freest of {nodes} has {freest_memory}"),
+            (false, true) => {
+                write!(f, "needs a fuel rate of {fuel_rate}; the freest of {nodes} has {freest_rate}")
+            }
+            (true, true) => write!(
+                f,
+                "needs {memory} and a fuel rate of {fuel_rate}; \
+                 the freest of {nodes} have {freest_memory} and {freest_rate}"
+            ),
+            (false, false) if self.countable.is_empty() => write!(
+                f,
+                "needs {memory} and a fuel rate of {fuel_rate}; none of {nodes} has both free at once"
+            ),
+            (false, false) => {
+                let asked = self.countable.iter().map(|(name, count)| format!("{count} {name}"));
+                write!(
+                    f,
+                    "needs {memory}, a fuel rate of {fuel_rate} and {}; none of {nodes} has all of it free at once",
+                    asked.collect::<Vec<_>>().join(", ")
+                )
+            }
+        }
+    }
+
+    fn what_is_asked_for(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.labels.as_slice(), self.conditions.as_slice()) {
+            ([one], []) => write!(f, "no node has label {one}"),
+            (labels, []) => write!(f, "no node has all of the labels {}", labels.join(", ")),
+            ([], [one]) => write!(f, "no node fulfils {one}"),
+            (labels, conditions) => {
+                write!(f, "no node fulfils all of {}", [labels, conditions].concat().join(", "))
+            }
+        }
+    }
 }
 
 impl fmt::Display for Unplaceable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.main_reason(f)?;
-        let mut others = Vec::new();
-        let is_full = self.too_full > 0;
-        if is_full && self.mislabelled > 0 {
-            others.push(format!("{} without label {}", counted(self.mislabelled), self.labels.join(", ")));
-        }
-        let is_told = is_full || self.mislabelled > 0;
-        if is_told && self.featureless > 0 {
-            others.push(format!(
-                "{} without the feature {}",
-                counted(self.featureless),
-                self.features.join(", ")
-            ));
-        }
-        let mut is_told = is_told || self.featureless > 0;
+        let asked = [self.labels.as_slice(), self.conditions.as_slice()].concat().join(", ");
         let lesser = [
-            (self.set_aside, "set aside"),
-            (self.cordoned, "cordoned"),
-            (self.disconnected, "not connected"),
-            (self.unheard, "not heard yet"),
-            (self.lost, "lost"),
+            (self.too_full, String::new()),
+            (self.unrelated, "not near or apart as required".to_owned()),
+            (self.resourceless.values().sum(), "without a resource".to_owned()),
+            (
+                self.mislabelled,
+                if self.conditions.is_empty() {
+                    format!("without label {asked}")
+                } else {
+                    format!("not fulfilling {asked}")
+                },
+            ),
+            (self.featureless, format!("without the feature {}", self.features.join(", "))),
+            (self.set_aside, "set aside".to_owned()),
+            (self.cordoned, "cordoned".to_owned()),
+            (self.disconnected, "not connected".to_owned()),
+            (self.unheard, "not heard yet".to_owned()),
+            (self.lost, "lost".to_owned()),
         ];
-        for (nodes, what) in lesser {
-            // The first of all is the reason itself.
-            if is_told && nodes > 0 {
-                others.push(format!("{} {what}", counted(nodes)));
-            }
-            is_told |= nodes > 0;
-        }
+        // The first of all is the reason itself.
+        let others = lesser.into_iter().filter(|(nodes, _)| *nodes > 0).skip(1);
+        let others: Vec<String> = others.map(|(nodes, what)| format!("{} {what}", counted(nodes))).collect();
         if others.is_empty() { Ok(()) } else { write!(f, " ({})", others.join(", ")) }
     }
 }
