@@ -107,6 +107,7 @@ impl Cluster {
         };
         change.apply(&mut self.durable);
         if let Some(node) = node {
+            self.volatile.dirty.relations |= !self.volatile.waiting_for_others.is_empty();
             self.volatile.node(&node).must_be_heard = true;
             let room = self.durable.room(&node);
             self.volatile.pools.set_room(&node, room);
@@ -182,7 +183,8 @@ impl Cluster {
         let mut effort = Effort::of_one_step();
         let workloads = std::mem::take(&mut self.volatile.dirty.workloads);
         self.end_surplus(&mut step, &workloads, now);
-        let is_room_new = std::mem::take(&mut self.volatile.dirty.room);
+        let is_room_new = std::mem::take(&mut self.volatile.dirty.room)
+            | std::mem::take(&mut self.volatile.dirty.relations);
         self.give_turns(&mut step, workloads, is_room_new, &mut effort, now);
         // What was placed meanwhile needs no further thought; what there was no time for does.
         self.volatile.dirty.room = false;

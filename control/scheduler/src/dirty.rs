@@ -24,6 +24,8 @@ pub(crate) struct Dirty {
     pub(crate) routing: bool,
     /// Whether something may fit now that did not.
     pub(crate) room: bool,
+    /// Whether something is elsewhere now that others want near or apart.
+    pub(crate) relations: bool,
 }
 
 impl Dirty {
@@ -38,6 +40,7 @@ impl Dirty {
             endpoints: BTreeSet::new(),
             routing: true,
             room: true,
+            relations: false,
         }
     }
 

@@ -145,13 +145,20 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn of<'a>(&'a mut self, record: &AllocationRecord) -> Option<&'a mut u32> {
+    /// Tells as what an allocation counts, if it does: as one of a revision, or as a lost one.
+    fn counted(record: &AllocationRecord) -> Option<Option<Revision>> {
         match record.state {
-            AllocationState::Placed | AllocationState::Running => {
-                Some(self.live.entry(record.revision).or_default())
-            }
-            AllocationState::Lost => Some(&mut self.lost),
+            _ if !record.serves() => None,
+            AllocationState::Placed | AllocationState::Running => Some(Some(record.revision)),
+            AllocationState::Lost => Some(None),
             AllocationState::Draining { .. } => None,
+        }
+    }
+
+    fn count(&mut self, counted: Option<Revision>) -> &mut u32 {
+        match counted {
+            Some(revision) => self.live.entry(revision).or_default(),
+            None => &mut self.lost,
         }
     }
 }
@@ -381,10 +388,9 @@ impl Durable {
         if let Work::Items { run, .. } = record.work {
             self.by_run.entry(run).or_default().insert(id);
         }
-        if record.serves()
-            && let Some(count) = self.tallies.entry(record.workload.clone()).or_default().of(&record)
-        {
-            *count += 1;
+        if let Some(counted) = Tally::counted(&record) {
+            let tally = self.tallies.entry(record.workload.clone()).or_default();
+            *tally.count(counted) += 1;
         }
         if record.is_assigned() {
             let reserved = self.reserved.entry(record.node.clone()).or_default();
@@ -407,14 +413,12 @@ impl Durable {
         let Some(record) = self.allocations.remove(&id) else { return };
         forget(&mut self.by_node, &record.node, id);
         forget(&mut self.by_workload, &record.workload, id);
-        if record.serves()
-            && let Some(tally) = self.tallies.get_mut(&record.workload)
+        if let (Some(counted), Some(tally)) =
+            (Tally::counted(&record), self.tallies.get_mut(&record.workload))
         {
-            if let Some(count) = tally.of(&record) {
-                *count -= 1;
-            }
+            *tally.count(counted) -= 1;
             tally.live.retain(|_, count| *count > 0);
-            if !self.by_workload.contains_key(&record.workload) {
+            if *tally == Tally::default() {
                 self.tallies.remove(&record.workload);
             }
         }

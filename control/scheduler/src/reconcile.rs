@@ -110,6 +110,15 @@ fn plan_everywhere(cluster: &Cluster, workload: &WorkloadName) -> Plan<Vec<NodeI
 }
 
 impl Cluster {
+    /// Returns the nodes on which a service is to run that runs everywhere, and does not.
+    pub(crate) fn nodes_without(&self, workload: &WorkloadName) -> Vec<NodeId> {
+        if self.durable.everywhere().contains(workload) {
+            plan_everywhere(self, workload).start
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Ends what no revision wants any more.
     pub(crate) fn end_surplus(
         &mut self,
@@ -143,7 +152,7 @@ impl Cluster {
         now: Timestamp,
     ) -> Turn {
         if is_settled(self, workload) {
-            self.volatile.waiting_services.remove(workload);
+            self.volatile.set_waiting(workload, None);
             return Turn::Over;
         }
         let (wanted, placed) = match self.durable.specs().get(workload).map(Arc::clone) {
@@ -166,11 +175,12 @@ impl Cluster {
         let missing = wanted - placed;
         self.forget_lost(step, workload, missing, now);
         if missing == 0 {
-            self.volatile.waiting_services.remove(workload);
+            self.volatile.set_waiting(workload, None);
         } else if effort.is_over() {
             effort.leave(Claim::Service(workload.clone()));
         } else {
-            self.volatile.waiting_services.insert(workload.clone());
+            let spec = self.durable.specs().get(workload).map(Arc::clone);
+            self.volatile.set_waiting(workload, spec.as_deref());
         }
         Turn::Over
     }

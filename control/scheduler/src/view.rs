@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::brake::{Held, held_zones};
 use crate::placement::{Demand, Unplaceable};
 use crate::reconcile::desired;
+use crate::record::need;
 use crate::{
     AllocationRecord, AllocationState, AppRecord, Cluster, NodeRecord, RunRecord, TokenRecord, Usage,
 };
@@ -236,7 +237,21 @@ impl Cluster {
     fn why_waiting(&self, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> String {
         match self.quota_hit(&workload.namespace, spec) {
             Some(hit) => format!("the namespace `{}` has what it may have: {hit}", workload.namespace),
-            None => Unplaceable::count(self, &Demand::new(self, workload, spec)).to_string(),
+            None => match self.nodes_without(workload).as_slice() {
+                [] => Unplaceable::count(self, &Demand::new(self, workload, spec)).to_string(),
+                nodes => {
+                    let need = need(spec);
+                    let shown = nodes.iter().take(SHOWN_NODES).map(ToString::to_string).collect::<Vec<_>>();
+                    let more = if nodes.len() > SHOWN_NODES { " and others" } else { "" };
+                    format!(
+                        "{} of its nodes have no room for {} and a fuel rate of {}: {}{more}",
+                        nodes.len(),
+                        need.memory,
+                        need.fuel_rate,
+                        shown.join(", ")
+                    )
+                }
+            },
         }
     }
 
@@ -281,6 +296,9 @@ fn view_token(token: &TokenRecord) -> TokenView {
     let TokenRecord { id, expires, uses_left, created, .. } = token;
     TokenView { id: id.clone(), expires: *expires, uses_left: *uses_left, created: *created }
 }
+
+/// So many nodes are named when a service that runs everywhere misses on some.
+const SHOWN_NODES: usize = 3;
 
 /// Says that allocations of lost nodes are not replaced yet.
 fn held_back(allocations: usize) -> String {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
     AllocationId, AllocationReport, Generation, NodeId, Revision, RouteTable, RunId, Term, Timestamp,
-    WorkloadName,
+    WorkloadName, WorkloadSpec,
 };
 
 use crate::dirty::Dirty;
@@ -33,6 +33,8 @@ pub(crate) struct Volatile {
     pub(crate) waiting_services: BTreeSet<WorkloadName>,
     /// Runs that have fewer allocations than they could, since there is no room.
     pub(crate) waiting_runs: BTreeSet<RunId>,
+    /// Workloads among those that wait which want to be near others, or apart from them.
+    pub(crate) waiting_for_others: BTreeSet<WorkloadName>,
     /// Where components have run lately.
     pub(crate) compiled: Compiled,
     /// Where workloads failed lately.
@@ -112,6 +114,24 @@ impl Volatile {
     /// Returns what is known of a member.
     pub(crate) fn node(&mut self, node: &NodeId) -> &mut NodeState {
         self.nodes.entry(node.clone()).or_default()
+    }
+
+    /// Takes note that a service waits for room, or does no longer.
+    pub(crate) fn set_waiting(&mut self, workload: &WorkloadName, spec: Option<&WorkloadSpec>) {
+        let is_related =
+            |spec: &WorkloadSpec| !spec.placement.near.is_empty() || !spec.placement.apart.is_empty();
+        match spec {
+            Some(spec) => {
+                self.waiting_services.insert(workload.clone());
+                if is_related(spec) {
+                    self.waiting_for_others.insert(workload.clone());
+                }
+            }
+            None => {
+                self.waiting_services.remove(workload);
+                self.waiting_for_others.remove(workload);
+            }
+        }
     }
 
     /// Gives a node nothing new for a while if it was lost again and again.

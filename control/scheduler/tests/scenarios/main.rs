@@ -7,11 +7,27 @@
 
 mod fleet;
 mod jobs;
+mod placement;
 mod random;
 mod services;
 mod world;
 
 use expect_test::Expect;
+
+/// Plays `script`, in which `apply NAME` deploys one of `manifests`, and compares where everything is.
+#[expect(clippy::needless_pass_by_value, reason = "expect! makes a value, and so scenarios stay short")]
+fn placed(manifests: &[(&str, &str)], script: &str, expected: Expect) {
+    let mut world = world::World::new();
+    world.is_quiet = true;
+    for (name, text) in manifests {
+        let text: Vec<&str> = text.lines().map(str::trim).collect();
+        world.manifests.insert((*name).to_owned(), text.join("\n"));
+    }
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        world.play(line);
+    }
+    expected.assert_eq(&world.out);
+}
 
 /// Plays `script` and compares what the brain decided.
 #[expect(clippy::needless_pass_by_value, reason = "expect! makes a value, and so scenarios stay short")]

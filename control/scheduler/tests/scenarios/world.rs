@@ -1,19 +1,19 @@
 //! A fleet for scenarios: agents which do what they are told, and a store which keeps what is committed.
 //!
 //! Words of a script, one thing a line: `token ID uses=1 expires=60`, `join NODE TOKEN [key=1] [secret=1]`,
-//! `node NAME [MEMORY] [label=value]` (joins and reports), `beat [NODE..]` (these or all nodes report),
+//! `node NAME [MEMORY] [label=value] [+resource=2] [overcommit=150]` (joins and reports), `beat [NODE..]` (these or all nodes report),
 //! `pass SECONDS` (silence), `wait SECONDS` (all nodes that are up report every second), `down`, `up`,
-//! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `stop`, `delete`, `run`, `cancel`,
-//! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `show`.
+//! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB`, `stop`, `delete`, `run`, `cancel`,
+//! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `show`, `where`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, AppSpec, AssignedAllocation, Assignment, Bytes, ClusterId,
-    Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits, Name,
-    NodeId, NodeInfo, ObservedState, Outcome, Report, Resources, RouteSpec, RunId, ServiceSpec, Term,
-    Timestamp, Work, WorkloadKind, WorkloadSpec,
+    Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits,
+    Manifest, Name, NamespaceSpec, NodeId, NodeInfo, ObservedState, Outcome, Overcommit, Packing, Quota,
+    Report, Resources, RouteSpec, RunId, ServiceSpec, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_scheduler::{
     Action, AllocationState, Change, Cluster, Command, Config, Observation, RunState, Step, TokenRecord, View,
@@ -45,6 +45,10 @@ pub(crate) struct World {
     items: BTreeSet<(RunId, u32)>,
     agents: BTreeMap<NodeId, Agent>,
     states: BTreeMap<AllocationId, ObservedState>,
+    /// Manifests that a script may apply, by name.
+    /// Whether it is not told what each node gets.
+    pub(crate) is_quiet: bool,
+    pub(crate) manifests: BTreeMap<String, String>,
     pub(crate) out: String,
 }
 
@@ -62,6 +66,8 @@ impl World {
             items: BTreeSet::new(),
             agents: BTreeMap::new(),
             states: BTreeMap::new(),
+            is_quiet: false,
+            manifests: BTreeMap::new(),
             out: String::new(),
         }
     }
@@ -70,7 +76,7 @@ impl World {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (verb, rest) = words.split_first().unwrap();
         if !matches!(*verb, "wait" | "pass" | "beat" | "up" | "down" | "state" | "node") {
-            let indent = if *verb == "show" { "--" } else { "> " };
+            let indent = if matches!(*verb, "show" | "where") { "--" } else { "> " };
             writeln!(self.out, "{indent}{line}").unwrap();
         }
         match *verb {
@@ -84,6 +90,8 @@ impl World {
             "connect" => self.observe(Observation::Connected { node: rest[0].parse().unwrap() }),
             "disconnect" => self.observe(Observation::Disconnected { node: rest[0].parse().unwrap() }),
             "deploy" => self.deploy(rest),
+            "namespace" => self.namespace(rest),
+            "apply" => self.apply(rest[0]),
             "stop" => self.submit(Command::Stop(app(rest[0]))),
             "delete" => self.submit(Command::Delete(app(rest[0]))),
             "run" => {
@@ -105,6 +113,7 @@ impl World {
             "report" => self.stray_report(rest),
             "restart" => self.restart(),
             "show" => self.show(),
+            "where" => self.show_where(),
             _ => panic!("`{verb}` is no word of a script"),
         }
     }
@@ -168,22 +177,26 @@ impl World {
 
     fn node(&mut self, words: &[&str]) {
         let id: NodeId = words[0].parse().unwrap();
-        let number = self.agents.len();
+        let index = self.agents.len();
         let memory = words.get(1).map_or(Bytes(1 << 30), |word| word.parse().unwrap());
-        let labels = words.iter().skip(2).filter_map(|word| word.split_once('='));
+        let pairs: Vec<(&str, &str)> = words.iter().skip(2).filter_map(|word| word.split_once('=')).collect();
+        let resources = pairs.iter().filter_map(|(key, value)| Some((key.strip_prefix('+')?, value)));
+        let resources = resources.map(|(key, value)| (key.to_owned(), value.parse().unwrap())).collect();
+        let overcommit = u32::try_from(number(words, "overcommit", 100)).unwrap();
+        let labels = pairs.iter().filter(|(key, _)| !key.starts_with('+') && *key != "overcommit");
         let info = NodeInfo {
             capacity: Resources { memory, fuel_rate: FuelRate(1_000_000_000) },
-            labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-            ingress: format!("10.0.0.{number}:80").parse().unwrap(),
-            peer: format!("10.0.0.{number}:7000").parse().unwrap(),
+            labels: labels.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            ingress: format!("10.0.0.{index}:80").parse().unwrap(),
+            peer: format!("10.0.0.{index}:7000").parse().unwrap(),
             version: "1".to_owned(),
-            resources: BTreeMap::new(),
-            batch_overcommit: Default::default(),
+            resources,
+            batch_overcommit: Overcommit::new(overcommit).unwrap(),
         };
         if !self.cluster.view().nodes.contains_key(&id) {
             let mark = self.out.len();
             self.token(&[&format!("of-{id}"), "expires=100000"]);
-            self.join(&[words[0], &format!("of-{id}"), &format!("key={number}")]);
+            self.join(&[words[0], &format!("of-{id}"), &format!("key={index}")]);
             self.out.truncate(mark);
         }
         self.agents.insert(id.clone(), Agent { info: Some(info), ..Agent::default() });
@@ -313,6 +326,32 @@ impl World {
             workloads.insert(name.parse::<Name>().unwrap(), spec);
         }
         self.submit(Command::Deploy(AppSpec { name: app(words[0]), workloads }));
+    }
+
+    /// `namespace NAME weight=3 memory=1GiB allocations=4 items=10 pack`: what it may have.
+    fn namespace(&mut self, words: &[&str]) {
+        let text = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let spec = NamespaceSpec {
+            quota: Quota {
+                memory: text("memory").map(|memory| memory.parse().unwrap()),
+                fuel_rate: text("fuel_rate").map(|rate| rate.parse().unwrap()),
+                allocations: text("allocations").map(|count| count.parse().unwrap()),
+                items: text("items").map(|count| count.parse().unwrap()),
+            },
+            weight: u32::try_from(number(words, "weight", 1)).unwrap(),
+            packing: if words.contains(&"pack") { Packing::Pack } else { Packing::Spread },
+        };
+        self.submit(Command::SetNamespace { namespace: words[0].parse().unwrap(), spec });
+    }
+
+    /// `apply NAME`: deploys a manifest, each of whose components is known by its path.
+    fn apply(&mut self, name: &str) {
+        let manifest = Manifest::parse(&self.manifests[name]).unwrap_or_else(|errors| panic!("{errors}"));
+        let workloads = manifest.workloads.iter();
+        let workloads = workloads
+            .map(|(name, workload)| (name.clone(), workload.spec(Digest::of(workload.component.as_bytes()))));
+        let spec = AppSpec { name: manifest.app_name(), workloads: workloads.collect() };
+        self.submit(Command::Deploy(spec));
     }
 
     /// The agent which has `allocation` ran these items (`3` or `0..5`) and says so at its next report.
@@ -446,7 +485,9 @@ impl World {
         if agent.is_down {
             writeln!(self.out, "{seconds}s {node} does not get {told}").unwrap();
         } else {
-            writeln!(self.out, "{seconds}s {node} gets {told}").unwrap();
+            if !self.is_quiet {
+                writeln!(self.out, "{seconds}s {node} gets {told}").unwrap();
+            }
             agent.obeys = Some(assignment);
         }
     }
@@ -462,6 +503,31 @@ impl World {
             Action::Recorded { node, items } => {
                 let agent = self.agents.get_mut(&node).unwrap();
                 agent.outbox.retain(|item| !items.contains(&(item.allocation, item.item)));
+            }
+        }
+    }
+
+    /// Tells how many live allocations of each workload are on each node.
+    fn show_where(&mut self) {
+        let mut counts: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
+        let view = self.cluster.view();
+        for record in view.allocations.values().map(|held| &held.record).filter(|record| record.is_live()) {
+            let nodes = counts.entry(record.workload.to_string()).or_default();
+            *nodes.entry(record.node.to_string()).or_default() += 1;
+        }
+        for (workload, nodes) in counts {
+            let nodes: Vec<String> = nodes.iter().map(|(node, count)| format!("{node}:{count}")).collect();
+            writeln!(self.out, "{workload} on {}", nodes.join(" ")).unwrap();
+        }
+        for workload in view.apps.values().flat_map(|app| app.workloads.values()) {
+            if let Some(reason) = &workload.waiting {
+                let name = &workload.name;
+                writeln!(self.out, "{name} {} of {}: {reason}", workload.running, workload.desired).unwrap();
+            }
+        }
+        for (id, run) in &view.runs {
+            if let Some(reason) = &run.waiting {
+                writeln!(self.out, "{id} waits: {reason}").unwrap();
             }
         }
     }
