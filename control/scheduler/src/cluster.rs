@@ -1,11 +1,16 @@
 //! The brain itself: its ways in, and the one way out.
 
+use std::sync::Arc;
+
 use dunlin_model::{AllocationId, ClusterId, NodeId, Term, Timestamp};
 
 use crate::durable::Durable;
 use crate::effort::Effort;
 use crate::volatile::Volatile;
-use crate::{AllocationState, Answer, Change, Command, Config, Counters, Observation, Rejection, Step};
+use crate::{
+    AllocationRecord, AllocationState, Answer, Change, Command, Config, Counters, Observation, Rejection,
+    Step,
+};
 
 /// All that a coordinator knows, and all its choices.
 #[derive(Clone, Debug)]
@@ -144,9 +149,9 @@ impl Cluster {
         state: AllocationState,
         now: Timestamp,
     ) {
-        let mut record = self.durable.allocations()[&id].clone();
+        let mut record = AllocationRecord::clone(&self.durable.allocations()[&id]);
         record.state = state;
-        self.change(step, Change::Allocation(record), now);
+        self.change(step, Change::Allocation(Arc::new(record)), now);
     }
 
     /// Ends an allocation at once.

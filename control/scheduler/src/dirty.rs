@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dunlin_model::{AllocationId, NodeId, RunId, Work, WorkloadKind, WorkloadName};
+use dunlin_model::{AllocationId, NodeId, RunId, Work, WorkloadName};
 
 use crate::durable::{Change, Durable};
 use crate::{AllocationRecord, AllocationState, AppRecord};
@@ -16,12 +16,12 @@ pub(crate) struct Dirty {
     pub(crate) runs: BTreeSet<RunId>,
     /// Nodes that may have to run something else.
     pub(crate) nodes: BTreeSet<NodeId>,
-    /// Services of which all endpoints may be others.
+    /// Services of which routes and all endpoints may be others.
     pub(crate) services: BTreeSet<WorkloadName>,
     /// Allocations that may answer requests now and did not, or the other way round.
     pub(crate) endpoints: BTreeSet<(WorkloadName, AllocationId)>,
-    /// Whether routes or peers may be others.
-    pub(crate) routing: bool,
+    /// Nodes that may be reached elsewhere, or not at all.
+    pub(crate) peers: BTreeSet<NodeId>,
     /// Whether something may fit now that did not.
     pub(crate) room: bool,
     /// Whether something is elsewhere now that others want near or apart.
@@ -38,7 +38,7 @@ impl Dirty {
             nodes: durable.nodes().keys().cloned().collect(),
             services: BTreeSet::new(),
             endpoints: BTreeSet::new(),
-            routing: true,
+            peers: BTreeSet::new(),
             room: true,
             relations: false,
         }
@@ -59,11 +59,7 @@ impl Dirty {
             Change::AppDeleted(name) => self.mark_app(before.apps().get(name)),
             Change::Node(record) => {
                 let known = before.nodes().get(&record.id);
-                let peer = |lost: bool, info: Option<&dunlin_model::NodeInfo>| {
-                    info.filter(|_| !lost).map(|info| info.peer)
-                };
-                let peer_before = known.and_then(|known| peer(known.lost.is_some(), known.info.as_ref()));
-                self.routing |= peer_before != peer(record.lost.is_some(), record.info.as_ref());
+                self.peers.insert(record.id.clone());
                 if known.is_some_and(|known| known.cordon != record.cordon) {
                     self.workloads.extend(before.on_node(&record.id).map(|it| it.workload.clone()));
                 }
@@ -96,11 +92,8 @@ impl Dirty {
 
     fn mark_app(&mut self, app: Option<&AppRecord>) {
         let Some(app) = app else { return };
-        for (name, spec) in &app.spec.workloads {
+        for name in app.spec.workloads.keys() {
             let full = app.name.workload(name);
-            if let WorkloadKind::Service(service) = &spec.kind {
-                self.routing |= !service.routes.is_empty();
-            }
             self.services.insert(full.clone());
             self.workloads.insert(full);
         }

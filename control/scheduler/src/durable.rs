@@ -30,7 +30,7 @@ pub enum Change {
     /// A namespace is so.
     Namespace(NamespaceRecord),
     /// An allocation is so.
-    Allocation(AllocationRecord),
+    Allocation(Arc<AllocationRecord>),
     /// An allocation has ended.
     AllocationDeleted(AllocationId),
     /// A run is so.
@@ -172,7 +172,7 @@ pub(crate) struct Durable {
     specs: BTreeMap<WorkloadName, Arc<WorkloadSpec>>,
     nodes: BTreeMap<NodeId, NodeRecord>,
     namespaces: BTreeMap<Name, NamespaceSpec>,
-    allocations: BTreeMap<AllocationId, AllocationRecord>,
+    allocations: BTreeMap<AllocationId, Arc<AllocationRecord>>,
     runs: BTreeMap<RunId, RunRecord>,
     tokens: BTreeMap<String, TokenRecord>,
     by_node: BTreeMap<NodeId, BTreeSet<AllocationId>>,
@@ -261,7 +261,7 @@ impl Durable {
         self.namespaces.get(name).copied().unwrap_or_default()
     }
 
-    pub(crate) fn allocations(&self) -> &BTreeMap<AllocationId, AllocationRecord> {
+    pub(crate) fn allocations(&self) -> &BTreeMap<AllocationId, Arc<AllocationRecord>> {
         &self.allocations
     }
 
@@ -328,7 +328,7 @@ impl Durable {
         &'a self,
         ids: Option<&'a BTreeSet<AllocationId>>,
     ) -> impl Iterator<Item = &'a AllocationRecord> + use<'a> {
-        ids.into_iter().flatten().map(|id| &self.allocations[id])
+        ids.into_iter().flatten().map(|id| &*self.allocations[id])
     }
 
     fn insert_node(&mut self, record: NodeRecord) {
@@ -369,19 +369,23 @@ impl Durable {
         }
     }
 
-    /// Returns `spec`, or the same spec that others hold already: what a store gives back is a copy for each record.
-    fn shared(&self, workload: &WorkloadName, spec: Arc<WorkloadSpec>) -> Arc<WorkloadSpec> {
-        let newest = self.specs.get(workload);
-        let neighbour = || self.of_workload(workload).next().map(|record| &record.spec);
-        match newest.filter(|known| **known == spec).or_else(|| neighbour().filter(|known| **known == spec)) {
-            Some(known) => Arc::clone(known),
-            None => spec,
+    /// Lets `record` hold the spec that others hold already: what a store gives back is a copy for each record.
+    fn share_spec(&self, record: &mut Arc<AllocationRecord>) {
+        let newest = self.specs.get(&record.workload);
+        if newest.is_some_and(|newest| Arc::ptr_eq(newest, &record.spec)) {
+            return;
+        }
+        let neighbour = || self.of_workload(&record.workload).next().map(|record| &record.spec);
+        let is_same = |known: &&Arc<WorkloadSpec>| **known == record.spec;
+        let known = newest.filter(is_same).or_else(|| neighbour().filter(is_same)).map(Arc::clone);
+        if let Some(known) = known.filter(|known| !Arc::ptr_eq(known, &record.spec)) {
+            Arc::make_mut(record).spec = known;
         }
     }
 
-    fn insert_allocation(&mut self, mut record: AllocationRecord) {
+    fn insert_allocation(&mut self, mut record: Arc<AllocationRecord>) {
         let id = record.id;
-        record.spec = self.shared(&record.workload, record.spec);
+        self.share_spec(&mut record);
         self.counters.allocation = self.counters.allocation.max(id.number());
         self.by_node.entry(record.node.clone()).or_default().insert(id);
         self.by_workload.entry(record.workload.clone()).or_default().insert(id);

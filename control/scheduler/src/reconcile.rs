@@ -256,7 +256,7 @@ impl Cluster {
             state: AllocationState::Placed,
             created: now,
         };
-        self.change(step, Change::Allocation(record), now);
+        self.change(step, Change::Allocation(Arc::new(record)), now);
     }
 
     /// Keeps as many lost allocations of a service as are missing: their nodes may come back. Oldest first.

@@ -1,36 +1,47 @@
 //! The route table: which allocations answer which requests, and where the nodes find each other.
 
-use dunlin_model::{Endpoint, Route, RouteTable, WorkloadKind, WorkloadName};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use dunlin_model::{AllocationId, Endpoint, Route, RouteTable, WorkloadKind, WorkloadName, WorkloadSpec};
 
 use crate::durable::Durable;
-use crate::{AllocationState, Cluster};
+use crate::{AllocationState, Cluster, NodeRecord};
 
 /// Returns the routing of the whole fleet.
 pub(crate) fn route_table(durable: &Durable) -> RouteTable {
     let mut table = RouteTable::default();
-    set_routing(&mut table, durable);
-    for workload in durable.specs().keys() {
+    for (workload, spec) in durable.specs() {
+        table.routes.extend(own_routes(workload, spec));
         if let Some(endpoints) = endpoints(durable, workload) {
             table.endpoints.insert(workload.clone(), endpoints);
         }
     }
+    table.routes.sort();
+    table.peers = durable.nodes().values().filter_map(|node| Some((node.id.clone(), peer(node)?))).collect();
     table
 }
 
-/// Sets which requests go to which service, and where the nodes find each other.
-fn set_routing(table: &mut RouteTable, durable: &Durable) {
-    table.routes.clear();
-    for (workload, spec) in durable.specs() {
-        if let WorkloadKind::Service(service) = &spec.kind {
-            let routes = service.routes.iter();
-            table
-                .routes
-                .extend(routes.map(|route| Route { spec: route.clone(), workload: workload.clone() }));
-        }
-    }
-    table.routes.sort();
-    let peers = durable.nodes().values().filter(|node| node.lost.is_none());
-    table.peers = peers.filter_map(|node| Some((node.id.clone(), node.info.as_ref()?.peer))).collect();
+/// Returns the routes by workload.
+pub(crate) fn routes_of(durable: &Durable) -> BTreeMap<WorkloadName, Vec<Route>> {
+    let all = durable.specs().iter().map(|(workload, spec)| (workload, own_routes(workload, spec).collect()));
+    all.filter(|(_, routes): &(_, Vec<Route>)| !routes.is_empty())
+        .map(|(workload, routes)| (workload.clone(), routes))
+        .collect()
+}
+
+/// Returns where the ingress of a node is reached, unless that is lost.
+fn peer(node: &NodeRecord) -> Option<SocketAddr> {
+    node.info.as_ref().filter(|_| node.lost.is_none()).map(|info| info.peer)
+}
+
+/// Returns which requests go to a workload.
+fn own_routes(workload: &WorkloadName, spec: &WorkloadSpec) -> impl Iterator<Item = Route> {
+    let routes = match &spec.kind {
+        WorkloadKind::Service(service) => service.routes.as_slice(),
+        WorkloadKind::Job(_) => &[],
+    };
+    routes.iter().map(|route| Route { spec: route.clone(), workload: workload.clone() })
 }
 
 /// Returns what answers for a service that has routes.
@@ -49,38 +60,73 @@ fn endpoints(durable: &Durable, workload: &WorkloadName) -> Option<Vec<Endpoint>
 impl Cluster {
     /// Makes new in the table what is not as before; tells whether there was any.
     pub(crate) fn refresh_routes(&mut self) -> bool {
-        let routes = &mut self.volatile.routes;
         let mut is_new = false;
-        if std::mem::take(&mut self.volatile.dirty.routing) {
-            let mut table = RouteTable::default();
-            set_routing(&mut table, &self.durable);
-            is_new = table.routes != routes.routes || table.peers != routes.peers;
-            (routes.routes, routes.peers) = (table.routes, table.peers);
+        for node in std::mem::take(&mut self.volatile.dirty.peers) {
+            let peer = self.durable.nodes().get(&node).and_then(peer);
+            let peers = &mut self.volatile.routes.peers;
+            is_new |= peers.get(&node).copied() != peer;
+            match peer {
+                Some(peer) => drop(peers.insert(node, peer)),
+                None => drop(peers.remove(&node)),
+            }
         }
         for workload in std::mem::take(&mut self.volatile.dirty.services) {
+            is_new |= self.refresh_routing(&workload);
             let now = endpoints(&self.durable, &workload);
-            if now.as_ref() != routes.endpoints.get(&workload) {
+            let endpoints = &mut self.volatile.routes.endpoints;
+            if now.as_ref() != endpoints.get(&workload) {
                 is_new = true;
                 match now {
-                    Some(endpoints) => drop(routes.endpoints.insert(workload, endpoints)),
-                    None => drop(routes.endpoints.remove(&workload)),
+                    Some(now) => drop(endpoints.insert(workload, now)),
+                    None => drop(endpoints.remove(&workload)),
                 }
             }
         }
         for (workload, id) in std::mem::take(&mut self.volatile.dirty.endpoints) {
-            let Some(endpoints) = routes.endpoints.get_mut(&workload) else { continue };
-            let record = self.durable.allocations().get(&id);
-            let record = record.filter(|record| record.state == AllocationState::Running);
-            match (endpoints.binary_search_by_key(&id, |endpoint| endpoint.allocation), record) {
-                (Ok(place), None) => drop(endpoints.remove(place)),
-                (Err(place), Some(record)) => {
-                    endpoints.insert(place, Endpoint { allocation: id, node: record.node.clone() });
-                }
-                (Ok(_), Some(_)) | (Err(_), None) => continue,
-            }
-            is_new = true;
+            is_new |= self.refresh_endpoint(&workload, id);
         }
         self.volatile.routes_version += u64::from(is_new);
         is_new
+    }
+
+    /// Lets the requests go to a service that are its own now; tells whether these are others.
+    fn refresh_routing(&mut self, workload: &WorkloadName) -> bool {
+        let spec = self.durable.specs().get(workload);
+        let now: Vec<Route> = spec.into_iter().flat_map(|spec| own_routes(workload, spec)).collect();
+        let before = self.volatile.routes_of.get(workload).map_or(&[][..], Vec::as_slice);
+        if now == before {
+            return false;
+        }
+        let routes = &mut self.volatile.routes.routes;
+        for route in before {
+            if let Ok(place) = routes.binary_search(route) {
+                routes.remove(place);
+            }
+        }
+        for route in &now {
+            let place = routes.binary_search(route).unwrap_or_else(|place| place);
+            routes.insert(place, route.clone());
+        }
+        if now.is_empty() {
+            self.volatile.routes_of.remove(workload);
+        } else {
+            self.volatile.routes_of.insert(workload.clone(), now);
+        }
+        true
+    }
+
+    /// Lets an allocation answer requests, or no longer; tells whether that is new.
+    fn refresh_endpoint(&mut self, workload: &WorkloadName, id: AllocationId) -> bool {
+        let Some(endpoints) = self.volatile.routes.endpoints.get_mut(workload) else { return false };
+        let record = self.durable.allocations().get(&id);
+        let record = record.filter(|record| record.state == AllocationState::Running);
+        match (endpoints.binary_search_by_key(&id, |endpoint| endpoint.allocation), record) {
+            (Ok(place), None) => drop(endpoints.remove(place)),
+            (Err(place), Some(record)) => {
+                endpoints.insert(place, Endpoint { allocation: id, node: record.node.clone() });
+            }
+            (Ok(_), Some(_)) | (Err(_), None) => return false,
+        }
+        true
     }
 }

@@ -69,7 +69,7 @@ impl Cluster {
             if owner != run_id || !range.contains(item) || !run.is_running() || run.recorded.contains(item) {
                 continue;
             }
-            let allocation = allocations.entry(id).or_insert_with(|| known.clone());
+            let allocation = allocations.entry(id).or_insert_with(|| AllocationRecord::clone(known));
             let queue = self.volatile.queues.entry(run_id).or_default();
             record.node = node.clone();
             record.attempt = attempt;
@@ -97,8 +97,8 @@ impl Cluster {
             step.changes.push(Change::Item { run: run_id, item, record });
         }
         for (id, allocation) in allocations {
-            if self.durable.allocations()[&id] != allocation {
-                self.change(step, Change::Allocation(allocation), now);
+            if *self.durable.allocations()[&id] != allocation {
+                self.change(step, Change::Allocation(Arc::new(allocation)), now);
             }
         }
         for (id, run) in runs {
@@ -255,7 +255,7 @@ impl Cluster {
                 state: AllocationState::Placed,
                 created: now,
             };
-            self.change(step, Change::Allocation(record), now);
+            self.change(step, Change::Allocation(Arc::new(record)), now);
             search.placed(self, &node);
             free -= 1;
             turn -= 1;

@@ -22,7 +22,7 @@ impl Cluster {
         now: Timestamp,
     ) -> Result<Answer, Rejection> {
         check_spec(&spec)?;
-        check_routes(&self.durable, &spec)?;
+        check_routes(&self.volatile.routes.routes, &spec)?;
         let (revision, changed) = self.revise(step, spec, now);
         Ok(Answer::Deployed { revision, changed })
     }
@@ -150,10 +150,11 @@ impl Cluster {
             let serving = self.durable.of_workload(&spec.name.workload(name));
             let kept: Vec<AllocationRecord> =
                 serving.filter(|record| goes_on(record, workload)).cloned().collect();
+            let shared = Arc::new(workload.clone());
             for mut record in kept {
                 record.revision = revision;
-                record.spec = Arc::new(workload.clone());
-                self.change(step, Change::Allocation(record), now);
+                record.spec = Arc::clone(&shared);
+                self.change(step, Change::Allocation(Arc::new(record)), now);
             }
         }
         self.change(

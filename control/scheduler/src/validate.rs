@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dunlin_model::{AppSpec, RouteSpec, SpecError, WorkloadKind, WorkloadName};
+use dunlin_model::{AppSpec, Route, RouteSpec, SpecError, WorkloadKind, WorkloadName};
 
 use crate::Rejection;
-use crate::durable::Durable;
-use crate::reconcile::services;
 
 /// Refuses a spec that breaks a rule of the model, and tells the first: whoever sends specs should have checked them.
 pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Rejection> {
@@ -18,16 +16,17 @@ pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Rejection> {
     }
 }
 
-/// Refuses a route that leads to another service of this app or of another.
-pub(crate) fn check_routes(durable: &Durable, spec: &AppSpec) -> Result<(), Rejection> {
-    let others = services(durable).filter(|(app, ..)| app.name != spec.name);
-    let others = others.map(|(app, name, workload, _)| (app.name.workload(name), workload));
-    let own = spec.workloads.iter().map(|(name, workload)| (spec.name.workload(name), workload));
+/// Refuses a route that leads to another service of this app or of another. `routes` are all there are, in order.
+pub(crate) fn check_routes(routes: &[Route], spec: &AppSpec) -> Result<(), Rejection> {
     let mut taken: BTreeMap<&RouteSpec, WorkloadName> = BTreeMap::new();
-    for (name, workload) in others.chain(own) {
+    for (name, workload) in &spec.workloads {
         let WorkloadKind::Service(service) = &workload.kind else { continue };
         for route in &service.routes {
-            if let Some(workload) = taken.insert(route, name.clone()) {
+            let first = routes.partition_point(|known| known.spec < *route);
+            let same = routes[first..].iter().take_while(|known| known.spec == *route);
+            let mut others = same.filter(|known| known.workload.app_name() != spec.name);
+            let other = others.next().map(|known| known.workload.clone());
+            if let Some(workload) = other.or_else(|| taken.insert(route, spec.name.workload(name))) {
                 return Err(Rejection::RouteTaken { route: shown(route), workload });
             }
         }

@@ -76,7 +76,7 @@ pub struct WorkloadView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AllocationView {
     /// What was decided.
-    pub record: AllocationRecord,
+    pub record: Arc<AllocationRecord>,
     /// What its agent last said.
     pub observed: Option<AllocationReport>,
     /// Why it does not run, if its agent says so.
@@ -165,7 +165,7 @@ impl Cluster {
         let allocations = durable.allocations().values().map(|record| {
             let observed = self.volatile.observed(record).cloned();
             let reason = observed.as_ref().and_then(reason);
-            (record.id, AllocationView { record: record.clone(), observed, reason })
+            (record.id, AllocationView { record: Arc::clone(record), observed, reason })
         });
         let nodes = durable.nodes().values().map(|record| (record.id.clone(), self.view_node(record)));
         let runs = durable.runs().values().map(|run| (run.id, self.view_run(run)));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationId, AllocationReport, Generation, NodeId, Revision, RouteTable, RunId, Term, Timestamp,
+    AllocationId, AllocationReport, Generation, NodeId, Revision, Route, RouteTable, RunId, Term, Timestamp,
     WorkloadName, WorkloadSpec,
 };
 
@@ -12,7 +12,7 @@ use crate::durable::Durable;
 use crate::failures::Failures;
 use crate::placement::{Compiled, Pools};
 use crate::retry::Queue;
-use crate::routes::route_table;
+use crate::routes::{route_table, routes_of};
 use crate::run::leased;
 use crate::{AllocationRecord, Config, NodeRecord};
 
@@ -43,6 +43,8 @@ pub(crate) struct Volatile {
     pub(crate) pools: Pools,
     /// What every ingress must know.
     pub(crate) routes: RouteTable,
+    /// The routes in there by workload.
+    pub(crate) routes_of: BTreeMap<WorkloadName, Vec<Route>>,
     /// Counts the changes of `routes`.
     pub(crate) routes_version: u64,
     /// When it is looked whether another lost node may be released; absent if only when one is lost or comes back.
@@ -89,6 +91,7 @@ impl Volatile {
         let mut volatile = Self {
             queues: queues.collect(),
             routes: route_table(durable),
+            routes_of: routes_of(durable),
             dirty: Dirty::everything(durable),
             dirty_since: now,
             next_release: Some(now),

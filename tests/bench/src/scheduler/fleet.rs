@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use dunlin_model::{
-    AllocationId, AllocationReport, AppSpec, Bytes, ClusterId, Digest, DurationMs, Fuel, FuelRate, Limits,
-    Name, NodeId, NodeInfo, ObservedState, Report, Resources, ServiceSpec, Term, Timestamp, WorkloadKind,
+    AllocationId, AllocationReport, AppName, AppSpec, Bytes, ClusterId, Digest, DurationMs, Fuel, FuelRate, Limits,
+    Name, NamespaceSpec, NodeId, NodeInfo, ObservedState, Placement, Preference, Priority, Quota, Report,
+    RouteSpec, Resources, ServiceSpec, Spread, Term, Timestamp, WorkloadKind,
     WorkloadSpec,
 };
 use dunlin_scheduler::{Action, Change, Cluster, Command, Config, Observation, Step, TokenRecord};
 
 /// How many kinds of machines there are.
 pub(super) const CLASSES: usize = 5;
+/// How many namespaces there are, each with a quota and a weight.
+pub(super) const NAMESPACES: usize = 50;
 /// How many zones there are.
 pub(super) const ZONES: usize = 20;
 
@@ -52,6 +55,13 @@ impl Fleet {
             used_by: Vec::new(),
         };
         fleet.submit(Command::CreateToken(token));
+        for namespace in 0..NAMESPACES {
+            let quota = Quota { memory: Some(Bytes(1 << 50)), allocations: Some(u32::MAX), ..Quota::default() };
+            let weight = 1 + u32::try_from(namespace % 4).expect("it is small");
+            let spec = NamespaceSpec { quota, weight, ..NamespaceSpec::default() };
+            let namespace = format!("team-{namespace}").parse().expect("it is a name");
+            fleet.submit(Command::SetNamespace { namespace, spec });
+        }
         for number in 0..count {
             fleet.join(number);
         }
@@ -193,20 +203,42 @@ fn info(number: usize) -> NodeInfo {
             fuel_rate: FuelRate([4, 8, 8, 16, 32][class] * 1_000_000_000),
         },
         labels: labels.into(),
+        resources: BTreeMap::new(),
+        batch_overcommit: Default::default(),
         ingress: ([10, 0, 0, 1], port).into(),
         peer: ([10, 0, 0, 2], port).into(),
         version: "bench".to_owned(),
     }
 }
 
-/// Returns a spec of a service like those that people deploy.
-pub(super) fn service(allocations: u32, memory: Bytes, rate: FuelRate) -> WorkloadSpec {
+/// Returns a spec of a service like those that people deploy: with a route, a condition, a preference, and spread over
+/// zones; some are more urgent than others.
+pub(super) fn service(number: usize, allocations: u32, memory: Bytes, rate: FuelRate) -> WorkloadSpec {
     let mut limits = Limits::SERVICE;
     limits.memory = memory;
     limits.fuel_rate = rate;
+    let expression = |text: &str| text.parse().expect("it is a condition");
+    let require = match number % 4 {
+        0 => vec![expression("arch in (amd64, arm64)")],
+        1 => vec![expression("arch = amd64")],
+        2 => vec![expression("zone"), expression("class != c4")],
+        _ => Vec::new(),
+    };
+    let placement = Placement {
+        require,
+        prefer: vec![Preference { expression: expression("class = c1"), weight: 20 }],
+        spread: vec![Spread { over: "zone".to_owned(), weights: BTreeMap::new() }],
+        ..Placement::default()
+    };
+    let route = RouteSpec { host: Some(format!("app-{number}.example")), path: "/".to_owned() };
     WorkloadSpec {
-        component: Digest::of(b"bench"),
-        kind: WorkloadKind::Service(ServiceSpec { allocations, routes: Vec::new(), fuel_header: false }),
+        component: Digest::of(&number.to_be_bytes()),
+        kind: WorkloadKind::Service(ServiceSpec {
+            allocations,
+            routes: vec![route],
+            fuel_header: false,
+            everywhere: false,
+        }),
         limits,
         environment: BTreeMap::new(),
         node_labels: BTreeMap::new(),
@@ -214,14 +246,18 @@ pub(super) fn service(allocations: u32, memory: Bytes, rate: FuelRate) -> Worklo
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        placement,
+        priority: Priority::new(40 + i64::try_from(number % 3).expect("it is small") * 10).expect("it is one"),
     }
 }
 
-/// Returns an app with one workload.
-pub(super) fn app(namespace: usize, name: &str, spec: WorkloadSpec) -> AppSpec {
+/// Returns an app with one workload, of one of fifty namespaces.
+pub(super) fn app(number: usize, spec: WorkloadSpec) -> AppSpec {
     let workload: Name = "web".parse().expect("it is a name");
-    AppSpec {
-        name: format!("team-{namespace}/{name}").parse().expect("it is a name"),
-        workloads: [(workload, spec)].into(),
-    }
+    AppSpec { name: name(number), workloads: [(workload, spec)].into() }
+}
+
+/// Returns the name of an app.
+pub(super) fn name(number: usize) -> AppName {
+    format!("team-{}/app-{number}", number % NAMESPACES).parse().expect("it is a name")
 }
