@@ -30,7 +30,7 @@ impl Cluster {
     }
 
     /// Returns the generation of what a node must run now.
-    pub(crate) fn due(&self, node: &NodeId) -> Generation {
+    pub fn due(&self, node: &NodeId) -> Generation {
         let own = self.volatile.nodes.get(node).map_or(0, |state| state.changes);
         Generation(1 + own + self.volatile.routes_version)
     }
@@ -45,14 +45,9 @@ impl Cluster {
     /// Says what is new for each node, and says again what some have not got.
     pub(crate) fn assign(&mut self, step: &mut Step, are_routes_new: bool) {
         for node in std::mem::take(&mut self.volatile.dirty.nodes) {
-            let allocations = self.durable.on_node(&node).filter(|record| record.is_assigned());
-            let allocations: Vec<_> = allocations.map(|record| (record.id, record.revision)).collect();
             let Some(state) = self.volatile.nodes.get_mut(&node) else { continue };
-            if state.allocations != allocations {
-                state.allocations = allocations;
-                state.changes += 1;
-                self.volatile.behind.insert(node);
-            }
+            state.changes += 1;
+            self.volatile.behind.insert(node);
         }
         let behind = std::mem::take(&mut self.volatile.behind);
         if are_routes_new {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use dunlin_model::{DurationMs, NodeId, Timestamp};
 
 use crate::durable::Durable;
+use crate::effort::Effort;
 use crate::{AllocationState, Change, Cluster, NodeRecord, Step};
 
 /// The label that says in which zone a node is. Those without it are one zone of their own.
@@ -54,9 +55,21 @@ fn zone(record: &NodeRecord) -> &str {
 }
 
 impl Cluster {
-    /// Lets what lost nodes ran be replaced: of one node now and then, of none while the brake holds.
-    pub(crate) fn release_lost(&mut self, step: &mut Step, now: Timestamp) {
-        if self.durable.unreleased().is_empty() || self.volatile.next_release.is_none_or(|next| next > now) {
+    /// Lets what lost nodes ran be replaced: of one node now and then, of none while the brake holds; of all if the
+    /// operator has said so.
+    pub(crate) fn release_lost(&mut self, step: &mut Step, effort: &mut Effort, now: Timestamp) {
+        if self.durable.unreleased().is_empty() {
+            self.volatile.release_all = false;
+            return;
+        }
+        if self.volatile.next_release.is_none_or(|next| next > now) {
+            return;
+        }
+        while self.volatile.release_all && !effort.is_over() {
+            let Some((_, node)) = self.durable.unreleased().first().cloned() else { return };
+            self.release(step, &node, effort, now);
+        }
+        if self.volatile.release_all {
             return;
         }
         let held = held_zones(&self.durable);
@@ -69,16 +82,8 @@ impl Cluster {
             self.volatile.next_release = None;
             return;
         };
-        self.release(step, &node, now);
+        self.release(step, &node, effort, now);
         self.volatile.next_release = Some(now.plus(self.config.release_pause));
-    }
-
-    /// Lets all that lost nodes ran be replaced at once, as the operator wishes.
-    pub(crate) fn release_all(&mut self, step: &mut Step, now: Timestamp) {
-        let nodes: Vec<NodeId> = self.durable.unreleased().iter().map(|(_, node)| node.clone()).collect();
-        for node in nodes {
-            self.release(step, &node, now);
-        }
     }
 
     /// Returns the moment from which another node may be released.
@@ -87,11 +92,12 @@ impl Cluster {
         self.volatile.next_release.filter(|_| is_any)
     }
 
-    fn release(&mut self, step: &mut Step, node: &NodeId, now: Timestamp) {
+    fn release(&mut self, step: &mut Step, node: &NodeId, effort: &mut Effort, now: Timestamp) {
         let mut record = self.durable.nodes()[node].clone();
         record.released = true;
         self.change(step, Change::Node(record), now);
         for id in self.ids_on_node(node) {
+            effort.spend(1);
             let record = &self.durable.allocations()[&id];
             if record.state == AllocationState::Lost {
                 self.queue_again(id);

@@ -61,7 +61,8 @@ impl Cluster {
             Command::Cordon { node, drain } => self.cordon(&mut step, &node, drain, now)?,
             Command::Uncordon(node) => self.uncordon(&mut step, &node, now)?,
             Command::ReleaseBrake => {
-                self.release_all(&mut step, now);
+                self.volatile.release_all = true;
+                self.volatile.next_release = Some(now);
                 Answer::BrakeReleased
             }
             Command::CreateToken(token) => self.create_token(&mut step, token, now)?,
@@ -178,14 +179,14 @@ impl Cluster {
 
     /// Thinks through what has changed or is due. All ways in end here.
     fn settle(&mut self, mut step: Step, now: Timestamp) -> Step {
-        self.expire_leases(&mut step, now);
-        self.release_lost(&mut step, now);
+        let mut effort = Effort::of_one_step();
+        self.expire_leases(&mut step, &mut effort, now);
+        self.release_lost(&mut step, &mut effort, now);
         self.trust_again(now);
         self.volatile.failures.forget_old(now);
         self.leave_drained(&mut step, now);
         self.end_drained(&mut step, now);
         self.promote_retries(now);
-        let mut effort = Effort::of_one_step();
         let workloads = std::mem::take(&mut self.volatile.dirty.workloads);
         self.end_surplus(&mut step, &workloads, now);
         let is_room_new = std::mem::take(&mut self.volatile.dirty.room)

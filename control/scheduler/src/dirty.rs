@@ -14,7 +14,7 @@ pub(crate) struct Dirty {
     pub(crate) workloads: BTreeSet<WorkloadName>,
     /// Runs that may lease more.
     pub(crate) runs: BTreeSet<RunId>,
-    /// Nodes that may have to run something else.
+    /// Nodes that have to run something else.
     pub(crate) nodes: BTreeSet<NodeId>,
     /// Services of which routes and all endpoints may be others.
     pub(crate) services: BTreeSet<WorkloadName>,
@@ -63,18 +63,17 @@ impl Dirty {
                 if known.is_some_and(|known| known.cordon != record.cordon) {
                     self.workloads.extend(before.on_node(&record.id).map(|it| it.workload.clone()));
                 }
-                self.nodes.insert(record.id.clone());
                 self.room = true;
             }
             Change::Allocation(record) => {
                 let known = before.allocations().get(&record.id);
                 self.room |= known.is_some_and(|known| known.is_assigned() && !record.is_assigned());
-                self.mark_allocation(record, known.map(|known| known.state), Some(record.state));
+                self.mark_allocation(record, known.map(|known| &**known), Some(record));
             }
             Change::AllocationDeleted(id) => {
                 if let Some(known) = before.allocations().get(id) {
                     self.room = true;
-                    self.mark_allocation(known, Some(known.state), None);
+                    self.mark_allocation(known, Some(known), None);
                 }
             }
             Change::Run(record) => {
@@ -102,13 +101,21 @@ impl Dirty {
     fn mark_allocation(
         &mut self,
         record: &AllocationRecord,
-        before: Option<AllocationState>,
-        after: Option<AllocationState>,
+        before: Option<&AllocationRecord>,
+        after: Option<&AllocationRecord>,
     ) {
-        self.nodes.insert(record.node.clone());
+        // An allocation changes for its node only together with its revision.
+        let told = |record: Option<&AllocationRecord>| {
+            record.filter(|record| record.is_assigned()).map(|record| record.revision)
+        };
+        if told(before) != told(after) {
+            self.nodes.insert(record.node.clone());
+        }
         match record.work {
             Work::Serve => {
-                let answers = |state| state == Some(AllocationState::Running);
+                let answers = |record: Option<&AllocationRecord>| {
+                    record.is_some_and(|record| record.state == AllocationState::Running)
+                };
                 if answers(before) != answers(after) {
                     self.endpoints.insert((record.workload.clone(), record.id));
                 }

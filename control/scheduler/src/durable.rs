@@ -142,23 +142,27 @@ pub(crate) struct Tally {
     pub(crate) live: BTreeMap<Revision, u32>,
     /// Those whose node is lost.
     pub(crate) lost: u32,
+    /// Those of them which may not be replaced yet, by revision.
+    pub(crate) held: BTreeMap<Revision, u32>,
 }
 
 impl Tally {
-    /// Tells as what an allocation counts, if it does: as one of a revision, or as a lost one.
-    fn counted(record: &AllocationRecord) -> Option<Option<Revision>> {
+    /// Counts an allocation in or out, if it counts.
+    fn count(&mut self, record: &AllocationRecord, is_held: bool, by: i32) {
+        let add = |count: &mut u32| *count = count.wrapping_add_signed(by);
         match record.state {
-            _ if !record.serves() => None,
-            AllocationState::Placed | AllocationState::Running => Some(Some(record.revision)),
-            AllocationState::Lost => Some(None),
-            AllocationState::Draining { .. } => None,
-        }
-    }
-
-    fn count(&mut self, counted: Option<Revision>) -> &mut u32 {
-        match counted {
-            Some(revision) => self.live.entry(revision).or_default(),
-            None => &mut self.lost,
+            AllocationState::Placed | AllocationState::Running => {
+                add(self.live.entry(record.revision).or_default());
+                self.live.retain(|_, count| *count > 0);
+            }
+            AllocationState::Lost => {
+                add(&mut self.lost);
+                if is_held {
+                    add(self.held.entry(record.revision).or_default());
+                    self.held.retain(|_, count| *count > 0);
+                }
+            }
+            AllocationState::Draining { .. } => {}
         }
     }
 }
@@ -332,19 +336,34 @@ impl Durable {
     }
 
     fn insert_node(&mut self, record: NodeRecord) {
-        let drained = |record: &NodeRecord| Some((record.cordon?.drain?, record.id.clone()));
-        let unreleased = |record: &NodeRecord| {
-            record.lost.filter(|_| !record.released).map(|lost| (lost, record.id.clone()))
+        let id = record.id.clone();
+        let before = self.nodes.get(&id);
+        let is_holding_new = before.is_none_or(|before| before.released != record.released);
+        let entries = |record: &NodeRecord| {
+            let drained = record.cordon.and_then(|cordon| cordon.drain);
+            (drained, record.lost.filter(|_| !record.released))
         };
-        self.drained_nodes.extend(drained(&record));
-        self.unreleased.extend(unreleased(&record));
-        let now = (drained(&record), unreleased(&record));
-        if let Some(before) = self.nodes.insert(record.id.clone(), record) {
-            if let Some(entry) = drained(&before).filter(|entry| now.0.as_ref() != Some(entry)) {
-                self.drained_nodes.remove(&entry);
-            }
-            if let Some(entry) = unreleased(&before).filter(|entry| now.1.as_ref() != Some(entry)) {
-                self.unreleased.remove(&entry);
+        let (drained_before, unreleased_before) = before.map(entries).unwrap_or_default();
+        let (drained, unreleased) = entries(&record);
+        // What is lost counts otherwise when it may be replaced.
+        let ids = self.by_node.get(&id).filter(|_| is_holding_new).cloned().unwrap_or_default();
+        let lost: Vec<Arc<AllocationRecord>> =
+            ids.iter().map(|id| Arc::clone(&self.allocations[id])).collect();
+        lost.iter().for_each(|record| self.tally_up(record, -1));
+        self.nodes.insert(id.clone(), record);
+        lost.iter().for_each(|record| self.tally_up(record, 1));
+        move_entry(&mut self.drained_nodes, &id, drained_before, drained);
+        move_entry(&mut self.unreleased, &id, unreleased_before, unreleased);
+    }
+
+    /// Counts an allocation of a service in or out.
+    fn tally_up(&mut self, record: &AllocationRecord, by: i32) {
+        if record.serves() {
+            let is_held = self.is_held(record);
+            let tally = self.tallies.entry(record.workload.clone()).or_default();
+            tally.count(record, is_held, by);
+            if *tally == Tally::default() {
+                self.tallies.remove(&record.workload);
             }
         }
     }
@@ -392,10 +411,7 @@ impl Durable {
         if let Work::Items { run, .. } = record.work {
             self.by_run.entry(run).or_default().insert(id);
         }
-        if let Some(counted) = Tally::counted(&record) {
-            let tally = self.tallies.entry(record.workload.clone()).or_default();
-            *tally.count(counted) += 1;
-        }
+        self.tally_up(&record, 1);
         if record.is_assigned() {
             let reserved = self.reserved.entry(record.node.clone()).or_default();
             *reserved = reserved.plus(record.resources());
@@ -417,15 +433,7 @@ impl Durable {
         let Some(record) = self.allocations.remove(&id) else { return };
         forget(&mut self.by_node, &record.node, id);
         forget(&mut self.by_workload, &record.workload, id);
-        if let (Some(counted), Some(tally)) =
-            (Tally::counted(&record), self.tallies.get_mut(&record.workload))
-        {
-            *tally.count(counted) -= 1;
-            tally.live.retain(|_, count| *count > 0);
-            if *tally == Tally::default() {
-                self.tallies.remove(&record.workload);
-            }
-        }
+        self.tally_up(&record, -1);
         if let Work::Items { run, .. } = record.work {
             forget(&mut self.by_run, &run, id);
         }
@@ -466,6 +474,21 @@ fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<AllocationId>>, key: &K, id: 
         ids.remove(&id);
         if ids.is_empty() {
             index.remove(key);
+        }
+    }
+}
+
+/// Moves a node in an order by time.
+fn move_entry(
+    order: &mut BTreeSet<(Timestamp, NodeId)>,
+    node: &NodeId,
+    before: Option<Timestamp>,
+    after: Option<Timestamp>,
+) {
+    if before != after {
+        order.extend(after.map(|moment| (moment, node.clone())));
+        if let Some(before) = before {
+            order.remove(&(before, node.clone()));
         }
     }
 }

@@ -4,13 +4,14 @@
 
 use dunlin_model::{AllocationId, NodeId, Timestamp, Work};
 
+use crate::effort::Effort;
 use crate::{AllocationState, Change, Cluster, Step};
 
 impl Cluster {
     /// Makes nodes lost whose lease is over.
-    pub(crate) fn expire_leases(&mut self, step: &mut Step, now: Timestamp) {
+    pub(crate) fn expire_leases(&mut self, step: &mut Step, effort: &mut Effort, now: Timestamp) {
         while let Some((end, node)) = self.volatile.first_lease_end().cloned() {
-            if end > now {
+            if end > now || effort.is_over() {
                 break;
             }
             self.volatile.set_lease(&node, None);
@@ -21,6 +22,7 @@ impl Cluster {
             self.change(step, Change::Node(record), now);
             for id in self.ids_on_node(&node) {
                 self.lose(step, id, now);
+                effort.spend(1);
             }
         }
     }

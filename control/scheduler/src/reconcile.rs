@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dunlin_model::{AllocationId, Name, NodeId, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec};
 
-use crate::durable::Durable;
+use crate::durable::{Durable, Tally};
 use crate::effort::Effort;
 use crate::placement::{ClassKey, Demand, Search, Standing, judge_labels};
 use crate::record::need;
@@ -66,6 +66,18 @@ fn is_settled(cluster: &Cluster, workload: &WorkloadName) -> bool {
         && current == desired(cluster, workload)
 }
 
+/// Returns how many allocations a service misses if it is none that has to end any: the same as the plan would say,
+/// without a look at each.
+fn missing(cluster: &Cluster, workload: &WorkloadName) -> Option<u32> {
+    let durable = &cluster.durable;
+    let app = durable.apps().get(&workload.app_name())?;
+    let Tally { live, lost: _, held } = durable.tally(workload).cloned().unwrap_or_default();
+    let is_current = live.keys().chain(held.keys()).all(|revision| *revision == app.revision);
+    let all = live.values().chain(held.values()).sum();
+    let missing = desired(cluster, workload).checked_sub(all);
+    missing.filter(|_| is_current && durable.drained_nodes().is_empty())
+}
+
 /// Tells whether what runs on the node of an allocation is to leave it.
 fn is_leaving(durable: &Durable, record: &AllocationRecord) -> bool {
     durable.nodes().get(&record.node).is_some_and(crate::NodeRecord::is_draining)
@@ -92,6 +104,9 @@ fn copies(cluster: &Cluster, workload: &WorkloadName) -> Vec<(Copy, NodeId)> {
 
 /// Returns what a service needs next.
 fn plan_of(cluster: &Cluster, workload: &WorkloadName) -> Plan<u32> {
+    if let Some(start) = missing(cluster, workload) {
+        return Plan { end: Vec::new(), start };
+    }
     let copies: Vec<Copy> = copies(cluster, workload).into_iter().map(|(copy, _)| copy).collect();
     plan(desired(cluster, workload), &copies)
 }
@@ -261,6 +276,10 @@ impl Cluster {
 
     /// Keeps as many lost allocations of a service as are missing: their nodes may come back. Oldest first.
     fn forget_lost(&mut self, step: &mut Step, workload: &WorkloadName, missing: u32, now: Timestamp) {
+        let tally = self.durable.tally(workload);
+        if tally.is_none_or(|tally| tally.lost - tally.held.values().sum::<u32>() <= missing) {
+            return;
+        }
         let is_lost = |record: &&AllocationRecord| {
             record.serves() && record.state == AllocationState::Lost && !self.durable.is_held(record)
         };

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationId, AllocationReport, Generation, NodeId, Revision, Route, RouteTable, RunId, Term, Timestamp,
-    WorkloadName, WorkloadSpec,
+    AllocationReport, Generation, NodeId, Route, RouteTable, RunId, Term, Timestamp, WorkloadName,
+    WorkloadSpec,
 };
 
 use crate::dirty::Dirty;
@@ -49,6 +49,8 @@ pub(crate) struct Volatile {
     pub(crate) routes_version: u64,
     /// When it is looked whether another lost node may be released; absent if only when one is lost or comes back.
     pub(crate) next_release: Option<Timestamp>,
+    /// Whether the operator wants all lost nodes to be released.
+    pub(crate) release_all: bool,
     /// Nodes that were lost again and again, by the moment they are trusted again.
     pub(crate) set_aside: BTreeSet<(Timestamp, NodeId)>,
     /// Whether an id was given out in this step.
@@ -76,9 +78,7 @@ pub(crate) struct NodeState {
     pub(crate) reports: Vec<AllocationReport>,
     /// Whether what it says counts though it has said the same before: an allocation on it has changed since.
     pub(crate) must_be_heard: bool,
-    /// What it is to run, short: an allocation changes only together with its revision.
-    pub(crate) allocations: Vec<(AllocationId, Revision)>,
-    /// How often that has changed under this coordinator.
+    /// How often what it is to run has changed under this coordinator.
     pub(crate) changes: u64,
 }
 

@@ -338,7 +338,7 @@ fn a_node_that_was_lost_stays_so_over_a_restart() {
             b Alive, reserved 0B
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
-            12s b gets 2.2: a1@1 | peers b
+            12s b gets 2.3: a1@1 | peers b
             --show
             a Lost, reserved 0B
             b Alive, reserved 64MiB
@@ -365,7 +365,7 @@ fn nothing_is_placed_on_a_node_that_this_coordinator_has_not_heard() {
             --show
             a Alive, reserved 0B
             default/shop/web 0 of 1, waiting: no node has reported yet
-            0s a gets 2.2: a1@1 | peers a
+            0s a gets 2.3: a1@1 | peers a
         "#]],
     );
 }
@@ -555,7 +555,7 @@ fn a_new_machine_takes_over_the_name_of_a_lost_one() {
             --show
             a Lost, reserved 0B
             default/shop/web 0 of 1, waiting: all nodes are lost
-            12s a gets 2.3: a1@1 | peers a
+            12s a gets 2.4: a1@1 | peers a
             --show
             a Alive, reserved 64MiB
             default/shop/web 1 of 1
@@ -1020,11 +1020,11 @@ fn a_node_that_is_lost_again_and_again_is_set_aside() {
             a Alive, reserved 0B
             default/shop/web 0 of 1, waiting: 1 node set aside for a while, as lost again and again
             > restart
-            50s a gets 2.1: | peers a
+            50s a gets 2.2: | peers a
             --show
             a Alive, reserved 0B
             default/shop/web 0 of 1, waiting: 1 node set aside for a while, as lost again and again
-            636s a gets 2.2: a1@1 | peers a
+            636s a gets 2.3: a1@1 | peers a
             --show
             a Alive, reserved 64MiB
             default/shop/web 1 of 1

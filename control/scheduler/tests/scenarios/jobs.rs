@@ -258,11 +258,11 @@ fn a_combining_instance_is_tried_again_too() {
             > fail a2 1
             0s a gets 1.5: | peers a
             > restart
-            1s a gets 2.2: a3[r1 1..2 attempt 2 combine] | peers a
+            1s a gets 2.3: a3[r1 1..2 attempt 2 combine] | peers a
             > done a3 1
             2s r1 item 1: Completed (attempt 2)
             2s r1 ends: Completed
-            2s a gets 2.3: | peers a
+            2s a gets 2.4: | peers a
             --show
             a Alive, reserved 0B
             r1 Completed: 2 good, 0 bad of 1; leased 0, ready 0, backing off 0; 30 fuel

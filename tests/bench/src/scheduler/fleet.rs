@@ -1,6 +1,6 @@
 //! A fleet for the brain alone: nodes that say at once that they run what they were given, and no network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use dunlin_model::{
@@ -24,6 +24,9 @@ pub(super) struct Fleet {
     pub(super) now: Timestamp,
     pub(super) nodes: Vec<NodeId>,
     infos: BTreeMap<NodeId, NodeInfo>,
+    nodes_of: BTreeMap<AllocationId, NodeId>,
+    /// What runs on each node.
+    running: BTreeMap<NodeId, BTreeSet<AllocationId>>,
     id: ClusterId,
     /// How long the brain has thought in each step since this was last emptied.
     pub(super) steps: Vec<Duration>,
@@ -42,6 +45,8 @@ impl Fleet {
             now,
             nodes: Vec::new(),
             infos: BTreeMap::new(),
+            nodes_of: BTreeMap::new(),
+            running: BTreeMap::new(),
             id,
             steps: Vec::new(),
             placed: 0,
@@ -108,8 +113,18 @@ impl Fleet {
 
     fn take(&mut self, step: Step, took: Duration) {
         self.steps.push(took);
-        let placed = step.changes.iter().filter(|change| matches!(change, Change::Allocation(_)));
-        self.placed += placed.count() as u64;
+        for change in &step.changes {
+            match change {
+                Change::Allocation(record) if record.is_assigned() => {
+                    let is_new = self.running.entry(record.node.clone()).or_default().insert(record.id);
+                    self.nodes_of.insert(record.id, record.node.clone());
+                    self.placed += u64::from(is_new);
+                }
+                Change::Allocation(record) => self.forget(record.id),
+                Change::AllocationDeleted(id) => self.forget(*id),
+                _ => {}
+            }
+        }
         // What a shell would do with them is not the brain's.
         for action in step.actions {
             match action {
@@ -118,14 +133,20 @@ impl Fleet {
         }
     }
 
+    fn forget(&mut self, id: AllocationId) {
+        let running = self.nodes_of.remove(&id).and_then(|node| self.running.get_mut(&node));
+        if let Some(running) = running {
+            running.remove(&id);
+        }
+    }
+
     /// Returns what a node says: that all it was given runs.
     pub(super) fn told(&self, node: &NodeId) -> Report {
-        let assignment = self.cluster.assignment(node).expect("it is a member");
-        let allocations = assignment.allocations.iter().map(|allocation| running(allocation.id));
+        let allocations = self.running.get(node).into_iter().flatten().map(|id| running(*id));
         Report {
             cluster: self.id.clone(),
-            term: assignment.term,
-            generation: assignment.generation,
+            term: Term(1),
+            generation: self.cluster.due(node),
             info: self.infos[node].clone(),
             allocations: allocations.collect(),
             items: Vec::new(),
