@@ -16,6 +16,7 @@ mod memory;
 mod native;
 mod report;
 mod sandbox;
+mod scheduler;
 mod subject;
 mod wasmtime;
 
@@ -35,6 +36,7 @@ const BENCHES: &[(&str, &str)] = &[
     ("fuel-rate", "whether busy guests get their fuel rates, and what calls into the host should cost"),
     ("http", "requests to a service through one agent, deploy to first answer, and memory"),
     ("items", "items of a job that do nothing, from submission to the last durable record"),
+    ("scheduler", "what the coordinator's brain costs at ten thousand nodes, and how well it fills them"),
     ("sandbox", "what a sandbox costs: requests, wall, first answers and memory, against `wasmtime serve`"),
 ];
 
@@ -65,6 +67,7 @@ fn run(names: &[&str]) -> anyhow::Result<()> {
             "http" => runtime.block_on(http::run()),
             "items" => runtime.block_on(items::run()),
             "sandbox" => runtime.block_on(sandbox::run()),
+            "scheduler" => runtime.block_on(scheduler::run()),
             other => unreachable!("`{other}` is not in the list of benches"),
         };
         let report = report.with_context(|| format!("bench `{name}` failed"))?;

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use dunlin_model::{
-    AllocationId, AllocationReport, AppName, AppSpec, Bytes, ClusterId, Digest, DurationMs, Fuel, FuelRate, Limits,
-    Name, NamespaceSpec, NodeId, NodeInfo, ObservedState, Placement, Preference, Priority, Quota, Report,
-    RouteSpec, Resources, ServiceSpec, Spread, Term, Timestamp, WorkloadKind,
-    WorkloadSpec,
+    AllocationId, AllocationReport, AppName, AppSpec, Bytes, ClusterId, Digest, DurationMs, Fuel, FuelRate,
+    Limits, Name, NamespaceSpec, NodeId, NodeInfo, ObservedState, Placement, Preference, Priority, Quota,
+    Report, Resources, RouteSpec, ServiceSpec, Spread, Term, Timestamp, WorkloadKind, WorkloadSpec,
 };
 use dunlin_scheduler::{Action, Change, Cluster, Command, Config, Observation, Step, TokenRecord};
 
@@ -61,7 +60,8 @@ impl Fleet {
         };
         fleet.submit(Command::CreateToken(token));
         for namespace in 0..NAMESPACES {
-            let quota = Quota { memory: Some(Bytes(1 << 50)), allocations: Some(u32::MAX), ..Quota::default() };
+            let quota =
+                Quota { memory: Some(Bytes(1 << 50)), allocations: Some(u32::MAX), ..Quota::default() };
             let weight = 1 + u32::try_from(namespace % 4).expect("it is small");
             let spec = NamespaceSpec { quota, weight, ..NamespaceSpec::default() };
             let namespace = format!("team-{namespace}").parse().expect("it is a name");
@@ -210,6 +210,15 @@ pub(super) fn zone(number: usize) -> usize {
     number / CLASSES % ZONES
 }
 
+/// Returns what a node has.
+pub(super) fn capacity(number: usize) -> Resources {
+    let class = number % CLASSES;
+    Resources {
+        memory: Bytes([8, 16, 16, 32, 64][class] << 30),
+        fuel_rate: FuelRate([4, 8, 8, 16, 32][class] * 1_000_000_000),
+    }
+}
+
 fn info(number: usize) -> NodeInfo {
     let class = number % CLASSES;
     let labels = [
@@ -219,10 +228,7 @@ fn info(number: usize) -> NodeInfo {
     ];
     let port = u16::try_from(number % 60_000).expect("it is small") + 1;
     NodeInfo {
-        capacity: Resources {
-            memory: Bytes([8, 16, 16, 32, 64][class] << 30),
-            fuel_rate: FuelRate([4, 8, 8, 16, 32][class] * 1_000_000_000),
-        },
+        capacity: capacity(number),
         labels: labels.into(),
         resources: BTreeMap::new(),
         batch_overcommit: Default::default(),
@@ -268,7 +274,8 @@ pub(super) fn service(number: usize, allocations: u32, memory: Bytes, rate: Fuel
         metering: Default::default(),
         coredump: false,
         placement,
-        priority: Priority::new(40 + i64::try_from(number % 3).expect("it is small") * 10).expect("it is one"),
+        priority: Priority::new(40 + i64::try_from(number % 3).expect("it is small") * 10)
+            .expect("it is one"),
     }
 }
 
