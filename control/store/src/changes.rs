@@ -42,6 +42,7 @@ impl Table {
             Self::Meta => "meta",
             Self::Apps => "apps",
             Self::Nodes => "nodes",
+            Self::Namespaces => "namespaces",
             Self::Allocations => "allocations",
             Self::Runs => "runs",
             Self::Items => "items",

@@ -58,7 +58,15 @@ fn what_is_committed_is_there_after_opening_again() {
     assert_eq!(store.get(Table::Apps, b"a").unwrap(), Some(b"3".to_vec()));
     assert_eq!(store.get(Table::Nodes, b"a").unwrap(), None);
     assert_eq!(keys(&store, Table::Apps), ["a", "b"]);
-    for table in [Table::Meta, Table::Nodes, Table::Allocations, Table::Runs, Table::Items, Table::Tokens] {
+    for table in [
+        Table::Meta,
+        Table::Nodes,
+        Table::Namespaces,
+        Table::Allocations,
+        Table::Runs,
+        Table::Items,
+        Table::Tokens,
+    ] {
         assert!(store.load(table).unwrap().is_empty());
     }
 }
