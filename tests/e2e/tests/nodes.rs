@@ -5,10 +5,11 @@
 
 use std::net::SocketAddr;
 
-use dunlin_e2e::{Printed, hello, printed};
-use dunlin_guest_artifacts::HELLO;
+use dunlin_api::{ItemPage, ItemsQuery};
+use dunlin_e2e::{Printed, hello, job, printed};
+use dunlin_guest_artifacts::{HELLO, SPIN};
 use dunlin_harness::{Fleet, eventually, http};
-use dunlin_model::AppName;
+use dunlin_model::{AppName, RunId};
 
 async fn run(fleet: &Fleet, arguments: &[&str]) -> Printed {
     printed(&fleet.dunlin(arguments).await.unwrap())
@@ -124,6 +125,42 @@ async fn what_has_no_other_place_is_ended_at_the_deadline_and_the_wait_fails() {
     assert!(line(&fleet, "node-1").await.contains(" cordoned "));
     run(&fleet, &["node", "uncordon", "node-1"]).await.assert_done();
     fleet.until_running("default/shop").await;
+}
+
+#[tokio::test]
+async fn a_drained_node_finishes_the_items_it_has_and_gets_no_more() {
+    let fleet = Fleet::start(2).await.unwrap();
+    let app = job("spin", SPIN, "items = 12\n attempts = 1", &[]);
+    // Each item burns what it may at the rate that it may, which takes some hundred milliseconds.
+    let manifest = std::fs::read_to_string(app.path().join("dunlin.toml")).unwrap();
+    let manifest = manifest.replace("fuel = \"100M\"", "fuel = \"5M\"");
+    std::fs::write(app.path().join("dunlin.toml"), manifest).unwrap();
+    fleet.deploy(&app).await.unwrap();
+    let started = fleet.dunlin_in(app.path(), &["job", "run", "spin", "--output", "json"]).await.unwrap();
+    let started: serde_json::Value = serde_json::from_str(printed(&started).assert_done()).unwrap();
+    let id: RunId = started["run"].as_str().unwrap().parse().unwrap();
+    eventually("node-2 works on items", || async {
+        let nodes = fleet.client().nodes().await.map_err(|error| error.to_string())?.nodes;
+        if nodes[1].allocations > 0 { Ok(()) } else { Err(format!("{nodes:?}")) }
+    })
+    .await;
+
+    let drain = run(&fleet, &["node", "drain", "node-2", "--wait"]).await;
+    assert!(drain.assert_done().contains("`node-2` runs nothing"), "{drain:?}");
+    let on_second =
+        |page: &ItemPage| page.items.iter().filter(|item| item.record.node.to_string() == "node-2").count();
+    let when_drained = fleet.client().run_items(id, &ItemsQuery::default()).await.unwrap();
+    let status = eventually("the run ends", || async {
+        let status = fleet.client().run(id).await.map_err(|error| error.to_string())?;
+        if status.state.is_ended() { Ok(status) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    assert_eq!((status.recorded, status.items), (12, 12));
+    let page = fleet.client().run_items(id, &ItemsQuery::default()).await.unwrap();
+    let outcomes = page.items.iter().map(|item| item.record.outcome.name());
+    assert!(outcomes.clone().all(|outcome| outcome == "OutOfFuel"), "{:?}", outcomes.collect::<Vec<_>>());
+    assert!(on_second(&page) > 0);
+    assert_eq!(on_second(&page), on_second(&when_drained), "nothing ran there after it was drained");
 }
 
 #[tokio::test]
