@@ -11,7 +11,7 @@ mod transport;
 use std::fmt;
 
 use bytes::Bytes;
-use dunlin_model::{AppName, AppSpec, Digest, InstanceId, Name, NodeId, RunId};
+use dunlin_model::{AppName, AppSpec, Digest, InstanceId, Name, NamespaceSpec, NodeId, RunId};
 use reqwest::Method;
 
 pub use self::download::Download;
@@ -19,9 +19,9 @@ pub use self::error::{ClientConfigError, ClientError};
 pub use self::logs::LogStream;
 use self::transport::Transport;
 use crate::{
-    AppList, AppStatus, ComponentInfo, CreateJoinToken, Deployed, FleetStatus, ItemPage, ItemsQuery,
-    JoinTokenCreated, LogsQuery, NodeList, RunList, RunStarted, RunStatus, RunsQuery, StartRun, TrapList,
-    TrapsQuery, paths,
+    AppList, AppStatus, BrakeReleased, ComponentInfo, CordonNode, CreateJoinToken, Deployed, FleetStatus,
+    ItemPage, ItemsQuery, JoinTokenCreated, LogsQuery, NamespaceList, NamespaceStatus, NodeList, NodeStatus,
+    RunList, RunStarted, RunStatus, RunsQuery, StartRun, TrapList, TrapsQuery, paths,
 };
 
 /// The most bytes of an answer that is not a stream.
@@ -146,6 +146,40 @@ impl Client {
     /// Returns how all nodes stand.
     pub async fn nodes(&self) -> Result<NodeList, ClientError> {
         self.transport.get(paths::NODES).await
+    }
+
+    /// Lets nothing new go to a node, and what is there leave it if wanted.
+    pub async fn cordon_node(&self, node: &NodeId, wish: &CordonNode) -> Result<NodeStatus, ClientError> {
+        self.transport.send(Method::POST, &paths::node_cordon(node), wish).await
+    }
+
+    /// Lets a node be used as any other.
+    pub async fn uncordon_node(&self, node: &NodeId) -> Result<NodeStatus, ClientError> {
+        self.transport.send(Method::POST, &paths::node_uncordon(node), &serde_json::json!({})).await
+    }
+
+    /// Lets what lost nodes ran be replaced at once, though many were lost together.
+    pub async fn release_brake(&self) -> Result<BrakeReleased, ClientError> {
+        self.transport.send(Method::POST, paths::BRAKE_RELEASE, &serde_json::json!({})).await
+    }
+
+    /// Returns what all namespaces may have and have.
+    pub async fn namespaces(&self) -> Result<NamespaceList, ClientError> {
+        self.transport.get(paths::NAMESPACES).await
+    }
+
+    /// Returns what one namespace may have and has.
+    pub async fn namespace(&self, namespace: &Name) -> Result<NamespaceStatus, ClientError> {
+        self.transport.get(&paths::namespace(namespace)).await
+    }
+
+    /// Lets a namespace have this much.
+    pub async fn set_namespace(
+        &self,
+        namespace: &Name,
+        spec: &NamespaceSpec,
+    ) -> Result<NamespaceStatus, ClientError> {
+        self.transport.send(Method::PUT, &paths::namespace(namespace), spec).await
     }
 
     /// Creates a token with which nodes join.

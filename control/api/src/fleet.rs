@@ -1,4 +1,4 @@
-//! The fleet in one line.
+//! The fleet in one line, and the brake: a mass loss is no mass move.
 
 use dunlin_model::{ClusterId, Term};
 use serde::{Deserialize, Serialize};
@@ -19,4 +19,27 @@ pub struct FleetStatus {
     pub nodes: u32,
     /// How many apps are deployed.
     pub apps: u32,
+    /// The zones whose lost nodes are not replaced, as many were lost at once.
+    #[serde(default)]
+    pub held_zones: Vec<HeldZone>,
+}
+
+/// A zone whose lost nodes are not replaced, as many were lost at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeldZone {
+    /// The label `zone` of its nodes; empty for those without it, which are a zone of their own.
+    pub zone: String,
+    /// How many of its nodes are lost.
+    pub lost: u32,
+    /// How many nodes it has.
+    pub nodes: u32,
+}
+
+/// What was let go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BrakeReleased {
+    /// The zones that were held.
+    pub held_zones: Vec<HeldZone>,
+    /// How many lost nodes had waited for their work to be replaced, those of no held zone included.
+    pub nodes: u32,
 }

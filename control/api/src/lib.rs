@@ -12,6 +12,7 @@ mod components;
 mod fleet;
 mod jobs;
 mod logs;
+mod namespaces;
 mod nodes;
 pub mod paths;
 mod problem;
@@ -23,13 +24,14 @@ pub use apps::{
 };
 pub use client::{Client, ClientConfig, ClientConfigError, ClientError, Download, LogStream, MAX_ANSWER};
 pub use components::ComponentInfo;
-pub use fleet::FleetStatus;
+pub use fleet::{BrakeReleased, FleetStatus, HeldZone};
 pub use jobs::{
     ItemPage, ItemStatus, ItemsQuery, MAX_ITEM_PAGE, RunList, RunStarted, RunState, RunStatus, RunsQuery,
     StartRun,
 };
 pub use logs::{LogLine, LogsQuery};
-pub use nodes::{NodeList, NodeState, NodeStatus};
+pub use namespaces::{NamespaceList, NamespaceStatus};
+pub use nodes::{CordonNode, NodeList, NodeState, NodeStatus};
 pub use problem::{CONTENT_TYPE_PROBLEM, Problem, code};
 pub use tokens::{CreateJoinToken, JoinTokenCreated};
 pub use traps::{TrapList, TrapsQuery};

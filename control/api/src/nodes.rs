@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use dunlin_model::{NodeId, Resources};
+use dunlin_model::{DurationMs, NodeId, Resources};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -44,6 +44,30 @@ pub struct NodeStatus {
     pub last_seen_ms_ago: Option<u64>,
     /// How many allocations are bound to it.
     pub allocations: u32,
+    /// How many it has of each countable resource.
+    #[serde(default)]
+    pub resources: BTreeMap<String, u32>,
+    /// How much of its capacity batch work may reserve, in per cent; absent if it never reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_overcommit: Option<u32>,
+    /// For how long nothing new goes to it, as an operator said so, in milliseconds; absent if nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordoned_ms_ago: Option<u64>,
+    /// When what has not left it by then is ended, in milliseconds from now; absent if nothing has to leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ends_in_ms: Option<u64>,
+    /// For how much longer nothing new goes to it, as it was lost again and again, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside_ends_in_ms: Option<u64>,
+}
+
+/// How a node is to be cordoned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CordonNode {
+    /// How long what runs on the node may take to leave it, in milliseconds; then it is ended. What runs stays if
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ms: Option<DurationMs>,
 }
 
 /// Whether a node is heard of.

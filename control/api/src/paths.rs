@@ -24,6 +24,16 @@ pub const RUN_ITEMS: &str = "/v1/runs/{run}/items";
 pub const RUN_CANCEL: &str = "/v1/runs/{run}/cancel";
 /// `GET` all nodes.
 pub const NODES: &str = "/v1/nodes";
+/// `POST` to let nothing new go to a node, and what is there leave it if wanted.
+pub const NODE_CORDON: &str = "/v1/nodes/{node}/cordon";
+/// `POST` to let a node be used as any other.
+pub const NODE_UNCORDON: &str = "/v1/nodes/{node}/uncordon";
+/// `POST` to let what lost nodes ran be replaced at once, though many were lost together.
+pub const BRAKE_RELEASE: &str = "/v1/brake/release";
+/// `GET` all namespaces.
+pub const NAMESPACES: &str = "/v1/namespaces";
+/// `GET` what a namespace may have and has, `PUT` what it may have.
+pub const NAMESPACE: &str = "/v1/namespaces/{namespace}";
 /// `POST` to create a token with which a node joins.
 pub const JOIN_TOKENS: &str = "/v1/tokens/join";
 /// `GET` a stream of what guests print.
@@ -82,4 +92,19 @@ pub fn run_items(run: RunId) -> String {
 /// Returns the path which cancels a run.
 pub fn run_cancel(run: RunId) -> String {
     format!("/v1/runs/{run}/cancel")
+}
+
+/// Returns the path which cordons a node.
+pub fn node_cordon(node: &NodeId) -> String {
+    format!("/v1/nodes/{node}/cordon")
+}
+
+/// Returns the path which lets a node be used as any other.
+pub fn node_uncordon(node: &NodeId) -> String {
+    format!("/v1/nodes/{node}/uncordon")
+}
+
+/// Returns the path of one namespace.
+pub fn namespace(namespace: &Name) -> String {
+    format!("/v1/namespaces/{namespace}")
 }

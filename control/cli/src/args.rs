@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dunlin_model::Name;
 
 use crate::commands::{
-    delete, deploy, doctor, explain, job, logs, nodes, processes, run, serve, status, stop, token, up,
+    delete, deploy, doctor, explain, job, logs, namespace, node, nodes, processes, run, serve, status, stop,
+    token, up,
 };
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Deploy(deploy::DeployArgs),
     Status(status::StatusArgs),
     Nodes(nodes::NodesArgs),
+    Node(node::NodeArgs),
+    Namespace(namespace::NamespaceArgs),
     Logs(logs::LogsArgs),
     Explain(explain::ExplainArgs),
     Job(job::JobArgs),
@@ -110,6 +113,15 @@ mod tests {
             "dunlin deploy --no-wait --output json",
             "dunlin --namespace team-a status shop",
             "dunlin nodes --quiet",
+            "dunlin node cordon node-2",
+            "dunlin node drain node-2",
+            "dunlin node drain node-2 --deadline 30m --wait --output json",
+            "dunlin node uncordon node-2",
+            "dunlin node release",
+            "dunlin namespace list",
+            "dunlin namespace show team-a",
+            "dunlin namespace set team-a --memory 4GiB --fuel-rate 2G/s --allocations 100",
+            "dunlin namespace set team-a --items none --weight 3 --packing pack",
             "dunlin logs shop -f --tail 10 --raw",
             "dunlin logs shop --traps",
             "dunlin explain a12.3 --output json",
@@ -144,6 +156,14 @@ mod tests {
             "dunlin explain a12",
             "dunlin logs --traps --follow",
             "dunlin token create --uses 0",
+            "dunlin node drain",
+            "dunlin node drain Node_2",
+            "dunlin node drain node-2 --deadline 10",
+            "dunlin namespace set team-a",
+            "dunlin namespace set team-a --memory much",
+            "dunlin namespace set team-a --allocations -1",
+            "dunlin namespace set team-a --packing tight",
+            "dunlin namespace set Team_A --weight 3",
             "dunlin run",
             "dunlin run a.wasm --fuel much",
             "dunlin run a.wasm --folder /data",

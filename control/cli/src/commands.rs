@@ -7,6 +7,8 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod job;
 pub(crate) mod logs;
+pub(crate) mod namespace;
+pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod processes;
 pub(crate) mod run;
@@ -33,6 +35,8 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::Deploy(args) => block_on(deploy::run(&global, args, output)),
         Command::Status(args) => block_on(status::run(&global, args, output)),
         Command::Nodes(args) => block_on(nodes::run(&global, args, output)),
+        Command::Node(args) => block_on(node::run(&global, args, output)),
+        Command::Namespace(args) => block_on(namespace::run(&global, args, output)),
         Command::Explain(args) => block_on(explain::run(&global, args, output)),
         Command::Logs(args) => block_on(logs::run(&global, args, output)),
         Command::Job(args) => block_on(job::run(&global, args, output)),

@@ -162,6 +162,11 @@ pub(crate) fn help_for(problem: &str) -> &'static str {
         code::NOT_FOUND | "unknown_app" | "unknown_workload" | "unknown_run" => {
             "`dunlin status` shows the apps, `dunlin job status` the runs; `--namespace NAME` looks elsewhere"
         }
+        "unknown_node" => "`dunlin nodes` shows the nodes there are",
+        "quota_exceeded" => {
+            "wait until items have their records, or let an operator raise the quota: `dunlin namespace set`"
+        }
+        "invalid_namespace" => "`dunlin namespace set --help` says what may be set",
         "not_a_job" => "`dunlin status` shows which workloads are jobs",
         "no_items" => "give it some: `--items 10`, or `--input` with a pattern that matches files",
         "too_many_items" => "divide the work into several runs, or give each item more to do",
@@ -306,6 +311,9 @@ mod tests {
             code::UNAVAILABLE,
             code::INTERNAL,
             "unknown_run",
+            "unknown_node",
+            "quota_exceeded",
+            "invalid_namespace",
             "not_a_job",
             "no_items",
             "too_many_items",
@@ -372,6 +380,15 @@ mod tests {
             error: cannot do it
               cause: refused as unknown_run
               help: `dunlin status` shows the apps, `dunlin job status` the runs; `--namespace NAME` looks elsewhere
+            error: cannot do it
+              cause: refused as unknown_node
+              help: `dunlin nodes` shows the nodes there are
+            error: cannot do it
+              cause: refused as quota_exceeded
+              help: wait until items have their records, or let an operator raise the quota: `dunlin namespace set`
+            error: cannot do it
+              cause: refused as invalid_namespace
+              help: `dunlin namespace set --help` says what may be set
             error: cannot do it
               cause: refused as not_a_job
               help: `dunlin status` shows which workloads are jobs

@@ -9,6 +9,7 @@ mod components;
 mod identity;
 mod jobs;
 mod logs;
+mod namespaces;
 mod nodes;
 mod problem;
 mod tokens;
@@ -116,7 +117,12 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(jobs::items))
         .routes(routes!(jobs::cancel))
         .routes(routes!(nodes::list))
+        .routes(routes!(nodes::cordon))
+        .routes(routes!(nodes::uncordon))
+        .routes(routes!(nodes::release_brake))
         .routes(routes!(nodes::fleet))
+        .routes(routes!(namespaces::list))
+        .routes(routes!(namespaces::set, namespaces::status))
         .routes(routes!(tokens::create))
         .routes(routes!(logs::stream))
         .routes(routes!(traps::list))

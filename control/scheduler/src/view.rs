@@ -112,6 +112,8 @@ pub struct NodeView {
     pub capacity: Option<Resources>,
     /// What its allocations reserve.
     pub reserved: Resources,
+    /// Until when nothing new goes there, as it was lost again and again.
+    pub set_aside_until: Option<Timestamp>,
     /// The assignment it is to act on.
     pub due: Generation,
     /// The assignment it acts on.
@@ -269,6 +271,9 @@ impl Cluster {
             last_seen: state.and_then(|state| state.last_seen),
             capacity: record.info.as_ref().map(|info| info.capacity),
             reserved: self.durable.reserved(&record.id),
+            set_aside_until: record
+                .set_aside_until()
+                .filter(|_| state.is_some_and(|state| state.is_set_aside)),
             due: self.due(&record.id),
             reported: state.and_then(|state| state.reported),
             record: record.clone(),

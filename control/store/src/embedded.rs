@@ -23,7 +23,7 @@ use crate::space::{self, NoSpace, RESERVE};
 
 /// The version of how tables, keys and values are laid out. Any other is refused. Since 2 the records of items that were
 /// committed together share a value.
-pub const SCHEMA_VERSION: u64 = 2;
+pub const SCHEMA_VERSION: u64 = 3;
 
 const FILE: &str = "store.redb";
 /// The file while it is made; never one that anybody relies on.
@@ -403,12 +403,16 @@ fn open_file(file: &Path) -> Result<(Database, u64, u64), Cause> {
     let database = redb::Builder::new().set_cache_size(CACHE).set_check_integrity_on_open(true).open(file)?;
     let (schema, commits) = {
         let transaction = database.begin_read()?;
-        for table in Table::ALL {
-            transaction.open_table(definition(table))?;
-        }
         let own = transaction.open_table(OWN)?;
         let value = |key: &str| -> Result<u64, Cause> { Ok(own.get(key)?.map_or(0, |value| value.value())) };
-        (value(SCHEMA)?, value(COMMITS)?)
+        let (schema, commits) = (value(SCHEMA)?, value(COMMITS)?);
+        // Another schema has other tables, and is refused for what it is.
+        if schema == SCHEMA_VERSION {
+            for table in Table::ALL {
+                transaction.open_table(definition(table))?;
+            }
+        }
+        (schema, commits)
     };
     Ok((database, schema, commits))
 }

@@ -157,6 +157,50 @@ async fn a_request_that_is_not_described_is_a_problem_with_a_code() {
 }
 
 #[tokio::test]
+async fn what_operators_say_is_taken_with_or_without_a_body_and_refused_with_a_code() {
+    let fleet = Fleet::start(1).await.unwrap();
+    let json = "application/json";
+    // As `curl --request POST` sends it: neither a body nor a type of one.
+    let bare = |path: &'static str| send(&fleet, Method::POST, path, bearer(&token(&fleet)), Vec::new());
+    let cordoned = bare("/v1/nodes/node-1/cordon").await;
+    assert_eq!(cordoned.status(), StatusCode::OK);
+    let node: serde_json::Value = cordoned.json().await.unwrap();
+    assert!(node["cordoned_ms_ago"].is_u64() && node["drain_ends_in_ms"].is_null(), "{node}");
+    let wish = br#"{"drain_ms":600000}"#.to_vec();
+    let drained = ask(&fleet, Method::POST, "/v1/nodes/node-1/cordon", json, wish).await;
+    let node: serde_json::Value = drained.json().await.unwrap();
+    assert!(node["drain_ends_in_ms"].as_u64().is_some_and(|left| left <= 600_000), "{node}");
+    let uncordoned = bare("/v1/nodes/node-1/uncordon").await;
+    let node: serde_json::Value = uncordoned.json().await.unwrap();
+    assert!(node["cordoned_ms_ago"].is_null() && node["drain_ends_in_ms"].is_null(), "{node}");
+    assert_eq!(node["batch_overcommit"], 100);
+    let released: serde_json::Value = bare(paths::BRAKE_RELEASE).await.json().await.unwrap();
+    assert_eq!(released, serde_json::json!({"held_zones": [], "nodes": 0}));
+
+    let broken = ask(&fleet, Method::POST, "/v1/nodes/node-1/cordon", json, b"{".to_vec()).await;
+    assert_eq!(problem(broken, 400).await.code, "invalid_request");
+    let wrong = br#"{"drain_ms":"soon"}"#.to_vec();
+    let wrong = ask(&fleet, Method::POST, "/v1/nodes/node-1/cordon", json, wrong).await;
+    assert_eq!(problem(wrong, 422).await.code, "invalid_request");
+    for path in ["/v1/nodes/node-9/cordon", "/v1/nodes/node-9/uncordon"] {
+        assert_eq!(problem(bare(path).await, 404).await.code, "unknown_node");
+    }
+
+    let team = "/v1/namespaces/team-a";
+    let unknown = ask(&fleet, Method::GET, team, json, Vec::new()).await;
+    assert_eq!(problem(unknown, 404).await.code, "not_found");
+    let heavy = ask(&fleet, Method::PUT, team, json, br#"{"weight":1001}"#.to_vec()).await;
+    let heavy = problem(heavy, 422).await;
+    assert_eq!((heavy.code.as_str(), heavy.limit.as_deref()), ("invalid_namespace", Some("weight")));
+    let wrong = ask(&fleet, Method::PUT, team, json, br#"{"packing":"tight"}"#.to_vec()).await;
+    assert_eq!(problem(wrong, 422).await.code, "invalid_request");
+    assert_eq!(fleet.client().namespaces().await.unwrap().namespaces, []);
+    let set = ask(&fleet, Method::PUT, team, json, br#"{"quota":{"items":0}}"#.to_vec()).await;
+    let set: serde_json::Value = set.json().await.unwrap();
+    assert_eq!(set["spec"], serde_json::json!({"quota": {"items": 0}, "weight": 1, "packing": "spread"}));
+}
+
+#[tokio::test]
 async fn bytes_with_another_digest_are_not_kept() {
     let fleet = Fleet::start(0).await.unwrap();
     let other = Digest::of(CAT);

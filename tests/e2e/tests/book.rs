@@ -183,6 +183,21 @@ async fn the_pages_of_the_start_can_be_followed_word_for_word() {
     reader.end().await;
 }
 
+#[tokio::test]
+async fn the_page_for_operators_can_be_followed_word_for_word() {
+    let reader = Reader::start().await;
+    let seen = reader.follow(&page("book/src/guides/operating.md")).await;
+    for words in [
+        "`node-3` runs nothing",
+        "`node-3` is used as any other",
+        "no zone was held",
+        "weight 3, packing pack",
+    ] {
+        assert!(seen.contains(words), "`{words}` is missing: {seen}");
+    }
+    reader.end().await;
+}
+
 #[test]
 fn every_command_is_run_or_has_a_reason_not_to_be() {
     for path in [
@@ -190,6 +205,7 @@ fn every_command_is_run_or_has_a_reason_not_to_be() {
         "book/src/start/quickstart.md",
         "book/src/start/first-component.md",
         "book/src/guides/run.md",
+        "book/src/guides/operating.md",
     ] {
         for step in steps(&page(path)) {
             if let Step::Leave(line) = step {

@@ -1,7 +1,7 @@
 //! `dunlin nodes`: the machines and what is free on them.
 
 use clap::Args;
-use dunlin_api::{NodeList, NodeStatus};
+use dunlin_api::{NodeList, NodeState, NodeStatus};
 use dunlin_model::DurationMs;
 
 use crate::args::Global;
@@ -35,6 +35,7 @@ fn shown(list: &NodeList) -> String {
         "FUEL RATE FREE",
         "OF",
         "INGRESS",
+        "RESOURCES",
         "LABELS",
         "VERSION",
     ];
@@ -45,9 +46,10 @@ fn row(node: &NodeStatus) -> Vec<String> {
     let free = node.capacity.minus(node.reserved);
     let seen = node.last_seen_ms_ago.map(|ago| format!("{} ago", about(DurationMs(ago))));
     let labels = node.labels.iter().map(|(key, value)| format!("{key}={value}"));
+    let resources = node.resources.iter().map(|(name, count)| format!("{name}={count}"));
     vec![
         node.node.to_string(),
-        node.state.name().to_owned(),
+        state(node),
         seen.unwrap_or_default(),
         node.allocations.to_string(),
         free.memory.to_string(),
@@ -55,9 +57,32 @@ fn row(node: &NodeStatus) -> Vec<String> {
         free.fuel_rate.to_string(),
         node.capacity.fuel_rate.to_string(),
         node.ingress.map(|address| address.to_string()).unwrap_or_default(),
+        resources.collect::<Vec<_>>().join(" "),
         labels.collect::<Vec<_>>().join(" "),
         node.version.clone(),
     ]
+}
+
+/// Says whether a node is heard of, and why nothing new goes there if that is so.
+fn state(node: &NodeStatus) -> String {
+    let mut words = Vec::new();
+    match node.state {
+        // That it is alive is said if there is nothing else to say.
+        NodeState::Alive => {}
+        NodeState::Lost | NodeState::NeverSeen | NodeState::Unknown => {
+            words.push(node.state.name().to_owned())
+        }
+    }
+    match (node.drain_ends_in_ms, node.cordoned_ms_ago, node.allocations) {
+        (Some(_), _, 0) => words.push("drained".to_owned()),
+        (Some(end), _, _) => words.push(format!("draining for {}", about(DurationMs(end)))),
+        (None, Some(_), _) => words.push("cordoned".to_owned()),
+        (None, None, _) => {}
+    }
+    if let Some(end) = node.set_aside_ends_in_ms {
+        words.push(format!("set aside for {}", about(DurationMs(end))));
+    }
+    if words.is_empty() { node.state.name().to_owned() } else { words.join(", ") }
 }
 
 #[cfg(test)]
@@ -73,11 +98,21 @@ mod tests {
             "reserved":{"memory":67108864,"fuel_rate":50000000},"ingress":"127.0.0.1:8080",
             "peer":"127.0.0.1:7400","version":"0.1.0","last_seen_ms_ago":1200,"allocations":1},
             {"node":"node-2","state":"never-seen","capacity":{"memory":0,"fuel_rate":0},
-            "reserved":{"memory":0,"fuel_rate":0},"allocations":0}]}"#;
+            "reserved":{"memory":0,"fuel_rate":0},"allocations":0},
+            {"node":"node-3","state":"alive","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
+            "allocations":2,"resources":{"gpu":2,"port-cam":1},"batch_overcommit":150,"cordoned_ms_ago":1000,
+            "drain_ends_in_ms":599000},
+            {"node":"node-4","state":"lost","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
+            "allocations":0,"cordoned_ms_ago":1000,"set_aside_ends_in_ms":60000},
+            {"node":"node-5","state":"alive","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
+            "allocations":0,"cordoned_ms_ago":1000,"drain_ends_in_ms":599000}]}"#;
         expect![[r#"
-            NODE    STATE       SEEN      ALLOCATIONS  MEMORY FREE  OF    FUEL RATE FREE  OF    INGRESS         LABELS  VERSION
-            node-1  alive       1.2s ago  1            960MiB       1GiB  1950M/s         2G/s  127.0.0.1:8080  zone=a  0.1.0
-            node-2  never-seen            0            0B           0B    0/s             0/s"#]].assert_eq(&shown(&serde_json::from_str(json).unwrap()));
+            NODE    STATE                                SEEN      ALLOCATIONS  MEMORY FREE  OF    FUEL RATE FREE  OF    INGRESS         RESOURCES         LABELS  VERSION
+            node-1  alive                                1.2s ago  1            960MiB       1GiB  1950M/s         2G/s  127.0.0.1:8080                    zone=a  0.1.0
+            node-2  never-seen                                     0            0B           0B    0/s             0/s
+            node-3  draining for 9m59s                             2            0B           0B    0/s             0/s                   gpu=2 port-cam=1
+            node-4  lost, cordoned, set aside for 1m00s            0            0B           0B    0/s             0/s
+            node-5  drained                                        0            0B           0B    0/s             0/s"#]].assert_eq(&shown(&serde_json::from_str(json).unwrap()));
         expect![[r#"
             no nodes yet; `dunlin token create` makes a token with which one joins
         "#]]

@@ -5,6 +5,7 @@ use dunlin_api::{AllocationStatus, AppStatus, FleetStatus, ServiceOrJob, Workloa
 use dunlin_model::RouteSpec;
 use serde::Serialize;
 
+use super::node;
 use crate::args::Global;
 use crate::error::CommandError;
 use crate::names;
@@ -42,15 +43,26 @@ pub(crate) async fn run(global: &Global, args: StatusArgs, output: &Output) -> R
     }
     let overview = Overview { fleet, apps };
     output.result(&overview, || {
-        let FleetStatus { cluster, term, version, nodes_alive, nodes, apps: _ } = &overview.fleet;
-        let fleet = format!(
-            "fleet {cluster}: {nodes_alive} of {nodes} nodes alive; coordinator {version}, term {term}\n"
-        );
+        let fleet = in_lines(&overview.fleet);
         if overview.apps.is_empty() {
             return format!("{fleet}no apps yet; `dunlin deploy` brings one\n");
         }
         fleet + &all_workloads(&overview.apps)
     })
+}
+
+fn in_lines(fleet: &FleetStatus) -> String {
+    let FleetStatus { cluster, term, version, nodes_alive, nodes, apps: _, held_zones } = fleet;
+    let mut text = format!(
+        "fleet {cluster}: {nodes_alive} of {nodes} nodes alive; coordinator {version}, term {term}\n"
+    );
+    for held in held_zones {
+        text.push_str(&format!(
+            "held: {}, so many at once that nothing is moved until they are back or `dunlin node release` says so\n",
+            node::held(held)
+        ));
+    }
+    text
 }
 
 fn all_workloads(apps: &[AppStatus]) -> String {
@@ -166,6 +178,17 @@ mod tests {
     }
 
     #[test]
+    fn zones_that_are_held_are_mentioned() {
+        let fleet = r#"{"cluster":"k3","term":2,"version":"0.1.0","nodes_alive":7,"nodes":13,"apps":1,
+            "held_zones":[{"zone":"","lost":3,"nodes":3},{"zone":"a","lost":3,"nodes":5}]}"#;
+        expect![[r#"
+            fleet k3: 7 of 13 nodes alive; coordinator 0.1.0, term 2
+            held: the nodes without a zone with 3 of 3 nodes lost, so many at once that nothing is moved until they are back or `dunlin node release` says so
+            held: zone `a` with 3 of 5 nodes lost, so many at once that nothing is moved until they are back or `dunlin node release` says so
+        "#]].assert_eq(&in_lines(&serde_json::from_str(fleet).unwrap()));
+    }
+
+    #[test]
     #[expect(clippy::too_many_lines, reason = "most of it is the expected text")]
     fn programs_get_the_api_s_own_form() {
         let app: AppStatus = serde_json::from_str(JSON).unwrap();
@@ -179,7 +202,8 @@ mod tests {
                 "version": "0.1.0",
                 "nodes_alive": 1,
                 "nodes": 2,
-                "apps": 1
+                "apps": 1,
+                "held_zones": []
               },
               "apps": [
                 {

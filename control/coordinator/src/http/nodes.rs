@@ -1,14 +1,18 @@
-//! Nodes, and the fleet in one line.
+//! Nodes and what operators say of them, and the fleet in one line.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::State;
-use dunlin_api::{FleetStatus, NodeList, NodeState, NodeStatus};
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use dunlin_api::{
+    BrakeReleased, CordonNode, FleetStatus, HeldZone, NodeList, NodeState, NodeStatus, Problem,
+};
 use dunlin_model::{NodeId, Timestamp};
-use dunlin_scheduler::{NodeStatus as Seen, NodeView};
+use dunlin_scheduler::{Command, NodeStatus as Seen, NodeView, View};
 
 use super::Api;
+use super::problem::{Refused, not_found};
 
 /// Lists all nodes and how they stand.
 #[utoipa::path(get, path = dunlin_api::paths::NODES, tag = "nodes", responses((status = 200, body = NodeList)))]
@@ -23,11 +27,52 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<NodeList> {
     Json(NodeList { nodes: nodes.collect() })
 }
 
+/// Lets nothing new go to a node. With `drain_ms` what it runs leaves it too, and is ended if that takes longer.
+#[utoipa::path(post, path = dunlin_api::paths::NODE_CORDON, tag = "nodes", params(("node" = String, Path)),
+    request_body = Option<CordonNode>,
+    responses((status = 200, body = NodeStatus),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn cordon(
+    State(api): State<Api>,
+    path: Result<Path<NodeId>, PathRejection>,
+    body: Result<Option<Json<CordonNode>>, JsonRejection>,
+) -> Result<Json<NodeStatus>, Refused> {
+    let (Path(node), body) = (path?, body?);
+    let CordonNode { drain_ms } = body.map(|Json(wish)| wish).unwrap_or_default();
+    api.driver.submit(Command::Cordon { node: node.clone(), drain: drain_ms }).await?;
+    one(&api, &node)
+}
+
+/// Lets a node be used as any other; it ends a drain too.
+#[utoipa::path(post, path = dunlin_api::paths::NODE_UNCORDON, tag = "nodes", params(("node" = String, Path)),
+    responses((status = 200, body = NodeStatus),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn uncordon(
+    State(api): State<Api>,
+    path: Result<Path<NodeId>, PathRejection>,
+) -> Result<Json<NodeStatus>, Refused> {
+    let Path(node) = path?;
+    api.driver.submit(Command::Uncordon(node.clone())).await?;
+    one(&api, &node)
+}
+
+/// Lets what lost nodes ran be replaced at once, though many were lost together.
+#[utoipa::path(post, path = dunlin_api::paths::BRAKE_RELEASE, tag = "nodes",
+    responses((status = 200, body = BrakeReleased)))]
+pub(crate) async fn release_brake(State(api): State<Api>) -> Result<Json<BrakeReleased>, Refused> {
+    let view = api.driver.view();
+    api.driver.submit(Command::ReleaseBrake).await?;
+    let waits = |node: &&NodeView| node.record.lost.is_some() && !node.record.released;
+    Ok(Json(BrakeReleased {
+        held_zones: held_zones(&view),
+        nodes: count(view.nodes.values().filter(waits).count()),
+    }))
+}
+
 /// Shows the fleet in one line.
 #[utoipa::path(get, path = dunlin_api::paths::STATUS, tag = "nodes", responses((status = 200, body = FleetStatus)))]
 pub(crate) async fn fleet(State(api): State<Api>) -> Json<FleetStatus> {
     let view = api.driver.view();
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Json(FleetStatus {
         cluster: api.cluster,
         term: api.term,
@@ -35,11 +80,33 @@ pub(crate) async fn fleet(State(api): State<Api>) -> Json<FleetStatus> {
         nodes_alive: count(view.nodes.values().filter(|node| node.status == Seen::Alive).count()),
         nodes: count(view.nodes.len()),
         apps: count(view.apps.len()),
+        held_zones: held_zones(&view),
     })
 }
 
+/// Shows one node as the last view has it.
+fn one(api: &Api, node: &NodeId) -> Result<Json<NodeStatus>, Refused> {
+    let view = api.driver.view();
+    let found = view.nodes.get(node).ok_or_else(|| not_found(format!("node `{node}`")))?;
+    let held = view.allocations.values().filter(|held| held.record.node == *node).count();
+    Ok(Json(node_status(found, count(held), api.clock.now())))
+}
+
+fn held_zones(view: &View) -> Vec<HeldZone> {
+    let zones = view.held_zones.iter().map(|(zone, held)| HeldZone {
+        zone: zone.clone(),
+        lost: count(held.lost),
+        nodes: count(held.nodes),
+    });
+    zones.collect()
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 fn node_status(node: &NodeView, allocations: u32, now: Timestamp) -> NodeStatus {
-    let info = node.record.info.as_ref();
+    let (info, cordon) = (node.record.info.as_ref(), node.record.cordon);
     NodeStatus {
         node: node.record.id.clone(),
         state: match node.status {
@@ -55,5 +122,10 @@ fn node_status(node: &NodeView, allocations: u32, now: Timestamp) -> NodeStatus 
         version: info.map(|info| info.version.clone()).unwrap_or_default(),
         last_seen_ms_ago: node.last_seen.map(|seen| now.since(seen).0),
         allocations,
+        resources: info.map(|info| info.resources.clone()).unwrap_or_default(),
+        batch_overcommit: info.map(|info| info.batch_overcommit.into()),
+        cordoned_ms_ago: cordon.map(|cordon| now.since(cordon.since).0),
+        drain_ends_in_ms: cordon.and_then(|cordon| cordon.drain).map(|end| end.since(now).0),
+        set_aside_ends_in_ms: node.set_aside_until.filter(|end| *end > now).map(|end| end.since(now).0),
     }
 }

@@ -57,17 +57,24 @@ pub(crate) fn storage_full(detail: String) -> Problem {
 impl From<Rejection> for Refused {
     fn from(rejection: Rejection) -> Self {
         let status = match &rejection {
-            Rejection::UnknownApp(_) | Rejection::UnknownWorkload(_) | Rejection::UnknownRun(_) => 404,
-            Rejection::RouteTaken { .. } | Rejection::NameTaken(_) | Rejection::TokenTaken(_) => 409,
+            Rejection::UnknownApp(_)
+            | Rejection::UnknownWorkload(_)
+            | Rejection::UnknownRun(_)
+            | Rejection::UnknownNode(_) => 404,
+            Rejection::RouteTaken { .. }
+            | Rejection::NameTaken(_)
+            | Rejection::TokenTaken(_)
+            | Rejection::QuotaExceeded { .. } => 409,
             Rejection::TokenUnknown | Rejection::TokenUsed | Rejection::TokenExpired => 403,
             Rejection::NotAJob(_)
             | Rejection::TooManyItems(_)
             | Rejection::NoItems
-            | Rejection::InvalidSpec { .. } => 422,
+            | Rejection::InvalidSpec { .. }
+            | Rejection::InvalidNamespace { .. } => 422,
         };
         let mut problem =
             Problem::new(status, rejection.code(), "the wish was refused", rejection.to_string());
-        if let Rejection::TooManyItems(hit) = rejection {
+        if let Rejection::TooManyItems(hit) | Rejection::QuotaExceeded { hit, .. } = rejection {
             problem.limit = Some(hit.limit);
             problem.value = Some(hit.value);
             problem.observed = Some(hit.observed);
