@@ -32,19 +32,21 @@ pub struct Held {
 
 /// Returns the zones whose nodes are not released, as many of them were lost together.
 pub(crate) fn held_zones(durable: &Durable) -> BTreeMap<String, Held> {
-    let mut zones: BTreeMap<&str, (usize, Vec<Timestamp>)> = BTreeMap::new();
+    let mut zones: BTreeMap<&str, (usize, usize, Vec<Timestamp>)> = BTreeMap::new();
     for record in durable.nodes().values().filter(|record| record.info.is_some()) {
-        let (nodes, losses) = zones.entry(zone(record)).or_default();
+        let (nodes, waiting, losses) = zones.entry(zone(record)).or_default();
         *nodes += 1;
-        losses.extend(record.lost.filter(|_| !record.released));
+        *waiting += usize::from(record.lost.is_some() && !record.released);
+        // The first that was lost may have been released before it was known that others would follow.
+        losses.extend(record.lost);
     }
-    let held = zones.into_iter().filter_map(|(zone, (nodes, mut losses))| {
+    let held = zones.into_iter().filter_map(|(zone, (nodes, waiting, mut losses))| {
         losses.sort_unstable();
         let is_mass = losses.iter().enumerate().any(|(index, first)| {
             let together = losses[index..].partition_point(|loss| loss.since(*first) <= TOGETHER);
             together >= FEWEST && together * 100 > nodes * SHARE
         });
-        is_mass.then(|| (zone.to_owned(), Held { lost: losses.len(), nodes }))
+        (is_mass && waiting > 0).then(|| (zone.to_owned(), Held { lost: waiting, nodes }))
     });
     held.collect()
 }

@@ -101,10 +101,10 @@ impl Cluster {
             (Work::Serve, _) => {}
             (Work::Items { .. }, _) => match state {
                 ObservedState::Refused { reason } => {
-                    return self.fail_outstanding(step, id, &Outcome::NotStarted { reason }, now);
+                    self.fail_outstanding(step, id, &Outcome::NotStarted { reason }, now);
                 }
                 // Items that it was told to forget, or that were tried in vain, are no longer its own.
-                ObservedState::Finished if all_told => return self.give_back(step, id, now),
+                ObservedState::Finished if all_told => self.give_back(step, id, now),
                 ObservedState::Fetching
                 | ObservedState::Starting
                 | ObservedState::Running

@@ -101,7 +101,7 @@ fn allocation(component: Digest) -> AssignedAllocation {
         id: AllocationId::new(1),
         workload: "tests/app/guest".parse().expect("a name"),
         revision: Revision(1),
-        spec: WorkloadSpec {
+        spec: std::sync::Arc::new(WorkloadSpec {
             component,
             kind: WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false }),
             limits: LIMITS,
@@ -113,7 +113,7 @@ fn allocation(component: Digest) -> AssignedAllocation {
             coredump: false,
             placement: Default::default(),
             priority: Default::default(),
-        },
+        }),
         work: Work::Items {
             run: RunId::new(1),
             range: ItemRange { start: 0, end: 10 },

@@ -3,6 +3,7 @@
 //! The rules are checked on the records alone, so they hold whatever the cluster believes of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Resources, RunId, WorkloadName,
@@ -54,7 +55,7 @@ impl Store {
                 .map(|(name, spec)| Change::Namespace(NamespaceRecord { name: name.clone(), spec: *spec })),
         );
         changes.extend(self.nodes.values().cloned().map(Change::Node));
-        changes.extend(self.allocations.values().cloned().map(Change::Allocation));
+        changes.extend(self.allocations.values().cloned().map(Arc::new).map(Change::Allocation));
         changes.extend(self.runs.values().cloned().map(Change::Run));
         changes.extend(self.tokens.values().cloned().map(Change::Token));
         changes
@@ -86,7 +87,7 @@ impl Store {
                 if *before != identity || self.ended.contains(&record.id) {
                     return Err(format!("the id {} is used again", record.id));
                 }
-                self.allocations.insert(record.id, record);
+                self.allocations.insert(record.id, AllocationRecord::clone(&record));
             }
             Change::AllocationDeleted(id) => {
                 self.ended.insert(id);

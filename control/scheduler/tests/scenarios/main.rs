@@ -7,6 +7,7 @@
 
 mod fleet;
 mod jobs;
+mod operators;
 mod placement;
 mod random;
 mod services;

@@ -75,7 +75,7 @@ impl Rig {
         let path = self.folder.path().join(file_name(platform, digest));
         std::fs::write(&path, [seal(KEY, platform, digest, &code).as_slice(), &code].concat()).unwrap();
         let mut allocation = allocation(Instances::Fresh);
-        let spec = &mut allocation.spec;
+        let spec = std::sync::Arc::make_mut(&mut allocation.spec);
         (spec.component, spec.coredump, spec.metering, spec.limits) = (digest, coredump, metering, limits);
         let loaded = self.engine.load_for(&path, spec).await.unwrap();
         let node = "node-1".parse().unwrap();
@@ -94,7 +94,7 @@ fn allocation(instances: Instances) -> AssignedAllocation {
         id: AllocationId::new(1),
         workload: "tests/app/guest".parse().unwrap(),
         revision: Revision(1),
-        spec: WorkloadSpec {
+        spec: std::sync::Arc::new(WorkloadSpec {
             component: Digest::of(b""),
             kind: WorkloadKind::Service(ServiceSpec {
                 allocations: 1,
@@ -111,7 +111,7 @@ fn allocation(instances: Instances) -> AssignedAllocation {
             coredump: false,
             placement: Default::default(),
             priority: Default::default(),
-        },
+        }),
         work: Work::Serve,
     }
 }

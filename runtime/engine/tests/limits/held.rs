@@ -130,8 +130,9 @@ fn a_guest_is_not_given_more_than_its_environment_may_hold() {
     let given = |bytes: usize| {
         let mut allocation = allocation(b"", LIMITS, true);
         // One byte each for the names.
-        allocation.spec.environment.insert("A".to_owned(), "x".repeat(1 << 10));
-        let config = &mut allocation.spec.capabilities.config;
+        let spec = std::sync::Arc::make_mut(&mut allocation.spec);
+        spec.environment.insert("A".to_owned(), "x".repeat(1 << 10));
+        let config = &mut spec.capabilities.config;
         config.insert("b".to_owned(), "x".repeat(bytes - (1 << 10) - 2));
         dunlin_engine::check_environment(&allocation)
     };

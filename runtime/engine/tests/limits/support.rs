@@ -92,7 +92,7 @@ impl Rig {
         self.engine.set_processor_rate(rate);
         let loaded = self.load_as(component, Metering::Time).await;
         let mut allocation = allocation(component, limits, false);
-        allocation.spec.instances = instances;
+        std::sync::Arc::make_mut(&mut allocation.spec).instances = instances;
         let node = "node-1".parse().unwrap();
         Service::new(&loaded, &allocation, &node, self.logs.clone(), &Access::none()).await.unwrap()
     }
@@ -154,7 +154,7 @@ pub(crate) fn allocation(component: &[u8], limits: Limits, is_job: bool) -> Assi
         id: AllocationId::new(1),
         workload: "tests/app/guest".parse().unwrap(),
         revision: Revision(1),
-        spec: WorkloadSpec {
+        spec: std::sync::Arc::new(WorkloadSpec {
             component: Digest::of(component),
             kind,
             limits,
@@ -166,7 +166,7 @@ pub(crate) fn allocation(component: &[u8], limits: Limits, is_job: bool) -> Assi
             coredump: false,
             placement: Default::default(),
             priority: Default::default(),
-        },
+        }),
         work,
     }
 }

@@ -43,7 +43,7 @@ async fn the_same_request_burns_the_same_fuel_a_thousand_times_and_in_two_proces
     for _ in 0..2 {
         let mut worker = Worker::start_by(begin).await;
         let mut allocation = allocation(guests::HELLO, Work::Serve, limits);
-        if let WorkloadKind::Service(service) = &mut allocation.spec.kind {
+        if let WorkloadKind::Service(service) = &mut std::sync::Arc::make_mut(&mut allocation.spec).kind {
             service.fuel_header = true;
         }
         let compiled = worker.compile(guests::HELLO).unwrap();

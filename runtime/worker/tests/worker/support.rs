@@ -249,7 +249,7 @@ pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> Assign
         id: ALLOCATION,
         workload: "tests/app/hello".parse().unwrap(),
         revision: Revision(4),
-        spec: WorkloadSpec {
+        spec: std::sync::Arc::new(WorkloadSpec {
             component: Digest::of(component),
             kind,
             limits,
@@ -261,7 +261,7 @@ pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> Assign
             coredump: false,
             placement: Default::default(),
             priority: Default::default(),
-        },
+        }),
         work,
     }
 }
