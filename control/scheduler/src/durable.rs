@@ -167,6 +167,9 @@ impl Tally {
     }
 }
 
+/// Allocations in the order of their ids; an index shares the records, so that going over it needs no other look.
+type Records = BTreeMap<AllocationId, Arc<AllocationRecord>>;
+
 /// All that survives the coordinator, and indexes over it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Durable {
@@ -179,9 +182,9 @@ pub(crate) struct Durable {
     allocations: BTreeMap<AllocationId, Arc<AllocationRecord>>,
     runs: BTreeMap<RunId, RunRecord>,
     tokens: BTreeMap<String, TokenRecord>,
-    by_node: BTreeMap<NodeId, BTreeSet<AllocationId>>,
-    by_workload: BTreeMap<WorkloadName, BTreeSet<AllocationId>>,
-    by_run: BTreeMap<RunId, BTreeSet<AllocationId>>,
+    by_node: BTreeMap<NodeId, Records>,
+    by_workload: BTreeMap<WorkloadName, Records>,
+    by_run: BTreeMap<RunId, Records>,
     tallies: BTreeMap<WorkloadName, Tally>,
     usage: BTreeMap<Name, Usage>,
     reserved: BTreeMap<NodeId, Resources>,
@@ -283,18 +286,18 @@ impl Durable {
     }
 
     pub(crate) fn on_node(&self, node: &NodeId) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
-        self.records(self.by_node.get(node))
+        records(self.by_node.get(node))
     }
 
     pub(crate) fn of_workload(
         &self,
         workload: &WorkloadName,
     ) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
-        self.records(self.by_workload.get(workload))
+        records(self.by_workload.get(workload))
     }
 
     pub(crate) fn of_run(&self, run: RunId) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
-        self.records(self.by_run.get(&run))
+        records(self.by_run.get(&run))
     }
 
     /// Returns how many allocations a service has; nothing if none.
@@ -328,13 +331,6 @@ impl Durable {
         &self.draining
     }
 
-    fn records<'a>(
-        &'a self,
-        ids: Option<&'a BTreeSet<AllocationId>>,
-    ) -> impl Iterator<Item = &'a AllocationRecord> + use<'a> {
-        ids.into_iter().flatten().map(|id| &*self.allocations[id])
-    }
-
     fn insert_node(&mut self, record: NodeRecord) {
         let id = record.id.clone();
         let before = self.nodes.get(&id);
@@ -346,9 +342,8 @@ impl Durable {
         let (drained_before, unreleased_before) = before.map(entries).unwrap_or_default();
         let (drained, unreleased) = entries(&record);
         // What is lost counts otherwise when it may be replaced.
-        let ids = self.by_node.get(&id).filter(|_| is_holding_new).cloned().unwrap_or_default();
-        let lost: Vec<Arc<AllocationRecord>> =
-            ids.iter().map(|id| Arc::clone(&self.allocations[id])).collect();
+        let lost = self.by_node.get(&id).filter(|_| is_holding_new);
+        let lost: Vec<Arc<AllocationRecord>> = lost.into_iter().flat_map(BTreeMap::values).cloned().collect();
         lost.iter().for_each(|record| self.tally_up(record, -1));
         self.nodes.insert(id.clone(), record);
         lost.iter().for_each(|record| self.tally_up(record, 1));
@@ -406,10 +401,11 @@ impl Durable {
         let id = record.id;
         self.share_spec(&mut record);
         self.counters.allocation = self.counters.allocation.max(id.number());
-        self.by_node.entry(record.node.clone()).or_default().insert(id);
-        self.by_workload.entry(record.workload.clone()).or_default().insert(id);
+        self.by_node.entry(record.node.clone()).or_default().insert(id, Arc::clone(&record));
+        let of_workload = self.by_workload.entry(record.workload.clone()).or_default();
+        of_workload.insert(id, Arc::clone(&record));
         if let Work::Items { run, .. } = record.work {
-            self.by_run.entry(run).or_default().insert(id);
+            self.by_run.entry(run).or_default().insert(id, Arc::clone(&record));
         }
         self.tally_up(&record, 1);
         if record.is_assigned() {
@@ -469,7 +465,7 @@ impl Durable {
 }
 
 /// Takes `id` out of the set at `key`, and the set out of the index if it was the last one.
-fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<AllocationId>>, key: &K, id: AllocationId) {
+fn forget<K: Ord>(index: &mut BTreeMap<K, Records>, key: &K, id: AllocationId) {
     if let Some(ids) = index.get_mut(key) {
         ids.remove(&id);
         if ids.is_empty() {
@@ -491,4 +487,8 @@ fn move_entry(
             order.remove(&(before, node.clone()));
         }
     }
+}
+
+fn records(records: Option<&Records>) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
+    records.into_iter().flat_map(BTreeMap::values).map(|record| &**record)
 }

@@ -18,7 +18,7 @@ impl Cluster {
             self.volatile.node(&node).reports.clear();
             let mut record = self.durable.nodes()[&node].clone();
             record.lose(now);
-            self.volatile.may_release(now);
+            self.volatile.may_release(now, self.config.heartbeat);
             self.change(step, Change::Node(record), now);
             for id in self.ids_on_node(&node) {
                 self.lose(step, id, now);
@@ -58,7 +58,7 @@ impl Cluster {
         let was_released = record.released;
         record.lost = None;
         record.released = false;
-        self.volatile.may_release(now);
+        self.volatile.may_release(now, self.config.release_pause);
         self.volatile.set_aside(&record, now);
         self.change(step, Change::Node(record), now);
         for id in self.ids_on_node(node) {

@@ -45,10 +45,15 @@ impl Cluster {
             record.cordon = record.cordon.map(|cordon| Cordon { drain: None, ..cordon });
             self.change(step, Change::Node(record), now);
             for id in self.ids_on_node(&node) {
-                if self.durable.allocations()[&id].serves() {
+                let record = &self.durable.allocations()[&id];
+                // The items of a lost node that was released are queued already.
+                let has_items = record.is_live() || self.durable.is_held(record);
+                if record.serves() {
                     self.end_serving(step, id, now);
                 } else {
-                    self.queue_again(id);
+                    if has_items {
+                        self.queue_again(id);
+                    }
                     self.end(step, id, now);
                 }
             }
@@ -62,6 +67,11 @@ impl Cluster {
                 break;
             }
             self.volatile.set_aside.pop_first();
+            let record = self.durable.nodes().get(&node);
+            if record.and_then(NodeRecord::set_aside_until).is_some_and(|until| until > now) {
+                // It was lost once more since.
+                continue;
+            }
             self.volatile.node(&node).is_set_aside = false;
             self.volatile.dirty_since = now;
             self.refresh_pools(&node);

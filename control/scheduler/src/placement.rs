@@ -27,7 +27,7 @@ use crate::Cluster;
 
 pub(crate) use compiled::Compiled;
 pub(crate) use filter::judge_labels;
-pub(crate) use pools::{Class, ClassKey, Pools, Room, Standing};
+pub(crate) use pools::{Pools, Room, Standing};
 pub(crate) use search::Search;
 pub(crate) use unplaceable::Unplaceable;
 

@@ -7,9 +7,9 @@ use dunlin_model::{AllocationId, Name, NodeId, Timestamp, Work, WorkloadKind, Wo
 
 use crate::durable::{Durable, Tally};
 use crate::effort::Effort;
-use crate::placement::{ClassKey, Demand, Search, Standing, judge_labels};
+use crate::placement::{Demand, Search, Standing, judge_labels};
 use crate::record::need;
-use crate::rollout::{self, Copy, Plan, plan};
+use crate::rollout::{self, Copy, Plan, PlanEverywhere, plan};
 use crate::turns::{Claim, Turn};
 use crate::{AllocationRecord, AllocationState, AppRecord, Change, Cluster, RangeSet, Step};
 
@@ -27,26 +27,39 @@ pub(crate) fn services(durable: &Durable) -> impl Iterator<Item = (&AppRecord, &
 pub(crate) fn desired(cluster: &Cluster, workload: &WorkloadName) -> u32 {
     let Some(spec) = cluster.durable.specs().get(workload) else { return 0 };
     match &spec.kind {
-        // Zero stops it; else each node that can run it counts.
+        // Zero stops it; else each node counts that can be given one, or has one.
         WorkloadKind::Service(service) if service.everywhere && service.allocations > 0 => {
-            let demand = Demand::new(cluster, workload, spec);
-            let classes = cluster.volatile.pools.classes().values();
-            let able = classes.filter(|class| is_place(&class.key, &demand));
-            able.map(crate::placement::Class::len).sum()
+            let live =
+                cluster.durable.of_workload(workload).filter(|record| record.serves() && record.is_live());
+            let having: BTreeSet<&NodeId> = live.map(|record| &record.node).collect();
+            let places = places(cluster, workload, spec);
+            let counting = places.iter().filter(|(node, is_open)| **is_open || having.contains(node));
+            u32::try_from(counting.count()).unwrap_or(u32::MAX)
         }
         WorkloadKind::Service(service) => service.allocations,
         WorkloadKind::Job(_) => 0,
     }
 }
 
-/// Tells whether a service that runs everywhere is to run on the nodes of a class: also on those which it cannot be
-/// placed on at this moment, for it stays where it is.
-fn is_place(class: &ClassKey, demand: &Demand) -> bool {
-    let is_there = match class.standing {
-        Standing::Open | Standing::Disconnected | Standing::SetAside | Standing::Cordoned => true,
-        Standing::Unheard | Standing::Lost => false,
-    };
-    is_there && judge_labels(class, demand).is_ok()
+/// Returns the nodes on which a service is to run that runs everywhere, and whether each may be given one now. It stays
+/// where it is on those that may not, unless they are to be left.
+fn places(cluster: &Cluster, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> BTreeMap<NodeId, bool> {
+    let demand = Demand::new(cluster, workload, spec);
+    let mut places = BTreeMap::new();
+    for class in cluster.volatile.pools.classes().values() {
+        let is_there = match class.key.standing {
+            Standing::Open | Standing::Disconnected | Standing::SetAside | Standing::Cordoned => true,
+            Standing::Unheard | Standing::Lost => false,
+        };
+        if is_there && judge_labels(&class.key, &demand).is_ok() {
+            let is_open = class.key.standing == Standing::Open;
+            places.extend(class.nodes().map(|node| (node.clone(), is_open)));
+        }
+    }
+    for (_, node) in cluster.durable.drained_nodes() {
+        places.remove(node);
+    }
+    places
 }
 
 /// Tells whether a service is as it should be: all allocations that it should have are of the newest revision, and none
@@ -103,7 +116,7 @@ fn copies(cluster: &Cluster, workload: &WorkloadName) -> Vec<(Copy, NodeId)> {
 }
 
 /// Returns what a service needs next.
-fn plan_of(cluster: &Cluster, workload: &WorkloadName) -> Plan<u32> {
+fn plan_of(cluster: &Cluster, workload: &WorkloadName) -> Plan {
     if let Some(start) = missing(cluster, workload) {
         return Plan { end: Vec::new(), start };
     }
@@ -112,15 +125,9 @@ fn plan_of(cluster: &Cluster, workload: &WorkloadName) -> Plan<u32> {
 }
 
 /// Returns what a service needs next that runs everywhere.
-fn plan_everywhere(cluster: &Cluster, workload: &WorkloadName) -> Plan<Vec<NodeId>> {
-    let mut places: BTreeMap<NodeId, bool> = BTreeMap::new();
-    if let Some(spec) = cluster.durable.specs().get(workload).filter(|_| desired(cluster, workload) > 0) {
-        let demand = Demand::new(cluster, workload, spec);
-        for class in cluster.volatile.pools.classes().values().filter(|class| is_place(&class.key, &demand)) {
-            let is_open = class.key.standing == Standing::Open;
-            places.extend(class.nodes().map(|node| (node.clone(), is_open)));
-        }
-    }
+fn plan_everywhere(cluster: &Cluster, workload: &WorkloadName) -> PlanEverywhere {
+    let spec = cluster.durable.specs().get(workload).filter(|_| desired(cluster, workload) > 0);
+    let places = spec.map(|spec| places(cluster, workload, spec)).unwrap_or_default();
     rollout::plan_everywhere(&places, &copies(cluster, workload))
 }
 
@@ -128,7 +135,8 @@ impl Cluster {
     /// Returns the nodes on which a service is to run that runs everywhere, and does not.
     pub(crate) fn nodes_without(&self, workload: &WorkloadName) -> Vec<NodeId> {
         if self.durable.everywhere().contains(workload) {
-            plan_everywhere(self, workload).start
+            let PlanEverywhere { end: _, start, replace } = plan_everywhere(self, workload);
+            [start, replace].concat()
         } else {
             Vec::new()
         }
@@ -172,9 +180,11 @@ impl Cluster {
         }
         let (wanted, placed) = match self.durable.specs().get(workload).map(Arc::clone) {
             Some(spec) if self.durable.everywhere().contains(workload) => {
-                let wanted = plan_everywhere(self, workload).start;
-                let placed = self.place_on_each(step, workload, &spec, &wanted, effort, now);
-                (u32::try_from(wanted.len()).unwrap_or(u32::MAX), placed)
+                let PlanEverywhere { end: _, start, replace } = plan_everywhere(self, workload);
+                let placed = self.place_on_each(step, workload, &spec, (&start, u32::MAX), effort, now);
+                let replaced = self.place_on_each(step, workload, &spec, (&replace, 1), effort, now);
+                let wanted = start.len() + usize::from(!replace.is_empty());
+                (u32::try_from(wanted).unwrap_or(u32::MAX), placed + replaced)
             }
             Some(spec) => {
                 let wanted = plan_of(self, workload).start;
@@ -227,20 +237,20 @@ impl Cluster {
         placed
     }
 
-    /// Places an allocation of a service on each of `nodes` that has room; returns on how many.
+    /// Places an allocation of a service on each of `nodes` that has room, on so many at most; returns on how many.
     fn place_on_each(
         &mut self,
         step: &mut Step,
         workload: &WorkloadName,
         spec: &Arc<WorkloadSpec>,
-        nodes: &[NodeId],
+        (nodes, most): (&[NodeId], u32),
         effort: &mut Effort,
         now: Timestamp,
     ) -> u32 {
         let demand = Demand::new(self, workload, spec);
         let mut placed = 0;
         for node in nodes {
-            if effort.is_over() || self.quota_hit(&workload.namespace, spec).is_some() {
+            if placed == most || effort.is_over() || self.quota_hit(&workload.namespace, spec).is_some() {
                 break;
             }
             effort.spend(1);

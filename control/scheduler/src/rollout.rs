@@ -21,15 +21,15 @@ pub(crate) struct Copy {
 
 /// What to do now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan<Start> {
+pub(crate) struct Plan {
     /// Whom to end.
     pub(crate) end: Vec<AllocationId>,
-    /// How many of the newest revision to start, or on which nodes.
-    pub(crate) start: Start,
+    /// How many of the newest revision to start.
+    pub(crate) start: u32,
 }
 
 /// Returns what brings `copies` nearer to `desired` allocations of the newest revision.
-pub(crate) fn plan(desired: u32, copies: &[Copy]) -> Plan<u32> {
+pub(crate) fn plan(desired: u32, copies: &[Copy]) -> Plan {
     let desired_count = usize::try_from(desired).unwrap_or(usize::MAX);
     let (mut current, mut old): (Vec<Copy>, Vec<Copy>) = copies.iter().partition(|copy| copy.is_current);
     let mut end = Vec::new();
@@ -54,15 +54,23 @@ pub(crate) fn plan(desired: u32, copies: &[Copy]) -> Plan<u32> {
     Plan { end, start }
 }
 
+/// What to do now for a service that runs everywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PlanEverywhere {
+    /// Whom to end.
+    pub(crate) end: Vec<AllocationId>,
+    /// On which nodes to start one of the newest revision.
+    pub(crate) start: Vec<NodeId>,
+    /// On one of which nodes, the first that has room, to start one beside an earlier one that answers.
+    pub(crate) replace: Vec<NodeId>,
+}
+
 /// Returns what brings `copies` nearer to one allocation of the newest revision on each of `places`, which are open for
 /// new ones or not.
 ///
 /// A node that has none is given one at once. An earlier one is replaced on its own node, first new then old, on one
 /// node after the other.
-pub(crate) fn plan_everywhere(
-    places: &BTreeMap<NodeId, bool>,
-    copies: &[(Copy, NodeId)],
-) -> Plan<Vec<NodeId>> {
+pub(crate) fn plan_everywhere(places: &BTreeMap<NodeId, bool>, copies: &[(Copy, NodeId)]) -> PlanEverywhere {
     let mut on_node: BTreeMap<&NodeId, Vec<Copy>> = BTreeMap::new();
     for (copy, node) in copies {
         on_node.entry(node).or_default().push(*copy);
@@ -71,19 +79,24 @@ pub(crate) fn plan_everywhere(
         copies.iter().any(|copy| !copy.is_current)
             && copies.iter().any(|copy| copy.is_current && !copy.is_running)
     });
-    let mut plan = Plan { end: Vec::new(), start: Vec::new() };
-    let mut may_replace = !is_replacing;
+    let mut plan = PlanEverywhere::default();
     for (node, is_open) in places {
         let (mut current, mut old): (Vec<Copy>, Vec<Copy>) =
             on_node.remove(node).unwrap_or_default().into_iter().partition(|copy| copy.is_current);
         shrink(&mut current, 1, &mut plan.end);
         let is_served = current.iter().any(|copy| copy.is_running);
         shrink(&mut old, usize::from(!is_served), &mut plan.end);
-        let is_answered = old.iter().any(|copy| copy.is_running);
-        if *is_open && current.is_empty() && (may_replace || !is_answered) {
-            may_replace &= !is_answered;
+        if !is_open || !current.is_empty() {
+            continue;
+        }
+        if old.iter().any(|copy| copy.is_running) {
+            plan.replace.push(node.clone());
+        } else {
             plan.start.push(node.clone());
         }
+    }
+    if is_replacing {
+        plan.replace.clear();
     }
     plan.end.extend(on_node.values().flatten().map(|copy| copy.id));
     plan

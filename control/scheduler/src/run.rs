@@ -240,7 +240,7 @@ impl Cluster {
             effort.spend(1);
             let is_allowed = self.quota_hit(&demand.workload.namespace, &demand.spec).is_none();
             let Some(node) = search.best().filter(|_| is_allowed) else {
-                self.volatile.waiting_runs.insert(id);
+                self.volatile.set_run_waiting(&self.durable.runs()[&id], true);
                 return Turn::Over;
             };
             self.volatile.queues.entry(id).or_default().remove(range);

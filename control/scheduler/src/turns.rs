@@ -127,7 +127,10 @@ impl Cluster {
         match claim {
             Claim::Service(workload) => self.place_service(step, workload, is_alone, effort, now),
             Claim::Run(id) => {
-                self.volatile.waiting_runs.remove(id);
+                match self.durable.runs().get(id) {
+                    Some(run) => self.volatile.set_run_waiting(run, false),
+                    None => drop(self.volatile.waiting_runs.remove(id)),
+                }
                 if self.durable.runs().get(id).is_some_and(RunRecord::is_running) {
                     self.lease_items(step, *id, is_alone, effort, now)
                 } else {

@@ -246,8 +246,7 @@ impl Cluster {
                     let shown = nodes.iter().take(SHOWN_NODES).map(ToString::to_string).collect::<Vec<_>>();
                     let more = if nodes.len() > SHOWN_NODES { " and others" } else { "" };
                     format!(
-                        "{} of its nodes have no room for {} and a fuel rate of {}: {}{more}",
-                        nodes.len(),
+                        "no room for {} and a fuel rate of {} on {}{more}",
                         need.memory,
                         need.fuel_rate,
                         shown.join(", ")

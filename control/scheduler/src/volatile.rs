@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationReport, Generation, NodeId, Route, RouteTable, RunId, Term, Timestamp, WorkloadName,
-    WorkloadSpec,
+    AllocationReport, DurationMs, Generation, NodeId, Route, RouteTable, RunId, Term, Timestamp,
+    WorkloadName, WorkloadSpec,
 };
 
 use crate::dirty::Dirty;
@@ -14,7 +14,7 @@ use crate::placement::{Compiled, Pools};
 use crate::retry::Queue;
 use crate::routes::{route_table, routes_of};
 use crate::run::leased;
-use crate::{AllocationRecord, Config, NodeRecord};
+use crate::{AllocationRecord, Config, NodeRecord, RunRecord};
 
 /// What is not kept.
 #[derive(Clone, Debug, Default)]
@@ -121,19 +121,30 @@ impl Volatile {
 
     /// Takes note that a service waits for room, or does no longer.
     pub(crate) fn set_waiting(&mut self, workload: &WorkloadName, spec: Option<&WorkloadSpec>) {
-        let is_related =
-            |spec: &WorkloadSpec| !spec.placement.near.is_empty() || !spec.placement.apart.is_empty();
         match spec {
-            Some(spec) => {
-                self.waiting_services.insert(workload.clone());
-                if is_related(spec) {
-                    self.waiting_for_others.insert(workload.clone());
-                }
-            }
-            None => {
-                self.waiting_services.remove(workload);
-                self.waiting_for_others.remove(workload);
-            }
+            Some(_) => self.waiting_services.insert(workload.clone()),
+            None => self.waiting_services.remove(workload),
+        };
+        self.set_waiting_for_others(workload, spec);
+    }
+
+    /// Takes note that a run waits for room, or does no longer.
+    pub(crate) fn set_run_waiting(&mut self, run: &RunRecord, is_waiting: bool) {
+        if is_waiting {
+            self.waiting_runs.insert(run.id);
+        } else {
+            self.waiting_runs.remove(&run.id);
+        }
+        self.set_waiting_for_others(&run.workload, is_waiting.then_some(&*run.spec));
+    }
+
+    fn set_waiting_for_others(&mut self, workload: &WorkloadName, spec: Option<&WorkloadSpec>) {
+        let is_related =
+            |spec: &&WorkloadSpec| !spec.placement.near.is_empty() || !spec.placement.apart.is_empty();
+        if spec.filter(is_related).is_some() {
+            self.waiting_for_others.insert(workload.clone());
+        } else {
+            self.waiting_for_others.remove(workload);
         }
     }
 
@@ -145,9 +156,12 @@ impl Volatile {
         }
     }
 
-    /// Lets it be looked again whether a lost node may be released: another was lost, or one is back.
-    pub(crate) fn may_release(&mut self, now: Timestamp) {
-        self.next_release.get_or_insert(now);
+    /// Lets it be looked again whether a lost node may be released, `wait` after another was lost or one is back: others
+    /// may follow.
+    pub(crate) fn may_release(&mut self, now: Timestamp, wait: DurationMs) {
+        if self.next_release.is_none_or(|next| next <= now) {
+            self.next_release = Some(now.plus(wait));
+        }
     }
 
     /// Believes a node until then, or not at all.

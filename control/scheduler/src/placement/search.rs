@@ -101,11 +101,12 @@ impl Search {
         let placement = &demand.spec.placement;
         let relations = Relations::of(cluster, &demand.workload, placement);
         let affinities = placement.near.iter().chain(&placement.apart);
+        let specials = specials(cluster, demand, &relations);
         let mut search = Self {
             need: demand.need(),
             eligible: Vec::new(),
-            specials: specials(cluster, demand, &relations),
-            crowds: crowds(cluster, demand),
+            crowds: crowds(cluster, demand, &specials),
+            specials,
             is_of_itself: affinities.map(|affinity| &affinity.workload).any(|name| *name == demand.workload),
             is_bound: false,
             demand: demand.clone(),
@@ -310,7 +311,7 @@ fn specials(cluster: &Cluster, demand: &Demand, relations: &Relations) -> BTreeM
 }
 
 /// Returns over what a workload is spread. Each node is not among it: that is done anyway.
-fn crowds(cluster: &Cluster, demand: &Demand) -> Vec<Crowd> {
+fn crowds(cluster: &Cluster, demand: &Demand, specials: &BTreeMap<NodeId, Special>) -> Vec<Crowd> {
     let spreads = demand.spec.placement.spread.iter().filter(|spread| spread.over != Placement::EACH_NODE);
     let mut crowds: Vec<Crowd> = spreads
         .map(|spread| Crowd {
@@ -322,11 +323,16 @@ fn crowds(cluster: &Cluster, demand: &Demand) -> Vec<Crowd> {
     if crowds.is_empty() {
         return crowds;
     }
-    for record in cluster.durable.of_workload(&demand.workload).filter(|record| record.is_live()) {
-        let Some((class, _)) = cluster.volatile.pools.node(&record.node) else { continue };
-        let key = &cluster.volatile.pools.classes()[class].key;
+    let mut by_class: BTreeMap<ClassId, u64> = BTreeMap::new();
+    for (node, special) in specials.iter().filter(|(_, special)| special.copies > 0) {
+        if let Some((class, _)) = cluster.volatile.pools.node(node) {
+            *by_class.entry(*class).or_default() += u64::from(special.copies);
+        }
+    }
+    for (class, copies) in by_class {
+        let key = &cluster.volatile.pools.classes()[&class].key;
         for crowd in &mut crowds {
-            *crowd.counts.entry(value(key, &crowd.over)).or_default() += 1;
+            *crowd.counts.entry(value(key, &crowd.over)).or_default() += copies;
         }
     }
     crowds

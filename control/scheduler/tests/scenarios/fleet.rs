@@ -30,8 +30,11 @@ fn a_silent_node_loses_its_allocations() {
             1s a gets 1.6: a1@1 | shop.example: a1 on a | peers a b
             1s b gets 1.5: | shop.example: a1 on a | peers a b
             12s a is lost
-            12s b gets 1.7: a2@1 | shop.example:  | peers b
-            12s b gets 1.8: a2@1 | shop.example: a2 on b | peers b
+            12s a1 is lost
+            12s b gets 1.6: | shop.example:  | peers b
+            13s a is lost
+            13s b gets 1.7: a2@1 | shop.example:  | peers b
+            13s b gets 1.8: a2@1 | shop.example: a2 on b | peers b
             --show
             a Lost, reserved 0B
             b Alive, reserved 64MiB
@@ -64,9 +67,10 @@ fn a_node_that_returns_before_it_was_replaced_keeps_them() {
             > deploy shop web=2@v1
             Deployed { revision: Revision(1), changed: true }
             0s a gets 1.3: a1@1 a2@1 | peers a
+            11s a is lost
             11s a1 is lost
             11s a2 is lost
-            11s a is lost
+            12s a is lost
             --show
             a Lost, reserved 0B
             default/shop/web 0 of 2, waiting: all nodes are lost
@@ -102,9 +106,12 @@ fn only_what_was_not_replaced_goes_on_when_a_node_returns() {
             Deployed { revision: Revision(1), changed: true }
             0s a gets 1.4: a1@1 a3@1 | peers a b
             0s b gets 1.4: a2@1 | peers a b
-            11s a1 is lost
             11s a is lost
-            11s b gets 1.6: a2@1 a4@1 | peers b
+            11s a1 is lost
+            11s a3 is lost
+            11s b gets 1.5: a2@1 | peers b
+            12s a is lost
+            12s b gets 1.6: a2@1 a4@1 | peers b
             --show
             a Lost, reserved 0B
             b Alive, reserved 128MiB
@@ -302,8 +309,11 @@ fn after_a_restart_silent_nodes_are_believed_for_a_while() {
             b Alive, reserved 64MiB
             default/shop/web 2 of 2
             17s a is lost
-            17s b gets 2.4: a2@1 a3@1 | shop.example: a2 on b | peers b
-            17s b gets 2.5: a2@1 a3@1 | shop.example: a2 on b, a3 on b | peers b
+            17s a1 is lost
+            17s b gets 2.3: a2@1 | shop.example: a2 on b | peers b
+            18s a is lost
+            18s b gets 2.4: a2@1 a3@1 | shop.example: a2 on b | peers b
+            18s b gets 2.5: a2@1 a3@1 | shop.example: a2 on b, a3 on b | peers b
             --show
             a Lost, reserved 0B
             b Alive, reserved 128MiB
@@ -332,6 +342,7 @@ fn a_node_that_was_lost_stays_so_over_a_restart() {
             0s b gets 1.3: | peers a b
             10s a is lost
             10s b gets 1.4: | peers b
+            11s a is lost
             > restart
             --show
             a Lost, reserved 0B
@@ -425,6 +436,7 @@ fn reports_of_another_fleet_or_a_later_coordinator_do_not_count() {
             > report nobody
             10s b is lost
             10s a gets 1.4: | peers a
+            11s b is lost
         "#]],
     );
 }
@@ -536,8 +548,9 @@ fn a_new_machine_takes_over_the_name_of_a_lost_one() {
             TokenCreated
             > join a t key=7
             name_taken: the name `a` belongs to another node
-            11s a1 is lost
             11s a is lost
+            11s a1 is lost
+            12s a is lost
             > join a t key=7
             Joined
             12s a is lost

@@ -295,9 +295,11 @@ fn items_of_a_lost_node_are_run_elsewhere_under_the_same_attempt() {
             0s a gets 1.4: a1[r1 0..2 attempt 1] | peers a b
             > done a1 0
             0s r1 item 0: Completed (attempt 1)
-            10s a1 is lost
             10s a is lost
-            10s b gets 1.5: a2[r1 1..3 attempt 1] | peers b
+            10s a1 is lost
+            10s b gets 1.4: | peers b
+            11s a is lost
+            11s b gets 1.5: a2[r1 1..3 attempt 1] | peers b
             --show
             a Lost, reserved 0B
             b Alive, reserved 64MiB
@@ -333,9 +335,11 @@ fn what_a_lost_node_brings_back_is_recorded_if_nobody_was_faster() {
             RunStarted(RunId(1))
             0s a gets 1.4: a1[r1 0..1 attempt 1] | peers a b
             > done a1 0
-            10s a1 is lost
             10s a is lost
-            10s b gets 1.5: a2[r1 0..1 attempt 1] | peers b
+            10s a1 is lost
+            10s b gets 1.4: | peers b
+            11s a is lost
+            11s b gets 1.5: a2[r1 0..1 attempt 1] | peers b
             13s r1 item 0: Completed (attempt 1)
             13s a gets 1.8: a3[r1 1..2 attempt 1] | peers a b
             13s b gets 1.7: | peers a b
@@ -370,8 +374,9 @@ fn a_node_that_returns_goes_on_with_items_nobody_took() {
             > run calc/sum 4
             RunStarted(RunId(1))
             0s a gets 1.3: a1[r1 0..1 attempt 1] | peers a
-            10s a1 is lost
             10s a is lost
+            10s a1 is lost
+            11s a is lost
             --show
             a Lost, reserved 0B
             r1 Running: 0 good, 0 bad of 4; leased 0, ready 4, backing off 0; 0 fuel, waiting: all nodes are lost

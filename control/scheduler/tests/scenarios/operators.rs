@@ -196,9 +196,11 @@ fn one_lost_node_is_replaced_at_a_time() {
         expect![[r#"
             > deploy shop web=8@v1
             Deployed { revision: Revision(1), changed: true }
+            12s a is lost
+            12s a1 is lost
             12s b is lost
             12s a2 is lost
-            12s a is lost
+            13s a is lost
             --show
             a Lost, reserved 0B
             b Lost, reserved 0B
@@ -209,7 +211,7 @@ fn one_lost_node_is_replaced_at_a_time() {
             g Alive, reserved 64MiB
             h Alive, reserved 64MiB
             default/shop/web 7 of 8, waiting: 1 allocation is on lost nodes and not replaced yet: that is done for one node at a time, and for none of a zone that has lost many at once until they are back or `dunlin node release` says so
-            22s b is lost
+            23s b is lost
             --show
             a Lost, reserved 0B
             b Lost, reserved 0B
@@ -269,10 +271,9 @@ fn what_is_held_goes_on_when_its_nodes_are_back() {
             c Lost, reserved 0B
             default/shop/web 0 of 3, waiting: 3 allocations are on lost nodes and not replaced yet: that is done for one node at a time, and for none of a zone that has lost many at once until they are back or `dunlin node release` says so
             r1 Running: 0 good, 0 bad of 9; leased 0, ready 6, backing off 0; 0 fuel
-            16s b is lost
             --show
-            a Alive, reserved 256MiB
-            b Alive, reserved 0B
+            a Alive, reserved 128MiB
+            b Alive, reserved 128MiB
             c Alive, reserved 128MiB
             default/shop/web 3 of 3
             r1 Running: 0 good, 0 bad of 9; leased 3, ready 6, backing off 0; 0 fuel
@@ -309,10 +310,13 @@ fn a_node_that_is_lost_again_and_again_is_set_aside() {
         expect![[r#"
             0s a gets 1.2: | peers a
             10s a is lost
+            11s a is lost
             13s a gets 1.4: | peers a
             23s a is lost
+            24s a is lost
             26s a gets 1.6: | peers a
             36s a is lost
+            37s a is lost
             39s a gets 1.8: | peers a
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
@@ -355,8 +359,10 @@ fn the_brake_counts_the_first_loss_though_it_was_released() {
             > deploy shop web=4@v1
             Deployed { revision: Revision(1), changed: true }
             12s a is lost
+            12s a1 is lost
             12s b does not get 1.7: a2@1 | peers b c d
             12s c does not get 1.7: a3@1 | peers b c d
+            13s a is lost
             15s b is lost
             15s a2 is lost
             15s c does not get 1.8: a3@1 | peers c d
@@ -368,6 +374,88 @@ fn the_brake_counts_the_first_loss_though_it_was_released() {
             c Lost, reserved 0B
             d Alive, reserved 128MiB
             default/shop/web 2 of 4, waiting: 2 allocations are on lost nodes and not replaced yet: that is done for one node at a time, and for none of a zone that has lost many at once until they are back or `dunlin node release` says so
+        "#]],
+    );
+}
+
+#[test]
+fn items_of_a_lost_node_are_not_queued_twice_when_its_drain_is_over() {
+    placed(
+        &[],
+        "
+        node a
+        deploy calc sum=job1@v1
+        run calc/sum 4
+        wait 2
+        node b
+        drain a 60
+        down a
+        wait 70
+        show
+        ",
+        expect![[r#"
+            > deploy calc sum=job1@v1
+            Deployed { revision: Revision(1), changed: true }
+            > run calc/sum 4
+            RunStarted(RunId(1))
+            > drain a 60
+            Cordoned
+            12s a is lost
+            12s a1 is lost
+            13s a is lost
+            62s a is lost
+            --show
+            a Lost, reserved 0B
+            b Alive, reserved 64MiB
+            r1 Running: 0 good, 0 bad of 4; leased 1, ready 3, backing off 0; 0 fuel
+        "#]],
+    );
+}
+
+#[test]
+fn a_node_that_is_lost_while_set_aside_is_set_aside_for_longer() {
+    placed(
+        &[],
+        "
+        node a
+        down a
+        wait 12
+        up a
+        wait 1
+        down a
+        wait 12
+        up a
+        wait 1
+        down a
+        wait 12
+        up a
+        wait 300
+        down a
+        wait 12
+        up a
+        deploy shop web=1@v1
+        wait 300
+        show
+        wait 310
+        show
+        ",
+        expect![[r#"
+            10s a is lost
+            11s a is lost
+            23s a is lost
+            24s a is lost
+            36s a is lost
+            37s a is lost
+            348s a is lost
+            349s a is lost
+            > deploy shop web=1@v1
+            Deployed { revision: Revision(1), changed: true }
+            --show
+            a Alive, reserved 0B
+            default/shop/web 0 of 1, waiting: 1 node set aside for a while, as lost again and again
+            --show
+            a Alive, reserved 64MiB
+            default/shop/web 1 of 1
         "#]],
     );
 }

@@ -311,23 +311,23 @@ fn a_service_runs_everywhere_and_on_what_joins_later() {
             Deployed { revision: Revision(1), changed: true }
             --where
             default/shop/agent on a:1 b:1
-            default/shop/agent 2 of 3: 1 of its nodes have no room for 64MiB and a fuel rate of 50M/s: full
+            default/shop/agent 2 of 3: no room for 64MiB and a fuel rate of 50M/s on full
             --where
             default/shop/agent on a:1 b:1 d:1
-            default/shop/agent 3 of 4: 1 of its nodes have no room for 64MiB and a fuel rate of 50M/s: full
+            default/shop/agent 3 of 4: no room for 64MiB and a fuel rate of 50M/s on full
             > apply two
             Deployed { revision: Revision(2), changed: true }
             --where
             default/shop/agent on a:1 b:1 d:1
-            default/shop/agent 3 of 4: 1 of its nodes have no room for 64MiB and a fuel rate of 50M/s: full
+            default/shop/agent 3 of 4: no room for 64MiB and a fuel rate of 50M/s on full
             --where
             default/shop/agent on a:1 b:1 d:1
-            default/shop/agent 3 of 4: 1 of its nodes have no room for 64MiB and a fuel rate of 50M/s: full
-            23s a4 is lost
+            default/shop/agent 3 of 4: no room for 64MiB and a fuel rate of 50M/s on full
             23s a is lost
+            24s a is lost
             --where
             default/shop/agent on b:1 d:1
-            default/shop/agent 2 of 3: 1 of its nodes have no room for 64MiB and a fuel rate of 50M/s: full
+            default/shop/agent 2 of 3: no room for 64MiB and a fuel rate of 50M/s on full
             > stop shop
             Stopped { revision: Revision(3), changed: true }
             --where
@@ -536,6 +536,89 @@ fn a_node_that_has_the_component_is_preferred_to_an_emptier_one() {
             --where
             default/other/web on a:1
             default/shop/web on a:1
+        "#]],
+    );
+}
+
+#[test]
+fn a_run_waits_for_what_it_wants_near() {
+    let job = r#"
+        [app]
+        name = "calc"
+        [job.sum]
+        component = "sum.wasm"
+        [job.sum.placement]
+        near = ["shop/web"]
+    "#;
+    placed(
+        &[("calc", job)],
+        "
+        node a 1GiB
+        node b 1GiB
+        apply calc
+        run calc/sum 4
+        where
+        deploy shop web=1@v1
+        where
+        ",
+        expect![[r#"
+            > apply calc
+            Deployed { revision: Revision(1), changed: true }
+            > run calc/sum 4
+            RunStarted(RunId(1))
+            --where
+            r1 waits: no node is both near what it must be near and apart from what it must be apart from
+            > deploy shop web=1@v1
+            Deployed { revision: Revision(1), changed: true }
+            --where
+            default/shop/web on a:1
+            r1 waits: needs 64MiB and a fuel rate of 50M/s; none of 1 node has both free at once (1 node not near or apart as required)
+        "#]],
+    );
+}
+
+#[test]
+fn a_full_node_does_not_keep_a_service_that_runs_everywhere_from_being_replaced_on_others() {
+    let everywhere = |component: &str| {
+        format!("[app]\nname = \"shop\"\n[service.agent]\ncomponent = \"{component}\"\neverywhere = true\n")
+    };
+    placed(
+        &[("one", &everywhere("one.wasm")), ("two", &everywhere("two.wasm"))],
+        "
+        node a 64MiB
+        node b 1GiB
+        node c 1GiB
+        apply one
+        wait 1
+        cordon c
+        apply two
+        wait 10
+        show
+        where
+        drain c 60
+        wait 3
+        where
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            > cordon c
+            Cordoned
+            > apply two
+            Deployed { revision: Revision(2), changed: true }
+            --show
+            a Alive, reserved 64MiB
+            b Alive, reserved 64MiB
+            c Alive, reserved 64MiB
+            default/shop/agent 3 of 3, 1 current, waiting: no room for 64MiB and a fuel rate of 50M/s on a
+            --where
+            default/shop/agent on a:1 b:1 c:1
+            default/shop/agent 3 of 3: no room for 64MiB and a fuel rate of 50M/s on a
+            > drain c 60
+            Cordoned
+            --where
+            default/shop/agent on a:1 b:1
+            default/shop/agent 2 of 2: no room for 64MiB and a fuel rate of 50M/s on a
         "#]],
     );
 }

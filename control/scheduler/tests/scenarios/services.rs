@@ -219,6 +219,7 @@ fn reasons_count_the_nodes_that_are_left_out() {
             10s c is lost
             10s a gets 1.5: | peers a b
             10s b gets 1.5: | peers a b
+            11s c is lost
             > deploy shop web=1@v1,zone:b,memory:128MiB
             Deployed { revision: Revision(1), changed: true }
             --show

@@ -253,7 +253,7 @@ pub(super) fn service(number: usize, allocations: u32, memory: Bytes, rate: Fuel
     };
     let placement = Placement {
         require,
-        prefer: vec![Preference { expression: expression("class = c1"), weight: 20 }],
+        prefer: vec![Preference { expression: expression("class = c3"), weight: 20 }],
         spread: vec![Spread { over: "zone".to_owned(), weights: BTreeMap::new() }],
         ..Placement::default()
     };
