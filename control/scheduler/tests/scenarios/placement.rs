@@ -559,6 +559,7 @@ fn a_run_waits_for_what_it_wants_near() {
         run calc/sum 4
         where
         deploy shop web=1@v1
+        wait 1
         where
         ",
         expect![[r#"
@@ -571,8 +572,8 @@ fn a_run_waits_for_what_it_wants_near() {
             > deploy shop web=1@v1
             Deployed { revision: Revision(1), changed: true }
             --where
+            default/calc/sum on a:1
             default/shop/web on a:1
-            r1 waits: needs 64MiB and a fuel rate of 50M/s; none of 1 node has both free at once (1 node not near or apart as required)
         "#]],
     );
 }
