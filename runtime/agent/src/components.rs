@@ -96,7 +96,13 @@ impl Components {
     }
 }
 
+/// Returns the digest of a file, of which no more than a piece is in memory at a time.
 async fn hash(path: &Path) -> io::Result<Digest> {
-    let bytes = tokio::fs::read(path).await?;
-    Ok(Digest::of(&bytes))
+    let path = path.to_owned();
+    let hashing = tokio::task::spawn_blocking(move || {
+        let mut hash = Sha256::new();
+        io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
+        Ok(Digest::from_sha256(hash.finalize().into()))
+    });
+    hashing.await.map_err(io::Error::other).flatten()
 }

@@ -2,15 +2,16 @@
 //!
 //! A node may have a thousand services of which ten are asked for anything. What is deployed therefore costs its
 //! path and its name; machine code is in memory only of those that were used lately, up to
-//! [`MAX_LOADED_CODE`]. To load it again takes about a millisecond, once for all requests that wait for it.
+//! [`MAX_LOADED_CODE`]. What was loaded only to see whether it can be run goes after a moment, that of a request after a
+//! minute. To load it again takes about a millisecond, once for all requests that wait for it.
 //!
 //! Code is dropped by letting go of it: instances that still run keep what they run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dunlin_compiled::CodeKind;
 use dunlin_host::Guest;
@@ -25,7 +26,7 @@ use crate::checks::Checks;
 use crate::dump::Dumps;
 use crate::engine::{Engine, LoadError, Way};
 use crate::gauge::Gauge;
-use crate::limits::{CODE_IDLE, MAX_LOADED_CODE};
+use crate::limits::{CODE_IDLE, CODE_UNASKED, MAX_LOADED_CODE};
 
 /// A component that can be run. Cheap to clone; its code is in memory when it is needed.
 #[derive(Clone)]
@@ -43,6 +44,8 @@ struct Code {
     loading: tokio::sync::Mutex<()>,
     /// When it was last wanted, in milliseconds of [`Shelf::now`].
     used: AtomicU64,
+    /// Whether that was to run it.
+    is_asked: AtomicBool,
 }
 
 /// Code in memory, its imports resolved.
@@ -113,8 +116,18 @@ impl Linked {
 }
 
 impl Loaded {
-    /// Returns the code, which is loaded first if it is not in memory.
+    /// Returns the code to be run, which is loaded first if it is not in memory.
     pub(crate) async fn linked(&self) -> Result<Arc<Linked>, LoadError> {
+        let is_asked = &self.0.is_asked;
+        // All requests of a component read this, and so only the first writes it.
+        if !is_asked.load(Ordering::Relaxed) {
+            is_asked.store(true, Ordering::Relaxed);
+        }
+        self.looked_at().await
+    }
+
+    /// Returns the same, to be looked at only.
+    pub(crate) async fn looked_at(&self) -> Result<Arc<Linked>, LoadError> {
         let code = &self.0;
         code.used.store(code.engine.shelf().now(), Ordering::Relaxed);
         if let Some(linked) = code.in_memory() {
@@ -157,6 +170,14 @@ impl Code {
     fn linked(&self) -> MutexGuard<'_, Option<Arc<Linked>>> {
         self.linked.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Takes it out of memory.
+    fn drop_linked(&self) {
+        self.is_asked.store(false, Ordering::Relaxed);
+        let linked = self.linked().take();
+        // Outside of the lock: to take code out of memory takes time.
+        drop(linked);
+    }
 }
 
 /// Every component that is in use, and how much of their code is in memory.
@@ -185,18 +206,19 @@ impl Shelf {
             linked: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             used: AtomicU64::new(self.now()),
+            is_asked: AtomicBool::new(false),
         });
         codes.insert(identity, Arc::downgrade(&code));
         Loaded(code)
     }
 
-    /// Drops the code that nobody wanted for [`CODE_IDLE`].
+    /// Drops the code that nobody wanted for [`CODE_IDLE`], or [`CODE_UNASKED`] where nobody has yet.
     pub(crate) fn drop_idle(&self) {
-        let idle = u64::try_from(CODE_IDLE.as_millis()).unwrap_or(u64::MAX);
-        let since = self.now().saturating_sub(idle);
+        let now = self.now();
         for code in self.all() {
-            if code.used.load(Ordering::Relaxed) < since {
-                *code.linked() = None;
+            let since = Duration::from_millis(now.saturating_sub(code.used.load(Ordering::Relaxed)));
+            if is_idle(since, code.is_asked.load(Ordering::Relaxed)) {
+                code.drop_linked();
             }
         }
     }
@@ -212,7 +234,7 @@ impl Shelf {
                 break;
             }
             total -= size(code);
-            *code.linked() = None;
+            code.drop_linked();
         }
     }
 
@@ -226,5 +248,23 @@ impl Shelf {
 
     fn codes(&self) -> MutexGuard<'_, BTreeMap<Identity, Weak<Code>>> {
         self.codes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells whether code that was wanted so long ago, perhaps to be run, is to go.
+fn is_idle(since: Duration, is_asked: bool) -> bool {
+    since > if is_asked { CODE_IDLE } else { CODE_UNASKED }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_that_nobody_has_asked_for_goes_before_the_rest() {
+        assert!(!is_idle(CODE_UNASKED, false), "whoever has deployed it may be about to ask");
+        assert!(is_idle(CODE_UNASKED + Duration::from_millis(1), false));
+        assert!(!is_idle(CODE_IDLE, true));
+        assert!(is_idle(CODE_IDLE + Duration::from_millis(1), true));
     }
 }

@@ -173,7 +173,7 @@ impl Engine {
 
     async fn load_way(&self, compiled: &Path, digest: Digest, way: Way) -> Result<Loaded, LoadError> {
         let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, way));
-        loaded.linked().await?;
+        loaded.looked_at().await?;
         Ok(loaded)
     }
 

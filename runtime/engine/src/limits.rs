@@ -39,6 +39,9 @@ pub(crate) const FEWEST_INSTANCES: u32 = 128;
 pub const MAX_LOADED_CODE: u64 = 32 << 20;
 /// After how long without a request code is dropped, also if there is room for it.
 pub const CODE_IDLE: Duration = Duration::from_secs(60);
+/// The same for code that was loaded to see whether it can be run, and that nobody has asked for yet. What is deployed is
+/// asked for at once or, most likely, not for long.
+pub(crate) const CODE_UNASKED: Duration = Duration::from_secs(2);
 
 /// How many bytes of a response are gathered before any of it goes out, if the guest writes them without waiting: a
 /// response that is whole goes out in one piece and tells its length.

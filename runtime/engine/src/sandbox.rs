@@ -244,6 +244,8 @@ impl Sandbox {
             pause.between(&self.meter, gauge.measure(call)).await
         };
         tokio::select! {
+            // Most instances are done at the first poll, and then nobody has to be asked to wake this.
+            biased;
             result = tokio::time::timeout(self.limits.deadline.into(), call) => match result {
                 Ok(result) => Ending::Returned(result),
                 Err(_elapsed) => Ending::DeadlinePassed,

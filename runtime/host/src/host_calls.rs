@@ -50,6 +50,8 @@ thread_local! {
     static CURRENT: RefCell<Option<Box<Ring>>> = const { RefCell::new(None) };
     /// Places that have a name, each where its address says.
     static NAMED: [Cell<usize>; REMEMBERED] = const { [const { Cell::new(0) }; REMEMBERED] };
+    /// Places at which calls return, each where its address says.
+    static RETURNS: [Cell<usize>; REMEMBERED] = const { [const { Cell::new(0) }; REMEMBERED] };
 }
 
 /// From now on the calls of instances are noted. The process's subscriber must be a [`HostCallWatch`].
@@ -263,6 +265,24 @@ fn has_name(place: usize) -> bool {
     has_name.unwrap_or(true)
 }
 
+/// Tells whether calls return at this place.
+fn is_return(metadata: &Metadata<'_>) -> bool {
+    if *metadata.level() != Level::TRACE {
+        return false;
+    }
+    let place = place(metadata);
+    let is_known = RETURNS.try_with(|known| known[(place >> 4) % REMEMBERED].get() == place);
+    if is_known.unwrap_or(false) {
+        return true;
+    }
+    let is_return = matches!(Place::of(metadata), Place::Return);
+    if is_return {
+        // A thread that is about to end looks again.
+        let _remembered = RETURNS.try_with(|known| known[(place >> 4) % REMEMBERED].set(place));
+    }
+    is_return
+}
+
 fn end(event: &Event<'_>) {
     let mut outcome = Outcome(Text::EMPTY);
     event.record(&mut outcome);
@@ -410,9 +430,10 @@ impl<S: Subscriber> Subscriber for HostCallWatch<S> {
     }
 
     fn event(&self, event: &Event<'_>) {
-        match Place::of(event.metadata()) {
-            Place::Return => end(event),
-            Place::Call | Place::Other => self.0.event(event),
+        if is_return(event.metadata()) {
+            end(event);
+        } else {
+            self.0.event(event);
         }
     }
 
