@@ -28,6 +28,9 @@ use crate::engine::{Engine, LoadError, Way};
 use crate::gauge::Gauge;
 use crate::limits::{CODE_IDLE, CODE_UNASKED, MAX_LOADED_CODE};
 
+/// How much room is made at a time, so that who loads code does not look over all there is each time.
+const ROOM_MADE: u64 = MAX_LOADED_CODE / 8;
+
 /// A component that can be run. Cheap to clone; its code is in memory when it is needed.
 #[derive(Clone)]
 pub struct Loaded(Arc<Code>);
@@ -139,8 +142,14 @@ impl Loaded {
         }
         let (digest, way) = code.identity;
         let linked = Arc::new(code.engine.read_and_link(&code.path, digest, way).await?);
+        let shelf = code.engine.shelf();
+        shelf.loaded.fetch_add(linked.size, Ordering::Relaxed);
         *code.linked() = Some(linked.clone());
-        code.engine.shelf().make_room(code.identity);
+        let old = shelf.make_room(code.identity);
+        if !old.is_empty() {
+            // To take code out of memory takes time, for which nobody should wait who has just loaded some.
+            tokio::task::spawn_blocking(move || drop(old));
+        }
         Ok(linked)
     }
 }
@@ -171,12 +180,18 @@ impl Code {
         self.linked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes it out of memory.
-    fn drop_linked(&self) {
+    /// Gives up what is in memory, which goes when whoever runs it has ended and the caller drops it.
+    fn give_up(&self) -> Option<Arc<Linked>> {
         self.is_asked.store(false, Ordering::Relaxed);
-        let linked = self.linked().take();
-        // Outside of the lock: to take code out of memory takes time.
-        drop(linked);
+        let linked = self.linked().take()?;
+        self.engine.shelf().loaded.fetch_sub(linked.size, Ordering::Relaxed);
+        Some(linked)
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        drop(self.give_up());
     }
 }
 
@@ -185,11 +200,13 @@ pub(crate) struct Shelf {
     began: Instant,
     /// By what they are, so that two allocations of one component share its code.
     codes: Mutex<BTreeMap<Identity, Weak<Code>>>,
+    /// How many bytes of code are in memory.
+    loaded: AtomicU64,
 }
 
 impl Shelf {
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), codes: Mutex::default() }
+        Self { began: Instant::now(), codes: Mutex::default(), loaded: AtomicU64::new(0) }
     }
 
     /// Returns the code with this identity, which is made if nobody uses it yet.
@@ -218,24 +235,28 @@ impl Shelf {
         for code in self.all() {
             let since = Duration::from_millis(now.saturating_sub(code.used.load(Ordering::Relaxed)));
             if is_idle(since, code.is_asked.load(Ordering::Relaxed)) {
-                code.drop_linked();
+                drop(code.give_up());
             }
         }
     }
 
-    /// Drops the code that was not wanted for longest, until the rest is within [`MAX_LOADED_CODE`]; never `kept`.
-    fn make_room(&self, kept: Identity) {
+    /// Gives up the code that was not wanted for longest, if there is more than [`MAX_LOADED_CODE`], until there is room
+    /// for more; never `kept`.
+    fn make_room(&self, kept: Identity) -> Vec<Arc<Linked>> {
+        if self.loaded.load(Ordering::Relaxed) <= MAX_LOADED_CODE {
+            return Vec::new();
+        }
         let mut codes = self.all();
+        codes.retain(|code| code.identity != kept && code.linked().is_some());
         codes.sort_by_key(|code| code.used.load(Ordering::Relaxed));
-        let size = |code: &Arc<Code>| code.linked().as_ref().map_or(0, |linked| linked.size);
-        let mut total: u64 = codes.iter().map(size).sum();
-        for code in codes.iter().filter(|code| code.identity != kept) {
-            if total <= MAX_LOADED_CODE {
+        let mut old = Vec::new();
+        for code in codes {
+            if self.loaded.load(Ordering::Relaxed) <= MAX_LOADED_CODE - ROOM_MADE {
                 break;
             }
-            total -= size(code);
-            code.drop_linked();
+            old.extend(code.give_up());
         }
+        old
     }
 
     fn all(&self) -> Vec<Arc<Code>> {
