@@ -9,9 +9,15 @@ pub(crate) const ASYNC_STACK: usize = 2 << 20;
 /// G5: how often a computing guest must let others run, by time.
 pub const EPOCH_TICK: Duration = Duration::from_millis(10);
 /// How often a computing guest must let others run, by fuel. It also bounds how wrong the count of fuel can be when
-/// a guest is ended from outside: a loop without calls writes its fuel back only here. Measured: from 1,000,000 on,
-/// the slices cost nothing; at 10,000 a guest takes 2.6 times as long.
+/// a guest is ended from outside: a loop without calls writes its fuel back only here. Measured: at 1,000,000
+/// the slices cost nothing but where code is straight, a few hundredths there; at 10,000 a guest takes 2.6 times as long.
 pub const FUEL_SLICE: u64 = 1_000_000;
+/// The most that a slice has where steps take so little that one of [`FUEL_SLICE`] is over at once.
+pub(crate) const MOST_FUEL_SLICE: u64 = 4_000_000;
+/// A slice that took less is followed by a longer one.
+pub(crate) const SHORT_SLICE: Duration = Duration::from_micros(250);
+/// The most that a slice has of what its allocation may burn in a second, as one part of so many.
+pub(crate) const SLICES_OF_A_RATE: u64 = 100;
 /// G14: how many instances of one namespace live at the same time on one node, over all its allocations, if the node's
 /// operator does not say.
 pub(crate) const NAMESPACE_CONCURRENCY: u32 = 256;

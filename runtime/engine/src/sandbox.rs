@@ -24,7 +24,7 @@ use crate::gauge::Gauge;
 use crate::limits::{EPOCH_TICK, FUEL_SLICE};
 use crate::meter::{Bucket, Meter};
 use crate::outcome::{Ending, of_error, or_denied};
-use crate::pause::Pause;
+use crate::pause::{Pause, next_slice};
 
 /// How many traps of one allocation are told in a second; the others are counted.
 const TRAPS_TOLD: u64 = 10;
@@ -189,9 +189,10 @@ impl Sandbox {
         &self,
         gauge: Gauge,
         pause: Pause,
-    ) -> impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<()> + Send + Sync + 'static {
+    ) -> impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<u64> + Send + Sync + 'static {
         let (meter, limits) = (self.meter.clone(), self.limits);
         let (began, mut paused) = (Instant::now(), Duration::ZERO);
+        let (mut slice, mut ended) = (FUEL_SLICE, Duration::ZERO);
         let mut calls = Bucket::new(limits.host_calls.into(), limits.host_call_burst.into(), Duration::ZERO);
         move |mut context| {
             let burned = gauge.burned(&context, limits.fuel);
@@ -202,6 +203,8 @@ impl Sandbox {
             meter.debit(burned.minus(told.fuel));
             gauge.check(burned, limits.fuel)?;
             let now = began.elapsed();
+            slice =
+                next_slice(slice, now.saturating_sub(std::mem::replace(&mut ended, now)), limits.fuel_rate);
             calls.debit(now, called.saturating_sub(told.calls));
             let held_up = calls.wait(now);
             if held_up.is_some() {
@@ -227,7 +230,7 @@ impl Sandbox {
                 paused = now;
                 pause.ask(held_up);
             }
-            Ok(())
+            Ok(slice)
         }
     }
 
@@ -439,13 +442,13 @@ pub(crate) struct Instance {
 fn see_time(
     store: &mut Store<Guest>,
     mut slice_ended: Option<
-        impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<()> + Send + Sync + 'static,
+        impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<u64> + Send + Sync + 'static,
     >,
 ) {
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |mut context| {
         match &mut slice_ended {
-            Some(slice_ended) => slice_ended(context)?,
+            Some(slice_ended) => drop(slice_ended(context)?),
             // Its slices are of fuel; this is only wasmtime's own call.
             None => drop(context.data_mut().tick()),
         }
