@@ -108,7 +108,7 @@ mod tests {
         let began = Instant::now();
         pause
             .between(&meter, async {
-                meter.debit(Fuel(31));
+                meter.debit(Fuel(31), Instant::now());
                 pause.ask(None);
                 tokio::task::yield_now().await;
             })

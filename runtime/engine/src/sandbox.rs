@@ -200,9 +200,10 @@ impl Sandbox {
             let called = guest.tick().calls;
             let told = guest.told();
             guest.tell(Told { fuel: burned, calls: called });
-            meter.debit(burned.minus(told.fuel));
+            let clock = Instant::now();
+            meter.debit(burned.minus(told.fuel), clock);
             gauge.check(burned, limits.fuel)?;
-            let now = began.elapsed();
+            let now = clock.saturating_duration_since(began);
             slice =
                 next_slice(slice, now.saturating_sub(std::mem::replace(&mut ended, now)), limits.fuel_rate);
             calls.debit(now, called.saturating_sub(told.calls));
@@ -269,7 +270,8 @@ impl Sandbox {
     ) -> Ended {
         let burned = instance.gauge.burned(&instance.store, self.limits.fuel);
         let guest = instance.store.data();
-        self.meter.debit(burned.minus(guest.told().fuel));
+        let now = Instant::now();
+        self.meter.debit(burned.minus(guest.told().fuel), now);
         let outcome = match ending {
             Ending::Returned(Ok(value)) => match judge(value) {
                 Outcome::Completed => Outcome::Completed,
@@ -283,7 +285,7 @@ impl Sandbox {
             instance: instance.id,
             fuel: burned,
             memory: guest.limiter().peak(),
-            wall: DurationMs(u64::try_from(instance.started.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            wall: DurationMs(u64::try_from((now - instance.started).as_millis()).unwrap_or(u64::MAX)),
             host: guest.host_calls(),
         };
         self.count(&outcome, used, guest);

@@ -156,11 +156,9 @@ impl Ring {
         self.count = (self.count + 1).min(KEPT);
     }
 
-    /// Takes note of what came of the last call.
-    fn end(&mut self, outcome: Text) {
-        if self.count > 0 {
-            self.calls[(self.next + KEPT - 1) % KEPT].outcome = outcome;
-        }
+    /// Returns where it is noted what came of the last call, if there was one.
+    fn last_outcome(&mut self) -> Option<&mut Text> {
+        (self.count > 0).then(|| &mut self.calls[(self.next + KEPT - 1) % KEPT].outcome)
     }
 
     fn calls(&self) -> Vec<HostCall> {
@@ -284,19 +282,20 @@ fn is_return(metadata: &Metadata<'_>) -> bool {
 }
 
 fn end(event: &Event<'_>) {
-    let mut outcome = Outcome(Text::EMPTY);
-    event.record(&mut outcome);
     // If the thread is about to end there is no instance.
     let _noted = CURRENT.try_with(|current| {
-        if let Ok(Some(ring)) = current.try_borrow_mut().as_deref_mut() {
-            ring.end(outcome.0);
+        if let Ok(Some(ring)) = current.try_borrow_mut().as_deref_mut()
+            && let Some(outcome) = ring.last_outcome()
+        {
+            outcome.length = 0;
+            event.record(&mut Outcome(outcome));
         }
     });
 }
 
-struct Outcome(Text);
+struct Outcome<'a>(&'a mut Text);
 
-impl Visit for Outcome {
+impl Visit for Outcome<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == RESULT {
             // An error says that it wants no more.
