@@ -2,7 +2,8 @@
 //!
 //! `dunlin-bench [NAME]...` runs the named benches, all of them if none is named; `cargo x bench` starts it. A bench is
 //! a function in a file of its own which returns a [`report::Report`]; what it shares with others is in `report`
-//! (rounds, rows, the table and the JSON), `load` (requests) and `memory`.
+//! (rounds, rows, the table and the JSON), `load` (requests) and `memory`. A long bench has parts, of which one is run
+//! alone as `NAME:PART`.
 //!
 //! Not here: tests. Nothing in this crate asserts a time, since a busy machine is no fault of the product.
 
@@ -46,27 +47,54 @@ fn main() -> ExitCode {
     if names == [native::SUBCOMMAND] {
         return ended(native::serve());
     }
-    if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| known == *name)) {
-        let list: String = BENCHES.iter().map(|(name, what)| format!("\n  {name}: {what}")).collect();
-        warn(&format!("error: there is no bench `{unknown}`\nhelp: these are there:{list}"));
-        return ExitCode::from(2);
+    let chosen = names.iter().map(|name| Chosen::parse(name).ok_or(*name)).collect::<Result<Vec<_>, _>>();
+    match chosen {
+        Ok(chosen) if chosen.is_empty() => {
+            let all = BENCHES.iter().map(|(name, _)| Chosen { name, part: None });
+            ended(run(&all.collect::<Vec<_>>()))
+        }
+        Ok(chosen) => ended(run(&chosen)),
+        Err(unknown) => {
+            let list: String = BENCHES.iter().map(|(name, what)| format!("\n  {name}: {what}")).collect();
+            let parts: String = sandbox::PARTS.iter().map(|part| format!("\n  sandbox:{part}")).collect();
+            warn(&format!("error: there is no bench `{unknown}`\nhelp: these are there:{list}{parts}"));
+            ExitCode::from(2)
+        }
     }
-    let all = BENCHES.iter().map(|(name, _)| *name);
-    let chosen: Vec<&str> = all.filter(|name| names.is_empty() || names.contains(name)).collect();
-    ended(run(&chosen))
+}
+
+/// A bench to be run, or one part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Chosen {
+    name: &'static str,
+    part: Option<&'static str>,
+}
+
+impl Chosen {
+    /// Reads `NAME` or `NAME:PART`; nothing if there is no such bench.
+    fn parse(text: &str) -> Option<Self> {
+        let (name, part) = text.split_once(':').map_or((text, None), |(name, part)| (name, Some(part)));
+        let (name, _) = *BENCHES.iter().find(|(known, _)| *known == name)?;
+        let known = if name == "sandbox" { sandbox::PARTS } else { &[] };
+        let part = match part {
+            Some(part) => Some(*known.iter().find(|known| **known == part)?),
+            None => None,
+        };
+        Some(Self { name, part })
+    }
 }
 
 /// One thread for all of a bench: what measures should take as little as it can of what is measured.
-fn run(names: &[&str]) -> anyhow::Result<()> {
+fn run(chosen: &[Chosen]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    for name in names {
+    for Chosen { name, part } in chosen {
         let report = match *name {
             "cpu" => runtime.block_on(cpu::run()),
             "engine" => runtime.block_on(engine::run()),
             "fuel-rate" => runtime.block_on(fuel_rate::run()),
             "http" => runtime.block_on(http::run()),
             "items" => runtime.block_on(items::run()),
-            "sandbox" => runtime.block_on(sandbox::run()),
+            "sandbox" => runtime.block_on(sandbox::run(*part)),
             "scheduler" => runtime.block_on(scheduler::run()),
             other => unreachable!("`{other}` is not in the list of benches"),
         };
@@ -96,4 +124,19 @@ fn say(line: &str) {
 /// Prints a line beside the result.
 fn warn(line: &str) {
     drop(writeln!(io::stderr(), "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bench_is_named_alone_or_with_one_of_its_parts() {
+        assert_eq!(Chosen::parse("http"), Some(Chosen { name: "http", part: None }));
+        let part = Some("services");
+        assert_eq!(Chosen::parse("sandbox:services"), Some(Chosen { name: "sandbox", part }));
+        for unknown in ["", "htt", "http:", "http:services", "sandbox:", "sandbox:none"] {
+            assert_eq!(Chosen::parse(unknown), None, "{unknown}");
+        }
+    }
 }

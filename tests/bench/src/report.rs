@@ -149,6 +149,11 @@ impl Row {
         self
     }
 
+    /// Returns it as one line.
+    fn line(&self) -> String {
+        self.cells().into_iter().filter(|cell| !cell.is_empty()).collect::<Vec<_>>().join(" | ")
+    }
+
     fn cells(&self) -> Vec<String> {
         let spread = |middle: f64, least: f64, most: f64| {
             if self.rounds == 1 {
@@ -242,9 +247,12 @@ impl Report {
         self.notes.push(note.into());
     }
 
-    /// Adds rows.
+    /// Adds rows, and tells them at once: what comes later may fail.
     pub(crate) fn add(&mut self, rows: impl IntoIterator<Item = Row>) {
-        self.rows.extend(rows);
+        for row in rows {
+            crate::warn(&row.line());
+            self.rows.push(row);
+        }
     }
 
     /// Says that nothing more will be measured.

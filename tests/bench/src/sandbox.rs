@@ -90,8 +90,11 @@ const LIVE_SERVICES: usize = 10;
 /// How long after a load memory is read, so that what was only in use has been given back.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Measures all of it.
-pub(crate) async fn run() -> anyhow::Result<Report> {
+/// What it is made of; each part may be measured alone.
+pub(crate) const PARTS: &[&str] = &["idle", "requests", "echo", "services", "live"];
+
+/// Measures all of it, or one part.
+pub(crate) async fn run(part: Option<&str>) -> anyhow::Result<Report> {
     let mut report = Report::begin("sandbox")?;
     report.note("load generator, agent, worker and peers share the cores; the generator takes one thread");
     let version = Wasmtime::start(Path::new(HELLO_PATH), &VARIABLES, &[]).await?;
@@ -100,12 +103,17 @@ pub(crate) async fn run() -> anyhow::Result<Report> {
     report.note(format!("its best flags for fresh instances: {}", BEST_FRESH.join(" ")));
     report.note(format!("its best flags for reused instances: {}", BEST_REUSED.join(" ")));
     drop(version);
-    report.add(idle().await?);
-    report.add(requests().await?);
-    warn("measuring many services");
-    report.add(many_services().await?);
-    warn("measuring live instances");
-    report.add(live_instances().await?);
+    for part in PARTS.iter().filter(|known| part.is_none_or(|part| part == **known)) {
+        warn(&format!("measuring the part `{part}`"));
+        match *part {
+            "idle" => idle(&mut report).await?,
+            "requests" => requests(&mut report).await?,
+            "echo" => echo(&mut report).await?,
+            "services" => many_services(&mut report).await?,
+            "live" => live_instances(&mut report).await?,
+            other => unreachable!("`{other}` is not in the list of parts"),
+        }
+    }
     report.end()
 }
 
@@ -132,25 +140,27 @@ fn processes(fleet: &mut Fleet) -> anyhow::Result<(u32, u32)> {
     }
 }
 
-async fn idle() -> anyhow::Result<Vec<Row>> {
+async fn idle(report: &mut Report) -> anyhow::Result<()> {
     let mut fleet = fleet("").await?;
     tokio::time::sleep(SETTLE).await;
     let agent = Memory::of(fleet.agent(0).id().context("the agent runs")?)?;
-    let mut rows = vec![Row::new("idle agent: resident", "MiB", &one(agent.resident)).at_most(20.0)];
+    report.add([Row::new("idle agent: resident", "MiB", &one(agent.resident)).at_most(20.0)]);
     fleet.deploy(&App::new(MANIFEST, &[("hello.wasm", HELLO)])).await?;
     tokio::time::sleep(SETTLE).await;
     let (agent, worker) = processes(&mut fleet)?;
-    rows.push(Row::new("agent with an idle service: resident", "MiB", &one(Memory::of(agent)?.resident)));
-    let worker = Memory::of(worker)?.resident;
-    rows.push(Row::new("its worker: resident", "MiB", &one(worker)).at_most(15.0));
-    Ok(rows)
+    let (agent, worker) = (Memory::of(agent)?.resident, Memory::of(worker)?.resident);
+    report.add([
+        Row::new("agent with an idle service: resident", "MiB", &one(agent)),
+        Row::new("its worker: resident", "MiB", &one(worker)).at_most(15.0),
+    ]);
+    Ok(())
 }
 
 fn rates(seen: &[Seen]) -> Series {
     seen.iter().map(|seen| seen.rate).collect()
 }
 
-async fn requests() -> anyhow::Result<Vec<Row>> {
+async fn requests(report: &mut Report) -> anyhow::Result<()> {
     let walled = fleet("").await?;
     let shared = fleet("isolation = \"shared\"\n").await?;
     let app = App::new(MANIFEST, &[("hello.wasm", HELLO)]);
@@ -171,7 +181,6 @@ async fn requests() -> anyhow::Result<Vec<Row>> {
     };
     let (plain, fresh, reused) = (start(&[]).await?, start(BEST_FRESH).await?, start(BEST_REUSED).await?);
 
-    let mut rows = Vec::new();
     for connections in [32, 256] {
         warn(&format!("measuring requests over {}", counted(connections)));
         let subjects = [
@@ -190,14 +199,28 @@ async fn requests() -> anyhow::Result<Vec<Row>> {
             let case = format!("{case}, {}", counted(connections));
             Row::new(case, "1/s", &of(ours)).against(subjects[peer].name, &of(peer))
         };
-        rows.push(row("hello, fresh", 0, 4).ratio_at_least(3.0));
-        rows.push(row("hello, fresh", 0, 5).ratio_at_least(1.5));
-        rows.push(row("hello, reused", 1, 6).ratio_at_least(1.2));
-        rows.push(row("hello, reused", 1, 7).ratio_at_least(0.5));
-        rows.push(row("the wall: shared against walled, fresh", 2, 0).ratio_at_most(1.1));
-        rows.push(row("the wall: shared against walled, reused", 3, 1).ratio_at_most(1.1));
+        report.add([
+            row("hello, fresh", 0, 4).ratio_at_least(3.0),
+            row("hello, fresh", 0, 5).ratio_at_least(1.5),
+            row("hello, reused", 1, 6).ratio_at_least(1.2),
+            row("hello, reused", 1, 7).ratio_at_least(0.5),
+            row("the wall: shared against walled, fresh", 2, 0).ratio_at_most(1.1),
+            row("the wall: shared against walled, reused", 3, 1).ratio_at_most(1.1),
+        ]);
     }
-    warn("measuring echoes");
+    Ok(())
+}
+
+async fn echo(report: &mut Report) -> anyhow::Result<()> {
+    let fleet = fleet("").await?;
+    fleet.deploy(&App::new(MANIFEST, &[("hello.wasm", HELLO)])).await?;
+    let door = fleet.ingress(0);
+    first_200(door, FRESH).await?;
+    let start = async |flags: &[&str]| {
+        let started = Wasmtime::start(Path::new(HELLO_PATH), &VARIABLES, flags).await?;
+        started.context("it was there a moment ago")
+    };
+    let (plain, fresh) = (start(&[]).await?, start(BEST_FRESH).await?);
     let body = Bytes::from(vec![b'e'; ECHO]);
     let echo = |host: &str| Ask::post(host, "/echo", body.clone());
     let subjects = [
@@ -209,12 +232,12 @@ async fn requests() -> anyhow::Result<Vec<Row>> {
     for (peer, bound) in [(1, Some(1.5)), (2, None)] {
         let row = Row::new("echo of 64 KiB, fresh, 32 connections", "1/s", &rates(&seen[0]));
         let row = row.against(subjects[peer].name, &rates(&seen[peer]));
-        rows.push(match bound {
+        report.add([match bound {
             Some(bound) => row.ratio_at_least(bound),
             None => row,
-        });
+        }]);
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn service(component: Digest, host: &str, limits: Limits) -> WorkloadSpec {
@@ -240,7 +263,7 @@ fn service(component: Digest, host: &str, limits: Limits) -> WorkloadSpec {
 }
 
 /// What one more deployed and idle service costs, and how soon one answers whose code is on disk but not loaded.
-async fn many_services() -> anyhow::Result<Vec<Row>> {
+async fn many_services(report: &mut Report) -> anyhow::Result<()> {
     let mut fleet = fleet("").await?;
     let limits = Limits {
         memory: dunlin_model::Bytes(16 << 20),
@@ -253,7 +276,7 @@ async fn many_services() -> anyhow::Result<Vec<Row>> {
     first_200(fleet.ingress(0), FRESH).await?;
     tokio::time::sleep(SETTLE).await;
     let (agent, worker) = processes(&mut fleet)?;
-    let resident = || anyhow::Ok(Memory::of(agent)?.resident + Memory::of(worker)?.resident);
+    let resident = || anyhow::Ok([Memory::of(agent)?.resident, Memory::of(worker)?.resident]);
     let before = resident()?;
     for first in (0..SERVICES).step_by(usize::from(PER_APP)) {
         let name: AppName = format!("default/many-{first}").parse()?;
@@ -269,8 +292,13 @@ async fn many_services() -> anyhow::Result<Vec<Row>> {
         fleet.until_running(&name.to_string()).await;
     }
     tokio::time::sleep(SETTLE).await;
-    let each = (resident()? - before) * 1024.0 / f64::from(SERVICES - 1);
-    let mut rows = vec![Row::new("a deployed, idle service: resident", "KiB", &one(each)).at_most(64.0)];
+    let after = resident()?;
+    let each = |process: usize| (after[process] - before[process]) * 1024.0 / f64::from(SERVICES - 1);
+    report.add([
+        Row::new("a deployed, idle service: resident", "KiB", &one(each(0) + each(1))).at_most(64.0),
+        Row::new("of that in the agent", "KiB", &one(each(0))),
+        Row::new("of that in the worker", "KiB", &one(each(1))),
+    ]);
 
     let (mut firsts, mut seconds) = (Series::default(), Series::default());
     for number in 0..FIRST_ANSWERS {
@@ -283,14 +311,14 @@ async fn many_services() -> anyhow::Result<Vec<Row>> {
         }
     }
     let peer = peer_starts().await?;
-    rows.push(Row::new("first answer, code on disk", "ms", &firsts).at_most(3.0));
-    rows.push(
+    report.add([
+        Row::new("first answer, code on disk", "ms", &firsts).at_most(3.0),
         Row::new("first answer, code on disk", "ms", &firsts)
             .against("start of wasmtime serve", &peer)
             .ratio_at_most(0.1),
-    );
-    rows.push(Row::new("second answer", "ms", &seconds));
-    Ok(rows)
+        Row::new("second answer", "ms", &seconds),
+    ]);
+    Ok(())
 }
 
 /// How long it takes from the start of `wasmtime serve --allow-precompiled` to its first answer, in milliseconds.
@@ -313,7 +341,7 @@ async fn peer_starts() -> anyhow::Result<Series> {
 }
 
 /// What one more live instance costs that waits in a call of the host.
-async fn live_instances() -> anyhow::Result<Vec<Row>> {
+async fn live_instances(report: &mut Report) -> anyhow::Result<()> {
     let mut fleet =
         fleet("[ingress]\nmax_connections = 20000\n[limits]\nnamespace_concurrency = 20000\n").await?;
     let limits = Limits {
@@ -346,7 +374,8 @@ async fn live_instances() -> anyhow::Result<Vec<Row>> {
     let answered = open.iter().filter(|stream| stream.try_read(&mut [0; 1]).is_ok()).count();
     ensure!(answered == 0, "{answered} of {LIVE} instances have answered instead of waiting");
     let each = grown / f64::from(u32::try_from(LIVE - LIVE_SERVICES)?);
-    Ok(vec![Row::new("a live, waiting instance: resident", "KiB", &one(each)).at_most(200.0)])
+    report.add([Row::new("a live, waiting instance: resident", "KiB", &one(each)).at_most(200.0)]);
+    Ok(())
 }
 
 fn host(number: usize) -> String {
