@@ -5,14 +5,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, ObservedState, Resources, Work, WorkloadKind, WorkloadName,
+    AllocationId, AssignedAllocation, ObservedState, Overcommit, Resources, Work, WorkloadKind, WorkloadName,
     WorkloadSpec,
 };
-use dunlin_scheduler::{AllocationRecord, RunState, View};
+use dunlin_scheduler::{RunState, View};
 
 use crate::agent::Agent;
 use crate::user::broken_component;
 use crate::world::World;
+
+/// Tells whether a node is one that a workload may run on, if there is room.
+fn is_place(agent: &Agent, spec: &WorkloadSpec) -> bool {
+    let labels = &agent.info.labels;
+    spec.node_labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+        && spec.placement.require.iter().all(|condition| condition.matches(labels))
+        && spec.placement.resources.keys().all(|name| agent.info.resources.contains_key(name))
+}
 
 impl World {
     /// Tells what is not right yet, if anything is not.
@@ -75,7 +83,11 @@ impl World {
                 let WorkloadKind::Service(service) = &spec.kind else { continue };
                 let workload = name.workload(short);
                 let copies = running.remove(&workload).unwrap_or_default();
-                let desired = usize::try_from(service.allocations).expect("it is small");
+                let desired = if service.everywhere && service.allocations > 0 {
+                    self.living().filter(|agent| is_place(agent, spec)).count()
+                } else {
+                    usize::try_from(service.allocations).expect("it is small")
+                };
                 let is_current = copies
                     .iter()
                     .all(|copy| copy.spec.limits == spec.limits && copy.spec.component == spec.component);
@@ -92,7 +104,9 @@ impl World {
                 if spec.component == broken_component() {
                     continue;
                 }
-                self.check_no_room(spec).map_err(|reason| format!("{workload} waits, but {reason}"))?;
+                let having: BTreeSet<_> = copies.iter().map(|copy| copy.id).collect();
+                self.check_no_room(spec, service.everywhere.then_some(&having))
+                    .map_err(|reason| format!("{workload} waits, but {reason}"))?;
             }
         }
         match running.keys().next() {
@@ -102,15 +116,30 @@ impl World {
     }
 
     /// Who waits for room must be right in that there is none.
-    fn check_no_room(&self, spec: &WorkloadSpec) -> Result<(), String> {
+    ///
+    /// Of a service that runs everywhere, which has these allocations, only nodes count that have none of them.
+    fn check_no_room(
+        &self,
+        spec: &WorkloadSpec,
+        having: Option<&BTreeSet<AllocationId>>,
+    ) -> Result<(), String> {
         let need = Resources { memory: spec.limits.memory, fuel_rate: spec.limits.fuel_rate };
+        let is_batch = matches!(spec.kind, WorkloadKind::Job(_));
         for agent in self.living() {
+            if having.is_some_and(|having| agent.loaded.keys().any(|id| having.contains(id))) {
+                continue;
+            }
             let on_node = self.coordinator.store.allocations.values().filter(|it| it.node == agent.node);
-            let reserved = on_node.filter(|record| record.is_assigned()).map(AllocationRecord::resources);
+            let on_node: Vec<_> = on_node.filter(|record| record.is_assigned()).collect();
+            let reserved = on_node.iter().map(|record| record.resources());
             let reserved = reserved.fold(Resources::default(), Resources::plus);
-            let labels = &agent.info.labels;
-            let fits = spec.node_labels.iter().all(|(name, value)| labels.get(name) == Some(value));
-            if fits && agent.info.capacity.minus(reserved).holds(&need) {
+            let overcommit = if is_batch { agent.info.batch_overcommit } else { Overcommit::NONE };
+            let is_counted = spec.placement.resources.iter().all(|(name, count)| {
+                let taken = on_node.iter().filter_map(|record| record.spec.placement.resources.get(name));
+                agent.info.resources.get(name).copied().unwrap_or_default() >= taken.sum::<u32>() + count
+            });
+            let free = overcommit.of(agent.info.capacity).minus(reserved);
+            if is_place(agent, spec) && is_counted && free.holds(&need) {
                 return Err(format!("{} has room", agent.node));
             }
         }
@@ -131,7 +160,8 @@ impl World {
                             run.items
                         ));
                     }
-                    self.check_no_room(&run.spec).map_err(|reason| format!("{id} waits, but {reason}"))?;
+                    self.check_no_room(&run.spec, None)
+                        .map_err(|reason| format!("{id} waits, but {reason}"))?;
                     continue;
                 }
                 RunState::Completed | RunState::Failed { .. } => {}

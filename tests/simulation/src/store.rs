@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Resources, RunId, WorkloadName,
+    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Overcommit, Resources, RunId,
+    WorkloadName,
 };
 use dunlin_scheduler::{
     AllocationRecord, AppRecord, Change, Counters, NamespaceRecord, NodeRecord, RunRecord, TokenRecord,
@@ -31,9 +32,15 @@ pub(crate) struct Store {
 impl Store {
     /// Makes the changes of one step durable.
     pub(crate) fn commit(&mut self, changes: &[Change]) -> Result<(), String> {
+        let placed = changes.iter().filter_map(|change| match change {
+            Change::Allocation(record) if !self.identities.contains_key(&record.id) => Some(record.id),
+            _ => None,
+        });
+        let placed: BTreeSet<AllocationId> = placed.collect();
         for change in changes {
             self.write(change.clone())?;
         }
+        self.check_placed(&placed)?;
         let touched = changes.iter().filter_map(|change| match change {
             Change::Run(record) => Some(record.id),
             Change::Item { run, .. } => Some(*run),
@@ -129,15 +136,60 @@ impl Store {
 
     /// What is committed to a node must fit on it.
     fn check_capacity(&self) -> Result<(), String> {
-        let mut reserved: BTreeMap<&NodeId, Resources> = BTreeMap::new();
+        let mut on_nodes: BTreeMap<&NodeId, Vec<&AllocationRecord>> = BTreeMap::new();
         for record in self.allocations.values().filter(|record| record.is_assigned()) {
-            let sum = reserved.entry(&record.node).or_default();
-            *sum = sum.plus(record.resources());
+            on_nodes.entry(&record.node).or_default().push(record);
         }
-        for (node, sum) in reserved {
-            let capacity = self.nodes.get(node).and_then(|node| node.info.as_ref()).map(|info| info.capacity);
-            if !capacity.unwrap_or_default().holds(&sum) {
+        for (node, records) in on_nodes {
+            let info = self.nodes.get(node).and_then(|node| node.info.as_ref());
+            let info = info.ok_or_else(|| format!("{node} runs something and has never reported"))?;
+            let sum =
+                records.iter().map(|record| record.resources()).fold(Resources::default(), Resources::plus);
+            let has_batch = records.iter().any(|record| !record.serves());
+            let overcommit = if has_batch { info.batch_overcommit } else { Overcommit::NONE };
+            let capacity = overcommit.of(info.capacity);
+            if !capacity.holds(&sum) {
                 return Err(format!("{node} has {capacity:?}, and {sum:?} of it is reserved"));
+            }
+            let mut counted: BTreeMap<&str, u32> = BTreeMap::new();
+            for (name, count) in records.iter().flat_map(|record| &record.spec.placement.resources) {
+                *counted.entry(name).or_default() += count;
+            }
+            for (name, count) in counted {
+                let has = info.resources.get(name).copied().unwrap_or_default();
+                if count > has {
+                    return Err(format!("{node} has {has} of {name}, and {count} are taken"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is placed is placed where it may be: within its namespace's quota, on no node that is to be left alone, and
+    /// where its conditions hold.
+    fn check_placed(&self, placed: &BTreeSet<AllocationId>) -> Result<(), String> {
+        let placed = placed.iter().filter_map(|id| self.allocations.get(id));
+        for record in placed.filter(|record| record.is_assigned()) {
+            let (id, node) = (record.id, &self.nodes[&record.node]);
+            if node.cordon.is_some() || node.lost.is_some() {
+                return Err(format!("{id} is placed on {}, which is cordoned or lost", node.id));
+            }
+            let labels = node.info.as_ref().map(|info| info.labels.clone()).unwrap_or_default();
+            if let Some(broken) = record.spec.placement.require.iter().find(|it| !it.matches(&labels)) {
+                return Err(format!("{id} is placed on {}, where `{broken}` does not hold", node.id));
+            }
+            let namespace = &record.workload.namespace;
+            let quota = self.namespaces.get(namespace).map(|spec| spec.quota).unwrap_or_default();
+            let own = self.allocations.values().filter(|it| it.workload.namespace == *namespace);
+            let own: Vec<_> = own.filter(|record| record.is_assigned()).collect();
+            let memory: u64 = own.iter().map(|record| record.resources().memory.0).sum();
+            let is_within = quota.memory.is_none_or(|most| memory <= most.0)
+                && quota.allocations.is_none_or(|most| own.len() <= most as usize);
+            if !is_within {
+                return Err(format!(
+                    "{namespace} has {} allocations and {memory} bytes of {quota:?}",
+                    own.len()
+                ));
             }
         }
         Ok(())

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use dunlin_model::{
-    AppName, AppSpec, Bytes, Digest, DurationMs, FuelRate, JobSpec, Limits, Name, NodeId, RouteSpec, RunId,
-    ServiceSpec, Timestamp, WorkloadKind, WorkloadName, WorkloadSpec,
+    AppName, AppSpec, Bytes, Digest, DurationMs, FuelRate, JobSpec, Limits, Name, NamespaceSpec, NodeId,
+    Packing, Placement, Preference, Priority, Quota, RouteSpec, RunId, ServiceSpec, Spread, Timestamp,
+    WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use dunlin_scheduler::{Answer, Command, RunState, TokenRecord, View};
 
@@ -72,7 +73,15 @@ impl User {
                     run.is_cancelled = true;
                 }
             }
-            (Command::CreateToken(_) | Command::Join { .. }, _) => {}
+            (
+                Command::CreateToken(_)
+                | Command::Join { .. }
+                | Command::Cordon { .. }
+                | Command::Uncordon(_)
+                | Command::ReleaseBrake
+                | Command::SetNamespace { .. },
+                _,
+            ) => {}
             (command, answer) => panic!("{answer:?} does not answer {command:?}"),
         }
     }
@@ -175,6 +184,7 @@ impl World {
             25..45 => Command::Deploy(scaled(app, random)),
             45..52 => Command::Stop(app.name),
             52..58 => Command::Delete(app.name),
+            94.. => self.operators_wish(),
             58..64 if !runs.is_empty() => Command::CancelRun(*random.choose(&runs)),
             _ => {
                 let workloads: Vec<Name> = app.workloads.keys().cloned().collect();
@@ -183,6 +193,69 @@ impl World {
             }
         }
     }
+}
+
+impl World {
+    /// Returns what an operator might want: nodes taken out of use and put back, quotas, and no more patience.
+    fn operators_wish(&mut self) -> Command {
+        let nodes: Vec<NodeId> = self.agents.keys().cloned().collect();
+        let random = &mut self.random;
+        let node = random.choose(&nodes).clone();
+        match random.between(0, 9) {
+            0..2 => Command::Cordon { node, drain: None },
+            2..4 => Command::Cordon { node, drain: Some(DurationMs(random.between(1_000, 60_000))) },
+            4..7 => Command::Uncordon(node),
+            7 => Command::ReleaseBrake,
+            _ => {
+                let namespace = format!("team-{}", random.between(0, 1)).parse().expect("it is a name");
+                let quota = Quota {
+                    memory: random.chance(500).then(|| Bytes(random.between(1, 12) * (64 << 20))),
+                    fuel_rate: None,
+                    allocations: random.chance(300).then(|| random.small(1, 8)),
+                    items: random.chance(300).then(|| random.small(10, 80)),
+                };
+                let packing = if random.chance(500) { Packing::Pack } else { Packing::Spread };
+                let spec = NamespaceSpec { quota, weight: random.small(1, 4), packing };
+                Command::SetNamespace { namespace, spec }
+            }
+        }
+    }
+
+    /// Takes back all that operators have said, again and again: nodes that are gone may be held by the brake later.
+    pub(crate) fn operator_heals(&mut self) -> Result<(), String> {
+        self.plan(DurationMs(30_000), Happening::OperatorHeals);
+        let members: Vec<NodeId> = self.coordinator.store.nodes.keys().cloned().collect();
+        let namespaces: Vec<Name> = self.coordinator.store.namespaces.keys().cloned().collect();
+        let uncordon = members.into_iter().map(Command::Uncordon);
+        let unlimited = namespaces
+            .into_iter()
+            .map(|namespace| Command::SetNamespace { namespace, spec: NamespaceSpec::default() });
+        for command in uncordon.chain(unlimited).chain([Command::ReleaseBrake]) {
+            if let Some(Err(rejection)) = self.submit(&command)? {
+                return Err(format!("an operator cannot have {command:?}: {rejection}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns what a workload asks of places, most often nothing.
+fn any_placement(random: &mut Random) -> Placement {
+    let mut placement = Placement::default();
+    if random.chance(100) {
+        placement.require.push("zone in (a, c)".parse().expect("it is a condition"));
+    }
+    if random.chance(100) {
+        let expression = "zone = b".parse().expect("it is a condition");
+        placement.prefer.push(Preference { expression, weight: 10 });
+    }
+    if random.chance(200) {
+        placement.spread.push(Spread { over: "zone".to_owned(), weights: BTreeMap::new() });
+    }
+    if random.chance(100) {
+        placement.resources.insert("gpu".to_owned(), 1);
+    }
+    placement
 }
 
 /// Returns an app as a user might write it.
@@ -209,7 +282,7 @@ fn any_workload(path: &str, random: &mut Random) -> WorkloadSpec {
             allocations: random.small(0, 4),
             routes,
             fuel_header: false,
-            everywhere: false,
+            everywhere: random.chance(80),
         })
     } else {
         WorkloadKind::Job(JobSpec {
@@ -237,8 +310,9 @@ fn any_workload(path: &str, random: &mut Random) -> WorkloadSpec {
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
-        placement: Default::default(),
-        priority: Default::default(),
+        placement: any_placement(random),
+        priority: Priority::new(i64::try_from(random.between(0, 2)).expect("it is small") * 50)
+            .expect("it is one"),
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use dunlin_model::{
     AllocationId, Assignment, Bytes, ClusterId, DurationMs, FuelRate, Generation, Name, NodeId, NodeInfo,
-    Report, Resources, Term, Timestamp,
+    Overcommit, Report, Resources, Term, Timestamp,
 };
 use dunlin_supervisor::Event;
 
@@ -78,6 +78,8 @@ pub(crate) enum Happening {
     PartitionHeals { node: NodeId },
     /// A user wants something.
     User,
+    /// After the faults an operator takes back what was said of nodes and namespaces.
+    OperatorHeals,
 }
 
 /// What the coordinator tells an agent.
@@ -165,6 +167,7 @@ impl World {
         self.faults = Faults::NONE;
         self.blocked.clear();
         self.queue.retain(|_, happening| !matches!(happening, Happening::Fault | Happening::User));
+        self.plan(DurationMs(1_000), Happening::OperatorHeals);
     }
 
     /// Adds a line to the trace.
@@ -196,6 +199,7 @@ impl World {
                 Ok(())
             }
             Happening::User => self.user_acts(),
+            Happening::OperatorHeals => self.operator_heals(),
         }
     }
 
@@ -254,7 +258,15 @@ fn info(number: u64, random: &mut Random) -> NodeInfo {
         ingress: ([10, 0, 0, 1], port).into(),
         peer: ([10, 0, 0, 2], port).into(),
         version: "simulated".to_owned(),
-        resources: BTreeMap::new(),
-        batch_overcommit: Default::default(),
+        resources: if random.chance(500) {
+            [("gpu".to_owned(), random.small(1, 2))].into()
+        } else {
+            BTreeMap::new()
+        },
+        batch_overcommit: if random.chance(300) {
+            Overcommit::new(150).expect("it is one")
+        } else {
+            Overcommit::NONE
+        },
     }
 }
