@@ -3,7 +3,7 @@
 //! Words of a script, one thing a line: `token ID uses=1 expires=60`, `join NODE TOKEN [key=1] [secret=1]`,
 //! `node NAME [MEMORY] [label=value] [+resource=2] [overcommit=150]` (joins and reports), `beat [NODE..]` (these or all nodes report),
 //! `pass SECONDS` (silence), `wait SECONDS` (all nodes that are up report every second), `down`, `up`,
-//! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB`, `stop`, `delete`, `run`, `cancel`,
+//! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB`, `stop`, `delete`, `run`, `start NAMESPACE/APP/JOB ITEMS`, `cancel`,
 //! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `show`, `where`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,6 +97,10 @@ impl World {
             "run" => {
                 let workload = format!("default/{}", rest[0]).parse().unwrap();
                 self.submit(Command::StartRun { workload, items: rest[1].parse().unwrap(), inputs: None });
+            }
+            "start" => {
+                let (workload, items) = (rest[0].parse().unwrap(), rest[1].parse().unwrap());
+                self.submit(Command::StartRun { workload, items, inputs: None });
             }
             "cordon" => self.submit(Command::Cordon { node: rest[0].parse().unwrap(), drain: None }),
             "drain" => {
