@@ -9,8 +9,8 @@ use std::fmt;
 
 use crate::placement::Home;
 use crate::{
-    AppSpec, Bytes, Feature, JobSpec, LimitHit, Limits, Name, RouteSpec, ServiceSpec, WorkloadKind,
-    WorkloadSpec,
+    AppSpec, Bytes, Feature, JobSpec, LimitHit, Limits, Name, Placement, RouteSpec, ServiceSpec,
+    WorkloadKind, WorkloadSpec,
 };
 
 /// The most workloads of one app.
@@ -124,7 +124,8 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
     let own = spec.node_labels.keys().filter(|key| !Feature::is_label(key)).count();
     note("node_labels".to_owned(), at_most("node_labels", MAX_NODE_LABELS, own));
     match &spec.kind {
-        WorkloadKind::Service(ServiceSpec { allocations, routes, fuel_header: _, everywhere: _ }) => {
+        WorkloadKind::Service(ServiceSpec { allocations, routes, fuel_header: _, everywhere }) => {
+            note("placement".to_owned(), everywhere_alone(*everywhere, &spec.placement));
             note("allocations".to_owned(), at_most("allocations", MAX_ALLOCATIONS, *allocations));
             note("routes".to_owned(), at_most("routes", MAX_ROUTES, routes.len()));
             for (index, route) in routes.iter().enumerate() {
@@ -140,6 +141,16 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
             note("attempts".to_owned(), between("attempts", MAX_ATTEMPTS, *attempts));
         }
     }
+}
+
+/// A service that runs on each node is near to and apart from whatever is there.
+pub(crate) fn everywhere_alone(everywhere: bool, placement: &Placement) -> Result<(), Broken> {
+    if everywhere && !(placement.near.is_empty() && placement.apart.is_empty()) {
+        let message = "a service that runs everywhere has no say in what it is near to or apart from; leave \
+                       `near` and `apart` out, and bind it with `require`";
+        return Err(Broken::new(message));
+    }
+    Ok(())
 }
 
 pub(crate) fn at_most<T: Copy + Ord + fmt::Display>(name: &str, most: T, got: T) -> Result<(), Broken> {
@@ -386,6 +397,20 @@ mod tests {
         let errors = app(spec).check();
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].field, "workloads.cart.placement.apart[1].workload");
+    }
+
+    #[test]
+    fn what_runs_everywhere_is_bound_by_conditions_only() {
+        let mut spec = service(&[]);
+        let WorkloadKind::Service(kind) = &mut spec.kind else { unreachable!() };
+        kind.everywhere = true;
+        spec.placement.require = vec!["zone = a".parse().unwrap()];
+        assert_eq!(app(spec.clone()).check(), []);
+        let workload = "default/shop/cart".parse().unwrap();
+        spec.placement.near = vec![Affinity { workload, over: "node".to_owned(), required: true }];
+        let errors = app(spec).check();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].field, "workloads.cart.placement");
     }
 
     #[test]

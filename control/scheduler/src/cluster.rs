@@ -1,8 +1,9 @@
 //! The brain itself: its ways in, and the one way out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dunlin_model::{AllocationId, ClusterId, NodeId, Term, Timestamp};
+use dunlin_model::{AllocationId, ClusterId, NodeId, Term, Timestamp, WorkloadName};
 
 use crate::durable::Durable;
 use crate::effort::Effort;
@@ -187,10 +188,12 @@ impl Cluster {
         self.leave_drained(&mut step, now);
         self.end_drained(&mut step, now);
         self.promote_retries(now);
-        let workloads = std::mem::take(&mut self.volatile.dirty.workloads);
+        let mut workloads = std::mem::take(&mut self.volatile.dirty.workloads);
         self.end_surplus(&mut step, &workloads, now);
-        let is_room_new = std::mem::take(&mut self.volatile.dirty.room)
-            | std::mem::take(&mut self.volatile.dirty.relations);
+        let is_room_new = std::mem::take(&mut self.volatile.dirty.room);
+        if std::mem::take(&mut self.volatile.dirty.relations) {
+            self.look_at_those_who_wait_for_others(&mut workloads);
+        }
         self.give_turns(&mut step, workloads, is_room_new, &mut effort, now);
         // What was placed meanwhile needs no further thought; what there was no time for does.
         self.volatile.dirty.room = false;
@@ -203,6 +206,17 @@ impl Cluster {
         }
         step.compact();
         step
+    }
+
+    /// Lets those be looked at that wait to be near others or apart from them: somebody else has moved.
+    fn look_at_those_who_wait_for_others(&mut self, workloads: &mut BTreeSet<WorkloadName>) {
+        let Volatile { waiting_for_others, waiting_services, waiting_runs, dirty, .. } = &mut self.volatile;
+        workloads.extend(waiting_for_others.intersection(waiting_services).cloned());
+        let runs = waiting_runs.iter().filter(|id| {
+            let run = self.durable.runs().get(id);
+            run.is_some_and(|run| waiting_for_others.contains(&run.workload))
+        });
+        dirty.runs.extend(runs);
     }
 
     /// Ends what has drained long enough.

@@ -75,7 +75,12 @@ pub(super) fn service(
         fuel_header: reader.truth(section, "fuel_header").unwrap_or(false),
         everywhere,
     });
-    (workload(reader, section, home, kind, None), placed)
+    let workload = workload(reader, section, home, kind, None);
+    if let Some(workload) = &workload {
+        let rule = check::everywhere_alone(everywhere, &workload.placement);
+        reader.expect(section.place("placement"), section.path("placement"), rule);
+    }
+    (workload, placed)
 }
 
 pub(super) fn job(

@@ -22,7 +22,7 @@ impl Dice {
 
 #[test]
 fn whatever_happens_the_invariants_hold_and_all_gets_done() {
-    for seed in 1..=300 {
+    for seed in 1..=150 {
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let mut world = World::new();
         for node in ["node a 1GiB zone=a", "node b 256MiB zone=b", "node c 128MiB zone=b"] {
