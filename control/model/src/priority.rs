@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which workload goes first where there is not room for all: from 0 to 100, and 50 if nobody says.
 ///
-/// Higher goes first. A service or a job of higher priority may take the place of batch work, the allocations of jobs,
-/// of lower priority.
+/// Of what waits the higher goes first. What runs is not ended for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(maximum = 100))]

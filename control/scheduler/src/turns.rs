@@ -33,7 +33,7 @@ pub(crate) enum Turn {
 /// Of what one namespace is given in one turn, the share of the fleet, as one in so many.
 const TURN: u64 = 1_000;
 
-/// Claims in the order in which they came, by namespace, the most urgent first.
+/// Claims by urgency and namespace, the most urgent first; those of one namespace in the order of their names.
 type Lines = BTreeMap<Reverse<Priority>, BTreeMap<Name, VecDeque<Claim>>>;
 
 impl Cluster {

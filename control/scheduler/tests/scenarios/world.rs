@@ -45,9 +45,9 @@ pub(crate) struct World {
     items: BTreeSet<(RunId, u32)>,
     agents: BTreeMap<NodeId, Agent>,
     states: BTreeMap<AllocationId, ObservedState>,
-    /// Manifests that a script may apply, by name.
     /// Whether it is not told what each node gets.
     pub(crate) is_quiet: bool,
+    /// Manifests that a script may apply, by name.
     pub(crate) manifests: BTreeMap<String, String>,
     pub(crate) out: String,
 }
