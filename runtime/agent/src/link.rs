@@ -34,17 +34,12 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Returns the connection to the coordinator; waits for one, but not long.
-    pub(crate) async fn connected(&self) -> anyhow::Result<Connection> {
+    /// Opens a stream to the coordinator; waits for a connection, but not long.
+    pub(crate) async fn open(&self, request: &StreamRequest) -> anyhow::Result<Stream> {
         let mut current = self.connection.clone();
         let connected = timeout(CONNECTION_TIME, current.wait_for(Option::is_some)).await;
         let connection = connected.ok().and_then(Result::ok).and_then(|connection| connection.clone());
-        connection.context("the coordinator is not connected")
-    }
-
-    /// Opens a stream to the coordinator.
-    pub(crate) async fn open(&self, request: &StreamRequest) -> anyhow::Result<Stream> {
-        Ok(self.connected().await?.open(request).await?)
+        Ok(connection.context("the coordinator is not connected")?.open(request).await?)
     }
 
     /// The same, and reads the answer's head: whether what was asked for follows, and its name.

@@ -21,7 +21,6 @@ mod engine;
 mod exchange;
 mod gate;
 mod gauge;
-mod genuine;
 mod job;
 mod limits;
 mod meter;
