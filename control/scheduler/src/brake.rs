@@ -68,7 +68,11 @@ impl Cluster {
             return;
         }
         while self.volatile.release_all && !effort.is_over() {
-            let Some((_, node)) = self.durable.unreleased().first().cloned() else { return };
+            let Some((_, node)) = self.durable.unreleased().first().cloned() else {
+                // What is lost from now on is another matter.
+                self.volatile.release_all = false;
+                return;
+            };
             self.release(step, &node, effort, now);
         }
         if self.volatile.release_all {

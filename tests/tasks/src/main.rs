@@ -83,8 +83,8 @@ fn run(chore: Chore) -> anyhow::Result<()> {
     }
 }
 
-/// Builds programs with the features that the tests build them with. A build of one package alone chooses other
-/// features for the crates it shares with the rest, and compiles wasmtime once more.
+/// Builds programs out of the whole workspace, so that all of them share what they are built of. The tests bring
+/// features of their own, and so are built of other copies of some crates.
 fn programs(names: &[&str]) -> Step {
     let mut build = cargo(["build", "--release", "--workspace"]);
     for name in names {

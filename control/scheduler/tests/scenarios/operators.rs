@@ -459,3 +459,46 @@ fn a_node_that_is_lost_while_set_aside_is_set_aside_for_longer() {
         "#]],
     );
 }
+
+#[test]
+fn a_release_is_for_what_is_lost_then_and_not_for_what_is_lost_later() {
+    placed(
+        &[],
+        "
+        node a 64MiB
+        node b 64MiB
+        node c 64MiB
+        node d 1GiB
+        deploy shop web=4@v1
+        wait 2
+        down a
+        down b
+        wait 11
+        release
+        pass 1
+        down c
+        wait 10
+        show
+        ",
+        expect![[r#"
+            > deploy shop web=4@v1
+            Deployed { revision: Revision(1), changed: true }
+            12s a is lost
+            12s a1 is lost
+            12s b is lost
+            12s a2 is lost
+            13s a is lost
+            > release
+            BrakeReleased
+            13s b is lost
+            23s c is lost
+            23s a3 is lost
+            --show
+            a Lost, reserved 0B
+            b Lost, reserved 0B
+            c Lost, reserved 0B
+            d Alive, reserved 192MiB
+            default/shop/web 3 of 4, waiting: 1 allocation is on lost nodes and not replaced yet: that is done for one node at a time, and for none of a zone that has lost many at once until they are back or `dunlin node release` says so
+        "#]],
+    );
+}
