@@ -7,6 +7,7 @@ use crate::range_set::single;
 use crate::reconcile::services;
 use crate::routes::route_table;
 use crate::run::outstanding;
+use crate::volatile::copies;
 use crate::{AllocationState, Cluster, NamespaceRecord, RangeSet, RunRecord};
 
 impl Cluster {
@@ -48,6 +49,8 @@ impl Cluster {
                 format!("placement believes {node} to have {known:?}")
             })?;
         }
+        let copies = copies(&self.durable, &self.volatile.pools);
+        ensure(copies == self.volatile.copies, || "placement miscounts the allocations".to_owned())?;
         for record in self.durable.allocations().values() {
             let id = record.id;
             let node = self.durable.nodes().get(&record.node);

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use dunlin_model::{AllocationId, ClusterId, NodeId, Term, Timestamp, WorkloadName};
 
+use crate::dirty::NewRoom;
 use crate::durable::Durable;
 use crate::effort::Effort;
+use crate::placement::Pools;
 use crate::volatile::Volatile;
 use crate::{
     AllocationRecord, AllocationState, Answer, Change, Command, Config, Counters, Observation, Rejection,
@@ -107,29 +109,55 @@ impl Cluster {
     pub(crate) fn change(&mut self, step: &mut Step, change: Change, now: Timestamp) {
         self.volatile.dirty.mark(&self.durable, &change);
         self.volatile.dirty_since = now;
-        let node = match &change {
-            Change::Allocation(record) => Some(record.node.clone()),
-            Change::AllocationDeleted(id) => self.durable.allocations().get(id).map(|it| it.node.clone()),
+        let allocation = match &change {
+            Change::Allocation(record) => Some(record.id),
+            Change::AllocationDeleted(id) => Some(*id),
             _ => None,
         };
+        let known = |durable: &Durable| allocation.and_then(|id| durable.allocations().get(&id)).cloned();
+        let before = known(&self.durable);
         change.apply(&mut self.durable);
-        if let Some(node) = node {
-            self.volatile.dirty.relations |= !self.volatile.waiting_for_others.is_empty();
-            self.volatile.node(&node).must_be_heard = true;
-            let room = self.durable.room(&node);
-            self.volatile.pools.set_room(&node, room);
-        } else if let Change::Node(record) = &change {
+        if let Change::Node(record) = &change {
             self.refresh_pools(&record.id);
+        } else if allocation.is_some() {
+            let after = known(&self.durable);
+            self.refresh_allocation(before.as_deref(), after.as_deref());
         }
         step.changes.push(change);
+    }
+
+    /// Lets placement see an allocation as it is now, and what is free on its node.
+    fn refresh_allocation(&mut self, before: Option<&AllocationRecord>, after: Option<&AllocationRecord>) {
+        let Some(record) = after.or(before) else { return };
+        let node = &record.node;
+        let Volatile { pools, copies, dirty, waiting_for_others, .. } = &mut self.volatile;
+        dirty.relations |= !waiting_for_others.is_empty();
+        dirty.room |= pools.set_room(node, self.durable.room(node));
+        if let Some((class, _)) = pools.node(node) {
+            let is_live = |record: Option<&AllocationRecord>| record.is_some_and(AllocationRecord::is_live);
+            match (is_live(before), is_live(after)) {
+                (false, true) => copies.add(&record.workload, *class, node),
+                (true, false) => copies.remove(&record.workload, *class, node),
+                (true, true) | (false, false) => {}
+            }
+        }
+        self.volatile.node(node).must_be_heard = true;
     }
 
     /// Lets placement see a node as it is now.
     pub(crate) fn refresh_pools(&mut self, node: &NodeId) {
         let Some(record) = self.durable.nodes().get(node) else { return };
-        let state = self.volatile.nodes.entry(node.clone()).or_default();
-        if self.volatile.pools.refresh(record, state, self.durable.room(node)) {
-            self.volatile.dirty.room = true;
+        let Volatile { nodes, pools, copies, dirty, .. } = &mut self.volatile;
+        let class = |pools: &Pools| pools.node(node).map(|(class, _)| *class);
+        let before = class(pools);
+        let state = nodes.entry(node.clone()).or_default();
+        dirty.room |= pools.refresh(record, state, self.durable.room(node));
+        let after = class(pools);
+        if before != after {
+            for record in self.durable.on_node(node).filter(|record| record.is_live()) {
+                before.into_iter().for_each(|class| copies.remove(&record.workload, class, node));
+                after.into_iter().for_each(|class| copies.add(&record.workload, class, node));
+            }
         }
         // What is to run on each node may have one more to run on, or one less.
         self.volatile.dirty.workloads.extend(self.durable.everywhere().iter().cloned());
@@ -190,13 +218,13 @@ impl Cluster {
         self.promote_retries(now);
         let mut workloads = std::mem::take(&mut self.volatile.dirty.workloads);
         self.end_surplus(&mut step, &workloads, now);
-        let is_room_new = std::mem::take(&mut self.volatile.dirty.room);
+        let room = NewRoom::take(&mut self.volatile.dirty);
         if std::mem::take(&mut self.volatile.dirty.relations) {
             self.look_at_those_who_wait_for_others(&mut workloads);
         }
-        self.give_turns(&mut step, workloads, is_room_new, &mut effort, now);
+        self.give_turns(&mut step, workloads, &room, &mut effort, now);
         // What was placed meanwhile needs no further thought; what there was no time for does.
-        self.volatile.dirty.room = false;
+        NewRoom::take(&mut self.volatile.dirty);
         self.volatile.dirty.workloads = effort.left_services;
         self.volatile.dirty.runs = effort.left_runs;
         let are_routes_new = self.refresh_routes();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dunlin_model::{AllocationId, NodeId, RunId, Work, WorkloadName};
+use dunlin_model::{AllocationId, Name, NodeId, RunId, Work, WorkloadName};
 
 use crate::durable::{Change, Durable};
 use crate::{AllocationRecord, AllocationState, AppRecord};
@@ -24,8 +24,35 @@ pub(crate) struct Dirty {
     pub(crate) peers: BTreeSet<NodeId>,
     /// Whether something may fit now that did not.
     pub(crate) room: bool,
+    /// Namespaces that may have more now.
+    pub(crate) allowed: BTreeSet<Name>,
     /// Whether something is elsewhere now that others want near or apart.
     pub(crate) relations: bool,
+}
+
+/// For whom there may be room now that had none.
+#[derive(Debug)]
+pub(crate) struct NewRoom {
+    on_nodes: bool,
+    namespaces: BTreeSet<Name>,
+}
+
+impl NewRoom {
+    /// Takes it out of what has changed.
+    pub(crate) fn take(dirty: &mut Dirty) -> Self {
+        let Dirty { room, allowed, .. } = dirty;
+        Self { on_nodes: std::mem::take(room), namespaces: std::mem::take(allowed) }
+    }
+
+    /// Tells whether there is none for anybody.
+    pub(crate) fn is_none(&self) -> bool {
+        !self.on_nodes && self.namespaces.is_empty()
+    }
+
+    /// Tells whether a workload that waits may have some.
+    pub(crate) fn concerns(&self, workload: &WorkloadName) -> bool {
+        self.on_nodes || self.namespaces.contains(&workload.namespace)
+    }
 }
 
 impl Dirty {
@@ -40,6 +67,7 @@ impl Dirty {
             endpoints: BTreeSet::new(),
             peers: BTreeSet::new(),
             room: true,
+            allowed: BTreeSet::new(),
             relations: false,
         }
     }
@@ -63,29 +91,37 @@ impl Dirty {
                 if known.is_some_and(|known| known.cordon != record.cordon) {
                     self.workloads.extend(before.on_node(&record.id).map(|it| it.workload.clone()));
                 }
-                self.room = true;
+                if known.is_some_and(|known| known.released != record.released) {
+                    before.on_node(&record.id).for_each(|record| self.mark_allowed(before, record));
+                }
             }
             Change::Allocation(record) => {
                 let known = before.allocations().get(&record.id);
-                self.room |= known.is_some_and(|known| known.is_assigned() && !record.is_assigned());
                 self.mark_allocation(record, known.map(|known| &**known), Some(record));
             }
             Change::AllocationDeleted(id) => {
                 if let Some(known) = before.allocations().get(id) {
-                    self.room = true;
+                    self.mark_allowed(before, known);
                     self.mark_allocation(known, Some(known), None);
                 }
             }
             Change::Run(record) => {
                 self.runs.insert(record.id);
             }
-            // Something may be allowed now.
-            Change::Namespace(_) => self.room = true,
+            Change::Namespace(record) => drop(self.allowed.insert(record.name.clone())),
             Change::RunDeleted(_)
             | Change::Item { .. }
             | Change::Token(_)
             | Change::TokenDeleted(_)
             | Change::Counters(_) => {}
+        }
+    }
+
+    /// Notes that the namespace of an allocation has less than before.
+    fn mark_allowed(&mut self, before: &Durable, record: &AllocationRecord) {
+        let namespace = &record.workload.namespace;
+        if before.namespaces().contains_key(namespace) && !self.allowed.contains(namespace) {
+            self.allowed.insert(namespace.clone());
         }
     }
 

@@ -98,10 +98,7 @@ impl Change {
             Self::Namespace(record) => {
                 durable.namespaces.insert(record.name.clone(), record.spec);
             }
-            Self::Allocation(record) => {
-                durable.remove_allocation(record.id);
-                durable.insert_allocation(record.clone());
-            }
+            Self::Allocation(record) => durable.insert_allocation(record.clone()),
             Self::AllocationDeleted(id) => durable.remove_allocation(*id),
             Self::Run(record) => {
                 durable.counters.run = durable.counters.run.max(record.id.number());
@@ -131,7 +128,7 @@ impl Change {
 pub struct Usage {
     /// What they reserve.
     pub reserved: Resources,
-    /// How many there are, without those whose node is lost.
+    /// How many there are, without those of lost nodes which may be replaced.
     pub allocations: u32,
 }
 
@@ -344,11 +341,42 @@ impl Durable {
         // What is lost counts otherwise when it may be replaced.
         let lost = self.by_node.get(&id).filter(|_| is_holding_new);
         let lost: Vec<Arc<AllocationRecord>> = lost.into_iter().flat_map(BTreeMap::values).cloned().collect();
-        lost.iter().for_each(|record| self.tally_up(record, -1));
+        lost.iter().for_each(|record| self.uncount(record));
         self.nodes.insert(id.clone(), record);
-        lost.iter().for_each(|record| self.tally_up(record, 1));
+        lost.iter().for_each(|record| self.count(record));
         move_entry(&mut self.drained_nodes, &id, drained_before, drained);
         move_entry(&mut self.unreleased, &id, unreleased_before, unreleased);
+    }
+
+    /// Counts an allocation in what its service and its namespace have.
+    fn count(&mut self, record: &AllocationRecord) {
+        self.tally_up(record, 1);
+        if self.is_charged(record) {
+            let usage = self.usage.entry(record.workload.namespace.clone()).or_default();
+            usage.reserved = usage.reserved.plus(record.resources());
+            usage.allocations += 1;
+        }
+    }
+
+    /// Counts it out again. Call it before anything changes that decides whether it counts.
+    fn uncount(&mut self, record: &AllocationRecord) {
+        self.tally_up(record, -1);
+        let namespace = &record.workload.namespace;
+        if self.is_charged(record)
+            && let Some(usage) = self.usage.get_mut(namespace)
+        {
+            usage.reserved = usage.reserved.minus(record.resources());
+            usage.allocations -= 1;
+            if usage.allocations == 0 {
+                self.usage.remove(namespace);
+            }
+        }
+    }
+
+    /// Tells whether an allocation is part of what its namespace has: what is lost is, as long as nothing may take its
+    /// place.
+    fn is_charged(&self, record: &AllocationRecord) -> bool {
+        record.is_assigned() || self.is_held(record)
     }
 
     /// Counts an allocation of a service in or out.
@@ -401,46 +429,57 @@ impl Durable {
         let id = record.id;
         self.share_spec(&mut record);
         self.counters.allocation = self.counters.allocation.max(id.number());
+        if let Some(before) = self.allocations.insert(id, Arc::clone(&record)) {
+            self.discharge(&before);
+            let places =
+                |record: &AllocationRecord| (record.node.clone(), record.workload.clone(), run_of(record));
+            if places(&before) != places(&record) {
+                self.forget_places(&before);
+            }
+        }
         self.by_node.entry(record.node.clone()).or_default().insert(id, Arc::clone(&record));
         let of_workload = self.by_workload.entry(record.workload.clone()).or_default();
         of_workload.insert(id, Arc::clone(&record));
-        if let Work::Items { run, .. } = record.work {
+        if let Some(run) = run_of(&record) {
             self.by_run.entry(run).or_default().insert(id, Arc::clone(&record));
         }
-        self.tally_up(&record, 1);
+        self.charge(&record);
+    }
+
+    fn remove_allocation(&mut self, id: AllocationId) {
+        let Some(record) = self.allocations.remove(&id) else { return };
+        self.forget_places(&record);
+        self.discharge(&record);
+    }
+
+    fn forget_places(&mut self, record: &AllocationRecord) {
+        forget(&mut self.by_node, &record.node, record.id);
+        forget(&mut self.by_workload, &record.workload, record.id);
+        if let Some(run) = run_of(record) {
+            forget(&mut self.by_run, &run, record.id);
+        }
+    }
+
+    /// Counts an allocation in everywhere.
+    fn charge(&mut self, record: &AllocationRecord) {
+        self.count(record);
         if record.is_assigned() {
             let reserved = self.reserved.entry(record.node.clone()).or_default();
             *reserved = reserved.plus(record.resources());
-            let usage = self.usage.entry(record.workload.namespace.clone()).or_default();
-            usage.reserved = usage.reserved.plus(record.resources());
-            usage.allocations += 1;
             for (name, count) in &record.spec.placement.resources {
                 let counted = self.counted.entry(record.node.clone()).or_default();
                 *counted.entry(name.clone()).or_default() += count;
             }
         }
         if let AllocationState::Draining { until } = record.state {
-            self.draining.insert((until, id));
+            self.draining.insert((until, record.id));
         }
-        self.allocations.insert(id, record);
     }
 
-    fn remove_allocation(&mut self, id: AllocationId) {
-        let Some(record) = self.allocations.remove(&id) else { return };
-        forget(&mut self.by_node, &record.node, id);
-        forget(&mut self.by_workload, &record.workload, id);
-        self.tally_up(&record, -1);
-        if let Work::Items { run, .. } = record.work {
-            forget(&mut self.by_run, &run, id);
-        }
+    /// Counts it out again.
+    fn discharge(&mut self, record: &AllocationRecord) {
+        self.uncount(record);
         if record.is_assigned() {
-            if let Some(usage) = self.usage.get_mut(&record.workload.namespace) {
-                usage.reserved = usage.reserved.minus(record.resources());
-                usage.allocations -= 1;
-                if usage.allocations == 0 {
-                    self.usage.remove(&record.workload.namespace);
-                }
-            }
             for (name, count) in &record.spec.placement.resources {
                 let Some(counted) = self.counted.get_mut(&record.node) else { continue };
                 if let Some(taken) = counted.get_mut(name) {
@@ -459,8 +498,16 @@ impl Durable {
             }
         }
         if let AllocationState::Draining { until } = record.state {
-            self.draining.remove(&(until, id));
+            self.draining.remove(&(until, record.id));
         }
+    }
+}
+
+/// Returns for which run an allocation works, if it does.
+fn run_of(record: &AllocationRecord) -> Option<RunId> {
+    match record.work {
+        Work::Items { run, .. } => Some(run),
+        Work::Serve => None,
     }
 }
 

@@ -68,6 +68,8 @@ impl Cluster {
             }
             match record.work {
                 _ if !was_released => self.set_state(step, id, AllocationState::Placed, now),
+                // What was not charged meanwhile may not be allowed any more.
+                _ if self.is_over_quota(&record.workload.namespace) => self.end(step, id, now),
                 Work::Serve => self.set_state(step, id, AllocationState::Placed, now),
                 Work::Items { run, attempt, .. } => {
                     let items = self.outstanding(record);

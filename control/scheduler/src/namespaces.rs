@@ -3,7 +3,7 @@
 use dunlin_model::{LimitHit, Name, NamespaceSpec, SpecError, Timestamp, WorkloadSpec};
 
 use crate::record::need;
-use crate::{Answer, Change, Cluster, NamespaceRecord, Rejection, Step};
+use crate::{Answer, Change, Cluster, NamespaceRecord, Rejection, Step, Usage};
 
 impl Cluster {
     /// Lets a namespace have this much. What it has more is not taken away; nothing is added to it.
@@ -37,6 +37,17 @@ impl Cluster {
             .or_else(|| {
                 allocations.map(|most| LimitHit::new("quota.allocations", most, usage.allocations + 1))
             })
+    }
+
+    /// Tells whether a namespace has more than it may.
+    pub(crate) fn is_over_quota(&self, namespace: &Name) -> bool {
+        let Some(NamespaceSpec { quota, .. }) = self.durable.namespaces().get(namespace) else {
+            return false;
+        };
+        let Usage { reserved, allocations } = self.durable.usage(namespace);
+        quota.memory.is_some_and(|most| reserved.memory > most)
+            || quota.fuel_rate.is_some_and(|most| reserved.fuel_rate > most)
+            || quota.allocations.is_some_and(|most| allocations > most)
     }
 
     /// Returns the quota that `items` more open items would exceed, if there is one.

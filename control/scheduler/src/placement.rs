@@ -13,6 +13,7 @@
 //! (`rollout`).
 
 mod compiled;
+mod copies;
 mod filter;
 mod pools;
 mod relation;
@@ -26,6 +27,7 @@ use dunlin_model::{Packing, Resources, WorkloadKind, WorkloadName, WorkloadSpec}
 use crate::Cluster;
 
 pub(crate) use compiled::Compiled;
+pub(crate) use copies::Copies;
 pub(crate) use filter::judge_labels;
 pub(crate) use pools::{Pools, Room, Standing};
 pub(crate) use search::Search;

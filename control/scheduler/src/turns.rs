@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_model::{Name, Priority, Resources, RunId, Timestamp, WorkloadName};
 
+use crate::dirty::NewRoom;
 use crate::effort::Effort;
 use crate::{Cluster, RunRecord, Step};
 
@@ -43,14 +44,19 @@ impl Cluster {
         &mut self,
         step: &mut Step,
         mut workloads: BTreeSet<WorkloadName>,
-        is_room_new: bool,
+        room: &NewRoom,
         effort: &mut Effort,
         now: Timestamp,
     ) {
         let mut runs = std::mem::take(&mut self.volatile.dirty.runs);
-        if is_room_new {
-            workloads.extend(self.volatile.waiting_services.iter().cloned());
-            runs.extend(&self.volatile.waiting_runs);
+        if !room.is_none() {
+            let waiting = self.volatile.waiting_services.iter();
+            workloads.extend(waiting.filter(|workload| room.concerns(workload)).cloned());
+            let waiting = self.volatile.waiting_runs.iter();
+            runs.extend(
+                waiting
+                    .filter(|id| self.durable.runs().get(id).is_some_and(|run| room.concerns(&run.workload))),
+            );
         }
         for (_, mut line) in self.lines(workloads, runs) {
             while let Some(namespace) = self.next_of(&line) {

@@ -10,7 +10,7 @@ use dunlin_model::{
 use crate::dirty::Dirty;
 use crate::durable::Durable;
 use crate::failures::Failures;
-use crate::placement::{Compiled, Pools};
+use crate::placement::{Compiled, Copies, Pools};
 use crate::retry::Queue;
 use crate::routes::{route_table, routes_of};
 use crate::run::leased;
@@ -41,6 +41,8 @@ pub(crate) struct Volatile {
     pub(crate) failures: Failures,
     /// The nodes as placement sees them.
     pub(crate) pools: Pools,
+    /// How many allocations the workloads have on them.
+    pub(crate) copies: Copies,
     /// What every ingress must know.
     pub(crate) routes: RouteTable,
     /// The routes in there by workload.
@@ -105,6 +107,7 @@ impl Volatile {
             }
             volatile.pools.refresh(record, &volatile.nodes[&record.id], durable.room(&record.id));
         }
+        volatile.copies = copies(durable, &volatile.pools);
         volatile
     }
 
@@ -179,4 +182,15 @@ impl Volatile {
     pub(crate) fn first_lease_end(&self) -> Option<&(Timestamp, NodeId)> {
         self.lease_ends.first()
     }
+}
+
+/// Counts the allocations on the nodes.
+pub(crate) fn copies(durable: &Durable, pools: &Pools) -> Copies {
+    let mut copies = Copies::default();
+    for record in durable.allocations().values().filter(|record| record.is_live()) {
+        if let Some((class, _)) = pools.node(&record.node) {
+            copies.add(&record.workload, *class, &record.node);
+        }
+    }
+    copies
 }

@@ -43,6 +43,11 @@ impl Compiled {
         self.by_component.get(component).into_iter().flatten()
     }
 
+    /// Tells whether a node has a component.
+    pub(crate) fn has(&self, node: &NodeId, component: &Digest) -> bool {
+        self.by_component.get(component).is_some_and(|nodes| nodes.contains(node))
+    }
+
     fn forget(&mut self, component: &Digest, node: &NodeId) {
         if let Some(nodes) = self.by_component.get_mut(component) {
             nodes.remove(node);

@@ -61,6 +61,13 @@ impl Room {
         capacity.minus(self.reserved)
     }
 
+    /// Tells whether something may fit that did not before.
+    fn has_more_than(&self, before: &Self) -> bool {
+        !before.free(true).holds(&self.free(true))
+            || !before.free(false).holds(&self.free(false))
+            || self.countable.iter().any(|(name, count)| before.countable.get(name) < Some(count))
+    }
+
     /// Tells whether an allocation of what is demanded fits.
     pub(crate) fn fits(&self, demand: &Demand) -> bool {
         let countable = &demand.spec.placement.resources;
@@ -126,12 +133,10 @@ impl Pools {
             resources: info.map(|info| info.resources.keys().cloned().collect()).unwrap_or_default(),
             overcommit: room.overcommit,
         };
-        if let Some((class, known)) = self.nodes.get(&record.id)
+        if let Some((class, _)) = self.nodes.get(&record.id)
             && self.classes[class].key == key
         {
-            let is_larger = !known.free(true).holds(&room.free(true)) || known.countable != room.countable;
-            self.set_room(&record.id, room);
-            return is_larger && standing == Standing::Open;
+            return self.set_room(&record.id, room);
         }
         self.remove(&record.id);
         if standing == Standing::Open {
@@ -143,19 +148,22 @@ impl Pools {
         standing == Standing::Open
     }
 
-    /// Takes in what is reserved on a node now.
-    pub(crate) fn set_room(&mut self, node: &NodeId, room: Room) {
-        let Some((class, known)) = self.nodes.get_mut(node) else { return };
+    /// Takes in what is reserved on a node now; tells whether something may fit on it that did not before.
+    pub(crate) fn set_room(&mut self, node: &NodeId, room: Room) -> bool {
+        let Some((class, known)) = self.nodes.get_mut(node) else { return false };
+        if *known == room {
+            return false;
+        }
         let before = std::mem::replace(known, room);
         let after = &*known;
-        if before != *after {
-            let class = self.classes.get_mut(class).expect("a node has a class");
-            if class.key.standing == Standing::Open && before.capacity != after.capacity {
-                self.total = self.total.minus(before.capacity).plus(after.capacity);
-            }
-            class.remove(node, &before);
-            class.insert(node, after);
+        let class = self.classes.get_mut(class).expect("a node has a class");
+        let is_open = class.key.standing == Standing::Open;
+        if is_open && before.capacity != after.capacity {
+            self.total = self.total.minus(before.capacity).plus(after.capacity);
         }
+        class.remove(node, &before);
+        class.insert(node, after);
+        is_open && after.has_more_than(&before)
     }
 
     fn remove(&mut self, node: &NodeId) {

@@ -56,6 +56,8 @@ struct Eligible {
     values: Vec<String>,
     /// Its nodes that differ for this workload. Within the class the crowd is the same, so it is left out.
     special: BTreeSet<Rank>,
+    /// Those of the other nodes that run it already, once there is room on none of the rest.
+    running: Option<BTreeSet<Rank>>,
     /// How far its other nodes have been looked at: one place for each row of an order.
     seen: BTreeMap<u8, (u64, NodeId)>,
     /// The best of all that has room.
@@ -105,7 +107,7 @@ impl Search {
         let mut search = Self {
             need: demand.need(),
             eligible: Vec::new(),
-            crowds: crowds(cluster, demand, &specials),
+            crowds: crowds(cluster, demand),
             specials,
             is_of_itself: affinities.map(|affinity| &affinity.workload).any(|name| *name == demand.workload),
             is_bound: false,
@@ -125,13 +127,14 @@ impl Search {
                 dislike: -liked - relations.preference(&class.key),
                 values: search.crowds.iter().map(|crowd| value(&class.key, &crowd.over)).collect(),
                 special: BTreeSet::new(),
+                running: None,
                 seen: BTreeMap::new(),
                 best: None,
             });
         }
         search.rank_specials(cluster, only.as_ref());
         for index in 0..search.eligible.len() {
-            search.look(&cluster.volatile.pools, index);
+            search.look(cluster, index);
         }
         search
     }
@@ -160,27 +163,31 @@ impl Search {
         let pools = &cluster.volatile.pools;
         let Some((class, room)) = pools.node(node) else { return };
         let Some(index) = self.eligible.iter().position(|eligible| eligible.class == *class) else { return };
-        let special = self.specials.entry(node.clone()).or_default();
-        special.copies += 1;
-        special.is_local = true;
         let eligible = &mut self.eligible[index];
         for (crowd, value) in self.crowds.iter_mut().zip(&eligible.values) {
             *crowd.counts.entry(value.clone()).or_default() += 1;
         }
-        if let Some(before) = eligible.best.take() {
-            eligible.special.remove(&before);
+        if let Some(special) = self.specials.get_mut(node) {
+            if let Some(before) = eligible.best.take() {
+                eligible.special.remove(&before);
+            }
+            special.copies += 1;
+            special.is_local = true;
+            eligible.special.insert(rank(&self.demand, eligible.dislike, *special, room, node));
+        } else if let Some(running) = &mut eligible.running {
+            if let Some(before) = eligible.best.take() {
+                running.remove(&before);
+            }
+            let in_class = cluster.volatile.copies.in_class(&self.demand.workload, *class);
+            let copies = in_class.map_or(0, |in_class| in_class.on(node));
+            let special = Special { copies, is_local: true, ..Special::default() };
+            running.insert(rank(&self.demand, eligible.dislike, special, room, node));
         }
-        eligible.special.insert(rank(&self.demand, eligible.dislike, *special, room, node));
-        self.look(pools, index);
+        self.look(cluster, index);
     }
 
     /// Puts the nodes that differ into their classes; with `only`, no others count.
     fn rank_specials(&mut self, cluster: &Cluster, only: Option<&BTreeSet<&NodeId>>) {
-        if let Some(only) = only {
-            for node in only {
-                self.specials.entry((*node).clone()).or_default();
-            }
-        }
         let places: BTreeMap<ClassId, usize> =
             self.eligible.iter().enumerate().map(|(index, eligible)| (eligible.class, index)).collect();
         for (node, special) in &self.specials {
@@ -195,32 +202,71 @@ impl Search {
     }
 
     /// Finds the best of one class that has room.
-    fn look(&mut self, pools: &Pools, index: usize) {
-        let Self { demand, need, eligible, specials, is_bound, .. } = self;
-        let eligible = &mut eligible[index];
-        // In a search room only gets less, so what has not enough now need not be looked at again.
-        while let Some(first) = eligible.special.first() {
-            if pools.fits(&first.node, demand) {
-                break;
-            }
-            eligible.special.pop_first();
-        }
-        let mut best = eligible.special.first().cloned();
-        if !*is_bound {
-            let order = pools.classes()[&eligible.class].order(demand.is_batch());
-            let may_be_taken = |node: &NodeId| !specials.contains_key(node) && pools.fits(node, demand);
-            let other = match demand.packing {
-                Packing::Spread => emptiest(order, &mut eligible.seen, may_be_taken),
-                Packing::Pack => tightest(order, need, &mut eligible.seen, may_be_taken),
-            };
-            let other = other.and_then(|node| {
-                let (_, room) = pools.node(&node)?;
-                Some(rank(demand, eligible.dislike, Special::default(), room, &node))
-            });
-            best = best.into_iter().chain(other).min();
-        }
-        eligible.best = best;
+    fn look(&mut self, cluster: &Cluster, index: usize) {
+        let pools = &cluster.volatile.pools;
+        let special = first_that_fits(&mut self.eligible[index].special, pools, &self.demand);
+        let other = if self.is_bound {
+            None
+        } else {
+            self.look_at_the_rest(cluster, index).or_else(|| self.look_at_those_running(cluster, index))
+        };
+        self.eligible[index].best = special.into_iter().chain(other).min();
     }
+
+    /// Finds the best of those nodes of a class that are alike for the workload.
+    fn look_at_the_rest(&mut self, cluster: &Cluster, index: usize) -> Option<Rank> {
+        let Self { demand, need, eligible, specials, .. } = self;
+        let eligible = &mut eligible[index];
+        if eligible.running.is_some() {
+            return None;
+        }
+        let pools = &cluster.volatile.pools;
+        let running = cluster.volatile.copies.in_class(&demand.workload, eligible.class);
+        let order = pools.classes()[&eligible.class].order(demand.is_batch());
+        let may_be_taken = |node: &NodeId| {
+            running.is_none_or(|running| running.on(node) == 0)
+                && !specials.contains_key(node)
+                && pools.fits(node, demand)
+        };
+        let node = match demand.packing {
+            Packing::Spread => emptiest(order, &mut eligible.seen, may_be_taken),
+            Packing::Pack => tightest(order, need, &mut eligible.seen, may_be_taken),
+        };
+        let node = node?;
+        let (_, room) = pools.node(&node)?;
+        Some(rank(demand, eligible.dislike, Special::default(), room, &node))
+    }
+
+    /// Finds the best of those nodes of a class that run the workload already: they come after all others of it.
+    fn look_at_those_running(&mut self, cluster: &Cluster, index: usize) -> Option<Rank> {
+        let Self { demand, eligible, specials, .. } = self;
+        let eligible = &mut eligible[index];
+        let pools = &cluster.volatile.pools;
+        let running = eligible.running.get_or_insert_with(|| {
+            let running = cluster.volatile.copies.in_class(&demand.workload, eligible.class);
+            let nodes = running.into_iter().flat_map(|running| &running.nodes);
+            let others = nodes.filter(|(node, _)| !specials.contains_key(*node));
+            let ranks = others.filter_map(|(node, copies)| {
+                let is_local = cluster.volatile.compiled.has(node, &demand.spec.component);
+                let special = Special { copies: *copies, is_local, ..Special::default() };
+                let (_, room) = pools.node(node)?;
+                Some(rank(demand, eligible.dislike, special, room, node))
+            });
+            ranks.collect()
+        });
+        first_that_fits(running, pools, demand)
+    }
+}
+
+/// Returns the first that has room, and forgets those before it: in a search room only gets less.
+fn first_that_fits(ranks: &mut BTreeSet<Rank>, pools: &Pools, demand: &Demand) -> Option<Rank> {
+    while let Some(first) = ranks.first() {
+        if pools.fits(&first.node, demand) {
+            return Some(first.clone());
+        }
+        ranks.pop_first();
+    }
+    None
 }
 
 /// Returns the rank of a node, without the crowd.
@@ -289,14 +335,15 @@ fn first<'a>(
     found
 }
 
-/// Returns what makes nodes differ for a workload.
+/// Returns the nodes that differ for a workload, beside those which only run it already.
 fn specials(cluster: &Cluster, demand: &Demand, relations: &Relations) -> BTreeMap<NodeId, Special> {
     let mut specials: BTreeMap<NodeId, Special> = BTreeMap::new();
-    for record in cluster.durable.of_workload(&demand.workload).filter(|record| record.is_live()) {
-        specials.entry(record.node.clone()).or_default().copies += 1;
-    }
-    for node in cluster.volatile.compiled.nodes(&demand.spec.component).take(MAX_LOCAL) {
-        specials.entry(node.clone()).or_default().is_local = true;
+    let copies = |node: &NodeId| copies_on(cluster, demand, node);
+    let component = &demand.spec.component;
+    for node in cluster.volatile.compiled.nodes(component).take(MAX_LOCAL) {
+        if copies(node) == 0 {
+            specials.entry(node.clone()).or_default();
+        }
     }
     for node in cluster.volatile.failures.nodes(&demand.workload) {
         specials.entry(node.clone()).or_default().has_failed = true;
@@ -307,11 +354,24 @@ fn specials(cluster: &Cluster, demand: &Demand, relations: &Relations) -> BTreeM
     for node in relations.forbidden_nodes() {
         specials.entry(node.clone()).or_default().is_forbidden = true;
     }
+    for node in relations.only().into_iter().flatten() {
+        specials.entry(node.clone()).or_default();
+    }
+    for (node, special) in &mut specials {
+        special.copies = copies(node);
+        special.is_local = cluster.volatile.compiled.has(node, component);
+    }
     specials
 }
 
+/// Returns how many allocations of the workload are on a node.
+fn copies_on(cluster: &Cluster, demand: &Demand, node: &NodeId) -> u32 {
+    let Some((class, _)) = cluster.volatile.pools.node(node) else { return 0 };
+    cluster.volatile.copies.in_class(&demand.workload, *class).map_or(0, |in_class| in_class.on(node))
+}
+
 /// Returns over what a workload is spread. Each node is not among it: that is done anyway.
-fn crowds(cluster: &Cluster, demand: &Demand, specials: &BTreeMap<NodeId, Special>) -> Vec<Crowd> {
+fn crowds(cluster: &Cluster, demand: &Demand) -> Vec<Crowd> {
     let spreads = demand.spec.placement.spread.iter().filter(|spread| spread.over != Placement::EACH_NODE);
     let mut crowds: Vec<Crowd> = spreads
         .map(|spread| Crowd {
@@ -323,16 +383,10 @@ fn crowds(cluster: &Cluster, demand: &Demand, specials: &BTreeMap<NodeId, Specia
     if crowds.is_empty() {
         return crowds;
     }
-    let mut by_class: BTreeMap<ClassId, u64> = BTreeMap::new();
-    for (node, special) in specials.iter().filter(|(_, special)| special.copies > 0) {
-        if let Some((class, _)) = cluster.volatile.pools.node(node) {
-            *by_class.entry(*class).or_default() += u64::from(special.copies);
-        }
-    }
-    for (class, copies) in by_class {
+    for (class, in_class) in cluster.volatile.copies.of(&demand.workload) {
         let key = &cluster.volatile.pools.classes()[&class].key;
         for crowd in &mut crowds {
-            *crowd.counts.entry(value(key, &crowd.over)).or_default() += copies;
+            *crowd.counts.entry(value(key, &crowd.over)).or_default() += u64::from(in_class.total);
         }
     }
     crowds

@@ -502,3 +502,60 @@ fn a_release_is_for_what_is_lost_then_and_not_for_what_is_lost_later() {
         "#]],
     );
 }
+
+#[test]
+fn a_node_that_is_back_brings_no_more_than_its_namespace_may_have() {
+    check(
+        "
+        node a 300MiB
+        node b 128MiB
+        namespace default allocations=3
+        deploy shop web=3@v1,memory:128MiB
+        wait 2
+        down b
+        wait 9
+        deploy early db=1@v1,memory:32MiB
+        show
+        wait 4
+        show
+        up b
+        wait 2
+        show
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            0s a gets 1.3: | peers a b
+            0s b gets 1.3: | peers a b
+            > namespace default allocations=3
+            NamespaceSet
+            > deploy shop web=3@v1,memory:128MiB
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.4: a1@1 a3@1 | peers a b
+            0s b gets 1.4: a2@1 | peers a b
+            > deploy early db=1@v1,memory:32MiB
+            Deployed { revision: Revision(1), changed: true }
+            --show
+            a Alive, reserved 256MiB
+            b Alive, reserved 128MiB
+            default/early/db 0 of 1, waiting: the namespace `default` has what it may have: limit `quota.allocations` is 3, observed 4
+            default/shop/web 3 of 3
+            12s b is lost
+            12s a2 is lost
+            12s a gets 1.5: a1@1 a3@1 | peers a
+            13s b is lost
+            13s a gets 1.6: a1@1 a3@1 a4@1 | peers a
+            --show
+            a Alive, reserved 288MiB
+            b Lost, reserved 0B
+            default/early/db 1 of 1
+            default/shop/web 2 of 3, waiting: the namespace `default` has what it may have: limit `quota.allocations` is 3, observed 4
+            16s a gets 1.7: a1@1 a3@1 a4@1 | peers a b
+            16s b gets 1.7: | peers a b
+            --show
+            a Alive, reserved 288MiB
+            b Alive, reserved 0B
+            default/early/db 1 of 1
+            default/shop/web 2 of 3, waiting: the namespace `default` has what it may have: limit `quota.allocations` is 3, observed 4
+        "#]],
+    );
+}

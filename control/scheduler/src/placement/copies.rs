@@ -1,0 +1,73 @@
+//! How many allocations each workload has on each node, by class of nodes, so that a search need not count them.
+
+use std::collections::BTreeMap;
+
+use dunlin_model::{NodeId, WorkloadName};
+
+use super::pools::ClassId;
+
+/// The allocations of one workload on the nodes of one class.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InClass {
+    /// How many there are on all of them.
+    pub(crate) total: u32,
+    /// How many there are on each node that has some.
+    pub(crate) nodes: BTreeMap<NodeId, u32>,
+}
+
+/// The allocations of all workloads that are neither on their way out nor lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Copies {
+    by_workload: BTreeMap<WorkloadName, BTreeMap<ClassId, InClass>>,
+}
+
+impl Copies {
+    /// Takes note of one more allocation.
+    pub(crate) fn add(&mut self, workload: &WorkloadName, class: ClassId, node: &NodeId) {
+        let by_class = match self.by_workload.get_mut(workload) {
+            Some(by_class) => by_class,
+            None => self.by_workload.entry(workload.clone()).or_default(),
+        };
+        let in_class = by_class.entry(class).or_default();
+        in_class.total += 1;
+        match in_class.nodes.get_mut(node) {
+            Some(count) => *count += 1,
+            None => drop(in_class.nodes.insert(node.clone(), 1)),
+        }
+    }
+
+    /// Takes note that there is one less.
+    pub(crate) fn remove(&mut self, workload: &WorkloadName, class: ClassId, node: &NodeId) {
+        let Some(by_class) = self.by_workload.get_mut(workload) else { return };
+        let Some(in_class) = by_class.get_mut(&class) else { return };
+        let Some(count) = in_class.nodes.get_mut(node) else { return };
+        *count -= 1;
+        if *count == 0 {
+            in_class.nodes.remove(node);
+        }
+        in_class.total -= 1;
+        if in_class.total == 0 {
+            by_class.remove(&class);
+        }
+        if by_class.is_empty() {
+            self.by_workload.remove(workload);
+        }
+    }
+
+    /// Returns the classes on whose nodes a workload has allocations.
+    pub(crate) fn of(&self, workload: &WorkloadName) -> impl Iterator<Item = (ClassId, &InClass)> {
+        self.by_workload.get(workload).into_iter().flatten().map(|(class, in_class)| (*class, in_class))
+    }
+
+    /// Returns the allocations of a workload on the nodes of a class, if there are any.
+    pub(crate) fn in_class(&self, workload: &WorkloadName, class: ClassId) -> Option<&InClass> {
+        self.by_workload.get(workload)?.get(&class)
+    }
+}
+
+impl InClass {
+    /// Returns how many there are on a node.
+    pub(crate) fn on(&self, node: &NodeId) -> u32 {
+        self.nodes.get(node).copied().unwrap_or_default()
+    }
+}
