@@ -22,6 +22,9 @@ pub struct AllocationReport {
     pub memory: Bytes,
     /// Requests it has answered, or items it has run.
     pub instances: u64,
+    /// How many of these have failed: the instance ended badly, or the answer said so by a status of 500 and above.
+    #[serde(default)]
+    pub failed: u64,
 }
 
 /// Where an allocation stands, as its agent sees it.
@@ -38,6 +41,11 @@ pub enum ObservedState {
     /// It failed and is tried again after a while.
     BackingOff {
         /// Why it failed.
+        reason: String,
+    },
+    /// It runs and does not answer its health checks as it should: no requests go to it.
+    Unhealthy {
+        /// What the last check said.
         reason: String,
     },
     /// It can never run on this node: refused, not failed.
@@ -57,6 +65,7 @@ impl ObservedState {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::BackingOff { .. } => "backing-off",
+            Self::Unhealthy { .. } => "unhealthy",
             Self::Refused { .. } => "refused",
             Self::Finished => "finished",
         }
@@ -67,7 +76,9 @@ impl fmt::Display for ObservedState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         match self {
-            Self::BackingOff { reason } | Self::Refused { reason } => write!(f, ": {reason}"),
+            Self::BackingOff { reason } | Self::Unhealthy { reason } | Self::Refused { reason } => {
+                write!(f, ": {reason}")
+            }
             Self::Fetching | Self::Starting | Self::Running | Self::Finished => Ok(()),
         }
     }

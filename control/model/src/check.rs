@@ -124,7 +124,18 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
     let own = spec.node_labels.keys().filter(|key| !Feature::is_label(key)).count();
     note("node_labels".to_owned(), at_most("node_labels", MAX_NODE_LABELS, own));
     match &spec.kind {
-        WorkloadKind::Service(ServiceSpec { allocations, routes, fuel_header: _, everywhere }) => {
+        WorkloadKind::Service(ServiceSpec {
+            allocations,
+            routes,
+            fuel_header: _,
+            everywhere,
+            rollout,
+            health,
+        }) => {
+            rollout.check(*everywhere, &mut |field, result| note(format!("rollout.{field}"), result));
+            if let Some(health) = health {
+                health.check(&mut |field, result| note(format!("health.{field}"), result));
+            }
             note("placement".to_owned(), everywhere_alone(*everywhere, &spec.placement));
             note("allocations".to_owned(), at_most("allocations", MAX_ALLOCATIONS, *allocations));
             note("routes".to_owned(), at_most("routes", MAX_ROUTES, routes.len()));
@@ -332,6 +343,8 @@ mod tests {
                 routes: routes.iter().map(route).collect(),
                 fuel_header: false,
                 everywhere: false,
+                rollout: Default::default(),
+                health: None,
             }),
             limits: Limits::SERVICE,
             environment: BTreeMap::new(),

@@ -18,7 +18,9 @@
 //! | instance | one live sandbox inside an allocation: one request, or one run of a job item |
 //! | node / agent | the machine / the process on it |
 //! | worker | the operating-system process in which one namespace's guests run on one node |
-//! | rollout | the passage from one revision to the next |
+//! | rollout | the passage from one revision to the next: [`RolloutSpec`] |
+//! | canary | an allocation of a new revision that runs beside the old ones until it is promoted |
+//! | health check | a request by which it is known that an allocation is well: [`HealthSpec`] |
 //! | assignment | everything one node must run, as one list: [`Assignment`] |
 //! | generation | counts assignments to one node; an older one is refused |
 //! | term | counts coordinators in charge; an older one is refused |
@@ -62,6 +64,7 @@ mod placement;
 mod priority;
 mod quantity;
 mod report;
+mod rollout;
 mod routes;
 mod run;
 mod spec;
@@ -93,6 +96,7 @@ pub use placement::{Affinity, Placement, Preference, Spread, check_node_resource
 pub use priority::{Priority, PriorityError};
 pub use quantity::{Bytes, DurationMs, Fuel, FuelRate, QuantityError};
 pub use report::Report;
+pub use rollout::{Amount, HealthSpec, Percent, PercentError, Promote, RolloutSpec};
 pub use routes::{Endpoint, LocalService, NamespaceRoute, Route, RouteTable};
 pub use run::{HostCalls, ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
 pub use spec::{AppSpec, Instances, JobSpec, Metering, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec};

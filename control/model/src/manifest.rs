@@ -8,6 +8,7 @@
 mod capabilities;
 mod placement;
 mod reader;
+mod rollout;
 #[cfg(test)]
 mod tests;
 mod workload;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Capabilities, Digest, Limits, Name, Placement, Priority};
+use crate::{AppName, Capabilities, Digest, HealthSpec, Limits, Name, Placement, Priority, RolloutSpec};
 
 /// An app as it is submitted: every component is already known by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ impl WorkloadSpec {
         } = self;
         let is_same_kind = match (kind, &other.kind) {
             (WorkloadKind::Service(own), WorkloadKind::Service(other)) => {
-                own.fuel_header == other.fuel_header
+                own.fuel_header == other.fuel_header && own.health == other.health
             }
             (WorkloadKind::Job(_), WorkloadKind::Job(_)) => true,
             (WorkloadKind::Service(_), WorkloadKind::Job(_))
@@ -137,6 +137,12 @@ pub struct ServiceSpec {
     /// Whether it has one allocation on each node that fits it, however many those are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub everywhere: bool,
+    /// How it passes from one revision to the next.
+    #[serde(default, skip_serializing_if = "RolloutSpec::is_default")]
+    pub rollout: RolloutSpec,
+    /// How it is known that an allocation is well; one that is loaded is if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthSpec>,
 }
 
 /// Which requests reach a service.
@@ -176,7 +182,8 @@ mod tests {
         let spec: WorkloadSpec = serde_json::from_str(&stored).unwrap();
         assert!(spec.placement.is_empty());
         assert_eq!(spec.priority, Priority::DEFAULT);
-        assert!(matches!(&spec.kind, WorkloadKind::Service(service) if !service.everywhere));
+        let WorkloadKind::Service(service) = &spec.kind else { panic!("it is a service") };
+        assert!(!service.everywhere && service.rollout.is_default() && service.health.is_none());
         assert_eq!(serde_json::to_string(&spec).unwrap(), stored);
     }
 }

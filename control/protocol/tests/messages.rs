@@ -75,8 +75,14 @@ fn spec(kind: WorkloadKind) -> WorkloadSpec {
 
 fn assignment() -> Assignment {
     let route = RouteSpec { host: Some("shop.example".into()), path: "/".into() };
-    let service =
-        ServiceSpec { allocations: 2, routes: vec![route.clone()], fuel_header: false, everywhere: false };
+    let service = ServiceSpec {
+        allocations: 2,
+        routes: vec![route.clone()],
+        fuel_header: false,
+        everywhere: false,
+        rollout: Default::default(),
+        health: None,
+    };
     let job = JobSpec { parallelism: 2, attempts: 3, combine: true };
     let endpoint = Endpoint { allocation: AllocationId::new(12), node: "node-1".parse().unwrap() };
     Assignment {

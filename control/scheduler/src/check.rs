@@ -27,7 +27,9 @@ impl Cluster {
     /// Indexes say the same as records, and records alone make the same state.
     fn check_indexes(&self) -> Result<(), String> {
         let durable = &self.durable;
-        let apps = durable.apps().values().cloned().map(Change::App);
+        let revisions = durable.revisions().values().flat_map(|revisions| revisions.values());
+        let revisions = revisions.cloned().map(Change::Revision);
+        let apps = durable.apps().values().cloned().map(Change::App).chain(revisions);
         let namespaces = durable.namespaces().iter();
         let namespaces = namespaces
             .map(|(name, spec)| Change::Namespace(NamespaceRecord { name: name.clone(), spec: *spec }));
@@ -85,14 +87,16 @@ impl Cluster {
             let live = self.durable.of_workload(&full).filter(|record| record.serves() && record.is_live());
             let live = u32::try_from(live.count()).unwrap_or(u32::MAX);
             // One that runs everywhere has two on a node while the second replaces the first.
-            let desired = if self.durable.everywhere().contains(&full) {
-                crate::reconcile::desired(self, &full).saturating_mul(2)
+            let most = if self.durable.everywhere().contains(&full) {
+                crate::reconcile::desired(self, &full).saturating_mul(2).saturating_add(1)
             } else {
-                desired
+                let (rollout, _) = app.rollout_spec(name).unzip();
+                let surge = rollout.map_or(0, |rollout| rollout.max_surge.of_up(desired));
+                let canaries =
+                    rollout.and_then(|rollout| rollout.canary).map_or(0, |canary| canary.of_up(desired));
+                desired.saturating_add(surge).saturating_add(canaries)
             };
-            ensure(live <= desired.saturating_add(1), || {
-                format!("{full} has {live} of {desired} allocations")
-            })?;
+            ensure(live <= most, || format!("{full} has {live} allocations, {most} at most"))?;
         }
         for record in self.durable.allocations().values().filter(|record| record.serves() && record.is_live())
         {

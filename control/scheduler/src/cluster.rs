@@ -52,6 +52,8 @@ impl Cluster {
         let mut step = Step::default();
         let answer = match command {
             Command::Deploy(spec) => self.deploy(&mut step, spec, now)?,
+            Command::Rollback { app, to } => self.rollback(&mut step, &app, to, now)?,
+            Command::Promote(app) => self.promote(&mut step, &app, now)?,
             Command::Stop(app) => self.stop(&mut step, &app, now)?,
             Command::Delete(app) => self.delete(&mut step, &app, now)?,
             Command::StartRun { workload, items, inputs } => {
@@ -101,7 +103,8 @@ impl Cluster {
         let release = self.next_release();
         let leave = self.durable.drained_nodes().first().map(|(until, _)| *until);
         let trust = self.volatile.set_aside.first().map(|(until, _)| *until);
-        let due = [lease, drain, retry, unsettled, release, leave, trust];
+        let rollout = self.volatile.rollouts.first();
+        let due = [lease, drain, retry, unsettled, release, leave, trust, rollout];
         due.into_iter().flatten().min()
     }
 
@@ -134,11 +137,10 @@ impl Cluster {
         dirty.relations |= !waiting_for_others.is_empty();
         dirty.room |= pools.set_room(node, self.durable.room(node));
         if let Some((class, _)) = pools.node(node) {
-            let is_live = |record: Option<&AllocationRecord>| record.is_some_and(AllocationRecord::is_live);
-            match (is_live(before), is_live(after)) {
-                (false, true) => copies.add(&record.workload, *class, node),
-                (true, false) => copies.remove(&record.workload, *class, node),
-                (true, true) | (false, false) => {}
+            let [before, after] = [before, after].map(|it| it.filter(|it| it.is_live()));
+            if before.map(|it| it.revision) != after.map(|it| it.revision) {
+                before.into_iter().for_each(|record| copies.remove(record, *class));
+                after.into_iter().for_each(|record| copies.add(record, *class));
             }
         }
         self.volatile.node(node).must_be_heard = true;
@@ -155,8 +157,8 @@ impl Cluster {
         let after = class(pools);
         if before != after {
             for record in self.durable.on_node(node).filter(|record| record.is_live()) {
-                before.into_iter().for_each(|class| copies.remove(&record.workload, class, node));
-                after.into_iter().for_each(|class| copies.add(&record.workload, class, node));
+                before.into_iter().for_each(|class| copies.remove(record, class));
+                after.into_iter().for_each(|class| copies.add(record, class));
             }
         }
         // What is to run on each node may have one more to run on, or one less.
@@ -216,6 +218,7 @@ impl Cluster {
         self.leave_drained(&mut step, now);
         self.end_drained(&mut step, now);
         self.promote_retries(now);
+        self.advance_rollouts(&mut step, now);
         let mut workloads = std::mem::take(&mut self.volatile.dirty.workloads);
         self.end_surplus(&mut step, &workloads, now);
         let room = NewRoom::take(&mut self.volatile.dirty);

@@ -109,7 +109,9 @@ impl Dirty {
                 self.runs.insert(record.id);
             }
             Change::Namespace(record) => drop(self.allowed.insert(record.name.clone())),
-            Change::RunDeleted(_)
+            Change::Revision(_)
+            | Change::RevisionDeleted(..)
+            | Change::RunDeleted(_)
             | Change::Item { .. }
             | Change::Token(_)
             | Change::TokenDeleted(_)

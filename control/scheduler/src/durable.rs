@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::placement::Room;
 use crate::{
-    AllocationRecord, AllocationState, AppRecord, Counters, NamespaceRecord, NodeRecord, RunRecord,
-    TokenRecord,
+    AllocationRecord, AllocationState, AppRecord, Counters, NamespaceRecord, NodeRecord, RevisionRecord,
+    RunRecord, TokenRecord,
 };
 
 /// One durable change.
@@ -25,6 +25,10 @@ pub enum Change {
     App(AppRecord),
     /// An app is gone.
     AppDeleted(AppName),
+    /// An earlier revision of an app was so.
+    Revision(Arc<RevisionRecord>),
+    /// An earlier revision of an app is forgotten.
+    RevisionDeleted(AppName, Revision),
     /// A node is so.
     Node(NodeRecord),
     /// A namespace is so.
@@ -58,6 +62,7 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
     App(AppName),
+    Revision(AppName, Revision),
     Node(NodeId),
     Namespace(Name),
     Allocation(AllocationId),
@@ -73,6 +78,8 @@ impl Change {
         match self {
             Self::App(record) => Key::App(record.name.clone()),
             Self::AppDeleted(name) => Key::App(name.clone()),
+            Self::Revision(record) => Key::Revision(record.app.clone(), record.revision),
+            Self::RevisionDeleted(app, revision) => Key::Revision(app.clone(), *revision),
             Self::Node(record) => Key::Node(record.id.clone()),
             Self::Namespace(record) => Key::Namespace(record.name.clone()),
             Self::Allocation(record) => Key::Allocation(record.id),
@@ -89,11 +96,26 @@ impl Change {
     /// Makes the change. Nothing else mutates durable state.
     pub(crate) fn apply(&self, durable: &mut Durable) {
         match self {
-            Self::App(record) => {
-                durable.remove_app(&record.name);
-                durable.insert_app(record.clone());
-            }
+            Self::App(record) => match durable.apps.get_mut(&record.name) {
+                Some(known) if known.spec == record.spec => *known = record.clone(),
+                _ => {
+                    durable.remove_app(&record.name);
+                    durable.insert_app(record.clone());
+                }
+            },
             Self::AppDeleted(name) => durable.remove_app(name),
+            Self::Revision(record) => {
+                let revisions = durable.revisions.entry(record.app.clone()).or_default();
+                revisions.insert(record.revision, record.clone());
+            }
+            Self::RevisionDeleted(app, revision) => {
+                if let Some(revisions) = durable.revisions.get_mut(app) {
+                    revisions.remove(revision);
+                    if revisions.is_empty() {
+                        durable.revisions.remove(app);
+                    }
+                }
+            }
             Self::Node(record) => durable.insert_node(record.clone()),
             Self::Namespace(record) => {
                 durable.namespaces.insert(record.name.clone(), record.spec);
@@ -172,6 +194,7 @@ type Records = BTreeMap<AllocationId, Arc<AllocationRecord>>;
 pub(crate) struct Durable {
     counters: Counters,
     apps: BTreeMap<AppName, AppRecord>,
+    revisions: BTreeMap<AppName, BTreeMap<Revision, Arc<RevisionRecord>>>,
     /// The spec of each workload in the newest revision, to be shared by its allocations.
     specs: BTreeMap<WorkloadName, Arc<WorkloadSpec>>,
     nodes: BTreeMap<NodeId, NodeRecord>,
@@ -212,6 +235,16 @@ impl Durable {
 
     pub(crate) fn apps(&self) -> &BTreeMap<AppName, AppRecord> {
         &self.apps
+    }
+
+    /// Returns the earlier revisions of each app that are kept.
+    pub(crate) fn revisions(&self) -> &BTreeMap<AppName, BTreeMap<Revision, Arc<RevisionRecord>>> {
+        &self.revisions
+    }
+
+    /// Returns an earlier revision of an app, if it is kept.
+    pub(crate) fn revision(&self, app: &AppName, revision: Revision) -> Option<&Arc<RevisionRecord>> {
+        self.revisions.get(app)?.get(&revision)
     }
 
     pub(crate) fn nodes(&self) -> &BTreeMap<NodeId, NodeRecord> {

@@ -30,6 +30,13 @@ impl Failures {
         self.by_workload.get(workload).into_iter().flat_map(BTreeMap::keys)
     }
 
+    /// Forgets the failures of a workload: it is another program now.
+    pub(crate) fn forget(&mut self, workload: &WorkloadName) {
+        for (node, end) in self.by_workload.remove(workload).into_iter().flatten() {
+            self.ends.remove(&(end, workload.clone(), node));
+        }
+    }
+
     /// Forgets what is too long ago.
     pub(crate) fn forget_old(&mut self, now: Timestamp) {
         while self.ends.first().is_some_and(|(end, ..)| *end <= now) {

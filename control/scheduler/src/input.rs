@@ -12,6 +12,15 @@ use crate::TokenRecord;
 pub enum Command {
     /// Make this the newest revision of an app.
     Deploy(AppSpec),
+    /// Make an earlier revision of an app the newest again.
+    Rollback {
+        /// Which app.
+        app: AppName,
+        /// Which revision; the last that was well if absent.
+        to: Option<Revision>,
+    },
+    /// Let all allocations of an app follow its canaries.
+    Promote(AppName),
     /// Let no service of an app run, and cancel its runs. The app keeps its name and its routes.
     Stop(AppName),
     /// End all that an app runs and forget it.
@@ -71,6 +80,8 @@ pub enum Answer {
         /// Whether it is a new one; an identical spec is not.
         changed: bool,
     },
+    /// All allocations follow the canaries.
+    Promoted,
     /// The app is stopped.
     Stopped {
         /// Its revision, in which every service has zero allocations.

@@ -18,6 +18,7 @@ mod durable;
 mod effort;
 mod failures;
 mod input;
+mod judge;
 mod lease;
 mod namespaces;
 mod nodes;
@@ -28,11 +29,13 @@ mod reconcile;
 mod record;
 mod rejection;
 mod retry;
+mod revisions;
 mod rollout;
 mod routes;
 mod run;
 mod step;
 mod submit;
+mod timers;
 mod token;
 mod turns;
 mod validate;
@@ -46,8 +49,8 @@ pub use durable::{Change, Usage};
 pub use input::{Answer, Command, Observation};
 pub use range_set::RangeSet;
 pub use record::{
-    AllocationRecord, AllocationState, AppRecord, Cordon, Counters, NamespaceRecord, NodeRecord, RunRecord,
-    RunState, TokenRecord,
+    AllocationRecord, AllocationState, AppRecord, Cordon, Counters, Fate, NamespaceRecord, NodeRecord,
+    RevisionRecord, RolloutRecord, RunRecord, RunState, TokenRecord,
 };
 pub use rejection::Rejection;
 pub use step::{Action, Step};

@@ -87,9 +87,17 @@ impl Cluster {
             return;
         }
         let (id, state) = (report.id, report.state.clone());
-        if let ObservedState::BackingOff { .. } | ObservedState::Refused { .. } = state {
+        if let ObservedState::BackingOff { .. }
+        | ObservedState::Unhealthy { .. }
+        | ObservedState::Refused { .. } = state
+        {
             self.volatile.failures.note(&record.workload, node, now);
         }
+        if record.serves() {
+            let has_changed = (record.state == AllocationState::Running) != (state == ObservedState::Running);
+            self.look_at_rollout(&record.workload.app_name(), has_changed, now);
+        }
+        let Some(record) = self.durable.allocations().get(&id) else { return };
         match (&record.work, record.state) {
             (Work::Serve, AllocationState::Placed) if state == ObservedState::Running => {
                 self.volatile.compiled.runs(record.spec.component, node);
@@ -109,6 +117,7 @@ impl Cluster {
                 | ObservedState::Starting
                 | ObservedState::Running
                 | ObservedState::BackingOff { .. }
+                | ObservedState::Unhealthy { .. }
                 | ObservedState::Finished => {}
             },
         }

@@ -22,7 +22,7 @@ mod unplaceable;
 
 use std::sync::Arc;
 
-use dunlin_model::{Packing, Resources, WorkloadKind, WorkloadName, WorkloadSpec};
+use dunlin_model::{Packing, Resources, Revision, WorkloadKind, WorkloadName, WorkloadSpec};
 
 use crate::Cluster;
 
@@ -38,6 +38,8 @@ pub(crate) use unplaceable::Unplaceable;
 pub(crate) struct Demand {
     /// Of what.
     pub(crate) workload: WorkloadName,
+    /// Of which revision.
+    pub(crate) revision: Revision,
     /// How it is to be run.
     pub(crate) spec: Arc<WorkloadSpec>,
     /// How it lies on the nodes, where nothing else decides.
@@ -45,10 +47,17 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    /// Returns the demand for allocations of a workload.
+    /// Returns the demand for allocations of a workload, of the newest revision.
     pub(crate) fn new(cluster: &Cluster, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> Self {
         let packing = cluster.durable.namespace(&workload.namespace).packing;
-        Self { workload: workload.clone(), spec: Arc::clone(spec), packing }
+        let revision = cluster.durable.apps().get(&workload.app_name()).map(|app| app.revision);
+        let revision = revision.unwrap_or_default();
+        Self { workload: workload.clone(), revision, spec: Arc::clone(spec), packing }
+    }
+
+    /// Returns the same demand, of another revision.
+    pub(crate) fn of(self, revision: Revision) -> Self {
+        Self { revision, ..self }
     }
 
     /// Returns what one allocation reserves.

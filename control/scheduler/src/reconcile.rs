@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dunlin_model::{AllocationId, Name, NodeId, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec};
+use dunlin_model::{
+    AllocationId, Name, NodeId, Revision, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec,
+};
 
 use crate::durable::{Durable, Tally};
 use crate::effort::Effort;
+use crate::judge::phase;
 use crate::placement::{Demand, Search, Standing, judge_labels};
 use crate::record::need;
-use crate::rollout::{self, Copy, Plan, PlanEverywhere, plan};
+use crate::rollout::{self, Copy, Phase, Plan, PlanEverywhere, Rules, plan};
 use crate::turns::{Claim, Turn};
 use crate::{AllocationRecord, AllocationState, AppRecord, Change, Cluster, RangeSet, Step};
 
@@ -85,7 +88,8 @@ fn missing(cluster: &Cluster, workload: &WorkloadName) -> Option<u32> {
     let durable = &cluster.durable;
     let app = durable.apps().get(&workload.app_name())?;
     let Tally { live, lost: _, held } = durable.tally(workload).cloned().unwrap_or_default();
-    let is_current = live.keys().chain(held.keys()).all(|revision| *revision == app.revision);
+    let is_current = live.keys().chain(held.keys()).all(|revision| *revision == app.revision)
+        && app.rollout.as_ref().is_none_or(|rollout| rollout.promoted && rollout.failed.is_none());
     let all = live.values().chain(held.values()).sum();
     let missing = desired(cluster, workload).checked_sub(all);
     missing.filter(|_| is_current && durable.drained_nodes().is_empty())
@@ -101,14 +105,20 @@ fn copies(cluster: &Cluster, workload: &WorkloadName) -> Vec<(Copy, NodeId)> {
     let durable = &cluster.durable;
     let revision = durable.apps().get(&workload.app_name()).map(|app| app.revision);
     let serving = durable.of_workload(workload).filter(|record| record.serves());
-    let counting = serving.filter(|record| record.is_live() || durable.is_held(record));
-    let copies = counting.map(|record| {
+    let counting: Vec<&AllocationRecord> =
+        serving.filter(|record| record.is_live() || durable.is_held(record)).collect();
+    let mut crowds: BTreeMap<&NodeId, u32> = BTreeMap::new();
+    for record in &counting {
+        *crowds.entry(&record.node).or_default() += 1;
+    }
+    let copies = counting.iter().map(|record| {
         let copy = Copy {
             id: record.id,
-            // What is to leave its node makes way for a new one, as an earlier revision does.
-            is_current: Some(record.revision) == revision && !is_leaving(durable, record),
+            is_newest: Some(record.revision) == revision,
+            is_leaving: is_leaving(durable, record),
             // Of a node that is held nobody knows better.
             is_running: record.state != AllocationState::Placed,
+            crowd: crowds[&record.node],
         };
         (copy, record.node.clone())
     });
@@ -118,10 +128,17 @@ fn copies(cluster: &Cluster, workload: &WorkloadName) -> Vec<(Copy, NodeId)> {
 /// Returns what a service needs next.
 fn plan_of(cluster: &Cluster, workload: &WorkloadName) -> Plan {
     if let Some(start) = missing(cluster, workload) {
-        return Plan { end: Vec::new(), start };
+        return Plan { start, ..Plan::default() };
     }
     let copies: Vec<Copy> = copies(cluster, workload).into_iter().map(|(copy, _)| copy).collect();
-    plan(desired(cluster, workload), &copies)
+    let app = cluster.durable.apps().get(&workload.app_name());
+    let phase = app.map_or(Phase::Rolling, |app| phase(cluster, app, &workload.workload));
+    let desired = desired(cluster, workload);
+    let rules = app.and_then(|app| app.rollout_spec(&workload.workload)).map(|(spec, _)| Rules {
+        surge: spec.max_surge.of_up(desired),
+        unavailable: spec.max_unavailable.of_down(desired),
+    });
+    plan(desired, phase, rules.unwrap_or(Rules { surge: 1, unavailable: 0 }), &copies)
 }
 
 /// Returns what a service needs next that runs everywhere.
@@ -187,13 +204,18 @@ impl Cluster {
                 (u32::try_from(wanted).unwrap_or(u32::MAX), placed + replaced)
             }
             Some(spec) => {
-                let wanted = plan_of(self, workload).start;
+                let Plan { end: _, start, start_earlier } = plan_of(self, workload);
                 let turn = if is_alone { u32::MAX } else { self.allocations_of_a_turn(need(&spec)) };
-                let placed = self.place(step, workload, &spec, wanted.min(turn), effort, now);
-                if placed == turn && placed < wanted {
+                let revision = self.durable.apps()[&workload.app_name()].revision;
+                let placed = self.place(step, workload, (revision, &spec), start.min(turn), effort, now);
+                if placed == turn && placed < start {
                     return Turn::More;
                 }
-                (wanted, placed)
+                let before = self.spec_before(workload).filter(|_| start_earlier > 0);
+                let earlier = before.map_or(0, |(revision, spec)| {
+                    self.place(step, workload, (revision, &spec), start_earlier, effort, now)
+                });
+                (start + start_earlier, placed + earlier)
             }
             None => (0, 0),
         };
@@ -215,7 +237,7 @@ impl Cluster {
         &mut self,
         step: &mut Step,
         workload: &WorkloadName,
-        spec: &Arc<WorkloadSpec>,
+        (revision, spec): (Revision, &Arc<WorkloadSpec>),
         wanted: u32,
         effort: &mut Effort,
         now: Timestamp,
@@ -223,13 +245,13 @@ impl Cluster {
         if wanted == 0 {
             return 0;
         }
-        let demand = Demand::new(self, workload, spec);
+        let demand = Demand::new(self, workload, spec).of(revision);
         effort.spend(Search::cost(self));
         let mut search = Search::new(self, &demand);
         let mut placed = 0;
         while placed < wanted && !effort.is_over() && self.quota_hit(&workload.namespace, spec).is_none() {
             let Some(node) = search.best() else { break };
-            self.place_on(step, workload, spec, &node, now);
+            self.place_on(step, workload, (revision, spec), &node, now);
             search.placed(self, &node);
             effort.spend(1);
             placed += 1;
@@ -248,6 +270,7 @@ impl Cluster {
         now: Timestamp,
     ) -> u32 {
         let demand = Demand::new(self, workload, spec);
+        let revision = self.durable.apps()[&workload.app_name()].revision;
         let mut placed = 0;
         for node in nodes {
             if placed == most || effort.is_over() || self.quota_hit(&workload.namespace, spec).is_some() {
@@ -255,7 +278,7 @@ impl Cluster {
             }
             effort.spend(1);
             if self.volatile.pools.fits(node, &demand) {
-                self.place_on(step, workload, spec, node, now);
+                self.place_on(step, workload, (revision, spec), node, now);
                 placed += 1;
             }
         }
@@ -266,14 +289,14 @@ impl Cluster {
         &mut self,
         step: &mut Step,
         workload: &WorkloadName,
-        spec: &Arc<WorkloadSpec>,
+        (revision, spec): (Revision, &Arc<WorkloadSpec>),
         node: &NodeId,
         now: Timestamp,
     ) {
         let record = AllocationRecord {
             id: self.next_allocation(),
             workload: workload.clone(),
-            revision: self.durable.apps()[&workload.app_name()].revision,
+            revision,
             node: node.clone(),
             spec: Arc::clone(spec),
             work: Work::Serve,

@@ -3,17 +3,20 @@
 //! A record holds all that a coordinator which starts again must know. What agents say again at their next
 //! heartbeat is not in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AppName, AppSpec, AssignedAllocation, Digest, DurationMs, Fuel, ItemRange, JobSpec, Name,
-    NamespaceSpec, NodeId, NodeInfo, Resources, Revision, RunId, Timestamp, Work, WorkloadKind, WorkloadName,
-    WorkloadSpec,
+    NamespaceSpec, NodeId, NodeInfo, Resources, Revision, RolloutSpec, RunId, Timestamp, Work, WorkloadKind,
+    WorkloadName, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::RangeSet;
+
+/// How many revisions of an app are kept beside the newest.
+pub(crate) const KEPT_REVISIONS: usize = 10;
 
 /// An app and its newest revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +29,73 @@ pub struct AppRecord {
     pub spec: AppSpec,
     /// When this revision was deployed.
     pub deployed: Timestamp,
+    /// The revision which this one restores, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restores: Option<Revision>,
+    /// How it goes with the passage to this revision; absent when that is over, and for a first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutRecord>,
+}
+
+impl AppRecord {
+    /// Returns what a service of the newest revision has said of its rollouts, if the workload is a service.
+    pub(crate) fn rollout_spec(&self, workload: &Name) -> Option<(&RolloutSpec, u32)> {
+        match &self.spec.workloads.get(workload)?.kind {
+            WorkloadKind::Service(service) => Some((&service.rollout, service.allocations)),
+            WorkloadKind::Job(_) => None,
+        }
+    }
+}
+
+/// The passage of an app from one revision to the newest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutRecord {
+    /// The revision that was the last to be well: it is restored if this one fails. Absent if this one restores
+    /// another itself.
+    pub from: Option<Revision>,
+    /// The services that are others in the newest revision.
+    pub services: BTreeSet<Name>,
+    /// Since when the deadline runs.
+    pub started: Timestamp,
+    /// Whether all allocations may follow the canaries.
+    pub promoted: bool,
+    /// Since when all that should be is well.
+    pub good_since: Option<Timestamp>,
+    /// Why it has failed and nothing more is replaced.
+    pub failed: Option<String>,
+}
+
+/// An earlier revision of an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionRecord {
+    /// The app.
+    pub app: AppName,
+    /// Which.
+    pub revision: Revision,
+    /// What the user asked for.
+    pub spec: AppSpec,
+    /// When it was deployed.
+    pub deployed: Timestamp,
+    /// The revision which it restored, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restores: Option<Revision>,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Fate {
+    /// It was well until another took its place.
+    Completed,
+    /// Another took its place before it was known to be well.
+    Superseded,
+    /// It failed.
+    Failed {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A member of the fleet.

@@ -1,6 +1,6 @@
 //! Why a wish is refused. Nothing has changed then.
 
-use dunlin_model::{AppName, LimitHit, Name, NodeId, RunId, WorkloadName};
+use dunlin_model::{AppName, LimitHit, Name, NodeId, Revision, RunId, WorkloadName};
 
 /// Why a wish is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -8,6 +8,24 @@ pub enum Rejection {
     /// There is no such app.
     #[error("there is no app `{0}`")]
     UnknownApp(AppName),
+    /// This revision of the app is not kept.
+    #[error(
+        "`{app}` has no earlier revision {revision} that is kept; there are {kept}: see `dunlin history {app}`"
+    )]
+    UnknownRevision {
+        /// Whose.
+        app: AppName,
+        /// Which.
+        revision: Revision,
+        /// Those that are kept, as people read them.
+        kept: String,
+    },
+    /// The app has no earlier revision that could be restored.
+    #[error("`{0}` has no earlier revision that was well; see `dunlin history {0}`")]
+    NothingToRestore(AppName),
+    /// No canaries of the app wait to be promoted.
+    #[error("`{0}` has no canaries that wait to be promoted")]
+    NothingToPromote(AppName),
     /// The app has no such workload.
     #[error("there is no workload `{0}`")]
     UnknownWorkload(WorkloadName),
@@ -84,6 +102,9 @@ impl Rejection {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::UnknownApp(_) => "unknown_app",
+            Self::UnknownRevision { .. } => "unknown_revision",
+            Self::NothingToRestore(_) => "nothing_to_restore",
+            Self::NothingToPromote(_) => "nothing_to_promote",
             Self::UnknownWorkload(_) => "unknown_workload",
             Self::NotAJob(_) => "not_a_job",
             Self::UnknownRun(_) => "unknown_run",

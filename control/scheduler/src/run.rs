@@ -216,7 +216,7 @@ impl Cluster {
     ) -> Turn {
         let run = &self.durable.runs()[&id];
         let parallelism = run.job().parallelism;
-        let demand = Demand::new(self, &run.workload, &run.spec);
+        let demand = Demand::new(self, &run.workload, &run.spec).of(run.revision);
         let (revision, items, inputs) = (run.revision, run.items, run.inputs.is_some());
         let least = done_within(run, MIN_LEASE, now) / parallelism.max(1);
         let durable = &self.durable;

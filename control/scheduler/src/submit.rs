@@ -3,16 +3,13 @@
 use std::sync::Arc;
 
 use dunlin_model::{
-    Affinity, AppName, AppSpec, Digest, LimitHit, MAX_ITEMS, Placement, Revision, RunId, Timestamp,
-    WorkloadKind, WorkloadName, WorkloadSpec,
+    AppName, AppSpec, Digest, LimitHit, MAX_ITEMS, RunId, Timestamp, WorkloadKind, WorkloadName,
 };
 
 use crate::retry::Queue;
+use crate::revisions::Origin;
 use crate::validate::{check_routes, check_spec};
-use crate::{
-    AllocationRecord, AllocationState, Answer, AppRecord, Change, Cluster, Counters, RangeSet, Rejection,
-    RunRecord, RunState, Step,
-};
+use crate::{Answer, AppRecord, Change, Cluster, Counters, RangeSet, Rejection, RunRecord, RunState, Step};
 
 impl Cluster {
     pub(crate) fn deploy(
@@ -23,7 +20,7 @@ impl Cluster {
     ) -> Result<Answer, Rejection> {
         check_spec(&spec)?;
         check_routes(&self.volatile.routes.routes, &spec)?;
-        let (revision, changed) = self.revise(step, spec, now);
+        let (revision, changed) = self.revise(step, spec, Origin::Wish, now);
         Ok(Answer::Deployed { revision, changed })
     }
 
@@ -45,7 +42,7 @@ impl Cluster {
                 self.end_run(step, run, RunState::Cancelled, now);
             }
         }
-        let (revision, changed) = self.revise(step, spec, now);
+        let (revision, changed) = self.revise(step, spec, Origin::Wish, now);
         Ok(Answer::Stopped { revision, changed })
     }
 
@@ -60,6 +57,10 @@ impl Cluster {
             self.end_allocations_of_run(step, run, now);
             self.volatile.queues.remove(&run);
             self.change(step, Change::RunDeleted(run), now);
+        }
+        let kept = self.durable.revisions().get(app).into_iter().flat_map(|kept| kept.keys());
+        for revision in kept.copied().collect::<Vec<_>>() {
+            self.change(step, Change::RevisionDeleted(app.clone(), revision), now);
         }
         // Its services are surplus from now on, and end as such.
         self.change(step, Change::AppDeleted(app.clone()), now);
@@ -129,7 +130,7 @@ impl Cluster {
         Ok(Answer::Cancelled)
     }
 
-    fn app(&self, name: &AppName) -> Result<&AppRecord, Rejection> {
+    pub(crate) fn app(&self, name: &AppName) -> Result<&AppRecord, Rejection> {
         self.durable.apps().get(name).ok_or_else(|| Rejection::UnknownApp(name.clone()))
     }
 
@@ -137,43 +138,4 @@ impl Cluster {
         let runs = self.durable.runs().values();
         runs.filter(|run| run.workload.app_name() == *app).map(|run| run.id).collect()
     }
-
-    /// Makes `spec` the newest revision, unless it is that already. Allocations that would be no other under the new
-    /// revision go on as part of it.
-    fn revise(&mut self, step: &mut Step, spec: AppSpec, now: Timestamp) -> (Revision, bool) {
-        let before = self.durable.apps().get(&spec.name);
-        if let Some(app) = before.filter(|app| app.spec == spec) {
-            return (app.revision, false);
-        }
-        let revision = before.map_or(Revision(0), |app| app.revision).next();
-        for (name, workload) in &spec.workloads {
-            let serving = self.durable.of_workload(&spec.name.workload(name));
-            let kept: Vec<AllocationRecord> =
-                serving.filter(|record| goes_on(record, workload)).cloned().collect();
-            let shared = Arc::new(workload.clone());
-            for mut record in kept {
-                record.revision = revision;
-                record.spec = Arc::clone(&shared);
-                self.change(step, Change::Allocation(Arc::new(record)), now);
-            }
-        }
-        self.change(
-            step,
-            Change::App(AppRecord { name: spec.name.clone(), revision, spec, deployed: now }),
-            now,
-        );
-        (revision, true)
-    }
-}
-
-/// Tells whether an allocation goes on under `spec`: it runs as before, and may stay where it is.
-fn goes_on(record: &AllocationRecord, spec: &WorkloadSpec) -> bool {
-    let is_draining = matches!(record.state, AllocationState::Draining { .. });
-    let binds = |spec: &WorkloadSpec| {
-        let Placement { require, prefer: _, spread: _, near, apart, resources } = spec.placement.clone();
-        let binding = |affinities: Vec<Affinity>| affinities.into_iter().filter(|it| it.required).collect();
-        let (near, apart): (Vec<Affinity>, Vec<Affinity>) = (binding(near), binding(apart));
-        (spec.node_labels.clone(), require, near, apart, resources)
-    };
-    record.serves() && !is_draining && record.spec.runs_as(spec) && binds(&record.spec) == binds(spec)
 }

@@ -14,7 +14,8 @@ use crate::placement::{Demand, Unplaceable};
 use crate::reconcile::desired;
 use crate::record::need;
 use crate::{
-    AllocationRecord, AllocationState, AppRecord, Cluster, NodeRecord, RunRecord, TokenRecord, Usage,
+    AllocationRecord, AllocationState, AppRecord, Cluster, NodeRecord, RevisionRecord, RolloutRecord,
+    RunRecord, TokenRecord, Usage,
 };
 
 /// A picture of everything.
@@ -51,6 +52,12 @@ pub struct AppView {
     pub revision: Revision,
     /// When that was deployed.
     pub deployed: Timestamp,
+    /// The revision which the newest one restores, if it does.
+    pub restores: Option<Revision>,
+    /// The passage to the newest revision, as long as it goes on or has failed.
+    pub rollout: Option<RolloutRecord>,
+    /// The earlier revisions that are kept, oldest first.
+    pub revisions: Vec<Arc<RevisionRecord>>,
     /// Its workloads.
     pub workloads: BTreeMap<Name, WorkloadView>,
 }
@@ -203,10 +210,14 @@ impl Cluster {
 
     fn view_app(&self, app: &AppRecord) -> AppView {
         let workloads = app.spec.workloads.iter();
+        let revisions = self.durable.revisions().get(&app.name).into_iter().flat_map(|kept| kept.values());
         AppView {
             name: app.name.clone(),
             revision: app.revision,
             deployed: app.deployed,
+            restores: app.restores,
+            rollout: app.rollout.clone(),
+            revisions: revisions.cloned().collect(),
             workloads: workloads
                 .map(|(name, spec)| (name.clone(), self.view_workload(app, name, spec)))
                 .collect(),
@@ -320,7 +331,9 @@ fn held_back(allocations: usize) -> String {
 /// Returns why an allocation does not run, if its agent says so.
 fn reason(report: &AllocationReport) -> Option<String> {
     match &report.state {
-        ObservedState::BackingOff { .. } | ObservedState::Refused { .. } => Some(report.state.to_string()),
+        ObservedState::BackingOff { .. }
+        | ObservedState::Unhealthy { .. }
+        | ObservedState::Refused { .. } => Some(report.state.to_string()),
         ObservedState::Fetching
         | ObservedState::Starting
         | ObservedState::Running

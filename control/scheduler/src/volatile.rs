@@ -3,17 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationReport, DurationMs, Generation, NodeId, Route, RouteTable, RunId, Term, Timestamp,
-    WorkloadName, WorkloadSpec,
+    AllocationReport, AppName, DurationMs, Generation, Name, NodeId, Route, RouteTable, RunId, Term,
+    Timestamp, WorkloadName, WorkloadSpec,
 };
 
 use crate::dirty::Dirty;
 use crate::durable::Durable;
 use crate::failures::Failures;
+use crate::judge::Doings;
 use crate::placement::{Compiled, Copies, Pools};
 use crate::retry::Queue;
 use crate::routes::{route_table, routes_of};
 use crate::run::leased;
+use crate::timers::Timers;
 use crate::{AllocationRecord, Config, NodeRecord, RunRecord};
 
 /// What is not kept.
@@ -35,6 +37,10 @@ pub(crate) struct Volatile {
     pub(crate) waiting_runs: BTreeSet<RunId>,
     /// Workloads among those that wait which want to be near others, or apart from them.
     pub(crate) waiting_for_others: BTreeSet<WorkloadName>,
+    /// When it is looked how the rollouts of apps go.
+    pub(crate) rollouts: Timers<AppName>,
+    /// How the revision before did which an app is leaving, as last seen.
+    pub(crate) before: BTreeMap<AppName, BTreeMap<Name, Doings>>,
     /// Where components have run lately.
     pub(crate) compiled: Compiled,
     /// Where workloads failed lately.
@@ -106,6 +112,9 @@ impl Volatile {
                 volatile.set_lease(&record.id, Some(grace));
             }
             volatile.pools.refresh(record, &volatile.nodes[&record.id], durable.room(&record.id));
+        }
+        for app in durable.apps().values().filter(|app| app.rollout.is_some()) {
+            volatile.rollouts.set(&app.name, now);
         }
         volatile.copies = copies(durable, &volatile.pools);
         volatile
@@ -189,7 +198,7 @@ pub(crate) fn copies(durable: &Durable, pools: &Pools) -> Copies {
     let mut copies = Copies::default();
     for record in durable.allocations().values().filter(|record| record.is_live()) {
         if let Some((class, _)) = pools.node(&record.node) {
-            copies.add(&record.workload, *class, &record.node);
+            copies.add(record, *class);
         }
     }
     copies

@@ -167,6 +167,8 @@ pub(crate) fn allocation(number: u32, instances: Instances) -> anyhow::Result<As
                 routes: Vec::new(),
                 fuel_header: false,
                 everywhere: false,
+                rollout: Default::default(),
+                health: None,
             }),
             limits: Limits {
                 memory: Size(16 << 20),

@@ -212,6 +212,8 @@ fn spec(name: &AppName, component: Digest, host: &str) -> anyhow::Result<AppSpec
             routes,
             fuel_header: false,
             everywhere: false,
+            rollout: Default::default(),
+            health: None,
         }),
         limits,
         environment: BTreeMap::new(),

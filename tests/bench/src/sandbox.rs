@@ -249,6 +249,8 @@ fn service(component: Digest, host: &str, limits: Limits) -> WorkloadSpec {
             routes,
             fuel_header: false,
             everywhere: false,
+            rollout: Default::default(),
+            health: None,
         }),
         limits,
         environment: BTreeMap::new(),

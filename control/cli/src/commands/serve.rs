@@ -37,7 +37,14 @@ pub(crate) struct ServeArgs {
 pub(crate) fn serve(args: ServeArgs, output: &Output) -> Result<(), CommandError> {
     let ServeArgs { sandbox, addr, reuse, fuel_header } = args;
     let routes = vec![RouteSpec { host: None, path: "/".to_owned() }];
-    let service = ServiceSpec { allocations: 1, routes, fuel_header, everywhere: false };
+    let service = ServiceSpec {
+        allocations: 1,
+        routes,
+        fuel_header,
+        everywhere: false,
+        rollout: Default::default(),
+        health: None,
+    };
     let mut prepared = sandbox.prepare(Intent::Serve, WorkloadKind::Service(service), start_quiet_log())?;
     if reuse {
         prepared.guest.spec.instances = Instances::Reused;

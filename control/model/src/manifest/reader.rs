@@ -9,6 +9,7 @@ use std::str::FromStr;
 use toml_edit::{Item, Key, TableLike};
 
 use super::{ManifestError, ManifestErrors};
+use crate::Amount;
 use crate::check::{Broken, nearest, shown};
 
 /// The most mistakes that are shown; a text that is no manifest at all should not fill the screen.
@@ -203,6 +204,17 @@ impl<'a> Reader<'a> {
             return None;
         };
         Some(Found { value, at })
+    }
+
+    /// Returns a number of allocations or a share of them: `2` or `"25%"`.
+    pub(super) fn amount(&mut self, section: &Section<'_>, key: &str) -> Option<Found<Amount>> {
+        let (_, item) = self.field(section, key)?;
+        if item.is_str() {
+            let found = self.parsed(section, key, "a number or a share like \"25%\"")?;
+            return Some(Found { value: Amount::Share(found.value), at: found.at });
+        }
+        let found = self.count(section, key)?;
+        Some(Found { value: Amount::Count(found.value), at: found.at })
     }
 
     pub(super) fn truth(&mut self, section: &Section<'_>, key: &str) -> Option<bool> {

@@ -133,7 +133,9 @@ fn a_short_manifest_takes_the_defaults() {
             allocations: 1,
             routes: vec![],
             fuel_header: false,
-            everywhere: false
+            everywhere: false,
+            rollout: Default::default(),
+            health: None,
         })
     );
     assert_eq!(cart.limits, Limits::SERVICE);
@@ -141,6 +143,82 @@ fn a_short_manifest_takes_the_defaults() {
     let expected = crate::JobSpec { parallelism: 1, attempts: 3, combine: false };
     assert_eq!(sum.kind, WorkloadKind::Job(expected));
     assert_eq!((sum.limits, &sum.input), (Limits::JOB, &None));
+}
+
+#[test]
+fn a_rollout_and_health_are_read() {
+    let text = r#"
+[app]
+name = "shop"
+[service.web]
+component = "web.wasm"
+allocations = 10
+[service.web.rollout]
+max_surge = "25%"
+max_unavailable = 1
+canary = 2
+promote = "by-hand"
+bake = "1m"
+deadline = "1h"
+rollback = false
+max_restarts = 0
+max_errors = "150%"
+max_fuel = "120%"
+[service.web.health]
+path = "/health"
+interval = "1s"
+"#;
+    let manifest = Manifest::parse(text).unwrap();
+    let WorkloadKind::Service(service) = &manifest.workloads[&"web".parse().unwrap()].kind else { panic!() };
+    let json = serde_json::to_string(&(&service.rollout, &service.health)).unwrap();
+    expect![[r#"[{"max_surge":"25%","max_unavailable":1,"canary":2,"promote":"by-hand","bake":60000,"deadline":3600000,"rollback":false,"max_restarts":0,"max_errors":"150%","max_fuel":"120%"},{"path":"/health","interval":1000,"timeout":2000,"failures":3,"successes":1}]"#]].assert_eq(&json);
+}
+
+#[test]
+fn what_is_wrong_with_a_rollout_is_told_where_it_stands() {
+    check(
+        r#"
+[app]
+name = "shop"
+[service.web]
+component = "web.wasm"
+everywhere = true
+[service.web.rollout]
+max_surge = 0
+max_unavailable = "0%"
+canary = "ten"
+promote = "never"
+bake = "8d"
+deadline = "0s"
+max_restarts = 1001
+max_errors = "2x"
+surge = 1
+[service.other]
+component = "web.wasm"
+everywhere = true
+[service.other.rollout]
+canary = 0
+[service.other.health]
+path = "health"
+timeout = "1ms"
+failures = 0
+"#,
+        expect![[r#"
+            9:19: `service.web.rollout.max_unavailable`: nothing could ever be replaced: let `max_surge` or `max_unavailable` be more than 0
+            10:10: `service.web.rollout.canary`: `ten` is no share: write it like "25%", from 0% to 10000%
+            11:11: `service.web.rollout.promote`: this must be "auto" or "by-hand"
+            12:8: `service.web.rollout.bake`: limit `bake` is 7d, observed 8d
+            13:12: `service.web.rollout.deadline`: limit `deadline` is more than 0ms and at most 7d, observed 0ms
+            14:16: `service.web.rollout.max_restarts`: limit `max_restarts` is 1000, observed 1001
+            15:14: `service.web.rollout.max_errors`: `2x` is no share: write it like "25%", from 0% to 10000%
+            16:1: `service.web.rollout.surge`: unknown field `surge`; there are `max_surge`, `max_unavailable`, `canary`, `promote`, `bake`, `deadline`, `rollback`, `max_restarts`, `max_errors`, `max_fuel`
+            21:10: `service.other.rollout.canary`: a service that runs everywhere goes from node to node, without canaries; leave this out
+            21:10: `service.other.rollout.canary`: no canaries tell nothing; leave this out, or let it be more than 0
+            23:8: `service.other.health.path`: `health` should begin with `/`
+            24:11: `service.other.health.timeout`: limit `timeout` is 100ms to 1h, observed 1ms
+            25:12: `service.other.health.failures`: limit `failures` is 1 to 1000, observed 0
+        "#]],
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::reader::{Found, Reader, Section, Strings};
-use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities, placement};
+use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities, placement, rollout};
 use crate::check::{self, between};
 use crate::limits::Access;
 use crate::placement::Home;
@@ -14,7 +14,7 @@ use crate::{
     WorkloadKind,
 };
 
-const SERVICE_FIELDS: [&str; 14] = [
+const SERVICE_FIELDS: [&str; 16] = [
     "component",
     "allocations",
     "routes",
@@ -27,6 +27,8 @@ const SERVICE_FIELDS: [&str; 14] = [
     "coredump",
     "fuel_header",
     "everywhere",
+    "rollout",
+    "health",
     "placement",
     "priority",
 ];
@@ -74,6 +76,8 @@ pub(super) fn service(
         routes: placed.iter().map(|route| route.value.clone()).collect(),
         fuel_header: reader.truth(section, "fuel_header").unwrap_or(false),
         everywhere,
+        rollout: rollout::rollout(reader, section, everywhere),
+        health: rollout::health(reader, section),
     });
     let workload = workload(reader, section, home, kind, None);
     if let Some(workload) = &workload {
@@ -152,7 +156,7 @@ fn priority(reader: &mut Reader<'_>, section: &Section<'_>) -> Priority {
 }
 
 /// Reads one of a few words; the default if it is not there.
-fn choice<T: Copy + Default>(
+pub(super) fn choice<T: Copy + Default>(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
     key: &str,

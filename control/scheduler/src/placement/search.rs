@@ -178,7 +178,8 @@ impl Search {
             if let Some(before) = eligible.best.take() {
                 running.remove(&before);
             }
-            let in_class = cluster.volatile.copies.in_class(&self.demand.workload, *class);
+            let in_class =
+                cluster.volatile.copies.in_class(&self.demand.workload, self.demand.revision, *class);
             let copies = in_class.map_or(0, |in_class| in_class.on(node));
             let special = Special { copies, is_local: true, ..Special::default() };
             running.insert(rank(&self.demand, eligible.dislike, special, room, node));
@@ -221,7 +222,7 @@ impl Search {
             return None;
         }
         let pools = &cluster.volatile.pools;
-        let running = cluster.volatile.copies.in_class(&demand.workload, eligible.class);
+        let running = cluster.volatile.copies.in_class(&demand.workload, demand.revision, eligible.class);
         let order = pools.classes()[&eligible.class].order(demand.is_batch());
         let may_be_taken = |node: &NodeId| {
             running.is_none_or(|running| running.on(node) == 0)
@@ -243,7 +244,7 @@ impl Search {
         let eligible = &mut eligible[index];
         let pools = &cluster.volatile.pools;
         let running = eligible.running.get_or_insert_with(|| {
-            let running = cluster.volatile.copies.in_class(&demand.workload, eligible.class);
+            let running = cluster.volatile.copies.in_class(&demand.workload, demand.revision, eligible.class);
             let nodes = running.into_iter().flat_map(|running| &running.nodes);
             let others = nodes.filter(|(node, _)| !specials.contains_key(*node));
             let ranks = others.filter_map(|(node, copies)| {
@@ -367,7 +368,11 @@ fn specials(cluster: &Cluster, demand: &Demand, relations: &Relations) -> BTreeM
 /// Returns how many allocations of the workload are on a node.
 fn copies_on(cluster: &Cluster, demand: &Demand, node: &NodeId) -> u32 {
     let Some((class, _)) = cluster.volatile.pools.node(node) else { return 0 };
-    cluster.volatile.copies.in_class(&demand.workload, *class).map_or(0, |in_class| in_class.on(node))
+    cluster
+        .volatile
+        .copies
+        .in_class(&demand.workload, demand.revision, *class)
+        .map_or(0, |in_class| in_class.on(node))
 }
 
 /// Returns over what a workload is spread. Each node is not among it: that is done anyway.
@@ -383,7 +388,7 @@ fn crowds(cluster: &Cluster, demand: &Demand) -> Vec<Crowd> {
     if crowds.is_empty() {
         return crowds;
     }
-    for (class, in_class) in cluster.volatile.copies.of(&demand.workload) {
+    for (class, in_class) in cluster.volatile.copies.of(&demand.workload, demand.revision) {
         let key = &cluster.volatile.pools.classes()[&class].key;
         for crowd in &mut crowds {
             *crowd.counts.entry(value(key, &crowd.over)).or_default() += u64::from(in_class.total);

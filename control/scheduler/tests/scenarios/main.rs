@@ -11,6 +11,7 @@ mod jobs;
 mod operators;
 mod placement;
 mod random;
+mod rollouts;
 mod services;
 mod world;
 

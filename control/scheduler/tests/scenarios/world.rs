@@ -4,6 +4,7 @@
 //! `node NAME [MEMORY] [label=value] [+resource=2] [overcommit=150]` (joins and reports), `beat [NODE..]` (these or all nodes report),
 //! `pass SECONDS` (silence), `wait SECONDS` (all nodes that are up report every second), `down`, `up`,
 //! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB`, `stop`, `delete`, `run`, `start NAMESPACE/APP/JOB ITEMS`, `cancel`,
+//! `rollback APP [REVISION]`, `promote APP`, `history APP`, `restarts ALLOCATION 4`, `served ALLOCATION REQUESTS FAILED FUEL`,
 //! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `show`, `where`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,10 +14,12 @@ use dunlin_model::{
     AllocationId, AllocationReport, AppName, AppSpec, AssignedAllocation, Assignment, Bytes, ClusterId,
     Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits,
     Manifest, Name, NamespaceSpec, NodeId, NodeInfo, ObservedState, Outcome, Overcommit, Packing, Quota,
-    Report, Resources, RouteSpec, RunId, ServiceSpec, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
+    Report, Resources, Revision, RouteSpec, RunId, ServiceSpec, Term, Timestamp, Work, WorkloadKind,
+    WorkloadSpec,
 };
 use dunlin_scheduler::{
-    Action, AllocationState, Change, Cluster, Command, Config, Observation, RunState, Step, TokenRecord, View,
+    Action, AllocationState, Change, Cluster, Command, Config, Fate, Observation, RunState, Step,
+    TokenRecord, View,
 };
 
 const CONFIG: Config = Config {
@@ -45,6 +48,9 @@ pub(crate) struct World {
     items: BTreeSet<(RunId, u32)>,
     agents: BTreeMap<NodeId, Agent>,
     states: BTreeMap<AllocationId, ObservedState>,
+    restarts: BTreeMap<AllocationId, u32>,
+    /// Requests, failed ones, and fuel.
+    doings: BTreeMap<AllocationId, [u64; 3]>,
     /// Whether it is not told what each node gets.
     pub(crate) is_quiet: bool,
     /// Manifests that a script may apply, by name.
@@ -66,6 +72,8 @@ impl World {
             items: BTreeSet::new(),
             agents: BTreeMap::new(),
             states: BTreeMap::new(),
+            restarts: BTreeMap::new(),
+            doings: BTreeMap::new(),
             is_quiet: false,
             manifests: BTreeMap::new(),
             out: String::new(),
@@ -75,8 +83,11 @@ impl World {
     pub(crate) fn play(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (verb, rest) = words.split_first().unwrap();
-        if !matches!(*verb, "wait" | "pass" | "beat" | "up" | "down" | "state" | "node") {
-            let indent = if matches!(*verb, "show" | "where") { "--" } else { "> " };
+        if !matches!(
+            *verb,
+            "wait" | "pass" | "beat" | "up" | "down" | "state" | "node" | "restarts" | "served"
+        ) {
+            let indent = if matches!(*verb, "show" | "where" | "history") { "--" } else { "> " };
             writeln!(self.out, "{indent}{line}").unwrap();
         }
         match *verb {
@@ -92,6 +103,17 @@ impl World {
             "deploy" => self.deploy(rest),
             "namespace" => self.namespace(rest),
             "apply" => self.apply(rest[0]),
+            "rollback" => {
+                let to = rest.get(1).map(|word| Revision(word.parse().unwrap()));
+                self.submit(Command::Rollback { app: app(rest[0]), to });
+            }
+            "promote" => self.submit(Command::Promote(app(rest[0]))),
+            "history" => self.show_history(rest[0]),
+            "restarts" => drop(self.restarts.insert(rest[0].parse().unwrap(), rest[1].parse().unwrap())),
+            "served" => {
+                let numbers = [1, 2, 3].map(|index| rest[index].parse().unwrap());
+                self.doings.insert(rest[0].parse().unwrap(), numbers);
+            }
             "stop" => self.submit(Command::Stop(app(rest[0]))),
             "delete" => self.submit(Command::Delete(app(rest[0]))),
             "run" => {
@@ -235,10 +257,11 @@ impl World {
         AllocationReport {
             id: allocation.id,
             state,
-            restarts: 0,
-            fuel: Fuel(0),
+            restarts: self.restarts.get(&allocation.id).copied().unwrap_or_default(),
+            fuel: Fuel(self.doings.get(&allocation.id).map_or(0, |doings| doings[2])),
             memory: Bytes(0),
-            instances: 0,
+            instances: self.doings.get(&allocation.id).map_or(0, |doings| doings[0]),
+            failed: self.doings.get(&allocation.id).map_or(0, |doings| doings[1]),
         }
     }
 
@@ -286,6 +309,8 @@ impl World {
                     routes: Vec::new(),
                     fuel_header: false,
                     everywhere: false,
+                    rollout: Default::default(),
+                    health: None,
                 }),
                 limits: Limits::SERVICE,
                 environment: BTreeMap::new(),
@@ -324,6 +349,8 @@ impl World {
                         routes,
                         fuel_header: false,
                         everywhere: false,
+                        rollout: Default::default(),
+                        health: None,
                     });
                 }
             }
@@ -392,6 +419,7 @@ impl World {
     fn state(&mut self, words: &[&str]) {
         let reason = words[2..].join(" ");
         let state = match words[1] {
+            "unhealthy" => ObservedState::Unhealthy { reason },
             "starting" => ObservedState::Starting,
             "running" => ObservedState::Running,
             "finished" => ObservedState::Finished,
@@ -440,6 +468,12 @@ impl World {
         match &change {
             Change::App(record) => self.store.insert(format!("app {}", record.name), change),
             Change::AppDeleted(name) => self.store.remove(&format!("app {name}")),
+            Change::Revision(record) => {
+                self.store.insert(format!("revision {} {}", record.app, record.revision), change)
+            }
+            Change::RevisionDeleted(app, revision) => {
+                self.store.remove(&format!("revision {app} {revision}"))
+            }
             Change::Namespace(record) => self.store.insert(format!("namespace {}", record.name), change),
             Change::Node(record) => self.store.insert(format!("node {}", record.id), change),
             Change::Allocation(record) => self.store.insert(format!("allocation {}", record.id), change),
@@ -533,6 +567,35 @@ impl World {
             if let Some(reason) = &run.waiting {
                 writeln!(self.out, "{id} waits: {reason}").unwrap();
             }
+        }
+    }
+
+    /// Tells the revisions of an app, the newest first.
+    fn show_history(&mut self, name: &str) {
+        let view = self.cluster.view();
+        let app = &view.apps[&app(name)];
+        let restores = |revision: Option<Revision>| {
+            revision.map(|revision| format!(" restores {revision}")).unwrap_or_default()
+        };
+        let rollout = match &app.rollout {
+            None => "is over".to_owned(),
+            Some(rollout) => match (&rollout.failed, rollout.good_since) {
+                (Some(reason), _) => format!("has failed: {reason}"),
+                (None, Some(since)) => {
+                    let what = if rollout.promoted { "" } else { " with canaries" };
+                    format!("is well since {}s{what}", since.0 / 1_000)
+                }
+                (None, None) => format!("goes on since {}s", rollout.started.0 / 1_000),
+            },
+        };
+        writeln!(self.out, "{}{}, its rollout {rollout}", app.revision, restores(app.restores)).unwrap();
+        for record in app.revisions.iter().rev() {
+            let fate = match &record.fate {
+                Fate::Completed => "was well".to_owned(),
+                Fate::Superseded => "was replaced before it was known to be well".to_owned(),
+                Fate::Failed { reason } => format!("failed: {reason}"),
+            };
+            writeln!(self.out, "{}{} {fate}", record.revision, restores(record.restores)).unwrap();
         }
     }
 

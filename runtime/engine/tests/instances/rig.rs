@@ -101,6 +101,8 @@ fn allocation(instances: Instances) -> AssignedAllocation {
                 routes: Vec::new(),
                 fuel_header: false,
                 everywhere: false,
+                rollout: Default::default(),
+                health: None,
             }),
             limits: Limits { fuel_rate: FuelRate(plenty), fuel_burst: Fuel(plenty), ..Limits::SERVICE },
             environment: [].into(),

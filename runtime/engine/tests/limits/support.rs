@@ -147,7 +147,14 @@ pub(crate) fn allocation(component: &[u8], limits: Limits, is_job: bool) -> Assi
         let kind = WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false });
         (kind, Work::Items { run: RunId::new(1), range, attempt: 1, combine: false, inputs: false })
     } else {
-        let kind = ServiceSpec { allocations: 1, routes: Vec::new(), fuel_header: false, everywhere: false };
+        let kind = ServiceSpec {
+            allocations: 1,
+            routes: Vec::new(),
+            fuel_header: false,
+            everywhere: false,
+            rollout: Default::default(),
+            health: None,
+        };
         (WorkloadKind::Service(kind), Work::Serve)
     };
     AssignedAllocation {

@@ -226,6 +226,8 @@ fn assigned(text: &str) -> AssignedAllocation {
                 routes: Vec::new(),
                 fuel_header: false,
                 everywhere: false,
+                rollout: Default::default(),
+                health: None,
             }),
             Work::Serve,
             64,

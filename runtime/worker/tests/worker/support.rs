@@ -241,6 +241,8 @@ pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> Assign
             routes: Vec::new(),
             fuel_header: false,
             everywhere: false,
+            rollout: Default::default(),
+            health: None,
         }),
         Work::Items { .. } => WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false }),
     };

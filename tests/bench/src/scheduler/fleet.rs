@@ -265,6 +265,8 @@ pub(super) fn service(number: usize, allocations: u32, memory: Bytes, rate: Fuel
             routes: vec![route],
             fuel_header: false,
             everywhere: false,
+            rollout: Default::default(),
+            health: None,
         }),
         limits,
         environment: BTreeMap::new(),
