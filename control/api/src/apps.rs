@@ -6,6 +6,8 @@ use dunlin_model::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::RolloutStatus;
+
 /// The answer to a deploy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Deployed {
@@ -29,6 +31,12 @@ pub struct AppStatus {
     pub name: AppName,
     /// The revision that should run.
     pub revision: Revision,
+    /// The revision which that restores, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restores: Option<Revision>,
+    /// The passage to it, as long as that goes on or has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
     /// Its workloads, in order of name.
     pub workloads: Vec<WorkloadStatus>,
 }
@@ -107,6 +115,8 @@ pub enum AllocationState {
     Running,
     /// It failed and is tried again after a while.
     BackingOff,
+    /// It runs and does not answer its health checks as it should.
+    Unhealthy,
     /// It can never run on this node.
     Refused,
     /// A job's allocation: each of its items has a record.
@@ -129,6 +139,7 @@ impl AllocationState {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::BackingOff => "backing-off",
+            Self::Unhealthy => "unhealthy",
             Self::Refused => "refused",
             Self::Finished => "finished",
             Self::Stopping => "stopping",
@@ -145,6 +156,7 @@ impl From<&ObservedState> for AllocationState {
             ObservedState::Starting => Self::Starting,
             ObservedState::Running => Self::Running,
             ObservedState::BackingOff { .. } => Self::BackingOff,
+            ObservedState::Unhealthy { .. } => Self::Unhealthy,
             ObservedState::Refused { .. } => Self::Refused,
             ObservedState::Finished => Self::Finished,
         }

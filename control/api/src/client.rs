@@ -11,7 +11,7 @@ mod transport;
 use std::fmt;
 
 use bytes::Bytes;
-use dunlin_model::{AppName, AppSpec, Digest, InstanceId, Name, NamespaceSpec, NodeId, RunId};
+use dunlin_model::{AppName, AppSpec, Digest, InstanceId, Name, NamespaceSpec, NodeId, Revision, RunId};
 use reqwest::Method;
 
 pub use self::download::Download;
@@ -21,7 +21,7 @@ use self::transport::Transport;
 use crate::{
     AppList, AppStatus, BrakeReleased, ComponentInfo, CordonNode, CreateJoinToken, Deployed, FleetStatus,
     ItemPage, ItemsQuery, JoinTokenCreated, LogsQuery, NamespaceList, NamespaceStatus, NodeList, NodeStatus,
-    RunList, RunStarted, RunStatus, RunsQuery, StartRun, TrapList, TrapsQuery, paths,
+    RevisionList, Rollback, RunList, RunStarted, RunStatus, RunsQuery, StartRun, TrapList, TrapsQuery, paths,
 };
 
 /// The most bytes of an answer that is not a stream.
@@ -111,6 +111,25 @@ impl Client {
     /// Deletes an app.
     pub async fn delete_app(&self, name: &AppName) -> Result<(), ClientError> {
         self.transport.order(Method::DELETE, &paths::app(name)).await
+    }
+
+    /// Returns the revisions of an app that are kept, the newest first.
+    pub async fn revisions(&self, name: &AppName) -> Result<RevisionList, ClientError> {
+        self.transport.get(&paths::app_revisions(name)).await
+    }
+
+    /// Makes an earlier revision of an app the newest again; the last that was well if none is named.
+    pub async fn rollback(
+        &self,
+        name: &AppName,
+        revision: Option<Revision>,
+    ) -> Result<Deployed, ClientError> {
+        self.transport.send(Method::POST, &paths::app_rollback(name), &Rollback { revision }).await
+    }
+
+    /// Lets all allocations of an app follow its canaries.
+    pub async fn promote(&self, name: &AppName) -> Result<(), ClientError> {
+        self.transport.order(Method::POST, &paths::app_promote(name)).await
     }
 
     /// Starts a run of a job.

@@ -16,6 +16,7 @@ mod namespaces;
 mod nodes;
 pub mod paths;
 mod problem;
+mod rollouts;
 mod tokens;
 mod traps;
 
@@ -33,5 +34,6 @@ pub use logs::{LogLine, LogsQuery};
 pub use namespaces::{NamespaceList, NamespaceStatus};
 pub use nodes::{CordonNode, NodeList, NodeState, NodeStatus};
 pub use problem::{CONTENT_TYPE_PROBLEM, Problem, code};
+pub use rollouts::{RevisionList, RevisionState, RevisionStatus, Rollback, RolloutStatus};
 pub use tokens::{CreateJoinToken, JoinTokenCreated};
 pub use traps::{TrapList, TrapsQuery};

@@ -12,6 +12,12 @@ pub const APPS: &str = "/v1/apps";
 pub const APP: &str = "/v1/apps/{namespace}/{app}";
 /// `POST` to stop an app without deleting it.
 pub const APP_STOP: &str = "/v1/apps/{namespace}/{app}/stop";
+/// `GET` the revisions of an app that are kept.
+pub const APP_REVISIONS: &str = "/v1/apps/{namespace}/{app}/revisions";
+/// `POST` to make an earlier revision of an app the newest again.
+pub const APP_ROLLBACK: &str = "/v1/apps/{namespace}/{app}/rollback";
+/// `POST` to let all allocations of an app follow its canaries.
+pub const APP_PROMOTE: &str = "/v1/apps/{namespace}/{app}/promote";
 /// `POST` to start a run of a job.
 pub const JOB_RUNS: &str = "/v1/jobs/{namespace}/{app}/{job}/runs";
 /// `GET` the runs.
@@ -72,6 +78,21 @@ pub fn app(name: &AppName) -> String {
 /// Returns the path which stops an app.
 pub fn app_stop(name: &AppName) -> String {
     format!("{}/stop", app(name))
+}
+
+/// Returns the path of the revisions of an app.
+pub fn app_revisions(name: &AppName) -> String {
+    format!("{}/revisions", app(name))
+}
+
+/// Returns the path which makes an earlier revision of an app the newest again.
+pub fn app_rollback(name: &AppName) -> String {
+    format!("{}/rollback", app(name))
+}
+
+/// Returns the path which promotes the canaries of an app.
+pub fn app_promote(name: &AppName) -> String {
+    format!("{}/promote", app(name))
 }
 
 /// Returns the path which starts runs of a job.

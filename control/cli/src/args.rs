@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dunlin_model::Name;
 
 use crate::commands::{
-    delete, deploy, doctor, explain, job, logs, namespace, node, nodes, processes, run, serve, status, stop,
-    token, up,
+    delete, deploy, doctor, explain, job, logs, namespace, node, nodes, processes, rollout, run, serve,
+    status, stop, token, up,
 };
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
@@ -75,6 +75,9 @@ pub(crate) enum Command {
     Logs(logs::LogsArgs),
     Explain(explain::ExplainArgs),
     Job(job::JobArgs),
+    History(rollout::HistoryArgs),
+    Rollback(rollout::RollbackArgs),
+    Promote(rollout::PromoteArgs),
     Stop(stop::StopArgs),
     Delete(delete::DeleteArgs),
     Token(token::TokenArgs),
@@ -132,6 +135,10 @@ mod tests {
             "dunlin job status r3",
             "dunlin job result r3 --items",
             "dunlin job cancel r3",
+            "dunlin history shop",
+            "dunlin rollback shop",
+            "dunlin rollback team-a/shop --to 3 --output json",
+            "dunlin promote shop",
             "dunlin stop shop",
             "dunlin delete shop --yes",
             "dunlin token create --lifetime 2h --uses 3",
@@ -156,6 +163,7 @@ mod tests {
             "dunlin explain a12",
             "dunlin logs --traps --follow",
             "dunlin token create --uses 0",
+            "dunlin rollback shop --to last",
             "dunlin node drain",
             "dunlin node drain Node_2",
             "dunlin node drain node-2 --deadline 10",

@@ -11,6 +11,7 @@ pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod processes;
+pub(crate) mod rollout;
 pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod status;
@@ -40,6 +41,9 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::Explain(args) => block_on(explain::run(&global, args, output)),
         Command::Logs(args) => block_on(logs::run(&global, args, output)),
         Command::Job(args) => block_on(job::run(&global, args, output)),
+        Command::History(args) => block_on(rollout::history(&global, args, output)),
+        Command::Rollback(args) => block_on(rollout::rollback(&global, args, output)),
+        Command::Promote(args) => block_on(rollout::promote(&global, args, output)),
         Command::Stop(args) => block_on(stop::run(&global, args, output)),
         Command::Delete(args) => block_on(delete::run(&global, args, output)),
         Command::Token(args) => block_on(token::run(&global, args, output)),

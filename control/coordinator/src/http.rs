@@ -12,6 +12,7 @@ mod logs;
 mod namespaces;
 mod nodes;
 mod problem;
+mod rollouts;
 mod tokens;
 mod traps;
 
@@ -111,6 +112,9 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(apps::list))
         .routes(routes!(apps::deploy, apps::status, apps::delete))
         .routes(routes!(apps::stop))
+        .routes(routes!(rollouts::revisions))
+        .routes(routes!(rollouts::rollback))
+        .routes(routes!(rollouts::promote))
         .routes(routes!(jobs::start))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::status))

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_model::{ItemRecord, PackedError, RunId, Timestamp, pack_items, unpack_items};
+use dunlin_model::{AppName, ItemRecord, PackedError, Revision, RunId, Timestamp, pack_items, unpack_items};
 use dunlin_scheduler::Change;
 use dunlin_store::{Changes, LoadError, Table, Write};
 use serde::de::DeserializeOwned;
@@ -94,6 +94,8 @@ fn key(change: &Change) -> (Table, Vec<u8>) {
     match change {
         Change::App(record) => (Table::Apps, record.name.to_string().into_bytes()),
         Change::AppDeleted(name) => (Table::Apps, name.to_string().into_bytes()),
+        Change::Revision(record) => (Table::Revisions, revision_key(&record.app, record.revision)),
+        Change::RevisionDeleted(app, revision) => (Table::Revisions, revision_key(app, *revision)),
         Change::Node(record) => (Table::Nodes, record.id.to_string().into_bytes()),
         Change::Namespace(record) => (Table::Namespaces, record.name.to_string().into_bytes()),
         Change::Allocation(record) => (Table::Allocations, number(record.id.number())),
@@ -107,13 +109,20 @@ fn key(change: &Change) -> (Table, Vec<u8>) {
     }
 }
 
+/// Returns the key of an earlier revision: a name has no zero byte.
+fn revision_key(app: &AppName, revision: Revision) -> Vec<u8> {
+    [app.to_string().as_bytes(), &[0], &revision.0.to_be_bytes()].concat()
+}
+
 fn is_deletion(change: &Change) -> bool {
     match change {
         Change::AppDeleted(_)
+        | Change::RevisionDeleted(..)
         | Change::AllocationDeleted(_)
         | Change::RunDeleted(_)
         | Change::TokenDeleted(_) => true,
         Change::App(_)
+        | Change::Revision(_)
         | Change::Node(_)
         | Change::Namespace(_)
         | Change::Allocation(_)
@@ -130,8 +139,15 @@ pub(crate) fn load(store: &dyn Changes) -> Result<Vec<Change>, RestoreError> {
     if let Some(value) = store.get(Table::Meta, b"counters")? {
         changes.push(decode(Table::Meta, &value)?);
     }
-    let tables =
-        [Table::Tokens, Table::Nodes, Table::Namespaces, Table::Apps, Table::Runs, Table::Allocations];
+    let tables = [
+        Table::Tokens,
+        Table::Nodes,
+        Table::Namespaces,
+        Table::Apps,
+        Table::Revisions,
+        Table::Runs,
+        Table::Allocations,
+    ];
     for table in tables {
         for (_, value) in store.load(table)? {
             changes.push(decode(table, &value)?);

@@ -23,8 +23,13 @@ pub struct AllocationReport {
     /// Requests it has answered, or items it has run.
     pub instances: u64,
     /// How many of these have failed: the instance ended badly, or the answer said so by a status of 500 and above.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub failed: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Where an allocation stands, as its agent sees it.

@@ -165,6 +165,13 @@ pub enum FromWorker {
         /// The rest of it, for metrics.
         account: Account,
     },
+    /// A service was asked whether it is well, as its spec says.
+    Checked {
+        /// Which.
+        allocation: AllocationId,
+        /// What was wrong with its answer; absent if it is well.
+        problem: Option<String>,
+    },
     /// What guests printed, and what the host says of them.
     Logs {
         /// In the order of their coming.
@@ -184,6 +191,9 @@ pub enum FromWorker {
 pub struct Account {
     /// How long they took together, in milliseconds.
     pub wall_ms: u64,
+    /// How many failed: they ended badly, or answered with a status of 500 and above.
+    #[serde(default)]
+    pub failed: u64,
     /// What they asked of the host.
     pub host: HostCalls,
     /// How many ended with each outcome, by its name.

@@ -169,6 +169,7 @@ fn to_coordinator() -> Vec<ToCoordinator> {
             fuel: Fuel(5),
             memory: Bytes(65_536),
             instances: 17,
+            failed: 0,
         }],
         items: vec![ItemReport { allocation: AllocationId::new(13), run: RunId::new(3), item: 5, record }],
     })]

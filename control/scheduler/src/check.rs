@@ -90,11 +90,14 @@ impl Cluster {
             let most = if self.durable.everywhere().contains(&full) {
                 crate::reconcile::desired(self, &full).saturating_mul(2).saturating_add(1)
             } else {
-                let (rollout, _) = app.rollout_spec(name).unzip();
-                let surge = rollout.map_or(0, |rollout| rollout.max_surge.of_up(desired));
-                let canaries =
-                    rollout.and_then(|rollout| rollout.canary).map_or(0, |canary| canary.of_up(desired));
-                desired.saturating_add(surge).saturating_add(canaries)
+                let (spec, _) = app.rollout_spec(name).unzip();
+                let surge = spec.map_or(0, |spec| spec.max_surge.of_up(desired)).max(1);
+                let canaries = spec.and_then(|spec| spec.canary).map_or(0, |canary| canary.of_up(desired));
+                match &app.rollout {
+                    // Canaries and what was before may each leave their nodes.
+                    Some(rollout) if !rollout.promoted => desired + canaries + 2 * surge,
+                    Some(_) | None => desired + surge,
+                }
             };
             ensure(live <= most, || format!("{full} has {live} allocations, {most} at most"))?;
         }

@@ -69,10 +69,11 @@ pub(crate) fn plan(desired: u32, phase: Phase, rules: Rules, copies: &[Copy]) ->
         Phase::Rolling => return roll(desired, rules, copies),
         Phase::Canary(canaries) => (canaries, desired),
         Phase::Halted => {
-            let count =
-                |copies: &mut dyn Iterator<Item = &Copy>| u32::try_from(copies.count()).unwrap_or(u32::MAX);
-            let serving = count(&mut newest.iter().filter(|copy| copy.is_running));
-            (count(&mut newest.iter()).min(desired), desired.saturating_sub(serving))
+            let serving = newest.iter().filter(|copy| copy.is_running).count();
+            let serving = u32::try_from(serving).unwrap_or(u32::MAX);
+            let silent = u32::try_from(newest.len()).unwrap_or(u32::MAX) - serving;
+            // Of those that do not serve some stay, so that it can be seen why.
+            (serving.saturating_add(silent.min(rules.surge.max(1))), desired.saturating_sub(serving))
         }
     };
     // Each of the two is as a service that has no other revision.

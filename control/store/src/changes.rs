@@ -7,8 +7,10 @@ use crate::space::NoSpace;
 pub enum Table {
     /// Single values: the fleet's identity, the term, counters.
     Meta,
-    /// Apps and their revisions.
+    /// Apps in their newest revision.
     Apps,
+    /// Earlier revisions of apps.
+    Revisions,
     /// Nodes that have joined.
     Nodes,
     /// Namespaces of which an operator has said something.
@@ -25,9 +27,10 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Meta,
         Self::Apps,
+        Self::Revisions,
         Self::Nodes,
         Self::Namespaces,
         Self::Allocations,
@@ -41,6 +44,7 @@ impl Table {
         match self {
             Self::Meta => "meta",
             Self::Apps => "apps",
+            Self::Revisions => "revisions",
             Self::Nodes => "nodes",
             Self::Namespaces => "namespaces",
             Self::Allocations => "allocations",

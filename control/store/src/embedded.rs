@@ -23,7 +23,7 @@ use crate::space::{self, NoSpace, RESERVE};
 
 /// The version of how tables, keys and values are laid out. Any other is refused. Since 2 the records of items that were
 /// committed together share a value.
-pub const SCHEMA_VERSION: u64 = 3;
+pub const SCHEMA_VERSION: u64 = 4;
 
 const FILE: &str = "store.redb";
 /// The file while it is made; never one that anybody relies on.

@@ -539,9 +539,10 @@ fn ended(allocation: AllocationId, item: u32, record: ItemRecord) -> Event {
 fn event(message: FromWorker, own: &BTreeSet<AllocationId>) -> Option<Event> {
     let (allocation, event) = match message {
         FromWorker::Started { allocation } => (allocation, Event::Started { allocation }),
-        FromWorker::Usage { allocation, fuel, memory, instances, account: _ } => {
-            (allocation, Event::Usage { allocation, fuel, memory, instances })
+        FromWorker::Usage { allocation, fuel, memory, instances, account } => {
+            (allocation, Event::Usage { allocation, fuel, memory, instances, failed: account.failed })
         }
+        FromWorker::Checked { allocation, problem } => (allocation, Event::Checked { allocation, problem }),
         FromWorker::NotStarted { .. }
         | FromWorker::ItemsEnded { .. }
         | FromWorker::Ready

@@ -38,6 +38,8 @@ pub struct Usage {
     pub memory: Bytes,
     /// Instances that have ended.
     pub instances: u64,
+    /// How many of them have failed: they ended badly, or answered with a status of 500 and above.
+    pub failed: u64,
     /// How long they took together.
     pub wall: DurationMs,
     /// What they asked of the host.
@@ -129,6 +131,11 @@ impl Sandbox {
             *usage.limit_hits.entry(limit.to_owned()).or_default() += count;
         }
         Usage { log_dropped, ..usage }
+    }
+
+    /// Counts an instance that ended well and gave a bad answer.
+    pub(crate) fn count_bad_answer(&self) {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner).failed += 1;
     }
 
     /// Counts a limit that was hit where there is no instance, or beside it.
@@ -344,6 +351,7 @@ impl Sandbox {
         usage.fuel = usage.fuel.plus(used.fuel);
         usage.memory = usage.memory.max(used.memory);
         usage.instances += 1;
+        usage.failed += u64::from(!matches!(outcome, Outcome::Completed | Outcome::Cancelled));
         usage.wall = usage.wall.plus(used.wall);
         usage.host.calls += used.host.calls;
         usage.host.bytes = usage.host.bytes.plus(used.host.bytes);

@@ -164,10 +164,16 @@ impl Service {
             Ok(()) => Ok(response),
             Err(hit) => Err(Failure::ResponseTooLarge(hit)),
         });
-        answer.inspect_err(|failure| self.count(failure))
+        answer
+            .inspect(|response| {
+                if response.status().is_server_error() {
+                    sandbox.count_bad_answer();
+                }
+            })
+            .inspect_err(|failure| self.count(failure))
     }
 
-    /// Counts a limit that was hit beside any instance.
+    /// Counts a limit that was hit beside any instance, and an instance that did well but for its answer.
     fn count(&self, failure: &Failure) {
         match failure {
             Failure::Overloaded(hit)
@@ -175,7 +181,8 @@ impl Service {
             | Failure::HeadTooLarge(hit)
             | Failure::TooManyHops(hit)
             | Failure::ResponseTooLarge(hit) => self.0.sandbox.count_hit(hit),
-            Failure::Malformed(_) | Failure::Ended(..) | Failure::NoResponse(_) => {}
+            Failure::NoResponse(_) => self.0.sandbox.count_bad_answer(),
+            Failure::Malformed(_) | Failure::Ended(..) => {}
         }
     }
 

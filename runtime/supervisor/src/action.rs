@@ -125,6 +125,15 @@ pub enum Event {
         memory: Bytes,
         /// Requests answered or items run.
         instances: u64,
+        /// How many of these failed.
+        failed: u64,
+    },
+    /// A service was asked whether it is well.
+    Checked {
+        /// Which allocation.
+        allocation: AllocationId,
+        /// What was wrong with its answer; absent if it is well.
+        problem: Option<String>,
     },
     /// A worker process is gone, and all its allocations with it.
     WorkerDied {

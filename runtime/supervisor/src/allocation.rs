@@ -3,11 +3,15 @@
 //! Waiting (for its component, or for a back-off to pass) → starting → running; back to waiting when its start fails
 //! or its worker dies. Refused is the end. Whether it is finished is asked of its items.
 
-use dunlin_model::{AllocationReport, AssignedAllocation, Bytes, Fuel, Name, ObservedState, Timestamp};
+use dunlin_model::{
+    AllocationReport, AssignedAllocation, Bytes, Fuel, HealthSpec, Name, ObservedState, Timestamp,
+    WorkloadKind,
+};
 
 use crate::Config;
 use crate::backoff::Backoff;
 use crate::component::ComponentState;
+use crate::health::Health;
 use crate::items::Items;
 
 /// One allocation.
@@ -21,6 +25,8 @@ pub(crate) struct Allocation {
     pub(crate) items: Option<Items>,
     /// What it has used since its worker started.
     pub(crate) usage: Usage,
+    /// How it answers its health checks since it was started.
+    pub(crate) health: Health,
     backoff: Backoff,
     restarts: u32,
 }
@@ -60,6 +66,8 @@ pub(crate) struct Usage {
     pub(crate) memory: Bytes,
     /// Requests answered or items run.
     pub(crate) instances: u64,
+    /// How many of these failed.
+    pub(crate) failed: u64,
 }
 
 impl Allocation {
@@ -70,6 +78,7 @@ impl Allocation {
             assigned,
             phase: Phase::Waiting { until: now, reason: None },
             usage: Usage::default(),
+            health: Health::default(),
             backoff: Backoff::default(),
             restarts: 0,
         }
@@ -98,6 +107,21 @@ impl Allocation {
     /// Tells whether all its items have ended.
     pub(crate) fn is_finished(&self) -> bool {
         self.items.as_ref().is_some_and(Items::is_done)
+    }
+
+    /// Notes how it answered a health check; one that does not run was not asked.
+    pub(crate) fn checked(&mut self, problem: Option<String>) {
+        let spec = self.health_spec().cloned();
+        if let (Phase::Running { .. }, Some(spec)) = (&self.phase, spec) {
+            self.health.checked(problem, &spec);
+        }
+    }
+
+    fn health_spec(&self) -> Option<&HealthSpec> {
+        match &self.assigned.spec.kind {
+            WorkloadKind::Service(service) => service.health.as_ref(),
+            WorkloadKind::Job(_) => None,
+        }
     }
 
     /// Notes that its start failed.
@@ -135,6 +159,7 @@ impl Allocation {
             fuel: self.usage.fuel,
             memory: self.usage.memory,
             instances: self.usage.instances,
+            failed: self.usage.failed,
         }
     }
 
@@ -151,7 +176,7 @@ impl Allocation {
             },
             Phase::Starting => ObservedState::Starting,
             Phase::Running { .. } if self.is_finished() => ObservedState::Finished,
-            Phase::Running { .. } => ObservedState::Running,
+            Phase::Running { .. } => self.health.state(self.health_spec().is_some()),
             Phase::Refused { reason } => ObservedState::Refused { reason: reason.clone() },
             Phase::Ended => ObservedState::Finished,
         }

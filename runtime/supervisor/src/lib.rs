@@ -13,6 +13,7 @@ mod backoff;
 mod component;
 mod config;
 pub mod egress;
+mod health;
 mod items;
 mod outbox;
 mod supervisor;

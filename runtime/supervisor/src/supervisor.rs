@@ -16,6 +16,7 @@ use dunlin_model::{
 
 use crate::allocation::{Allocation, Phase, Usage};
 use crate::component::{ComponentState, Components};
+use crate::health::Health;
 use crate::outbox::Outbox;
 use crate::{Action, Config, Event};
 
@@ -152,9 +153,15 @@ impl Supervisor {
                 }
             }
             Event::Recorded { term, items } => self.recorded(term, &items),
-            Event::Usage { allocation, fuel, memory, instances } => {
+            Event::Usage { allocation, fuel, memory, instances, failed } => {
                 if let Some(allocation) = self.allocations.get_mut(&allocation) {
-                    allocation.usage = Usage { fuel, memory, instances };
+                    allocation.usage = Usage { fuel, memory, instances, failed };
+                }
+            }
+            Event::Checked { allocation, problem } => {
+                let problem = problem.map(|problem| self.shortened(problem));
+                if let Some(allocation) = self.allocations.get_mut(&allocation) {
+                    allocation.checked(problem);
                 }
             }
             Event::WorkerDied { namespace } => self.worker_died(&namespace, now),
@@ -246,6 +253,7 @@ impl Supervisor {
             && allocation.phase == Phase::Starting
         {
             allocation.phase = Phase::Running { since: now };
+            allocation.health = Health::default();
         }
     }
 

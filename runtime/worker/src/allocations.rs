@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use crate::attached::Attached;
 use crate::control::Agent;
+use crate::health::{check, health};
 use crate::items::Items;
 use crate::log_queue::LogQueue;
 use crate::resident::Resident;
@@ -40,7 +41,7 @@ pub(crate) struct Allocations {
 
 enum Slot {
     Starting(AbortHandle),
-    Running { running: Running, told: Usage },
+    Running { running: Running, told: Usage, checks: AbortHandle },
 }
 
 #[derive(Clone)]
@@ -118,6 +119,9 @@ impl Allocations {
             if let Some(message) = message {
                 this.agent.send(message).await;
             }
+            if let (Some(spec), Some(service)) = (health(&allocation), this.service(id)) {
+                check(&service, spec, id, &this.agent).await;
+            }
         });
         slots.insert(id, Slot::Starting(task.abort_handle()));
     }
@@ -139,15 +143,14 @@ impl Allocations {
     fn loaded(&self, allocation: AllocationId, loaded: Result<Running, LoadError>) -> Option<FromWorker> {
         let mut slots = self.slots();
         // It may have been stopped meanwhile.
-        slots.get(&allocation)?;
+        let Some(Slot::Starting(checks)) = slots.remove(&allocation) else { return None };
         match loaded {
             Ok(running) => {
                 self.started.notify_one();
-                slots.insert(allocation, Slot::Running { running, told: Usage::default() });
+                slots.insert(allocation, Slot::Running { running, told: Usage::default(), checks });
                 Some(FromWorker::Started { allocation })
             }
             Err(error) => {
-                slots.remove(&allocation);
                 let refused = matches!(error, LoadError::Refused(_));
                 Some(FromWorker::NotStarted { allocation, reason: error.to_string(), refused })
             }
@@ -161,7 +164,8 @@ impl Allocations {
         match slot {
             None => {}
             Some(Slot::Starting(task)) => task.abort(),
-            Some(Slot::Running { running, told }) => {
+            Some(Slot::Running { running, told, checks }) => {
+                checks.abort();
                 running.stop().await;
                 let usage = running.usage();
                 if usage != told {
@@ -214,7 +218,7 @@ impl Allocations {
             self.engine.drop_idle_code();
             let mut messages = Vec::new();
             for (id, slot) in self.slots().iter_mut() {
-                if let Slot::Running { running, told } = slot {
+                if let Slot::Running { running, told, .. } = slot {
                     let usage = running.usage();
                     if usage != *told {
                         *told = usage.clone();
@@ -234,8 +238,8 @@ impl Allocations {
 }
 
 fn usage_message(allocation: AllocationId, usage: Usage) -> FromWorker {
-    let Usage { fuel, memory, instances, wall, host, outcomes, limit_hits, log_dropped } = usage;
+    let Usage { fuel, memory, instances, failed, wall, host, outcomes, limit_hits, log_dropped } = usage;
     let outcomes = outcomes.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
-    let account = Account { wall_ms: wall.0, host, outcomes, limit_hits, log_dropped };
+    let account = Account { wall_ms: wall.0, failed, host, outcomes, limit_hits, log_dropped };
     FromWorker::Usage { allocation, fuel, memory, instances, account }
 }

@@ -14,6 +14,7 @@ mod control;
 mod data;
 mod failure;
 mod handed;
+mod health;
 mod items;
 mod log_queue;
 mod outbound;

@@ -231,6 +231,8 @@ fn shown(step: &Step) -> String {
     let words = step.changes.iter().map(|change| match change {
         Change::App(record) => format!("{} revision {}", record.name, record.revision),
         Change::AppDeleted(name) => format!("{name} deleted"),
+        Change::Revision(record) => format!("{} revision {} kept", record.app, record.revision),
+        Change::RevisionDeleted(app, revision) => format!("{app} revision {revision} forgotten"),
         Change::Namespace(record) => format!("namespace {} may have {:?}", record.name, record.spec),
         Change::Node(record) if record.lost.is_some() => format!("{} lost", record.id),
         Change::Node(record) => format!("{} known", record.id),

@@ -79,6 +79,9 @@ impl World {
             }
         }
         for (name, app) in &self.coordinator.store.apps {
+            if app.rollout.as_ref().is_some_and(|rollout| rollout.failed.is_none()) {
+                return Err(format!("the rollout of {name} goes on"));
+            }
             for (short, spec) in &app.spec.workloads {
                 let WorkloadKind::Service(service) = &spec.kind else { continue };
                 let workload = name.workload(short);
@@ -95,13 +98,16 @@ impl World {
                     continue;
                 }
                 let waits = view.apps[name].workloads[short].waiting.is_some();
-                if !waits || copies.len() > desired {
+                // A rollout that has failed stays as it is if that is wanted.
+                let has_halted =
+                    app.rollout.as_ref().is_some_and(|it| it.failed.is_some() && it.from.is_some());
+                if !(waits || has_halted) || copies.len() > desired {
                     let count = copies.len();
                     return Err(format!(
                         "{workload} should run {desired} times, runs {count} times, waits: {waits}"
                     ));
                 }
-                if spec.component == broken_component() {
+                if spec.component == broken_component() || has_halted {
                     continue;
                 }
                 let having: BTreeSet<_> = copies.iter().map(|copy| copy.id).collect();

@@ -156,6 +156,7 @@ impl World {
             | Event::FetchFailed { .. }
             | Event::Recorded { .. }
             | Event::Usage { .. }
+            | Event::Checked { .. }
             | Event::WorkerDied { .. } => {}
         }
         let line = shown(&event);
@@ -389,6 +390,8 @@ fn shown(event: &Event) -> String {
             format!("item {item} of {allocation} ended: {}", outcome.name())
         }
         Event::ItemNotRun { allocation, item, .. } => format!("item {item} of {allocation} had no input"),
-        Event::Recorded { .. } | Event::Usage { .. } | Event::WorkerDied { .. } => "other".to_owned(),
+        Event::Recorded { .. } | Event::Usage { .. } | Event::Checked { .. } | Event::WorkerDied { .. } => {
+            "other".to_owned()
+        }
     }
 }

@@ -2,21 +2,24 @@
 //!
 //! The rules are checked on the records alone, so they hold whatever the cluster believes of itself.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Overcommit, Resources, RunId,
+    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Overcommit, Resources, Revision, RunId,
     WorkloadName,
 };
 use dunlin_scheduler::{
-    AllocationRecord, AppRecord, Change, Counters, NamespaceRecord, NodeRecord, RunRecord, TokenRecord,
+    AllocationRecord, AppRecord, Change, Counters, NamespaceRecord, NodeRecord, RevisionRecord, RunRecord,
+    TokenRecord,
 };
 
 /// Everything that survives a coordinator.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     pub(crate) apps: BTreeMap<AppName, AppRecord>,
+    revisions: BTreeMap<AppName, BTreeMap<Revision, Arc<RevisionRecord>>>,
     pub(crate) nodes: BTreeMap<NodeId, NodeRecord>,
     pub(crate) allocations: BTreeMap<AllocationId, AllocationRecord>,
     pub(crate) runs: BTreeMap<RunId, RunRecord>,
@@ -56,6 +59,8 @@ impl Store {
     pub(crate) fn changes(&self) -> Vec<Change> {
         let mut changes = vec![Change::Counters(self.counters)];
         changes.extend(self.apps.values().cloned().map(Change::App));
+        let revisions = self.revisions.values().flat_map(BTreeMap::values);
+        changes.extend(revisions.cloned().map(Change::Revision));
         let namespaces = self.namespaces.iter();
         changes.extend(
             namespaces
@@ -80,12 +85,29 @@ impl Store {
         match change {
             Change::App(record) => {
                 let before = self.apps.get(&record.name);
-                if before.is_some_and(|before| before.revision >= record.revision && *before != record) {
+                let is_back = |before: &AppRecord| match before.revision.cmp(&record.revision) {
+                    Ordering::Less => false,
+                    // How its rollout goes may change, but not what it is.
+                    Ordering::Equal => before.spec != record.spec,
+                    Ordering::Greater => true,
+                };
+                if before.is_some_and(is_back) {
                     return Err(format!("{} goes back to revision {}", record.name, record.revision));
                 }
                 self.apps.insert(record.name.clone(), record);
             }
             Change::AppDeleted(name) => drop(self.apps.remove(&name)),
+            Change::Revision(record) => {
+                let revisions = self.revisions.entry(record.app.clone()).or_default();
+                if revisions.insert(record.revision, record.clone()).is_some_and(|before| before != record) {
+                    return Err(format!("{} has two revisions {}", record.app, record.revision));
+                }
+            }
+            Change::RevisionDeleted(app, revision) => {
+                if let Some(revisions) = self.revisions.get_mut(&app) {
+                    revisions.remove(&revision);
+                }
+            }
             Change::Namespace(record) => drop(self.namespaces.insert(record.name, record.spec)),
             Change::Node(record) => drop(self.nodes.insert(record.id.clone(), record)),
             Change::Allocation(record) => {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use dunlin_model::{
-    AppName, AppSpec, Bytes, Digest, DurationMs, FuelRate, JobSpec, Limits, Name, NamespaceSpec, NodeId,
-    Packing, Placement, Preference, Priority, Quota, RouteSpec, RunId, ServiceSpec, Spread, Timestamp,
-    WorkloadKind, WorkloadName, WorkloadSpec,
+    Amount, AppName, AppSpec, Bytes, Digest, DurationMs, FuelRate, JobSpec, Limits, Name, NamespaceSpec,
+    NodeId, Packing, Percent, Placement, Preference, Priority, Promote, Quota, Revision, RolloutSpec,
+    RouteSpec, RunId, ServiceSpec, Spread, Timestamp, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use dunlin_scheduler::{Answer, Command, RunState, TokenRecord, View};
 
@@ -22,8 +22,11 @@ pub(crate) struct User {
 /// What was promised of an app.
 #[derive(Debug)]
 struct Promised {
-    revision: dunlin_model::Revision,
+    revision: Revision,
+    /// What was deployed last.
     spec: AppSpec,
+    /// Whether the revision is that: an earlier one may have been restored.
+    is_spec: bool,
 }
 
 /// What was promised of a run.
@@ -46,10 +49,20 @@ impl User {
     pub(crate) fn committed(&mut self, command: &Command, answer: &Answer) {
         match (command, answer) {
             (Command::Deploy(spec), Answer::Deployed { revision, .. }) => {
-                self.apps.insert(spec.name.clone(), Promised { revision: *revision, spec: spec.clone() });
+                self.apps.insert(
+                    spec.name.clone(),
+                    Promised { revision: *revision, spec: spec.clone(), is_spec: true },
+                );
+            }
+            (Command::Rollback { app, .. }, Answer::Deployed { revision, .. }) => {
+                if let Some(app) = self.apps.get_mut(app) {
+                    (app.revision, app.is_spec) = (*revision, false);
+                }
             }
             (Command::Stop(name), Answer::Stopped { revision, .. }) => {
                 if let Some(app) = self.apps.get_mut(name) {
+                    // A revision may have been taken back before it was stopped.
+                    app.is_spec &= *revision <= app.revision.next();
                     app.revision = *revision;
                     app.spec.workloads.values_mut().for_each(|spec| {
                         if let WorkloadKind::Service(service) = &mut spec.kind {
@@ -74,7 +87,8 @@ impl User {
                 }
             }
             (
-                Command::CreateToken(_)
+                Command::Promote(_)
+                | Command::CreateToken(_)
                 | Command::Join { .. }
                 | Command::Cordon { .. }
                 | Command::Uncordon(_)
@@ -101,7 +115,14 @@ impl User {
         for (name, promised) in &self.apps {
             let app = &view.apps[name];
             let specs = app.workloads.iter().map(|(name, workload)| (name, &workload.spec));
-            if app.revision != promised.revision || !specs.eq(promised.spec.workloads.iter()) {
+            // What has failed since is kept as an earlier revision.
+            let taken_back = app.revisions.iter().find(|kept| kept.revision == promised.revision);
+            let is_spec = match taken_back {
+                None => app.revision == promised.revision && specs.eq(promised.spec.workloads.iter()),
+                Some(kept) => app.restores.is_some() && kept.spec == promised.spec,
+            };
+            let is_kept = is_spec || !promised.is_spec;
+            if !is_kept {
                 return Err(format!(
                     "{name} was revision {}, after a restart {}",
                     promised.revision, app.revision
@@ -184,6 +205,8 @@ impl World {
             25..45 => Command::Deploy(scaled(app, random)),
             45..52 => Command::Stop(app.name),
             52..58 => Command::Delete(app.name),
+            64..67 => Command::Rollback { app: app.name, to: None },
+            67..70 => Command::Promote(app.name),
             94.. => self.operators_wish(),
             58..64 if !runs.is_empty() => Command::CancelRun(*random.choose(&runs)),
             _ => {
@@ -230,7 +253,12 @@ impl World {
         let unlimited = namespaces
             .into_iter()
             .map(|namespace| Command::SetNamespace { namespace, spec: NamespaceSpec::default() });
-        for command in uncordon.chain(unlimited).chain([Command::ReleaseBrake]) {
+        let waiting = self.coordinator.store.apps.values();
+        let waiting = waiting
+            .filter(|app| app.rollout.as_ref().is_some_and(|it| !it.promoted && it.failed.is_none()))
+            .map(|app| Command::Promote(app.name.clone()));
+        let waiting: Vec<Command> = waiting.collect();
+        for command in uncordon.chain(unlimited).chain([Command::ReleaseBrake]).chain(waiting) {
             if let Some(Err(rejection)) = self.submit(&command)? {
                 return Err(format!("an operator cannot have {command:?}: {rejection}"));
             }
@@ -270,6 +298,28 @@ fn any_app(random: &mut Random) -> AppSpec {
     AppSpec { name, workloads: workloads.collect() }
 }
 
+/// Returns how a service passes from one revision to the next, most often as most do.
+fn any_rollout(random: &mut Random, everywhere: bool) -> RolloutSpec {
+    let mut rollout = RolloutSpec { bake: DurationMs(random.between(0, 2_000)), ..RolloutSpec::default() };
+    if random.chance(300) {
+        (rollout.max_surge, rollout.max_unavailable) = match random.between(0, 3) {
+            0 => (Amount::Count(0), Amount::Count(1)),
+            1 => (Amount::Count(2), Amount::Count(0)),
+            2 => (Amount::Count(1), Amount::Count(1)),
+            _ => (Amount::Share(Percent(100)), Amount::Count(0)),
+        };
+    }
+    if random.chance(250) && !everywhere {
+        rollout.canary = Some(Amount::Count(random.small(1, 2)));
+        rollout.promote = if random.chance(500) { Promote::Auto } else { Promote::ByHand };
+    }
+    if random.chance(300) {
+        rollout.deadline = DurationMs(random.between(5_000, 60_000));
+    }
+    rollout.rollback = random.chance(700);
+    rollout
+}
+
 fn any_workload(path: &str, random: &mut Random) -> WorkloadSpec {
     let is_service = random.chance(600);
     let kind = if is_service {
@@ -278,11 +328,14 @@ fn any_workload(path: &str, random: &mut Random) -> WorkloadSpec {
         } else {
             Vec::new()
         };
+        let everywhere = random.chance(80);
         WorkloadKind::Service(ServiceSpec {
             allocations: random.small(0, 4),
             routes,
             fuel_header: false,
-            everywhere: random.chance(80),
+            everywhere,
+            rollout: any_rollout(random, everywhere),
+            health: None,
         })
     } else {
         WorkloadKind::Job(JobSpec {

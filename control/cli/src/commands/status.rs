@@ -1,7 +1,7 @@
 //! `dunlin status`: the fleet and its apps, or one app in detail.
 
 use clap::Args;
-use dunlin_api::{AllocationStatus, AppStatus, FleetStatus, ServiceOrJob, WorkloadStatus};
+use dunlin_api::{AllocationStatus, AppStatus, FleetStatus, RolloutStatus, ServiceOrJob, WorkloadStatus};
 use dunlin_model::RouteSpec;
 use serde::Serialize;
 
@@ -10,6 +10,7 @@ use crate::args::Global;
 use crate::error::CommandError;
 use crate::names;
 use crate::output::{Output, table};
+use crate::time::utc;
 
 /// Show the fleet and its apps, or one app in detail.
 #[derive(Debug, Args)]
@@ -106,7 +107,10 @@ fn route(route: &RouteSpec) -> String {
 }
 
 fn detail(app: &AppStatus) -> String {
-    let mut text = format!("`{}`, revision {}\n{}\n", app.name, app.revision, workloads(app));
+    let restores = app.restores.map(|restored| format!(", which restores {restored}")).unwrap_or_default();
+    let rollout = app.rollout.as_ref().map(rollout).unwrap_or_default();
+    let mut text =
+        format!("`{}`, revision {}{restores}\n{rollout}{}\n", app.name, app.revision, workloads(app));
     let rows: Vec<Vec<String>> = app
         .workloads
         .iter()
@@ -128,6 +132,22 @@ fn detail(app: &AppStatus) -> String {
         text.push_str(&format!("\n{}\n", table(&header, rows)));
     }
     text
+}
+
+/// Says how the passage to the newest revision goes.
+fn rollout(rollout: &RolloutStatus) -> String {
+    let RolloutStatus { from, started: _, canaries, good_since, failed } = rollout;
+    let from = from.map(|from| format!(" from revision {from}")).unwrap_or_default();
+    let what = match (failed, good_since, canaries) {
+        (Some(reason), _, _) => format!("has failed and stopped: {reason}"),
+        (None, Some(since), true) => {
+            format!("has canaries that are well since {}; `dunlin promote` lets all follow", utc(*since))
+        }
+        (None, None, true) => "starts its canaries".to_owned(),
+        (None, Some(since), false) => format!("is well since {}, and watched", utc(*since)),
+        (None, None, false) => "goes on".to_owned(),
+    };
+    format!("rollout{from} {what}\n")
 }
 
 fn allocation_row(workload: &WorkloadStatus, allocation: &AllocationStatus) -> Vec<String> {

@@ -14,11 +14,12 @@ use http::StatusCode;
 
 use super::Api;
 use super::problem::{Refused, internal, not_found};
+use super::rollouts::rollout_status;
 
 /// Namespace and app, from the path.
-type AppPath = Result<Path<(Name, Name)>, PathRejection>;
+pub(super) type AppPath = Result<Path<(Name, Name)>, PathRejection>;
 
-fn name((namespace, app): (Name, Name)) -> AppName {
+pub(super) fn name((namespace, app): (Name, Name)) -> AppName {
     AppName { namespace, app }
 }
 
@@ -160,7 +161,13 @@ pub(crate) async fn delete(State(api): State<Api>, path: AppPath) -> Result<Stat
 
 fn app_status(view: &View, app: &AppView) -> AppStatus {
     let workloads = app.workloads.iter().map(|(name, workload)| workload_status(view, name, workload));
-    AppStatus { name: app.name.clone(), revision: app.revision, workloads: workloads.collect() }
+    AppStatus {
+        name: app.name.clone(),
+        revision: app.revision,
+        restores: app.restores,
+        rollout: app.rollout.as_ref().map(rollout_status),
+        workloads: workloads.collect(),
+    }
 }
 
 fn workload_status(view: &View, name: &Name, workload: &WorkloadView) -> WorkloadStatus {

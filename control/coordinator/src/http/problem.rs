@@ -58,10 +58,13 @@ impl From<Rejection> for Refused {
     fn from(rejection: Rejection) -> Self {
         let status = match &rejection {
             Rejection::UnknownApp(_)
+            | Rejection::UnknownRevision { .. }
             | Rejection::UnknownWorkload(_)
             | Rejection::UnknownRun(_)
             | Rejection::UnknownNode(_) => 404,
             Rejection::RouteTaken { .. }
+            | Rejection::NothingToRestore(_)
+            | Rejection::NothingToPromote(_)
             | Rejection::NameTaken(_)
             | Rejection::TokenTaken(_)
             | Rejection::QuotaExceeded { .. } => 409,

@@ -187,6 +187,11 @@ fn event(words: &[&str]) -> Event {
             fuel: Fuel(fuel.parse().unwrap()),
             memory: Bytes(1),
             instances: 1,
+            failed: 0,
+        },
+        ["checked", allocation, problem @ ..] => Event::Checked {
+            allocation: id(allocation),
+            problem: (!problem.is_empty()).then(|| problem.join(" ")),
         },
         ["died", namespace] => Event::WorkerDied { namespace: namespace.parse().unwrap() },
         other => panic!("{other:?} is not a line of a scenario"),

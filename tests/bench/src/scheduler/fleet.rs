@@ -202,6 +202,7 @@ fn running(id: AllocationId) -> AllocationReport {
         fuel: Fuel(1),
         memory: Bytes(1 << 20),
         instances: 1,
+        failed: 0,
     }
 }
 

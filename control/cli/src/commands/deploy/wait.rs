@@ -18,7 +18,15 @@ const REFUSED_FOR: Duration = Duration::from_secs(3);
 enum Progress {
     Done,
     Superseded(Revision),
-    GoesOn { running: u32, desired: u32, is_refused: bool },
+    /// It failed, and this revision was restored.
+    TakenBack(Revision),
+    /// It failed and stays as it is, for this reason.
+    Failed(String),
+    GoesOn {
+        running: u32,
+        desired: u32,
+        is_refused: bool,
+    },
 }
 
 /// Returns how the app stands as soon as every service of `revision` runs.
@@ -46,6 +54,12 @@ pub(crate) async fn until_running(
                     .because(format!("somebody deployed revision {newer} meanwhile"))
                     .help(format!("`dunlin status {app}` shows how that one stands")));
             }
+            Progress::TakenBack(newer) => return Err(taken_back(client, app, revision, newer).await),
+            Progress::Failed(reason) => {
+                return Err(CommandError::failed(format!("revision {revision} of `{app}` has failed"))
+                    .because(reason)
+                    .help(format!("`dunlin rollback {app}` restores the one before")));
+            }
             Progress::GoesOn { running, desired, is_refused } => (running, desired, is_refused),
         };
         bar.set_of(u64::from(running), u64::from(desired));
@@ -59,7 +73,25 @@ pub(crate) async fn until_running(
     }
 }
 
+/// Says that a revision was taken back, and why.
+async fn taken_back(client: &Client, app: &AppName, revision: Revision, newer: Revision) -> CommandError {
+    let mut error = CommandError::failed(format!("revision {revision} of `{app}` has failed"));
+    if let Ok(list) = client.revisions(app).await {
+        let own = list.revisions.into_iter().find(|known| known.revision == revision);
+        error = own.and_then(|own| own.reason).into_iter().fold(error, CommandError::because);
+    }
+    error
+        .because(format!("the revision before was restored, as revision {newer}"))
+        .help(format!("mend it and deploy again; `dunlin history {app}` lists what became of each"))
+}
+
 fn progress(status: &AppStatus, revision: Revision) -> Progress {
+    if status.revision > revision && status.restores.is_some() {
+        return Progress::TakenBack(status.revision);
+    }
+    if let Some(reason) = status.rollout.as_ref().and_then(|rollout| rollout.failed.clone()) {
+        return Progress::Failed(reason);
+    }
     if status.revision > revision {
         return Progress::Superseded(status.revision);
     }
