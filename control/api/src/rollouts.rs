@@ -15,6 +15,9 @@ pub struct RolloutStatus {
     /// Whether only canaries run yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub canaries: bool,
+    /// Whether a person is to promote the canaries.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_hand: bool,
     /// Since when all that should be is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub good_since: Option<Timestamp>,
@@ -66,6 +69,13 @@ pub enum RevisionState {
     /// A state of a later version.
     #[serde(other)]
     Unknown,
+}
+
+impl RolloutStatus {
+    /// Tells whether its canaries are well and wait for a person.
+    pub fn waits_for_a_person(&self) -> bool {
+        self.canaries && self.by_hand && self.good_since.is_some() && self.failed.is_none()
+    }
 }
 
 impl RevisionState {

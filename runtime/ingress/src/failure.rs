@@ -49,6 +49,11 @@ impl Failure {
         Self { status, code, more: Box::new(more) }
     }
 
+    /// Returns why, for people.
+    pub fn detail(&self) -> &str {
+        &self.more.detail
+    }
+
     /// Adds which limit was hit.
     #[must_use]
     pub fn limit(mut self, limit: LimitHit) -> Self {

@@ -51,7 +51,7 @@ async fn ask(service: &Service, path: &str) -> Option<String> {
         Ok(response) => response,
         // All its instances answer others: that is no sign of ill health.
         Err(Failure::Overloaded(_)) => return None,
-        Err(failure) => return Some(failure::of(failure).to_string()),
+        Err(failure) => return Some(failure::of(failure).detail().to_owned()),
     };
     let status = response.status();
     let mut body = response.into_body();

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use dunlin_api::{AppStatus, Client};
+use dunlin_api::{AppStatus, Client, RolloutStatus};
 use dunlin_model::{AppName, DurationMs, Name, Revision};
 use serde::Serialize;
 
@@ -62,6 +62,11 @@ pub(crate) async fn run(global: &Global, args: DeployArgs, output: &Output) -> R
         let mut text = format!("`{app}` is deployed as revision {revision}{change}\n");
         if let Some(status) = status {
             text.push_str(&super::status::workloads(status));
+            if status.rollout.as_ref().is_some_and(RolloutStatus::waits_for_a_person) {
+                text.push_str(&format!(
+                    "\nits canaries run: `dunlin promote {app}` lets all follow, `dunlin rollback {app}` takes them back\n"
+                ));
+            }
         }
         text
     })

@@ -136,13 +136,14 @@ fn detail(app: &AppStatus) -> String {
 
 /// Says how the passage to the newest revision goes.
 fn rollout(rollout: &RolloutStatus) -> String {
-    let RolloutStatus { from, started: _, canaries, good_since, failed } = rollout;
+    let RolloutStatus { from, canaries, good_since, failed, .. } = rollout;
     let from = from.map(|from| format!(" from revision {from}")).unwrap_or_default();
     let what = match (failed, good_since, canaries) {
         (Some(reason), _, _) => format!("has failed and stopped: {reason}"),
-        (None, Some(since), true) => {
+        (None, Some(since), true) if rollout.by_hand => {
             format!("has canaries that are well since {}; `dunlin promote` lets all follow", utc(*since))
         }
+        (None, Some(since), true) => format!("has canaries that are well since {}, and watched", utc(*since)),
         (None, None, true) => "starts its canaries".to_owned(),
         (None, Some(since), false) => format!("is well since {}, and watched", utc(*since)),
         (None, None, false) => "goes on".to_owned(),

@@ -165,7 +165,7 @@ fn app_status(view: &View, app: &AppView) -> AppStatus {
         name: app.name.clone(),
         revision: app.revision,
         restores: app.restores,
-        rollout: app.rollout.as_ref().map(rollout_status),
+        rollout: rollout_status(app),
         workloads: workloads.collect(),
     }
 }

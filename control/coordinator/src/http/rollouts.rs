@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use dunlin_api::{Deployed, Problem, RevisionList, RevisionState, RevisionStatus, Rollback, RolloutStatus};
+use dunlin_model::{Promote, WorkloadKind};
 use dunlin_scheduler::{Answer, AppView, Command, Fate, RevisionRecord, RolloutRecord};
 use http::StatusCode;
 
@@ -54,10 +55,14 @@ pub(crate) async fn promote(State(api): State<Api>, path: AppPath) -> Result<Sta
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Returns how the passage to the newest revision goes.
-pub(super) fn rollout_status(rollout: &RolloutRecord) -> RolloutStatus {
-    let RolloutRecord { from, services: _, started, promoted, good_since, failed } = rollout.clone();
-    RolloutStatus { from, started, canaries: !promoted, good_since, failed }
+/// Returns how the passage to the newest revision goes, if it does.
+pub(super) fn rollout_status(app: &AppView) -> Option<RolloutStatus> {
+    let RolloutRecord { from, services, started, promoted, good_since, failed } = app.rollout.clone()?;
+    let by_hand = app.workloads.iter().filter(|(name, _)| services.contains(*name)).any(|(_, workload)| {
+        let WorkloadKind::Service(service) = &workload.spec.kind else { return false };
+        service.rollout.canary.is_some() && service.rollout.promote == Promote::ByHand
+    });
+    Some(RolloutStatus { from, started, canaries: !promoted, by_hand, good_since, failed })
 }
 
 fn newest(app: &AppView) -> RevisionStatus {

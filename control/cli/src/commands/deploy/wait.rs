@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dunlin_api::{AllocationState, AppStatus, Client, ServiceOrJob, WorkloadStatus};
+use dunlin_api::{AllocationState, AppStatus, Client, RolloutStatus, ServiceOrJob, WorkloadStatus};
 use dunlin_model::{AppName, Revision};
 use tokio::time::Instant;
 
@@ -17,6 +17,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(3);
 #[derive(Debug, PartialEq, Eq)]
 enum Progress {
     Done,
+    /// Canaries run, and all that is left is up to a person.
+    Canaries,
     Superseded(Revision),
     /// It failed, and this revision was restored.
     TakenBack(Revision),
@@ -45,7 +47,7 @@ pub(crate) async fn until_running(
             CommandError::client(format!("`{app}` is deployed, but cannot tell whether it runs"), &error)
         })?;
         let (running, desired, is_refused) = match progress(&status, revision) {
-            Progress::Done => {
+            Progress::Done | Progress::Canaries => {
                 bar.finish();
                 return Ok(status);
             }
@@ -94,6 +96,10 @@ fn progress(status: &AppStatus, revision: Revision) -> Progress {
     }
     if status.revision > revision {
         return Progress::Superseded(status.revision);
+    }
+    let is_up_to_a_person = status.rollout.as_ref().is_some_and(RolloutStatus::waits_for_a_person);
+    if status.revision == revision && is_up_to_a_person {
+        return Progress::Canaries;
     }
     let services = || status.workloads.iter().filter(|workload| workload.kind == ServiceOrJob::Service);
     let desired = services().map(|service| service.desired).sum();

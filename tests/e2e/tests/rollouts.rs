@@ -1,0 +1,133 @@
+//! From one revision to the next on a live fleet: canaries that a person promotes, what is unwell and taken back without
+//! a failed request, and the way back to an earlier revision.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+use std::net::SocketAddr;
+
+use dunlin_e2e::{Printed, printed};
+use dunlin_guest_artifacts::{HELLO, HELLO_V2, TRAP_HTTP};
+use dunlin_harness::{App, Fleet, eventually, http};
+
+/// Returns the app `shop` with two allocations of a service, and what it says of its rollouts.
+fn shop(component: &[u8], more: &str) -> App {
+    let manifest = format!(
+        r#"
+        [app]
+        name = "shop"
+
+        [service.hello]
+        component = "guest.wasm"
+        allocations = 2
+        routes = [{{ path = "/" }}]
+        limits = {{ memory = "32MiB", fuel = "100M", fuel_rate = "10M/s", deadline = "10s" }}
+        {more}
+        "#
+    );
+    App::new(&manifest, &[("guest.wasm", component)])
+}
+
+async fn run(fleet: &Fleet, arguments: &[&str]) -> Printed {
+    printed(&fleet.dunlin(arguments).await.unwrap())
+}
+
+async fn deploy(fleet: &Fleet, app: &App) -> Printed {
+    run(fleet, &["deploy", &app.path().display().to_string()]).await
+}
+
+async fn get(ingress: SocketAddr) -> Result<String, String> {
+    let response =
+        http().get(format!("http://{ingress}/")).send().await.map_err(|error| error.to_string())?;
+    let status = response.status();
+    let body = response.text().await.map_err(|error| error.to_string())?;
+    if status.is_success() { Ok(body) } else { Err(format!("{status}: {body}")) }
+}
+
+/// Waits until the last twenty answers began with these words.
+async fn answers_with(ingress: SocketAddr, words: &str) {
+    eventually(&format!("all answers are `{words}`"), || async move {
+        for _ in 0..20 {
+            let answer = get(ingress).await?;
+            if !answer.starts_with(words) {
+                return Err(answer);
+            }
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn canaries_run_beside_the_old_revision_until_a_person_promotes_them() {
+    let fleet = Fleet::start(2).await.unwrap();
+    deploy(&fleet, &shop(HELLO, "")).await.assert_done();
+    answers_with(fleet.ingress(0), "hello from").await;
+
+    let rollout = "rollout = { canary = 1, promote = \"by-hand\", bake = \"500ms\" }";
+    let second = deploy(&fleet, &shop(HELLO_V2, rollout)).await;
+    let told = second.assert_done();
+    assert!(told.contains("`dunlin promote default/shop` lets all follow"), "{told}");
+    let status = run(&fleet, &["status", "shop"]).await;
+    assert!(
+        status.assert_done().contains("rollout from revision 1 has canaries that are well"),
+        "{status:?}"
+    );
+    let app = fleet.client().app(&"default/shop".parse().unwrap()).await.unwrap();
+    let mut revisions: Vec<u64> = app.workloads[0].allocations.iter().map(|it| it.revision.0).collect();
+    revisions.sort_unstable();
+    assert_eq!(revisions, [1, 1, 2]);
+
+    run(&fleet, &["promote", "shop"]).await.assert_done();
+    answers_with(fleet.ingress(0), "hello again").await;
+    eventually("the rollout is over", || async {
+        let history = run(&fleet, &["history", "shop"]).await;
+        let lines: Vec<String> = history.assert_done().lines().map(str::to_owned).collect();
+        let is_over = lines[1].contains("current") && lines[2].contains("completed");
+        if is_over { Ok(()) } else { Err(lines.join("\n")) }
+    })
+    .await;
+    run(&fleet, &["promote", "shop"]).await.assert_failed(1, &["no canaries that wait"]);
+
+    let back = run(&fleet, &["rollback", "shop"]).await;
+    assert!(back.assert_done().contains("under revision 3"), "{back:?}");
+    answers_with(fleet.ingress(0), "hello from").await;
+    run(&fleet, &["rollback", "shop", "--to", "9"])
+        .await
+        .assert_failed(1, &["no earlier revision 9", "1, 2"]);
+}
+
+#[tokio::test]
+async fn a_revision_that_is_unwell_is_taken_back_and_no_request_fails() {
+    let fleet = Fleet::start(1).await.unwrap();
+    let health = "health = { path = \"/\", interval = \"200ms\", failures = 2 }";
+    deploy(&fleet, &shop(HELLO, health)).await.assert_done();
+    let ingress = fleet.ingress(0);
+    answers_with(ingress, "hello from").await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let asking = tokio::spawn(async move {
+        let (mut answers, mut failures) = (0, Vec::new());
+        while !*stopped.borrow() {
+            match get(ingress).await {
+                Ok(_) => answers += 1,
+                Err(failure) => failures.push(failure),
+            }
+        }
+        (answers, failures)
+    });
+
+    let second = deploy(&fleet, &shop(TRAP_HTTP, health)).await;
+    let words = [
+        "revision 2 of `default/shop` has failed",
+        "fails its health check: GET /: ",
+        "the revision before was restored, as revision 3",
+    ];
+    second.assert_failed(1, &words);
+    let history = run(&fleet, &["history", "shop"]).await;
+    let told = history.assert_done();
+    assert!(told.contains("restores 1") && told.contains("failed"), "{told}");
+    fleet.until_running("default/shop").await;
+    stop.send(true).unwrap();
+    let (answers, failures) = asking.await.unwrap();
+    assert_eq!(failures, Vec::<String>::new(), "besides {answers} answers");
+    assert!(answers > 0);
+}
