@@ -77,7 +77,7 @@ fn assignment() -> Assignment {
     let route = RouteSpec { host: Some("shop.example".into()), path: "/".into() };
     let service =
         ServiceSpec { allocations: 2, routes: vec![route.clone()], fuel_header: false, everywhere: false };
-    let job = JobSpec { parallelism: 2, attempts: 3, combine: true };
+    let job = JobSpec { parallelism: 2, combine: true, ..JobSpec::default() };
     let endpoint = Endpoint { allocation: AllocationId::new(12), node: "node-1".parse().unwrap() };
     Assignment {
         cluster: "c4".parse().unwrap(),

@@ -138,7 +138,7 @@ fn a_short_manifest_takes_the_defaults() {
     );
     assert_eq!(cart.limits, Limits::SERVICE);
     let sum = &manifest.workloads[&"sum".parse().unwrap()];
-    let expected = crate::JobSpec { parallelism: 1, attempts: 3, combine: false };
+    let expected = crate::JobSpec::default();
     assert_eq!(sum.kind, WorkloadKind::Job(expected));
     assert_eq!((sum.limits, &sum.input), (Limits::JOB, &None));
 }

@@ -5,13 +5,12 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::reader::{Found, Reader, Section, Strings};
-use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities, placement};
+use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities, job, placement};
 use crate::check::{self, between};
 use crate::limits::Access;
 use crate::placement::Home;
 use crate::{
-    Instances, JobSpec, LimitField, Limits, MAX_ITEMS, Metering, Priority, RouteSpec, ServiceSpec,
-    WorkloadKind,
+    Instances, LimitField, Limits, MAX_ITEMS, Metering, Priority, RouteSpec, ServiceSpec, WorkloadKind,
 };
 
 const SERVICE_FIELDS: [&str; 14] = [
@@ -30,13 +29,20 @@ const SERVICE_FIELDS: [&str; 14] = [
     "placement",
     "priority",
 ];
-const JOB_FIELDS: [&str; 14] = [
+const JOB_FIELDS: [&str; 21] = [
     "component",
     "input",
     "items",
     "parallelism",
     "attempts",
     "combine",
+    "after",
+    "schedule",
+    "time_zone",
+    "missed",
+    "overlap",
+    "semantics",
+    "deadline",
     "limits",
     "environment",
     "node_labels",
@@ -89,16 +95,8 @@ pub(super) fn job(
     home: &Home<'_>,
 ) -> Option<ManifestWorkload> {
     reader.refuse_unknown(section, &JOB_FIELDS);
-    let mut counted = |key, most, default| {
-        let Some(Found { value, at }) = reader.count(section, key) else { return default };
-        reader.expect(at, section.path(key), between(key, most, value));
-        value
-    };
-    let parallelism = counted("parallelism", check::MAX_PARALLELISM, 1);
-    let attempts = counted("attempts", check::MAX_ATTEMPTS, 3);
-    let combine = reader.truth(section, "combine").unwrap_or(false);
     let input = input(reader, section);
-    let kind = WorkloadKind::Job(JobSpec { parallelism, attempts, combine });
+    let kind = WorkloadKind::Job(job::job(reader, section, input.as_ref()));
     workload(reader, section, home, kind, input)
 }
 
@@ -152,7 +150,7 @@ fn priority(reader: &mut Reader<'_>, section: &Section<'_>) -> Priority {
 }
 
 /// Reads one of a few words; the default if it is not there.
-fn choice<T: Copy + Default>(
+pub(super) fn choice<T: Copy + Default>(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
     key: &str,
