@@ -9,8 +9,8 @@ use crate::durable::Durable;
 use crate::effort::Effort;
 use crate::volatile::Volatile;
 use crate::{
-    AllocationRecord, AllocationState, Answer, Change, Command, Config, Counters, Observation, Rejection,
-    Step,
+    AllocationRecord, AllocationState, Answer, AppRecord, Change, Command, Config, Counters, Observation,
+    Rejection, Step,
 };
 
 /// All that a coordinator knows, and all its choices.
@@ -31,7 +31,7 @@ impl Cluster {
 
     /// Returns the same fleet again, from what was committed, under a new term.
     ///
-    /// Every node that was believed is believed again for a while. [`next_deadline`](Self::next_deadline) is `now`:
+    /// Every node that was believed is believed again for a while. [`next_deadline`](Self::next_deadline) is past:
     /// what the commits left undone is done at the first tick.
     pub fn restore(
         id: ClusterId,
@@ -52,9 +52,7 @@ impl Cluster {
             Command::Deploy(spec) => self.deploy(&mut step, spec, now)?,
             Command::Stop(app) => self.stop(&mut step, &app, now)?,
             Command::Delete(app) => self.delete(&mut step, &app, now)?,
-            Command::StartRun { workload, items, inputs } => {
-                self.start_run(&mut step, &workload, items, inputs, now)?
-            }
+            Command::StartRun { workload, wish } => self.start_run(&mut step, &workload, &wish, now)?,
             Command::CancelRun(run) => self.cancel_run(&mut step, run, now)?,
             Command::SetNamespace { namespace, spec } => {
                 self.set_namespace(&mut step, namespace, spec, now)?
@@ -99,7 +97,9 @@ impl Cluster {
         let release = self.next_release();
         let leave = self.durable.drained_nodes().first().map(|(until, _)| *until);
         let trust = self.volatile.set_aside.first().map(|(until, _)| *until);
-        let due = [lease, drain, retry, unsettled, release, leave, trust];
+        let overdue = self.durable.run_index().first_deadline().map(|(end, _)| end);
+        let scheduled = self.volatile.calendar.first();
+        let due = [lease, drain, retry, unsettled, release, leave, trust, overdue, scheduled];
         due.into_iter().flatten().min()
     }
 
@@ -110,6 +110,10 @@ impl Cluster {
         let node = match &change {
             Change::Allocation(record) => Some(record.node.clone()),
             Change::AllocationDeleted(id) => self.durable.allocations().get(id).map(|it| it.node.clone()),
+            Change::App(AppRecord { name, .. }) | Change::AppDeleted(name) => {
+                self.volatile.calendar.changed.insert(name.clone());
+                None
+            }
             _ => None,
         };
         change.apply(&mut self.durable);
@@ -187,6 +191,9 @@ impl Cluster {
         self.volatile.failures.forget_old(now);
         self.leave_drained(&mut step, now);
         self.end_drained(&mut step, now);
+        self.end_overdue(&mut step, now);
+        self.take_schedules(&mut step, now);
+        self.start_due(&mut step, &mut effort, now);
         self.promote_retries(now);
         let mut workloads = std::mem::take(&mut self.volatile.dirty.workloads);
         self.end_surplus(&mut step, &workloads, now);

@@ -83,6 +83,8 @@ impl Dirty {
             Change::Namespace(_) => self.room = true,
             Change::RunDeleted(_)
             | Change::Item { .. }
+            | Change::Schedule(_)
+            | Change::ScheduleDeleted(_)
             | Change::Token(_)
             | Change::TokenDeleted(_)
             | Change::Counters(_) => {}

@@ -14,6 +14,7 @@ use crate::placement::{Compiled, Pools};
 use crate::retry::Queue;
 use crate::routes::{route_table, routes_of};
 use crate::run::leased;
+use crate::schedule::Calendar;
 use crate::{AllocationRecord, Config, NodeRecord, RunRecord};
 
 /// What is not kept.
@@ -39,6 +40,8 @@ pub(crate) struct Volatile {
     pub(crate) compiled: Compiled,
     /// Where workloads failed lately.
     pub(crate) failures: Failures,
+    /// When scheduled jobs are due.
+    pub(crate) calendar: Calendar,
     /// The nodes as placement sees them.
     pub(crate) pools: Pools,
     /// What every ingress must know.
@@ -92,6 +95,7 @@ impl Volatile {
             queues: queues.collect(),
             routes: route_table(durable),
             routes_of: routes_of(durable),
+            calendar: Calendar::restore(durable),
             dirty: Dirty::everything(durable),
             dirty_since: now,
             next_release: Some(now),
