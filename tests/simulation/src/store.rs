@@ -143,8 +143,8 @@ impl Store {
         }
         if record.is_running() || record.state == RunState::Completed {
             let has_completed = |run: &&RunRecord| run.state == RunState::Completed;
-            let earlier = record.after.iter().filter_map(|run| self.runs.get(run));
-            if let Some(earlier) = earlier.filter(|run| !has_completed(run)).next() {
+            let mut earlier = record.after.iter().filter_map(|run| self.runs.get(run));
+            if let Some(earlier) = earlier.find(|run| !has_completed(run)) {
                 return Err(format!(
                     "{id} goes on, and {}, which it comes after, has not completed",
                     earlier.id

@@ -326,7 +326,7 @@ proptest! {
         let mut last = after;
         for _ in 0..5 {
             let next = schedule.next_after(last).expect("what is accepted is due some time");
-            prop_assert!(next > last && next.0 % 1_000 == 0);
+            prop_assert!(next > last && next.0.is_multiple_of(1_000));
             let at = jiff::Timestamp::from_millisecond(next.0.try_into().unwrap()).unwrap();
             let wall = schedule.time_zone.zone.to_datetime(at);
             let before = at.checked_sub(1.nanosecond()).unwrap();

@@ -117,7 +117,6 @@ fn a_run_is_abandoned_when_what_it_comes_after_has_not_completed() {
         cancel r6
         show
         stop calc
-        show
         ",
         expect![[r#"
             0s a gets 1.2: | peers a
@@ -161,14 +160,6 @@ fn a_run_is_abandoned_when_what_it_comes_after_has_not_completed() {
             Stopped { revision: Revision(1), changed: false }
             0s r5 ends: Cancelled
             0s a gets 1.9: | peers a
-            --show
-            a Alive, reserved 0B
-            r1 Failed { failed: 1 }: 1 good, 1 bad of 2; leased 0, ready 0, backing off 0; 20 fuel
-            r2 Abandoned { why: After { run: RunId(1) } }: 0 good, 0 bad of 1; leased 0, ready 0, backing off 0; 0 fuel
-            r3 Cancelled: 0 good, 0 bad of 2; leased 0, ready 0, backing off 0; 0 fuel
-            r4 Abandoned { why: After { run: RunId(3) } }: 0 good, 0 bad of 1; leased 0, ready 0, backing off 0; 0 fuel
-            r5 Cancelled: 0 good, 0 bad of 2; leased 0, ready 0, backing off 0; 0 fuel
-            r6 Cancelled: 0 good, 0 bad of 1; leased 0, ready 0, backing off 0; 0 fuel
         "#]],
     );
 }
@@ -248,9 +239,7 @@ fn what_two_jobs_come_after_is_run_once_and_the_quota_is_for_all_of_them() {
         done a2 0
         beat
         cancel r3
-        show
         delete calc
-        show
         ",
         expect![[r#"
             0s a gets 1.2: | peers a
@@ -278,20 +267,12 @@ fn what_two_jobs_come_after_is_run_once_and_the_quota_is_for_all_of_them() {
             0s r3 ends: Cancelled
             0s r4 ends: Abandoned { why: After { run: RunId(3) } }
             0s a gets 1.6: | peers a
-            --show
-            a Alive, reserved 0B
-            r1 Completed: 1 good, 0 bad of 1; leased 0, ready 0, backing off 0; 10 fuel
-            r2 Completed: 1 good, 0 bad of 1; leased 0, ready 0, backing off 0; 10 fuel
-            r3 Cancelled: 0 good, 0 bad of 3; leased 0, ready 0, backing off 0; 0 fuel
-            r4 Abandoned { why: After { run: RunId(3) } }: 0 good, 0 bad of 1; leased 0, ready 0, backing off 0; 0 fuel
             > delete calc
             Deleted
             0s r1 is forgotten
             0s r2 is forgotten
             0s r3 is forgotten
             0s r4 is forgotten
-            --show
-            a Alive, reserved 0B
         "#]],
     );
 }
