@@ -149,6 +149,8 @@ mod tests {
                 limits: Limits::SERVICE,
                 component: Digest::of(b""),
                 allocations: allocations.iter().enumerate().map(allocation).collect(),
+                after: Vec::new(),
+                schedule: None,
             }],
         }
     }

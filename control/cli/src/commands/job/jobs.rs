@@ -90,8 +90,16 @@ mod tests {
         let app = APP.replace("LIMITS", &limits).replace("DIGEST", &digest);
         let app: AppStatus = serde_json::from_str(&app).unwrap();
         let jobs = jobs(&[app]);
-        expect![[""]].assert_eq(&shown(&jobs));
-        expect![[""]].assert_eq(&serde_json::to_string(&jobs).unwrap());
-        expect![[""]].assert_eq(&shown(&[]));
+        expect![[r#"
+            JOB                  AFTER  SCHEDULE                 NEXT                      LAST                      RUN
+            default/shop/map            0 3 * * * Europe/Zurich  2026-12-02T02:00:00.000Z  2026-12-01T02:00:00.000Z  skipped: r7 had not ended
+            default/shop/reduce  map    @hourly UTC              2026-12-02T02:00:00.000Z  2026-12-01T02:00:00.000Z  r8"#]]
+        .assert_eq(&shown(&jobs));
+        expect![[r#"[{"job":"default/shop/map","schedule":{"cron":"0 3 * * *","time_zone":"Europe/Zurich","missed":"once","overlap":"skip","next":1796176800000,"last":1796090400000,"skipped":"r7 had not ended"}},{"job":"default/shop/reduce","after":["map"],"schedule":{"cron":"@hourly","time_zone":"UTC","missed":"skip","overlap":"skip","next":1796176800000,"last":1796090400000,"run":"r8"}}]"#]]
+        .assert_eq(&serde_json::to_string(&jobs).unwrap());
+        expect![[r#"
+            no jobs yet; `dunlin deploy` brings one
+        "#]]
+        .assert_eq(&shown(&[]));
     }
 }
