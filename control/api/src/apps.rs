@@ -2,6 +2,7 @@
 
 use dunlin_model::{
     AllocationId, AppName, Bytes, Digest, Fuel, Limits, Name, NodeId, ObservedState, Revision, RouteSpec,
+    RunId, Schedule, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -65,6 +66,32 @@ pub struct WorkloadStatus {
     /// Its allocations that are not yet gone, in order of id.
     #[serde(default)]
     pub allocations: Vec<AllocationStatus>,
+    /// The jobs that are run before it in the same chain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Name>,
+    /// When it is run by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleStatus>,
+}
+
+/// When a job is run by itself, and how that goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ScheduleStatus {
+    /// What its manifest says.
+    #[serde(flatten)]
+    pub schedule: Schedule,
+    /// When it is due next; absent if it is not within years.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
+    /// When it was due last, of what is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Timestamp>,
+    /// Which run was started then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// Why none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
 }
 
 /// Service or job.

@@ -1,13 +1,19 @@
 //! Runs of jobs: how one is started, how it stands, and the record of each item.
 
-use dunlin_model::{AppName, Digest, Fuel, ItemRecord, RunId, Timestamp, WorkloadName};
+use std::collections::BTreeMap;
+
+use dunlin_model::{AppName, Bytes, Digest, Fuel, ItemRecord, RunId, Timestamp, WorkloadName};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 /// The most items of one page.
 pub const MAX_ITEM_PAGE: u32 = 1000;
 
-/// What a run works on: either so many items, or one item per uploaded input.
+/// The most bytes of an input that comes with the wish itself.
+pub const MAX_INPUT_TEXT: Bytes = Bytes(256 << 10);
+
+/// What a run works on: so many items, or one item per uploaded input, or one item with this input; what the job's
+/// manifest says if none of them is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StartRun {
     /// So many items, each knowing only its number.
@@ -16,6 +22,12 @@ pub struct StartRun {
     /// The digest of an uploaded JSON array of `ItemInput`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Digest>,
+    /// The input of the one item, at most 256 KiB of text; what is larger or no text is uploaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
+    /// Variables beside those of the manifest, or in place of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
 }
 
 /// The answer to a start.
@@ -23,6 +35,9 @@ pub struct StartRun {
 pub struct RunStarted {
     /// Which run it is.
     pub run: RunId,
+    /// The runs that it waits for, which were started with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<RunId>,
 }
 
 /// Which runs are wanted.
@@ -69,6 +84,18 @@ pub struct RunStatus {
     /// Why it does not go on, and what smallest change would help.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
+    /// The runs that must have completed before it begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<RunId>,
+    /// The moment for which a schedule wanted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
+    /// When it began, which is later than its start if it had to wait for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Timestamp>,
+    /// Why it has failed though not all of its items have a record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// What the combining instance gave, if the job has one and it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_output: Option<String>,
@@ -78,11 +105,13 @@ pub struct RunStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunState {
+    /// It begins when all runs that it comes after have completed.
+    Waiting,
     /// Some items have no record yet.
     Running,
     /// Every item, and the combining instance if there is one, has the outcome `Completed`.
     Completed,
-    /// Everything is recorded, and not all of it completed.
+    /// Everything is recorded, and not all of it completed; or it was ended before, with a reason.
     Failed,
     /// It was cancelled.
     Cancelled,
@@ -95,6 +124,7 @@ impl RunState {
     /// Returns the name alone, as in JSON.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
             Self::Running => "running",
             Self::Completed => "completed",
             Self::Failed => "failed",
@@ -107,7 +137,7 @@ impl RunState {
     pub fn is_ended(self) -> bool {
         match self {
             Self::Completed | Self::Failed | Self::Cancelled => true,
-            Self::Running | Self::Unknown => false,
+            Self::Waiting | Self::Running | Self::Unknown => false,
         }
     }
 }

@@ -21,14 +21,15 @@ mod tokens;
 mod traps;
 
 pub use apps::{
-    AllocationState, AllocationStatus, AppList, AppStatus, Deployed, ServiceOrJob, WorkloadStatus,
+    AllocationState, AllocationStatus, AppList, AppStatus, Deployed, ScheduleStatus, ServiceOrJob,
+    WorkloadStatus,
 };
 pub use client::{Client, ClientConfig, ClientConfigError, ClientError, Download, LogStream, MAX_ANSWER};
 pub use components::ComponentInfo;
 pub use fleet::{BrakeReleased, FleetStatus, HeldZone};
 pub use jobs::{
-    ItemPage, ItemStatus, ItemsQuery, MAX_ITEM_PAGE, RunList, RunStarted, RunState, RunStatus, RunsQuery,
-    StartRun,
+    ItemPage, ItemStatus, ItemsQuery, MAX_INPUT_TEXT, MAX_ITEM_PAGE, RunList, RunStarted, RunState,
+    RunStatus, RunsQuery, StartRun,
 };
 pub use logs::{LogLine, LogsQuery};
 pub use namespaces::{NamespaceList, NamespaceStatus};

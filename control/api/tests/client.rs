@@ -129,7 +129,7 @@ async fn each_method_asks_its_path_with_the_token() {
     client.apps().await.unwrap();
     client.stop_app(&app).await.unwrap();
     client.delete_app(&app).await.unwrap();
-    let start = StartRun { items: Some(3), inputs: None };
+    let start = StartRun { items: Some(3), ..StartRun::default() };
     client.start_run(&app, &"sum".parse().unwrap(), &start).await.unwrap();
     client.runs(&RunsQuery { app: Some(app) }).await.unwrap();
     let query = ItemsQuery { after: Some(7), limit: Some(10) };

@@ -172,6 +172,8 @@ mod tests {
                     limits: Limits::SERVICE,
                     component: Digest::of(b""),
                     allocations: Vec::new(),
+                    after: Vec::new(),
+                    schedule: None,
                 })
                 .collect(),
         };

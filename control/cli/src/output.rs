@@ -121,6 +121,11 @@ impl Output {
         self.progress(label, total, "{msg} [{bar:30}] {pos}/{len}")
     }
 
+    /// Shows progress that says itself how far it has come, until it is dropped.
+    pub(crate) fn progress_in_words(&self) -> Progress {
+        self.progress("", 0, "[{bar:30}] {msg}")
+    }
+
     fn progress(&self, label: &str, total: u64, template: &str) -> Progress {
         let is_seen = !self.quiet && self.format == Format::Table && io::stderr().is_terminal();
         let target = if is_seen { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -171,6 +176,17 @@ impl Progress {
     /// Says how far it has come.
     pub(crate) fn set(&self, position: u64) {
         self.bar.set_position(position);
+    }
+
+    /// Says how far it has come, of how much, and what else there is to say.
+    pub(crate) fn say(&self, position: u64, total: u64, words: &str) {
+        self.set_of(position, total);
+        self.bar.set_message(escaped(words));
+    }
+
+    /// Tells whether there is somebody to see it.
+    pub(crate) fn is_seen(&self) -> bool {
+        !self.bar.is_hidden()
     }
 
     /// Says how far it has come, of how much.

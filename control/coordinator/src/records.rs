@@ -9,7 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_model::{AppName, ItemRecord, PackedError, Revision, RunId, Timestamp, pack_items, unpack_items};
+use dunlin_model::{
+    AppName, ItemRecord, PackedError, Revision, RunId, Timestamp, WorkloadName, pack_items, unpack_items,
+};
 use dunlin_scheduler::Change;
 use dunlin_store::{Changes, LoadError, Table, Write};
 use serde::de::DeserializeOwned;
@@ -18,6 +20,8 @@ use serde::de::DeserializeOwned;
 const CHUNK: u32 = 1024;
 /// How many bytes of output and the like one part holds, unless a single record has more.
 const PART_BYTES: usize = 1 << 20;
+/// What the keys of schedules begin with.
+const SCHEDULES: &[u8] = b"schedule/";
 /// How many parts are read at once.
 const PARTS: usize = 16;
 
@@ -103,6 +107,8 @@ fn key(change: &Change) -> (Table, Vec<u8>) {
         Change::Run(record) => (Table::Runs, number(record.id.number())),
         Change::RunDeleted(id) => (Table::Runs, number(id.number())),
         Change::Item { run, item, .. } => (Table::Items, item_key(*run, *item)),
+        Change::Schedule(record) => (Table::Meta, schedule_key(&record.job)),
+        Change::ScheduleDeleted(job) => (Table::Meta, schedule_key(job)),
         Change::Token(record) => (Table::Tokens, record.id.clone().into_bytes()),
         Change::TokenDeleted(id) => (Table::Tokens, id.clone().into_bytes()),
         Change::Counters(_) => (Table::Meta, b"counters".to_vec()),
@@ -120,6 +126,7 @@ fn is_deletion(change: &Change) -> bool {
         | Change::RevisionDeleted(..)
         | Change::AllocationDeleted(_)
         | Change::RunDeleted(_)
+        | Change::ScheduleDeleted(_)
         | Change::TokenDeleted(_) => true,
         Change::App(_)
         | Change::Revision(_)
@@ -128,6 +135,7 @@ fn is_deletion(change: &Change) -> bool {
         | Change::Allocation(_)
         | Change::Run(_)
         | Change::Item { .. }
+        | Change::Schedule(_)
         | Change::Token(_)
         | Change::Counters(_) => false,
     }
@@ -153,7 +161,28 @@ pub(crate) fn load(store: &dyn Changes) -> Result<Vec<Change>, RestoreError> {
             changes.push(decode(table, &value)?);
         }
     }
+    load_schedules(store, &mut changes)?;
     Ok(changes)
+}
+
+/// Adds how far the schedules of jobs were followed. They stand among the single values: there are few of them.
+fn load_schedules(store: &dyn Changes, changes: &mut Vec<Change>) -> Result<(), RestoreError> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let found = store.range(Table::Meta, SCHEDULES, after.as_deref(), PARTS)?;
+        let is_last = found.len() < PARTS;
+        for (key, value) in found {
+            changes.push(decode(Table::Meta, &value)?);
+            after = Some(key);
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+fn schedule_key(job: &WorkloadName) -> Vec<u8> {
+    [SCHEDULES, job.to_string().as_bytes()].concat()
 }
 
 /// Returns the records of at most `limit` items of `run`, from item `from` on, in order.

@@ -3,6 +3,7 @@
 //! A node speaks only about itself: its name comes from its certificate, and it gets the bytes of its own
 //! allocations only.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use dunlin_model::{Assignment, ClusterId, Digest, NodeId, RunId, Term, Work};
 use dunlin_protocol::{
     Hello, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, Version, agree,
 };
-use dunlin_scheduler::Observation;
+use dunlin_scheduler::{Observation, RunRecord};
 use dunlin_store::{Changes, Components};
 use dunlin_transport::{CloseCode, Connection, ReceiveHalf, SendError, SendHalf, Stream};
 use tokio::io::AsyncWriteExt as _;
@@ -243,7 +244,12 @@ impl Desk {
             return refuse(stream, &format!("item {item} of run {run} is not assigned to node {node}")).await;
         };
         if item == status.record.items {
-            return self.send_outputs(stream, run, item).await;
+            return self.send_outputs(stream, &[(run, 0..item)]).await;
+        }
+        if status.record.reads_outputs {
+            let earlier = status.record.after.iter().filter_map(|run| view.runs.get(run));
+            let outputs: Vec<_> = earlier.map(|run| (run.record.id, outputs_of(&run.record))).collect();
+            return self.send_outputs(stream, &outputs).await;
         }
         let Some(list) = status.record.inputs else {
             stream.send_message(&StreamReply::Ok { length: Some(0), name: None }).await?;
@@ -265,22 +271,31 @@ impl Desk {
         end(stream).await
     }
 
-    /// Sends the outputs of all items in their order: what the combining instance reads.
-    async fn send_outputs(&self, mut stream: Stream, run: RunId, items: u32) -> anyhow::Result<()> {
+    /// Sends the outputs of these items of runs in their order: what the combining instance reads, or a run that comes
+    /// after others.
+    async fn send_outputs(&self, mut stream: Stream, outputs: &[(RunId, Range<u32>)]) -> anyhow::Result<()> {
         stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
-        let mut next = 0;
-        while next < items {
-            let store = Arc::clone(&self.store);
-            let page = tokio::task::spawn_blocking(move || records::items(&*store, run, next, OUTPUT_PAGE))
-                .await??;
-            let Some((last, _)) = page.last() else { break };
-            next = last + 1;
-            for (_, record) in page.iter().filter(|(item, _)| *item < items) {
-                stream.write_all(record.output.as_bytes()).await?;
+        for (run, items) in outputs {
+            let (run, mut next) = (*run, items.start);
+            while next < items.end {
+                let store = Arc::clone(&self.store);
+                let page =
+                    tokio::task::spawn_blocking(move || records::items(&*store, run, next, OUTPUT_PAGE));
+                let page = page.await??;
+                let Some((last, _)) = page.last() else { break };
+                next = last + 1;
+                for (_, record) in page.iter().filter(|(item, _)| items.contains(item)) {
+                    stream.write_all(record.output.as_bytes()).await?;
+                }
             }
         }
         end(stream).await
     }
+}
+
+/// Returns whose outputs are what a run has given: the total if there is one, else those of all items.
+fn outputs_of(run: &RunRecord) -> Range<u32> {
+    if run.recorded.contains(run.items) { run.items..run.items + 1 } else { 0..run.items }
 }
 
 async fn send_blob(mut stream: Stream, blobs: Arc<Components>, digest: Digest) -> anyhow::Result<()> {

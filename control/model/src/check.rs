@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::chain;
 use crate::placement::Home;
 use crate::{
-    AppSpec, Bytes, Feature, JobSpec, LimitHit, Limits, Name, Placement, RouteSpec, ServiceSpec,
-    WorkloadKind, WorkloadSpec,
+    AppSpec, Bytes, DurationMs, Feature, JobSpec, LimitHit, Limits, MAX_ITEMS, Name, Placement, RouteSpec,
+    ServiceSpec, WorkloadKind, WorkloadSpec,
 };
 
 /// The most workloads of one app.
@@ -21,6 +22,8 @@ pub(crate) const MAX_ALLOCATIONS: u32 = 10_000;
 pub(crate) const MAX_PARALLELISM: u32 = 10_000;
 /// The most tries of one item.
 pub(crate) const MAX_ATTEMPTS: u32 = 100;
+/// The longest that a run may be given.
+pub(crate) const MAX_RUN_TIME: DurationMs = DurationMs(31 * 24 * 3_600_000);
 /// The most routes of one service.
 pub(crate) const MAX_ROUTES: usize = 64;
 /// The most characters of a route's path.
@@ -64,10 +67,12 @@ impl AppSpec {
             note("workloads".to_owned(), Err(Broken::new("an app has at least one workload")));
         }
         note("workloads".to_owned(), at_most("workloads", MAX_WORKLOADS, workloads));
+        let links = chain::links_of(self);
         let home = Home { app: &self.name, workloads: self.workloads.keys().map(Name::as_str).collect() };
         for (name, spec) in &self.workloads {
             let mut note = |field, result| note(format!("workloads.{name}.{field}"), result);
             check_workload(spec, &mut note);
+            note("after".to_owned(), chain::check_after(&links, name));
             spec.placement.check(&home, &mut |field, result| note(format!("placement.{field}"), result));
         }
         let routes = self.workloads.iter().flat_map(|(name, spec)| match &spec.kind {
@@ -80,6 +85,19 @@ impl AppSpec {
                 note(format!("workloads.{name}.routes"), Err(Broken::new(SAME_ROUTE)));
             }
         }
+        errors
+    }
+}
+
+impl WorkloadSpec {
+    /// Returns what is wrong with its environment: that of a run may have been added to.
+    pub fn check_environment(&self) -> Vec<SpecError> {
+        let mut errors = Vec::new();
+        check_environment(self, &mut |field, result| {
+            if let Err(broken) = result {
+                errors.push(SpecError { field, message: broken.message, hit: broken.hit });
+            }
+        });
         errors
     }
 }
@@ -112,11 +130,7 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
     for (field, result) in limits(&spec.limits, &spec.kind) {
         note(format!("limits.{field}"), result);
     }
-    for (name, value) in &spec.environment {
-        note("environment".to_owned(), variable(name, value));
-    }
-    let given = environment(&spec.environment, &spec.capabilities.config, spec.limits.environment);
-    note("environment".to_owned(), given);
+    check_environment(spec, note);
     spec.capabilities.check(&mut |field, result| note(format!("capabilities.{field}"), result));
     for (key, value) in &spec.node_labels {
         note("node_labels".to_owned(), label(key, value));
@@ -147,11 +161,58 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
                 note(format!("routes[{index}].path"), route_path(path));
             }
         }
-        WorkloadKind::Job(JobSpec { parallelism, attempts, combine: _ }) => {
-            note("parallelism".to_owned(), between("parallelism", MAX_PARALLELISM, *parallelism));
-            note("attempts".to_owned(), between("attempts", MAX_ATTEMPTS, *attempts));
-        }
+        WorkloadKind::Job(job) => check_job(job, note),
     }
+}
+
+fn check_environment(spec: &WorkloadSpec, note: &mut Note<'_>) {
+    for (name, value) in &spec.environment {
+        note("environment".to_owned(), variable(name, value));
+    }
+    let given = environment(&spec.environment, &spec.capabilities.config, spec.limits.environment);
+    note("environment".to_owned(), given);
+}
+
+fn check_job(job: &JobSpec, note: &mut Note<'_>) {
+    let JobSpec { parallelism, attempts, combine: _, items, inputs, after, schedule, semantics: _, deadline } =
+        job;
+    note("parallelism".to_owned(), between("parallelism", MAX_PARALLELISM, *parallelism));
+    note("attempts".to_owned(), between("attempts", MAX_ATTEMPTS, *attempts));
+    note("attempts".to_owned(), attempts_of(job));
+    if let Some(items) = items {
+        note("items".to_owned(), between("items", MAX_ITEMS, *items));
+    } else if inputs.is_some() {
+        note("inputs".to_owned(), Err(Broken::new("say in `items` how many inputs there are in this list")));
+    }
+    if schedule.is_some() {
+        note("schedule".to_owned(), scheduled(items.is_some() || !after.is_empty()));
+    }
+    if let Some(deadline) = deadline {
+        note("deadline".to_owned(), run_time(*deadline));
+    }
+}
+
+/// What must not be started twice is not tried again.
+pub(crate) fn attempts_of(job: &JobSpec) -> Result<(), Broken> {
+    if job.is_at_most_once() && job.attempts > 1 {
+        return Err(Broken::new("an item that is started at most once has one attempt; leave this out"));
+    }
+    Ok(())
+}
+
+/// Nobody is there to say what a scheduled run works on.
+pub(crate) fn scheduled(has_work: bool) -> Result<(), Broken> {
+    if has_work {
+        return Ok(());
+    }
+    Err(Broken::new("nothing says what a scheduled run works on; add `items`, `input` or `after`"))
+}
+
+pub(crate) fn run_time(deadline: DurationMs) -> Result<(), Broken> {
+    if deadline.0 == 0 {
+        return Err(Broken::limit("deadline", format!("1ms to {MAX_RUN_TIME}"), deadline));
+    }
+    at_most("deadline", MAX_RUN_TIME, deadline)
 }
 
 /// A service that runs on each node is near to and apart from whatever is there.

@@ -14,6 +14,8 @@
 //! | revision | one accepted set of specs of an app, immutable, numbered from 1 |
 //! | allocation | one copy of a workload's revision bound to one node, never reused |
 //! | run | one execution of a job over its items, numbered by [`RunId`] |
+//! | chain | runs of one app that were started together, some of which wait for others |
+//! | schedule | when a job is run by itself: [`Schedule`] |
 //! | item | one unit of a run: one input, one fresh instance, one record |
 //! | instance | one live sandbox inside an allocation: one request, or one run of a job item |
 //! | node / agent | the machine / the process on it |
@@ -43,7 +45,9 @@
 mod allocation;
 mod assignment;
 mod capability;
+mod chain;
 mod check;
+mod cron;
 mod destination;
 mod digest;
 mod expression;
@@ -67,13 +71,16 @@ mod report;
 mod rollout;
 mod routes;
 mod run;
+mod schedule;
 mod spec;
 mod trap;
 
 pub use allocation::{AllocationReport, ObservedState};
 pub use assignment::{AssignedAllocation, Assignment, ItemRange, Work};
 pub use capability::{Capabilities, FolderGrant};
+pub use chain::chain_of;
 pub use check::SpecError;
+pub use cron::{Cron, CronError};
 pub use destination::{DestinationError, Host, HostPattern, HttpPattern, SocketPattern, host_and_port};
 pub use digest::{Digest, DigestError};
 pub use expression::{LabelExpression, LabelExpressionError};
@@ -99,5 +106,8 @@ pub use report::Report;
 pub use rollout::{Amount, HealthSpec, Percent, PercentError, Promote, RolloutSpec};
 pub use routes::{Endpoint, LocalService, NamespaceRoute, Route, RouteTable};
 pub use run::{HostCalls, ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
-pub use spec::{AppSpec, Instances, JobSpec, Metering, RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec};
+pub use schedule::{Missed, Overlap, Schedule, TimeZone, TimeZoneError};
+pub use spec::{
+    AppSpec, Instances, JobSpec, Metering, RouteSpec, Semantics, ServiceSpec, WorkloadKind, WorkloadSpec,
+};
 pub use trap::{CoreDump, Frame, HostCall, TrapOnNode, TrapRecord};

@@ -6,6 +6,7 @@
 //! [`AppSpec`](crate::AppSpec).
 
 mod capabilities;
+mod job;
 mod placement;
 mod reader;
 mod rollout;
@@ -217,6 +218,7 @@ fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Manifest> {
         let workload = workload::job(reader, section, &home);
         workloads.extend(name.zip(workload));
     }
+    job::check_chains(reader, &jobs, &workloads);
     let AppName { namespace, app } = app?;
     Some(Manifest { app, namespace, build, workloads })
 }

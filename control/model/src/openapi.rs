@@ -6,7 +6,10 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::{AllocationId, AppName, ClusterId, Digest, LabelExpression, Name, NodeId, RunId, WorkloadName};
+use crate::{
+    AllocationId, AppName, ClusterId, Cron, Digest, LabelExpression, Name, NodeId, RunId, TimeZone,
+    WorkloadName,
+};
 
 const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
 /// The key of a node's label, or its value.
@@ -41,6 +44,13 @@ text_schema!(
 );
 text_schema!(AllocationId, "An allocation.", "a12", "^a[0-9]+$");
 text_schema!(RunId, "A run of a job.", "r3", "^r[0-9]+$");
+text_schema!(
+    Cron,
+    "When a schedule is due: minute, hour, day of the month, month, day of the week; the second may stand before them.",
+    "0 3 * * *",
+    "^.{1,256}$"
+);
+text_schema!(TimeZone, "A time zone by its IANA name.", "Europe/Zurich", "^[A-Za-z0-9_+/-]+$");
 text_schema!(
     Digest,
     "The SHA-256 of some bytes.",

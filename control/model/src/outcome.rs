@@ -52,6 +52,11 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+    /// Nobody knows what became of it, and it must not be started twice.
+    Unknown {
+        /// Why nobody knows.
+        reason: String,
+    },
 }
 
 impl Outcome {
@@ -66,6 +71,7 @@ impl Outcome {
         "LimitExceeded",
         "Cancelled",
         "NotStarted",
+        "Unknown",
     ];
 
     /// Tells whether it did what it was started for.
@@ -85,6 +91,7 @@ impl Outcome {
             Self::LimitExceeded { .. } => "LimitExceeded",
             Self::Cancelled => "Cancelled",
             Self::NotStarted { .. } => "NotStarted",
+            Self::Unknown { .. } => "Unknown",
         }
     }
 }
@@ -95,7 +102,9 @@ impl fmt::Display for Outcome {
         match self {
             Self::Completed | Self::Cancelled => f.write_str(name),
             Self::Exited { code } => write!(f, "{name}: code {code}"),
-            Self::Trapped { reason } | Self::NotStarted { reason } => write!(f, "{name}: {reason}"),
+            Self::Trapped { reason } | Self::NotStarted { reason } | Self::Unknown { reason } => {
+                write!(f, "{name}: {reason}")
+            }
             Self::OutOfFuel { limit } => write!(f, "{name}: limit `fuel` is {limit}, all of it burned"),
             Self::OutOfMemory { limit, observed } => {
                 write!(f, "{name}: limit `memory` is {limit}, observed {observed}")

@@ -1,10 +1,13 @@
 //! What the user asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Capabilities, Digest, HealthSpec, Limits, Name, Placement, Priority, RolloutSpec};
+use crate::{
+    AppName, Capabilities, Digest, DurationMs, HealthSpec, Limits, Name, Placement, Priority, RolloutSpec,
+    Schedule,
+};
 
 /// An app as it is submitted: every component is already known by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +168,70 @@ pub struct JobSpec {
     pub attempts: u32,
     /// After all items one more instance, started with `--combine`, reads all their outputs and gives the total.
     pub combine: bool,
+    /// Over how many items it runs if whoever starts a run does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<u32>,
+    /// Where the inputs of these items are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Digest>,
+    /// Jobs of the same app which are run before it, in the same chain.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub after: BTreeSet<Name>,
+    /// When it is run by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// Whether an item may be started twice.
+    #[serde(default, skip_serializing_if = "Semantics::is_default")]
+    pub semantics: Semantics,
+    /// How long a run may take; then it is ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DurationMs>,
+}
+
+impl JobSpec {
+    /// Tells whether a run reads what those have given that it comes after: it has nothing else to work on.
+    pub fn reads_outputs(&self) -> bool {
+        self.items.is_none() && !self.after.is_empty()
+    }
+
+    /// Tells whether none of its items may be started twice.
+    pub fn is_at_most_once(&self) -> bool {
+        self.semantics == Semantics::AtMostOnce
+    }
+}
+
+impl Default for JobSpec {
+    fn default() -> Self {
+        Self {
+            parallelism: 1,
+            attempts: 3,
+            combine: false,
+            items: None,
+            inputs: None,
+            after: BTreeSet::new(),
+            schedule: None,
+            semantics: Semantics::default(),
+            deadline: None,
+        }
+    }
+}
+
+/// Whether an item may be started twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Semantics {
+    /// It may: one of which nobody knows what became is tried again.
+    #[default]
+    AtLeastOnce,
+    /// It may not: one of which nobody knows what became has the outcome `Unknown`.
+    AtMostOnce,
+}
+
+impl Semantics {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[cfg(test)]

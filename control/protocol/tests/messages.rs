@@ -83,7 +83,7 @@ fn assignment() -> Assignment {
         rollout: Default::default(),
         health: None,
     };
-    let job = JobSpec { parallelism: 2, attempts: 3, combine: true };
+    let job = JobSpec { parallelism: 2, combine: true, ..JobSpec::default() };
     let endpoint = Endpoint { allocation: AllocationId::new(12), node: "node-1".parse().unwrap() };
     Assignment {
         cluster: "c4".parse().unwrap(),

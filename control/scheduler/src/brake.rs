@@ -104,10 +104,11 @@ impl Cluster {
         self.change(step, Change::Node(record), now);
         for id in self.ids_on_node(node) {
             effort.spend(1);
-            let record = &self.durable.allocations()[&id];
+            // With one of them their run may have ended, and so all of it.
+            let Some(record) = self.durable.allocations().get(&id) else { continue };
             if record.state == AllocationState::Lost {
-                self.queue_again(id);
-                let workload = self.durable.allocations()[&id].workload.clone();
+                let workload = record.workload.clone();
+                self.queue_again(step, id, now);
                 self.volatile.dirty.workloads.insert(workload);
             }
         }

@@ -8,7 +8,7 @@ use crate::reconcile::services;
 use crate::routes::route_table;
 use crate::run::outstanding;
 use crate::volatile::copies;
-use crate::{AllocationState, Cluster, NamespaceRecord, RangeSet, RunRecord};
+use crate::{AllocationState, Cluster, NamespaceRecord, RangeSet, RunRecord, RunState};
 
 impl Cluster {
     /// Tells what does not hold that should.
@@ -38,9 +38,9 @@ impl Cluster {
         let runs = durable.runs().values().cloned().map(Change::Run);
         let tokens = durable.tokens().values().cloned().map(Change::Token);
         let counters = [Change::Counters(durable.counters())];
-        let again = Durable::restore(
-            namespaces.chain(allocations).chain(runs).chain(apps).chain(nodes).chain(tokens).chain(counters),
-        );
+        let schedules = durable.schedules().values().cloned().map(Change::Schedule);
+        let rest = apps.chain(nodes).chain(tokens).chain(schedules).chain(counters);
+        let again = Durable::restore(namespaces.chain(allocations).chain(runs).chain(rest));
         ensure(again == *durable, || "an index differs from the records".to_owned())
     }
 
@@ -113,6 +113,13 @@ impl Cluster {
     /// Every item of a run that goes on is in exactly one place: recorded, queued, or leased to one allocation.
     fn check_run(&self, run: &RunRecord) -> Result<(), String> {
         let id = run.id;
+        if run.state == RunState::Waiting {
+            let is_held_up = self
+                .waits_for(run)
+                .iter()
+                .any(|earlier| self.durable.runs().get(earlier).is_some_and(RunRecord::is_open));
+            ensure(is_held_up, || format!("{id} waits for runs that have ended"))?;
+        }
         let most = if run.job().combine { run.items + 1 } else { run.items };
         let counted = run.succeeded + run.failed;
         ensure(run.recorded.len() == counted, || format!("{id} counts {counted} records"))?;

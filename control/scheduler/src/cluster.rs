@@ -11,8 +11,8 @@ use crate::effort::Effort;
 use crate::placement::Pools;
 use crate::volatile::Volatile;
 use crate::{
-    AllocationRecord, AllocationState, Answer, Change, Command, Config, Counters, Observation, Rejection,
-    Step,
+    AllocationRecord, AllocationState, Answer, AppRecord, Change, Command, Config, Counters, Observation,
+    Rejection, Step,
 };
 
 /// All that a coordinator knows, and all its choices.
@@ -33,7 +33,7 @@ impl Cluster {
 
     /// Returns the same fleet again, from what was committed, under a new term.
     ///
-    /// Every node that was believed is believed again for a while. [`next_deadline`](Self::next_deadline) is `now`:
+    /// Every node that was believed is believed again for a while. [`next_deadline`](Self::next_deadline) is past:
     /// what the commits left undone is done at the first tick.
     pub fn restore(
         id: ClusterId,
@@ -56,9 +56,7 @@ impl Cluster {
             Command::Promote(app) => self.promote(&mut step, &app, now)?,
             Command::Stop(app) => self.stop(&mut step, &app, now)?,
             Command::Delete(app) => self.delete(&mut step, &app, now)?,
-            Command::StartRun { workload, items, inputs } => {
-                self.start_run(&mut step, &workload, items, inputs, now)?
-            }
+            Command::StartRun { workload, wish } => self.start_run(&mut step, &workload, &wish, now)?,
             Command::CancelRun(run) => self.cancel_run(&mut step, run, now)?,
             Command::SetNamespace { namespace, spec } => {
                 self.set_namespace(&mut step, namespace, spec, now)?
@@ -104,7 +102,9 @@ impl Cluster {
         let leave = self.durable.drained_nodes().first().map(|(until, _)| *until);
         let trust = self.volatile.set_aside.first().map(|(until, _)| *until);
         let rollout = self.volatile.rollouts.first();
-        let due = [lease, drain, retry, unsettled, release, leave, trust, rollout];
+        let overdue = self.durable.run_index().first_deadline().map(|(end, _)| end);
+        let scheduled = self.volatile.calendar.first();
+        let due = [lease, drain, retry, unsettled, release, leave, trust, rollout, overdue, scheduled];
         due.into_iter().flatten().min()
     }
 
@@ -115,6 +115,10 @@ impl Cluster {
         let allocation = match &change {
             Change::Allocation(record) => Some(record.id),
             Change::AllocationDeleted(id) => Some(*id),
+            Change::App(AppRecord { name, .. }) | Change::AppDeleted(name) => {
+                self.volatile.calendar.changed.insert(name.clone());
+                None
+            }
             _ => None,
         };
         let known = |durable: &Durable| allocation.and_then(|id| durable.allocations().get(&id)).cloned();
@@ -217,6 +221,9 @@ impl Cluster {
         self.volatile.failures.forget_old(now);
         self.leave_drained(&mut step, now);
         self.end_drained(&mut step, now);
+        self.end_overdue(&mut step, now);
+        self.take_schedules(&mut step, now);
+        self.start_due(&mut step, &mut effort, now);
         self.promote_retries(now);
         self.advance_rollouts(&mut step, now);
         let mut workloads = std::mem::take(&mut self.volatile.dirty.workloads);

@@ -113,6 +113,8 @@ impl Dirty {
             | Change::RevisionDeleted(..)
             | Change::RunDeleted(_)
             | Change::Item { .. }
+            | Change::Schedule(_)
+            | Change::ScheduleDeleted(_)
             | Change::Token(_)
             | Change::TokenDeleted(_)
             | Change::Counters(_) => {}

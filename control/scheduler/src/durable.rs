@@ -12,10 +12,11 @@ use dunlin_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::chain::RunIndex;
 use crate::placement::Room;
 use crate::{
     AllocationRecord, AllocationState, AppRecord, Counters, NamespaceRecord, NodeRecord, RevisionRecord,
-    RunRecord, TokenRecord,
+    RunRecord, ScheduleRecord, TokenRecord,
 };
 
 /// One durable change.
@@ -50,6 +51,10 @@ pub enum Change {
         /// What became of it.
         record: ItemRecord,
     },
+    /// The schedule of a job is so.
+    Schedule(ScheduleRecord),
+    /// A job has no schedule any more.
+    ScheduleDeleted(WorkloadName),
     /// A token is so.
     Token(TokenRecord),
     /// A token is forgotten.
@@ -68,6 +73,7 @@ pub(crate) enum Key {
     Allocation(AllocationId),
     Run(RunId),
     Item(RunId, u32),
+    Schedule(WorkloadName),
     Token(String),
     Counters,
 }
@@ -87,6 +93,8 @@ impl Change {
             Self::Run(record) => Key::Run(record.id),
             Self::RunDeleted(id) => Key::Run(*id),
             Self::Item { run, item, .. } => Key::Item(*run, *item),
+            Self::Schedule(record) => Key::Schedule(record.job.clone()),
+            Self::ScheduleDeleted(job) => Key::Schedule(job.clone()),
             Self::Token(record) => Key::Token(record.id.clone()),
             Self::TokenDeleted(id) => Key::Token(id.clone()),
             Self::Counters(_) => Key::Counters,
@@ -124,10 +132,18 @@ impl Change {
             Self::AllocationDeleted(id) => durable.remove_allocation(*id),
             Self::Run(record) => {
                 durable.counters.run = durable.counters.run.max(record.id.number());
+                durable.run_index.update(durable.runs.get(&record.id), Some(record));
                 durable.runs.insert(record.id, record.clone());
             }
             Self::RunDeleted(id) => {
-                durable.runs.remove(id);
+                let before = durable.runs.remove(id);
+                durable.run_index.update(before.as_ref(), None);
+            }
+            Self::Schedule(record) => {
+                durable.schedules.insert(record.job.clone(), record.clone());
+            }
+            Self::ScheduleDeleted(job) => {
+                durable.schedules.remove(job);
             }
             // The store keeps the records of items; here the run's record is enough.
             Self::Item { .. } => {}
@@ -201,6 +217,8 @@ pub(crate) struct Durable {
     namespaces: BTreeMap<Name, NamespaceSpec>,
     allocations: BTreeMap<AllocationId, Arc<AllocationRecord>>,
     runs: BTreeMap<RunId, RunRecord>,
+    run_index: RunIndex,
+    schedules: BTreeMap<WorkloadName, ScheduleRecord>,
     tokens: BTreeMap<String, TokenRecord>,
     by_node: BTreeMap<NodeId, Records>,
     by_workload: BTreeMap<WorkloadName, Records>,
@@ -304,6 +322,15 @@ impl Durable {
 
     pub(crate) fn runs(&self) -> &BTreeMap<RunId, RunRecord> {
         &self.runs
+    }
+
+    pub(crate) fn run_index(&self) -> &RunIndex {
+        &self.run_index
+    }
+
+    /// Returns the jobs that have a schedule.
+    pub(crate) fn schedules(&self) -> &BTreeMap<WorkloadName, ScheduleRecord> {
+        &self.schedules
     }
 
     pub(crate) fn tokens(&self) -> &BTreeMap<String, TokenRecord> {

@@ -1,11 +1,11 @@
 //! What the brain can be told, and what it answers.
 
 use dunlin_model::{
-    AppName, AppSpec, Digest, DurationMs, Name, NamespaceSpec, NodeId, Report, Revision, RunId, WorkloadName,
+    AppName, AppSpec, DurationMs, Name, NamespaceSpec, NodeId, Report, Revision, RunId, WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::TokenRecord;
+use crate::{RunWish, TokenRecord};
 
 /// A user's wish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +29,8 @@ pub enum Command {
     StartRun {
         /// Which job.
         workload: WorkloadName,
-        /// Over how many items.
-        items: u32,
-        /// Where the inputs of the items are listed; each item knows only its number if absent.
-        inputs: Option<Digest>,
+        /// What on and with what.
+        wish: RunWish,
     },
     /// End a run before all of its items are recorded.
     CancelRun(RunId),

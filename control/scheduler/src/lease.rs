@@ -39,9 +39,12 @@ impl Cluster {
         }
     }
 
-    /// Lets the items of a lost allocation be run by others.
-    pub(crate) fn queue_again(&mut self, id: AllocationId) {
+    /// Lets the items of a lost allocation be run by others, if they may be.
+    pub(crate) fn queue_again(&mut self, step: &mut Step, id: AllocationId, now: Timestamp) {
         let record = &self.durable.allocations()[&id];
+        if self.is_at_most_once(record) {
+            return self.give_up(step, id, "its node was lost or left while it ran", now);
+        }
         let Work::Items { run, attempt, .. } = record.work else { return };
         let items = self.outstanding(record);
         if let Some(queue) = self.volatile.queues.get_mut(&run) {
@@ -62,8 +65,14 @@ impl Cluster {
         self.volatile.set_aside(&record, now);
         self.change(step, Change::Node(record), now);
         for id in self.ids_on_node(node) {
-            let record = &self.durable.allocations()[&id];
+            // With one of them their run may have ended, and so all of it.
+            let Some(record) = self.durable.allocations().get(&id) else { continue };
             if record.state != AllocationState::Lost {
+                continue;
+            }
+            if self.is_at_most_once(record) {
+                // It may have been told to stop meanwhile, and would begin again.
+                self.give_up(step, id, "its node was lost while it ran, and is back", now);
                 continue;
             }
             match record.work {

@@ -10,6 +10,7 @@
 
 mod assign;
 mod brake;
+mod chain;
 mod check;
 mod cluster;
 mod config;
@@ -28,11 +29,14 @@ mod range_set;
 mod reconcile;
 mod record;
 mod rejection;
+mod retention;
 mod retry;
 mod revisions;
 mod rollout;
 mod routes;
 mod run;
+mod schedule;
+mod start;
 mod step;
 mod submit;
 mod timers;
@@ -43,6 +47,7 @@ mod view;
 mod volatile;
 
 pub use brake::{Held, ZONE};
+pub use chain::Abandoned;
 pub use cluster::Cluster;
 pub use config::Config;
 pub use durable::{Change, Usage};
@@ -53,6 +58,8 @@ pub use record::{
     RevisionRecord, RolloutRecord, RunRecord, RunState, TokenRecord,
 };
 pub use rejection::Rejection;
+pub use schedule::{Done, Due, ScheduleRecord};
+pub use start::RunWish;
 pub use step::{Action, Step};
 pub use view::{
     AllocationView, AppView, NamespaceView, NodeStatus, NodeView, RunView, TokenView, View, WorkloadView,

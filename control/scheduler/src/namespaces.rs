@@ -54,7 +54,7 @@ impl Cluster {
     pub(crate) fn items_hit(&self, namespace: &Name, items: u32) -> Option<LimitHit> {
         let most = self.durable.namespaces().get(namespace)?.quota.items?;
         let runs = self.durable.runs().values();
-        let open = runs.filter(|run| run.is_running() && run.workload.namespace == *namespace);
+        let open = runs.filter(|run| run.is_open() && run.workload.namespace == *namespace);
         let open: u64 = open.map(|run| u64::from(run.items.saturating_sub(run.recorded.len()))).sum();
         let after = open.saturating_add(items.into());
         (after > u64::from(most)).then(|| LimitHit::new("quota.items", most, after))

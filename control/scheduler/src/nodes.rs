@@ -45,16 +45,19 @@ impl Cluster {
             record.cordon = record.cordon.map(|cordon| Cordon { drain: None, ..cordon });
             self.change(step, Change::Node(record), now);
             for id in self.ids_on_node(&node) {
-                let record = &self.durable.allocations()[&id];
+                // With one of them their run may have ended, and so all of it.
+                let Some(record) = self.durable.allocations().get(&id) else { continue };
                 // The items of a lost node that was released are queued already.
                 let has_items = record.is_live() || self.durable.is_held(record);
                 if record.serves() {
                     self.end_serving(step, id, now);
                 } else {
                     if has_items {
-                        self.queue_again(id);
+                        self.queue_again(step, id, now);
                     }
-                    self.end(step, id, now);
+                    if self.durable.allocations().contains_key(&id) {
+                        self.end(step, id, now);
+                    }
                 }
             }
         }

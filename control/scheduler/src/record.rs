@@ -13,7 +13,7 @@ use dunlin_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::RangeSet;
+use crate::{Abandoned, RangeSet};
 
 /// How many revisions of an app are kept beside the newest.
 pub(crate) const KEPT_REVISIONS: usize = 10;
@@ -258,6 +258,8 @@ pub(crate) fn need(spec: &WorkloadSpec) -> Resources {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum RunState {
+    /// It begins when all runs that it comes after have completed.
+    Waiting,
     /// Items are to be run.
     Running,
     /// Every item, and the combining instance if there is one, did what it was started for.
@@ -269,6 +271,11 @@ pub enum RunState {
     },
     /// It was ended by a user.
     Cancelled,
+    /// It was ended before each of its items had a record.
+    Abandoned {
+        /// Why.
+        why: Abandoned,
+    },
 }
 
 /// One execution of a job over its items.
@@ -304,6 +311,18 @@ pub struct RunRecord {
     pub created: Timestamp,
     /// When it ended.
     pub ended: Option<Timestamp>,
+    /// The runs that must have completed before it begins.
+    #[serde(default)]
+    pub after: Vec<RunId>,
+    /// Whether what these have given is the input of each of its items.
+    #[serde(default)]
+    pub reads_outputs: bool,
+    /// When it began, if that is known.
+    #[serde(default)]
+    pub began: Option<Timestamp>,
+    /// The moment for which a schedule wanted it.
+    #[serde(default)]
+    pub due: Option<Timestamp>,
 }
 
 impl RunRecord {
@@ -323,6 +342,17 @@ impl RunRecord {
     /// Tells whether it is still to be worked on.
     pub fn is_running(&self) -> bool {
         self.state == RunState::Running
+    }
+
+    /// Tells whether it has not ended.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, RunState::Waiting | RunState::Running)
+    }
+
+    /// Returns when it must have ended, if it goes on and may not take for ever.
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        let limit = self.job().deadline.filter(|_| self.is_running())?;
+        Some(self.began.unwrap_or(self.created).plus(limit))
     }
 }
 

@@ -44,6 +44,19 @@ pub enum Rejection {
     /// A run without items would never do anything.
     #[error("a run needs at least one item")]
     NoItems,
+    /// Neither the wish nor the spec says what a run works on.
+    #[error("nothing says what a run of `{0}` works on")]
+    NothingToWorkOn(WorkloadName),
+    /// What a run is to have beside its spec breaks a rule.
+    #[error("a run of `{job}`: `{field}`: {reason}")]
+    InvalidRun {
+        /// Of which job.
+        job: WorkloadName,
+        /// Which field.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The spec breaks a rule.
     #[error("`{app}`: `{field}`: {reason}")]
     InvalidSpec {
@@ -111,6 +124,8 @@ impl Rejection {
             Self::UnknownNode(_) => "unknown_node",
             Self::TooManyItems(_) => "too_many_items",
             Self::NoItems => "no_items",
+            Self::NothingToWorkOn(_) => "nothing_to_work_on",
+            Self::InvalidRun { .. } => "invalid_run",
             Self::InvalidSpec { .. } => "invalid_spec",
             Self::InvalidNamespace { .. } => "invalid_namespace",
             Self::QuotaExceeded { .. } => "quota_exceeded",

@@ -73,7 +73,8 @@ impl Cluster {
             let queue = self.volatile.queues.entry(run_id).or_default();
             record.node = node.clone();
             record.attempt = attempt;
-            if !record.outcome.is_completed() {
+            // What must not be started twice has ended, however it did.
+            if !record.outcome.is_completed() && !run.job().is_at_most_once() {
                 // A failure counts only while the item is this allocation's concern.
                 if allocation.state == AllocationState::Lost || allocation.returned.contains(item) {
                     continue;
@@ -144,6 +145,9 @@ impl Cluster {
     pub(crate) fn give_back(&mut self, step: &mut Step, id: AllocationId, now: Timestamp) {
         let allocation = &self.durable.allocations()[&id];
         let Work::Items { run, attempt, .. } = allocation.work else { return };
+        if self.is_at_most_once(allocation) {
+            return self.give_up(step, id, "its node does not know any more", now);
+        }
         let items = self.outstanding(allocation);
         let due = now.plus(backoff(&self.config, attempt));
         if let Some(queue) = self.volatile.queues.get_mut(&run) {
@@ -154,6 +158,20 @@ impl Cluster {
             self.volatile.retries.insert((due, run));
         }
         self.end(step, id, now);
+    }
+
+    /// Tells whether none of the items of an allocation may be started twice.
+    pub(crate) fn is_at_most_once(&self, record: &AllocationRecord) -> bool {
+        let Work::Items { run, .. } = record.work else { return false };
+        self.durable.runs().get(&run).is_some_and(|run| run.job().is_at_most_once())
+    }
+
+    /// Ends an allocation whose items may not be started twice. Nobody will know what became of those without a record.
+    pub(crate) fn give_up(&mut self, step: &mut Step, id: AllocationId, why: &str, now: Timestamp) {
+        self.fail_outstanding(step, id, &Outcome::Unknown { reason: why.to_owned() }, now);
+        if self.durable.allocations().contains_key(&id) {
+            self.end(step, id, now);
+        }
     }
 
     /// Ends allocations of a run that have nothing left to do, and the run if there is nothing left at all.
@@ -193,7 +211,10 @@ impl Cluster {
         run.ended = Some(now);
         run.tried.clear();
         self.volatile.queues.remove(&id);
+        let job = run.workload.clone();
         self.change(step, Change::Run(run), now);
+        self.go_on_after(step, id, now);
+        self.forget_old_runs(step, &job, now);
     }
 
     /// Ends all allocations of a run.
@@ -217,8 +238,12 @@ impl Cluster {
         let run = &self.durable.runs()[&id];
         let parallelism = run.job().parallelism;
         let demand = Demand::new(self, &run.workload, &run.spec).of(run.revision);
-        let (revision, items, inputs) = (run.revision, run.items, run.inputs.is_some());
+        let (revision, items) = (run.revision, run.items);
+        let inputs = run.inputs.is_some() || run.reads_outputs;
         let least = done_within(run, MIN_LEASE, now) / parallelism.max(1);
+        // What is lost with an allocation is not run again: so no more of it than may have been started.
+        let at_once = run.spec.limits.concurrency.clamp(1, MAX_RANGE);
+        let largest = if run.job().is_at_most_once() { at_once } else { MAX_RANGE };
         let durable = &self.durable;
         let live = durable.of_run(id).filter(|record| record.is_live() || durable.is_held(record)).count();
         let mut free = parallelism.saturating_sub(u32::try_from(live).unwrap_or(u32::MAX));
@@ -227,7 +252,7 @@ impl Cluster {
         while free > 0 {
             let queue = self.volatile.queues.entry(id).or_default();
             let ranges = parallelism.saturating_mul(RANGES_PER_ALLOCATION).max(1);
-            let size = queue.ready().div_ceil(ranges).max(least).clamp(1, MAX_RANGE);
+            let size = queue.ready().div_ceil(ranges).max(least).clamp(1, largest);
             let Some((attempt, range)) = queue.peek(size) else { return Turn::Over };
             if turn == 0 {
                 return Turn::More;
@@ -269,7 +294,7 @@ fn done_within(run: &RunRecord, time: DurationMs, now: Timestamp) -> u32 {
     if run.recorded.len() < MIN_SHOWN {
         return 0;
     }
-    let passed = now.since(run.created).0.max(1);
+    let passed = now.since(run.began.unwrap_or(run.created)).0.max(1);
     let done = u64::from(run.recorded.len()).saturating_mul(time.0) / passed;
     u32::try_from(done).unwrap_or(u32::MAX)
 }

@@ -1,15 +1,10 @@
 //! Users' wishes about apps and runs.
 
-use std::sync::Arc;
+use dunlin_model::{AppName, AppSpec, RunId, Timestamp, WorkloadKind};
 
-use dunlin_model::{
-    AppName, AppSpec, Digest, LimitHit, MAX_ITEMS, RunId, Timestamp, WorkloadKind, WorkloadName,
-};
-
-use crate::retry::Queue;
 use crate::revisions::Origin;
 use crate::validate::{check_routes, check_spec};
-use crate::{Answer, AppRecord, Change, Cluster, Counters, RangeSet, Rejection, RunRecord, RunState, Step};
+use crate::{Answer, AppRecord, Change, Cluster, Rejection, RunRecord, RunState, Step};
 
 impl Cluster {
     pub(crate) fn deploy(
@@ -34,11 +29,12 @@ impl Cluster {
         for workload in spec.workloads.values_mut() {
             match &mut workload.kind {
                 WorkloadKind::Service(service) => service.allocations = 0,
-                WorkloadKind::Job(_) => {}
+                WorkloadKind::Job(job) => job.schedule = None,
             }
         }
-        for run in self.runs_of(app) {
-            if self.durable.runs()[&run].is_running() {
+        // Those that come after others first: they are cancelled too, and not abandoned.
+        for run in self.runs_of(app).into_iter().rev() {
+            if self.durable.runs().get(&run).is_some_and(RunRecord::is_open) {
                 self.end_run(step, run, RunState::Cancelled, now);
             }
         }
@@ -67,56 +63,6 @@ impl Cluster {
         Ok(Answer::Deleted)
     }
 
-    pub(crate) fn start_run(
-        &mut self,
-        step: &mut Step,
-        workload: &WorkloadName,
-        items: u32,
-        inputs: Option<Digest>,
-        now: Timestamp,
-    ) -> Result<Answer, Rejection> {
-        let app = self.app(&workload.app_name())?;
-        let spec = app.spec.workloads.get(&workload.workload);
-        let spec = spec.ok_or_else(|| Rejection::UnknownWorkload(workload.clone()))?.clone();
-        let spec = Arc::new(spec);
-        match &spec.kind {
-            WorkloadKind::Job(_) => {}
-            WorkloadKind::Service(_) => return Err(Rejection::NotAJob(workload.clone())),
-        }
-        if items == 0 {
-            return Err(Rejection::NoItems);
-        }
-        if items > MAX_ITEMS {
-            return Err(Rejection::TooManyItems(LimitHit::new("items", MAX_ITEMS, items)));
-        }
-        if let Some(hit) = self.items_hit(&workload.namespace, items) {
-            return Err(Rejection::QuotaExceeded { namespace: workload.namespace.clone(), hit });
-        }
-        let revision = app.revision;
-        let Counters { allocation, run } = self.durable.counters();
-        let id = RunId::new(run + 1);
-        self.change(step, Change::Counters(Counters { allocation, run: run + 1 }), now);
-        let record = RunRecord {
-            id,
-            workload: workload.clone(),
-            revision,
-            spec,
-            items,
-            inputs,
-            state: RunState::Running,
-            recorded: RangeSet::new(),
-            succeeded: 0,
-            failed: 0,
-            tried: std::collections::BTreeMap::new(),
-            fuel: dunlin_model::Fuel(0),
-            created: now,
-            ended: None,
-        };
-        self.volatile.queues.insert(id, Queue::restore(&record, &RangeSet::new()));
-        self.change(step, Change::Run(record), now);
-        Ok(Answer::RunStarted(id))
-    }
-
     pub(crate) fn cancel_run(
         &mut self,
         step: &mut Step,
@@ -124,7 +70,7 @@ impl Cluster {
         now: Timestamp,
     ) -> Result<Answer, Rejection> {
         let run = self.durable.runs().get(&id).ok_or(Rejection::UnknownRun(id))?;
-        if run.is_running() {
+        if run.is_open() {
             self.end_run(step, id, RunState::Cancelled, now);
         }
         Ok(Answer::Cancelled)

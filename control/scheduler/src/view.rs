@@ -14,8 +14,8 @@ use crate::placement::{Demand, Unplaceable};
 use crate::reconcile::desired;
 use crate::record::need;
 use crate::{
-    AllocationRecord, AllocationState, AppRecord, Cluster, NodeRecord, RevisionRecord, RolloutRecord,
-    RunRecord, TokenRecord, Usage,
+    AllocationRecord, AllocationState, AppRecord, Cluster, Due, NodeRecord, RevisionRecord, RolloutRecord,
+    RunRecord, RunState, TokenRecord, Usage,
 };
 
 /// A picture of everything.
@@ -77,6 +77,10 @@ pub struct WorkloadView {
     pub current: u32,
     /// Why it is not as it should be.
     pub waiting: Option<String>,
+    /// When it is run next by itself.
+    pub next_run: Option<Timestamp>,
+    /// What was done when that was the last time.
+    pub last_due: Option<Due>,
 }
 
 /// An allocation.
@@ -201,7 +205,7 @@ impl Cluster {
         for (name, usage) in self.durable.usages() {
             namespaces.entry(name.clone()).or_default().usage = *usage;
         }
-        for run in self.durable.runs().values().filter(|run| run.is_running()) {
+        for run in self.durable.runs().values().filter(|run| run.is_open()) {
             let namespace = namespaces.entry(run.workload.namespace.clone()).or_default();
             namespace.open_items += u64::from(run.items.saturating_sub(run.recorded.len()));
         }
@@ -243,7 +247,10 @@ impl Cluster {
         let held = self.durable.of_workload(&full).filter(|record| self.durable.is_held(record)).count();
         let held = (held > 0).then(|| held_back(held));
         let waiting = unplaceable.or(held).or(troubled);
-        WorkloadView { name: full, spec: spec.clone(), desired, running, current, waiting }
+        let next_run = self.volatile.calendar.next_of(&full);
+        let last_due = self.durable.schedules().get(&full).and_then(|record| record.last.clone());
+        let spec = spec.clone();
+        WorkloadView { name: full, spec, desired, running, current, waiting, next_run, last_due }
     }
 
     /// Says why nothing more of a workload is placed.
@@ -298,11 +305,13 @@ impl Cluster {
             leased: live.map(|record| self.outstanding(record).len()).sum(),
             ready: queue.map_or(0, crate::retry::Queue::ready),
             backing_off: queue.map_or(0, crate::retry::Queue::waiting),
-            waiting: self
-                .volatile
-                .waiting_runs
-                .contains(&run.id)
-                .then(|| self.why_waiting(&run.workload, &run.spec)),
+            waiting: if run.state == RunState::Waiting {
+                let runs: Vec<String> = self.waits_for(run).iter().map(ToString::to_string).collect();
+                Some(format!("it comes after {}", runs.join(" and ")))
+            } else {
+                let waits = self.volatile.waiting_runs.contains(&run.id);
+                waits.then(|| self.why_waiting(&run.workload, &run.spec))
+            },
         }
     }
 }

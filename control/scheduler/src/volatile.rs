@@ -15,6 +15,7 @@ use crate::placement::{Compiled, Copies, Pools};
 use crate::retry::Queue;
 use crate::routes::{route_table, routes_of};
 use crate::run::leased;
+use crate::schedule::Calendar;
 use crate::timers::Timers;
 use crate::{AllocationRecord, Config, NodeRecord, RunRecord};
 
@@ -45,6 +46,8 @@ pub(crate) struct Volatile {
     pub(crate) compiled: Compiled,
     /// Where workloads failed lately.
     pub(crate) failures: Failures,
+    /// When scheduled jobs are due.
+    pub(crate) calendar: Calendar,
     /// The nodes as placement sees them.
     pub(crate) pools: Pools,
     /// How many allocations the workloads have on them.
@@ -100,6 +103,7 @@ impl Volatile {
             queues: queues.collect(),
             routes: route_table(durable),
             routes_of: routes_of(durable),
+            calendar: Calendar::restore(durable),
             dirty: Dirty::everything(durable),
             dirty_since: now,
             next_release: Some(now),

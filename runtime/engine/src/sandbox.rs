@@ -406,7 +406,8 @@ fn limit_of(outcome: &Outcome) -> Option<&str> {
         | Outcome::Exited { .. }
         | Outcome::Trapped { .. }
         | Outcome::Cancelled
-        | Outcome::NotStarted { .. } => None,
+        | Outcome::NotStarted { .. }
+        | Outcome::Unknown { .. } => None,
     }
 }
 

@@ -53,7 +53,8 @@ pub(crate) enum Phase {
         /// Why.
         reason: String,
     },
-    /// All its items have ended, and then its worker died: there is nothing to be started again.
+    /// All its items have ended, and then its worker died or the agent was started again: there is nothing to be
+    /// started.
     Ended,
 }
 
@@ -82,6 +83,18 @@ impl Allocation {
             backoff: Backoff::default(),
             restarts: 0,
         }
+    }
+
+    /// Returns one that this agent has had before it was started again, and its items that are not to be run any more:
+    /// those that may be started at most once, since they may have been.
+    pub(crate) fn restored(assigned: AssignedAllocation, now: Timestamp) -> (Self, Vec<u32>) {
+        let mut allocation = Self::new(assigned, now);
+        let Some(items) = allocation.items.as_mut().filter(|items| items.is_at_most_once) else {
+            return (allocation, Vec::new());
+        };
+        let given_up = items.give_up().collect();
+        allocation.phase = Phase::Ended;
+        (allocation, given_up)
     }
 
     /// Tells whether `other` would be run in the same way: a new revision which leaves the guest as it is, such as one

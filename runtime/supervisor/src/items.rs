@@ -4,11 +4,12 @@
 //! need not wait for the agent after each; how many more follows from how long the last ones took and what they wrote.
 //!
 //! One that was running when its worker died may be what killed it, or may have died
-//! with another: it is run again alone, so that after the next death the blame is not in doubt.
+//! with another: it is run again alone, so that after the next death the blame is not in doubt. One that may be started
+//! at most once is not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_model::{AssignedAllocation, DurationMs, ItemRange, RunId, Timestamp, Work};
+use dunlin_model::{AssignedAllocation, DurationMs, ItemRange, RunId, Timestamp, Work, WorkloadKind};
 
 use crate::Config;
 use crate::backoff::Backoff;
@@ -32,6 +33,8 @@ pub(crate) struct Items {
     pub(crate) combine: bool,
     /// Whether there is something to be brought for each to read.
     pub(crate) inputs: bool,
+    /// Whether none of them may be started twice.
+    pub(crate) is_at_most_once: bool,
     range: ItemRange,
     concurrency: usize,
     /// The first that was not taken yet.
@@ -66,6 +69,10 @@ impl Items {
             combine,
             // The outputs of all items are the input of the one that combines them.
             inputs: inputs || combine,
+            is_at_most_once: match &allocation.spec.kind {
+                WorkloadKind::Job(job) => job.is_at_most_once(),
+                WorkloadKind::Service(_) => false,
+            },
             range,
             concurrency: usize::try_from(allocation.spec.limits.concurrency).unwrap_or(usize::MAX).max(1),
             next: range.start,
@@ -163,6 +170,10 @@ impl Items {
     pub(crate) fn died(&mut self, now: Timestamp, config: &Config) -> Vec<u32> {
         let mut given_up = Vec::new();
         for item in std::mem::take(&mut self.running) {
+            if self.is_at_most_once {
+                given_up.push(item);
+                continue;
+            }
             let deaths = self.deaths.entry(item).or_default();
             *deaths += 1;
             if *deaths >= config.item_deaths {
@@ -174,6 +185,13 @@ impl Items {
             }
         }
         given_up
+    }
+
+    /// Takes all that were never taken; returns them.
+    pub(crate) fn give_up(&mut self) -> std::ops::Range<u32> {
+        let rest = self.next..self.range.end;
+        self.next = self.range.end;
+        rest
     }
 
     /// Returns the moments at which something may be tried again.

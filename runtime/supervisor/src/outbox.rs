@@ -113,7 +113,9 @@ impl Outbox {
 /// Returns the bytes in a report whose number is not fixed.
 fn size(report: &ItemReport) -> usize {
     let reason = match &report.record.outcome {
-        Outcome::Trapped { reason } | Outcome::NotStarted { reason } => reason.len(),
+        Outcome::Trapped { reason } | Outcome::NotStarted { reason } | Outcome::Unknown { reason } => {
+            reason.len()
+        }
         Outcome::LimitExceeded { hit } => hit.limit.len() + hit.value.len() + hit.observed.len(),
         Outcome::Completed
         | Outcome::Exited { .. }

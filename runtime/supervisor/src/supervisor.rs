@@ -103,10 +103,16 @@ impl Supervisor {
 
     /// Takes the assignment that was on disk when the agent started.
     ///
-    /// It is trusted as the highest stored, and not saved again. One of another fleet is left alone.
+    /// It is trusted as the highest stored, and not saved again. One of another fleet is left alone. Nobody knows which
+    /// items the agent had begun: those that may be started at most once have ended.
     pub fn restore(&mut self, assignment: Assignment, now: Timestamp) -> Vec<Action> {
         if assignment.cluster != self.cluster {
             return Vec::new();
+        }
+        for assigned in &assignment.allocations {
+            let (allocation, given_up) = Allocation::restored(assigned.clone(), now);
+            self.give_up(&allocation, &given_up, "the agent was started again while it ran");
+            self.allocations.insert(assigned.id, allocation);
         }
         self.take(assignment, now)
     }
@@ -302,27 +308,36 @@ impl Supervisor {
     }
 
     fn worker_died(&mut self, namespace: &Name, now: Timestamp) {
-        for (id, allocation) in &mut self.allocations {
-            if allocation.namespace() != namespace || !allocation.is_in_worker() {
-                continue;
+        let mut allocations = std::mem::take(&mut self.allocations);
+        for allocation in allocations.values_mut() {
+            if allocation.namespace() == namespace && allocation.is_in_worker() {
+                let given_up = allocation.died(now, &self.config);
+                self.give_up(allocation, &given_up, "the worker process died while running it");
             }
-            for item in allocation.died(now, &self.config) {
-                let Some(items) = &allocation.items else { continue };
-                let record = ItemRecord {
-                    outcome: Outcome::Trapped {
-                        reason: "the worker process died while running it".to_owned(),
-                    },
-                    node: self.node.clone(),
-                    attempt: items.attempt,
-                    fuel: Fuel(0),
-                    memory: Bytes(0),
-                    wall: DurationMs(0),
-                    host: HostCalls::default(),
-                    output: String::new(),
-                    output_cut: false,
-                };
-                self.outbox.push(ItemReport { allocation: *id, run: items.run, item, record });
-            }
+        }
+        self.allocations = allocations;
+    }
+
+    /// Tells the coordinator of items that will not be run again, though they have not ended by themselves.
+    fn give_up(&mut self, allocation: &Allocation, given_up: &[u32], why: &str) {
+        let Some(items) = &allocation.items else { return };
+        let reason = why.to_owned();
+        let outcome =
+            if items.is_at_most_once { Outcome::Unknown { reason } } else { Outcome::Trapped { reason } };
+        let record = ItemRecord {
+            outcome,
+            node: self.node.clone(),
+            attempt: items.attempt,
+            fuel: Fuel(0),
+            memory: Bytes(0),
+            wall: DurationMs(0),
+            host: HostCalls::default(),
+            output: String::new(),
+            output_cut: false,
+        };
+        for item in given_up {
+            let (run, record) = (items.run, record.clone());
+            self.outbox.push(ItemReport { allocation: allocation.assigned.id, run, item: *item, record });
         }
     }
 

@@ -86,7 +86,8 @@ fn of_outcome(outcome: Outcome) -> Failure {
             Failure::new(StatusCode::SERVICE_UNAVAILABLE, "allocation_stopped", detail)
                 .retry_after(RETRY_SECONDS)
         }
-        Outcome::NotStarted { .. } => {
+        // Of a request it is always known.
+        Outcome::NotStarted { .. } | Outcome::Unknown { .. } => {
             let detail = "the guest could not be started; its log says why".to_owned();
             Failure::new(StatusCode::SERVICE_UNAVAILABLE, "not_started", detail).retry_after(RETRY_SECONDS)
         }

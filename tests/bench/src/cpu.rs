@@ -87,7 +87,7 @@ async fn timed(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
 async fn job(rig: &Rig, component: &[u8], metering: Metering) -> anyhow::Result<Job> {
     let loaded = rig.load_as(component, metering).await?;
     let AssignedAllocation { mut spec, .. } = allocation(1, Default::default())?;
-    let kind = WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false });
+    let kind = WorkloadKind::Job(JobSpec { attempts: 1, ..JobSpec::default() });
     let limits = Limits {
         memory: Bytes(512 << 20),
         fuel: Fuel(1_000_000_000_000),

@@ -187,7 +187,7 @@ async fn job(
     let allocated = allocation(number, Default::default())?;
     let mut spec = allocated.spec;
     let own = Arc::make_mut(&mut spec);
-    own.kind = WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false });
+    own.kind = WorkloadKind::Job(JobSpec { attempts: 1, ..JobSpec::default() });
     own.limits = limits(Limits {
         fuel: Fuel(1_000_000_000_000_000),
         deadline: DurationMs(600_000),

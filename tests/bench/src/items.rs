@@ -110,7 +110,7 @@ async fn once(fleet: &mut Fleet, job: &Name) -> anyhow::Result<Round> {
     let before = [cpu(fleet.coordinator().id())?, cpu(fleet.agent(0).id())?];
     let begun = Instant::now();
     let client = fleet.client().clone();
-    let wish = StartRun { items: Some(ITEMS), inputs: None };
+    let wish = StartRun { items: Some(ITEMS), ..StartRun::default() };
     let run = client.start_run(&app, job, &wish).await?.run;
     // Each job's own worker may end with its last allocation, so its time is read while the run goes on.
     let mut workers = BTreeMap::new();

@@ -163,7 +163,7 @@ async fn a_route_of_another_app_is_not_given_away() {
 #[tokio::test]
 async fn names_that_mean_nothing_or_too_much_are_refused() {
     let fleet = fleet_with_app().await;
-    let batch = job("count", CAT, "items = 1", &[]);
+    let batch = job("count", CAT, "", &[]);
     run(&fleet, batch.path(), &["deploy", "--no-wait"]).await.assert_done();
     let other =
         App::new("[app]\nname = \"other\"\n[job.count]\ncomponent = \"a.wasm\"\n", &[("a.wasm", CAT)]);

@@ -58,7 +58,7 @@ pub(crate) fn run(bytes: &[u8]) {
     assert!(!end.output.contains("BEYOND"), "{}", end.output);
     match end.outcome {
         Outcome::Cancelled => panic!("nobody cancelled it"),
-        Outcome::NotStarted { reason } => panic!("not started: {reason}"),
+        Outcome::NotStarted { reason } | Outcome::Unknown { reason } => panic!("not started: {reason}"),
         // Too slow a machine is no fault of the host.
         Outcome::DeadlineExceeded { .. } | Outcome::Completed | Outcome::Exited { .. } => {}
         Outcome::Trapped { .. }
@@ -103,7 +103,7 @@ fn allocation(component: Digest) -> AssignedAllocation {
         revision: Revision(1),
         spec: std::sync::Arc::new(WorkloadSpec {
             component,
-            kind: WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false }),
+            kind: WorkloadKind::Job(JobSpec { attempts: 1, ..JobSpec::default() }),
             limits: LIMITS,
             environment: told.map(|(name, value)| (name.to_owned(), value.to_string())).into(),
             node_labels: [].into(),

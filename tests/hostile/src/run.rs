@@ -279,11 +279,11 @@ impl Arena {
         self.client().upload_component(&digest, bytes, |_| {}).await?;
         let name: AppName = format!("hostile/{app}").parse()?;
         let job: dunlin_model::Name = "job".parse()?;
-        let kind = WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false });
+        let kind = WorkloadKind::Job(JobSpec { attempts: 1, ..JobSpec::default() });
         let workload = job_spec(digest, kind, variable);
         let workloads = [(job.clone(), workload)].into();
         self.client().deploy(&AppSpec { name: name.clone(), workloads }).await?;
-        let start = StartRun { items: Some(1), inputs: None };
+        let start = StartRun { items: Some(1), ..StartRun::default() };
         let run = self.client().start_run(&name, &job, &start).await?.run;
         let started = tokio::time::Instant::now();
         let status = loop {

@@ -141,13 +141,17 @@ impl Arena {
         let digest = Digest::of(&component.bytes);
         self.client().upload_component(&digest, Bytes::from(component.bytes), |_| {}).await?;
         let (name, job): (AppName, dunlin_model::Name) = ("hostile/crash-loop".parse()?, "job".parse()?);
-        let kind = WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 50, combine: false });
+        let kind = WorkloadKind::Job(JobSpec { attempts: 50, ..JobSpec::default() });
         let workloads = [(job.clone(), job_spec(digest, kind, ""))].into();
         let query = TrapsQuery { app: Some("crash-loop".parse()?), ..TrapsQuery::default() };
         let earlier = self.client().traps(&query).await?.traps.len();
         let before = identities(&compiled(&self.state()));
         self.client().deploy(&AppSpec { name: name.clone(), workloads }).await?;
-        let run = self.client().start_run(&name, &job, &StartRun { items: Some(1), inputs: None }).await?.run;
+        let run = self
+            .client()
+            .start_run(&name, &job, &StartRun { items: Some(1), ..StartRun::default() })
+            .await?
+            .run;
         tokio::time::sleep(LOOP_TIME).await;
         let traps = self.client().traps(&query).await?.traps;
         let now = identities(&compiled(&self.state()));

@@ -245,6 +245,8 @@ fn shown(step: &Step) -> String {
         }
         Change::RunDeleted(id) => format!("{id} forgotten"),
         Change::Item { run, item, .. } => format!("item {item} of {run}"),
+        Change::Schedule(record) => format!("the schedule of {} is followed", record.job),
+        Change::ScheduleDeleted(job) => format!("{job} has no schedule"),
         Change::Token(_) | Change::TokenDeleted(_) => "token".to_owned(),
         Change::Counters(_) => "counters".to_owned(),
     });

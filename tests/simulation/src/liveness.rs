@@ -8,7 +8,7 @@ use dunlin_model::{
     AllocationId, AssignedAllocation, ObservedState, Overcommit, Resources, Work, WorkloadKind, WorkloadName,
     WorkloadSpec,
 };
-use dunlin_scheduler::{RunState, View};
+use dunlin_scheduler::{RunRecord, RunState, View};
 
 use crate::agent::Agent;
 use crate::user::broken_component;
@@ -29,6 +29,11 @@ impl World {
             return Err("the coordinator is down".to_owned());
         };
         let view = cluster.view();
+        let workloads = view.apps.values().flat_map(|app| app.workloads.values());
+        if let Some(job) = workloads.filter(|workload| workload.next_run.is_some()).map(|it| &it.name).next()
+        {
+            return Err(format!("{job} still has a schedule, and so nothing comes to rest"));
+        }
         for agent in self.living() {
             self.check_node(agent)?;
         }
@@ -156,7 +161,16 @@ impl World {
     fn check_runs(&self, view: &View) -> Result<(), String> {
         for (id, run) in &self.coordinator.store.runs {
             match run.state {
-                RunState::Cancelled => continue,
+                RunState::Cancelled | RunState::Abandoned { .. } => continue,
+                // It is looked at what it waits for.
+                RunState::Waiting
+                    if run.after.iter().any(|earlier| {
+                        self.coordinator.store.runs.get(earlier).is_some_and(RunRecord::is_open)
+                    }) =>
+                {
+                    continue;
+                }
+                RunState::Waiting => return Err(format!("{id} waits for runs that have ended")),
                 RunState::Running => {
                     let told = &view.runs[id];
                     if told.waiting.is_none() || told.leased > 0 || told.backing_off > 0 {

@@ -2,6 +2,7 @@
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Bytes, DurationMs, Fuel, ItemRange, Name, NodeId, Outcome, RunId, Work,
+    WorkloadKind,
 };
 use dunlin_supervisor::{Action, Event};
 
@@ -343,6 +344,10 @@ impl World {
         let agent = self.agents.get_mut(node).expect("it is a node");
         let loaded = agent.loaded.get_mut(&id).expect("it takes items");
         let load = loaded.load;
+        let is_at_most_once = match &loaded.assigned.spec.kind {
+            WorkloadKind::Job(job) => job.is_at_most_once(),
+            WorkloadKind::Service(_) => false,
+        };
         loaded.running.insert(item);
         let attempt = match loaded.assigned.work {
             Work::Items { attempt, .. } => u64::from(attempt),
@@ -353,11 +358,17 @@ impl World {
         let fate = mix(mix(self.seed ^ run.number() << 32) ^ u64::from(item));
         let luck = mix(fate ^ attempt);
         let wait = DurationMs(20 + luck % 4_000);
+        let has_input = !self.random.chance(self.faults.input_fails);
+        if has_input && !self.begun.insert((run, item)) && is_at_most_once {
+            return Err(format!(
+                "{node} starts item {item} of {run}, which may be started once, a second time"
+            ));
+        }
         if fate.is_multiple_of(150) {
             self.plan(wait, Happening::WorkerDies { node: node.clone(), life, worker });
             return Ok(());
         }
-        let event = if self.random.chance(self.faults.input_fails) {
+        let event = if !has_input {
             Event::ItemNotRun { allocation: id, item, reason: "simulated".to_owned() }
         } else {
             let fails = fate.is_multiple_of(20) || luck.is_multiple_of(10);

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Overcommit, Resources, Revision, RunId,
-    WorkloadName,
+    Timestamp, WorkloadName,
 };
 use dunlin_scheduler::{
     AllocationRecord, AppRecord, Change, Counters, NamespaceRecord, NodeRecord, RevisionRecord, RunRecord,
-    TokenRecord,
+    RunState, ScheduleRecord, TokenRecord,
 };
 
 /// Everything that survives a coordinator.
@@ -25,6 +25,9 @@ pub(crate) struct Store {
     pub(crate) runs: BTreeMap<RunId, RunRecord>,
     pub(crate) items: BTreeMap<(RunId, u32), ItemRecord>,
     pub(crate) namespaces: BTreeMap<Name, NamespaceSpec>,
+    schedules: BTreeMap<WorkloadName, ScheduleRecord>,
+    /// The moments for which each scheduled job was run.
+    due: BTreeSet<(WorkloadName, Timestamp)>,
     tokens: BTreeMap<String, TokenRecord>,
     counters: Counters,
     /// What each allocation id has ever stood for.
@@ -69,6 +72,7 @@ impl Store {
         changes.extend(self.nodes.values().cloned().map(Change::Node));
         changes.extend(self.allocations.values().cloned().map(Arc::new).map(Change::Allocation));
         changes.extend(self.runs.values().cloned().map(Change::Run));
+        changes.extend(self.schedules.values().cloned().map(Change::Schedule));
         changes.extend(self.tokens.values().cloned().map(Change::Token));
         changes
     }
@@ -122,7 +126,7 @@ impl Store {
                 self.ended.insert(id);
                 self.allocations.remove(&id);
             }
-            Change::Run(record) => drop(self.runs.insert(record.id, record)),
+            Change::Run(record) => self.write_run(record)?,
             Change::RunDeleted(id) => {
                 self.runs.remove(&id);
                 self.items.retain(|(run, _), _| *run != id);
@@ -132,10 +136,43 @@ impl Store {
                     return Err(format!("item {item} of {run} is recorded twice"));
                 }
             }
+            Change::Schedule(record) => {
+                let before = self.schedules.get(&record.job);
+                if before.is_some_and(|before| before.followed > record.followed) {
+                    return Err(format!("the schedule of {} is followed again", record.job));
+                }
+                self.schedules.insert(record.job.clone(), record);
+            }
+            Change::ScheduleDeleted(job) => drop(self.schedules.remove(&job)),
             Change::Token(record) => drop(self.tokens.insert(record.id.clone(), record)),
             Change::TokenDeleted(id) => drop(self.tokens.remove(&id)),
             Change::Counters(counters) => self.counters = counters,
         }
+        Ok(())
+    }
+
+    /// A run is started once for each moment of a schedule, and goes on only when all that it comes after has completed.
+    fn write_run(&mut self, record: RunRecord) -> Result<(), String> {
+        let (id, before) = (record.id, self.runs.get(&record.id));
+        if let Some(due) = record.due.filter(|_| before.is_none())
+            && !self.due.insert((record.workload.clone(), due))
+        {
+            return Err(format!("{id} is a second run of {} for the same moment", record.workload));
+        }
+        if before.is_some_and(|before| !before.is_open() && *before != record) {
+            return Err(format!("{id} has ended and is changed"));
+        }
+        if record.is_running() || record.state == RunState::Completed {
+            let has_completed = |run: &&RunRecord| run.state == RunState::Completed;
+            let mut earlier = record.after.iter().filter_map(|run| self.runs.get(run));
+            if let Some(earlier) = earlier.find(|run| !has_completed(run)) {
+                return Err(format!(
+                    "{id} goes on, and {}, which it comes after, has not completed",
+                    earlier.id
+                ));
+            }
+        }
+        self.runs.insert(id, record);
         Ok(())
     }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use dunlin_model::{
-    Amount, AppName, AppSpec, Bytes, Digest, DurationMs, FuelRate, JobSpec, Limits, Name, NamespaceSpec,
-    NodeId, Packing, Percent, Placement, Preference, Priority, Promote, Quota, Revision, RolloutSpec,
-    RouteSpec, RunId, ServiceSpec, Spread, Timestamp, WorkloadKind, WorkloadName, WorkloadSpec,
+    Amount, AppName, AppSpec, Bytes, Digest, DurationMs, FuelRate, JobSpec, Limits, Missed, Name,
+    NamespaceSpec, NodeId, Overlap, Packing, Percent, Placement, Preference, Priority, Promote, Quota,
+    Revision, RolloutSpec, RouteSpec, RunId, Schedule, Semantics, ServiceSpec, Spread, TimeZone, Timestamp,
+    WorkloadKind, WorkloadName, WorkloadSpec,
 };
-use dunlin_scheduler::{Answer, Command, RunState, TokenRecord, View};
+use dunlin_scheduler::{Answer, Command, RunWish, TokenRecord, View};
 
 use crate::random::Random;
 use crate::world::{Happening, World};
@@ -33,7 +34,7 @@ struct Promised {
 #[derive(Debug)]
 struct PromisedRun {
     workload: WorkloadName,
-    items: u32,
+    items: Option<u32>,
     is_cancelled: bool,
 }
 
@@ -64,10 +65,9 @@ impl User {
                     // A revision may have been taken back before it was stopped.
                     app.is_spec &= *revision <= app.revision.next();
                     app.revision = *revision;
-                    app.spec.workloads.values_mut().for_each(|spec| {
-                        if let WorkloadKind::Service(service) = &mut spec.kind {
-                            service.allocations = 0;
-                        }
+                    app.spec.workloads.values_mut().for_each(|spec| match &mut spec.kind {
+                        WorkloadKind::Service(service) => service.allocations = 0,
+                        WorkloadKind::Job(job) => job.schedule = None,
                     });
                 }
                 self.cancel_runs_of(name);
@@ -77,8 +77,9 @@ impl User {
                 // Whether the runs of a deleted app are kept is not promised.
                 self.runs.retain(|_, run| run.workload.app_name() != *name);
             }
-            (Command::StartRun { workload, items, .. }, Answer::RunStarted(run)) => {
-                let promised = PromisedRun { workload: workload.clone(), items: *items, is_cancelled: false };
+            (Command::StartRun { workload, wish }, Answer::RunStarted(run)) => {
+                let promised =
+                    PromisedRun { workload: workload.clone(), items: wish.items, is_cancelled: false };
                 self.runs.insert(*run, promised);
             }
             (Command::CancelRun(run), Answer::Cancelled) => {
@@ -130,12 +131,20 @@ impl User {
             }
         }
         for (id, promised) in &self.runs {
-            let Some(run) = view.runs.get(id) else { return Err(format!("{id} is lost in a restart")) };
+            let Some(run) = view.runs.get(id) else {
+                // The oldest of many runs are forgotten.
+                let of_job = view.runs.values().filter(|run| run.record.workload == promised.workload);
+                if of_job.count() >= 100 {
+                    continue;
+                }
+                return Err(format!("{id} is lost in a restart"));
+            };
             let run = &run.record;
-            if run.workload != promised.workload || run.items != promised.items {
+            let is_another = promised.items.is_some_and(|items| items != run.items);
+            if run.workload != promised.workload || is_another {
                 return Err(format!("{id} is another run after a restart"));
             }
-            if promised.is_cancelled && run.state == RunState::Running {
+            if promised.is_cancelled && run.is_open() {
                 return Err(format!("{id} was cancelled and goes on after a restart"));
             }
         }
@@ -212,7 +221,8 @@ impl World {
             _ => {
                 let workloads: Vec<Name> = app.workloads.keys().cloned().collect();
                 let workload = app.name.workload(random.choose(&workloads));
-                Command::StartRun { workload, items: random.small(1, 60), inputs: None }
+                let items = random.chance(700).then(|| random.small(1, 60));
+                Command::StartRun { workload, wish: RunWish { items, ..RunWish::default() } }
             }
         }
     }
@@ -258,13 +268,28 @@ impl World {
             .filter(|app| app.rollout.as_ref().is_some_and(|it| !it.promoted && it.failed.is_none()))
             .map(|app| Command::Promote(app.name.clone()));
         let waiting: Vec<Command> = waiting.collect();
-        for command in uncordon.chain(unlimited).chain([Command::ReleaseBrake]).chain(waiting) {
+        // What runs by itself never comes to rest.
+        let apps = self.coordinator.store.apps.values().map(|app| app.spec.clone());
+        let quiet: Vec<Command> = apps.filter_map(without_schedules).map(Command::Deploy).collect();
+        let all = uncordon.chain(unlimited).chain(waiting).chain(quiet).chain([Command::ReleaseBrake]);
+        for command in all {
             if let Some(Err(rejection)) = self.submit(&command)? {
                 return Err(format!("an operator cannot have {command:?}: {rejection}"));
             }
         }
         Ok(())
     }
+}
+
+/// Returns an app without the schedules of its jobs, if it has any.
+fn without_schedules(mut app: AppSpec) -> Option<AppSpec> {
+    let mut has_any = false;
+    for spec in app.workloads.values_mut() {
+        if let WorkloadKind::Job(job) = &mut spec.kind {
+            has_any |= job.schedule.take().is_some();
+        }
+    }
+    has_any.then_some(app)
 }
 
 /// Returns what a workload asks of places, most often nothing.
@@ -295,7 +320,36 @@ fn any_app(random: &mut Random) -> AppSpec {
         let workload: Name = format!("w{number}").parse().expect("it is a name");
         (workload, any_workload(&format!("/app-{namespace}-{app}/{number}"), random))
     });
-    AppSpec { name, workloads: workloads.collect() }
+    let mut spec = AppSpec { name, workloads: workloads.collect() };
+    chain(&mut spec, random);
+    spec
+}
+
+/// Lets some jobs of an app come after others, and some be run by themselves.
+fn chain(app: &mut AppSpec, random: &mut Random) {
+    let mut earlier: Vec<Name> = Vec::new();
+    for (name, spec) in &mut app.workloads {
+        let WorkloadKind::Job(job) = &mut spec.kind else { continue };
+        job.after = earlier.iter().filter(|_| random.chance(300)).cloned().collect();
+        job.items = (job.after.is_empty() || random.chance(300)).then(|| random.small(1, 20));
+        if random.chance(150) {
+            let seconds = random.choose(&["*/20 * * * * *", "0 * * * * *", "5,50 */2 * * * *"]);
+            job.schedule = Some(Schedule {
+                cron: seconds.parse().expect("it is one"),
+                time_zone: TimeZone::default(),
+                missed: if random.chance(500) { Missed::Once } else { Missed::Skip },
+                overlap: if random.chance(500) { Overlap::Allow } else { Overlap::Skip },
+            });
+        }
+        if random.chance(150) {
+            job.deadline = Some(DurationMs(random.between(5_000, 120_000)));
+        }
+        if random.chance(250) {
+            job.semantics = Semantics::AtMostOnce;
+            job.attempts = 1;
+        }
+        earlier.push(name.clone());
+    }
 }
 
 /// Returns how a service passes from one revision to the next, most often as most do.
@@ -342,6 +396,7 @@ fn any_workload(path: &str, random: &mut Random) -> WorkloadSpec {
             parallelism: random.small(1, 4),
             attempts: random.small(1, 3),
             combine: random.chance(400),
+            ..JobSpec::default()
         })
     };
     let limits = if is_service { Limits::SERVICE } else { Limits::JOB };

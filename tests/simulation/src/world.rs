@@ -5,11 +5,11 @@
 //! Not here: what happens at a node (`node_side`), at the coordinator (`coordinator_side`), between them (`network`),
 //! what users do (`user`), and what must be true at the end (`liveness`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
     AllocationId, Assignment, Bytes, ClusterId, DurationMs, FuelRate, Generation, Name, NodeId, NodeInfo,
-    Overcommit, Report, Resources, Term, Timestamp,
+    Overcommit, Report, Resources, RunId, Term, Timestamp,
 };
 use dunlin_supervisor::Event;
 
@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) loads: u64,
     /// Every assignment the coordinator ever sent.
     pub(crate) sent: BTreeMap<(NodeId, Term, Generation), Assignment>,
+    /// Every item that ever began.
+    pub(crate) begun: BTreeSet<(RunId, u32)>,
     queue: BTreeMap<(Timestamp, u64), Happening>,
     sequence: u64,
 }
@@ -121,6 +123,7 @@ impl World {
             connections: 0,
             loads: 0,
             sent: BTreeMap::new(),
+            begun: BTreeSet::new(),
             queue: BTreeMap::new(),
             sequence: 0,
             random,

@@ -123,6 +123,11 @@ pub const RESERVED: &[Reserved] = &[
         reason: "the wire encoding is known to the messages only",
     },
     Reserved {
+        package: "jiff",
+        rooms: &["control/model"],
+        reason: "a schedule means the same moments wherever it is asked, by the time zones that are built in",
+    },
+    Reserved {
         package: "redb",
         rooms: &["control/store"],
         reason: "what is durable is written through the store's trait",

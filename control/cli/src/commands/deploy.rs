@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use clap::Args;
 use dunlin_api::{AppStatus, Client, RolloutStatus};
-use dunlin_model::{AppName, DurationMs, Name, Revision};
+use dunlin_model::{AppName, AppSpec, DurationMs, Name, Revision, WorkloadKind};
 use serde::Serialize;
 
 pub(crate) use self::build::{Built, build, find_manifest};
 pub(crate) use self::wrap::wrapped;
+use super::job::send_inputs;
 use crate::args::Global;
 use crate::error::CommandError;
 use crate::output::Output;
@@ -91,6 +92,18 @@ pub(crate) async fn build_and_deploy(
     Ok(DeployResult { app, revision: deployed.revision, changed: deployed.changed, status })
 }
 
+/// Sends the inputs of jobs whose runs nobody may be there to start; returns the spec that names them.
+async fn with_inputs(client: &Client, built: &Built, output: &Output) -> Result<AppSpec, CommandError> {
+    let mut spec = built.spec.clone();
+    for (name, patterns) in &built.inputs {
+        let (list, count) = send_inputs(client, &built.folder, patterns, output).await?;
+        if let Some(WorkloadKind::Job(job)) = spec.workloads.get_mut(name).map(|it| &mut it.kind) {
+            (job.inputs, job.items) = (Some(list), Some(count));
+        }
+    }
+    Ok(spec)
+}
+
 /// Sends the components which the coordinator lacks, then the specs.
 pub(crate) async fn submit(
     client: &Client,
@@ -113,8 +126,9 @@ pub(crate) async fn submit(
         progress.finish();
         sent.map_err(failed)?;
     }
+    let spec = with_inputs(client, built, output).await?;
     client
-        .deploy(&built.spec)
+        .deploy(&spec)
         .await
         .map_err(|error| CommandError::client(format!("cannot deploy `{name}`"), &error))
 }

@@ -1,16 +1,22 @@
 //! `dunlin job`: runs of jobs, from their start to the record of each item.
 
 mod inputs;
+mod jobs;
+mod pace;
 mod show;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use dunlin_api::{Client, RunState, RunStatus, RunsQuery, StartRun};
+use dunlin_api::{Client, RunStarted, RunState, RunStatus, RunsQuery, StartRun};
 use dunlin_model::{DurationMs, JobInput, Manifest, RunId, WorkloadName};
 use serde_json::json;
 use tokio::time::Instant;
+
+pub(crate) use self::inputs::send_inputs;
+use self::pace::{Pace, Watch};
 
 use super::deploy::find_manifest;
 use crate::args::Global;
@@ -31,6 +37,7 @@ pub(crate) struct JobArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
     Run(RunArgs),
+    List(jobs::ListArgs),
     Status(StatusArgs),
     Result(ResultArgs),
     Cancel(CancelArgs),
@@ -46,15 +53,27 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with = "input", value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..=i64::from(dunlin_model::MAX_ITEMS)))]
     pub(crate) items: Option<u32>,
-    /// One item for each file which matches; what the manifest says if neither is given.
+    /// One item for each file which matches, or `-` for one item that reads standard input; what the manifest says if
+    /// neither is given.
     #[arg(long, num_args = 1.., value_name = "GLOB")]
     pub(crate) input: Vec<String>,
+    /// A variable beside those of the manifest, or in place of one of them; may be given several times.
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) environment: Vec<(String, String)>,
     /// Wait until the run has ended.
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Wait, and say now and then how far it has come, also where there is no terminal.
+    #[arg(long)]
+    pub(crate) follow: bool,
     /// How long to wait; without end if absent. The run goes on after it.
-    #[arg(long, requires = "wait", value_name = "TIME")]
+    #[arg(long, value_name = "TIME")]
     pub(crate) timeout: Option<DurationMs>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Show how runs stand.
@@ -63,6 +82,9 @@ pub(crate) struct RunArgs {
 pub(crate) struct StatusArgs {
     /// Which, like `r3`; all if absent.
     pub(crate) run: Option<RunId>,
+    /// Wait until it has ended, and say now and then how far it has come.
+    #[arg(long, requires = "run")]
+    pub(crate) follow: bool,
 }
 
 /// Print what a run gave.
@@ -88,17 +110,18 @@ pub(crate) struct CancelArgs {
 }
 
 /// What a run works on, with the folder to which patterns are relative.
-#[derive(Debug)]
-pub(crate) struct RunInput {
-    /// How many items, or which files.
-    pub(crate) input: JobInput,
+#[derive(Debug, Default)]
+struct RunInput {
+    /// How many items, or which files; what the fleet knows of the job if absent.
+    input: Option<JobInput>,
     /// Where the files are.
-    pub(crate) folder: PathBuf,
+    folder: PathBuf,
 }
 
 pub(crate) async fn run(global: &Global, args: JobArgs, output: &Output) -> Result<(), CommandError> {
     match args.command {
         JobCommand::Run(args) => start(global, args, output).await,
+        JobCommand::List(args) => jobs::list(global, &args, output).await,
         JobCommand::Status(args) => status(global, args, output).await,
         JobCommand::Result(args) => {
             let client = crate::client::connect(global)?;
@@ -119,15 +142,23 @@ async fn start(global: &Global, args: RunArgs, output: &Output) -> Result<(), Co
     let client = crate::client::connect(global)?;
     let manifest = find_manifest()?;
     let job = resolve(&client, global, &args.job, manifest.as_ref().map(|(manifest, _)| manifest)).await?;
-    let input = input(&args, &job, manifest)?;
-    let run = start_run(&client, &job, &input, output).await?;
-    if !args.wait {
-        return output.result(&json!({ "run": run, "job": job }), || {
-            format!("{run} of `{job}` is started; `dunlin job status {run}` shows how it stands\n")
+    let input = input(&args, &job, manifest);
+    let environment = args.environment.into_iter().collect();
+    let RunStarted { run, after } = start_run(&client, &job, &input, environment, output).await?;
+    let waits = match after.as_slice() {
+        [] => String::new(),
+        after => {
+            format!(", after {}", after.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))
+        }
+    };
+    if !(args.wait || args.follow || args.timeout.is_some()) {
+        return output.result(&json!({ "run": run, "job": job, "after": after }), || {
+            format!("{run} of `{job}` is started{waits}; `dunlin job status {run}` shows how it stands\n")
         });
     }
-    output.note(&format!("{run} of `{job}` is started"));
-    let status = wait_for_run(&client, run, args.timeout.map(Duration::from), output).await?;
+    output.note(&format!("{run} of `{job}` is started{waits}"));
+    let watch = Watch { follow: args.follow, timeout: args.timeout.map(Duration::from) };
+    let status = wait_for_run(&client, run, watch, output).await?;
     output.result(&status, || show::ended(&status))?;
     show::success(&status)
 }
@@ -147,57 +178,63 @@ async fn resolve(
     names::job(text, global.namespace.as_ref(), manifest, &apps)
 }
 
-fn input(
-    args: &RunArgs,
-    job: &WorkloadName,
-    manifest: Option<(Manifest, PathBuf)>,
-) -> Result<RunInput, CommandError> {
+/// Returns what is said here of what a run is to work on.
+fn input(args: &RunArgs, job: &WorkloadName, manifest: Option<(Manifest, PathBuf)>) -> RunInput {
     if let Some(items) = args.items {
-        return Ok(RunInput { input: JobInput::Count(items), folder: PathBuf::new() });
+        return RunInput { input: Some(JobInput::Count(items)), folder: PathBuf::new() };
     }
     if !args.input.is_empty() {
-        return Ok(RunInput { input: JobInput::Files(args.input.clone()), folder: PathBuf::new() });
+        return RunInput { input: Some(JobInput::Files(args.input.clone())), folder: PathBuf::new() };
     }
     let written =
         manifest.filter(|(manifest, _)| manifest.app == job.app).and_then(|(mut manifest, folder)| {
             let input = manifest.workloads.remove(&job.workload)?.input?;
-            Some(RunInput { input, folder })
+            Some(RunInput { input: Some(input), folder })
         });
-    written.ok_or_else(|| {
-        CommandError::usage(format!("cannot tell what a run of `{job}` should work on"))
-            .because("there is no dunlin.toml in this folder which says it")
-            .help("say `--items 10`, or `--input 'texts/*.md'` for one item per file")
-    })
+    written.unwrap_or_default()
 }
 
 /// Starts a run; files are sent first.
-pub(crate) async fn start_run(
+async fn start_run(
     client: &Client,
     job: &WorkloadName,
     input: &RunInput,
+    environment: BTreeMap<String, String>,
     output: &Output,
-) -> Result<RunId, CommandError> {
+) -> Result<RunStarted, CommandError> {
+    let start = StartRun { environment, ..StartRun::default() };
     let start = match &input.input {
-        JobInput::Count(items) => StartRun { items: Some(*items), inputs: None },
-        JobInput::Files(patterns) => {
+        None => start,
+        Some(JobInput::Count(items)) => StartRun { items: Some(*items), ..start },
+        Some(JobInput::Files(patterns)) if *patterns == ["-"] => {
+            StartRun { inputs: Some(inputs::send_standard_input(client).await?), ..start }
+        }
+        Some(JobInput::Files(patterns)) => {
             let folder = if input.folder.as_os_str().is_empty() { Path::new(".") } else { &input.folder };
-            let inputs = inputs::send(client, folder, patterns, output).await?;
-            StartRun { items: None, inputs: Some(inputs) }
+            let (inputs, _) = send_inputs(client, folder, patterns, output).await?;
+            StartRun { inputs: Some(inputs), ..start }
         }
     };
-    let started = client.start_run(&job.app_name(), &job.workload, &start).await;
-    Ok(started.map_err(|error| CommandError::client(format!("cannot run `{job}`"), &error))?.run)
+    client.start_run(&job.app_name(), &job.workload, &start).await.map_err(|error| {
+        if error.problem().is_some_and(|problem| problem.code == "nothing_to_work_on") {
+            return CommandError::usage(format!("cannot tell what a run of `{job}` should work on"))
+                .because("neither its manifest nor a dunlin.toml in this folder says it")
+                .help("say `--items 10`, or `--input 'texts/*.md'` for one item per file");
+        }
+        CommandError::client(format!("cannot run `{job}`"), &error)
+    })
 }
 
 /// Returns how a run ended.
-pub(crate) async fn wait_for_run(
+async fn wait_for_run(
     client: &Client,
     run: RunId,
-    timeout: Option<Duration>,
+    watch: Watch,
     output: &Output,
 ) -> Result<RunStatus, CommandError> {
     let began = Instant::now();
-    let bar = output.progress_of_count(&format!("running {run}"), 0);
+    let bar = output.progress_in_words();
+    let mut pace = Pace::default();
     loop {
         let status = client
             .run(run)
@@ -207,8 +244,13 @@ pub(crate) async fn wait_for_run(
             bar.finish();
             return Ok(status);
         }
-        bar.set_of(u64::from(status.recorded), u64::from(status.items));
-        if timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
+        pace.note(began.elapsed(), status.recorded);
+        let words = pace.words(&status);
+        bar.say(u64::from(status.recorded), u64::from(status.items), &words);
+        if watch.follow && !bar.is_seen() && pace.is_worth_a_line(began.elapsed(), &status) {
+            output.note(&words);
+        }
+        if watch.timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
             bar.finish();
             return Err(show::not_ended(&status));
         }
@@ -219,10 +261,13 @@ pub(crate) async fn wait_for_run(
 async fn status(global: &Global, args: StatusArgs, output: &Output) -> Result<(), CommandError> {
     let client = crate::client::connect(global)?;
     if let Some(run) = args.run {
-        let status = client
-            .run(run)
-            .await
-            .map_err(|error| CommandError::client(format!("cannot show {run}"), &error))?;
+        let status = match args.follow {
+            true => wait_for_run(&client, run, Watch { follow: true, timeout: None }, output).await?,
+            false => client
+                .run(run)
+                .await
+                .map_err(|error| CommandError::client(format!("cannot show {run}"), &error))?,
+        };
         return output.result(&status, || show::one(&status));
     }
     let mut list = client

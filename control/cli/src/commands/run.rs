@@ -52,7 +52,7 @@ pub(crate) async fn run(args: RunArgs, output: &Output) -> Result<u8, CommandErr
             .because(format!("limit `arguments` is {MAX_ARGUMENTS} bytes, observed {size}"))
             .help("put them into a file, and let the guest read it from standard input"));
     }
-    let job = JobSpec { parallelism: 1, attempts: 1, combine: false };
+    let job = JobSpec { attempts: 1, ..JobSpec::default() };
     let prepared = sandbox.prepare(Intent::Run, WorkloadKind::Job(job), start_quiet_log())?;
     let cannot = |error: anyhow::Error| failed(&format!("cannot run {}", prepared.label()), &error);
     let mut stop = Stop::new().map_err(cannot)?;
@@ -148,7 +148,9 @@ fn told(prepared: &Prepared, ended: Result<SoloEnd, SoloError>, output: &Output)
             let fault = "the guest is at fault; built with debug information, its stack names lines";
             stopped(134, prepared.instead().unwrap_or_else(|| fault.to_owned()))
         }
-        Outcome::NotStarted { .. } => stopped(1, "DUNLIN_LOG=info shows what was done".to_owned()),
+        Outcome::NotStarted { .. } | Outcome::Unknown { .. } => {
+            stopped(1, "DUNLIN_LOG=info shows what was done".to_owned())
+        }
     }
 }
 

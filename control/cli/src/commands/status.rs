@@ -98,8 +98,14 @@ fn workload_row(workload: &WorkloadStatus) -> Vec<String> {
         kind.to_owned(),
         running,
         workload.routes.iter().map(route).collect::<Vec<_>>().join(" "),
-        workload.waiting.clone().unwrap_or_default(),
+        workload.waiting.clone().or_else(|| next_run(workload)).unwrap_or_default(),
     ]
+}
+
+/// Says when a job is run next by itself.
+fn next_run(workload: &WorkloadStatus) -> Option<String> {
+    let next = workload.schedule.as_ref()?.next?;
+    Some(format!("for {}", utc(next)))
 }
 
 fn route(route: &RouteSpec) -> String {

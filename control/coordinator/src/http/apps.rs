@@ -5,14 +5,15 @@ use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use dunlin_admission::{World, admit_within};
 use dunlin_api::{
-    AllocationState as Shown, AllocationStatus, AppList, AppStatus, Deployed, Problem, ServiceOrJob,
-    WorkloadStatus, code,
+    AllocationState as Shown, AllocationStatus, AppList, AppStatus, Deployed, Problem, ScheduleStatus,
+    ServiceOrJob, WorkloadStatus, code,
 };
-use dunlin_model::{AppName, AppSpec, Capabilities, Feature, Name, WorkloadKind, WorkloadName};
-use dunlin_scheduler::{AllocationState, AllocationView, Answer, AppView, Command, View, WorkloadView};
+use dunlin_model::{AppName, AppSpec, Capabilities, Feature, Name, Schedule, WorkloadKind, WorkloadName};
+use dunlin_scheduler::{AllocationState, AllocationView, Answer, AppView, Command, Done, View, WorkloadView};
 use http::StatusCode;
 
 use super::Api;
+use super::jobs::count_inputs;
 use super::problem::{Refused, internal, not_found};
 use super::rollouts::rollout_status;
 
@@ -57,12 +58,30 @@ pub(crate) async fn deploy(
         let problem = Problem::new(422, code::COMPONENT_MISSING, "a component is missing", detail);
         return Err(problem.with_hint("upload it first: PUT /v1/components/{digest}").into());
     }
-    let judged = tokio::task::spawn_blocking(move || with_components(&api, spec));
+    let judged = tokio::task::spawn_blocking(move || {
+        check_inputs(&api, &spec)?;
+        with_components(&api, spec)
+    });
     let spec = judged.await.map_err(|error| internal(&error))??;
     match driver.submit(Command::Deploy(spec)).await? {
         Answer::Deployed { revision, changed } => Ok(Json(Deployed { revision, changed })),
         other => unreachable!("the brain answers a deploy with {other:?}"),
     }
+}
+
+/// Refuses a job whose inputs are not there, or are another number than it says.
+fn check_inputs(api: &Api, spec: &AppSpec) -> Result<(), Refused> {
+    for (name, workload) in &spec.workloads {
+        let WorkloadKind::Job(job) = &workload.kind else { continue };
+        let (Some(items), Some(list)) = (job.items, job.inputs) else { continue };
+        let found = count_inputs(api, list)?;
+        if found != items {
+            let detail = format!("`{name}` has {items} items, and its list of inputs has {found}");
+            let title = "a job has another number of inputs";
+            return Err(Problem::new(422, code::INVALID_REQUEST, title, detail).into());
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a service whose component answers no requests, and a job whose component cannot be run; else returns the spec
@@ -171,9 +190,12 @@ fn app_status(view: &View, app: &AppView) -> AppStatus {
 }
 
 fn workload_status(view: &View, name: &Name, workload: &WorkloadView) -> WorkloadStatus {
-    let (kind, routes) = match &workload.spec.kind {
-        WorkloadKind::Service(service) => (ServiceOrJob::Service, service.routes.clone()),
-        WorkloadKind::Job(_) => (ServiceOrJob::Job, Vec::new()),
+    let (kind, routes, after, schedule) = match &workload.spec.kind {
+        WorkloadKind::Service(service) => (ServiceOrJob::Service, service.routes.clone(), Vec::new(), None),
+        WorkloadKind::Job(job) => {
+            let after = job.after.iter().cloned().collect();
+            (ServiceOrJob::Job, Vec::new(), after, job.schedule.clone())
+        }
     };
     WorkloadStatus {
         name: name.clone(),
@@ -185,7 +207,19 @@ fn workload_status(view: &View, name: &Name, workload: &WorkloadView) -> Workloa
         limits: workload.spec.limits,
         component: workload.spec.component,
         allocations: allocations(view, &workload.name).collect(),
+        after,
+        schedule: schedule.map(|schedule| schedule_status(workload, schedule)),
     }
+}
+
+fn schedule_status(workload: &WorkloadView, schedule: Schedule) -> ScheduleStatus {
+    let last = workload.last_due.as_ref();
+    let (run, skipped) = match last.map(|due| &due.done) {
+        Some(Done::Started { run }) => (Some(*run), None),
+        Some(Done::Skipped { why }) => (None, Some(why.clone())),
+        None => (None, None),
+    };
+    ScheduleStatus { schedule, next: workload.next_run, last: last.map(|due| due.at), run, skipped }
 }
 
 fn allocations(view: &View, workload: &WorkloadName) -> impl Iterator<Item = AllocationStatus> {

@@ -111,7 +111,7 @@ async fn collect(body: Body, limit: Bytes, name: &str) -> Result<Vec<u8>, Refuse
     Ok(bytes)
 }
 
-fn store(blobs: &Components, bytes: &[u8], digest: Digest) -> Result<(), Refused> {
+pub(crate) fn store(blobs: &Components, bytes: &[u8], digest: Digest) -> Result<(), Refused> {
     let stored = blobs.begin().and_then(|mut partial| {
         partial.write(bytes)?;
         partial.finish(Some(digest))

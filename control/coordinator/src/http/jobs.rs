@@ -4,14 +4,15 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use dunlin_api::{
-    ItemPage, ItemStatus, ItemsQuery, MAX_ITEM_PAGE, Problem, RunList, RunStarted, RunState, RunStatus,
-    RunsQuery, StartRun, code,
+    ItemPage, ItemStatus, ItemsQuery, MAX_INPUT_TEXT, MAX_ITEM_PAGE, Problem, RunList, RunStarted, RunState,
+    RunStatus, RunsQuery, StartRun, code,
 };
-use dunlin_model::{Digest, LimitHit, MAX_ITEMS, Name, RunId, WorkloadName};
-use dunlin_scheduler::{Answer, Command, RunState as Recorded, RunView};
+use dunlin_model::{Bytes, Digest, ItemInput, LimitHit, MAX_ITEMS, Name, RunId, WorkloadName};
+use dunlin_scheduler::{Answer, Command, RunState as Recorded, RunView, RunWish};
 use http::StatusCode;
 
 use super::Api;
+use super::components::store;
 use super::problem::{Refused, internal, not_found};
 use crate::inputs::InputListError;
 use crate::records;
@@ -19,7 +20,8 @@ use crate::records;
 /// How many runs are listed at most.
 const MAX_RUNS: usize = 1000;
 
-/// Starts a run of a job: over so many items, or over uploaded inputs.
+/// Starts a run of a job, together with runs of all jobs that it comes after: over so many items, over uploaded inputs, over
+/// one input that is given here, or over what its manifest says.
 #[utoipa::path(post, path = dunlin_api::paths::JOB_RUNS, tag = "jobs",
     params(("namespace" = String, Path), ("app" = String, Path), ("job" = String, Path)), request_body = StartRun,
     responses((status = 200, body = RunStarted),
@@ -31,30 +33,58 @@ pub(crate) async fn start(
     body: Result<Json<StartRun>, JsonRejection>,
 ) -> Result<Json<RunStarted>, Refused> {
     let Path((namespace, app, workload)) = path?;
-    let Json(wish) = body?;
-    let items = match (wish.items, wish.inputs) {
-        (Some(items), None) => items,
-        (None, Some(list)) => {
+    let Json(StartRun { items, inputs, input, environment }) = body?;
+    let (items, inputs) = match (items, inputs, input) {
+        (items, None, None) => (items, None),
+        (None, Some(list), None) => {
             let api = api.clone();
             let counted = tokio::task::spawn_blocking(move || count_inputs(&api, list));
-            counted.await.map_err(|error| internal(&error))??
+            (Some(counted.await.map_err(|error| internal(&error))??), Some(list))
         }
-        (Some(_), Some(_)) | (None, None) => {
-            let detail = "give either `items` or `inputs`";
+        (None, None, Some(input)) => {
+            let api = api.clone();
+            let kept = tokio::task::spawn_blocking(move || keep_input(&api, &input));
+            (Some(1), Some(kept.await.map_err(|error| internal(&error))??))
+        }
+        _ => {
+            let detail = "give one of `items`, `inputs` and `input`, or none for what the manifest says";
             return Err(
                 Problem::new(422, code::INVALID_REQUEST, "it is not clear what to work on", detail).into()
             );
         }
     };
     let workload = WorkloadName { namespace, app, workload };
-    match api.driver.submit(Command::StartRun { workload, items, inputs: wish.inputs }).await? {
-        Answer::RunStarted(run) => Ok(Json(RunStarted { run })),
+    let wish = RunWish { items, inputs, environment };
+    match api.driver.submit(Command::StartRun { workload, wish }).await? {
+        Answer::RunStarted(run) => {
+            let view = api.driver.view();
+            let after = view.runs.get(&run).map(|run| run.record.after.clone()).unwrap_or_default();
+            Ok(Json(RunStarted { run, after }))
+        }
         other => unreachable!("the brain answers a start with {other:?}"),
     }
 }
 
+/// Keeps the input of a single item, and returns the list of it alone.
+fn keep_input(api: &Api, input: &str) -> Result<Digest, Refused> {
+    let size = Bytes(input.len() as u64);
+    if size > MAX_INPUT_TEXT {
+        let hit = LimitHit::new("input", MAX_INPUT_TEXT, size);
+        let problem = Problem::limit(422, "the input is too large to come with the wish", &hit);
+        let hint = "upload it, and a list of it: PUT /v1/inputs/{digest}; then give the digest of the list in `inputs`";
+        return Err(problem.with_hint(hint).into());
+    }
+    let digest = Digest::of(input.as_bytes());
+    store(api.inputs.blobs(), input.as_bytes(), digest)?;
+    let list = serde_json::to_vec(&[ItemInput { name: "input".to_owned(), digest }]);
+    let list = list.map_err(|error| internal(&error))?;
+    let digest = Digest::of(&list);
+    store(api.inputs.blobs(), &list, digest)?;
+    Ok(digest)
+}
+
 /// Returns how many inputs a list has, all of which must be there.
-fn count_inputs(api: &Api, list: Digest) -> Result<u32, Refused> {
+pub(crate) fn count_inputs(api: &Api, list: Digest) -> Result<u32, Refused> {
     let missing = |digest: &Digest| {
         let detail = format!("input {digest} was not uploaded");
         Refused::new(
@@ -172,9 +202,10 @@ fn run_status(run: &RunView) -> RunStatus {
         run: record.id,
         workload: record.workload.clone(),
         state: match record.state {
+            Recorded::Waiting => RunState::Waiting,
             Recorded::Running => RunState::Running,
             Recorded::Completed => RunState::Completed,
-            Recorded::Failed { .. } => RunState::Failed,
+            Recorded::Failed { .. } | Recorded::Abandoned { .. } => RunState::Failed,
             Recorded::Cancelled => RunState::Cancelled,
         },
         items: record.items,
@@ -185,6 +216,17 @@ fn run_status(run: &RunView) -> RunStatus {
         created: record.created,
         ended: record.ended,
         waiting: run.waiting.clone(),
+        after: record.after.clone(),
+        due: record.due,
+        began: record.began,
+        reason: match record.state {
+            Recorded::Abandoned { why } => Some(why.to_string()),
+            Recorded::Waiting
+            | Recorded::Running
+            | Recorded::Completed
+            | Recorded::Failed { .. }
+            | Recorded::Cancelled => None,
+        },
         total_output: None,
     }
 }

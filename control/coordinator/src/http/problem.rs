@@ -72,15 +72,20 @@ impl From<Rejection> for Refused {
             Rejection::NotAJob(_)
             | Rejection::TooManyItems(_)
             | Rejection::NoItems
+            | Rejection::NothingToWorkOn(_)
+            | Rejection::InvalidRun { .. }
             | Rejection::InvalidSpec { .. }
             | Rejection::InvalidNamespace { .. } => 422,
         };
         let mut problem =
             Problem::new(status, rejection.code(), "the wish was refused", rejection.to_string());
-        if let Rejection::TooManyItems(hit) | Rejection::QuotaExceeded { hit, .. } = rejection {
+        if let Rejection::TooManyItems(hit) | Rejection::QuotaExceeded { hit, .. } = rejection.clone() {
             problem.limit = Some(hit.limit);
             problem.value = Some(hit.value);
             problem.observed = Some(hit.observed);
+        }
+        if let Rejection::NothingToWorkOn(_) = rejection {
+            problem = problem.with_hint("say `--items 10`, or `--input 'texts/*.md'` for one item per file");
         }
         Self::new(problem)
     }

@@ -140,7 +140,7 @@ fn a_short_manifest_takes_the_defaults() {
     );
     assert_eq!(cart.limits, Limits::SERVICE);
     let sum = &manifest.workloads[&"sum".parse().unwrap()];
-    let expected = crate::JobSpec { parallelism: 1, attempts: 3, combine: false };
+    let expected = crate::JobSpec::default();
     assert_eq!(sum.kind, WorkloadKind::Job(expected));
     assert_eq!((sum.limits, &sum.input), (Limits::JOB, &None));
 }
@@ -489,6 +489,103 @@ secrets = true
             10:93: `service.cart.capabilities.folders."/b".folder`: this field is missing; write `folder = "data"`
             11:11: `service.cart.capabilities.scratch`: `tmp` should begin with `/`
             12:1: `service.cart.capabilities.secrets`: unknown field `secrets`; did you mean `sockets`?
+        "#]],
+    );
+}
+
+#[test]
+fn jobs_say_what_they_come_after_and_when_they_run() {
+    let text = r#"
+[app]
+name = "etl"
+[job.map]
+component = "map.wasm"
+input = ["texts/*.md"]
+[job.reduce]
+component = "reduce.wasm"
+after = ["map"]
+schedule = "0 3 * * mon-fri"
+time_zone = "europe/zurich"
+missed = "once"
+overlap = "allow"
+semantics = "at-most-once"
+deadline = "1h"
+"#;
+    let manifest = Manifest::parse(text).unwrap();
+    let reduce = &manifest.workloads[&"reduce".parse().unwrap()];
+    let WorkloadKind::Job(job) = &reduce.kind else { panic!("it is a job") };
+    assert!(job.reads_outputs() && job.is_at_most_once());
+    expect![[r#"{"parallelism":1,"attempts":1,"combine":false,"after":["map"],"schedule":{"cron":"0 3 * * mon-fri","time_zone":"Europe/Zurich","missed":"once","overlap":"allow"},"semantics":"at-most-once","deadline":3600000}"#]].assert_eq(&serde_json::to_string(job).unwrap());
+    let stored = r#"{"parallelism":2,"attempts":3,"combine":true}"#;
+    let before: crate::JobSpec = serde_json::from_str(stored).unwrap();
+    assert_eq!(before, crate::JobSpec { parallelism: 2, combine: true, ..crate::JobSpec::default() });
+    assert_eq!(serde_json::to_string(&before).unwrap(), stored);
+}
+
+#[test]
+fn each_mistake_about_chains_and_schedules_has_its_place() {
+    check(
+        r#"
+[app]
+name = "etl"
+[service.web]
+component = "web.wasm"
+[job.map]
+component = "map.wasm"
+after = ["reduce", "Mop", 3]
+[job.reduce]
+component = "reduce.wasm"
+after = ["shuffle"]
+[job.shuffle]
+component = "shuffle.wasm"
+after = ["map"]
+[job.alone]
+component = "alone.wasm"
+after = ["alone"]
+[job.late]
+component = "late.wasm"
+after = ["web"]
+[job.later]
+component = "late.wasm"
+after = ["shufle"]
+[job.unclear]
+component = "unclear.wasm"
+schedule = "0 3 * *"
+time_zone = "Europe/Zurch"
+missed = "twice"
+[job.after-unclear]
+component = "unclear.wasm"
+after = ["unclear"]
+[job.idle]
+component = "idle.wasm"
+schedule = "0 3 * * *"
+semantics = "at-most-once"
+attempts = 3
+deadline = "90d"
+[job.odd]
+component = "odd.wasm"
+items = 1
+overlap = "allow"
+deadline = "0s"
+"#,
+        expect![[r#"
+            8:1: `job.map.after`: a job cannot come after itself: `map` after `reduce` after `shuffle` after `map`
+            8:20: `job.map.after[1]`: `Mop` is not a name: use a-z, 0-9 and `-`, with a letter or digit at both ends
+            8:27: `job.map.after[2]`: expected a string, got integer
+            11:1: `job.reduce.after`: a job cannot come after itself: `reduce` after `shuffle` after `map` after `reduce`
+            14:1: `job.shuffle.after`: a job cannot come after itself: `shuffle` after `map` after `reduce` after `shuffle`
+            17:1: `job.alone.after`: a job cannot come after itself: `alone` after `alone`
+            20:1: `job.late.after`: `web` is a service; a job comes after jobs
+            23:1: `job.later.after`: there is no job `shufle` in this app; did you mean `shuffle`?
+            26:12: `job.unclear.schedule`: a schedule has five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, or is one of @hourly, @daily, @weekly, @monthly and @yearly; `0 3 * *` has 4
+            27:13: `job.unclear.time_zone`: there is no time zone `Europe/Zurch`; write one like "Europe/Zurich" or "UTC"
+            28:10: `job.unclear.missed`: this must be "skip" or "once"
+            31:1: `job.after-unclear.after`: nothing says what `unclear` works on when it is run before `after-unclear`; give it `items`, `input` or an `after` of its own
+            34:1: `job.idle.schedule`: nothing says what a scheduled run works on; add `items`, `input` or `after`
+            36:1: `job.idle.attempts`: an item that is started at most once has one attempt; leave this out
+            37:12: `job.idle.deadline`: limit `deadline` is 31d, observed 90d
+            41:1: `job.odd.overlap`: this says something of a `schedule`, and there is none; add one or leave this out
+            42:12: `job.odd.deadline`: limit `deadline` is 1ms to 31d, observed 0ms
         "#]],
     );
 }

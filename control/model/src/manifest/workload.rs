@@ -5,13 +5,12 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::reader::{Found, Reader, Section, Strings};
-use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities, placement, rollout};
+use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities, job, placement, rollout};
 use crate::check::{self, between};
 use crate::limits::Access;
 use crate::placement::Home;
 use crate::{
-    Instances, JobSpec, LimitField, Limits, MAX_ITEMS, Metering, Priority, RouteSpec, ServiceSpec,
-    WorkloadKind,
+    Instances, LimitField, Limits, MAX_ITEMS, Metering, Priority, RouteSpec, ServiceSpec, WorkloadKind,
 };
 
 const SERVICE_FIELDS: [&str; 16] = [
@@ -32,13 +31,20 @@ const SERVICE_FIELDS: [&str; 16] = [
     "placement",
     "priority",
 ];
-const JOB_FIELDS: [&str; 14] = [
+const JOB_FIELDS: [&str; 21] = [
     "component",
     "input",
     "items",
     "parallelism",
     "attempts",
     "combine",
+    "after",
+    "schedule",
+    "time_zone",
+    "missed",
+    "overlap",
+    "semantics",
+    "deadline",
     "limits",
     "environment",
     "node_labels",
@@ -93,16 +99,8 @@ pub(super) fn job(
     home: &Home<'_>,
 ) -> Option<ManifestWorkload> {
     reader.refuse_unknown(section, &JOB_FIELDS);
-    let mut counted = |key, most, default| {
-        let Some(Found { value, at }) = reader.count(section, key) else { return default };
-        reader.expect(at, section.path(key), between(key, most, value));
-        value
-    };
-    let parallelism = counted("parallelism", check::MAX_PARALLELISM, 1);
-    let attempts = counted("attempts", check::MAX_ATTEMPTS, 3);
-    let combine = reader.truth(section, "combine").unwrap_or(false);
     let input = input(reader, section);
-    let kind = WorkloadKind::Job(JobSpec { parallelism, attempts, combine });
+    let kind = WorkloadKind::Job(job::job(reader, section, input.as_ref()));
     workload(reader, section, home, kind, input)
 }
 

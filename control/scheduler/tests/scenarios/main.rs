@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a script with a mistake is a failed test")]
 
+mod chains;
 mod fairness;
 mod fleet;
 mod jobs;

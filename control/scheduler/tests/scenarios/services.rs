@@ -621,6 +621,7 @@ fn a_deleted_app_is_gone_with_all_it_ran() {
             1s a gets 1.6: a1@1 a2[r1 0..1 attempt 1] | shop.example: a1 on a | peers a
             > delete shop
             Deleted
+            1s r1 is forgotten
             1s a gets 1.8: a1@1 | peers a
             > delete shop
             unknown_app: there is no app `default/shop`

@@ -5,7 +5,7 @@
 //! `pass SECONDS` (silence), `wait SECONDS` (all nodes that are up report every second), `down`, `up`,
 //! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB`, `stop`, `delete`, `run`, `start NAMESPACE/APP/JOB ITEMS`, `cancel`,
 //! `rollback APP [REVISION]`, `promote APP`, `history APP`, `restarts ALLOCATION 4`, `served ALLOCATION REQUESTS FAILED FUEL`,
-//! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `show`, `where`.
+//! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `absent SECONDS`, `show`, `where`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -18,8 +18,8 @@ use dunlin_model::{
     WorkloadSpec,
 };
 use dunlin_scheduler::{
-    Action, AllocationState, Change, Cluster, Command, Config, Fate, Observation, RunState, Step,
-    TokenRecord, View,
+    Action, AllocationState, Change, Cluster, Command, Config, Due, Fate, Observation, RunState, RunWish,
+    ScheduleRecord, Step, TokenRecord, View,
 };
 
 const CONFIG: Config = Config {
@@ -118,11 +118,11 @@ impl World {
             "delete" => self.submit(Command::Delete(app(rest[0]))),
             "run" => {
                 let workload = format!("default/{}", rest[0]).parse().unwrap();
-                self.submit(Command::StartRun { workload, items: rest[1].parse().unwrap(), inputs: None });
+                self.submit(Command::StartRun { workload, wish: wish(&rest[1..]) });
             }
             "start" => {
-                let (workload, items) = (rest[0].parse().unwrap(), rest[1].parse().unwrap());
-                self.submit(Command::StartRun { workload, items, inputs: None });
+                let workload = rest[0].parse().unwrap();
+                self.submit(Command::StartRun { workload, wish: wish(&rest[1..]) });
             }
             "cordon" => self.submit(Command::Cordon { node: rest[0].parse().unwrap(), drain: None }),
             "drain" => {
@@ -138,6 +138,8 @@ impl World {
             "state" => self.state(rest),
             "report" => self.stray_report(rest),
             "restart" => self.restart(),
+            // No coordinator is there for so many seconds; `restart` brings one.
+            "absent" => self.now = self.now.plus(DurationMs(rest[0].parse::<u64>().unwrap() * 1_000)),
             "show" => self.show(),
             "where" => self.show_where(),
             _ => panic!("`{verb}` is no word of a script"),
@@ -322,7 +324,7 @@ impl World {
                 placement: Default::default(),
                 priority: Default::default(),
             };
-            let mut job = JobSpec { parallelism: 1, attempts: 1, combine: false };
+            let mut job = JobSpec { attempts: 1, ..JobSpec::default() };
             let mut routes = Vec::new();
             for part in parts {
                 match part.split_once(':').unwrap_or((part, "")) {
@@ -435,7 +437,7 @@ impl World {
         let id = "fleet".parse().unwrap();
         let changes: Vec<Change> = self.store.values().cloned().collect();
         self.cluster = Cluster::restore(id, self.term, CONFIG, changes, self.now);
-        assert_eq!(self.cluster.next_deadline(), Some(self.now));
+        assert!(self.cluster.next_deadline().is_some_and(|deadline| deadline <= self.now));
         let step = self.cluster.tick(self.now);
         self.take(step);
     }
@@ -484,6 +486,8 @@ impl World {
                 assert!(self.items.insert((*run, *item)), "{run} item {item} is recorded twice");
                 None
             }
+            Change::Schedule(record) => self.store.insert(format!("schedule {}", record.job), change),
+            Change::ScheduleDeleted(job) => self.store.remove(&format!("schedule {job}")),
             Change::Token(record) => self.store.insert(format!("token {}", record.id), change),
             Change::TokenDeleted(id) => self.store.remove(&format!("token {id}")),
             Change::Counters(_) => self.store.insert("counters".to_owned(), change),
@@ -508,8 +512,13 @@ impl World {
                 )
                 .unwrap();
             }
-            Change::Run(record) if record.state != RunState::Running => {
+            Change::Run(record) if !record.is_open() => {
                 writeln!(self.out, "{seconds}s {} ends: {:?}", record.id, record.state).unwrap();
+            }
+            Change::RunDeleted(run) => writeln!(self.out, "{seconds}s {run} is forgotten").unwrap(),
+            Change::Schedule(ScheduleRecord { job, last: Some(Due { at, done }), .. }) => {
+                let at = at.0 / 1_000;
+                writeln!(self.out, "{seconds}s {job} was due at {at}s: {done}").unwrap();
             }
             _ => {}
         }
@@ -659,6 +668,16 @@ fn describe(assignment: &Assignment) -> String {
     let peers: Vec<String> = assignment.routes.peers.keys().map(ToString::to_string).collect();
     write!(told, " | peers {}", peers.join(" ")).unwrap();
     told
+}
+
+/// `5 COLOUR=red`: so many items, or those of the spec, and variables.
+fn wish(words: &[&str]) -> RunWish {
+    let variables = words.iter().filter_map(|word| word.split_once('='));
+    RunWish {
+        items: words.first().and_then(|word| word.parse().ok()),
+        inputs: None,
+        environment: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    }
 }
 
 fn app(name: &str) -> AppName {

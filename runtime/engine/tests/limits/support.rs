@@ -144,7 +144,7 @@ impl Rig {
 pub(crate) fn allocation(component: &[u8], limits: Limits, is_job: bool) -> AssignedAllocation {
     let range = ItemRange { start: 0, end: 10 };
     let (kind, work) = if is_job {
-        let kind = WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false });
+        let kind = WorkloadKind::Job(JobSpec { attempts: 1, ..JobSpec::default() });
         (kind, Work::Items { run: RunId::new(1), range, attempt: 1, combine: false, inputs: false })
     } else {
         let kind = ServiceSpec {

@@ -633,3 +633,87 @@ fn what_is_told_stays_the_same_until_it_is_recorded() {
         "#]],
     );
 }
+
+#[test]
+fn an_item_that_may_be_started_once_is_not_run_again_when_its_worker_dies() {
+    check(
+        "
+        assign 1 1 a1:shop/pay:c1:0..5*2!
+        fetched c1
+        started a1
+        not-run a1 1
+        died shop
+        report
+        started a1
+        wait 2000
+        ended a1 1
+        report
+        ",
+        expect![[r#"
+            assign 1 1 a1:shop/pay:c1:0..5*2!
+              save 1 1
+              fetch c1
+            fetched c1
+              start a1
+            started a1
+              run item 0 of r7 in a1 in shop
+              run item 1 of r7 in a1 in shop
+            not-run a1 1
+              run item 2 of r7 in a1 in shop
+            died shop
+              start a1
+            report
+              stored 1 1
+              a1 starting, 1 restarts
+              item 0 of r7 in a1 on node, attempt 2: Unknown: the worker process died while running it
+              item 2 of r7 in a1 on node, attempt 2: Unknown: the worker process died while running it
+            started a1
+              run item 3 of r7 in a1 in shop
+              run item 4 of r7 in a1 in shop
+            wait 2000
+            ended a1 1
+            report
+              stored 1 1
+              a1 running, 1 restarts
+              item 0 of r7 in a1 on node, attempt 2: Unknown: the worker process died while running it
+              item 2 of r7 in a1 on node, attempt 2: Unknown: the worker process died while running it
+        "#]],
+    );
+}
+
+#[test]
+fn a_restarted_agent_knows_nothing_of_items_that_may_be_started_once() {
+    check(
+        "
+        restart 4 7 a1:shop/pay:c1:3..5*2! a2:shop/sum:c1:0..1*1
+        fetched c1
+        report
+        assign 4 8 a1:shop/pay:c1:3..5*2! a2:shop/sum:c1:0..1*1
+        recorded 4 a1 3 4
+        report
+        assign 4 9 a2:shop/sum:c1:0..1*1 a3:shop/pay:c1:5..6*2!
+        ",
+        expect![[r#"
+            restart 4 7 a1:shop/pay:c1:3..5*2! a2:shop/sum:c1:0..1*1
+              fetch c1
+            fetched c1
+              start a2
+            report
+              stored 4 7
+              a1 finished
+              a2 starting
+              item 3 of r7 in a1 on node, attempt 2: Unknown: the agent was started again while it ran
+              item 4 of r7 in a1 on node, attempt 2: Unknown: the agent was started again while it ran
+            assign 4 8 a1:shop/pay:c1:3..5*2! a2:shop/sum:c1:0..1*1
+              save 4 8
+            recorded 4 a1 3 4
+            report
+              stored 4 8
+              a1 finished
+              a2 starting
+            assign 4 9 a2:shop/sum:c1:0..1*1 a3:shop/pay:c1:5..6*2!
+              save 4 9
+              start a3
+        "#]],
+    );
+}

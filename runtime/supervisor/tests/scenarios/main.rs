@@ -1,7 +1,7 @@
 //! The life of allocations on one node as scenarios: what happens goes in as lines, what is to be done comes out.
 //!
 //! An allocation is written `a1:shop/front:c1`, a job's `a2:shop/sum:c1:0..3*2` (items 0..3, two at a time; `+` at
-//! the end for the combining instance). A revision other than the first is written `a1:shop/front@2:c1`.
+//! the end for the combining instance, `!` for items that may be started once). A revision other than the first is written `a1:shop/front@2:c1`.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,8 +15,8 @@ use std::fmt::Write as _;
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, Generation, ItemRange,
-    JobSpec, Limits, Outcome, Revision, RouteTable, RunId, ServiceSpec, Term, Timestamp, Work, WorkloadKind,
-    WorkloadSpec,
+    JobSpec, Limits, Outcome, Revision, RouteTable, RunId, Semantics, ServiceSpec, Term, Timestamp, Work,
+    WorkloadKind, WorkloadSpec,
 };
 use dunlin_supervisor::{Action, Config, Event, Supervisor};
 use expect_test::{Expect, expect};
@@ -239,11 +239,12 @@ fn assigned(text: &str) -> AssignedAllocation {
         ),
         Some(items) => {
             let (combine, inputs) = (items.ends_with('+'), !items.ends_with('-'));
-            let (range, concurrency) = items.trim_end_matches(['+', '-']).split_once('*').unwrap();
+            let semantics = if items.ends_with('!') { Semantics::AtMostOnce } else { Semantics::AtLeastOnce };
+            let (range, concurrency) = items.trim_end_matches(['+', '-', '!']).split_once('*').unwrap();
             let (start, end) = range.split_once("..").unwrap();
             let range = ItemRange { start: start.parse().unwrap(), end: end.parse().unwrap() };
             let work = Work::Items { run: RunId::new(7), range, attempt: 2, combine, inputs };
-            let spec = JobSpec { parallelism: 1, attempts: 3, combine };
+            let spec = JobSpec { combine, semantics, ..JobSpec::default() };
             (WorkloadKind::Job(spec), work, concurrency.parse().unwrap())
         }
     };

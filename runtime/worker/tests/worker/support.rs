@@ -244,7 +244,7 @@ pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> Assign
             rollout: Default::default(),
             health: None,
         }),
-        Work::Items { .. } => WorkloadKind::Job(JobSpec { parallelism: 1, attempts: 1, combine: false }),
+        Work::Items { .. } => WorkloadKind::Job(JobSpec { attempts: 1, ..JobSpec::default() }),
     };
     let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     AssignedAllocation {

@@ -1,13 +1,13 @@
 //! From a folder to specs: finds and reads the manifest, runs its build, reads the components it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use bytes::Bytes;
-use dunlin_model::{AppSpec, Digest, Manifest, ManifestWorkload, Name, WorkloadKind};
+use dunlin_model::{AppSpec, Digest, JobInput, Manifest, ManifestWorkload, Name, WorkloadKind};
 
 use super::wrap::wrapped;
 use crate::context::read_text;
@@ -23,6 +23,10 @@ pub(crate) struct Built {
     pub(crate) spec: AppSpec,
     /// What it runs, each once.
     pub(crate) components: Vec<Component>,
+    /// Patterns of the files that are the inputs of jobs which nobody may be there to start.
+    pub(crate) inputs: BTreeMap<Name, Vec<String>>,
+    /// The folder to which they are relative.
+    pub(crate) folder: PathBuf,
 }
 
 /// One component file.
@@ -76,7 +80,28 @@ pub(crate) async fn build(
     }
     let mut name = manifest.app_name();
     name.namespace = namespace.cloned().unwrap_or(name.namespace);
-    Ok(Built { spec: AppSpec { name, workloads }, components: components.into_values().collect() })
+    let components = components.into_values().collect();
+    Ok(Built { spec: AppSpec { name, workloads }, components, inputs: inputs_to_send(&manifest), folder })
+}
+
+/// Returns the patterns of the files of jobs that have a schedule, come after others, or are come after: their runs are
+/// started without anybody who could send the files.
+fn inputs_to_send(manifest: &Manifest) -> BTreeMap<Name, Vec<String>> {
+    let job = |workload: &ManifestWorkload| match &workload.kind {
+        WorkloadKind::Job(job) => Some(job.clone()),
+        WorkloadKind::Service(_) => None,
+    };
+    let earlier: BTreeSet<Name> =
+        manifest.workloads.values().filter_map(job).flat_map(|job| job.after).collect();
+    let with_files = manifest.workloads.iter().filter_map(|(name, workload)| {
+        let job = job(workload)?;
+        let is_alone = job.schedule.is_none() && job.after.is_empty() && !earlier.contains(name);
+        match &workload.input {
+            Some(JobInput::Files(patterns)) if !is_alone => Some((name.clone(), patterns.clone())),
+            Some(JobInput::Files(_) | JobInput::Count(_)) | None => None,
+        }
+    });
+    with_files.collect()
 }
 
 /// Says what a component asks for that its manifest does not grant: it would be found out only when it is used.

@@ -187,6 +187,8 @@ mod tests {
                 limits: Limits::SERVICE,
                 component: Digest::of(b""),
                 allocations: allocations.iter().enumerate().map(allocation).collect(),
+                after: Vec::new(),
+                schedule: None,
             }],
         }
     }

@@ -20,13 +20,13 @@ const PARALLEL: usize = 8;
 /// Asking whether a smaller file is there takes longer than sending it.
 const WORTH_ASKING: usize = 64 << 10;
 
-/// Sends the files which match `patterns` below `folder`; returns the digest of their list.
-pub(super) async fn send(
+/// Sends the files which match `patterns` below `folder`; returns the digest of their list and how many they are.
+pub(crate) async fn send_inputs(
     client: &Client,
     folder: &Path,
     patterns: &[String],
     output: &Output,
-) -> Result<Digest, CommandError> {
+) -> Result<(Digest, u32), CommandError> {
     let files = find(folder, patterns)?;
     let progress = output.progress_of_count("sending inputs", files.len() as u64);
     let mut sending = futures_util::stream::iter(files)
@@ -38,7 +38,32 @@ pub(super) async fn send(
         progress.set(inputs.len() as u64);
     }
     progress.finish();
-    let list = serde_json::to_vec(&inputs)
+    let count = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
+    Ok((send_list(client, &inputs).await?, count))
+}
+
+/// Sends what is written to standard input, as the input of a single item.
+pub(super) async fn send_standard_input(client: &Client) -> Result<Digest, CommandError> {
+    let mut bytes = Vec::new();
+    let failed = || CommandError::failed("cannot read the input from standard input");
+    std::io::stdin()
+        .lock()
+        .take(MAX_INPUT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed().caused_by(&error))?;
+    if bytes.len() as u64 > MAX_INPUT {
+        return Err(failed()
+            .because(format!("limit `input` is {}, observed more", dunlin_model::Bytes(MAX_INPUT)))
+            .help("split it into several files and give them with `--input`: each is one item"));
+    }
+    let digest = Digest::of(&bytes);
+    let sent = client.upload_input(&digest, bytes.into()).await;
+    sent.map_err(|error| CommandError::client("cannot send standard input", &error))?;
+    send_list(client, &[ItemInput { name: "-".to_owned(), digest }]).await
+}
+
+async fn send_list(client: &Client, inputs: &[ItemInput]) -> Result<Digest, CommandError> {
+    let list = serde_json::to_vec(inputs)
         .map_err(|error| CommandError::failed("cannot write the list of inputs").caused_by(&error))?;
     let digest = Digest::of(&list);
     client

@@ -72,6 +72,14 @@ pub(super) fn success(status: &RunStatus) -> Result<(), CommandError> {
     }
     let RunStatus { run, items, failed, .. } = status;
     let error = CommandError::failed(format!("{run} of `{}` is {}", status.workload, status.state.name()));
+    if let Some(reason) = &status.reason {
+        return Err(error
+            .because(reason.clone())
+            .because(format!("{} of {items} items have a record", status.recorded))
+            .help(format!(
+                "`dunlin job status` shows its chain, `dunlin job result {run} --items` its items"
+            )));
+    }
     Err(match status.state {
         RunState::Cancelled => error
             .because(format!("{} of {items} items have a record", status.recorded))
@@ -79,7 +87,11 @@ pub(super) fn success(status: &RunStatus) -> Result<(), CommandError> {
         RunState::Failed if *failed == 0 => error
             .because("all items completed, but the instance which combines them did not")
             .help(format!("`dunlin logs {}` shows what it printed", status.workload)),
-        RunState::Failed | RunState::Running | RunState::Completed | RunState::Unknown => error
+        RunState::Failed
+        | RunState::Waiting
+        | RunState::Running
+        | RunState::Completed
+        | RunState::Unknown => error
             .because(format!("{failed} of {items} items did not complete"))
             .help(format!("`dunlin job result {run} --items` shows how each ended")),
     })
@@ -117,6 +129,16 @@ pub(super) fn one(status: &RunStatus) -> String {
     text.push_str(&format!("\n\nstarted {}", utc(status.created)));
     if let Some(ended) = status.ended {
         text.push_str(&format!("\nended   {} after {}", utc(ended), about(ended.since(status.created))));
+    }
+    if let Some(due) = status.due {
+        text.push_str(&format!("\ndue     {}", utc(due)));
+    }
+    if !status.after.is_empty() {
+        let after: Vec<String> = status.after.iter().map(ToString::to_string).collect();
+        text.push_str(&format!("\nafter   {}", after.join(" and ")));
+    }
+    if let Some(reason) = &status.reason {
+        text.push_str(&format!("\nreason: {}", crate::output::escaped(reason)));
     }
     if let Some(waiting) = &status.waiting {
         text.push_str(&format!("\nwaiting: {}", crate::output::escaped(waiting)));

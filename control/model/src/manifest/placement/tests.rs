@@ -64,7 +64,7 @@ fn a_service_runs_everywhere_or_so_many_times_and_a_job_does_neither() {
         expect![[r#"
             8:1: `service.cart.allocations`: a service that runs everywhere has one allocation on each node that fits it; leave this out
             10:12: `service.cart.priority`: 101 is no priority: it is a number from 0 to 100, of which the higher goes first; 50 is the default
-            13:1: `job.sum.everywhere`: unknown field `everywhere`; there are `component`, `input`, `items`, `parallelism`, `attempts`, `combine`, `limits`, `environment`, `node_labels`, `capabilities`, `metering`, `coredump`, `placement`, `priority`
+            13:1: `job.sum.everywhere`: unknown field `everywhere`; there are `component`, `input`, `items`, `parallelism`, `attempts`, `combine`, `after`, `schedule`, `time_zone`, `missed`, `overlap`, `semantics`, `deadline`, `limits`, `environment`, `node_labels`, `capabilities`, `metering`, `coredump`, `placement`, `priority`
             14:12: `job.sum.priority`: -1 is no priority: it is a number from 0 to 100, of which the higher goes first; 50 is the default
         "#]],
     );
