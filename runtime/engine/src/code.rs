@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dunlin_compiled::CodeKind;
 use dunlin_host::Guest;
@@ -164,11 +164,13 @@ pub(crate) struct Shelf {
     began: Instant,
     /// By what they are, so that two allocations of one component share its code.
     codes: Mutex<BTreeMap<Identity, Weak<Code>>>,
+    /// When any code was last wanted, as far as [`Shelf::drop_idle`] has seen.
+    used: AtomicU64,
 }
 
 impl Shelf {
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), codes: Mutex::default() }
+        Self { began: Instant::now(), codes: Mutex::default(), used: AtomicU64::new(0) }
     }
 
     /// Returns the code with this identity, which is made if nobody uses it yet.
@@ -195,10 +197,23 @@ impl Shelf {
         let idle = u64::try_from(CODE_IDLE.as_millis()).unwrap_or(u64::MAX);
         let since = self.now().saturating_sub(idle);
         for code in self.all() {
+            self.used.fetch_max(code.used.load(Ordering::Relaxed), Ordering::Relaxed);
             if code.used.load(Ordering::Relaxed) < since {
                 *code.linked() = None;
             }
         }
+    }
+
+    /// Drops all code.
+    pub(crate) fn drop_all(&self) {
+        for code in self.all() {
+            *code.linked() = None;
+        }
+    }
+
+    /// Tells for how long nobody wanted any code, as far as [`Shelf::drop_idle`] has seen.
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_millis(self.now().saturating_sub(self.used.load(Ordering::Relaxed)))
     }
 
     /// Drops the code that was not wanted for longest, until the rest is within [`MAX_LOADED_CODE`]; never `kept`.

@@ -15,6 +15,7 @@ mod data;
 mod failure;
 mod handed;
 mod items;
+mod kept;
 mod log_queue;
 mod outbound;
 mod passed;

@@ -21,6 +21,7 @@ use crate::channel::Passing;
 use crate::confine::{close_inherited, confine};
 use crate::control::{self, Agent};
 use crate::handed::Connections;
+use crate::kept::Kept;
 use crate::log_queue::LogQueue;
 use crate::outbound::AgentConnector;
 use crate::passed;
@@ -75,6 +76,8 @@ struct Before {
     processors: usize,
     /// Where the program's code is, as the system lists it.
     resident: Resident,
+    /// What tells of the memory of this process.
+    kept: Kept,
 }
 
 impl Before {
@@ -87,6 +90,7 @@ impl Before {
             folders: setup.folders.iter().map(open).collect(),
             processors,
             resident: Resident::of_this_process(),
+            kept: Kept::of_this_process(),
         }
     }
 }
@@ -147,7 +151,7 @@ fn follow(
     let (ended, told) = (connections.clone(), agent.clone());
     runtime.spawn(async move { ended.tell_ended(&told).await });
     let usage = allocations.clone();
-    runtime.spawn(async move { usage.tell_usage().await });
+    runtime.spawn(async move { usage.tell_usage(before.kept).await });
     let started = allocations.clone();
     runtime.spawn(async move { started.let_go(&before.resident).await });
     let ended = allocations.clone();
