@@ -8,15 +8,16 @@ use std::time::Duration;
 use dunlin_compiled::{CodeKey, CodeKind, Platform};
 use dunlin_host::{Guest, NotGranted};
 use dunlin_model::{Bytes, Digest, FuelRate, Metering, WorkloadSpec};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre};
 
-use crate::checks::Checks;
 use crate::code::{Linked, Loaded, Shelf};
 use crate::dump::Dumps;
 use crate::gauge::Gauge;
+use crate::genuine::{Code, Genuine, Known, path_of};
 use crate::kinds::{EngineKind, Kind, Kinds};
-use crate::limits::{MAX_COMPILED, POOL_INSTANCES};
+use crate::limits::POOL_INSTANCES;
 
 /// How many components are loaded at a time.
 const LOADERS: usize = 2;
@@ -146,7 +147,7 @@ impl Engine {
 
     async fn load_way(&self, compiled: &Path, digest: Digest, way: Way) -> Result<Loaded, LoadError> {
         let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, way));
-        loaded.linked().await?;
+        loaded.looked_at().await?;
         Ok(loaded)
     }
 
@@ -195,30 +196,36 @@ impl Engine {
         way: Way,
     ) -> Result<Linked, LoadError> {
         let _turn = self.0.loading.acquire().await.expect("the semaphore is never closed");
+        if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+            // Others go on on another thread, and this one need not be woken again: there is a request that waits.
+            return tokio::task::block_in_place(|| self.read_and_link_now(compiled, digest, way));
+        }
         let (this, compiled) = (self.clone(), compiled.to_owned());
-        let loading = tokio::task::spawn_blocking(move || {
-            let EngineConfig { code_key, platform, instances: _ } = this.0.config;
-            let Way { kind, dumps } = way;
-            let platform = platform.for_code(kind);
-            let code = dunlin_compiled::read(&compiled, code_key, platform, digest, MAX_COMPILED)
-                .map_err(|error| LoadError::Failed(format!("its compiled code cannot be used: {error}")))?;
-            let split = Checks::split(&code).filter(|(_, checks)| checks.fit(kind));
-            let (code, checks) = split
-                .ok_or_else(|| LoadError::Failed(format!("its compiled code is not that of {kind:?}")))?;
-            let engine = this.0.kinds.get(EngineKind { checks, wasi03: kind.wasi03, dumps });
-            let engine = engine.map_err(|error| LoadError::Failed(error.to_string()))?;
-            let pre = link(&engine, code)?;
-            Ok(Linked::new(pre, kind, checks, code.len() as u64))
-        });
+        let loading = tokio::task::spawn_blocking(move || this.read_and_link_now(&compiled, digest, way));
         loading.await.map_err(|error| LoadError::Failed(format!("loading it ended early: {error}")))?
+    }
+
+    fn read_and_link_now(&self, compiled: &Path, digest: Digest, way: Way) -> Result<Linked, LoadError> {
+        let EngineConfig { code_key: key, platform, instances: _ } = self.0.config;
+        let Way { kind, dumps } = way;
+        let genuine = Genuine::take(Known { path: compiled, key, platform, component: digest, kind })?;
+        let Genuine { checks, size, .. } = genuine;
+        let engine = self.0.kinds.get(EngineKind { checks, wasi03: kind.wasi03, dumps });
+        let engine = engine.map_err(|error| LoadError::Failed(error.to_string()))?;
+        let pre = link(&engine, genuine)?;
+        Ok(Linked::new(pre, kind, checks, size))
     }
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot check that bytes are what its compiler made")]
-fn link(kind: &Kind, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
-    // SAFETY: The only caller has just read these very bytes, and their MAC shows that the agent kept them for this
-    // namespace after its compiler had made them.
-    let component = unsafe { Component::deserialize(&kind.wasmtime, compiled) };
+fn link(kind: &Kind, genuine: Genuine) -> Result<InstancePre<Guest>, LoadError> {
+    let component = match &genuine.code {
+        // SAFETY: The MAC of these very bytes shows that the agent kept them for this namespace after its compiler had
+        // made them, and nobody can change them any more.
+        Code::Sealed(file) => unsafe { Component::deserialize_file(&kind.wasmtime, path_of(file)) },
+        // SAFETY: As above; they are this process's own.
+        Code::Bytes(bytes) => unsafe { Component::deserialize(&kind.wasmtime, bytes) },
+    };
     let component = component.map_err(|error| LoadError::Failed(format!("cannot be loaded: {error:#}")))?;
     kind.linker.instantiate_pre(&component).map_err(|error| {
         LoadError::Refused(format!("the component's imports do not fit what is provided: {error:#}"))

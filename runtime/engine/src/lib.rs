@@ -21,6 +21,7 @@ mod engine;
 mod exchange;
 mod gate;
 mod gauge;
+mod genuine;
 mod job;
 mod kinds;
 mod limits;

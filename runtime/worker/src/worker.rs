@@ -34,8 +34,9 @@ const STEPS_BETWEEN_IO: u32 = 7;
 type Folders = BTreeMap<Name, OfferedFolder>;
 
 /// The whole of the process `dunlin worker`, whose standard input is the control socket and whose standard output is
-/// the channel. It returns when the agent is gone; the process must then end at once.
-pub fn run_from_stdin() -> anyhow::Result<()> {
+/// the channel; `tidy` gives back memory that the thread which calls it has freed. It returns when the agent is gone; the
+/// process must then end at once.
+pub fn run_from_stdin(tidy: fn()) -> anyhow::Result<()> {
     close_inherited();
     let control = std::io::stdin().as_fd().try_clone_to_owned().context("there is no control socket")?;
     let channel = std::io::stdout().as_fd().try_clone_to_owned().context("there is no channel")?;
@@ -45,7 +46,7 @@ pub fn run_from_stdin() -> anyhow::Result<()> {
     dunlin_engine::prepare_process();
     // There is one thread yet, so what it gives up, all those give up that it starts.
     confine(&setup.wall).context("cannot confine this process")?;
-    run_with(setup, before, control, channel)
+    run_with(setup, before, control, channel, tidy)
 }
 
 /// Does what comes over `control` until its other end is closed, without a wall around it. Guests may still be
@@ -54,7 +55,7 @@ pub fn run(mut control: UnixStream, channel: OwnedFd) -> anyhow::Result<()> {
     match read_setup(&mut control)? {
         Some(setup) => {
             let before = Before::open(&setup);
-            run_with(setup, before, control, channel)
+            run_with(setup, before, control, channel, || {})
         }
         None => Ok(()),
     }
@@ -95,12 +96,19 @@ impl Before {
     }
 }
 
-fn run_with(setup: WorkerSetup, before: Before, control: UnixStream, channel: OwnedFd) -> anyhow::Result<()> {
+fn run_with(
+    setup: WorkerSetup,
+    before: Before,
+    control: UnixStream,
+    channel: OwnedFd,
+    tidy: fn(),
+) -> anyhow::Result<()> {
     let agent = Agent::start(control.try_clone().context("cannot write to the agent")?)?;
     let runtime = Builder::new_multi_thread()
         .thread_name("guests")
         .worker_threads(before.processors)
         .event_interval(STEPS_BETWEEN_IO)
+        .on_thread_park(tidy)
         .enable_all()
         .build()
         .context("cannot start the runtime of guests")?;
