@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod context;
 mod error;
+mod memory;
 mod names;
 mod output;
 mod time;
@@ -15,10 +16,6 @@ mod time;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-
-// The default allocator of a static binary is slow under many threads, and workers have many.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = args::Cli::parse();

@@ -26,6 +26,9 @@ mod child;
 
 /// The most bytes that all compiled code on this node may have; beyond it the oldest goes.
 const MAX_KEPT: u64 = 4 << 30;
+/// How many files of code are looked at at a time. Each takes a thread meanwhile, and a node that starts has them all to
+/// look at.
+const LOOKING: usize = 4;
 
 /// Why a component has no compiled code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +53,7 @@ pub(crate) struct Compiler {
     kept: Bytes,
     /// C3: one compiler at a time. Who waits for it may find the code on disk afterwards.
     turn: Semaphore,
+    looking: Semaphore,
     /// The code that must stay.
     assigned: Mutex<BTreeMap<AllocationId, PathBuf>>,
 }
@@ -57,10 +61,10 @@ pub(crate) struct Compiler {
 impl Compiler {
     /// Returns a compiler which is the program `program`.
     pub(crate) fn new(program: PathBuf, homes: Arc<Homes>, required: bool, platform: Platform) -> Self {
-        let (turn, assigned) = (Semaphore::new(1), Mutex::default());
+        let (turn, looking, assigned) = (Semaphore::new(1), Semaphore::new(LOOKING), Mutex::default());
         let limits = CompileLimits::default();
         let kept = Bytes(LimitRow::default_of("compiled_kept").number());
-        Self { program, homes, required, platform, limits, kept, turn, assigned }
+        Self { program, homes, required, platform, limits, kept, turn, looking, assigned }
     }
 
     /// Returns the same with these limits on what is compiled and kept.
@@ -95,9 +99,11 @@ impl Compiler {
         (digest, kind): (Digest, CodeKind),
     ) -> Result<(), CompileError> {
         let platform = self.platform.for_code(kind);
+        let looking = self.looking.acquire().await.expect("the semaphore is never closed");
         if is_usable(home, path, platform, digest).await? {
             return Ok(());
         }
+        drop(looking);
         let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
         if is_usable(home, path, platform, digest).await? {
             return Ok(());

@@ -8,8 +8,12 @@ use dunlin_protocol::StreamRequest;
 use dunlin_supervisor::Event;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::link::Link;
+
+/// How many are fetched at a time. Each has its pieces in memory meanwhile, on this side and on the wire.
+const FETCHES: usize = 4;
 
 /// The components on this node's disk.
 pub(crate) struct Components {
@@ -17,6 +21,7 @@ pub(crate) struct Components {
     link: Link,
     /// C1: the most bytes of one.
     size: Bytes,
+    turns: Semaphore,
 }
 
 /// Why a component was not fetched.
@@ -40,7 +45,7 @@ impl Components {
     /// Returns the components kept in `folder`, of which none has more bytes than `size`; what is missing is fetched
     /// through `link`.
     pub(crate) fn new(folder: PathBuf, link: Link, size: Bytes) -> Self {
-        Self { folder, link, size }
+        Self { folder, link, size, turns: Semaphore::new(FETCHES) }
     }
 
     /// Returns the file of a component that was fetched.
@@ -51,16 +56,25 @@ impl Components {
     /// Has the component on disk, checked, or says why not.
     pub(crate) async fn fetch(&self, digest: Digest) -> Event {
         let path = self.path(&digest);
+        let turn = self.turn().await;
         if matches!(hash(&path).await, Ok(found) if found == digest) {
             return Event::Fetched { digest };
         }
+        drop(turn);
         match self.download(digest, &path).await {
             Ok(()) => Event::Fetched { digest },
             Err(error) => Event::FetchFailed { digest, reason: error.to_string() },
         }
     }
 
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("the semaphore is never closed")
+    }
+
     async fn download(&self, digest: Digest, path: &Path) -> Result<(), FetchError> {
+        // Without a coordinator all fail together, not four by four.
+        self.link.connected().await.map_err(FetchError::Coordinator)?;
+        let _turn = self.turn().await;
         let request = StreamRequest::Component { digest };
         let (stream, _) = self.link.fetch(&request).await.map_err(FetchError::Coordinator)?;
         // One file for each digest: the supervisor never asks for the same one twice at once.
@@ -96,7 +110,13 @@ impl Components {
     }
 }
 
+/// Returns the digest of a file, of which no more than a piece is in memory at a time.
 async fn hash(path: &Path) -> io::Result<Digest> {
-    let bytes = tokio::fs::read(path).await?;
-    Ok(Digest::of(&bytes))
+    let path = path.to_owned();
+    let hashing = tokio::task::spawn_blocking(move || {
+        let mut hash = Sha256::new();
+        io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
+        Ok(Digest::from_sha256(hash.finalize().into()))
+    });
+    hashing.await.map_err(io::Error::other).flatten()
 }

@@ -38,6 +38,8 @@ pub struct Config {
     pub program: PathBuf,
     /// What the node's config file says.
     pub settings: Settings,
+    /// Gives back memory that the thread which calls it has freed.
+    pub tidy: fn(),
 }
 
 /// A join token as somebody gave it. It is a secret, so `Debug` does not show it.

@@ -25,6 +25,8 @@ use crate::workers::Workers;
 
 const NO_WORKER: &str = "its worker process is gone";
 const IDLE: Duration = Duration::from_secs(3600);
+/// How long after it has thought the loop gives back the memory that it took for that.
+const TIDY_AFTER: Duration = Duration::from_secs(1);
 /// How long to wait before a full disk is tried again.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -124,6 +126,8 @@ pub(crate) struct Hands {
     pub(crate) inputs: Arc<Inputs>,
     pub(crate) workers: Workers,
     pub(crate) runtime: tokio::runtime::Handle,
+    /// Gives back memory that the thread which calls it has freed.
+    pub(crate) tidy: fn(),
 }
 
 impl Hands {
@@ -173,13 +177,24 @@ impl DriverLoop {
             let actions = self.supervisor.restore(last, self.now());
             self.perform(actions, hands)?;
         }
+        let mut is_tidy = false;
         loop {
             self.publish();
             let now = self.now();
             let wait = self.supervisor.next_deadline().map_or(IDLE, |deadline| now.until(deadline));
+            let wait = if is_tidy { wait } else { wait.min(TIDY_AFTER) };
             let first = match self.inputs.recv_timeout(wait) {
-                Ok(input) => Some(input),
-                Err(RecvTimeoutError::Timeout) => None,
+                Ok(input) => {
+                    is_tidy = false;
+                    Some(input)
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if !is_tidy {
+                        (hands.tidy)();
+                        is_tidy = true;
+                    }
+                    None
+                }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let rest: Vec<Input> = self.inputs.try_iter().take(1024).collect();

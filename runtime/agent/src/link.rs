@@ -34,12 +34,17 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Opens a stream to the coordinator; waits for a connection, but not long.
-    pub(crate) async fn open(&self, request: &StreamRequest) -> anyhow::Result<Stream> {
+    /// Returns the connection to the coordinator; waits for one, but not long.
+    pub(crate) async fn connected(&self) -> anyhow::Result<Connection> {
         let mut current = self.connection.clone();
         let connected = timeout(CONNECTION_TIME, current.wait_for(Option::is_some)).await;
         let connection = connected.ok().and_then(Result::ok).and_then(|connection| connection.clone());
-        Ok(connection.context("the coordinator is not connected")?.open(request).await?)
+        connection.context("the coordinator is not connected")
+    }
+
+    /// Opens a stream to the coordinator.
+    pub(crate) async fn open(&self, request: &StreamRequest) -> anyhow::Result<Stream> {
+        Ok(self.connected().await?.open(request).await?)
     }
 
     /// The same, and reads the answer's head: whether what was asked for follows, and its name.

@@ -72,6 +72,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         inputs: Arc::new(inputs),
         workers: workers.clone(),
         runtime: tokio::runtime::Handle::current(),
+        tidy: config.tidy,
     };
     let supervisor = Supervisor::new(cluster.clone(), node.clone(), Patience::default());
     let (driver, driver_loop) = driver(supervisor);

@@ -1,7 +1,7 @@
 //! One file of compiled code: its name, how it is written and how it is read.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use dunlin_model::Digest;
@@ -10,7 +10,7 @@ use crate::{CodeKey, Platform};
 
 const MAC_LENGTH: usize = 32;
 /// How many bytes are authenticated at a time.
-const CHUNK: usize = 128 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// Why compiled code cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,9 @@ pub enum ReadError {
     /// The file cannot be read.
     #[error("it cannot be read: {0}")]
     Read(io::Error),
+    /// It cannot be passed on.
+    #[error("it cannot be copied: {0}")]
+    Copy(io::Error),
     /// It is longer than compiled code may be.
     #[error("limit `compiled size` is {limit} bytes, observed more")]
     TooLong {
@@ -47,19 +50,39 @@ pub fn read(
     component: Digest,
     limit: u64,
 ) -> Result<Vec<u8>, ReadError> {
+    let mut code = Vec::new();
+    copy(path, key, platform, component, limit, &mut code)?;
+    Ok(code)
+}
+
+/// Writes the code in the file `path` to `to` and returns how many bytes it has. What was written is of no use if that
+/// fails: only at the end it is known whether it is genuine.
+pub fn copy(
+    path: &Path,
+    key: CodeKey,
+    platform: Platform,
+    component: Digest,
+    limit: u64,
+    to: &mut impl Write,
+) -> Result<u64, ReadError> {
     let mut file = File::open(path).map_err(ReadError::Read)?;
     let mac = read_mac(&mut file)?;
-    let length = file.metadata().map_err(ReadError::Read)?.len();
-    let mut code = Vec::with_capacity(usize::try_from(length.min(limit)).unwrap_or_default());
-    file.take(limit + 1).read_to_end(&mut code).map_err(ReadError::Read)?;
-    if code.len() as u64 > limit {
-        return Err(ReadError::TooLong { limit });
+    let mut hasher = begun(key, platform, component);
+    let (mut chunk, mut length) = (vec![0; CHUNK], 0);
+    loop {
+        let count = file.read(&mut chunk).map_err(ReadError::Read)?;
+        length += count as u64;
+        if length > limit {
+            return Err(ReadError::TooLong { limit });
+        }
+        // Comparing two `blake3::Hash` takes the same time wherever they differ.
+        match count {
+            0 if hasher.finalize() == mac => return Ok(length),
+            0 => return Err(ReadError::NotGenuine),
+            _ => hasher.update(&chunk[..count]),
+        };
+        to.write_all(&chunk[..count]).map_err(ReadError::Copy)?;
     }
-    // Comparing two `blake3::Hash` takes the same time wherever they differ.
-    if blake3::Hash::from_bytes(seal(key, platform, component, &code)) != mac {
-        return Err(ReadError::NotGenuine);
-    }
-    Ok(code)
 }
 
 /// Tells whether the file `path` is genuine, without keeping its code.

@@ -10,5 +10,5 @@
 mod file;
 mod key;
 
-pub use file::{ReadError, file_name, is_genuine, read, seal};
+pub use file::{ReadError, copy, file_name, is_genuine, read, seal};
 pub use key::{CodeKey, CodeKind, NotAPlatform, Platform};

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::exchange::Record;
+use crate::service::Spent;
 use crate::trailer::{FuelTrailer, remove_own};
 
 /// Why a response stops before its end.
@@ -36,7 +37,8 @@ pub enum BodyError {
 pub struct GuestBody(Kind);
 
 enum Kind {
-    Whole(Bytes),
+    /// All of it, and what the request has used.
+    Whole(Bytes, Option<Spent>),
     // Boxed, since most bodies are whole and are moved about several times.
     Stream(Box<Stream>),
 }
@@ -67,12 +69,20 @@ pub(crate) struct Stream {
 }
 
 impl GuestBody {
-    pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self(Kind::Whole(bytes))
+    pub(crate) fn whole(bytes: Bytes, spent: Option<Spent>) -> Self {
+        Self(Kind::Whole(bytes, spent))
     }
 
     pub(crate) fn stream(stream: Stream) -> Self {
         Self(Kind::Stream(Box::new(stream)))
+    }
+
+    /// Returns what the request has used, if its guest was done before the response went out.
+    pub fn spent(&self) -> Option<Spent> {
+        match &self.0 {
+            Kind::Whole(_, spent) => *spent,
+            Kind::Stream(_) => None,
+        }
     }
 
     /// Has the body end with a trailer `name` that says what its instance burned, and tells whether it will: a body
@@ -83,7 +93,7 @@ impl GuestBody {
                 stream.fuel = Some(FuelTrailer::new(name, stream.ended.take()));
                 true
             }
-            Kind::Stream(_) | Kind::Whole(_) => false,
+            Kind::Stream(_) | Kind::Whole(..) => false,
         }
     }
 }
@@ -97,15 +107,15 @@ impl Body for GuestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
-            Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Whole(bytes, _) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Whole(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Stream(stream) => stream.poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Whole(bytes) => bytes.is_empty(),
+            Kind::Whole(bytes, _) => bytes.is_empty(),
             Kind::Stream(stream) => {
                 let has_trailers = stream.fuel.is_some() || stream.trailers.is_some();
                 let has_data = !stream.begun.is_empty();
@@ -116,7 +126,7 @@ impl Body for GuestBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(stream) => stream.left.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }

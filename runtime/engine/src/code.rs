@@ -2,15 +2,16 @@
 //!
 //! A node may have a thousand services of which ten are asked for anything. What is deployed therefore costs its
 //! path and its name; machine code is in memory only of those that were used lately, up to
-//! [`MAX_LOADED_CODE`]. To load it again takes about a millisecond, once for all requests that wait for it.
+//! [`MAX_LOADED_CODE`]. What was loaded only to see whether it can be run goes after a moment, that of a request after a
+//! minute. To load it again takes about a millisecond, once for all requests that wait for it.
 //!
 //! Code is dropped by letting go of it: instances that still run keep what they run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dunlin_compiled::CodeKind;
 use dunlin_host::Guest;
@@ -25,7 +26,10 @@ use crate::checks::Checks;
 use crate::dump::Dumps;
 use crate::engine::{Engine, LoadError, Way};
 use crate::gauge::Gauge;
-use crate::limits::{CODE_IDLE, MAX_LOADED_CODE};
+use crate::limits::{CODE_IDLE, CODE_UNASKED, MAX_LOADED_CODE};
+
+/// How much room is made at a time, so that who loads code does not look over all there is each time.
+const ROOM_MADE: u64 = MAX_LOADED_CODE / 8;
 
 /// A component that can be run. Cheap to clone; its code is in memory when it is needed.
 #[derive(Clone)]
@@ -43,6 +47,8 @@ struct Code {
     loading: tokio::sync::Mutex<()>,
     /// When it was last wanted, in milliseconds of [`Shelf::now`].
     used: AtomicU64,
+    /// Whether that was to run it.
+    is_asked: AtomicBool,
 }
 
 /// Code in memory, its imports resolved.
@@ -113,8 +119,18 @@ impl Linked {
 }
 
 impl Loaded {
-    /// Returns the code, which is loaded first if it is not in memory.
+    /// Returns the code to be run, which is loaded first if it is not in memory.
     pub(crate) async fn linked(&self) -> Result<Arc<Linked>, LoadError> {
+        let is_asked = &self.0.is_asked;
+        // All requests of a component read this, and so only the first writes it.
+        if !is_asked.load(Ordering::Relaxed) {
+            is_asked.store(true, Ordering::Relaxed);
+        }
+        self.looked_at().await
+    }
+
+    /// Returns the same, to be looked at only.
+    pub(crate) async fn looked_at(&self) -> Result<Arc<Linked>, LoadError> {
         let code = &self.0;
         code.used.store(code.engine.shelf().now(), Ordering::Relaxed);
         if let Some(linked) = code.in_memory() {
@@ -126,8 +142,14 @@ impl Loaded {
         }
         let (digest, way) = code.identity;
         let linked = Arc::new(code.engine.read_and_link(&code.path, digest, way).await?);
+        let shelf = code.engine.shelf();
+        shelf.loaded.fetch_add(linked.size, Ordering::Relaxed);
         *code.linked() = Some(linked.clone());
-        code.engine.shelf().make_room(code.identity);
+        let old = shelf.make_room(code.identity);
+        if !old.is_empty() {
+            // To take code out of memory takes time, for which nobody should wait who has just loaded some.
+            tokio::task::spawn_blocking(move || drop(old));
+        }
         Ok(linked)
     }
 }
@@ -157,6 +179,20 @@ impl Code {
     fn linked(&self) -> MutexGuard<'_, Option<Arc<Linked>>> {
         self.linked.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Gives up what is in memory, which goes when whoever runs it has ended and the caller drops it.
+    fn give_up(&self) -> Option<Arc<Linked>> {
+        self.is_asked.store(false, Ordering::Relaxed);
+        let linked = self.linked().take()?;
+        self.engine.shelf().loaded.fetch_sub(linked.size, Ordering::Relaxed);
+        Some(linked)
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        drop(self.give_up());
+    }
 }
 
 /// Every component that is in use, and how much of their code is in memory.
@@ -164,11 +200,20 @@ pub(crate) struct Shelf {
     began: Instant,
     /// By what they are, so that two allocations of one component share its code.
     codes: Mutex<BTreeMap<Identity, Weak<Code>>>,
+    /// When any code was last wanted, as far as [`Shelf::drop_idle`] has seen.
+    used: AtomicU64,
+    /// How many bytes of code are in memory.
+    loaded: AtomicU64,
 }
 
 impl Shelf {
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), codes: Mutex::default() }
+        Self {
+            began: Instant::now(),
+            codes: Mutex::default(),
+            used: AtomicU64::new(0),
+            loaded: AtomicU64::new(0),
+        }
     }
 
     /// Returns the code with this identity, which is made if nobody uses it yet.
@@ -185,35 +230,53 @@ impl Shelf {
             linked: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             used: AtomicU64::new(self.now()),
+            is_asked: AtomicBool::new(false),
         });
         codes.insert(identity, Arc::downgrade(&code));
         Loaded(code)
     }
 
-    /// Drops the code that nobody wanted for [`CODE_IDLE`].
+    /// Drops the code that nobody wanted for [`CODE_IDLE`], or [`CODE_UNASKED`] where nobody has yet.
     pub(crate) fn drop_idle(&self) {
-        let idle = u64::try_from(CODE_IDLE.as_millis()).unwrap_or(u64::MAX);
-        let since = self.now().saturating_sub(idle);
+        let now = self.now();
         for code in self.all() {
-            if code.used.load(Ordering::Relaxed) < since {
-                *code.linked() = None;
+            self.used.fetch_max(code.used.load(Ordering::Relaxed), Ordering::Relaxed);
+            let since = Duration::from_millis(now.saturating_sub(code.used.load(Ordering::Relaxed)));
+            if is_idle(since, code.is_asked.load(Ordering::Relaxed)) {
+                drop(code.give_up());
             }
         }
     }
 
-    /// Drops the code that was not wanted for longest, until the rest is within [`MAX_LOADED_CODE`]; never `kept`.
-    fn make_room(&self, kept: Identity) {
+    /// Drops all code.
+    pub(crate) fn drop_all(&self) {
+        for code in self.all() {
+            drop(code.give_up());
+        }
+    }
+
+    /// Tells for how long nobody wanted any code, as far as [`Shelf::drop_idle`] has seen.
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_millis(self.now().saturating_sub(self.used.load(Ordering::Relaxed)))
+    }
+
+    /// Gives up the code that was not wanted for longest, if there is more than [`MAX_LOADED_CODE`], until there is room
+    /// for more; never `kept`.
+    fn make_room(&self, kept: Identity) -> Vec<Arc<Linked>> {
+        if self.loaded.load(Ordering::Relaxed) <= MAX_LOADED_CODE {
+            return Vec::new();
+        }
         let mut codes = self.all();
+        codes.retain(|code| code.identity != kept && code.linked().is_some());
         codes.sort_by_key(|code| code.used.load(Ordering::Relaxed));
-        let size = |code: &Arc<Code>| code.linked().as_ref().map_or(0, |linked| linked.size);
-        let mut total: u64 = codes.iter().map(size).sum();
-        for code in codes.iter().filter(|code| code.identity != kept) {
-            if total <= MAX_LOADED_CODE {
+        let mut old = Vec::new();
+        for code in codes {
+            if self.loaded.load(Ordering::Relaxed) <= MAX_LOADED_CODE - ROOM_MADE {
                 break;
             }
-            total -= size(code);
-            *code.linked() = None;
+            old.extend(code.give_up());
         }
+        old
     }
 
     fn all(&self) -> Vec<Arc<Code>> {
@@ -226,5 +289,23 @@ impl Shelf {
 
     fn codes(&self) -> MutexGuard<'_, BTreeMap<Identity, Weak<Code>>> {
         self.codes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells whether code that was wanted so long ago, perhaps to be run, is to go.
+fn is_idle(since: Duration, is_asked: bool) -> bool {
+    since > if is_asked { CODE_IDLE } else { CODE_UNASKED }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_that_nobody_has_asked_for_goes_before_the_rest() {
+        assert!(!is_idle(CODE_UNASKED, false), "whoever has deployed it may be about to ask");
+        assert!(is_idle(CODE_UNASKED + Duration::from_millis(1), false));
+        assert!(!is_idle(CODE_IDLE, true));
+        assert!(is_idle(CODE_IDLE + Duration::from_millis(1), true));
     }
 }

@@ -71,10 +71,15 @@ fn costs() -> OperatorCost {
     }
 }
 
+/// Returns for how many instances of the most usual kind there is room where so many are to live at the same time. Those
+/// that are used again wait beside those that run, and are as many at most.
+pub(crate) fn places(instances: u32) -> u32 {
+    instances.saturating_mul(2).clamp(FEWEST_INSTANCES, POOL_INSTANCES)
+}
+
 /// Returns the same with memory from a pool, from which instances are made in microseconds.
 pub(crate) fn pooled_config(checks: Checks, wasi03: bool, instances: u32) -> Config {
-    // Those that are used again wait beside those that run, and are as many at most.
-    let most = instances.saturating_mul(2).clamp(FEWEST_INSTANCES, POOL_INSTANCES);
+    let most = places(instances);
     // Each place for an instance takes two of the mappings which the kernel gives a process, whether it is used or not.
     let instances = match (checks, wasi03) {
         (Checks::Fuel, false) => most,

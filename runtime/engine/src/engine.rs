@@ -1,22 +1,23 @@
 //! From compiled code on disk to a component that can be run.
 
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use dunlin_compiled::{CodeKey, CodeKind, Platform};
 use dunlin_host::{Guest, NotGranted};
 use dunlin_model::{Bytes, Digest, FuelRate, Metering, WorkloadSpec};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
-use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::component::{Component, InstancePre};
 
-use crate::checks::Checks;
 use crate::code::{Linked, Loaded, Shelf};
-use crate::config::{config, dumping_config, pooled_config};
 use crate::dump::Dumps;
 use crate::gauge::Gauge;
-use crate::limits::{EPOCH_TICK, MAX_COMPILED, POOL_INSTANCES};
+use crate::genuine::{Code, Genuine, Known, path_of};
+use crate::kinds::{EngineKind, Kind, Kinds};
+use crate::limits::POOL_INSTANCES;
 
 /// How many components are loaded at a time.
 const LOADERS: usize = 2;
@@ -69,13 +70,23 @@ impl From<NotGranted> for LoadError {
     }
 }
 
+/// What became of giving back memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It is given back.
+    Done,
+    /// Some of it will be when the guests end that are running.
+    Begun,
+    /// It is not: too many guests are running for which there were other places before.
+    Refused,
+}
+
 /// Loads components. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    /// Made when the first guest wants them: most workers have one.
-    kinds: Mutex<BTreeMap<EngineKind, Result<Arc<Kind>, LoadError>>>,
+    kinds: Kinds,
     dumps: Arc<Dumps>,
     /// What a processor of this node burns in a second.
     processor_rate: AtomicU64,
@@ -93,48 +104,11 @@ pub(crate) struct Way {
     pub(crate) dumps: bool,
 }
 
-/// Which engine runs a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct EngineKind {
-    checks: Checks,
-    /// What is of WASI 0.3 never shares an engine with what is not.
-    wasi03: bool,
-    dumps: bool,
-}
-
-impl EngineKind {
-    /// That of most guests.
-    const USUAL: Self = Self { checks: Checks::Fuel, wasi03: false, dumps: false };
-}
-
-/// What runs guests of one kind: wasmtime has one kind of code for an engine.
-struct Kind {
-    wasmtime: wasmtime::Engine,
-    linker: Linker<Guest>,
-}
-
-impl Kind {
-    fn new(kind: EngineKind, instances: u32) -> Result<Self, EngineError> {
-        let failed = |error: wasmtime::Error| EngineError::Wasmtime(format!("{error:#}"));
-        let wasmtime = wasmtime_engine(kind, instances).map_err(failed)?;
-        let linker = match kind.wasi03 {
-            false => dunlin_host::linker(&wasmtime),
-            true => dunlin_host::wasi_03_linker(&wasmtime),
-        };
-        let linker = linker.map_err(failed)?;
-        if kind.checks.sees_time() {
-            start_epochs(&wasmtime).map_err(EngineError::Thread)?;
-        }
-        Ok(Self { wasmtime, linker })
-    }
-}
-
 impl Engine {
     /// Returns an engine, which starts a thread that counts time when the first guest comes which needs that.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
-        let usual = Arc::new(Kind::new(EngineKind::USUAL, config.instances)?);
         Ok(Self(Arc::new(Inner {
-            kinds: Mutex::new([(EngineKind::USUAL, Ok(usual))].into()),
+            kinds: Kinds::new(config.instances)?,
             dumps: Arc::new(Dumps::new()),
             processor_rate: AtomicU64::new(PROCESSOR_RATE),
             config,
@@ -173,7 +147,7 @@ impl Engine {
 
     async fn load_way(&self, compiled: &Path, digest: Digest, way: Way) -> Result<Loaded, LoadError> {
         let loaded = self.0.shelf.take(self, compiled.to_owned(), (digest, way));
-        loaded.linked().await?;
+        loaded.looked_at().await?;
         Ok(loaded)
     }
 
@@ -191,18 +165,19 @@ impl Engine {
         self.0.shelf.drop_idle();
     }
 
-    pub(crate) fn shelf(&self) -> &Shelf {
-        &self.0.shelf
+    /// Tells for how long nobody has wanted to run anything.
+    pub fn idle(&self) -> Duration {
+        self.0.shelf.idle()
     }
 
-    /// Returns what runs guests of this kind.
-    fn kind(&self, kind: EngineKind) -> Result<Arc<Kind>, LoadError> {
-        let mut kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = || {
-            let made = Kind::new(kind, self.0.config.instances);
-            made.map(Arc::new).map_err(|error| LoadError::Failed(error.to_string()))
-        };
-        kinds.entry(kind).or_insert_with(made).clone()
+    /// Gives back what guests that have ended left in memory: new guests find none of their places, and the old ones go
+    /// with the last guests that are in them.
+    pub fn renew(&self) -> Renewal {
+        self.0.kinds.renew(|| self.0.shelf.drop_all())
+    }
+
+    pub(crate) fn shelf(&self) -> &Shelf {
+        &self.0.shelf
     }
 
     /// Returns what tells how much a new instance burns that is metered so.
@@ -221,62 +196,38 @@ impl Engine {
         way: Way,
     ) -> Result<Linked, LoadError> {
         let _turn = self.0.loading.acquire().await.expect("the semaphore is never closed");
+        if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+            // Others go on on another thread, and this one need not be woken again: there is a request that waits.
+            return tokio::task::block_in_place(|| self.read_and_link_now(compiled, digest, way));
+        }
         let (this, compiled) = (self.clone(), compiled.to_owned());
-        let loading = tokio::task::spawn_blocking(move || {
-            let EngineConfig { code_key, platform, instances: _ } = this.0.config;
-            let Way { kind, dumps } = way;
-            let platform = platform.for_code(kind);
-            let code = dunlin_compiled::read(&compiled, code_key, platform, digest, MAX_COMPILED)
-                .map_err(|error| LoadError::Failed(format!("its compiled code cannot be used: {error}")))?;
-            let split = Checks::split(&code).filter(|(_, checks)| checks.fit(kind));
-            let (code, checks) = split
-                .ok_or_else(|| LoadError::Failed(format!("its compiled code is not that of {kind:?}")))?;
-            let engine = this.kind(EngineKind { checks, wasi03: kind.wasi03, dumps })?;
-            let pre = link(&engine, code)?;
-            Ok(Linked::new(pre, kind, checks, code.len() as u64))
-        });
+        let loading = tokio::task::spawn_blocking(move || this.read_and_link_now(&compiled, digest, way));
         loading.await.map_err(|error| LoadError::Failed(format!("loading it ended early: {error}")))?
+    }
+
+    fn read_and_link_now(&self, compiled: &Path, digest: Digest, way: Way) -> Result<Linked, LoadError> {
+        let EngineConfig { code_key: key, platform, instances: _ } = self.0.config;
+        let Way { kind, dumps } = way;
+        let genuine = Genuine::take(Known { path: compiled, key, platform, component: digest, kind })?;
+        let Genuine { checks, size, .. } = genuine;
+        let engine = self.0.kinds.get(EngineKind { checks, wasi03: kind.wasi03, dumps });
+        let engine = engine.map_err(|error| LoadError::Failed(error.to_string()))?;
+        let pre = link(&engine, genuine)?;
+        Ok(Linked::new(pre, kind, checks, size))
     }
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot check that bytes are what its compiler made")]
-fn link(kind: &Kind, compiled: &[u8]) -> Result<InstancePre<Guest>, LoadError> {
-    // SAFETY: The only caller has just read these very bytes, and their MAC shows that the agent kept them for this
-    // namespace after its compiler had made them.
-    let component = unsafe { Component::deserialize(&kind.wasmtime, compiled) };
+fn link(kind: &Kind, genuine: Genuine) -> Result<InstancePre<Guest>, LoadError> {
+    let component = match &genuine.code {
+        // SAFETY: The MAC of these very bytes shows that the agent kept them for this namespace after its compiler had
+        // made them, and nobody can change them any more.
+        Code::Sealed(file) => unsafe { Component::deserialize_file(&kind.wasmtime, path_of(file)) },
+        // SAFETY: As above; they are this process's own.
+        Code::Bytes(bytes) => unsafe { Component::deserialize(&kind.wasmtime, bytes) },
+    };
     let component = component.map_err(|error| LoadError::Failed(format!("cannot be loaded: {error:#}")))?;
     kind.linker.instantiate_pre(&component).map_err(|error| {
         LoadError::Refused(format!("the component's imports do not fit what is provided: {error:#}"))
     })
-}
-
-/// Returns an engine with a pool, or without one where the machine does not give that much address space. It cannot
-/// compile: a compiler that nobody may use would only take memory in each worker.
-fn wasmtime_engine(kind: EngineKind, instances: u32) -> wasmtime::Result<wasmtime::Engine> {
-    let EngineKind { checks, wasi03, dumps } = kind;
-    let engine = |mut config: wasmtime::Config| {
-        config.enable_compiler(false);
-        wasmtime::Engine::new(&config)
-    };
-    if dumps {
-        return engine(dumping_config(checks, wasi03));
-    }
-    engine(pooled_config(checks, wasi03, instances)).or_else(|error| {
-        tracing::warn!(error = format!("{error:#}"), "no pool for instances; each is allocated by itself");
-        engine(config(checks, wasi03))
-    })
-}
-
-/// Starts the thread which makes computing guests let others run. It is a thread of the operating system, so that
-/// no guest can keep it from running, and it ends with the engine.
-fn start_epochs(engine: &wasmtime::Engine) -> std::io::Result<()> {
-    let engine = engine.weak();
-    std::thread::Builder::new().name("epochs".to_owned()).spawn(move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            std::thread::sleep(EPOCH_TICK);
-        }
-    })?;
-    Ok(())
 }

@@ -6,7 +6,7 @@
 //! streams. Until then, to drop the request is to end the instance.
 
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -77,7 +77,8 @@ impl Running {
         let ending = {
             let (gauge, pause) = (live.instance.gauge.clone(), live.instance.pause.clone());
             let last_calls = live.instance.store.data().last_calls().clone();
-            let call = async {
+            // Whoever is handed a future has room for it twice, and copies it. So the call stays where it is.
+            let call = pin!(async {
                 match (linked.service().map_err(wasmtime::Error::new)?, asked) {
                     (ServiceCode::Wasi02(service), Asked::Wasi02(request, answer)) => {
                         let proxy = match live.proxy.take() {
@@ -98,7 +99,7 @@ impl Running {
                         unreachable!("a component is asked as its code says")
                     }
                 }
-            };
+            });
             self.sandbox.until_end((&gauge, &pause), last_calls.during(call), std::future::pending()).await
         };
         let (is_clean, untold) = self.end(&ending);
@@ -240,11 +241,8 @@ impl Exchange {
                 Err(Failure::NoResponse(format!("the guest's response is broken: {error}")))
             }
             Some(End::Finished) if begun.is_data() => {
-                let (mut parts, _) = response.into_parts();
-                if let Some(used) = used {
-                    parts.extensions.insert(Spent::from(used));
-                }
-                Ok(Response::from_parts(parts, GuestBody::whole(begun.into_whole())))
+                let spent = used.map(Spent::from);
+                Ok(response.map(|_| GuestBody::whole(begun.into_whole(), spent)))
             }
             // Trailers, or a rest that is there but not yet to be had.
             end => {

@@ -114,12 +114,10 @@ impl Gate {
     }
 
     /// Returns when every instance should end at once.
-    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(crate) async fn ended(&self) {
         let mut ended = self.ended.subscribe();
-        async move {
-            // An error means that the gate is gone, and with it the allocation.
-            drop(ended.wait_for(|is_ended| *is_ended).await);
-        }
+        // The gate is here for as long as this waits, so there is no error.
+        drop(ended.wait_for(|is_ended| *is_ended).await);
     }
 
     /// Lets nobody in, gives those inside `grace` to leave, and then ends them.
@@ -185,10 +183,12 @@ mod tests {
     async fn who_does_not_leave_in_time_is_ended() {
         let gate = Arc::new(Gate::new(2, Room::with(2)));
         let inside = gate.enter().await.unwrap();
-        let ended = gate.ended();
-        let guest = tokio::spawn(async move {
-            ended.await;
-            drop(inside);
+        let guest = tokio::spawn({
+            let gate = gate.clone();
+            async move {
+                gate.ended().await;
+                drop(inside);
+            }
         });
         gate.close(Duration::from_millis(10)).await;
         guest.await.unwrap();

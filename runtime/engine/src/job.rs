@@ -1,6 +1,7 @@
 //! Jobs: one item, one fresh instance.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ impl Job {
         sink: Arc<dyn LogSink>,
         access: &Access,
     ) -> Result<Self, LoadError> {
-        loaded.linked().await?.job()?;
+        loaded.looked_at().await?.job()?;
         let environment = match &allocation.work {
             Work::Serve => Vec::new(),
             Work::Items { run, attempt, .. } => vec![
@@ -182,7 +183,7 @@ impl Job {
         let ending = {
             let (gauge, pause) = (instance.gauge.clone(), instance.pause.clone());
             let last_calls = instance.store.data().last_calls().clone();
-            let call = async {
+            let call = pin!(async {
                 match linked.job().map_err(wasmtime::Error::new)? {
                     JobCode::Wasi02(command) => {
                         let command = command.instantiate_async(&mut instance.store).await?;
@@ -191,7 +192,7 @@ impl Job {
                     // Boxed, so that it takes no room in the futures of all others.
                     JobCode::Wasi03(command) => Box::pin(wasi03::run(&mut instance.store, command)).await,
                 }
-            };
+            });
             self.sandbox.until_end((&gauge, &pause), last_calls.during(call), std::future::pending()).await
         };
         let Ended { outcome, used, untold } =

@@ -21,7 +21,9 @@ mod engine;
 mod exchange;
 mod gate;
 mod gauge;
+mod genuine;
 mod job;
+mod kinds;
 mod limits;
 mod meter;
 mod outcome;
@@ -39,7 +41,7 @@ pub use calibrate::{CalibrateError, calibrate};
 pub use code::Loaded;
 pub use compile::{CompileError, EXIT_FAILED, EXIT_REFUSED, compile, compile_as, compile_child};
 pub use config::prepare_process;
-pub use engine::{Engine, EngineConfig, EngineError, LoadError};
+pub use engine::{Engine, EngineConfig, EngineError, LoadError, Renewal};
 pub use gate::set_namespace_concurrency;
 pub use job::{Item, ItemEnd, Job, Streams};
 pub use limits::{

@@ -9,9 +9,15 @@ pub(crate) const ASYNC_STACK: usize = 2 << 20;
 /// G5: how often a computing guest must let others run, by time.
 pub const EPOCH_TICK: Duration = Duration::from_millis(10);
 /// How often a computing guest must let others run, by fuel. It also bounds how wrong the count of fuel can be when
-/// a guest is ended from outside: a loop without calls writes its fuel back only here. Measured: from 1,000,000 on,
-/// the slices cost nothing; at 10,000 a guest takes 2.6 times as long.
+/// a guest is ended from outside: a loop without calls writes its fuel back only here. Measured: at 1,000,000
+/// the slices cost nothing but where code is straight, a few hundredths there; at 10,000 a guest takes 2.6 times as long.
 pub const FUEL_SLICE: u64 = 1_000_000;
+/// The most that a slice has where steps take so little that one of [`FUEL_SLICE`] is over at once.
+pub(crate) const MOST_FUEL_SLICE: u64 = 4_000_000;
+/// A slice that took less is followed by a longer one.
+pub(crate) const SHORT_SLICE: Duration = Duration::from_micros(250);
+/// The most that a slice has of what its allocation may burn in a second, as one part of so many.
+pub(crate) const SLICES_OF_A_RATE: u64 = 100;
 /// G14: how many instances of one namespace live at the same time on one node, over all its allocations, if the node's
 /// operator does not say.
 pub(crate) const NAMESPACE_CONCURRENCY: u32 = 256;
@@ -39,6 +45,9 @@ pub(crate) const FEWEST_INSTANCES: u32 = 128;
 pub const MAX_LOADED_CODE: u64 = 32 << 20;
 /// After how long without a request code is dropped, also if there is room for it.
 pub const CODE_IDLE: Duration = Duration::from_secs(60);
+/// The same for code that was loaded to see whether it can be run, and that nobody has asked for yet. What is deployed is
+/// asked for at once or, most likely, not for long.
+pub(crate) const CODE_UNASKED: Duration = Duration::from_secs(2);
 
 /// How many bytes of a response are gathered before any of it goes out, if the guest writes them without waiting: a
 /// response that is whole goes out in one piece and tells its length.

@@ -54,6 +54,11 @@ impl Bucket {
         Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 
+    /// Tells whether more was taken out than there was, when it was last looked.
+    fn is_in_deficit(&self) -> bool {
+        self.level < 0
+    }
+
     fn fill(&mut self, now: Duration) {
         let elapsed = now.saturating_sub(self.at).as_nanos();
         let earned = i128::try_from(elapsed).unwrap_or(i128::MAX).saturating_mul(i128::from(self.rate));
@@ -103,12 +108,12 @@ impl Meter {
         Self { id, began: Instant::now(), rate: rate.0.max(1), state }
     }
 
-    /// Takes note of fuel that was burned.
-    pub(crate) fn debit(&self, burned: Fuel) {
+    /// Takes note of fuel that was burned until `now`.
+    pub(crate) fn debit(&self, burned: Fuel, now: Instant) {
         if burned.0 == 0 {
             return;
         }
-        let now = self.began.elapsed();
+        let now = now.saturating_duration_since(self.began);
         let share = u128::from(burned.0) * u128::from(NANOS) / u128::from(self.rate);
         let mut state = self.state();
         state.bucket.debit(now, burned.0);
@@ -117,8 +122,12 @@ impl Meter {
 
     /// Returns how long an instance must wait for what was burned too fast; nothing if nothing was.
     pub(crate) fn wait(&self) -> Option<Duration> {
-        let now = self.began.elapsed();
-        self.state().bucket.wait(now).filter(|wait| *wait >= SHORTEST_WAIT)
+        let mut state = self.state();
+        // Time only adds, so without a deficit nobody need look at a clock.
+        if !state.bucket.is_in_deficit() {
+            return None;
+        }
+        state.bucket.wait(self.began.elapsed()).filter(|wait| *wait >= SHORTEST_WAIT)
     }
 
     /// Returns when what was burned too fast is earned.

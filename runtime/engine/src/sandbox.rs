@@ -24,7 +24,7 @@ use crate::gauge::Gauge;
 use crate::limits::{EPOCH_TICK, FUEL_SLICE};
 use crate::meter::{Bucket, Meter};
 use crate::outcome::{Ending, of_error, or_denied};
-use crate::pause::Pause;
+use crate::pause::{Pause, next_slice};
 
 /// How many traps of one allocation are told in a second; the others are counted.
 const TRAPS_TOLD: u64 = 10;
@@ -196,9 +196,10 @@ impl Sandbox {
         &self,
         gauge: Gauge,
         pause: Pause,
-    ) -> impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<()> + Send + Sync + 'static {
+    ) -> impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<u64> + Send + Sync + 'static {
         let (meter, limits) = (self.meter.clone(), self.limits);
         let (began, mut paused) = (Instant::now(), Duration::ZERO);
+        let (mut slice, mut ended) = (FUEL_SLICE, Duration::ZERO);
         let mut calls = Bucket::new(limits.host_calls.into(), limits.host_call_burst.into(), Duration::ZERO);
         move |mut context| {
             let burned = gauge.burned(&context, limits.fuel);
@@ -206,9 +207,12 @@ impl Sandbox {
             let called = guest.tick().calls;
             let told = guest.told();
             guest.tell(Told { fuel: burned, calls: called });
-            meter.debit(burned.minus(told.fuel));
+            let clock = Instant::now();
+            meter.debit(burned.minus(told.fuel), clock);
             gauge.check(burned, limits.fuel)?;
-            let now = began.elapsed();
+            let now = clock.saturating_duration_since(began);
+            slice =
+                next_slice(slice, now.saturating_sub(std::mem::replace(&mut ended, now)), limits.fuel_rate);
             calls.debit(now, called.saturating_sub(told.calls));
             let held_up = calls.wait(now);
             if held_up.is_some() {
@@ -234,7 +238,7 @@ impl Sandbox {
                 paused = now;
                 pause.ask(held_up);
             }
-            Ok(())
+            Ok(slice)
         }
     }
 
@@ -251,6 +255,8 @@ impl Sandbox {
             pause.between(&self.meter, gauge.measure(call)).await
         };
         tokio::select! {
+            // Most instances are done at the first poll, and then nobody has to be asked to wake this.
+            biased;
             result = tokio::time::timeout(self.limits.deadline.into(), call) => match result {
                 Ok(result) => Ending::Returned(result),
                 Err(_elapsed) => Ending::DeadlinePassed,
@@ -271,7 +277,8 @@ impl Sandbox {
     ) -> Ended {
         let burned = instance.gauge.burned(&instance.store, self.limits.fuel);
         let guest = instance.store.data();
-        self.meter.debit(burned.minus(guest.told().fuel));
+        let now = Instant::now();
+        self.meter.debit(burned.minus(guest.told().fuel), now);
         let outcome = match ending {
             Ending::Returned(Ok(value)) => match judge(value) {
                 Outcome::Completed => Outcome::Completed,
@@ -285,7 +292,7 @@ impl Sandbox {
             instance: instance.id,
             fuel: burned,
             memory: guest.limiter().peak(),
-            wall: DurationMs(u64::try_from(instance.started.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            wall: DurationMs(u64::try_from((now - instance.started).as_millis()).unwrap_or(u64::MAX)),
             host: guest.host_calls(),
         };
         self.count(&outcome, used, guest);
@@ -446,13 +453,13 @@ pub(crate) struct Instance {
 fn see_time(
     store: &mut Store<Guest>,
     mut slice_ended: Option<
-        impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<()> + Send + Sync + 'static,
+        impl FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<u64> + Send + Sync + 'static,
     >,
 ) {
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |mut context| {
         match &mut slice_ended {
-            Some(slice_ended) => slice_ended(context)?,
+            Some(slice_ended) => drop(slice_ended(context)?),
             // Its slices are of fuel; this is only wasmtime's own call.
             None => drop(context.data_mut().tick()),
         }

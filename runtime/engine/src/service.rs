@@ -59,7 +59,7 @@ pub enum Failure {
     NoResponse(String),
 }
 
-/// What a request used: an extension of its response, if the guest was done before the response went out.
+/// What a request used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
     /// Fuel burned.
@@ -87,7 +87,7 @@ impl Service {
         sink: Arc<dyn LogSink>,
         access: &Access,
     ) -> Result<Self, LoadError> {
-        loaded.linked().await?.service()?;
+        loaded.looked_at().await?.service()?;
         // What is of WASI 0.3 may go on after its answer, and is not called again.
         let is_reused = allocation.spec.instances == Instances::Reused && !loaded.is_of_wasi_03();
         let idle = is_reused.then(Idle::default);
@@ -238,6 +238,10 @@ fn not_started(error: wasmtime::Error) -> Failure {
 /// pass it on, which the host does.
 fn take_hops<B>(request: &mut Request<B>) -> Result<u32, LimitHit> {
     let headers = request.headers_mut();
+    // Most have none, and to look over a few names is sooner done than to look for this one twice.
+    if !headers.keys().any(|name| name.as_str() == HOPS_HEADER) {
+        return Ok(0);
+    }
     let hops = dunlin_model::hops(headers.get_all(HOPS_HEADER).iter().map(HeaderValue::as_bytes));
     headers.remove(HOPS_HEADER);
     if hops >= MAX_HOPS { Err(LimitHit::new("hops", MAX_HOPS, hops)) } else { Ok(hops) }

@@ -9,7 +9,7 @@
 //! looks at it again. So a guest that does nothing but call the host stops as often as one that computes.
 
 use dunlin_model::{Bytes, Fuel, HostCalls};
-use wasmtime::{CallHook, Store, StoreContextMut, Trap};
+use wasmtime::{AsContextMut as _, CallHook, Store, StoreContextMut, Trap};
 
 use crate::guest::Guest;
 
@@ -19,14 +19,14 @@ pub const CALL_FUEL: u64 = 500;
 /// How many bytes that a call moves cost one fuel more. Measured there: writing twelve takes as long as one step.
 pub const BYTES_PER_FUEL: u64 = 8;
 
-/// What is done when a slice of fuel is used up, before the guest gives its thread back.
-pub type SliceEnd = Box<dyn FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<()> + Send + Sync>;
+/// What is done when a slice of fuel is used up, before the guest gives its thread back; returns how much the next has.
+pub type SliceEnd = Box<dyn FnMut(StoreContextMut<'_, Guest>) -> wasmtime::Result<u64> + Send + Sync>;
 
 /// How an instance whose fuel is counted is stopped.
 pub struct Slice {
-    /// How much it may burn before wasmtime looks at it again.
+    /// How much it may burn before wasmtime looks at it for the first time.
     pub fuel: u64,
-    /// What is done then.
+    /// What is done then, and each time after.
     pub ended: SliceEnd,
 }
 
@@ -48,8 +48,8 @@ pub(crate) struct Calls {
 /// How an instance is metered whose fuel is counted.
 #[derive(Debug)]
 struct Metered {
-    /// How much it may burn before wasmtime looks at it again.
-    slice: u64,
+    /// How much its first slice has.
+    first: u64,
     /// What it has left when its slice is used up.
     end: u64,
 }
@@ -57,7 +57,7 @@ struct Metered {
 impl Calls {
     /// Returns the account of an instance; by fuel if there is a slice after which wasmtime looks at it.
     pub(crate) fn new(slice: Option<u64>) -> Self {
-        Self { metered: slice.map(|slice| Metered { slice, end: 0 }), ..Self::default() }
+        Self { metered: slice.map(|first| Metered { first, end: 0 }), ..Self::default() }
     }
 
     pub(crate) fn count(&self) -> HostCalls {
@@ -72,7 +72,7 @@ impl Calls {
 
     /// Begins anew for the next request of a reused instance.
     pub(crate) fn reset(&mut self) {
-        let slice = self.metered.as_ref().map(|metered| metered.slice);
+        let slice = self.metered.as_ref().map(|metered| metered.first);
         *self = Self { counts_entries: self.counts_entries, ..Self::new(slice) };
     }
 
@@ -84,15 +84,22 @@ impl Calls {
         }
     }
 
-    /// Takes note of a call when it begins, with the fuel that is left. If that is wasmtime's own, since the slice is
-    /// used up, returns how much the next one has.
-    fn begin(&mut self, left: u64) -> Option<u64> {
+    /// Takes note of a call when it begins, with the fuel that is left, and tells whether that is wasmtime's own, since
+    /// the slice is used up.
+    fn begin(&mut self, left: u64) -> bool {
         self.calls += 1;
-        let metered = self.metered.as_mut().filter(|metered| left <= metered.end)?;
-        metered.end = left.saturating_sub(metered.slice);
-        let slice = metered.slice;
-        self.disown();
-        Some(slice)
+        let is_used_up = self.metered.as_ref().is_some_and(|metered| left <= metered.end);
+        if is_used_up {
+            self.disown();
+        }
+        is_used_up
+    }
+
+    /// Begins a slice of so much, with the fuel that is left.
+    fn begin_slice(&mut self, left: u64, slice: u64) {
+        if let Some(metered) = &mut self.metered {
+            metered.end = left.saturating_sub(slice);
+        }
     }
 
     /// Returns how much is left of the slice of a guest that has so much fuel; at least some, so that it comes to its
@@ -137,9 +144,10 @@ fn charged(
     match hook {
         CallHook::CallingHost => {
             let left = context.get_fuel()?;
-            if let Some(next) = context.data_mut().calls.begin(left) {
+            if context.data_mut().calls.begin(left) {
+                let next = slice_ended(context.as_context_mut())?.max(1);
+                context.data_mut().calls.begin_slice(left, next);
                 context.fuel_async_yield_interval(Some(next))?;
-                slice_ended(context)?;
             }
             Ok(())
         }
@@ -168,8 +176,8 @@ fn charge(mut context: StoreContextMut<'_, Guest>, cost: u64) -> wasmtime::Resul
 /// Gives the instance in `store` so much fuel to burn.
 pub(crate) fn set_fuel(store: &mut Store<Guest>, fuel: Fuel) -> wasmtime::Result<()> {
     if let Some(metered) = &mut store.data_mut().calls.metered {
-        metered.end = fuel.0.saturating_sub(metered.slice);
-        let slice = metered.slice;
+        metered.end = fuel.0.saturating_sub(metered.first);
+        let slice = metered.first;
         store.set_fuel(fuel.0)?;
         store.fuel_async_yield_interval(Some(slice))?;
     }
@@ -195,9 +203,10 @@ mod tests {
     fn what_wasmtime_does_for_itself_is_free() {
         let mut calls = Calls::new(Some(1_000));
         calls.metered.as_mut().unwrap().end = 9_000;
-        assert_eq!(calls.begin(9_000), Some(1_000));
+        assert!(calls.begin(9_000));
+        calls.begin_slice(9_000, 1_000);
         assert_eq!(calls.cost(), 0, "a slice was used up");
-        assert_eq!(calls.begin(8_500), None);
+        assert!(!calls.begin(8_500));
         calls.disown();
         assert_eq!(calls.cost(), 0, "time had passed");
         calls.begin(8_400);
@@ -211,7 +220,8 @@ mod tests {
         calls.metered.as_mut().unwrap().end = 9_000;
         assert_eq!(calls.rest(9_400), Some(400));
         assert_eq!(calls.rest(8_900), Some(1), "a call took what was left of it");
-        assert_eq!(calls.begin(8_899), Some(1_000));
-        assert_eq!(calls.rest(8_000), Some(101));
+        assert!(calls.begin(8_899));
+        calls.begin_slice(8_899, 2_000);
+        assert_eq!(calls.rest(8_000), Some(1_101), "the next slice may have another length");
     }
 }

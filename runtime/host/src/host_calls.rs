@@ -50,6 +50,8 @@ thread_local! {
     static CURRENT: RefCell<Option<Box<Ring>>> = const { RefCell::new(None) };
     /// Places that have a name, each where its address says.
     static NAMED: [Cell<usize>; REMEMBERED] = const { [const { Cell::new(0) }; REMEMBERED] };
+    /// Places at which calls return, each where its address says.
+    static RETURNS: [Cell<usize>; REMEMBERED] = const { [const { Cell::new(0) }; REMEMBERED] };
 }
 
 /// From now on the calls of instances are noted. The process's subscriber must be a [`HostCallWatch`].
@@ -154,11 +156,9 @@ impl Ring {
         self.count = (self.count + 1).min(KEPT);
     }
 
-    /// Takes note of what came of the last call.
-    fn end(&mut self, outcome: Text) {
-        if self.count > 0 {
-            self.calls[(self.next + KEPT - 1) % KEPT].outcome = outcome;
-        }
+    /// Returns where it is noted what came of the last call, if there was one.
+    fn last_outcome(&mut self) -> Option<&mut Text> {
+        (self.count > 0).then(|| &mut self.calls[(self.next + KEPT - 1) % KEPT].outcome)
     }
 
     fn calls(&self) -> Vec<HostCall> {
@@ -263,20 +263,39 @@ fn has_name(place: usize) -> bool {
     has_name.unwrap_or(true)
 }
 
+/// Tells whether calls return at this place.
+fn is_return(metadata: &Metadata<'_>) -> bool {
+    if *metadata.level() != Level::TRACE {
+        return false;
+    }
+    let place = place(metadata);
+    let is_known = RETURNS.try_with(|known| known[(place >> 4) % REMEMBERED].get() == place);
+    if is_known.unwrap_or(false) {
+        return true;
+    }
+    let is_return = matches!(Place::of(metadata), Place::Return);
+    if is_return {
+        // A thread that is about to end looks again.
+        let _remembered = RETURNS.try_with(|known| known[(place >> 4) % REMEMBERED].set(place));
+    }
+    is_return
+}
+
 fn end(event: &Event<'_>) {
-    let mut outcome = Outcome(Text::EMPTY);
-    event.record(&mut outcome);
     // If the thread is about to end there is no instance.
     let _noted = CURRENT.try_with(|current| {
-        if let Ok(Some(ring)) = current.try_borrow_mut().as_deref_mut() {
-            ring.end(outcome.0);
+        if let Ok(Some(ring)) = current.try_borrow_mut().as_deref_mut()
+            && let Some(outcome) = ring.last_outcome()
+        {
+            outcome.length = 0;
+            event.record(&mut Outcome(outcome));
         }
     });
 }
 
-struct Outcome(Text);
+struct Outcome<'a>(&'a mut Text);
 
-impl Visit for Outcome {
+impl Visit for Outcome<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == RESULT {
             // An error says that it wants no more.
@@ -410,9 +429,10 @@ impl<S: Subscriber> Subscriber for HostCallWatch<S> {
     }
 
     fn event(&self, event: &Event<'_>) {
-        match Place::of(event.metadata()) {
-            Place::Return => end(event),
-            Place::Call | Place::Other => self.0.event(event),
+        if is_return(event.metadata()) {
+            end(event);
+        } else {
+            self.0.event(event);
         }
     }
 

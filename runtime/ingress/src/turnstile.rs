@@ -18,6 +18,9 @@ use tokio::net::TcpStream;
 const READ_AHEAD: usize = 1 << 10;
 /// Buffers above this are not kept from request to request.
 const KEPT: usize = 4 << 10;
+/// How much is put together to be written in one piece: as long as it takes less to copy it than it takes the system to
+/// gather the parts.
+const IN_ONE_PIECE: usize = 1 << 10;
 /// The end of a body in chunks without trailers.
 const LAST_CHUNK: [u8; 5] = *b"0\r\n\r\n";
 
@@ -300,6 +303,16 @@ impl AsyncRead for Turnstile {
     }
 }
 
+/// Returns `parts` in one piece, if there is room for them in `piece`.
+fn put_together<'a>(parts: &[io::IoSlice<'_>], piece: &'a mut [u8]) -> Option<&'a [u8]> {
+    let mut length = 0;
+    for part in parts {
+        piece.get_mut(length..length + part.len())?.copy_from_slice(part);
+        length += part.len();
+    }
+    Some(&piece[..length])
+}
+
 impl Turnstile {
     fn has_written(&self) {
         self.pass.is_flushed.store(false, Ordering::Release);
@@ -318,7 +331,12 @@ impl AsyncWrite for Turnstile {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.has_written();
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, parts)
+        let stream = Pin::new(&mut self.get_mut().stream);
+        let mut piece = [0; IN_ONE_PIECE];
+        match put_together(parts, &mut piece) {
+            Some(whole) => stream.poll_write(context, whole),
+            None => stream.poll_write_vectored(context, parts),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -339,5 +357,21 @@ impl AsyncWrite for Turnstile {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use super::*;
+
+    #[test]
+    fn a_short_response_is_written_in_one_piece_and_a_long_one_as_it_is() {
+        let mut piece = [0; 8];
+        let parts = |parts: &[&'static [u8]]| parts.iter().map(|part| IoSlice::new(part)).collect::<Vec<_>>();
+        assert_eq!(put_together(&parts(&[b"head", b"", b"body"]), &mut piece), Some(b"headbody".as_slice()));
+        assert_eq!(put_together(&parts(&[b"head", b"bodies"]), &mut piece), None);
+        assert_eq!(put_together(&[], &mut piece), Some(b"".as_slice()));
     }
 }

@@ -16,6 +16,7 @@ use crate::attached::Attached;
 use crate::control::Agent;
 use crate::health::{check, health};
 use crate::items::Items;
+use crate::kept::Kept;
 use crate::log_queue::LogQueue;
 use crate::resident::Resident;
 
@@ -211,11 +212,12 @@ impl Allocations {
         }
     }
 
-    /// Tells what was used, once a second, for ever.
-    pub(crate) async fn tell_usage(&self) {
+    /// Tells what was used, and gives back what is `kept`, once a second, for ever.
+    pub(crate) async fn tell_usage(&self, mut kept: Kept) {
         loop {
             tokio::time::sleep(USAGE_INTERVAL).await;
             self.engine.drop_idle_code();
+            kept.look(&self.engine);
             let mut messages = Vec::new();
             for (id, slot) in self.slots().iter_mut() {
                 if let Slot::Running { running, told, .. } = slot {

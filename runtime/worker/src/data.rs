@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_engine::{Failure as EngineFailure, GuestBody, Spent};
+use dunlin_engine::{Failure as EngineFailure, GuestBody};
 use dunlin_ingress::{ALLOCATION_HEADER, FUEL_HEADER, Failure};
 use dunlin_model::AllocationId;
 use http::header::{TE, TRAILER};
@@ -110,7 +110,7 @@ where
 
 /// Says what a request burned: in a header if that is known, after the body if it is still being made.
 fn tell_fuel(response: &mut Response<GuestBody>, reads_trailers: bool) {
-    if let Some(spent) = response.extensions().get::<Spent>().copied() {
+    if let Some(spent) = response.body().spent() {
         response.headers_mut().insert(FUEL_HEADER, spent.fuel.0.into());
     } else if reads_trailers && response.body_mut().end_with_fuel(FUEL_HEADER) {
         response.headers_mut().insert(TRAILER, HeaderValue::from_static("dunlin-fuel"));

@@ -16,6 +16,7 @@ mod failure;
 mod handed;
 mod health;
 mod items;
+mod kept;
 mod log_queue;
 mod outbound;
 mod passed;

@@ -21,6 +21,7 @@ use crate::channel::Passing;
 use crate::confine::{close_inherited, confine};
 use crate::control::{self, Agent};
 use crate::handed::Connections;
+use crate::kept::Kept;
 use crate::log_queue::LogQueue;
 use crate::outbound::AgentConnector;
 use crate::passed;
@@ -33,8 +34,9 @@ const STEPS_BETWEEN_IO: u32 = 7;
 type Folders = BTreeMap<Name, OfferedFolder>;
 
 /// The whole of the process `dunlin worker`, whose standard input is the control socket and whose standard output is
-/// the channel. It returns when the agent is gone; the process must then end at once.
-pub fn run_from_stdin() -> anyhow::Result<()> {
+/// the channel; `tidy` gives back memory that the thread which calls it has freed. It returns when the agent is gone; the
+/// process must then end at once.
+pub fn run_from_stdin(tidy: fn()) -> anyhow::Result<()> {
     close_inherited();
     let control = std::io::stdin().as_fd().try_clone_to_owned().context("there is no control socket")?;
     let channel = std::io::stdout().as_fd().try_clone_to_owned().context("there is no channel")?;
@@ -44,7 +46,7 @@ pub fn run_from_stdin() -> anyhow::Result<()> {
     dunlin_engine::prepare_process();
     // There is one thread yet, so what it gives up, all those give up that it starts.
     confine(&setup.wall).context("cannot confine this process")?;
-    run_with(setup, before, control, channel)
+    run_with(setup, before, control, channel, tidy)
 }
 
 /// Does what comes over `control` until its other end is closed, without a wall around it. Guests may still be
@@ -53,7 +55,7 @@ pub fn run(mut control: UnixStream, channel: OwnedFd) -> anyhow::Result<()> {
     match read_setup(&mut control)? {
         Some(setup) => {
             let before = Before::open(&setup);
-            run_with(setup, before, control, channel)
+            run_with(setup, before, control, channel, || {})
         }
         None => Ok(()),
     }
@@ -75,6 +77,8 @@ struct Before {
     processors: usize,
     /// Where the program's code is, as the system lists it.
     resident: Resident,
+    /// What tells of the memory of this process.
+    kept: Kept,
 }
 
 impl Before {
@@ -87,16 +91,24 @@ impl Before {
             folders: setup.folders.iter().map(open).collect(),
             processors,
             resident: Resident::of_this_process(),
+            kept: Kept::of_this_process(),
         }
     }
 }
 
-fn run_with(setup: WorkerSetup, before: Before, control: UnixStream, channel: OwnedFd) -> anyhow::Result<()> {
+fn run_with(
+    setup: WorkerSetup,
+    before: Before,
+    control: UnixStream,
+    channel: OwnedFd,
+    tidy: fn(),
+) -> anyhow::Result<()> {
     let agent = Agent::start(control.try_clone().context("cannot write to the agent")?)?;
     let runtime = Builder::new_multi_thread()
         .thread_name("guests")
         .worker_threads(before.processors)
         .event_interval(STEPS_BETWEEN_IO)
+        .on_thread_park(tidy)
         .enable_all()
         .build()
         .context("cannot start the runtime of guests")?;
@@ -147,7 +159,7 @@ fn follow(
     let (ended, told) = (connections.clone(), agent.clone());
     runtime.spawn(async move { ended.tell_ended(&told).await });
     let usage = allocations.clone();
-    runtime.spawn(async move { usage.tell_usage().await });
+    runtime.spawn(async move { usage.tell_usage(before.kept).await });
     let started = allocations.clone();
     runtime.spawn(async move { started.let_go(&before.resident).await });
     let ended = allocations.clone();

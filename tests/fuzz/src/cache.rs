@@ -56,7 +56,7 @@ pub(crate) fn run(bytes: &[u8]) {
             Err(ReadError::NotGenuine) => {
                 assert!(!is_same && !genuine, "not read, though nothing was changed")
             }
-            Err(ReadError::Read(error)) => panic!("the file is there: {error}"),
+            Err(ReadError::Read(error) | ReadError::Copy(error)) => panic!("the file is there: {error}"),
         }
         for (key, platform, component) in [
             (CodeKey([input.key ^ 1; 32]), platform, component),

@@ -122,6 +122,12 @@ impl Case {
         }
     }
 
+    /// Tells whether it is a guest that takes memory or stack, or does what nobody foresaw.
+    pub fn is_greedy(&self) -> bool {
+        let is_guest = matches!(self.how, How::Item(..) | How::Asked(..) | How::BreaksOff(_));
+        is_guest && matches!(self.row, 6 | 11..=24 | 54 | 55)
+    }
+
     /// Says in a word how it is tried.
     pub fn tried(&self) -> &'static str {
         match &self.how {

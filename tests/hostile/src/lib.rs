@@ -21,6 +21,6 @@ mod wat;
 pub use canary::{Canary, Latencies};
 pub use case::{Case, Component, How, Verdict};
 pub use cases::all;
-pub use machine::{Reading, children, is_alive, read, resident, settled};
+pub use machine::{Reading, children, is_alive, read, resident, resident_at_rest, settled};
 pub use run::{Arena, markdown, table};
 pub use threats::{THREATS, page};

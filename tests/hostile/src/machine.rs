@@ -4,6 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+/// A process that has given back nothing for so long is at rest.
+const REST: std::time::Duration = std::time::Duration::from_secs(6);
+/// What counts as something.
+const REST_STEP: u64 = 256 << 10;
+
 /// What a process holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
@@ -44,6 +49,23 @@ pub fn resident(process: u32) -> u64 {
     let line = status.lines().find(|line| line.starts_with("RssAnon:"));
     let kibibytes = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|word| word.parse().ok());
     kibibytes.unwrap_or(0_u64) << 10
+}
+
+/// Returns how many bytes a process holds when it is at rest: it has had time to give back what it does not use.
+pub async fn resident_at_rest(process: u32) -> u64 {
+    let (mut least, mut since) = (u64::MAX, std::time::Instant::now());
+    while since.elapsed() < REST {
+        let now = resident(process);
+        if now < least {
+            // A few bytes less are no sign that more will follow.
+            if least - now > REST_STEP {
+                since = std::time::Instant::now();
+            }
+            least = now;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    least
 }
 
 /// Tells whether a process is there and not merely waiting to be reaped.

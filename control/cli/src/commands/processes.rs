@@ -17,7 +17,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::error::CommandError;
+use crate::memory;
 use crate::output::Output;
+
+/// How long a thread that waited for a disk waits for more to do: what it had of memory goes with it.
+const THREAD_IDLE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Run a coordinator: it decides what runs where.
 #[derive(Debug, Args)]
@@ -252,6 +256,7 @@ pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
         // Itself, also after the file was replaced by a newer version: agent and workers must be of one version.
         program: "/proc/self/exe".into(),
         settings,
+        tidy: memory::tidy,
     };
     tracing::info!(?config, "agent starts");
     let work = run_until_stopped(args.process, |stop| dunlin_agent::run(config, stop));
@@ -265,7 +270,7 @@ pub(crate) fn worker(args: WorkerArgs, output: &Output) -> Result<(), CommandErr
         let found = dunlin_worker::probe(args.wall.bare());
         return output.json_line(&found.map_err(|error| failed("the wall cannot be built", &error))?);
     }
-    dunlin_worker::run_from_stdin().map_err(|error| failed("the worker cannot run", &error))
+    dunlin_worker::run_from_stdin(memory::tidy).map_err(|error| failed("the worker cannot run", &error))
 }
 
 /// Compiles one component from standard input to standard output, under limits, and ends.
@@ -324,7 +329,11 @@ where
     W: FnOnce(CancellationToken) -> F,
     F: Future<Output = anyhow::Result<()>>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_keep_alive(THREAD_IDLE)
+        .on_thread_park(memory::tidy)
+        .enable_all()
+        .build();
     let runtime = runtime.context("could not start the threads of this process")?;
     let done = runtime.block_on(async {
         let stop = stop_token(process.end_with_stdin)?;

@@ -30,10 +30,13 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new() -> Self {
+        Self::for_instances(EngineConfig::MOST_INSTANCES)
+    }
+
+    /// Returns one in which at most so many instances are to live at the same time.
+    pub(crate) fn for_instances(instances: u32) -> Self {
         let platform = dunlin_engine::platform().unwrap();
-        let engine =
-            Engine::new(EngineConfig { code_key: KEY, platform, instances: EngineConfig::MOST_INSTANCES })
-                .unwrap();
+        let engine = Engine::new(EngineConfig { code_key: KEY, platform, instances }).unwrap();
         Self { folder: tempfile::tempdir().unwrap(), engine }
     }
 
