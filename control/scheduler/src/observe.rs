@@ -89,6 +89,7 @@ impl Cluster {
         let (id, state) = (report.id, report.state.clone());
         if let ObservedState::BackingOff { .. } | ObservedState::Refused { .. } = state {
             self.volatile.failures.note(&record.workload, node, now);
+            self.volatile.history.failed(record, &state, now);
         }
         match (&record.work, record.state) {
             (Work::Serve, AllocationState::Placed) if state == ObservedState::Running => {

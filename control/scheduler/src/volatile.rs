@@ -10,6 +10,7 @@ use dunlin_model::{
 use crate::dirty::Dirty;
 use crate::durable::Durable;
 use crate::failures::Failures;
+use crate::history::History;
 use crate::placement::{Compiled, Pools};
 use crate::retry::Queue;
 use crate::routes::{route_table, routes_of};
@@ -39,6 +40,8 @@ pub(crate) struct Volatile {
     pub(crate) compiled: Compiled,
     /// Where workloads failed lately.
     pub(crate) failures: Failures,
+    /// What has ended lately, and what failed.
+    pub(crate) history: History,
     /// The nodes as placement sees them.
     pub(crate) pools: Pools,
     /// What every ingress must know.

@@ -4,11 +4,13 @@
 //! `node NAME [MEMORY] [label=value] [+resource=2] [overcommit=150]` (joins and reports), `beat [NODE..]` (these or all nodes report),
 //! `pass SECONDS` (silence), `wait SECONDS` (all nodes that are up report every second), `down`, `up`,
 //! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB`, `stop`, `delete`, `run`, `start NAMESPACE/APP/JOB ITEMS`, `cancel`,
-//! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `show`, `where`.
+//! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `show`, `where`,
+//! `explain WORKLOAD|ALLOCATION`, `plan MANIFEST`, `simulate [lose=NODE] [zone=ZONE] [apply=MANIFEST] [within=SECONDS]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use crate::{explain, foresee};
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, AppSpec, AssignedAllocation, Assignment, Bytes, ClusterId,
     Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits,
@@ -76,7 +78,8 @@ impl World {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (verb, rest) = words.split_first().unwrap();
         if !matches!(*verb, "wait" | "pass" | "beat" | "up" | "down" | "state" | "node") {
-            let indent = if matches!(*verb, "show" | "where") { "--" } else { "> " };
+            let indent =
+                if matches!(*verb, "show" | "where" | "explain" | "plan" | "simulate") { "--" } else { "> " };
             writeln!(self.out, "{indent}{line}").unwrap();
         }
         match *verb {
@@ -117,6 +120,16 @@ impl World {
             "report" => self.stray_report(rest),
             "restart" => self.restart(),
             "show" => self.show(),
+            "plan" => {
+                let spec = self.manifest(rest[0]);
+                self.out.push_str(&foresee::planned(&self.cluster, self.now, spec));
+            }
+            "simulate" => {
+                let manifest = |name: &str| self.manifest(name);
+                let told = foresee::simulated(&self.cluster, self.now, rest, manifest);
+                self.out.push_str(&told);
+            }
+            "explain" => self.out.push_str(&explain::explained(&self.cluster, rest[0])),
             "where" => self.show_where(),
             _ => panic!("`{verb}` is no word of a script"),
         }
@@ -350,12 +363,16 @@ impl World {
 
     /// `apply NAME`: deploys a manifest, each of whose components is known by its path.
     fn apply(&mut self, name: &str) {
+        let spec = self.manifest(name);
+        self.submit(Command::Deploy(spec));
+    }
+
+    fn manifest(&self, name: &str) -> AppSpec {
         let manifest = Manifest::parse(&self.manifests[name]).unwrap_or_else(|errors| panic!("{errors}"));
         let workloads = manifest.workloads.iter();
         let workloads = workloads
             .map(|(name, workload)| (name.clone(), workload.spec(Digest::of(workload.component.as_bytes()))));
-        let spec = AppSpec { name: manifest.app_name(), workloads: workloads.collect() };
-        self.submit(Command::Deploy(spec));
+        AppSpec { name: manifest.app_name(), workloads: workloads.collect() }
     }
 
     /// The agent which has `allocation` ran these items (`3` or `0..5`) and says so at its next report.
