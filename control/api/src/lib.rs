@@ -16,6 +16,7 @@ mod namespaces;
 mod nodes;
 pub mod paths;
 mod problem;
+mod simulations;
 mod tokens;
 mod traps;
 
@@ -33,5 +34,9 @@ pub use logs::{LogLine, LogsQuery};
 pub use namespaces::{NamespaceList, NamespaceStatus};
 pub use nodes::{CordonNode, NodeList, NodeState, NodeStatus};
 pub use problem::{CONTENT_TYPE_PROBLEM, Problem, code};
+pub use simulations::{
+    FleetSnapshot, Scale, Simulate, SnapshotAllocation, SnapshotApp, SnapshotNode, SnapshotProfile,
+    SnapshotRun,
+};
 pub use tokens::{CreateJoinToken, JoinTokenCreated};
 pub use traps::{TrapList, TrapsQuery};

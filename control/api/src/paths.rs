@@ -1,6 +1,6 @@
 //! The paths of the API, as templates for the server and filled in for the client.
 
-use dunlin_model::{AppName, Digest, InstanceId, Name, NodeId, RunId};
+use dunlin_model::{AllocationId, AppName, Digest, InstanceId, Name, NodeId, RunId, WorkloadName};
 
 /// `PUT` the bytes of a component, `HEAD` to ask whether they are there.
 pub const COMPONENT: &str = "/v1/components/{digest}";
@@ -12,6 +12,16 @@ pub const APPS: &str = "/v1/apps";
 pub const APP: &str = "/v1/apps/{namespace}/{app}";
 /// `POST` to stop an app without deleting it.
 pub const APP_STOP: &str = "/v1/apps/{namespace}/{app}/stop";
+/// `POST` an app's spec to learn what a deploy would change.
+pub const APP_PLAN: &str = "/v1/apps/{namespace}/{app}/plan";
+/// `POST` to learn what would come of a loss, a deploy, more load.
+pub const SIMULATIONS: &str = "/v1/simulations";
+/// `GET` the fleet written down, to be simulated elsewhere.
+pub const SNAPSHOT: &str = "/v1/snapshot";
+/// `GET` why a workload is as it is.
+pub const WORKLOAD_EXPLANATION: &str = "/v1/workloads/{namespace}/{app}/{workload}/explanation";
+/// `GET` why an allocation is where it is, or why it ended.
+pub const ALLOCATION_EXPLANATION: &str = "/v1/allocations/{allocation}/explanation";
 /// `POST` to start a run of a job.
 pub const JOB_RUNS: &str = "/v1/jobs/{namespace}/{app}/{job}/runs";
 /// `GET` the runs.
@@ -72,6 +82,21 @@ pub fn app(name: &AppName) -> String {
 /// Returns the path which stops an app.
 pub fn app_stop(name: &AppName) -> String {
     format!("{}/stop", app(name))
+}
+
+/// Returns the path which plans a deploy of an app.
+pub fn app_plan(name: &AppName) -> String {
+    format!("{}/plan", app(name))
+}
+
+/// Returns the path which says why a workload is as it is.
+pub fn workload_explanation(name: &WorkloadName) -> String {
+    format!("/v1/workloads/{}/{}/{}/explanation", name.namespace, name.app, name.workload)
+}
+
+/// Returns the path which says why an allocation is where it is.
+pub fn allocation_explanation(id: AllocationId) -> String {
+    format!("/v1/allocations/{id}/explanation")
 }
 
 /// Returns the path which starts runs of a job.

@@ -14,14 +14,12 @@ mod time;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 // The default allocator of a static binary is slow under many threads, and workers have many.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli = args::Cli::of_process();
     let output = output::Output::new(cli.global.output, cli.global.quiet);
     match commands::run(cli, &output) {
         Ok(()) => ExitCode::SUCCESS,

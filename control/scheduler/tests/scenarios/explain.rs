@@ -22,8 +22,9 @@ pub(crate) fn explained(cluster: &Cluster, what: &str) -> String {
     let workload = format!("default/{what}").parse().unwrap();
     let Some(told) = cluster.explain(&workload) else { return "nobody knows it\n".to_owned() };
     let revision = told.revision.map_or("no revision".to_owned(), |revision| format!("revision {revision}"));
-    writeln!(out, "{revision}, {} of {}, needs {}", told.running, told.desired, told.requires.join(", "))
-        .unwrap();
+    let needs = told.requires.join(", ");
+    let needs = if needs.is_empty() { needs } else { format!(", needs {needs}") };
+    writeln!(out, "{revision}, {} of {}{needs}", told.running, told.desired).unwrap();
     told.allocations.iter().for_each(|it| placed_there(&mut out, it));
     told.waiting.iter().for_each(|it| waits(&mut out, it));
     told.failures.iter().for_each(|it| failed(&mut out, it));
@@ -466,7 +467,7 @@ fn what_was_drained_lost_or_deleted_is_remembered_until_a_restart() {
             > delete shop
             Deleted
             --explain shop/web
-            no revision, 0 of 0, needs 
+            no revision, 0 of 0
               43s a3@2 on a ended after 38s: NodeLost: a was lost, and it was replaced or not wanted any more
               7s a2@1 on b ended after 6s: Drained: b is to be left
               3s a1@1 on a ended after 3s: Drained: a is to be left
