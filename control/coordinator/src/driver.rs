@@ -183,6 +183,8 @@ impl DriverLoop {
         let mut actions = Vec::new();
         let mut replies: Replies = Vec::new();
         let mut questions = Vec::new();
+        // A question changes nothing, and a picture of a large fleet costs.
+        let mut is_picture_old = false;
         let mut take = |step: Step| {
             changes.extend(step.changes);
             actions.extend(step.actions);
@@ -190,6 +192,7 @@ impl DriverLoop {
 
         let rest = std::iter::from_fn(|| self.inputs.try_recv().ok());
         for input in first.into_iter().chain(rest).take(MAX_BATCH) {
+            is_picture_old |= !matches!(input, Input::Question(_));
             match input {
                 Input::Question(question) => questions.push(question),
                 Input::Observation(observation) => take(self.cluster.observe(*observation, now)),
@@ -208,6 +211,7 @@ impl DriverLoop {
         }
         if self.cluster.next_deadline().is_some_and(|deadline| deadline <= now) {
             take(self.cluster.tick(now));
+            is_picture_old = true;
         }
 
         if !changes.is_empty() && self.commit(&changes, now)?.is_break() {
@@ -218,8 +222,10 @@ impl DriverLoop {
                 self.hands.sweeper.sweep(*run);
             }
         }
-        let view = Arc::new(self.cluster.view());
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        if is_picture_old {
+            let view = Arc::new(self.cluster.view());
+            *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        }
         for (reply, answer) in replies {
             // Who asked may have gone away meanwhile; what was decided stands.
             let _gone = reply.send(answer);
