@@ -57,6 +57,10 @@ pub fn simulate_written(snapshot: &FleetSnapshot, wish: Simulate) -> Result<Fore
 /// Tells what would come of `wish`.
 pub(crate) fn look(mut foresight: Foresight, wish: Simulate) -> Result<Forecast, SimulateError> {
     let Simulate { lose_nodes, lose_zones, drain_nodes, deploy, scale, load_percent, within_ms } = wish;
+    // First, so that nothing is placed where it could not stay.
+    for node in drain_nodes {
+        foresight.submit(Command::Cordon { node, drain: Some(DRAIN) })?;
+    }
     let mut settled: BTreeSet<WorkloadName> = BTreeSet::new();
     for spec in deploy {
         settled.extend(spec.workloads.keys().map(|workload| spec.name.workload(workload)));
@@ -81,9 +85,6 @@ pub(crate) fn look(mut foresight: Foresight, wish: Simulate) -> Result<Forecast,
             }
         }
         foresight.submit(Command::Deploy(spec))?;
-    }
-    for node in drain_nodes {
-        foresight.submit(Command::Cordon { node, drain: Some(DRAIN) })?;
     }
     for zone in lose_zones {
         let nodes = foresight.zone(&zone);
