@@ -11,7 +11,10 @@ mod transport;
 use std::fmt;
 
 use bytes::Bytes;
-use dunlin_model::{AppName, AppSpec, Digest, InstanceId, Name, NamespaceSpec, NodeId, Revision, RunId};
+use dunlin_model::{
+    AllocationExplanation, AllocationId, AppName, AppSpec, Digest, Explanation, Forecast, InstanceId, Name,
+    NamespaceSpec, NodeId, Plan, Revision, RunId, WorkloadName,
+};
 use reqwest::Method;
 
 pub use self::download::Download;
@@ -19,9 +22,10 @@ pub use self::error::{ClientConfigError, ClientError};
 pub use self::logs::LogStream;
 use self::transport::Transport;
 use crate::{
-    AppList, AppStatus, BrakeReleased, ComponentInfo, CordonNode, CreateJoinToken, Deployed, FleetStatus,
-    ItemPage, ItemsQuery, JoinTokenCreated, LogsQuery, NamespaceList, NamespaceStatus, NodeList, NodeStatus,
-    RevisionList, Rollback, RunList, RunStarted, RunStatus, RunsQuery, StartRun, TrapList, TrapsQuery, paths,
+    AppList, AppStatus, BrakeReleased, ComponentInfo, CordonNode, CreateJoinToken, Deployed, FleetSnapshot,
+    FleetStatus, ItemPage, ItemsQuery, JoinTokenCreated, LogsQuery, NamespaceList, NamespaceStatus, NodeList,
+    NodeStatus, RevisionList, Rollback, RunList, RunStarted, RunStatus, RunsQuery, Simulate, StartRun,
+    TrapList, TrapsQuery, paths,
 };
 
 /// The most bytes of an answer that is not a stream.
@@ -130,6 +134,31 @@ impl Client {
     /// Lets all allocations of an app follow its canaries.
     pub async fn promote(&self, name: &AppName) -> Result<(), ClientError> {
         self.transport.order(Method::POST, &paths::app_promote(name)).await
+    }
+
+    /// Returns what a deploy would change; nothing is changed.
+    pub async fn plan(&self, spec: &AppSpec) -> Result<Plan, ClientError> {
+        self.transport.send(Method::POST, &paths::app_plan(&spec.name), spec).await
+    }
+
+    /// Returns what would come of something; nothing is changed.
+    pub async fn simulate(&self, wish: &Simulate) -> Result<Forecast, ClientError> {
+        self.transport.send(Method::POST, paths::SIMULATIONS, wish).await
+    }
+
+    /// Returns the fleet written down.
+    pub async fn snapshot(&self) -> Result<FleetSnapshot, ClientError> {
+        self.transport.get(paths::SNAPSHOT).await
+    }
+
+    /// Returns why a workload is as it is.
+    pub async fn explain(&self, workload: &WorkloadName) -> Result<Explanation, ClientError> {
+        self.transport.get(&paths::workload_explanation(workload)).await
+    }
+
+    /// Returns why an allocation is where it is, or why it ended.
+    pub async fn explain_allocation(&self, id: AllocationId) -> Result<AllocationExplanation, ClientError> {
+        self.transport.get(&paths::allocation_explanation(id)).await
     }
 
     /// Starts a run of a job.

@@ -1,6 +1,6 @@
 //! The paths of the API, as templates for the server and filled in for the client.
 
-use dunlin_model::{AppName, Digest, InstanceId, Name, NodeId, RunId};
+use dunlin_model::{AllocationId, AppName, Digest, InstanceId, Name, NodeId, RunId, WorkloadName};
 
 /// `PUT` the bytes of a component, `HEAD` to ask whether they are there.
 pub const COMPONENT: &str = "/v1/components/{digest}";
@@ -18,6 +18,16 @@ pub const APP_REVISIONS: &str = "/v1/apps/{namespace}/{app}/revisions";
 pub const APP_ROLLBACK: &str = "/v1/apps/{namespace}/{app}/rollback";
 /// `POST` to let all allocations of an app follow its canaries.
 pub const APP_PROMOTE: &str = "/v1/apps/{namespace}/{app}/promote";
+/// `POST` an app's spec to learn what a deploy would change.
+pub const APP_PLAN: &str = "/v1/apps/{namespace}/{app}/plan";
+/// `POST` to learn what would come of a loss, a deploy, more load.
+pub const SIMULATIONS: &str = "/v1/simulations";
+/// `GET` the fleet written down, to be simulated elsewhere.
+pub const SNAPSHOT: &str = "/v1/snapshot";
+/// `GET` why a workload is as it is.
+pub const WORKLOAD_EXPLANATION: &str = "/v1/workloads/{namespace}/{app}/{workload}/explanation";
+/// `GET` why an allocation is where it is, or why it ended.
+pub const ALLOCATION_EXPLANATION: &str = "/v1/allocations/{allocation}/explanation";
 /// `POST` to start a run of a job.
 pub const JOB_RUNS: &str = "/v1/jobs/{namespace}/{app}/{job}/runs";
 /// `GET` the runs.
@@ -93,6 +103,21 @@ pub fn app_rollback(name: &AppName) -> String {
 /// Returns the path which promotes the canaries of an app.
 pub fn app_promote(name: &AppName) -> String {
     format!("{}/promote", app(name))
+}
+
+/// Returns the path which plans a deploy of an app.
+pub fn app_plan(name: &AppName) -> String {
+    format!("{}/plan", app(name))
+}
+
+/// Returns the path which says why a workload is as it is.
+pub fn workload_explanation(name: &WorkloadName) -> String {
+    format!("/v1/workloads/{}/{}/{}/explanation", name.namespace, name.app, name.workload)
+}
+
+/// Returns the path which says why an allocation is where it is.
+pub fn allocation_explanation(id: AllocationId) -> String {
+    format!("/v1/allocations/{id}/explanation")
 }
 
 /// Returns the path which starts runs of a job.

@@ -2,14 +2,15 @@
 //!
 //! The options of one command stand beside it, in `commands`; here is what all have in common.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use dunlin_model::Name;
 
 use crate::commands::{
-    delete, deploy, doctor, explain, job, logs, namespace, node, nodes, processes, rollout, run, serve,
-    status, stop, token, up,
+    delete, deploy, doctor, explain, job, logs, namespace, node, nodes, plan, processes, rollout, run, serve,
+    simulate, status, stop, token, up,
 };
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
@@ -22,6 +23,31 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads the command line of this process, or ends the process with what is wrong with it.
+    ///
+    /// That is code 2, but for a plan, of which 2 says that something would change.
+    pub(crate) fn of_process() -> Self {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        Self::try_parse_from(&words).unwrap_or_else(|error| {
+            let code = if error.exit_code() != 0 && plans(&words) { 1 } else { error.exit_code() };
+            // There is nobody left to tell that standard error is closed.
+            drop(error.print());
+            std::process::exit(code)
+        })
+    }
+}
+
+/// Tells whether a command line, right or wrong, asks for a plan.
+fn plans(words: &[OsString]) -> bool {
+    let matches = Cli::command().ignore_errors(true).try_get_matches_from(words);
+    matches.is_ok_and(|matches| match matches.subcommand() {
+        Some(("plan", _)) => true,
+        Some(("deploy", deploy)) => deploy.get_flag("plan"),
+        _ => false,
+    })
 }
 
 /// What all commands have in common.
@@ -68,6 +94,8 @@ pub(crate) enum Command {
     Run(run::RunArgs),
     Serve(serve::ServeArgs),
     Deploy(deploy::DeployArgs),
+    Plan(plan::PlanArgs),
+    Simulate(simulate::SimulateArgs),
     Status(status::StatusArgs),
     Nodes(nodes::NodesArgs),
     Node(node::NodeArgs),
@@ -95,8 +123,6 @@ pub(crate) enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn parsed(line: &str) -> Result<Cli, clap::Error> {
@@ -114,6 +140,11 @@ mod tests {
             "dunlin deploy",
             "dunlin deploy guests/examples/quickstart --no-build --timeout 90s",
             "dunlin deploy --no-wait --output json",
+            "dunlin deploy --plan",
+            "dunlin plan guests/examples/quickstart --no-build --output json",
+            "dunlin simulate --lose-zone b --lose-node node-1 --load x1.5 --within 30m",
+            "dunlin simulate --fleet fleet.toml --deploy shop --scale shop/cart=5 --drain-node a-1",
+            "dunlin simulate --snapshot-out fleet.json",
             "dunlin --namespace team-a status shop",
             "dunlin nodes --quiet",
             "dunlin node cordon node-2",
@@ -128,6 +159,8 @@ mod tests {
             "dunlin logs shop -f --tail 10 --raw",
             "dunlin logs shop --traps",
             "dunlin explain a12.3 --output json",
+            "dunlin explain a12",
+            "dunlin explain shop/cart --output json",
             "dunlin job run word-count --items 10 --wait",
             "dunlin job run shop/sum --input a/*.md --input b/*.md",
             "dunlin job run shop/sum --input a b c",
@@ -162,11 +195,15 @@ mod tests {
             "dunlin",
             "dunlin fly",
             "dunlin deploy --timeout 5",
+            "dunlin deploy --plan --no-wait",
+            "dunlin simulate --fleet a --snapshot-out b",
+            "dunlin simulate --load 2",
+            "dunlin simulate --scale shop/cart",
             "dunlin job run sum --items 3 --input a",
             "dunlin job run sum --env COLOUR",
             "dunlin job status --follow",
             "dunlin job status 3",
-            "dunlin explain a12",
+            "dunlin explain a/b/c/d",
             "dunlin logs --traps --follow",
             "dunlin token create --uses 0",
             "dunlin rollback shop --to last",
@@ -185,6 +222,19 @@ mod tests {
             "dunlin --namespace Team_A nodes",
         ] {
             assert_eq!(parsed(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_known_also_where_its_command_line_is_wrong() {
+        let plans = |line: &str| plans(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>());
+        for line in
+            ["dunlin plan --fly", "dunlin --output xml plan", "dunlin plan a b", "dunlin deploy --plan --fly"]
+        {
+            assert!(plans(line), "{line}");
+        }
+        for line in ["dunlin deploy --fly", "dunlin stop plan --fly", "dunlin"] {
+            assert!(!plans(line), "{line}");
         }
     }
 

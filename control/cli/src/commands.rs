@@ -5,15 +5,18 @@ pub(crate) mod delete;
 pub(crate) mod deploy;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod forecast;
 pub(crate) mod job;
 pub(crate) mod logs;
 pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod nodes;
+pub(crate) mod plan;
 pub(crate) mod processes;
 pub(crate) mod rollout;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod token;
@@ -28,12 +31,14 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
     let Cli { global, command } = cli;
     match command {
         Command::Up(args) => block_on(up::run(&global, args, output)),
-        Command::Run(args) => match block_on(run::run(args, output))? {
-            0 => Ok(()),
-            code => std::process::exit(i32::from(code)),
-        },
+        Command::Run(args) => end(block_on(run::run(args, output))?),
         Command::Serve(args) => serve::serve(args, output),
-        Command::Deploy(args) => block_on(deploy::run(&global, args, output)),
+        Command::Deploy(args) => match args.plan() {
+            Some(args) => end(block_on(plan::run(&global, args, output))?),
+            None => block_on(deploy::run(&global, args, output)),
+        },
+        Command::Plan(args) => end(block_on(plan::run(&global, args, output))?),
+        Command::Simulate(args) => block_on(simulate::run(&global, args, output)),
         Command::Status(args) => block_on(status::run(&global, args, output)),
         Command::Nodes(args) => block_on(nodes::run(&global, args, output)),
         Command::Node(args) => block_on(node::run(&global, args, output)),
@@ -53,6 +58,14 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::Worker(args) => processes::worker(args, output),
         Command::CompileComponent(args) => processes::compile_component(args, output),
         Command::Calibrate => processes::calibrate(output),
+    }
+}
+
+/// Ends the program with a code of the command's own.
+fn end(code: u8) -> Result<(), CommandError> {
+    match code {
+        0 => Ok(()),
+        code => std::process::exit(i32::from(code)),
     }
 }
 

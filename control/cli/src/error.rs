@@ -54,6 +54,15 @@ impl CommandError {
         &self.what
     }
 
+    /// The same, but never as wrong usage: the code of that has another meaning for the command.
+    #[must_use]
+    pub(crate) fn never_usage(mut self) -> Self {
+        if self.kind == Kind::Usage {
+            self.kind = Kind::Failed;
+        }
+        self
+    }
+
     /// Adds one reason below those that are there.
     #[must_use]
     pub(crate) fn because(mut self, cause: impl Into<String>) -> Self {
@@ -162,7 +171,8 @@ pub(crate) fn help_for(problem: &str) -> &'static str {
         code::NOT_FOUND | "unknown_app" | "unknown_workload" | "unknown_run" => {
             "`dunlin status` shows the apps, `dunlin job status` the runs; `--namespace NAME` looks elsewhere"
         }
-        "unknown_node" => "`dunlin nodes` shows the nodes there are",
+        "unknown_node" | "unknown_zone" => "`dunlin nodes` shows the nodes there are",
+        "not_scalable" => "`dunlin status` shows which services have a number of allocations",
         "quota_exceeded" => {
             "wait until items have their records, or let an operator raise the quota: `dunlin namespace set`"
         }

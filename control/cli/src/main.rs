@@ -15,10 +15,8 @@ mod time;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli = args::Cli::of_process();
     let output = output::Output::new(cli.global.output, cli.global.quiet);
     match commands::run(cli, &output) {
         Ok(()) => ExitCode::SUCCESS,

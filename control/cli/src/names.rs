@@ -88,6 +88,32 @@ pub(crate) fn job(
     one_of(jobs.filter(|name| partial.matches(name)).collect(), text, "job")
 }
 
+/// Returns the names of all workloads of these apps.
+pub(crate) fn of_apps(apps: &[AppStatus]) -> Vec<WorkloadName> {
+    workloads(apps).map(|(name, _)| name).collect()
+}
+
+/// Returns the workload among `known` which `text` means. A whole name is believed, also of one that is gone; an app
+/// with a single workload stands for that.
+pub(crate) fn workload(
+    text: &str,
+    namespace: Option<&Name>,
+    known: &[WorkloadName],
+) -> Result<WorkloadName, CommandError> {
+    if let Ok(whole) = text.parse() {
+        return Ok(whole);
+    }
+    let partial = Partial::parse(text, namespace)?;
+    let found: Vec<WorkloadName> = known.iter().filter(|name| partial.matches(name)).cloned().collect();
+    if found.is_empty() && !text.contains('/') {
+        let of_app = |name: &&WorkloadName| {
+            name.app.as_str() == text && namespace.is_none_or(|namespace| *namespace == name.namespace)
+        };
+        return one_of(known.iter().filter(of_app).cloned().collect(), text, "workload");
+    }
+    one_of(found, text, "workload")
+}
+
 /// Returns the query for the log lines of an allocation, an app or a workload.
 pub(crate) fn logs(
     text: Option<&str>,
@@ -223,6 +249,19 @@ mod tests {
               help: name it like `shop` or `default/shop`; `dunlin status` lists all
         "#]]
         .assert_eq(&error);
+    }
+
+    #[test]
+    fn a_workload_is_found_by_its_name_by_its_app_and_when_it_is_gone() {
+        let found = |text: &str| {
+            workload(text, None, &of_apps(&fleet()))
+                .map_or_else(|error| error.what().to_owned(), |it| it.to_string())
+        };
+        assert_eq!(found("cart"), "default/shop/cart");
+        assert_eq!(found("a7"), "default/a7/web");
+        assert_eq!(found("default/gone/web"), "default/gone/web");
+        assert_eq!(found("shop"), "`shop` could be more than one");
+        assert_eq!(found("nothing"), "there is no workload `nothing`");
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! starting again and restoring is the recovery, so there is no second path to get wrong. Only for room on the disk it
 //! waits: nothing was written then, nobody has heard of the batch, and the same writes are tried again.
 //!
+//! Most questions read the view. What only the brain itself can answer is asked between two batches, a few questions at
+//! a time, and never of what is not durable yet.
+//!
 //! Not here: how messages travel (`fleet`), and what questions are asked of the view (`http`).
 
 use std::collections::BTreeSet;
@@ -17,7 +20,7 @@ use std::time::Duration;
 use dunlin_model::Timestamp;
 use dunlin_scheduler::{Action, Answer, Change, Cluster, Command, Observation, Rejection, Step, View};
 use dunlin_store::{Changes, CommitError};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{BrainClock, READ_EVERY};
@@ -29,6 +32,8 @@ use crate::sweeper::Sweeper;
 const MAX_WAITING: usize = 8192;
 /// How many inputs share one durable write at most.
 const MAX_BATCH: usize = 1024;
+/// How many questions may be before the brain at a time; who comes later waits.
+const MAX_QUESTIONS: usize = 4;
 /// How long the loop waits before it tries to write again to a disk that was full.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
 
@@ -36,7 +41,11 @@ const ROOM_RETRY: Duration = Duration::from_secs(1);
 enum Input {
     Command { command: Box<Command>, reply: oneshot::Sender<Result<Answer, Refusal>> },
     Observation(Box<Observation>),
+    Question(Question),
 }
+
+/// What is asked of the brain; it sends its answer by itself.
+type Question = Box<dyn FnOnce(&Cluster, Timestamp) + Send>;
 
 /// Why a command was not carried out. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +71,8 @@ pub(crate) struct Driver {
     view: Arc<RwLock<Arc<View>>>,
     /// Whether the loop waits for room on the disk.
     is_full: Arc<AtomicBool>,
+    /// Who may ask the brain now.
+    questions: Arc<Semaphore>,
 }
 
 impl Driver {
@@ -85,6 +96,25 @@ impl Driver {
         if let Err(TrySendError::Full(_)) = self.inputs.try_send(Input::Observation(Box::new(observation))) {
             tracing::warn!(limit = MAX_WAITING, "too many inputs wait; an observation was dropped");
         }
+    }
+
+    /// Asks the brain itself, after a commit. It decides nothing meanwhile, so the answer must be a quick one: who needs
+    /// longer takes a copy of the brain and works on that elsewhere.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Cluster, Timestamp) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let _turn = self.questions.acquire().await.map_err(|_closed| Refusal::Stopping)?;
+        let (reply, answer) = oneshot::channel();
+        let question: Question = Box::new(move |cluster, now| {
+            // Who asked may have gone away meanwhile.
+            let _gone = reply.send(question(cluster, now));
+        });
+        self.inputs.try_send(Input::Question(question)).map_err(|error| match error {
+            TrySendError::Full(_) => Refusal::Overloaded,
+            TrySendError::Disconnected(_) => Refusal::Stopping,
+        })?;
+        answer.await.map_err(|_| Refusal::Stopping)
     }
 
     /// Returns the picture as it was after the last commit.
@@ -117,7 +147,8 @@ pub(crate) fn driver(cluster: Cluster, clock: BrainClock, hands: Hands) -> (Driv
     let (sender, inputs) = sync_channel(MAX_WAITING);
     let view = Arc::new(RwLock::new(Arc::new(cluster.view())));
     let is_full = Arc::new(AtomicBool::new(false));
-    let handle = Driver { inputs: sender, view: Arc::clone(&view), is_full: Arc::clone(&is_full) };
+    let questions = Arc::new(Semaphore::new(MAX_QUESTIONS));
+    let handle = Driver { inputs: sender, view: Arc::clone(&view), is_full: Arc::clone(&is_full), questions };
     (handle, DriverLoop { inputs, view, is_full, cluster, clock, hands })
 }
 
@@ -151,6 +182,9 @@ impl DriverLoop {
         let mut changes = Vec::new();
         let mut actions = Vec::new();
         let mut replies: Replies = Vec::new();
+        let mut questions = Vec::new();
+        // A question changes nothing, and a picture of a large fleet costs.
+        let mut is_picture_old = false;
         let mut take = |step: Step| {
             changes.extend(step.changes);
             actions.extend(step.actions);
@@ -158,7 +192,9 @@ impl DriverLoop {
 
         let rest = std::iter::from_fn(|| self.inputs.try_recv().ok());
         for input in first.into_iter().chain(rest).take(MAX_BATCH) {
+            is_picture_old |= !matches!(input, Input::Question(_));
             match input {
+                Input::Question(question) => questions.push(question),
                 Input::Observation(observation) => take(self.cluster.observe(*observation, now)),
                 // Refused before the brain hears of it: what it has decided can not be taken back.
                 Input::Command { reply, .. } if !self.hands.store.has_room() => {
@@ -175,6 +211,7 @@ impl DriverLoop {
         }
         if self.cluster.next_deadline().is_some_and(|deadline| deadline <= now) {
             take(self.cluster.tick(now));
+            is_picture_old = true;
         }
 
         if !changes.is_empty() && self.commit(&changes, now)?.is_break() {
@@ -185,13 +222,18 @@ impl DriverLoop {
                 self.hands.sweeper.sweep(*run);
             }
         }
-        let view = Arc::new(self.cluster.view());
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        if is_picture_old {
+            let view = Arc::new(self.cluster.view());
+            *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        }
         for (reply, answer) in replies {
             // Who asked may have gone away meanwhile; what was decided stands.
             let _gone = reply.send(answer);
         }
         self.perform(actions);
+        for question in questions {
+            question(&self.cluster, now);
+        }
         Ok(ControlFlow::Continue(()))
     }
 
@@ -341,6 +383,14 @@ mod tests {
         assert_eq!(driver.submit(token("u")).await.unwrap(), Answer::TokenCreated);
         drop(driver);
         assert!(thread.join().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_question_is_answered_by_the_brain_as_it_is_on_the_disk() {
+        let (disk, _stop, driver, _thread) = start(0);
+        assert_eq!(driver.submit(token("t")).await.unwrap(), Answer::TokenCreated);
+        let tokens = driver.ask(|cluster, _| cluster.view().tokens.len()).await.unwrap();
+        assert_eq!((tokens, disk.written.read().unwrap().len()), (1, 1));
     }
 
     #[tokio::test]

@@ -6,6 +6,8 @@
 
 mod apps;
 mod components;
+mod explanations;
+mod forecasts;
 mod identity;
 mod jobs;
 mod logs;
@@ -49,6 +51,8 @@ use problem::Refused;
 const MAX_BODY: usize = 1 << 20;
 /// How many connections there may be (N3).
 const MAX_CONNECTIONS: usize = 1024;
+/// How many questions of what would come of something are worked on at a time; who comes later is told to try again.
+const MAX_FORECASTS: usize = 2;
 /// How long a client may take for its headers, and for the TLS handshake (N2).
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// How often a client of HTTP/2 is asked whether it is there.
@@ -69,6 +73,8 @@ pub(crate) struct Api {
     pub(crate) inputs: Arc<Inputs>,
     /// How large and how intricate a component may be.
     pub(crate) limits: ComponentLimits,
+    /// Who may look ahead now: it takes a copy of the whole brain.
+    pub(crate) forecasts: Arc<Semaphore>,
     /// SHA-256 of the administrator's token.
     pub(crate) admin_hash: [u8; 32],
     /// SHA-256 of the authority's public key, for join tokens.
@@ -88,6 +94,7 @@ impl Api {
             components: Arc::clone(&desk.components),
             inputs: Arc::clone(&desk.inputs),
             limits: ComponentLimits::default(),
+            forecasts: Arc::new(Semaphore::new(MAX_FORECASTS)),
             admin_hash,
             authority_hash,
         }
@@ -115,6 +122,11 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(rollouts::revisions))
         .routes(routes!(rollouts::rollback))
         .routes(routes!(rollouts::promote))
+        .routes(routes!(forecasts::plan))
+        .routes(routes!(forecasts::simulate))
+        .routes(routes!(forecasts::snapshot))
+        .routes(routes!(explanations::workload))
+        .routes(routes!(explanations::allocation))
         .routes(routes!(jobs::start))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::status))

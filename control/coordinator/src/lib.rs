@@ -14,8 +14,10 @@ mod logs;
 mod process;
 mod records;
 mod session;
+mod simulate;
 mod sweeper;
 mod traps;
 
 pub use config::{Config, DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
 pub use process::run;
+pub use simulate::{SimulateError, simulate_written};

@@ -50,8 +50,10 @@ mod check;
 mod cron;
 mod destination;
 mod digest;
+mod explanation;
 mod expression;
 mod feature;
+mod forecast;
 mod hops;
 mod id;
 mod limits;
@@ -83,8 +85,16 @@ pub use check::SpecError;
 pub use cron::{Cron, CronError};
 pub use destination::{DestinationError, Host, HostPattern, HttpPattern, SocketPattern, host_and_port};
 pub use digest::{Digest, DigestError};
+pub use explanation::{
+    AllocationExplanation, AllocationFailure, Decision, EndReason, EndedAllocation, ExplainedAllocation,
+    ExplainedWait, Explanation, FilterCount, Remedy, RemedyKind,
+};
 pub use expression::{LabelExpression, LabelExpressionError};
 pub use feature::Feature;
+pub use forecast::{
+    AllocationChange, AllocationForecast, FieldChange, Forecast, ForecastEnd, Moment, MomentKind, Plan,
+    WorkloadForecast,
+};
 pub use hops::{HOPS_HEADER, MAX_HOPS, hops};
 pub use id::{
     AllocationId, ClusterId, Generation, IdError, InstanceId, NodeId, Revision, RunId, Term, Timestamp,

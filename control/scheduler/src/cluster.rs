@@ -110,6 +110,7 @@ impl Cluster {
 
     /// Makes a change and remembers it for the store.
     pub(crate) fn change(&mut self, step: &mut Step, change: Change, now: Timestamp) {
+        self.remember(&change, now);
         self.volatile.dirty.mark(&self.durable, &change);
         self.volatile.dirty_since = now;
         let allocation = match &change {

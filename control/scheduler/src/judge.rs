@@ -219,7 +219,7 @@ impl Cluster {
             Phase::Rolling | Phase::Halted => desired(self, &workload),
         };
         if serving < wanted {
-            let waiting = newest(&self.durable, app, name).find_map(|record| self.state_of(record));
+            let waiting = newest(&self.durable, app, name).find_map(|record| self.what_it_waits_for(record));
             let waiting = waiting.map(|state| format!("; {state}")).unwrap_or_default();
             return Verdict::NotYet(format!(
                 "{serving} of {wanted} allocations of `{name}` serve it{waiting}"
@@ -233,7 +233,7 @@ impl Cluster {
     }
 
     /// Returns what an allocation that does not serve last said.
-    fn state_of(&self, record: &AllocationRecord) -> Option<String> {
+    fn what_it_waits_for(&self, record: &AllocationRecord) -> Option<String> {
         let report = self.volatile.observed(record)?;
         let is_other = report.state != ObservedState::Running;
         is_other.then(|| format!("{} on {} is {}", record.id, record.node, report.state))

@@ -92,6 +92,7 @@ impl Cluster {
         | ObservedState::Refused { .. } = state
         {
             self.volatile.failures.note(&record.workload, node, now);
+            self.volatile.history.failed(record, &state, now);
         }
         if record.serves() {
             let has_changed = (record.state == AllocationState::Running) != (state == ObservedState::Running);

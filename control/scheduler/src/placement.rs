@@ -4,7 +4,7 @@
 //! classes which cannot run the workload; [`relation`] says where the workloads are that it wants near or apart. A
 //! [`search`] finds the best node in the rest, one allocation after the other, and looks at few nodes for each: the
 //! first of an ordered class, and those which differ for this workload. Why there is none is counted by
-//! [`unplaceable`] when somebody asks.
+//! [`unplaceable`] when somebody asks, and [`obstacles`] looks for the smallest change that would help.
 //!
 //! What decides is an order, not a sum of points, so that it can be told: see [`search::Rank`]. Equal ones go to the
 //! lower node id, so the answer never varies.
@@ -15,6 +15,7 @@
 mod compiled;
 mod copies;
 mod filter;
+mod obstacles;
 mod pools;
 mod relation;
 mod search;
@@ -29,8 +30,10 @@ use crate::Cluster;
 pub(crate) use compiled::Compiled;
 pub(crate) use copies::Copies;
 pub(crate) use filter::judge_labels;
+pub(crate) use obstacles::{Survey, lack};
 pub(crate) use pools::{Pools, Room, Standing};
-pub(crate) use search::Search;
+pub(crate) use relation::Relations;
+pub(crate) use search::{Comparison, Rank, Search};
 pub(crate) use unplaceable::Unplaceable;
 
 /// What is to be placed.

@@ -116,8 +116,12 @@ fn copies(cluster: &Cluster, workload: &WorkloadName) -> Vec<(Copy, NodeId)> {
             id: record.id,
             is_newest: Some(record.revision) == revision,
             is_leaving: is_leaving(durable, record),
-            // Of a node that is held nobody knows better.
-            is_running: record.state != AllocationState::Placed,
+            // Of a node that is held nobody knows better: what was before makes no way for it, and it makes none.
+            is_running: match record.state {
+                AllocationState::Running => true,
+                AllocationState::Lost => Some(record.revision) != revision,
+                AllocationState::Placed | AllocationState::Draining { .. } => false,
+            },
             crowd: crowds[&record.node],
         };
         (copy, record.node.clone())

@@ -254,7 +254,7 @@ impl Cluster {
     }
 
     /// Says why nothing more of a workload is placed.
-    fn why_waiting(&self, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> String {
+    pub(crate) fn why_waiting(&self, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> String {
         match self.quota_hit(&workload.namespace, spec) {
             Some(hit) => format!("the namespace `{}` has what it may have: {hit}", workload.namespace),
             None => match self.nodes_without(workload).as_slice() {
@@ -325,7 +325,7 @@ fn view_token(token: &TokenRecord) -> TokenView {
 const SHOWN_NODES: usize = 3;
 
 /// Says that allocations of lost nodes are not replaced yet.
-fn held_back(allocations: usize) -> String {
+pub(crate) fn held_back(allocations: usize) -> String {
     let what = if allocations == 1 {
         "1 allocation is".to_owned()
     } else {
@@ -338,7 +338,7 @@ fn held_back(allocations: usize) -> String {
 }
 
 /// Returns why an allocation does not run, if its agent says so.
-fn reason(report: &AllocationReport) -> Option<String> {
+pub(crate) fn reason(report: &AllocationReport) -> Option<String> {
     match &report.state {
         ObservedState::BackingOff { .. }
         | ObservedState::Unhealthy { .. }

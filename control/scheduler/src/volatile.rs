@@ -10,6 +10,7 @@ use dunlin_model::{
 use crate::dirty::Dirty;
 use crate::durable::Durable;
 use crate::failures::Failures;
+use crate::history::History;
 use crate::judge::Doings;
 use crate::placement::{Compiled, Copies, Pools};
 use crate::retry::Queue;
@@ -48,6 +49,8 @@ pub(crate) struct Volatile {
     pub(crate) failures: Failures,
     /// When scheduled jobs are due.
     pub(crate) calendar: Calendar,
+    /// What has ended lately, and what failed.
+    pub(crate) history: History,
     /// The nodes as placement sees them.
     pub(crate) pools: Pools,
     /// How many allocations the workloads have on them.

@@ -198,6 +198,22 @@ async fn the_page_for_operators_can_be_followed_word_for_word() {
     reader.end().await;
 }
 
+#[tokio::test]
+async fn the_page_on_looking_ahead_can_be_followed_word_for_word() {
+    let reader = Reader::start().await;
+    let seen = reader.follow(&page("book/src/guides/looking-ahead.md")).await;
+    for words in [
+        "`default/quickstart/hello`, revision 1: 3 of 3 allocations serve",
+        "`default/greetings` would be new",
+        "node-3 is lost: it was silent for",
+        "3/3 -> 5/5",
+        "b-1 is lost",
+    ] {
+        assert!(seen.contains(words), "`{words}` is missing: {seen}");
+    }
+    reader.end().await;
+}
+
 #[test]
 fn every_command_is_run_or_has_a_reason_not_to_be() {
     for path in [
@@ -206,6 +222,7 @@ fn every_command_is_run_or_has_a_reason_not_to_be() {
         "book/src/start/first-component.md",
         "book/src/guides/run.md",
         "book/src/guides/operating.md",
+        "book/src/guides/looking-ahead.md",
     ] {
         for step in steps(&page(path)) {
             if let Step::Leave(line) = step {

@@ -15,9 +15,10 @@ use dunlin_api::{AppStatus, Client, RolloutStatus};
 use dunlin_model::{AppName, AppSpec, DurationMs, Name, Revision, WorkloadKind};
 use serde::Serialize;
 
-pub(crate) use self::build::{Built, build, find_manifest};
+pub(crate) use self::build::{Built, build, find_manifest, read_manifest};
 pub(crate) use self::wrap::wrapped;
 use super::job::send_inputs;
+use super::plan::PlanArgs;
 use crate::args::Global;
 use crate::error::CommandError;
 use crate::output::Output;
@@ -38,6 +39,16 @@ pub(crate) struct DeployArgs {
     /// How long to wait until all services run.
     #[arg(long, default_value = "60s", value_name = "TIME")]
     pub(crate) timeout: DurationMs,
+    /// Only show what would change, as `dunlin plan` does.
+    #[arg(long, conflicts_with_all = ["no_wait", "timeout"])]
+    pub(crate) plan: bool,
+}
+
+impl DeployArgs {
+    /// Returns what is to be planned, if that is all that is wanted.
+    pub(crate) fn plan(&self) -> Option<PlanArgs> {
+        self.plan.then(|| PlanArgs { path: self.path.clone(), no_build: self.no_build })
+    }
 }
 
 /// What a deploy came to.

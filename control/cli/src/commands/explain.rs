@@ -1,34 +1,87 @@
-//! `dunlin explain`: everything that is known of an instance that ended badly.
+//! `dunlin explain`: why things are as they are. Of a workload and an allocation the coordinator's brain says it
+//! ([`why`]), of an instance that ended badly its node does.
+
+mod why;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::Args;
 use dunlin_api::{Client, TrapList, TrapsQuery};
-use dunlin_model::{CoreDump, InstanceId, TrapOnNode, TrapRecord};
+use dunlin_model::{AllocationId, CoreDump, InstanceId, Name, TrapOnNode, TrapRecord};
 
 use crate::args::Global;
 use crate::error::CommandError;
 use crate::output::{Output, escaped, table};
 use crate::time::{about, utc};
 
-/// Show what is known of an instance that ended badly: its stack, its last calls into the host, its last words.
+/// Show why a workload or an allocation is as it is: where and why there, what it waits for, why it ended; or what is
+/// known of an instance that ended badly.
 #[derive(Debug, Args)]
-#[command(before_help = "Example: dunlin explain a12.3")]
+#[command(before_help = "Example: dunlin explain shop/cart, dunlin explain a12, dunlin explain a12.3")]
 pub(crate) struct ExplainArgs {
-    /// The instance, as the log and the answer to a failed request name it: `a12.3`.
-    #[arg(value_name = "INSTANCE")]
-    pub(crate) instance: InstanceId,
-    /// Also write its core dump to this file, if its workload has `coredump = true` and the node still has it.
+    /// A workload (`cart`, `shop/cart`, `default/shop/cart`), an allocation (`a12`), or an instance, as the log and the
+    /// answer to a failed request name it (`a12.3`).
+    #[arg(value_name = "WORKLOAD|ALLOCATION|INSTANCE")]
+    pub(crate) subject: Subject,
+    /// Of an instance, also write its core dump to this file, if its workload has `coredump = true` and the node still
+    /// has it.
     #[arg(long, value_name = "FILE")]
     pub(crate) coredump: Option<PathBuf>,
 }
 
+/// What is to be explained. Its form says which: a workload that is called like an allocation is named with its app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Instance(InstanceId),
+    Allocation(AllocationId),
+    Workload(String),
+}
+
+impl FromStr for Subject {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(instance) = text.parse() {
+            return Ok(Self::Instance(instance));
+        }
+        if let Ok(allocation) = text.parse() {
+            return Ok(Self::Allocation(allocation));
+        }
+        let parts: Vec<&str> = text.split('/').collect();
+        if (1..=3).contains(&parts.len()) && parts.iter().all(|part| part.parse::<Name>().is_ok()) {
+            return Ok(Self::Workload(text.to_owned()));
+        }
+        Err("it is neither a workload like `shop/cart`, nor an allocation like `a12`, nor an instance like `a12.3`"
+            .to_owned())
+    }
+}
+
 pub(crate) async fn run(global: &Global, args: ExplainArgs, output: &Output) -> Result<(), CommandError> {
+    let ExplainArgs { subject, coredump } = args;
+    if coredump.is_some() && !matches!(subject, Subject::Instance(_)) {
+        return Err(CommandError::usage("cannot fetch a core dump")
+            .because("only an instance has one, and this is none")
+            .help("`dunlin logs --traps` lists instances that ended badly, like `a12.3`"));
+    }
     let client = crate::client::connect(global)?;
-    let InstanceId { allocation, number } = args.instance;
+    match subject {
+        Subject::Instance(instance) => explain_instance(&client, instance, coredump, output).await,
+        Subject::Allocation(id) => why::allocation(&client, id, output).await,
+        Subject::Workload(text) => why::workload(&client, &text, global.namespace.as_ref(), output).await,
+    }
+}
+
+async fn explain_instance(
+    client: &Client,
+    id: InstanceId,
+    coredump: Option<PathBuf>,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let InstanceId { allocation, number } = id;
     let query = TrapsQuery { allocation: Some(allocation), instance: Some(number), ..TrapsQuery::default() };
-    let cannot = format!("cannot explain instance {}", args.instance);
+    let cannot = format!("cannot explain instance {id}");
     let mut list = client.traps(&query).await.map_err(|error| CommandError::client(&cannot, &error))?;
     // A worker that was started again counts its instances anew.
     let Some(latest) = list.traps.pop() else {
@@ -46,8 +99,8 @@ pub(crate) async fn run(global: &Global, args: ExplainArgs, output: &Output) -> 
         ));
     };
     output.result(&latest, || shown(&latest))?;
-    match args.coredump {
-        Some(path) => fetch(&client, &latest, &path, output).await,
+    match coredump {
+        Some(path) => fetch(client, &latest, &path, output).await,
         None => Ok(()),
     }
 }
@@ -165,9 +218,7 @@ pub(crate) fn listed(list: &TrapList) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dunlin_model::{
-        AllocationId, Bytes, DurationMs, Frame, Fuel, HostCall, HostCalls, Outcome, Revision, Timestamp,
-    };
+    use dunlin_model::{Bytes, DurationMs, Frame, Fuel, HostCall, HostCalls, Outcome, Revision, Timestamp};
     use expect_test::expect;
 
     use super::*;
@@ -204,6 +255,19 @@ mod tests {
             coredump: None,
         };
         TrapOnNode { node: "node-1".parse().unwrap(), trap }
+    }
+
+    #[test]
+    fn the_form_of_a_name_says_what_it_is() {
+        let read = |text: &str| text.parse::<Subject>();
+        assert!(matches!(read("a12.3"), Ok(Subject::Instance(_))));
+        assert!(matches!(read("a12"), Ok(Subject::Allocation(_))));
+        for workload in ["cart", "shop/cart", "default/shop/cart", "shop/a12"] {
+            assert_eq!(read(workload), Ok(Subject::Workload(workload.to_owned())));
+        }
+        for nothing in ["", "a/b/c/d", "Cart", "a12.", "shop/"] {
+            assert!(read(nothing).is_err(), "{nothing}");
+        }
     }
 
     #[test]

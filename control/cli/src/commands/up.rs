@@ -81,6 +81,7 @@ pub(crate) async fn run(global: &Global, args: UpArgs, output: &Output) -> Resul
         no_build: args.no_build,
         no_wait: false,
         timeout: DEPLOY_TIME,
+        plan: false,
     });
     let worked = tokio::select! {
         worked = fleet.work(app, global.namespace.as_ref(), output) => worked,

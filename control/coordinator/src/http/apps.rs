@@ -84,6 +84,19 @@ fn check_inputs(api: &Api, spec: &AppSpec) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Looks at a spec as a deploy does, but for components that are not there: of those is believed what the caller says.
+pub(super) fn looked_at(api: &Api, mut spec: AppSpec) -> Result<AppSpec, Refused> {
+    if let Some(problem) = broken_rules(&spec) {
+        return Err(problem.into());
+    }
+    let (known, unknown) =
+        spec.workloads.into_iter().partition(|(_, workload)| api.components.contains(&workload.component));
+    let known = with_components(api, AppSpec { name: spec.name.clone(), workloads: known })?;
+    spec.workloads = unknown;
+    spec.workloads.extend(known.workloads);
+    Ok(spec)
+}
+
 /// Refuses a service whose component answers no requests, and a job whose component cannot be run; else returns the spec
 /// with what its components were found to need. What the caller says that they need counts for nothing.
 fn with_components(api: &Api, mut spec: AppSpec) -> Result<AppSpec, Refused> {

@@ -262,13 +262,22 @@ impl Order {
         }
     }
 
-    /// Returns the most memory, and the most computing, that one of its nodes has free; not always the same node.
-    pub(crate) fn freest(&self, pools: &Pools, is_batch: bool) -> Resources {
-        let rooms = self.by_room.values().filter_map(|row| row.last());
+    /// Returns the most memory, and the most computing, that one of its nodes has free which counts; not always the
+    /// same node.
+    pub(crate) fn freest(
+        &self,
+        pools: &Pools,
+        is_batch: bool,
+        counts: impl Fn(&NodeId) -> bool,
+    ) -> Resources {
+        let rooms = self.by_room.values().filter_map(|row| row.iter().rev().find(|(_, node)| counts(node)));
         let memory = rooms.map(|(memory, _)| *memory).max().unwrap_or_default();
-        let row = self.by_room.last_key_value().into_iter().flat_map(|(_, row)| row);
-        let rates =
-            row.filter_map(|(_, node)| pools.node(node)).map(|(_, room)| room.free(is_batch).fuel_rate);
+        let mut rows = self.by_room.values().rev();
+        let row = rows.find(|row| row.iter().any(|(_, node)| counts(node))).into_iter().flatten();
+        let rates = row
+            .filter(|(_, node)| counts(node))
+            .filter_map(|(_, node)| pools.node(node))
+            .map(|(_, room)| room.free(is_batch).fuel_rate);
         Resources { memory: Bytes(memory), fuel_rate: rates.max().unwrap_or_default() }
     }
 

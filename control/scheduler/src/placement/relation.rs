@@ -1,8 +1,9 @@
 //! Where the workloads are that one wants near or apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use dunlin_model::{Affinity, NodeId, Placement, WorkloadName};
+use dunlin_model::{Affinity, AllocationId, NodeId, Placement, WorkloadName};
 
 use super::pools::ClassKey;
 use crate::Cluster;
@@ -10,6 +11,7 @@ use crate::Cluster;
 /// One affinity with the places where the other workload is.
 #[derive(Debug)]
 struct Relation {
+    workload: WorkloadName,
     over: String,
     is_near: bool,
     is_required: bool,
@@ -30,9 +32,21 @@ pub(crate) struct Relations {
 impl Relations {
     /// Looks where all workloads are that `workload` wants near or apart.
     pub(crate) fn of(cluster: &Cluster, workload: &WorkloadName, placement: &Placement) -> Self {
+        Self::without(cluster, workload, placement, None)
+    }
+
+    /// The same, as if there were no allocation `except`.
+    pub(crate) fn without(
+        cluster: &Cluster,
+        workload: &WorkloadName,
+        placement: &Placement,
+        except: Option<AllocationId>,
+    ) -> Self {
         let near = placement.near.iter().map(|affinity| (affinity, true));
         let apart = placement.apart.iter().map(|affinity| (affinity, false));
-        let all = near.chain(apart).map(|(affinity, is_near)| relation(cluster, workload, affinity, is_near));
+        let all = near
+            .chain(apart)
+            .map(|(affinity, is_near)| relation(cluster, workload, affinity, (is_near, except)));
         Self { all: all.collect() }
     }
 
@@ -82,6 +96,20 @@ impl Relations {
         only
     }
 
+    /// Returns what is required and does not hold on a node of a class, as people write it.
+    pub(crate) fn broken(&self, class: &ClassKey, node: &NodeId) -> Vec<String> {
+        let required = self.all.iter().filter(|relation| relation.is_required && !relation.is_first);
+        let broken = required.filter(|relation| {
+            let is_there = if relation.is_of_nodes() {
+                relation.nodes.contains(node)
+            } else {
+                class.labels.get(&relation.over).is_some_and(|value| relation.values.contains(value))
+            };
+            is_there != relation.is_near
+        });
+        broken.map(Relation::to_string).collect()
+    }
+
     /// Returns the nodes that are forbidden each by itself.
     pub(crate) fn forbidden_nodes(&self) -> impl Iterator<Item = &NodeId> {
         let required = self.all.iter().filter(|relation| relation.is_required && !relation.is_near);
@@ -98,14 +126,29 @@ impl Relation {
     }
 }
 
-fn relation(cluster: &Cluster, own: &WorkloadName, affinity: &Affinity, is_near: bool) -> Relation {
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.is_near { "near" } else { "apart from" };
+        write!(f, "{word} `{}`", self.workload)?;
+        if self.is_of_nodes() { Ok(()) } else { write!(f, " over `{}`", self.over) }
+    }
+}
+
+fn relation(
+    cluster: &Cluster,
+    own: &WorkloadName,
+    affinity: &Affinity,
+    (is_near, except): (bool, Option<AllocationId>),
+) -> Relation {
     let Affinity { workload, over, required } = affinity;
     let live = cluster.durable.of_workload(workload).filter(|record| record.is_live());
+    let live = live.filter(|record| Some(record.id) != except);
     let nodes: BTreeSet<NodeId> = live.map(|record| record.node.clone()).collect();
     let is_of_nodes = over == Placement::EACH_NODE;
     let labels = nodes.iter().filter_map(|node| cluster.durable.nodes().get(node)?.info.as_ref());
     let values = labels.filter(|_| !is_of_nodes).filter_map(|info| info.labels.get(over).cloned());
     Relation {
+        workload: workload.clone(),
         over: over.clone(),
         is_near,
         is_required: *required,

@@ -12,7 +12,7 @@ use super::Demand;
 use super::filter::judge;
 use super::pools::{ClassId, ClassKey, Order, Pools, Room};
 use super::relation::Relations;
-use crate::Cluster;
+use crate::{AllocationRecord, Cluster};
 
 /// So many nodes that have the component are looked at before others; more would only make the search longer.
 const MAX_LOCAL: usize = 128;
@@ -21,18 +21,27 @@ const MAX_LOCAL: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     /// Whether an allocation of it failed there lately.
-    has_failed: bool,
+    pub(crate) has_failed: bool,
     /// How much there is already where it is to be spread out, in thousandths of an allocation by weight.
-    crowd: u64,
+    pub(crate) crowd: u64,
     /// How much speaks against the node: the weights of what is preferred, negative.
-    dislike: i32,
+    pub(crate) dislike: i32,
     /// How many allocations of the workload it has already.
-    copies: u32,
+    pub(crate) copies: u32,
     /// Whether it would have to fetch and compile the component.
-    is_remote: bool,
+    pub(crate) is_remote: bool,
     /// How full it is if full nodes come last; how much memory it has left if they come first.
-    fill: u64,
-    node: NodeId,
+    pub(crate) fill: u64,
+    pub(crate) node: NodeId,
+}
+
+/// The node of an allocation beside the best of the others.
+#[derive(Clone, Debug)]
+pub(crate) struct Comparison {
+    /// Its own; absent if it is no member.
+    pub(crate) own: Option<Rank>,
+    /// The best of all others that have room.
+    pub(crate) other: Option<Rank>,
 }
 
 /// What is known of a node that differs from others for this workload.
@@ -100,10 +109,19 @@ pub(crate) struct Search {
 impl Search {
     /// Begins a search.
     pub(crate) fn new(cluster: &Cluster, demand: &Demand) -> Self {
-        let placement = &demand.spec.placement;
-        let relations = Relations::of(cluster, &demand.workload, placement);
-        let affinities = placement.near.iter().chain(&placement.apart);
+        let relations = Relations::of(cluster, &demand.workload, &demand.spec.placement);
         let specials = specials(cluster, demand, &relations);
+        Self::begin(cluster, demand, &relations, specials)
+    }
+
+    fn begin(
+        cluster: &Cluster,
+        demand: &Demand,
+        relations: &Relations,
+        specials: BTreeMap<NodeId, Special>,
+    ) -> Self {
+        let placement = &demand.spec.placement;
+        let affinities = placement.near.iter().chain(&placement.apart);
         let mut search = Self {
             need: demand.need(),
             eligible: Vec::new(),
@@ -120,11 +138,9 @@ impl Search {
             if !may_fit || judge(&class.key, demand).is_err() || relations.forbids(&class.key) {
                 continue;
             }
-            let preferred = placement.prefer.iter().filter(|it| it.expression.matches(&class.key.labels));
-            let liked: i32 = preferred.map(|preference| i32::from(preference.weight)).sum();
             search.eligible.push(Eligible {
                 class: *id,
-                dislike: -liked - relations.preference(&class.key),
+                dislike: -liked(demand, &class.key) - relations.preference(&class.key),
                 values: search.crowds.iter().map(|crowd| value(&class.key, &crowd.over)).collect(),
                 special: BTreeSet::new(),
                 running: None,
@@ -146,12 +162,102 @@ impl Search {
 
     /// Returns the best node, if there is room on any.
     pub(crate) fn best(&self) -> Option<NodeId> {
+        self.best_rank().map(|rank| rank.node)
+    }
+
+    /// Tells whether a placement of the workload changes what it is near or apart from.
+    pub(crate) fn is_of_itself(&self) -> bool {
+        self.is_of_itself
+    }
+
+    /// Judges the node of an allocation of what is demanded as if it were placed now, and all others beside it. The
+    /// search is as before then.
+    ///
+    /// It must be one that has just begun, and for what stands near or apart from itself one of its own, begun
+    /// [`without`](Self::without) the allocation.
+    pub(crate) fn compare(
+        &mut self,
+        cluster: &Cluster,
+        relations: &Relations,
+        record: &AllocationRecord,
+    ) -> Comparison {
+        let pools = &cluster.volatile.pools;
+        let Some((class, room)) = pools.node(&record.node) else {
+            return Comparison { own: None, other: self.best_rank() };
+        };
+        let key = &pools.classes()[class].key;
+        let place = self.eligible.iter().position(|eligible| eligible.class == *class);
+        let special = self.specials.get(&record.node).copied().unwrap_or_else(|| Special {
+            copies: copies_on(cluster, &self.demand, &record.node),
+            ..Special::default()
+        });
+        // It is taken out, and put back in the end.
+        let taken = place.and_then(|index| {
+            let own = rank(&self.demand, self.eligible[index].dislike, special, room, &record.node);
+            self.eligible[index].special.take(&own)
+        });
+        self.crowd(key, record, -1);
+        if let Some(index) = place {
+            self.look(cluster, index);
+            if let Some(running) = &mut self.eligible[index].running {
+                running.retain(|rank| rank.node != record.node);
+                self.look(cluster, index);
+            }
+        }
+        let other = self.best_rank();
+        let crowd = self.crowds.iter().map(|crowd| crowd.with_one_more(&value(key, &crowd.over))).sum();
+        let copies = special.copies.saturating_sub(u32::from(record.is_live()));
+        // That it has run there is no reason to have placed it there, unless another one runs there too.
+        let mut there = cluster.durable.on_node(&record.node).filter(|other| other.id != record.id);
+        let is_shared = there.any(|other| other.spec.component == record.spec.component);
+        let is_local = is_shared || other.as_ref().is_some_and(|other| !other.is_remote);
+        let mut room = room.clone();
+        if record.is_assigned() {
+            room.reserved = room.reserved.minus(record.resources());
+        }
+        let dislike = -liked(&self.demand, key) - relations.preference(key);
+        let special = Special { copies, is_local, ..special };
+        let own = Rank { crowd, ..rank(&self.demand, dislike, special, &room, &record.node) };
+        self.crowd(key, record, 1);
+        if let Some(index) = place {
+            self.eligible[index].special.extend(taken);
+            self.eligible[index].running = None;
+            self.look(cluster, index);
+        }
+        Comparison { own: Some(own), other }
+    }
+
+    /// Begins a search as if there were no allocation `except`, which is to be compared.
+    pub(crate) fn without(
+        cluster: &Cluster,
+        demand: &Demand,
+        relations: &Relations,
+        except: &AllocationRecord,
+    ) -> Self {
+        let mut specials = specials(cluster, demand, relations);
+        // The comparison takes it out of the copies; only what it says of itself is left out here.
+        if let Some(own) = specials.get_mut(&except.node) {
+            own.is_forbidden = true;
+        }
+        Self::begin(cluster, demand, relations, specials)
+    }
+
+    /// Counts an allocation of a class in or out of what is to be spread.
+    fn crowd(&mut self, class: &ClassKey, record: &AllocationRecord, by: i64) {
+        for crowd in self.crowds.iter_mut().filter(|_| record.is_live()) {
+            if let Some(count) = crowd.counts.get_mut(&value(class, &crowd.over)) {
+                *count = count.saturating_add_signed(by);
+            }
+        }
+    }
+
+    fn best_rank(&self) -> Option<Rank> {
         let ranks = self.eligible.iter().filter_map(|eligible| {
             let crowd = self.crowds.iter().zip(&eligible.values);
             let crowd = crowd.map(|(crowd, value)| crowd.with_one_more(value)).sum();
             eligible.best.as_ref().map(|rank| Rank { crowd, ..rank.clone() })
         });
-        ranks.min().map(|rank| rank.node)
+        ranks.min()
     }
 
     /// Takes note that an allocation was placed on `node`.
@@ -268,6 +374,12 @@ fn first_that_fits(ranks: &mut BTreeSet<Rank>, pools: &Pools, demand: &Demand) -
         ranks.pop_first();
     }
     None
+}
+
+/// Returns how much of what is preferred holds on the nodes of a class.
+fn liked(demand: &Demand, class: &ClassKey) -> i32 {
+    let preferred = demand.spec.placement.prefer.iter().filter(|it| it.expression.matches(&class.labels));
+    preferred.map(|preference| i32::from(preference.weight)).sum()
 }
 
 /// Returns the rank of a node, without the crowd.

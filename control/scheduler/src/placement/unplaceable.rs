@@ -1,9 +1,9 @@
 //! Why there is no node for an allocation: how many nodes fell at which filter, and what the nearest lack.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use dunlin_model::{Feature, Resources};
+use dunlin_model::{Feature, NodeId, Resources};
 
 use super::Demand;
 use super::filter::{Dropped, judge};
@@ -51,6 +51,10 @@ impl Unplaceable {
             ..Self::default()
         };
         let relations = Relations::of(cluster, &demand.workload, placement);
+        let (only, forbidden) = (relations.only(), relations.forbidden_nodes().collect::<BTreeSet<_>>());
+        // Of nodes that are ruled out each by itself it does not matter how much room they have.
+        let counts =
+            |node: &NodeId| only.as_ref().is_none_or(|only| only.contains(node)) && !forbidden.contains(node);
         let pools = &cluster.volatile.pools;
         for class in pools.classes().values() {
             let nodes = match judge(&class.key, demand) {
@@ -64,7 +68,7 @@ impl Unplaceable {
                 Err(Dropped::Resourceless(name)) => counted.resourceless.entry(name).or_default(),
                 Ok(()) if relations.forbids(&class.key) => &mut counted.unrelated,
                 Ok(()) => {
-                    let free = class.order(demand.is_batch()).freest(pools, demand.is_batch());
+                    let free = class.order(demand.is_batch()).freest(pools, demand.is_batch(), counts);
                     counted.freest.memory = counted.freest.memory.max(free.memory);
                     counted.freest.fuel_rate = counted.freest.fuel_rate.max(free.fuel_rate);
                     &mut counted.too_full
@@ -72,31 +76,27 @@ impl Unplaceable {
             };
             *nodes += class.len();
         }
-        counted.count_single_nodes(cluster, demand, &relations);
-        counted
-    }
-
-    /// Moves nodes that are forbidden each by itself from those that are too full to those that are unrelated.
-    fn count_single_nodes(&mut self, cluster: &Cluster, demand: &Demand, relations: &Relations) {
-        let pools = &cluster.volatile.pools;
-        let is_able = |node: &&dunlin_model::NodeId| {
+        let is_able = |node: &&&NodeId| {
             pools.node(node).is_some_and(|(class, _)| {
                 let key = &pools.classes()[class].key;
                 judge(key, demand).is_ok() && !relations.forbids(key)
             })
         };
-        let unrelated = match relations.only() {
+        counted.leave_out(match &only {
             Some(only) => {
-                let allowed = only.into_iter().filter(is_able).count();
-                self.too_full.saturating_sub(u32::try_from(allowed).unwrap_or(u32::MAX))
+                let able = only.difference(&forbidden).filter(is_able).count();
+                counted.too_full.saturating_sub(u32::try_from(able).unwrap_or(u32::MAX))
             }
-            None => {
-                let forbidden: std::collections::BTreeSet<_> = relations.forbidden_nodes().collect();
-                u32::try_from(forbidden.into_iter().filter(is_able).count()).unwrap_or(u32::MAX)
-            }
-        };
-        self.too_full = self.too_full.saturating_sub(unrelated);
-        self.unrelated += unrelated;
+            None => u32::try_from(forbidden.iter().filter(is_able).count()).unwrap_or(u32::MAX),
+        });
+        counted
+    }
+
+    /// Moves nodes that are ruled out each by itself from those that are too full to those that are unrelated.
+    fn leave_out(&mut self, nodes: u32) {
+        let nodes = nodes.min(self.too_full);
+        self.too_full -= nodes;
+        self.unrelated += nodes;
     }
 
     /// Says what the nearest nodes lack, the nodes that are left out for lesser reasons not counted.

@@ -6,8 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "a script with a mistake is a failed test")]
 
 mod chains;
+mod explain;
 mod fairness;
 mod fleet;
+mod foresee;
 mod jobs;
 mod operators;
 mod placement;

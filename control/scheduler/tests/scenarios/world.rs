@@ -5,11 +5,13 @@
 //! `pass SECONDS` (silence), `wait SECONDS` (all nodes that are up report every second), `down`, `up`,
 //! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB`, `stop`, `delete`, `run`, `start NAMESPACE/APP/JOB ITEMS`, `cancel`,
 //! `rollback APP [REVISION]`, `promote APP`, `history APP`, `restarts ALLOCATION 4`, `served ALLOCATION REQUESTS FAILED FUEL`,
-//! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `absent SECONDS`, `show`, `where`.
+//! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `absent SECONDS`, `show`, `where`,
+//! `explain WORKLOAD|ALLOCATION`, `plan MANIFEST`, `simulate [lose=NODE] [zone=ZONE] [apply=MANIFEST] [within=SECONDS]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use crate::{explain, foresee};
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, AppSpec, AssignedAllocation, Assignment, Bytes, ClusterId,
     Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits,
@@ -18,7 +20,7 @@ use dunlin_model::{
     WorkloadSpec,
 };
 use dunlin_scheduler::{
-    Action, AllocationState, Change, Cluster, Command, Config, Due, Fate, Observation, RunState, RunWish,
+    Action, AllocationState, Change, Cluster, Command, Config, Due, Fate, Observation, RunWish,
     ScheduleRecord, Step, TokenRecord, View,
 };
 
@@ -87,7 +89,11 @@ impl World {
             *verb,
             "wait" | "pass" | "beat" | "up" | "down" | "state" | "node" | "restarts" | "served"
         ) {
-            let indent = if matches!(*verb, "show" | "where" | "history") { "--" } else { "> " };
+            let indent = if matches!(*verb, "show" | "where" | "history" | "explain" | "plan" | "simulate") {
+                "--"
+            } else {
+                "> "
+            };
             writeln!(self.out, "{indent}{line}").unwrap();
         }
         match *verb {
@@ -141,6 +147,16 @@ impl World {
             // No coordinator is there for so many seconds; `restart` brings one.
             "absent" => self.now = self.now.plus(DurationMs(rest[0].parse::<u64>().unwrap() * 1_000)),
             "show" => self.show(),
+            "plan" => {
+                let spec = self.manifest(rest[0]);
+                self.out.push_str(&foresee::planned(&self.cluster, self.now, spec));
+            }
+            "simulate" => {
+                let manifest = |name: &str| self.manifest(name);
+                let told = foresee::simulated(&self.cluster, self.now, rest, manifest);
+                self.out.push_str(&told);
+            }
+            "explain" => self.out.push_str(&explain::explained(&self.cluster, rest[0])),
             "where" => self.show_where(),
             _ => panic!("`{verb}` is no word of a script"),
         }
@@ -379,12 +395,16 @@ impl World {
 
     /// `apply NAME`: deploys a manifest, each of whose components is known by its path.
     fn apply(&mut self, name: &str) {
+        let spec = self.manifest(name);
+        self.submit(Command::Deploy(spec));
+    }
+
+    fn manifest(&self, name: &str) -> AppSpec {
         let manifest = Manifest::parse(&self.manifests[name]).unwrap_or_else(|errors| panic!("{errors}"));
         let workloads = manifest.workloads.iter();
         let workloads = workloads
             .map(|(name, workload)| (name.clone(), workload.spec(Digest::of(workload.component.as_bytes()))));
-        let spec = AppSpec { name: manifest.app_name(), workloads: workloads.collect() };
-        self.submit(Command::Deploy(spec));
+        AppSpec { name: manifest.app_name(), workloads: workloads.collect() }
     }
 
     /// The agent which has `allocation` ran these items (`3` or `0..5`) and says so at its next report.

@@ -131,7 +131,8 @@ pub(crate) fn find_manifest() -> Result<Option<(Manifest, PathBuf)>, CommandErro
     if here.join(MANIFEST).is_file() { read_manifest(here).map(Some) } else { Ok(None) }
 }
 
-fn read_manifest(path: &Path) -> Result<(Manifest, PathBuf), CommandError> {
+/// Reads the manifest at `path`, or in the folder there, and returns it with its folder.
+pub(crate) fn read_manifest(path: &Path) -> Result<(Manifest, PathBuf), CommandError> {
     let file = if path.is_dir() { path.join(MANIFEST) } else { path.to_owned() };
     let text = read_text(&file).map_err(|error| {
         CommandError::failed(format!("cannot read the manifest {}", file.display()))
