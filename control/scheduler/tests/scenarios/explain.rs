@@ -409,7 +409,7 @@ fn what_ended_is_remembered_with_why_and_with_what_was_last_said() {
             Deployed { revision: Revision(4), changed: true }
             --explain shop/web
             revision 4, 1 of 1, needs 64MiB of memory, a fuel rate of 50M/s
-              a4@4 on a, running: Failures: it failed lately on b, and not on a
+              a4@4 on b, running: Elsewhere: today a would be taken: a and b are equal, and the lower name goes first; what runs is not moved for that
               4s a3 on b: backing-off: no such file
               8s a1@2 on a ended after 8s: Replaced: revision 4 took its place
               6s a3@3 on b ended after 3s: Replaced: revision 4 took its place, last backing-off: no such file

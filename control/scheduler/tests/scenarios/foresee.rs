@@ -133,16 +133,16 @@ fn a_plan_tells_what_then_comes() {
             revision 1 to 2
                  0ms Placed: a4 of `default/shop/web` is placed on b
                   1s Serves: a4 of `default/shop/web` serves on b
-                  1s Leaves: a3 of `default/shop/web` leaves the routes on a
+                  1s Leaves: a2 of `default/shop/web` leaves the routes on b
                   1s Placed: a5 of `default/shop/web` is placed on a
-                  2s Ended: a3 of `default/shop/web` ends on a: revision 2 took its place
+                  2s Ended: a2 of `default/shop/web` ends on b: revision 2 took its place
                   2s Serves: a5 of `default/shop/web` serves on a
-                  2s Leaves: a2 of `default/shop/web` leaves the routes on b
-                  3s Ended: a2 of `default/shop/web` ends on b: revision 2 took its place
+                  2s Leaves: a3 of `default/shop/web` leaves the routes on a
+                  3s Ended: a3 of `default/shop/web` ends on a: revision 2 took its place
               default/shop/web 2 of 2 to 2 of 2, fewest 2, down 0ms
                 Replaced a2 from b to b: revision 2 took its place
                 Replaced a3 from a to a: revision 2 took its place
-              Settled after 3s, 1 untouched
+              Settled after 610s, 1 untouched
             > apply two
             Deployed { revision: Revision(2), changed: true }
             --where
@@ -189,11 +189,11 @@ fn a_plan_tells_what_stays_and_what_would_wait() {
             default/shop/web on a:2 b:1
             --plan bound
             revision 2 to 3
-              default/shop/web 3 of 3 to 3 of 3, fewest 3, down 0ms, waits: no node fulfils `zone = b`
+              default/shop/web 3 of 3 to 3 of 3, fewest 3, down 0ms
                 Kept a1 from a
                 Kept a2 from b
                 Kept a3 from a
-              Settled after 0ms, 0 untouched
+              Settled after 610s, 0 untouched
         "#]],
     );
 }
