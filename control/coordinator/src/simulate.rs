@@ -193,8 +193,14 @@ fn written(snapshot: &FleetSnapshot) -> Result<(Cluster, Timestamp), SimulateErr
         for (workload, own) in &spec.workloads {
             specs.insert(spec.name.workload(workload), Arc::new(own.clone()));
         }
-        let record =
-            AppRecord { name: spec.name.clone(), revision: *revision, spec: spec.clone(), deployed: now };
+        let record = AppRecord {
+            name: spec.name.clone(),
+            revision: *revision,
+            spec: spec.clone(),
+            deployed: now,
+            restores: None,
+            rollout: None,
+        };
         changes.push(Change::App(record));
     }
     let lost: BTreeSet<&NodeId> = nodes.iter().filter(|node| node.lost).map(|node| &node.node).collect();
@@ -337,6 +343,10 @@ fn run_record(
         fuel: Fuel(0),
         created: Timestamp(0),
         ended: None,
+        after: Vec::new(),
+        reads_outputs: false,
+        began: None,
+        due: None,
     }
 }
 

@@ -88,6 +88,8 @@ pub enum MomentKind {
     Leaves,
     /// It ends.
     Ended,
+    /// A revision has failed, and the one before is restored.
+    TakenBack,
     /// Nothing of a service answers.
     Down,
     /// Something of it answers again.

@@ -130,6 +130,9 @@ impl Cluster {
         } else if allocation.is_some() {
             let after = known(&self.durable);
             self.refresh_allocation(before.as_deref(), after.as_deref());
+            if let Some(before) = before.filter(|before| before.serves()) {
+                self.look_at_rollout(&before.workload.app_name(), true, now);
+            }
         }
         step.changes.push(change);
     }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use dunlin_model::{
     AllocationChange, AllocationForecast, AllocationId, AppName, DurationMs, EndReason, Forecast,
-    ForecastEnd, Moment, MomentKind, NodeId, Timestamp, WorkloadForecast, WorkloadName,
+    ForecastEnd, Moment, MomentKind, NodeId, Revision, Timestamp, WorkloadForecast, WorkloadName,
 };
 
 use crate::brake::held_zones;
 use crate::reconcile::desired;
-use crate::{AllocationRecord, AllocationState, Change, Cluster, NodeRecord};
+use crate::{AllocationRecord, AllocationState, AppRecord, Change, Cluster, Fate, NodeRecord};
 
 /// So many moments are told of one forecast.
 const MAX_MOMENTS: usize = 2_000;
@@ -53,6 +53,8 @@ pub(crate) struct Course {
     lost: BTreeSet<NodeId>,
     released: BTreeSet<NodeId>,
     held: BTreeSet<String>,
+    /// Revisions that are known to restore an earlier one.
+    restored: BTreeSet<(AppName, Revision)>,
 }
 
 impl Course {
@@ -90,6 +92,7 @@ impl Course {
             lost: named(|record| record.lost.is_some()),
             released: named(|record| record.released),
             held: held_zones(durable).into_keys().collect(),
+            restored: durable.apps().values().map(|app| (app.name.clone(), app.revision)).collect(),
         }
     }
 
@@ -113,6 +116,7 @@ impl Course {
                 Change::AllocationDeleted(id) => self.deleted(cluster, *id, now),
                 Change::App(app) => {
                     self.last = now;
+                    self.taken_back(cluster, app, now);
                     for workload in app.spec.workloads.keys() {
                         self.count(cluster, &app.name.workload(workload), 0, now);
                     }
@@ -122,6 +126,21 @@ impl Course {
             }
         }
         told
+    }
+
+    /// Tells of a revision that has failed, and of which the one before was restored.
+    fn taken_back(&mut self, cluster: &Cluster, app: &AppRecord, now: Timestamp) {
+        let kept = cluster.durable.revisions().get(&app.name).and_then(|kept| kept.last_key_value());
+        let (Some(restored), Some((revision, record))) = (app.restores, kept) else { return };
+        let Fate::Failed { reason } = &record.fate else { return };
+        if self.restored.insert((app.name.clone(), app.revision)) {
+            let text = format!(
+                "revision {revision} of `{}` is taken back, and revision {restored} restored: {reason}",
+                app.name
+            );
+            let workload = app.spec.workloads.keys().next().map(|name| app.name.workload(name));
+            self.tell(MomentKind::TakenBack, text, workload.as_ref(), None, now);
+        }
     }
 
     fn node(&mut self, cluster: &Cluster, record: &NodeRecord, now: Timestamp) {

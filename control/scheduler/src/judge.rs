@@ -98,7 +98,8 @@ impl Cluster {
             Verdict::Bad(reason) => self.fail_rollout(step, record, &rollout, reason, now),
             Verdict::NotYet(missing) if now >= deadline => {
                 let time = longest(&record, &rollout, |spec| spec.deadline);
-                let reason = format!("not well within {time}: {missing}");
+                let waiting = self.what_waits(&record, &rollout).map(|reason| format!("; {reason}"));
+                let reason = format!("not well within {time}: {missing}{}", waiting.unwrap_or_default());
                 self.fail_rollout(step, record, &rollout, reason, now);
             }
             Verdict::NotYet(_) => {
@@ -230,6 +231,14 @@ impl Cluster {
             return Verdict::NotYet(format!("some allocations of `{name}` are of an earlier revision"));
         }
         Verdict::Good
+    }
+
+    /// Returns why nothing more of a service is placed, if one waits.
+    fn what_waits(&self, app: &AppRecord, rollout: &RolloutRecord) -> Option<String> {
+        let workloads = rollout.services.iter().map(|name| app.name.workload(name));
+        let waiting = workloads.filter(|workload| self.volatile.waiting_services.contains(workload));
+        let spec = |workload| Some((self.durable.specs().get(&workload)?, workload));
+        waiting.filter_map(spec).next().map(|(spec, workload)| self.why_waiting(&workload, spec))
     }
 
     /// Returns what an allocation that does not serve last said.

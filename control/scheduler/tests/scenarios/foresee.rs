@@ -142,7 +142,7 @@ fn a_plan_tells_what_then_comes() {
               default/shop/web 2 of 2 to 2 of 2, fewest 2, down 0ms
                 Replaced a2 from b to b: revision 2 took its place
                 Replaced a3 from a to a: revision 2 took its place
-              Settled after 610s, 1 untouched
+              Settled after 12s, 1 untouched
             > apply two
             Deployed { revision: Revision(2), changed: true }
             --where
@@ -189,6 +189,7 @@ fn a_plan_tells_what_stays_and_what_would_wait() {
             default/shop/web on a:2 b:1
             --plan bound
             revision 2 to 3
+                 10m TakenBack: revision 3 of `default/shop` is taken back, and revision 2 restored: not well within 10m: 0 of 3 allocations of `web` serve it; no node fulfils `zone = b`
               default/shop/web 3 of 3 to 3 of 3, fewest 3, down 0ms
                 Kept a1 from a
                 Kept a2 from b

@@ -40,7 +40,7 @@ fn a_rollout_is_over_when_all_were_well_for_a_while() {
             > apply two
             Deployed { revision: Revision(2), changed: true }
             --history shop
-            2, its rollout goes on since 2s
+            2, its rollout is well since 5s
             1 was well
             --history shop
             2, its rollout is over
@@ -155,7 +155,7 @@ fn canaries_that_are_well_for_a_while_promote_themselves() {
             2, its rollout is well since 3s with canaries
             1 was well
             --history shop
-            2, its rollout is well since 11s
+            2, its rollout is well since 10s
             1 was well
             --where
             default/shop/web on a:2 b:2
@@ -246,7 +246,7 @@ fn what_is_started_again_too_often_is_taken_back() {
             > apply two
             Deployed { revision: Revision(2), changed: true }
             --history shop
-            2, its rollout is well since 6s
+            2, its rollout is well since 5s
             1 was well
             --history shop
             3 restores 1, its rollout goes on since 7s
@@ -283,7 +283,7 @@ fn a_revision_that_is_unwell_is_taken_back_and_its_canary_alone_was_hurt() {
             --where
             default/shop/web on a:2 b:2
             --history shop
-            3 restores 1, its rollout is well since 5s
+            3 restores 1, its rollout is well since 4s
             2 failed: `web`: a5 on a fails its health check: GET /health answered 500
             1 was well
         "#]],
@@ -311,7 +311,7 @@ fn a_revision_that_no_node_can_run_is_taken_back_when_its_time_is_over() {
             2, its rollout goes on since 2s
             1 was well
             --history shop
-            3 restores 1, its rollout is well since 33s
+            3 restores 1, its rollout is well since 32s
             2 failed: not well within 30s: 0 of 4 allocations of `web` serve it; a5 on a is starting
             1 was well
         "#]],
@@ -534,7 +534,7 @@ fn a_deploy_in_the_middle_returns_to_what_was_last_well() {
             > apply three
             Deployed { revision: Revision(3), changed: true }
             --history shop
-            4 restores 1, its rollout is well since 8s
+            4 restores 1, its rollout is well since 7s
             3 failed: `web`: a6 on a is refused: no
             2 was replaced before it was known to be well
             1 was well
