@@ -193,15 +193,7 @@ fn written(snapshot: &FleetSnapshot) -> Result<(Cluster, Timestamp), SimulateErr
         for (workload, own) in &spec.workloads {
             specs.insert(spec.name.workload(workload), Arc::new(own.clone()));
         }
-        let record = AppRecord {
-            name: spec.name.clone(),
-            revision: *revision,
-            spec: spec.clone(),
-            deployed: now,
-            restores: None,
-            rollout: None,
-        };
-        changes.push(Change::App(record));
+        changes.push(Change::App(app_record(spec, *revision, now)));
     }
     let lost: BTreeSet<&NodeId> = nodes.iter().filter(|node| node.lost).map(|node| &node.node).collect();
     let mut jobs: BTreeMap<&WorkloadName, u32> = BTreeMap::new();
@@ -319,6 +311,11 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
         losses: Vec::new(),
         cordon: cordoned.then_some(Cordon { since: now, drain: None }),
     }
+}
+
+fn app_record(spec: &AppSpec, revision: dunlin_model::Revision, now: Timestamp) -> AppRecord {
+    let (name, spec) = (spec.name.clone(), spec.clone());
+    AppRecord { name, revision, spec, deployed: now, restores: None, rollout: None }
 }
 
 fn run_record(
