@@ -12,8 +12,8 @@ use dunlin_api::{
     SnapshotRun,
 };
 use dunlin_model::{
-    AllocationId, AppName, AppSpec, DurationMs, Forecast, Fuel, ItemRange, NodeId, NodeInfo, Resources,
-    RunId, Term, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec, check_node_resources,
+    AllocationId, AppName, AppSpec, DurationMs, Forecast, Fuel, ItemRange, NamespaceSpec, NodeId, NodeInfo,
+    Resources, RunId, Term, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec, check_node_resources,
 };
 use dunlin_scheduler::{
     AllocationRecord, AllocationState, AppRecord, Change, Cluster, Command, Config as Patience, Cordon,
@@ -160,7 +160,9 @@ pub(crate) fn snapshot(view: &View, patience: Patience) -> FleetSnapshot {
     for run in view.runs.values().filter(|run| run.record.is_running() && spec(&run.record.workload)) {
         *waiting.entry(run.record.workload.clone()).or_default() += run.ready + run.backing_off;
     }
+    // Of the others nobody has said anything.
     let namespaces = view.namespaces.iter().map(|(name, namespace)| (name.clone(), namespace.spec));
+    let namespaces = namespaces.filter(|(_, spec)| *spec != NamespaceSpec::default());
     FleetSnapshot {
         profile: if patience == Patience::LAN { SnapshotProfile::Lan } else { SnapshotProfile::Edge },
         nodes: nodes.collect(),
