@@ -125,17 +125,17 @@ mod tests {
     #[test]
     fn share_rate_and_time_left_are_those_of_the_last_half_minute() {
         expect![[r#"
-              0 s * r3 0 %, 0/2000 items
-              1 s   r3 0 %, 1/2000 items, 1.0/s, 33m19s left
-              2 s   r3 5 %, 100/2000 items, 50/s, 38.0s left
-              3 s * r3 10 %, 200/2000 items, 66/s, 27.0s left
-              4 s   r3 11 %, 230/2000 items, 57/s, 30.7s left
-             13 s * r3 15 %, 300/2000 items, 23/s, 1m13s left
-             14 s   r3 15 %, 300/2000 items, 21/s, 1m19s left
-             60 s * r3 15 %, 300/2000 items
-             61 s   r3 15 %, 310/2000 items, 0.2/s, 2h12m left
-             90 s * r3 30 %, 600/2000 items, 10/s, 2m20s left, 1 failed
-             95 s * r3 100 %, 2000/2000 items, 49/s, 0ms left, 4 failed
+            00 s * r3 0 %, 0/2000 items
+            01 s   r3 0 %, 1/2000 items, 1.0/s, 33m19s left
+            02 s   r3 5 %, 100/2000 items, 50/s, 38.0s left
+            03 s * r3 10 %, 200/2000 items, 66/s, 27.0s left
+            04 s   r3 11 %, 230/2000 items, 57/s, 30.7s left
+            13 s * r3 15 %, 300/2000 items, 23/s, 1m13s left
+            14 s   r3 15 %, 300/2000 items, 21/s, 1m19s left
+            60 s * r3 15 %, 300/2000 items
+            61 s   r3 15 %, 310/2000 items, 0.2/s, 2h12m left
+            90 s * r3 30 %, 600/2000 items, 10/s, 2m20s left, 1 failed
+            95 s * r3 100 %, 2000/2000 items, 49/s, 0ms left, 4 failed
         "#]]
         .assert_eq(&said(&[
             (0, 0),
