@@ -117,7 +117,7 @@ mod tests {
             let status = run("running", *recorded, recorded / 500);
             pace.note(at, *recorded);
             let mark = if pace.is_worth_a_line(at, &status) { "*" } else { " " };
-            lines.push_str(&format!("{seconds:3} s {mark} {}\n", pace.words(&status)));
+            lines.push_str(&format!("{seconds:02} s {mark} {}\n", pace.words(&status)));
         }
         lines
     }
