@@ -45,7 +45,8 @@ fn plans(words: &[OsString]) -> bool {
     let matches = Cli::command().ignore_errors(true).try_get_matches_from(words);
     matches.is_ok_and(|matches| match matches.subcommand() {
         Some(("plan", _)) => true,
-        Some(("deploy", deploy)) => deploy.get_flag("plan"),
+        // Of a line that is wrong not even a flag has its default.
+        Some(("deploy", deploy)) => matches!(deploy.try_get_one::<bool>("plan"), Ok(Some(true))),
         _ => false,
     })
 }
@@ -236,6 +237,13 @@ mod tests {
         for line in ["dunlin deploy --fly", "dunlin stop plan --fly", "dunlin"] {
             assert!(!plans(line), "{line}");
         }
+    }
+
+    #[test]
+    fn of_a_line_that_is_wrong_it_is_known_whether_it_asks_for_a_plan() {
+        let asks = |line: &str| plans(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>());
+        assert!(asks("dunlin plan --fly") && asks("dunlin deploy --plan --no-wait"));
+        assert!(!asks("dunlin deploy --timeout 5") && !asks("dunlin fly") && !asks("dunlin"));
     }
 
     #[test]
