@@ -7,6 +7,7 @@ use dunlin_model::{AllocationId, ClusterId, NodeId, Term, Timestamp, WorkloadNam
 
 use crate::durable::Durable;
 use crate::effort::Effort;
+use crate::planted::{Bug, planted};
 use crate::volatile::Volatile;
 use crate::{
     AllocationRecord, AllocationState, Answer, Change, Command, Config, Counters, Observation, Rejection,
@@ -62,7 +63,7 @@ impl Cluster {
             Command::Cordon { node, drain } => self.cordon(&mut step, &node, drain, now)?,
             Command::Uncordon(node) => self.uncordon(&mut step, &node, now)?,
             Command::ReleaseBrake => {
-                self.volatile.release_all = true;
+                self.volatile.release_all = !planted(Bug::NeverRelease);
                 self.volatile.next_release = Some(now);
                 Answer::BrakeReleased
             }
@@ -132,7 +133,9 @@ impl Cluster {
             self.volatile.dirty.room = true;
         }
         // What is to run on each node may have one more to run on, or one less.
-        self.volatile.dirty.workloads.extend(self.durable.everywhere().iter().cloned());
+        if !planted(Bug::EverywhereMissesJoined) {
+            self.volatile.dirty.workloads.extend(self.durable.everywhere().iter().cloned());
+        }
     }
 
     /// Returns an allocation id which was never given out. The count is written once, at the end of the step.
@@ -164,12 +167,14 @@ impl Cluster {
     /// Ends a service's allocation: one that requests may be going to leaves the routes first.
     pub(crate) fn end_serving(&mut self, step: &mut Step, id: AllocationId, now: Timestamp) {
         match self.durable.allocations()[&id].state {
-            AllocationState::Running => {
+            AllocationState::Running if !planted(Bug::StopWithoutDraining) => {
                 let until = now.plus(self.config.heartbeat);
                 self.set_state(step, id, AllocationState::Draining { until }, now);
             }
             AllocationState::Draining { .. } => {}
-            AllocationState::Placed | AllocationState::Lost => self.end(step, id, now),
+            AllocationState::Placed | AllocationState::Running | AllocationState::Lost => {
+                self.end(step, id, now)
+            }
         }
     }
 
@@ -201,7 +206,7 @@ impl Cluster {
         self.volatile.dirty.runs = effort.left_runs;
         let are_routes_new = self.refresh_routes();
         self.assign(&mut step, are_routes_new);
-        if std::mem::take(&mut self.volatile.has_counted) {
+        if std::mem::take(&mut self.volatile.has_counted) && !planted(Bug::ForgetCounters) {
             step.changes.push(Change::Counters(self.durable.counters()));
         }
         step.compact();
@@ -210,13 +215,13 @@ impl Cluster {
 
     /// Lets those be looked at that wait to be near others or apart from them: somebody else has moved.
     fn look_at_those_who_wait_for_others(&mut self, workloads: &mut BTreeSet<WorkloadName>) {
-        let Volatile { waiting_for_others, waiting_services, waiting_runs, dirty, .. } = &mut self.volatile;
-        workloads.extend(waiting_for_others.intersection(waiting_services).cloned());
-        let runs = waiting_runs.iter().filter(|id| {
-            let run = self.durable.runs().get(id);
-            run.is_some_and(|run| waiting_for_others.contains(&run.workload))
-        });
-        dirty.runs.extend(runs);
+        let Volatile { waiting_for_others, dirty, .. } = &mut self.volatile;
+        for (workload, run) in &*waiting_for_others {
+            match run {
+                Some(run) => drop(dirty.runs.insert(*run)),
+                None => drop(workloads.insert(workload.clone())),
+            }
+        }
     }
 
     /// Ends what has drained long enough.

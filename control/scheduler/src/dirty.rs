@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use dunlin_model::{AllocationId, NodeId, RunId, Work, WorkloadName};
 
 use crate::durable::{Change, Durable};
+use crate::planted::{Bug, planted};
 use crate::{AllocationRecord, AllocationState, AppRecord};
 
 /// What has to be thought through.
@@ -72,7 +73,7 @@ impl Dirty {
             }
             Change::AllocationDeleted(id) => {
                 if let Some(known) = before.allocations().get(id) {
-                    self.room = true;
+                    self.room |= !planted(Bug::ForgetRoom);
                     self.mark_allocation(known, Some(known), None);
                 }
             }
@@ -114,7 +115,11 @@ impl Dirty {
         match record.work {
             Work::Serve => {
                 let answers = |record: Option<&AllocationRecord>| {
-                    record.is_some_and(|record| record.state == AllocationState::Running)
+                    record.is_some_and(|record| match record.state {
+                        AllocationState::Running => true,
+                        AllocationState::Lost => planted(Bug::KeepRoutesOfLost),
+                        AllocationState::Placed | AllocationState::Draining { .. } => false,
+                    })
                 };
                 if answers(before) != answers(after) {
                     self.endpoints.insert((record.workload.clone(), record.id));

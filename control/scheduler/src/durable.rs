@@ -13,6 +13,7 @@ use dunlin_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::placement::Room;
+use crate::planted::{Bug, planted};
 use crate::{
     AllocationRecord, AllocationState, AppRecord, Counters, NamespaceRecord, NodeRecord, RunRecord,
     TokenRecord,
@@ -415,6 +416,7 @@ impl Durable {
             usage.reserved = usage.reserved.plus(record.resources());
             usage.allocations += 1;
             for (name, count) in &record.spec.placement.resources {
+                let count = if planted(Bug::CountResourceTwice) { 2 * count } else { *count };
                 let counted = self.counted.entry(record.node.clone()).or_default();
                 *counted.entry(name.clone()).or_default() += count;
             }
@@ -442,9 +444,10 @@ impl Durable {
                 }
             }
             for (name, count) in &record.spec.placement.resources {
+                let count = if planted(Bug::CountResourceTwice) { 2 * count } else { *count };
                 let Some(counted) = self.counted.get_mut(&record.node) else { continue };
                 if let Some(taken) = counted.get_mut(name) {
-                    *taken = taken.saturating_sub(*count);
+                    *taken = taken.saturating_sub(count);
                 }
                 counted.retain(|_, taken| *taken > 0);
                 if counted.is_empty() {

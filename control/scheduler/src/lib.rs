@@ -23,6 +23,7 @@ mod namespaces;
 mod nodes;
 mod observe;
 mod placement;
+mod planted;
 mod range_set;
 mod reconcile;
 mod record;
@@ -44,6 +45,8 @@ pub use cluster::Cluster;
 pub use config::Config;
 pub use durable::{Change, Usage};
 pub use input::{Answer, Command, Observation};
+#[cfg(feature = "planted-bugs")]
+pub use planted::{Bug, plant};
 pub use range_set::RangeSet;
 pub use record::{
     AllocationRecord, AllocationState, AppRecord, Cordon, Counters, NamespaceRecord, NodeRecord, RunRecord,

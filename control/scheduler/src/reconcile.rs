@@ -8,6 +8,7 @@ use dunlin_model::{AllocationId, Name, NodeId, Timestamp, Work, WorkloadKind, Wo
 use crate::durable::{Durable, Tally};
 use crate::effort::Effort;
 use crate::placement::{Demand, Search, Standing, judge_labels};
+use crate::planted::{Bug, planted};
 use crate::record::need;
 use crate::rollout::{self, Copy, Plan, PlanEverywhere, plan};
 use crate::turns::{Claim, Turn};
@@ -227,7 +228,11 @@ impl Cluster {
         effort.spend(Search::cost(self));
         let mut search = Search::new(self, &demand);
         let mut placed = 0;
-        while placed < wanted && !effort.is_over() && self.quota_hit(&workload.namespace, spec).is_none() {
+        while placed < wanted && !effort.is_over() {
+            let is_looked_at = placed == 0 || !planted(Bug::LookAtQuotaOnce);
+            if is_looked_at && self.quota_hit(&workload.namespace, spec).is_some() {
+                break;
+            }
             let Some(node) = search.best() else { break };
             self.place_on(step, workload, spec, &node, now);
             search.placed(self, &node);
@@ -287,7 +292,9 @@ impl Cluster {
     /// Keeps as many lost allocations of a service as are missing: their nodes may come back. Oldest first.
     fn forget_lost(&mut self, step: &mut Step, workload: &WorkloadName, missing: u32, now: Timestamp) {
         let tally = self.durable.tally(workload);
-        if tally.is_none_or(|tally| tally.lost - tally.held.values().sum::<u32>() <= missing) {
+        if tally.is_none_or(|tally| tally.lost - tally.held.values().sum::<u32>() <= missing)
+            || planted(Bug::KeepReplaced)
+        {
             return;
         }
         let is_lost = |record: &&AllocationRecord| {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use dunlin_model::{AllocationId, NodeId};
 
+use crate::planted::{Bug, planted};
 /// One live allocation of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Copy {
@@ -39,7 +40,8 @@ pub(crate) fn plan(desired: u32, copies: &[Copy]) -> Plan {
     let (serving_old, silent_old): (Vec<Copy>, Vec<Copy>) = old.iter().partition(|copy| copy.is_running);
     end.extend(silent_old.iter().map(|copy| copy.id));
     old = serving_old;
-    let serving = current.iter().filter(|copy| copy.is_running).count();
+    let serves = |copy: &&Copy| copy.is_running || planted(Bug::EndOldBeforeNew);
+    let serving = current.iter().filter(serves).count();
     shrink(&mut old, desired_count.saturating_sub(serving), &mut end);
 
     // Earlier ones that were lost may have come back after they were replaced: of what does not serve yet, no more

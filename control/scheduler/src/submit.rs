@@ -59,6 +59,7 @@ impl Cluster {
         for run in self.runs_of(app) {
             self.end_allocations_of_run(step, run, now);
             self.volatile.queues.remove(&run);
+            self.volatile.set_run_waiting(&self.durable.runs()[&run], false);
             self.change(step, Change::RunDeleted(run), now);
         }
         // Its services are surplus from now on, and end as such.

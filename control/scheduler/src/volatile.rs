@@ -11,6 +11,7 @@ use crate::dirty::Dirty;
 use crate::durable::Durable;
 use crate::failures::Failures;
 use crate::placement::{Compiled, Pools};
+use crate::planted::{Bug, planted};
 use crate::retry::Queue;
 use crate::routes::{route_table, routes_of};
 use crate::run::leased;
@@ -33,8 +34,8 @@ pub(crate) struct Volatile {
     pub(crate) waiting_services: BTreeSet<WorkloadName>,
     /// Runs that have fewer allocations than they could, since there is no room.
     pub(crate) waiting_runs: BTreeSet<RunId>,
-    /// Workloads among those that wait which want to be near others, or apart from them.
-    pub(crate) waiting_for_others: BTreeSet<WorkloadName>,
+    /// Those among them which want to be near others, or apart from them: services, and runs with their numbers.
+    pub(crate) waiting_for_others: BTreeSet<(WorkloadName, Option<RunId>)>,
     /// Where components have run lately.
     pub(crate) compiled: Compiled,
     /// Where workloads failed lately.
@@ -85,7 +86,8 @@ pub(crate) struct NodeState {
 impl Volatile {
     /// Returns what a coordinator knows that has just been started: everybody is believed for a while.
     pub(crate) fn restore(durable: &Durable, config: &Config, now: Timestamp) -> Self {
-        let grace = now.plus(config.lease.max(config.start_grace));
+        let start_grace = if planted(Bug::SkipStartGrace) { config.lease } else { config.start_grace };
+        let grace = now.plus(config.lease.max(start_grace));
         let running = durable.runs().values().filter(|run| run.is_running());
         let queues = running.map(|run| (run.id, Queue::restore(run, &leased(durable, run))));
         let mut volatile = Self {
@@ -94,13 +96,13 @@ impl Volatile {
             routes_of: routes_of(durable),
             dirty: Dirty::everything(durable),
             dirty_since: now,
-            next_release: Some(now),
+            next_release: (!planted(Bug::RestoreForgetsUnreleased)).then_some(now),
             ..Self::default()
         };
         for record in durable.nodes().values() {
             volatile.nodes.insert(record.id.clone(), NodeState::default());
             volatile.set_aside(record, now);
-            if record.info.is_some() && record.lost.is_none() {
+            if record.info.is_some() && record.lost.is_none() && !planted(Bug::ForgetLease) {
                 volatile.set_lease(&record.id, Some(grace));
             }
             volatile.pools.refresh(record, &volatile.nodes[&record.id], durable.room(&record.id));
@@ -125,7 +127,7 @@ impl Volatile {
             Some(_) => self.waiting_services.insert(workload.clone()),
             None => self.waiting_services.remove(workload),
         };
-        self.set_waiting_for_others(workload, spec);
+        self.set_waiting_for_others((workload.clone(), None), spec);
     }
 
     /// Takes note that a run waits for room, or does no longer.
@@ -135,16 +137,16 @@ impl Volatile {
         } else {
             self.waiting_runs.remove(&run.id);
         }
-        self.set_waiting_for_others(&run.workload, is_waiting.then_some(&*run.spec));
+        self.set_waiting_for_others((run.workload.clone(), Some(run.id)), is_waiting.then_some(&*run.spec));
     }
 
-    fn set_waiting_for_others(&mut self, workload: &WorkloadName, spec: Option<&WorkloadSpec>) {
+    fn set_waiting_for_others(&mut self, who: (WorkloadName, Option<RunId>), spec: Option<&WorkloadSpec>) {
         let is_related =
             |spec: &&WorkloadSpec| !spec.placement.near.is_empty() || !spec.placement.apart.is_empty();
         if spec.filter(is_related).is_some() {
-            self.waiting_for_others.insert(workload.clone());
+            self.waiting_for_others.insert(who);
         } else {
-            self.waiting_for_others.remove(workload);
+            self.waiting_for_others.remove(&who);
         }
     }
 

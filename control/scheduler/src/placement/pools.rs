@@ -8,6 +8,7 @@ use dunlin_model::{Bytes, FuelRate, NodeId, Overcommit, Resources};
 
 use super::Demand;
 use crate::NodeRecord;
+use crate::planted::{Bug, planted};
 use crate::volatile::NodeState;
 
 /// Whether a node may be given something new.
@@ -57,15 +58,20 @@ pub(crate) struct Room {
 impl Room {
     /// Returns what is free for services, or for batch work.
     pub(crate) fn free(&self, is_batch: bool) -> Resources {
-        let capacity = if is_batch { self.overcommit.of(self.capacity) } else { self.capacity };
+        let capacity = if is_batch || planted(Bug::OvercommitServices) {
+            self.overcommit.of(self.capacity)
+        } else {
+            self.capacity
+        };
         capacity.minus(self.reserved)
     }
 
     /// Tells whether an allocation of what is demanded fits.
     pub(crate) fn fits(&self, demand: &Demand) -> bool {
         let countable = &demand.spec.placement.resources;
-        self.free(demand.is_batch()).holds(&demand.need())
-            && countable.iter().all(|(name, count)| self.countable.get(name) >= Some(count))
+        (planted(Bug::PlaceOverCapacity) || self.free(demand.is_batch()).holds(&demand.need()))
+            && (planted(Bug::CountResourceNot)
+                || countable.iter().all(|(name, count)| self.countable.get(name) >= Some(count)))
     }
 
     /// Returns which share is reserved, in millionths: of memory or of computing, whichever is scarcer.
@@ -113,9 +119,15 @@ impl Pools {
     pub(crate) fn refresh(&mut self, record: &NodeRecord, state: &NodeState, room: Room) -> bool {
         let standing = match (&record.lost, &record.info, state.last_seen) {
             (Some(_), ..) => Standing::Lost,
-            (None, Some(_), Some(_)) if record.cordon.is_some() => Standing::Cordoned,
-            (None, Some(_), Some(_)) if !state.connected => Standing::Disconnected,
-            (None, Some(_), Some(_)) if state.is_set_aside => Standing::SetAside,
+            (None, Some(_), Some(_)) if record.cordon.is_some() && !planted(Bug::IgnoreCordon) => {
+                Standing::Cordoned
+            }
+            (None, Some(_), Some(_)) if !state.connected && !planted(Bug::PlaceOnDisconnected) => {
+                Standing::Disconnected
+            }
+            (None, Some(_), Some(_)) if state.is_set_aside && !planted(Bug::IgnoreFlapping) => {
+                Standing::SetAside
+            }
             (None, Some(_), Some(_)) => Standing::Open,
             (None, ..) => Standing::Unheard,
         };
