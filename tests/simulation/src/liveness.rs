@@ -33,6 +33,11 @@ impl World {
         for agent in self.living() {
             self.check_node(agent)?;
         }
+        // Until then services wait that need not wait for ever.
+        let held = self.coordinator.store.nodes.values().find(|node| node.lost.is_some() && !node.released);
+        if let Some(node) = held {
+            return Err(format!("what {} ran may not be replaced", node.id));
+        }
         self.check_services(&view)?;
         self.check_runs(&view)?;
         self.check_routes()
