@@ -8,7 +8,7 @@ use dunlin_model::{
     AllocationId, AssignedAllocation, NodeId, ObservedState, Overcommit, Placement, Resources, Work,
     WorkloadKind, WorkloadName, WorkloadSpec,
 };
-use dunlin_scheduler::{AllocationState, RunState, View};
+use dunlin_scheduler::{AllocationState, NodeRecord, RunState, View};
 
 use crate::agent::Agent;
 use crate::rules_of_runs::combines;
@@ -33,9 +33,13 @@ impl World {
         for agent in self.living() {
             self.check_node(agent)?;
         }
-        // Until then services wait that need not wait for ever.
-        let held = self.coordinator.store.nodes.values().find(|node| node.lost.is_some() && !node.released);
-        if let Some(node) = held {
+        // Until every node that is gone is lost and released, things look better than they are, or worse.
+        let mut members = self.coordinator.store.nodes.values().filter(|node| node.info.is_some());
+        let is_settled = |node: &NodeRecord| match node.lost {
+            Some(_) => node.released,
+            None => !self.agents[&node.id].gone,
+        };
+        if let Some(node) = members.find(|node| !is_settled(node)) {
             return Err(format!("what {} ran may not be replaced", node.id));
         }
         self.check_services(&view)?;
