@@ -16,11 +16,13 @@ impl Cluster {
     pub fn assignment(&self, node: &NodeId) -> Option<Assignment> {
         self.durable.nodes().get(node)?;
         let allocations = self.durable.on_node(node).filter(|record| record.is_assigned());
+        let finishing = self.durable.on_node(node).filter(|it| it.is_assigned() && it.makes_way.is_some());
         Some(Assignment {
             cluster: self.id.clone(),
             term: if planted(Bug::IgnoreTerm) { dunlin_model::Term(1) } else { self.term },
             generation: self.due(node),
             allocations: allocations.map(crate::AllocationRecord::assigned).collect(),
+            finishing: finishing.map(|record| record.id).collect(),
             routes: self.volatile.routes.clone(),
         })
     }

@@ -100,7 +100,9 @@ impl Cluster {
         let release = self.next_release();
         let leave = self.durable.drained_nodes().first().map(|(until, _)| *until);
         let trust = self.volatile.set_aside.first().map(|(until, _)| *until);
-        let due = [lease, drain, retry, unsettled, release, leave, trust];
+        let way = self.durable.making_way().first().map(|(until, _)| *until);
+        let again = self.volatile.in_vain_ends.first().map(|(until, _)| *until);
+        let due = [lease, drain, retry, unsettled, release, leave, trust, way, again];
         due.into_iter().flatten().min()
     }
 
@@ -192,9 +194,12 @@ impl Cluster {
         self.volatile.failures.forget_old(now);
         self.leave_drained(&mut step, now);
         self.end_drained(&mut step, now);
+        self.end_what_makes_way(&mut step, now);
+        self.look_again(now);
         self.promote_retries(now);
         let mut workloads = std::mem::take(&mut self.volatile.dirty.workloads);
         self.end_surplus(&mut step, &workloads, now);
+        self.give_what_is_kept(&mut step, &mut effort, now);
         let is_room_new = std::mem::take(&mut self.volatile.dirty.room);
         if std::mem::take(&mut self.volatile.dirty.relations) {
             self.look_at_those_who_wait_for_others(&mut workloads);

@@ -105,9 +105,10 @@ impl Dirty {
         before: Option<&AllocationRecord>,
         after: Option<&AllocationRecord>,
     ) {
-        // An allocation changes for its node only together with its revision.
+        // An allocation changes for its node only together with its revision, or when it is to make way.
         let told = |record: Option<&AllocationRecord>| {
-            record.filter(|record| record.is_assigned()).map(|record| record.revision)
+            let assigned = record.filter(|record| record.is_assigned());
+            assigned.map(|record| (record.revision, record.makes_way.is_some()))
         };
         if told(before) != told(after) {
             self.nodes.insert(record.node.clone());

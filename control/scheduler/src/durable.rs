@@ -3,12 +3,13 @@
 //! Each change is an upsert of one key, so that applying it twice is harmless and any order of different keys gives
 //! the same state. Beside the records stand indexes over them, kept by the same code.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Resources, Revision, RunId, Timestamp,
-    Work, WorkloadKind, WorkloadName, WorkloadSpec,
+    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Priority, Resources, Revision, RunId,
+    Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -194,6 +195,10 @@ pub(crate) struct Durable {
     /// Services that run on each node that can run them.
     everywhere: BTreeSet<WorkloadName>,
     draining: BTreeSet<(Timestamp, AllocationId)>,
+    /// Batch work that makes way, by the moment it must have.
+    making_way: BTreeSet<(Timestamp, AllocationId)>,
+    /// Batch work that could make way, the least urgent first and of those the youngest.
+    could_make_way: BTreeSet<(Priority, Reverse<AllocationId>)>,
     /// Lost nodes of which nothing may be replaced yet, by the time they were lost.
     unreleased: BTreeSet<(Timestamp, NodeId)>,
     /// Nodes that are to be left, by the moment they must be.
@@ -332,6 +337,27 @@ impl Durable {
         &self.draining
     }
 
+    /// Returns who makes way until when, soonest first.
+    pub(crate) fn making_way(&self) -> &BTreeSet<(Timestamp, AllocationId)> {
+        &self.making_way
+    }
+
+    /// Tells whether an allocation is batch work that works and was not told yet to make way.
+    pub(crate) fn may_make_way(&self, record: &AllocationRecord) -> bool {
+        (!record.serves() || planted(Bug::PreemptServices)) && record.is_live() && record.makes_way.is_none()
+    }
+
+    /// Returns the batch work that could make way for a priority, the least urgent first and of those the youngest.
+    pub(crate) fn less_urgent(&self, priority: Priority) -> impl Iterator<Item = AllocationId> {
+        let all = self.could_make_way.iter();
+        all.take_while(move |(own, _)| *own < priority || planted(Bug::PreemptEqual)).map(|(_, id)| id.0)
+    }
+
+    /// Tells whether there is any batch work that could make way for a priority.
+    pub(crate) fn is_outranked(&self, priority: Priority) -> bool {
+        self.less_urgent(priority).next().is_some()
+    }
+
     fn insert_node(&mut self, record: NodeRecord) {
         let id = record.id.clone();
         let before = self.nodes.get(&id);
@@ -424,6 +450,11 @@ impl Durable {
         if let AllocationState::Draining { until } = record.state {
             self.draining.insert((until, id));
         }
+        if let Some(makes_way) = &record.makes_way {
+            self.making_way.insert((makes_way.until, id));
+        } else if self.may_make_way(&record) {
+            self.could_make_way.insert((record.spec.priority, Reverse(id)));
+        }
         self.allocations.insert(id, record);
     }
 
@@ -464,6 +495,10 @@ impl Durable {
         if let AllocationState::Draining { until } = record.state {
             self.draining.remove(&(until, id));
         }
+        if let Some(makes_way) = &record.makes_way {
+            self.making_way.remove(&(makes_way.until, id));
+        }
+        self.could_make_way.remove(&(record.spec.priority, Reverse(id)));
     }
 }
 

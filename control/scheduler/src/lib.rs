@@ -24,6 +24,7 @@ mod nodes;
 mod observe;
 mod placement;
 mod planted;
+mod preempt;
 mod range_set;
 mod reconcile;
 mod record;
@@ -49,8 +50,8 @@ pub use input::{Answer, Command, Observation};
 pub use planted::{Bug, plant};
 pub use range_set::RangeSet;
 pub use record::{
-    AllocationRecord, AllocationState, AppRecord, Cordon, Counters, NamespaceRecord, NodeRecord, RunRecord,
-    RunState, TokenRecord,
+    AllocationRecord, AllocationState, AppRecord, Cordon, Counters, MakesWay, NamespaceRecord, NodeRecord,
+    RunRecord, RunState, TokenRecord,
 };
 pub use rejection::Rejection;
 pub use step::{Action, Step};

@@ -14,6 +14,7 @@
 
 mod compiled;
 mod filter;
+mod obstacles;
 mod pools;
 mod relation;
 mod search;
@@ -27,6 +28,7 @@ use crate::Cluster;
 
 pub(crate) use compiled::Compiled;
 pub(crate) use filter::judge_labels;
+pub(crate) use obstacles::Obstacles;
 pub(crate) use pools::{Pools, Room, Standing};
 pub(crate) use search::Search;
 pub(crate) use unplaceable::Unplaceable;

@@ -101,6 +101,14 @@ pub enum Bug {
     GenerationForgetsRoutes,
     /// A change for a node which cannot be spoken to is no new generation.
     GenerationForgetsAbsent,
+    /// Services make way too.
+    PreemptServices,
+    /// Batch work makes way for what is just as urgent.
+    PreemptEqual,
+    /// The items of what has made way are not queued again.
+    PreemptLosesItems,
+    /// What is to make way is not ended when its time is over.
+    PreemptForgetsDeadline,
     /// The term is not told to agents as it is, but as the first one.
     IgnoreTerm,
 }
@@ -154,6 +162,10 @@ impl Bug {
         Self::CancelKeepsAllocations,
         Self::GenerationForgetsRoutes,
         Self::GenerationForgetsAbsent,
+        Self::PreemptServices,
+        Self::PreemptEqual,
+        Self::PreemptLosesItems,
+        Self::PreemptForgetsDeadline,
         Self::IgnoreTerm,
     ];
 }

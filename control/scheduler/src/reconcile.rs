@@ -49,7 +49,11 @@ fn places(cluster: &Cluster, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) 
     let mut places = BTreeMap::new();
     for class in cluster.volatile.pools.classes().values() {
         let is_there = match class.key.standing {
-            Standing::Open | Standing::Disconnected | Standing::SetAside | Standing::Cordoned => true,
+            Standing::Open
+            | Standing::Kept
+            | Standing::Disconnected
+            | Standing::SetAside
+            | Standing::Cordoned => true,
             Standing::Unheard | Standing::Lost => false,
         };
         if is_there && judge_labels(&class.key, &demand).is_ok() {
@@ -199,6 +203,7 @@ impl Cluster {
             None => (0, 0),
         };
         let missing = wanted - placed;
+        self.make_way_for_service(step, workload, missing, effort, now);
         self.forget_lost(step, workload, missing, now);
         if missing == 0 {
             self.volatile.set_waiting(workload, None);
@@ -209,6 +214,27 @@ impl Cluster {
             self.volatile.set_waiting(workload, spec.as_deref());
         }
         Turn::Over
+    }
+
+    /// Lets batch work make way for what is missing of a service, unless that runs everywhere.
+    fn make_way_for_service(
+        &mut self,
+        step: &mut Step,
+        workload: &WorkloadName,
+        missing: u32,
+        effort: &mut Effort,
+        now: Timestamp,
+    ) {
+        let spec = self.durable.specs().get(workload).filter(|_| missing > 0 && !effort.is_over());
+        if let Some(spec) = spec.filter(|_| !self.durable.everywhere().contains(workload)) {
+            let demand = Demand::new(self, workload, spec);
+            self.make_way(step, &Claim::Service(workload.clone()), &demand, missing, effort, now);
+        }
+    }
+
+    /// Returns how many allocations are to be started of a service.
+    pub(crate) fn wanted(&self, workload: &WorkloadName) -> u32 {
+        plan_of(self, workload).start
     }
 
     /// Places allocations of a service, as many as are wanted and there is room for; returns how many.
@@ -283,6 +309,7 @@ impl Cluster {
             spec: Arc::clone(spec),
             work: Work::Serve,
             returned: RangeSet::new(),
+            makes_way: None,
             state: AllocationState::Placed,
             created: now,
         };

@@ -247,6 +247,7 @@ impl Cluster {
             let is_allowed = self.quota_hit(&demand.workload.namespace, &demand.spec).is_none();
             let Some(node) = search.best().filter(|_| is_allowed) else {
                 self.volatile.set_run_waiting(&self.durable.runs()[&id], true);
+                self.make_way(step, &Claim::Run(id), &demand, free, effort, now);
                 return Turn::Over;
             };
             self.volatile.queues.entry(id).or_default().remove(range);
@@ -258,6 +259,7 @@ impl Cluster {
                 spec: Arc::clone(&demand.spec),
                 work: Work::Items { run: id, range, attempt, combine: range.start == items, inputs },
                 returned: RangeSet::new(),
+                makes_way: None,
                 state: AllocationState::Placed,
                 created: now,
             };

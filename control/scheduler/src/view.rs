@@ -13,6 +13,7 @@ use crate::brake::{Held, held_zones};
 use crate::placement::{Demand, Unplaceable};
 use crate::reconcile::desired;
 use crate::record::need;
+use crate::turns::Claim;
 use crate::{
     AllocationRecord, AllocationState, AppRecord, Cluster, NodeRecord, RunRecord, TokenRecord, Usage,
 };
@@ -166,7 +167,8 @@ impl Cluster {
         let apps = durable.apps().values().map(|app| (app.name.clone(), self.view_app(app)));
         let allocations = durable.allocations().values().map(|record| {
             let observed = self.volatile.observed(record).cloned();
-            let reason = observed.as_ref().and_then(reason);
+            let preempted = record.makes_way.as_ref().map(crate::MakesWay::reason);
+            let reason = preempted.or_else(|| observed.as_ref().and_then(reason));
             (record.id, AllocationView { record: Arc::clone(record), observed, reason })
         });
         let nodes = durable.nodes().values().map(|record| (record.id.clone(), self.view_node(record)));
@@ -228,7 +230,9 @@ impl Cluster {
         let desired = desired(self, &full);
         let waits = self.volatile.waiting_services.contains(&full);
         let spec_now = waits.then(|| self.durable.specs().get(&full)).flatten();
-        let unplaceable = spec_now.map(|spec| self.why_waiting(&full, spec));
+        let claim = Claim::Service(full.clone());
+        let unplaceable = spec_now
+            .map(|spec| self.what_makes_way_for(&claim).unwrap_or_else(|| self.why_waiting(&full, spec)));
         let held = self.durable.of_workload(&full).filter(|record| self.durable.is_held(record)).count();
         let held = (held > 0).then(|| held_back(held));
         let waiting = unplaceable.or(held).or(troubled);
@@ -254,6 +258,21 @@ impl Cluster {
                 }
             },
         }
+    }
+
+    /// Says why a run has fewer allocations than it could have.
+    fn why_run_waits(&self, run: &RunRecord) -> Option<String> {
+        let own: Vec<_> = self.durable.of_run(run.id).map(|record| record.makes_way.as_ref()).collect();
+        let preempted = own.iter().copied().flatten();
+        let (count, all) = (preempted.clone().count(), own.len());
+        let why = preempted.last().map(crate::MakesWay::reason);
+        let preempted = why.map(|why| format!("{count} of {all} allocations {why}"));
+        let waits = self.volatile.waiting_runs.contains(&run.id);
+        let waiting = waits.then(|| {
+            let made = self.what_makes_way_for(&Claim::Run(run.id));
+            made.unwrap_or_else(|| self.why_waiting(&run.workload, &run.spec))
+        });
+        preempted.or(waiting)
     }
 
     fn view_node(&self, record: &NodeRecord) -> NodeView {
@@ -287,11 +306,7 @@ impl Cluster {
             leased: live.map(|record| self.outstanding(record).len()).sum(),
             ready: queue.map_or(0, crate::retry::Queue::ready),
             backing_off: queue.map_or(0, crate::retry::Queue::waiting),
-            waiting: self
-                .volatile
-                .waiting_runs
-                .contains(&run.id)
-                .then(|| self.why_waiting(&run.workload, &run.spec)),
+            waiting: self.why_run_waits(run),
         }
     }
 }

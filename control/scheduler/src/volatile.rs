@@ -15,6 +15,7 @@ use crate::planted::{Bug, planted};
 use crate::retry::Queue;
 use crate::routes::{route_table, routes_of};
 use crate::run::leased;
+use crate::turns::Claim;
 use crate::{AllocationRecord, Config, NodeRecord, RunRecord};
 
 /// What is not kept.
@@ -36,6 +37,12 @@ pub(crate) struct Volatile {
     pub(crate) waiting_runs: BTreeSet<RunId>,
     /// Those among them which want to be near others, or apart from them: services, and runs with their numbers.
     pub(crate) waiting_for_others: BTreeSet<(WorkloadName, Option<RunId>)>,
+    /// Nodes on which something makes way, and for whom.
+    pub(crate) kept: BTreeMap<NodeId, Claim>,
+    /// For whom nothing was found that could make way, and until when it is not looked again.
+    pub(crate) in_vain: BTreeMap<Claim, Timestamp>,
+    /// The same by time, soonest first.
+    pub(crate) in_vain_ends: BTreeSet<(Timestamp, Claim)>,
     /// Where components have run lately.
     pub(crate) compiled: Compiled,
     /// Where workloads failed lately.
@@ -75,6 +82,8 @@ pub(crate) struct NodeState {
     pub(crate) reported: Option<(Term, Generation)>,
     /// Whether it gets nothing new for a while, as it was lost again and again.
     pub(crate) is_set_aside: bool,
+    /// Whether something makes way on it, and it gets nothing else until then.
+    pub(crate) is_kept: bool,
     /// What it last said of its allocations, by id.
     pub(crate) reports: Vec<AllocationReport>,
     /// Whether what it says counts though it has said the same before: an allocation on it has changed since.
@@ -102,6 +111,13 @@ impl Volatile {
         for record in durable.nodes().values() {
             volatile.nodes.insert(record.id.clone(), NodeState::default());
             volatile.set_aside(record, now);
+            let makes_way = durable.on_node(&record.id).find_map(|it| it.makes_way.as_ref());
+            if let Some(makes_way) = makes_way {
+                let service = || Claim::Service(makes_way.workload.clone());
+                let claim = makes_way.run.map_or_else(service, Claim::Run);
+                volatile.kept.insert(record.id.clone(), claim);
+                volatile.node(&record.id).is_kept = true;
+            }
             if record.info.is_some() && record.lost.is_none() && !planted(Bug::ForgetLease) {
                 volatile.set_lease(&record.id, Some(grace));
             }

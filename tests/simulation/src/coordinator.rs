@@ -230,8 +230,9 @@ impl World {
             silent,
             last_release: *last_release,
         };
-        let Committed { lost, released } = store.commit(&step.changes, &facts)?;
+        let Committed { lost, preempted, released } = store.commit(&step.changes, &facts)?;
         self.counts.nodes_lost += lost;
+        self.counts.preempted += preempted;
         if released > 0 && command != Some(&Command::ReleaseBrake) {
             *last_release = Some(now);
         }

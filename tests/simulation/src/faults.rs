@@ -89,6 +89,8 @@ pub struct Counts {
     pub nodes_gone: u64,
     /// Nodes that the coordinator took for lost.
     pub nodes_lost: u64,
+    /// Allocations that were told to make way for what is more urgent.
+    pub preempted: u64,
     /// Workers that died.
     pub worker_deaths: u64,
     /// Crashes of the coordinator.
@@ -113,6 +115,7 @@ impl Counts {
             agent_crashes: self.agent_crashes + other.agent_crashes,
             nodes_gone: self.nodes_gone + other.nodes_gone,
             nodes_lost: self.nodes_lost + other.nodes_lost,
+            preempted: self.preempted + other.preempted,
             worker_deaths: self.worker_deaths + other.worker_deaths,
             coordinator_crashes: self.coordinator_crashes + other.coordinator_crashes,
             refused_assignments: self.refused_assignments + other.refused_assignments,

@@ -19,6 +19,7 @@ mod options;
 mod random;
 mod rules;
 mod rules_of_places;
+mod rules_of_preemption;
 mod rules_of_runs;
 mod shrink;
 mod simulation;

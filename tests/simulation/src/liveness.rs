@@ -8,7 +8,7 @@ use dunlin_model::{
     AllocationId, AssignedAllocation, NodeId, ObservedState, Overcommit, Placement, Resources, Work,
     WorkloadKind, WorkloadName, WorkloadSpec,
 };
-use dunlin_scheduler::{AllocationState, NodeRecord, RunState, View};
+use dunlin_scheduler::{AllocationRecord, AllocationState, NodeRecord, RunState, View};
 
 use crate::agent::Agent;
 use crate::rules_of_runs::combines;
@@ -196,7 +196,13 @@ impl World {
                 continue;
             }
             let on_node = self.coordinator.store.allocations.values().filter(|it| it.node == agent.node);
-            let on_node: Vec<_> = on_node.filter(|record| record.is_assigned()).collect();
+            // Batch work that is less urgent would make way.
+            let stays = |record: &AllocationRecord| {
+                let is_near = spec.placement.near.iter().any(|it| it.workload == record.workload);
+                record.serves() || record.spec.priority >= spec.priority || is_near
+            };
+            let on_node = on_node.filter(|record| record.is_assigned());
+            let on_node: Vec<_> = on_node.filter(|record| having.is_some() || stays(record)).collect();
             let reserved = on_node.iter().map(|record| record.resources());
             let reserved = reserved.fold(Resources::default(), Resources::plus);
             let overcommit = if is_batch { agent.info.batch_overcommit } else { Overcommit::NONE };

@@ -343,7 +343,9 @@ impl World {
         let life = agent.life;
         let fate = mix(mix(self.seed ^ run.number() << 32) ^ u64::from(item));
         let luck = mix(fate ^ attempt);
-        let wait = DurationMs(20 + luck % 4_000);
+        // Some runs have items that take longer than who makes way is given.
+        let is_slow = mix(self.seed ^ run.number() << 32).is_multiple_of(4) && item < 12;
+        let wait = DurationMs(if is_slow { 5_000 + luck % 35_000 } else { 20 + luck % 4_000 });
         if fate.is_multiple_of(150) {
             self.plan(wait, Happening::WorkerDies { node: node.clone(), life, worker });
             return Ok(());

@@ -59,6 +59,7 @@ impl Commit<'_> {
         self.check_releases()?;
         self.check_drains()?;
         self.check_ends()?;
+        self.check_preemption()?;
         self.touched_workloads().iter().try_for_each(|workload| self.check_service(workload))
     }
 
@@ -125,6 +126,18 @@ impl Commit<'_> {
             _ => false,
         };
         self.changes.iter().filter(is_new).count() as u64
+    }
+
+    /// Returns how many allocations make way that did not.
+    pub(crate) fn newly_preempted(&self) -> u64 {
+        let makes_way = |change: &&Change| match change {
+            Change::Allocation(record) => {
+                let before = self.before.allocations.get(&record.id);
+                record.makes_way.is_some() && before.is_some_and(|before| before.makes_way.is_none())
+            }
+            _ => false,
+        };
+        self.changes.iter().filter(makes_way).count() as u64
     }
 
     /// Returns the nodes of which from now on may be replaced what they ran.

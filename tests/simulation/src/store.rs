@@ -42,6 +42,8 @@ pub(crate) struct Before {
 pub(crate) struct Committed {
     /// How many nodes it made lost.
     pub(crate) lost: u64,
+    /// How many allocations it told to make way.
+    pub(crate) preempted: u64,
     /// How many nodes it released.
     pub(crate) released: usize,
 }
@@ -63,7 +65,11 @@ impl Store {
         }
         let commit = Commit { changes, before: &before, after: self, placed: &placed, facts };
         commit.check()?;
-        Ok(Committed { lost: commit.newly_lost(), released: commit.newly_released().len() })
+        Ok(Committed {
+            lost: commit.newly_lost(),
+            preempted: commit.newly_preempted(),
+            released: commit.newly_released().len(),
+        })
     }
 
     fn remember(&self, before: &mut Before, change: &Change) {

@@ -32,7 +32,10 @@ impl World {
             88.. => self.operators_wish(),
             51..57 if !runs.is_empty() => Command::CancelRun(*random.choose(&runs)),
             _ => {
-                let workloads: Vec<Name> = app.workloads.keys().cloned().collect();
+                let is_job = |spec: &WorkloadSpec| matches!(spec.kind, WorkloadKind::Job(_));
+                let any = random.chance(100) || !app.workloads.values().any(is_job);
+                let workloads = app.workloads.iter().filter(|(_, spec)| any || is_job(spec));
+                let workloads: Vec<Name> = workloads.map(|(name, _)| name.clone()).collect();
                 let workload = app.name.workload(random.choose(&workloads));
                 Command::StartRun { workload, items: random.small(1, 60), inputs: None }
             }
@@ -193,9 +196,14 @@ fn any_workload(app: &AppName, (count, path): (u64, &str), most: u32, random: &m
         metering: Default::default(),
         coredump: false,
         placement,
-        priority: Priority::new(i64::try_from(random.between(0, 2)).expect("it is small") * 50)
-            .expect("it is one"),
+        priority: any_priority(is_service, random),
     }
+}
+
+/// Returns a priority: three for services, and the lower two of them for jobs, of which some so have to make way.
+fn any_priority(is_service: bool, random: &mut Random) -> Priority {
+    let highest = if is_service { 2 } else { 1 };
+    Priority::new(i64::from(random.small(0, highest)) * 50).expect("it is one")
 }
 
 /// Returns an app with other numbers of allocations, and perhaps another component.

@@ -14,6 +14,8 @@ pub(crate) enum Dropped {
     Disconnected,
     Cordoned,
     SetAside,
+    /// Something makes way there for somebody else.
+    Kept,
     /// They have not switched on what it needs.
     Featureless,
     /// They do not have its labels.
@@ -26,6 +28,7 @@ pub(crate) enum Dropped {
 pub(crate) fn judge(class: &ClassKey, demand: &Demand) -> Result<(), Dropped> {
     match class.standing {
         Standing::Open => judge_labels(class, demand),
+        Standing::Kept => Err(Dropped::Kept),
         Standing::SetAside => Err(Dropped::SetAside),
         Standing::Cordoned => Err(Dropped::Cordoned),
         Standing::Disconnected => Err(Dropped::Disconnected),

@@ -7,15 +7,17 @@ use std::sync::{Arc, LazyLock};
 use dunlin_model::{Bytes, FuelRate, NodeId, Overcommit, Resources};
 
 use super::Demand;
-use crate::NodeRecord;
 use crate::planted::{Bug, planted};
 use crate::volatile::NodeState;
+use crate::{AllocationRecord, NodeRecord};
 
 /// Whether a node may be given something new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Standing {
     /// It may.
     Open,
+    /// Something makes way on it for somebody, and nobody else gets anything there until then.
+    Kept,
     /// It was lost again and again, and is left alone for a while.
     SetAside,
     /// An operator has said so.
@@ -74,6 +76,27 @@ impl Room {
                 || countable.iter().all(|(name, count)| self.countable.get(name) >= Some(count)))
     }
 
+    /// Returns the room that there is without an allocation.
+    pub(crate) fn without(&self, record: &AllocationRecord) -> Self {
+        let mut room = self.clone();
+        room.reserved = room.reserved.minus(record.resources());
+        for (name, count) in &record.spec.placement.resources {
+            *Arc::make_mut(&mut room.countable).entry(name.clone()).or_default() += count;
+        }
+        room
+    }
+
+    /// Returns the room that there is with an allocation that was left out.
+    pub(crate) fn with(&self, record: &AllocationRecord) -> Self {
+        let mut room = self.clone();
+        room.reserved = room.reserved.plus(record.resources());
+        for (name, count) in &record.spec.placement.resources {
+            let left = Arc::make_mut(&mut room.countable).entry(name.clone()).or_default();
+            *left = left.saturating_sub(*count);
+        }
+        room
+    }
+
     /// Returns which share is reserved, in millionths: of memory or of computing, whichever is scarcer.
     pub(crate) fn reserved_share(&self) -> u64 {
         let share = |reserved: u64, capacity: u64| {
@@ -128,6 +151,7 @@ impl Pools {
             (None, Some(_), Some(_)) if state.is_set_aside && !planted(Bug::IgnoreFlapping) => {
                 Standing::SetAside
             }
+            (None, Some(_), Some(_)) if state.is_kept => Standing::Kept,
             (None, Some(_), Some(_)) => Standing::Open,
             (None, ..) => Standing::Unheard,
         };
@@ -203,6 +227,11 @@ impl Pools {
     /// Returns the class and the room of a member.
     pub(crate) fn node(&self, node: &NodeId) -> Option<&(ClassId, Room)> {
         self.nodes.get(node)
+    }
+
+    /// Returns whether a member may be given something new.
+    pub(crate) fn standing(&self, node: &NodeId) -> Option<Standing> {
+        self.nodes.get(node).map(|(class, _)| self.classes[class].key.standing)
     }
 
     /// Tells whether an allocation of what is demanded fits on a node.

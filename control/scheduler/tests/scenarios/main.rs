@@ -10,6 +10,7 @@ mod fleet;
 mod jobs;
 mod operators;
 mod placement;
+mod preemption;
 mod properties;
 mod random;
 mod services;

@@ -1,0 +1,83 @@
+//! The rules of preemption: batch work makes way, for what is more urgent, and no more of it than must.
+
+use std::collections::BTreeMap;
+
+use dunlin_model::{NodeId, Resources, WorkloadSpec};
+use dunlin_scheduler::{AllocationRecord, Change, MakesWay};
+
+use crate::rules::Commit;
+
+impl Commit<'_> {
+    /// Tells what is wrong with those who are to make way from now on.
+    pub(crate) fn check_preemption(&self) -> Result<(), String> {
+        let mut told: BTreeMap<&NodeId, Vec<&AllocationRecord>> = BTreeMap::new();
+        for change in self.changes {
+            let Change::Allocation(record) = change else { continue };
+            let before = self.before.allocations.get(&record.id).and_then(|before| before.makes_way.as_ref());
+            if record.makes_way.is_some() && before.is_none() {
+                told.entry(&record.node).or_default().push(record);
+            }
+            if record.makes_way.is_none() && before.is_some() {
+                return Err(format!("{} was to make way, and is not any more", record.id));
+            }
+        }
+        let mut all = self.after.allocations.values();
+        let late = all.find(|it| it.makes_way.as_ref().is_some_and(|way| way.until <= self.facts.now));
+        if let Some(record) = late {
+            return Err(format!("{} was to make way, and is still there", record.id));
+        }
+        told.iter().try_for_each(|(node, records)| self.check_victims(node, records))
+    }
+
+    fn check_victims(&self, node: &NodeId, records: &[&AllocationRecord]) -> Result<(), String> {
+        let makes_way = records[0].makes_way.as_ref().ok_or("it was just seen")?;
+        let spec = self.wanted_spec(makes_way).ok_or_else(|| format!("{makes_way:?} is for nobody"))?;
+        for record in records {
+            let id = record.id;
+            if record.makes_way.as_ref() != Some(makes_way) {
+                return Err(format!("{id} on {node} makes way for another than those beside it"));
+            }
+            if record.serves() {
+                return Err(format!("the service {id} is to make way"));
+            }
+            if record.spec.priority >= spec.priority {
+                return Err(format!("{id} is to make way for what is not more urgent"));
+            }
+        }
+        let everyone: Vec<&AllocationRecord> = records.to_vec();
+        if !self.would_fit(node, spec, &everyone) {
+            return Err(format!("batch work on {node} makes way, and that is not enough"));
+        }
+        for left_out in records {
+            let others: Vec<_> = records.iter().copied().filter(|it| it.id != left_out.id).collect();
+            if self.would_fit(node, spec, &others) {
+                return Err(format!("{} makes way without need", left_out.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the spec of what others make way for.
+    fn wanted_spec(&self, makes_way: &MakesWay) -> Option<&WorkloadSpec> {
+        match makes_way.run {
+            Some(run) => self.after.runs.get(&run).map(|run| &*run.spec),
+            None => self.spec(&makes_way.workload),
+        }
+    }
+
+    /// Tells whether a workload would fit on a node without some of what is there.
+    fn would_fit(&self, node: &NodeId, spec: &WorkloadSpec, without: &[&AllocationRecord]) -> bool {
+        let Some(info) = self.after.nodes[node].info.as_ref() else { return false };
+        let there = self.after.allocations.values().filter(|it| it.node == *node && it.is_assigned());
+        let there: Vec<_> = there.filter(|it| without.iter().all(|out| out.id != it.id)).collect();
+        let reserved = there.iter().map(|it| it.resources()).fold(Resources::default(), Resources::plus);
+        let is_batch = matches!(spec.kind, dunlin_model::WorkloadKind::Job(_));
+        let capacity = if is_batch { info.batch_overcommit.of(info.capacity) } else { info.capacity };
+        let need = Resources { memory: spec.limits.memory, fuel_rate: spec.limits.fuel_rate };
+        let is_counted = spec.placement.resources.iter().all(|(name, count)| {
+            let taken = there.iter().filter_map(|it| it.spec.placement.resources.get(name));
+            info.resources.get(name).copied().unwrap_or_default() >= taken.sum::<u32>() + count
+        });
+        capacity.minus(reserved).holds(&need) && is_counted
+    }
+}
