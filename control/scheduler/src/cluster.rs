@@ -197,9 +197,9 @@ impl Cluster {
         self.end_what_makes_way(&mut step, now);
         self.look_again(now);
         self.promote_retries(now);
+        self.give_what_is_kept(&mut step, &mut effort, now);
         let mut workloads = std::mem::take(&mut self.volatile.dirty.workloads);
         self.end_surplus(&mut step, &workloads, now);
-        self.give_what_is_kept(&mut step, &mut effort, now);
         let is_room_new = std::mem::take(&mut self.volatile.dirty.room);
         if std::mem::take(&mut self.volatile.dirty.relations) {
             self.look_at_those_who_wait_for_others(&mut workloads);

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         }
     };
     let started = Instant::now();
-    let told = Mutex::new(Told { last: started, first_failure: None });
+    let told = Mutex::new(Told { last: started, failures: 0 });
     let found = run(&campaign, |found| tell(&campaign, found, started, &told));
     say(&progress(&campaign, &found, started));
     say(&format!(
@@ -33,9 +33,6 @@ fn main() -> ExitCode {
         found.recovery(1_000),
         found.counts
     ));
-    for failure in &found.failures {
-        say(&format!("seed {}: {}", failure.seed, failure.reason));
-    }
     let Some(first) = found.failures.into_iter().next() else { return ExitCode::SUCCESS };
     say(&format!("\n{first}\n\nwith less that goes wrong:\n{}", shrink(first.clone())));
     ExitCode::FAILURE
@@ -44,17 +41,16 @@ fn main() -> ExitCode {
 /// What was said already.
 struct Told {
     last: Instant,
-    first_failure: Option<u64>,
+    failures: usize,
 }
 
-/// Says now and then how far it is, and at once which seed is the first that fails.
+/// Says now and then how far it is, and at once which seeds fail.
 fn tell(campaign: &Campaign, found: &Found, started: Instant, told: &Mutex<Told>) {
     let mut told = told.lock().expect("who tells does not panic");
-    let lowest = found.failures.iter().min_by_key(|failure| failure.seed);
-    if let Some(failure) = lowest.filter(|it| told.first_failure.is_none_or(|known| it.seed < known)) {
-        told.first_failure = Some(failure.seed);
+    for failure in &found.failures[told.failures..] {
         say(&format!("seed {} fails: {}", failure.seed, failure.reason));
     }
+    told.failures = found.failures.len();
     if told.last.elapsed() >= TELL_EVERY {
         told.last = Instant::now();
         say(&progress(campaign, found, started));

@@ -306,3 +306,47 @@ fn an_urgent_run_takes_the_place_of_another_and_a_restart_forgets_nothing() {
         "#]],
     );
 }
+
+/// Found by the simulation with seed 7646: that a node is kept for nobody any more was not told to what runs everywhere.
+#[test]
+fn what_runs_everywhere_comes_to_a_node_that_was_kept() {
+    let everywhere = "[app]\nname = \"all\"\n[service.web]\ncomponent = \"web.wasm\"\neverywhere = true\n\
+                      [service.web.limits]\nmemory = \"64MiB\"\nfuel_rate = \"1M/s\"\n";
+    placed(
+        &[("low", &job("low", 10, 2)), ("high", &service("high", 90, 64)), ("all", everywhere)],
+        "
+        node a 128MiB
+        apply low
+        run low/sum 2
+        apply high
+        apply all
+        done a1 0
+        done a2 1
+        beat
+        where
+        wait 5
+        where
+        ",
+        expect![[r#"
+            > apply low
+            Deployed { revision: Revision(1), changed: true }
+            > run low/sum 2
+            RunStarted(RunId(1))
+            > apply high
+            Deployed { revision: Revision(1), changed: true }
+            > apply all
+            Deployed { revision: Revision(1), changed: true }
+            > done a1 0
+            > done a2 1
+            0s r1 item 0: Completed (attempt 1)
+            0s r1 item 1: Completed (attempt 1)
+            0s r1 ends: Completed
+            --where
+            default/all/web on a:1
+            default/high/web on a:1
+            --where
+            default/all/web on a:1
+            default/high/web on a:1
+        "#]],
+    );
+}
