@@ -72,7 +72,8 @@ impl Cluster {
                 Claim::Service(_) => None,
                 Claim::Run(run) => Some(*run),
             };
-            let makes_way = MakesWay { until: now.plus(NOTICE), workload: demand.workload.clone(), run };
+            let workload = demand.workload.clone();
+            let makes_way = Box::new(MakesWay { until: now.plus(NOTICE), workload, run });
             for id in plan.victims {
                 let mut record = AllocationRecord::clone(&self.durable.allocations()[&id]);
                 record.makes_way = Some(makes_way.clone());

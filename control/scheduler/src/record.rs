@@ -146,8 +146,8 @@ pub struct AllocationRecord {
     #[serde(default)]
     pub returned: RangeSet,
     /// Whether it makes way for what is more urgent.
-    #[serde(default)]
-    pub makes_way: Option<MakesWay>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub makes_way: Option<Box<MakesWay>>,
     /// Where it stands.
     pub state: AllocationState,
     /// When it was placed.

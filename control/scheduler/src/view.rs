@@ -167,7 +167,7 @@ impl Cluster {
         let apps = durable.apps().values().map(|app| (app.name.clone(), self.view_app(app)));
         let allocations = durable.allocations().values().map(|record| {
             let observed = self.volatile.observed(record).cloned();
-            let preempted = record.makes_way.as_ref().map(crate::MakesWay::reason);
+            let preempted = record.makes_way.as_deref().map(crate::MakesWay::reason);
             let reason = preempted.or_else(|| observed.as_ref().and_then(reason));
             (record.id, AllocationView { record: Arc::clone(record), observed, reason })
         });
@@ -262,7 +262,7 @@ impl Cluster {
 
     /// Says why a run has fewer allocations than it could have.
     fn why_run_waits(&self, run: &RunRecord) -> Option<String> {
-        let own: Vec<_> = self.durable.of_run(run.id).map(|record| record.makes_way.as_ref()).collect();
+        let own: Vec<_> = self.durable.of_run(run.id).map(|record| record.makes_way.as_deref()).collect();
         let preempted = own.iter().copied().flatten();
         let (count, all) = (preempted.clone().count(), own.len());
         let why = preempted.last().map(crate::MakesWay::reason);

@@ -111,7 +111,7 @@ impl Volatile {
         for record in durable.nodes().values() {
             volatile.nodes.insert(record.id.clone(), NodeState::default());
             volatile.set_aside(record, now);
-            let makes_way = durable.on_node(&record.id).find_map(|it| it.makes_way.as_ref());
+            let makes_way = durable.on_node(&record.id).find_map(|it| it.makes_way.as_deref());
             if let Some(makes_way) = makes_way {
                 let service = || Claim::Service(makes_way.workload.clone());
                 let claim = makes_way.run.map_or_else(service, Claim::Run);

@@ -13,7 +13,8 @@ impl Commit<'_> {
         let mut told: BTreeMap<&NodeId, Vec<&AllocationRecord>> = BTreeMap::new();
         for change in self.changes {
             let Change::Allocation(record) = change else { continue };
-            let before = self.before.allocations.get(&record.id).and_then(|before| before.makes_way.as_ref());
+            let before =
+                self.before.allocations.get(&record.id).and_then(|before| before.makes_way.as_deref());
             if record.makes_way.is_some() && before.is_none() {
                 told.entry(&record.node).or_default().push(record);
             }
@@ -22,7 +23,7 @@ impl Commit<'_> {
             }
         }
         let mut all = self.after.allocations.values();
-        let late = all.find(|it| it.makes_way.as_ref().is_some_and(|way| way.until <= self.facts.now));
+        let late = all.find(|it| it.makes_way.as_deref().is_some_and(|way| way.until <= self.facts.now));
         if let Some(record) = late {
             return Err(format!("{} was to make way, and is still there", record.id));
         }
@@ -30,11 +31,11 @@ impl Commit<'_> {
     }
 
     fn check_victims(&self, node: &NodeId, records: &[&AllocationRecord]) -> Result<(), String> {
-        let makes_way = records[0].makes_way.as_ref().ok_or("it was just seen")?;
+        let makes_way = records[0].makes_way.as_deref().ok_or("it was just seen")?;
         let spec = self.wanted_spec(makes_way).ok_or_else(|| format!("{makes_way:?} is for nobody"))?;
         for record in records {
             let id = record.id;
-            if record.makes_way.as_ref() != Some(makes_way) {
+            if record.makes_way.as_deref() != Some(makes_way) {
                 return Err(format!("{id} on {node} makes way for another than those beside it"));
             }
             if record.serves() {
