@@ -32,12 +32,6 @@ impl Commit<'_> {
 
     fn check_victims(&self, node: &NodeId, records: &[&AllocationRecord]) -> Result<(), String> {
         let makes_way = records[0].makes_way.as_deref().ok_or("it was just seen")?;
-        let specs = self.wanted_specs(makes_way);
-        // While a revision is in doubt it may be for one of those before it.
-        let fits = |spec: &&WorkloadSpec| self.would_fit(node, spec, records);
-        let Some(spec) = specs.iter().copied().find(fits).or(specs.first().copied()) else {
-            return Err(format!("{makes_way:?} is for nobody"));
-        };
         for record in records {
             let id = record.id;
             if record.makes_way.as_deref() != Some(makes_way) {
@@ -49,9 +43,23 @@ impl Commit<'_> {
             if matches!(&record.spec.kind, WorkloadKind::Job(job) if job.semantics == Semantics::AtMostOnce) {
                 return Err(format!("{id} is to make way, and what it has begun may not be begun again"));
             }
-            if record.spec.priority >= spec.priority {
-                return Err(format!("{id} is to make way for what is not more urgent"));
-            }
+        }
+        // While a revision is in doubt it may be for the one before it.
+        let specs = self.wanted_specs(makes_way);
+        let mut all = specs.into_iter().map(|spec| self.check_need(node, records, spec));
+        let first = all.next().ok_or_else(|| format!("{makes_way:?} is for nobody"))?;
+        if first.is_err() && all.any(|it| it.is_ok()) { Ok(()) } else { first }
+    }
+
+    /// What is wanted is more urgent than all that goes for it, fits then, and would not if less went.
+    fn check_need(
+        &self,
+        node: &NodeId,
+        records: &[&AllocationRecord],
+        spec: &WorkloadSpec,
+    ) -> Result<(), String> {
+        if let Some(record) = records.iter().find(|record| record.spec.priority >= spec.priority) {
+            return Err(format!("{} is to make way for what is not more urgent", record.id));
         }
         if !self.would_fit(node, spec, records) {
             return Err(format!("batch work on {node} makes way, and that is not enough"));

@@ -101,6 +101,81 @@ fn who_does_not_finish_in_time_is_ended_and_no_attempt_is_counted() {
 }
 
 #[test]
+fn what_may_be_started_once_never_makes_way() {
+    let once = job("once", 10, 1).replace("priority", "semantics = \"at-most-once\"\npriority");
+    placed(
+        &[("once", &once), ("high", &service("high", 90, 64))],
+        "
+        node a 64MiB
+        apply once
+        run once/sum 2
+        apply high
+        where
+        ",
+        expect![[r#"
+            > apply once
+            Deployed { revision: Revision(1), changed: true }
+            > run once/sum 2
+            RunStarted(RunId(1))
+            > apply high
+            Deployed { revision: Revision(1), changed: true }
+            --where
+            default/once/sum on a:1
+            default/high/web 0 of 1: needs 64MiB; the freest of 1 node has 0B
+        "#]],
+    );
+}
+
+#[test]
+fn a_canary_keeps_its_revision_before_whole_at_the_cost_of_batch_work() {
+    let web = |component: &str| {
+        service("web", 90, 64).replace("web.wasm", component).replace("allocations = 1", "allocations = 2")
+            + "[service.web.rollout]\ncanary = 1\npromote = \"by-hand\"\n"
+    };
+    placed(
+        &[("low", &job("low", 10, 2)), ("v1", &web("web.wasm")), ("v2", &web("other.wasm"))],
+        "
+        node a 64MiB
+        node b 64MiB
+        node c 64MiB
+        apply v1
+        apply v2
+        where
+        node d 128MiB
+        apply low
+        run low/sum 4
+        drain a 5
+        where
+        wait 31
+        where
+        ",
+        expect![[r#"
+            > apply v1
+            Deployed { revision: Revision(1), changed: true }
+            > apply v2
+            Deployed { revision: Revision(2), changed: true }
+            --where
+            default/web/web on a:1 b:1 c:1
+            > apply low
+            Deployed { revision: Revision(1), changed: true }
+            > run low/sum 4
+            RunStarted(RunId(1))
+            > drain a 5
+            Cordoned
+            --where
+            default/low/sum on d:2
+            default/web/web on b:1 c:1
+            default/web/web 0 of 2: less urgent batch work makes way for it on d
+            r1 waits: 1 of 2 allocations preempted for default/web/web, which is more urgent: it takes no new items and ends when it has finished those it has begun, or within 30s; the others are queued again
+            --where
+            default/low/sum on d:1
+            default/web/web on b:1 c:1 d:1
+            r1 waits: needs 64MiB; the freest of 3 nodes has 0B (1 node cordoned)
+        "#]],
+    );
+}
+
+#[test]
 fn services_and_what_is_as_urgent_never_make_way() {
     placed(
         &[
