@@ -235,7 +235,6 @@ impl Commit<'_> {
                 None => Ok(()),
             };
         }
-        let rollout = service.map(|service| &service.rollout);
         let most = self.most_of(workload, desired);
         if counting().count() > most {
             return Err(format!("{workload} has {} allocations of {desired}", counting().count()));
@@ -256,7 +255,7 @@ impl Commit<'_> {
                 && self.after.nodes[&before.node].lost.is_none()
         });
         let answering = counting().filter(|record| record.state != AllocationState::Placed).count();
-        let may_lack = rollout.map_or(0, |rollout| rollout.max_unavailable.of_down(desired as u32)) as usize;
+        let may_lack = service.map_or(0, |it| it.rollout.max_unavailable.of_down(it.allocations)) as usize;
         match ended {
             Some(record) if answering + may_lack < desired => {
                 Err(format!("{} is ended, and then {answering} of {desired} of {workload} answer", record.id))
