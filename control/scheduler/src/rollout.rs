@@ -77,10 +77,15 @@ pub(crate) fn plan(desired: u32, phase: Phase, rules: Rules, copies: &[Copy]) ->
             (serving.saturating_add(silent.min(rules.surge.max(1))), desired.saturating_sub(serving))
         }
     };
-    // Each of the two is as a service that has no other revision.
-    let earlier: Vec<Copy> = earlier.into_iter().map(|copy| Copy { is_newest: true, ..copy }).collect();
+    // Each of the two is as a service that has no other revision. But what is too much of the newest and answers, as it
+    // was there before under another, goes only when enough of the revision before answer: that one takes its place.
     let Plan { mut end, start, start_earlier: _ } = roll(wanted, rules, &newest);
-    let before = roll(wanted_earlier, rules, &earlier);
+    let (surplus, rest): (Vec<Copy>, Vec<Copy>) =
+        newest.iter().partition(|copy| copy.is_running && end.contains(&copy.id));
+    end.retain(|id| rest.iter().any(|copy| copy.id == *id));
+    let surplus = surplus.into_iter().map(|copy| Copy { is_newest: false, ..copy });
+    let earlier = earlier.into_iter().map(|copy| Copy { is_newest: true, ..copy });
+    let before = roll(wanted_earlier, rules, &earlier.chain(surplus).collect::<Vec<_>>());
     end.extend(before.end);
     Plan { end, start, start_earlier: before.start }
 }

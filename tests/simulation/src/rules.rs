@@ -275,7 +275,9 @@ impl Commit<'_> {
         let surge = of(service.rollout.max_surge).max(1);
         let canaries = service.rollout.canary.map_or(0, of);
         match app.and_then(|app| app.rollout.as_ref()) {
-            Some(rollout) if !rollout.promoted || rollout.failed.is_some() => desired + canaries + 2 * surge,
+            // Of what has failed some stay that do not answer.
+            Some(rollout) if rollout.failed.is_some() => desired + 3 * surge,
+            Some(rollout) if !rollout.promoted => desired + canaries + 2 * surge,
             Some(_) | None if desired == 0 => 0,
             Some(_) | None => desired + surge,
         }

@@ -57,6 +57,59 @@ fn a_rollout_is_over_when_all_were_well_for_a_while() {
 }
 
 #[test]
+fn what_answers_and_is_too_much_as_a_canary_goes_only_when_others_answer() {
+    placed(
+        &[
+            ("one", &web("1.wasm", "")),
+            ("two", &web("2.wasm", "")),
+            ("back", &web("1.wasm", "canary = 1\npromote = \"by-hand\"")),
+        ],
+        "
+        node a
+        node b
+        apply one
+        wait 3
+        apply two
+        apply back
+        show
+        where
+        wait 1
+        show
+        where
+        wait 5
+        show
+        where
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            > apply two
+            Deployed { revision: Revision(2), changed: true }
+            > apply back
+            Deployed { revision: Revision(3), changed: true }
+            --show
+            a Alive, reserved 192MiB
+            b Alive, reserved 192MiB
+            default/shop/web 4 of 4
+            --where
+            default/shop/web on a:3 b:3
+            --show
+            a Alive, reserved 256MiB
+            b Alive, reserved 192MiB
+            default/shop/web 5 of 4, 3 current
+            --where
+            default/shop/web on a:4 b:2
+            --show
+            a Alive, reserved 192MiB
+            b Alive, reserved 128MiB
+            default/shop/web 5 of 4, 1 current
+            --where
+            default/shop/web on a:3 b:2
+        "#]],
+    );
+}
+
+#[test]
 fn as_many_at_once_as_may_be_more_and_less() {
     rolled(
         "max_surge = \"50%\"\nmax_unavailable = 1\nbake = \"1s\"",
