@@ -112,9 +112,8 @@ impl Cluster {
                 let surge = spec.map_or(0, |spec| spec.max_surge.of_up(desired)).max(1);
                 let canaries = spec.and_then(|spec| spec.canary).map_or(0, |canary| canary.of_up(desired));
                 match &app.rollout {
-                    // Of what has failed some stay that do not answer; the others and what was before may each leave
-                    // their nodes.
-                    Some(rollout) if rollout.failed.is_some() => desired + 3 * surge,
+                    // Of what has failed some stay that do not answer, and what was before may leave its nodes.
+                    Some(rollout) if rollout.failed.is_some() => desired + 2 * surge,
                     // Canaries and what was before may each leave their nodes.
                     Some(rollout) if !rollout.promoted => desired + canaries + 2 * surge,
                     Some(_) | None => desired + surge,

@@ -66,6 +66,9 @@ pub(crate) struct Plan {
 /// Returns what brings `copies` nearer to `desired` allocations of the newest revision, as far as the phase allows.
 pub(crate) fn plan(desired: u32, phase: Phase, rules: Rules, copies: &[Copy]) -> Plan {
     let (newest, earlier): (Vec<Copy>, Vec<Copy>) = copies.iter().partition(|copy| copy.is_newest);
+    // What has failed is not started anew where it leaves a node: the revision before takes its place.
+    let goes = |copy: &&Copy| phase == Phase::Halted && copy.is_leaving && copy.is_running;
+    let (leaving, newest): (Vec<Copy>, Vec<Copy>) = newest.iter().partition(goes);
     let (wanted, wanted_earlier) = match phase {
         Phase::Rolling => return roll(desired, rules, copies),
         Phase::Canary(canaries) => (canaries, desired),
@@ -83,7 +86,7 @@ pub(crate) fn plan(desired: u32, phase: Phase, rules: Rules, copies: &[Copy]) ->
     let (surplus, rest): (Vec<Copy>, Vec<Copy>) =
         newest.iter().partition(|copy| copy.is_running && end.contains(&copy.id));
     end.retain(|id| rest.iter().any(|copy| copy.id == *id));
-    let surplus = surplus.into_iter().map(|copy| Copy { is_newest: false, ..copy });
+    let surplus = surplus.into_iter().chain(leaving).map(|copy| Copy { is_newest: false, ..copy });
     let earlier = earlier.into_iter().map(|copy| Copy { is_newest: true, ..copy });
     let before = roll(wanted_earlier, rules, &earlier.chain(surplus).collect::<Vec<_>>());
     end.extend(before.end);

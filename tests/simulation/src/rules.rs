@@ -276,7 +276,7 @@ impl Commit<'_> {
         let canaries = service.rollout.canary.map_or(0, of);
         match app.and_then(|app| app.rollout.as_ref()) {
             // Of what has failed some stay that do not answer.
-            Some(rollout) if rollout.failed.is_some() => desired + 3 * surge,
+            Some(rollout) if rollout.failed.is_some() => desired + 2 * surge,
             Some(rollout) if !rollout.promoted => desired + canaries + 2 * surge,
             Some(_) | None if desired == 0 => 0,
             Some(_) | None => desired + surge,
