@@ -185,6 +185,8 @@ mod tests {
     fn fleet() -> Vec<AppStatus> {
         let app = |name: &str, workloads: &[(&str, ServiceOrJob)]| AppStatus {
             name: name.parse().unwrap(),
+            restores: None,
+            rollout: None,
             revision: Revision(1),
             workloads: workloads
                 .iter()

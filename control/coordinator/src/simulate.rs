@@ -12,8 +12,8 @@ use dunlin_api::{
     SnapshotRun,
 };
 use dunlin_model::{
-    AllocationId, AppName, AppSpec, DurationMs, Forecast, Fuel, ItemRange, NodeId, NodeInfo, Resources,
-    RunId, Term, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec, check_node_resources,
+    AllocationId, AppName, AppSpec, DurationMs, Forecast, Fuel, ItemRange, NamespaceSpec, NodeId, NodeInfo,
+    Resources, RunId, Term, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec, check_node_resources,
 };
 use dunlin_scheduler::{
     AllocationRecord, AllocationState, AppRecord, Change, Cluster, Command, Config as Patience, Cordon,
@@ -160,7 +160,9 @@ pub(crate) fn snapshot(view: &View, patience: Patience) -> FleetSnapshot {
     for run in view.runs.values().filter(|run| run.record.is_running() && spec(&run.record.workload)) {
         *waiting.entry(run.record.workload.clone()).or_default() += run.ready + run.backing_off;
     }
+    // Of the others nobody has said anything.
     let namespaces = view.namespaces.iter().map(|(name, namespace)| (name.clone(), namespace.spec));
+    let namespaces = namespaces.filter(|(_, spec)| *spec != NamespaceSpec::default());
     FleetSnapshot {
         profile: if patience == Patience::LAN { SnapshotProfile::Lan } else { SnapshotProfile::Edge },
         nodes: nodes.collect(),
@@ -193,15 +195,7 @@ fn written(snapshot: &FleetSnapshot) -> Result<(Cluster, Timestamp), SimulateErr
         for (workload, own) in &spec.workloads {
             specs.insert(spec.name.workload(workload), Arc::new(own.clone()));
         }
-        let record = AppRecord {
-            name: spec.name.clone(),
-            revision: *revision,
-            spec: spec.clone(),
-            deployed: now,
-            restores: None,
-            rollout: None,
-        };
-        changes.push(Change::App(record));
+        changes.push(Change::App(app_record(spec, *revision, now)));
     }
     let lost: BTreeSet<&NodeId> = nodes.iter().filter(|node| node.lost).map(|node| &node.node).collect();
     let mut jobs: BTreeMap<&WorkloadName, u32> = BTreeMap::new();
@@ -320,6 +314,11 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
         losses: Vec::new(),
         cordon: cordoned.then_some(Cordon { since: now, drain: None }),
     }
+}
+
+fn app_record(spec: &AppSpec, revision: dunlin_model::Revision, now: Timestamp) -> AppRecord {
+    let (name, spec) = (spec.name.clone(), spec.clone());
+    AppRecord { name, revision, spec, deployed: now, restores: None, rollout: None }
 }
 
 fn run_record(

@@ -76,6 +76,12 @@ impl Foresight {
         }
         for node in &nodes {
             cluster.volatile.set_lease(node, None);
+            // All are there before anything is placed: the first to report would get it all.
+            if cluster.durable.nodes()[node].lost.is_none() {
+                let state = cluster.volatile.node(node);
+                (state.last_seen, state.connected) = (Some(now), true);
+                cluster.refresh_pools(node);
+            }
         }
         let course = Course::begin(&cluster, now);
         let (breaks, silent) = Default::default();

@@ -122,7 +122,8 @@ async fn a_plan_says_what_the_deploy_then_does_and_changes_nothing() {
         status.workloads[0].allocations.iter().map(|it| it.node.to_string()).collect();
     let started = new.forecast.workloads[0].allocations.iter();
     let mut foreseen: Vec<String> = started.map(|it| it.to.as_ref().unwrap().to_string()).collect();
-    (nodes.sort(), foreseen.sort());
+    nodes.sort();
+    foreseen.sort();
     assert_eq!(nodes, foreseen);
     let (same, code) = plan(&fleet, &app).await;
     assert_eq!((same.changed, same.fields.len(), code), (false, 0, 0));

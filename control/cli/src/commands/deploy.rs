@@ -104,7 +104,11 @@ pub(crate) async fn build_and_deploy(
 }
 
 /// Sends the inputs of jobs whose runs nobody may be there to start; returns the spec that names them.
-async fn with_inputs(client: &Client, built: &Built, output: &Output) -> Result<AppSpec, CommandError> {
+pub(super) async fn with_inputs(
+    client: &Client,
+    built: &Built,
+    output: &Output,
+) -> Result<AppSpec, CommandError> {
     let mut spec = built.spec.clone();
     for (name, patterns) in &built.inputs {
         let (list, count) = send_inputs(client, &built.folder, patterns, output).await?;

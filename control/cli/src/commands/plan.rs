@@ -9,7 +9,7 @@ use clap::Args;
 use dunlin_api::Client;
 use dunlin_model::{AppSpec, Feature, FieldChange, Name, Plan};
 
-use super::deploy::{Built, build};
+use super::deploy::{Built, build, with_inputs};
 use super::forecast;
 use crate::args::Global;
 use crate::error::CommandError;
@@ -52,7 +52,9 @@ async fn planned(
     namespace: Option<&Name>,
     output: &Output,
 ) -> Result<Plan, CommandError> {
-    let built = build(&args.path, !args.no_build, namespace, output).await?;
+    let mut built = build(&args.path, !args.no_build, namespace, output).await?;
+    // Inputs are known by what is in them, and named in what is deployed.
+    built.spec = with_inputs(client, &built, output).await?;
     let spec = with_needs(built);
     let name = spec.name.clone();
     client.plan(&spec).await.map_err(|error| CommandError::client(format!("cannot plan `{name}`"), &error))
@@ -60,7 +62,7 @@ async fn planned(
 
 /// Returns the spec with what its components need, as a coordinator finds it out when they are uploaded.
 pub(crate) fn with_needs(built: Built) -> AppSpec {
-    let Built { mut spec, components } = built;
+    let Built { mut spec, components, .. } = built;
     for workload in spec.workloads.values_mut() {
         let component = components.iter().find(|component| component.digest == workload.component);
         let needed = component.map(|component| dunlin_admission::needed_features(&component.bytes));

@@ -596,3 +596,47 @@ fn a_deploy_in_the_middle_returns_to_what_was_last_well() {
         "#]],
     );
 }
+
+#[test]
+fn what_was_lost_before_it_ever_answered_takes_the_place_of_nothing_that_does() {
+    rolled(
+        "",
+        "
+        state a5 starting
+        apply two
+        where
+        down a
+        wait 11
+        show
+        wait 3
+        show
+        wait 20
+        show
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            > apply two
+            Deployed { revision: Revision(2), changed: true }
+            --where
+            default/shop/web on a:3 b:2
+            12s a is lost
+            12s a1 is lost
+            12s a3 is lost
+            12s a5 is lost
+            13s a is lost
+            --show
+            a Lost, reserved 0B
+            b Alive, reserved 384MiB
+            default/shop/web 4 of 4, 3 current
+            --show
+            a Lost, reserved 0B
+            b Alive, reserved 256MiB
+            default/shop/web 4 of 4
+            --show
+            a Lost, reserved 0B
+            b Alive, reserved 256MiB
+            default/shop/web 4 of 4
+        "#]],
+    );
+}

@@ -99,17 +99,7 @@ impl World {
             "deploy" => self.deploy(rest),
             "namespace" => self.namespace(rest),
             "apply" => self.apply(rest[0]),
-            "rollback" => {
-                let to = rest.get(1).map(|word| Revision(word.parse().unwrap()));
-                self.submit(Command::Rollback { app: app(rest[0]), to });
-            }
-            "promote" => self.submit(Command::Promote(app(rest[0]))),
-            "history" => self.show_history(rest[0]),
-            "restarts" => drop(self.restarts.insert(rest[0].parse().unwrap(), rest[1].parse().unwrap())),
-            "served" => {
-                let numbers = [1, 2, 3].map(|index| rest[index].parse().unwrap());
-                self.doings.insert(rest[0].parse().unwrap(), numbers);
-            }
+            "rollback" | "promote" | "history" | "restarts" | "served" => self.roll(verb, rest),
             "stop" => self.submit(Command::Stop(app(rest[0]))),
             "delete" => self.submit(Command::Delete(app(rest[0]))),
             "run" => {
@@ -164,6 +154,24 @@ impl World {
                 "> "
             };
             writeln!(self.out, "{indent}{line}").unwrap();
+        }
+    }
+
+    /// What concerns rollouts.
+    fn roll(&mut self, verb: &str, rest: &[&str]) {
+        match verb {
+            "rollback" => {
+                let to = rest.get(1).map(|word| Revision(word.parse().unwrap()));
+                self.submit(Command::Rollback { app: app(rest[0]), to });
+            }
+            "promote" => self.submit(Command::Promote(app(rest[0]))),
+            "history" => self.show_history(rest[0]),
+            "restarts" => drop(self.restarts.insert(rest[0].parse().unwrap(), rest[1].parse().unwrap())),
+            "served" => {
+                let numbers = [1, 2, 3].map(|index| rest[index].parse().unwrap());
+                self.doings.insert(rest[0].parse().unwrap(), numbers);
+            }
+            _ => unreachable!("it is one of these"),
         }
     }
 

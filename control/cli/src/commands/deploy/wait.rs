@@ -177,6 +177,8 @@ mod tests {
         AppStatus {
             name: "default/shop".parse().unwrap(),
             revision: Revision(2),
+            restores: None,
+            rollout: None,
             workloads: vec![WorkloadStatus {
                 name: "cart".parse().unwrap(),
                 kind: ServiceOrJob::Service,

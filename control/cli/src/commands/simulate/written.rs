@@ -271,7 +271,6 @@ mod tests {
             error: cannot read the fleet in FOLDER/fleet.toml
               cause: limit `count` is 100000, observed 200000
               help: write several entries, with other names
-              help: write several entries, with other names
             error: cannot read the manifest FOLDER/none.toml
               cause: No such file or directory (os error 2)
               help: give the folder with dunlin.toml: `dunlin deploy path/to/app`
