@@ -113,7 +113,7 @@ impl Cluster {
                 self.change(step, Change::Allocation(Arc::new(record)), now);
             }
         }
-        let rollout = before.as_ref().and_then(|before| rollout(before, &spec, &origin, now));
+        let rollout = before.as_ref().and_then(|before| self.rollout_to(before, &spec, &origin, now));
         let restores = match &origin {
             Origin::Wish => None,
             Origin::Rollback { to, because: _ } => Some(*to),
@@ -132,6 +132,47 @@ impl Cluster {
             self.forget_old_revisions(step, &app, from, now);
         }
         (revision, true)
+    }
+
+    /// Returns the passage from what an app is to `spec`; nothing if no service changes that is to run.
+    ///
+    /// What is not over is no ground to stand on: it counts what is other than in the revision that was last well. So
+    /// a deploy in the middle, of another number of allocations say, does not end the watch or let all follow the
+    /// canaries.
+    fn rollout_to(
+        &self,
+        before: &AppRecord,
+        spec: &AppSpec,
+        origin: &Origin,
+        now: Timestamp,
+    ) -> Option<RolloutRecord> {
+        let unfinished = before.rollout.as_ref().filter(|_| *origin == Origin::Wish);
+        let from = unfinished.and_then(|rollout| rollout.from);
+        let kept = from.and_then(|from| self.durable.revision(&before.name, from));
+        let ground = kept.map_or(&before.spec, |kept| &kept.spec);
+        if !ground.workloads.values().any(is_wanted) {
+            return None;
+        }
+        let services = changed(ground, spec);
+        if services.is_empty() {
+            return None;
+        }
+        let from = match origin {
+            Origin::Rollback { .. } => None,
+            Origin::Wish => Some(from.unwrap_or(before.revision)),
+        };
+        let goes_on = unfinished.filter(|rollout| {
+            rollout.from == from && rollout.failed.is_none() && changed(&before.spec, spec).is_empty()
+        });
+        if let Some(rollout) = goes_on {
+            return Some(RolloutRecord { services, good_since: None, ..rollout.clone() });
+        }
+        let has_canaries = |name: &Name| {
+            let WorkloadKind::Service(service) = &spec.workloads[name].kind else { return false };
+            service.rollout.canary.is_some()
+        };
+        let promoted = from.is_none() || !services.iter().any(has_canaries);
+        Some(RolloutRecord { from, services, started: now, promoted, good_since: None, failed: None })
     }
 
     /// Keeps what was the newest revision so far.
@@ -174,32 +215,13 @@ impl Cluster {
     }
 }
 
-/// Returns the passage from what an app is to `spec`; nothing if no service changes that is to run.
-fn rollout(before: &AppRecord, spec: &AppSpec, origin: &Origin, now: Timestamp) -> Option<RolloutRecord> {
-    if !before.spec.workloads.values().any(is_wanted) {
-        return None;
-    }
+/// Returns the services that are to run and are others under `after`.
+fn changed(before: &AppSpec, after: &AppSpec) -> BTreeSet<Name> {
     let is_other = |(name, new): &(&Name, &WorkloadSpec)| {
-        let old = before.spec.workloads.get(*name);
+        let old = before.workloads.get(*name);
         is_wanted(new) && old.is_none_or(|old| !is_alike(old, new))
     };
-    let services: BTreeSet<Name> =
-        spec.workloads.iter().filter(is_other).map(|(name, _)| name.clone()).collect();
-    if services.is_empty() {
-        return None;
-    }
-    let from = match (origin, &before.rollout) {
-        (Origin::Rollback { .. }, _) => None,
-        // What is not over is no ground to return to.
-        (Origin::Wish, Some(RolloutRecord { from: Some(from), .. })) => Some(*from),
-        (Origin::Wish, _) => Some(before.revision),
-    };
-    let has_canaries = |name: &Name| {
-        let WorkloadKind::Service(service) = &spec.workloads[name].kind else { return false };
-        service.rollout.canary.is_some()
-    };
-    let promoted = from.is_none() || !services.iter().any(has_canaries);
-    Some(RolloutRecord { from, services, started: now, promoted, good_since: None, failed: None })
+    after.workloads.iter().filter(is_other).map(|(name, _)| name.clone()).collect()
 }
 
 /// Tells whether it is a service that is to run.

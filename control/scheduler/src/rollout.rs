@@ -224,6 +224,9 @@ mod tests {
         assert_eq!(planned("1! 4!+"), "end [] start 0 earlier 2");
         assert_eq!(planned("1! 2! 3!- 4!+"), "end [] start 0 earlier 1");
         assert_eq!(planned("1! 2! 3! 4!+-"), "end [] start 1");
+        // What answers and is too much as a canary goes only when others answer.
+        assert_eq!(planned("1!+ 2!+ 3!+"), "end [] start 0 earlier 2");
+        assert_eq!(planned("1!+ 2!+ 3!+ 4!"), "end [] start 0 earlier 1");
     }
 
     #[test]

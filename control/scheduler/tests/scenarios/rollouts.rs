@@ -13,8 +13,12 @@ fn web(component: &str, rollout: &str) -> String {
 
 /// Plays a script on two nodes, on which the first revision runs; `two` and `three` are the next ones.
 fn rolled(rollout: &str, script: &str, expected: Expect) {
-    let manifests =
-        [("one", web("1.wasm", "")), ("two", web("2.wasm", rollout)), ("three", web("3.wasm", rollout))];
+    let manifests = [
+        ("one", web("1.wasm", "")),
+        ("two", web("2.wasm", rollout)),
+        ("more", web("2.wasm", rollout).replace("allocations = 4", "allocations = 5")),
+        ("three", web("3.wasm", rollout)),
+    ];
     let manifests: Vec<(&str, &str)> = manifests.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let script = format!("node a\nnode b\napply one\nwait 2\n{script}");
     placed(&manifests, &script, expected);
@@ -57,7 +61,7 @@ fn a_rollout_is_over_when_all_were_well_for_a_while() {
 }
 
 #[test]
-fn what_answers_and_is_too_much_as_a_canary_goes_only_when_others_answer() {
+fn a_deploy_back_in_the_middle_ends_nothing_that_answers() {
     placed(
         &[
             ("one", &web("1.wasm", "")),
@@ -88,23 +92,23 @@ fn what_answers_and_is_too_much_as_a_canary_goes_only_when_others_answer() {
             > apply back
             Deployed { revision: Revision(3), changed: true }
             --show
-            a Alive, reserved 192MiB
-            b Alive, reserved 192MiB
+            a Alive, reserved 128MiB
+            b Alive, reserved 128MiB
             default/shop/web 4 of 4
             --where
-            default/shop/web on a:3 b:3
+            default/shop/web on a:2 b:2
             --show
-            a Alive, reserved 256MiB
-            b Alive, reserved 192MiB
-            default/shop/web 5 of 4, 3 current
-            --where
-            default/shop/web on a:4 b:2
-            --show
-            a Alive, reserved 192MiB
+            a Alive, reserved 128MiB
             b Alive, reserved 128MiB
-            default/shop/web 5 of 4, 1 current
+            default/shop/web 4 of 4
             --where
-            default/shop/web on a:3 b:2
+            default/shop/web on a:2 b:2
+            --show
+            a Alive, reserved 128MiB
+            b Alive, reserved 128MiB
+            default/shop/web 4 of 4
+            --where
+            default/shop/web on a:2 b:2
         "#]],
     );
 }
@@ -637,6 +641,54 @@ fn what_was_lost_before_it_ever_answered_takes_the_place_of_nothing_that_does() 
             a Lost, reserved 0B
             b Alive, reserved 256MiB
             default/shop/web 4 of 4
+        "#]],
+    );
+}
+
+#[test]
+fn a_deploy_of_more_allocations_promotes_no_canaries_and_does_not_end_the_watch() {
+    rolled(
+        "canary = 1\npromote = \"by-hand\"\nbake = \"1s\"",
+        "
+        apply two
+        wait 4
+        apply more
+        wait 10
+        show
+        history shop
+        promote shop
+        wait 1
+        state a8 unhealthy no
+        wait 20
+        show
+        history shop
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            > apply two
+            Deployed { revision: Revision(2), changed: true }
+            > apply more
+            Deployed { revision: Revision(3), changed: true }
+            --show
+            a Alive, reserved 192MiB
+            b Alive, reserved 192MiB
+            default/shop/web 6 of 5, 1 current
+            --history shop
+            3, its rollout is well since 6s with canaries
+            2 was replaced before it was known to be well
+            1 was well
+            > promote shop
+            Promoted
+            --show
+            a Alive, reserved 128MiB
+            b Alive, reserved 128MiB
+            default/shop/web 4 of 4
+            --history shop
+            4 restores 1, its rollout is over
+            3 failed: `web`: a8 on a fails its health check: no
+            2 was replaced before it was known to be well
+            1 was well
         "#]],
     );
 }
