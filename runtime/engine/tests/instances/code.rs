@@ -1,6 +1,6 @@
 //! Code is in memory while it is wanted.
 
-use dunlin_engine::{Failure, MAX_LOADED_CODE, Renewal};
+use dunlin_engine::{EngineConfig, Failure, MAX_LOADED_CODE, Renewal};
 use dunlin_guest_artifacts::HELLO;
 use dunlin_model::{Digest, Instances, Outcome};
 
@@ -37,7 +37,7 @@ async fn code_that_made_way_for_other_code_is_loaded_again_and_only_if_it_is_gen
 
 #[tokio::test]
 async fn what_guests_left_is_given_back_and_those_that_are_there_go_on() {
-    let rig = Rig::for_instances(64);
+    let rig = Rig::new();
     let fresh = rig.service(HELLO, Instances::Fresh).await;
     for _ in 0..20 {
         assert!(ask(&fresh).await.is_ok());
@@ -68,7 +68,7 @@ async fn what_guests_left_is_given_back_and_those_that_are_there_go_on() {
 
 #[tokio::test]
 async fn places_that_take_all_mappings_of_a_process_are_replaced_when_nobody_is_in_them() {
-    let rig = Rig::new();
+    let rig = Rig::for_instances(EngineConfig::MOST_INSTANCES);
     let service = rig.service(HELLO, Instances::Reused).await;
     assert!(ask(&service).await.is_ok());
     assert_eq!(rig.engine.renew(), Renewal::Refused, "an instance waits");

@@ -29,8 +29,10 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
+    /// Returns one of a size of which many fit into a process, as tests run next to each other: one with
+    /// [`EngineConfig::MOST_INSTANCES`] leaves no room for the pool of another.
     pub(crate) fn new() -> Self {
-        Self::for_instances(EngineConfig::MOST_INSTANCES)
+        Self::for_instances(64)
     }
 
     /// Returns one in which at most so many instances are to live at the same time.
