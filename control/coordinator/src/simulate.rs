@@ -228,6 +228,7 @@ fn written(snapshot: &FleetSnapshot) -> Result<(Cluster, Timestamp), SimulateErr
             },
             work,
             returned: RangeSet::new(),
+            makes_way: None,
             created: now,
         });
     }

@@ -1,5 +1,6 @@
 //! What one node must run: the whole list, sent again until the node reports it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,6 +24,9 @@ pub struct Assignment {
     pub generation: Generation,
     /// Everything that must run; what is not in here must not.
     pub allocations: Vec<AssignedAllocation>,
+    /// Those among them which take no new items: they finish what they have, and make way then.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub finishing: BTreeSet<AllocationId>,
     /// What the ingress must know.
     pub routes: RouteTable,
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which workload goes first where there is not room for all: from 0 to 100, and 50 if nobody says.
 ///
-/// Of what waits the higher goes first. What runs is not ended for it.
+/// Of what waits the higher goes first. Batch work of a lower one makes way for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(maximum = 100))]

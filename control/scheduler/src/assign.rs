@@ -6,6 +6,7 @@
 
 use dunlin_model::{Assignment, Generation, NodeId};
 
+use crate::planted::{Bug, planted};
 use crate::{Action, Cluster, Step};
 
 impl Cluster {
@@ -15,11 +16,13 @@ impl Cluster {
     pub fn assignment(&self, node: &NodeId) -> Option<Assignment> {
         self.durable.nodes().get(node)?;
         let allocations = self.durable.on_node(node).filter(|record| record.is_assigned());
+        let finishing = self.durable.on_node(node).filter(|it| it.is_assigned() && it.makes_way.is_some());
         Some(Assignment {
             cluster: self.id.clone(),
-            term: self.term,
+            term: if planted(Bug::IgnoreTerm) { dunlin_model::Term(1) } else { self.term },
             generation: self.due(node),
             allocations: allocations.map(crate::AllocationRecord::assigned).collect(),
+            finishing: finishing.map(|record| record.id).collect(),
             routes: self.volatile.routes.clone(),
         })
     }
@@ -32,7 +35,8 @@ impl Cluster {
     /// Returns the generation of what a node must run now.
     pub fn due(&self, node: &NodeId) -> Generation {
         let own = self.volatile.nodes.get(node).map_or(0, |state| state.changes);
-        Generation(1 + own + self.volatile.routes_version)
+        let routes = if planted(Bug::GenerationForgetsRoutes) { 0 } else { self.volatile.routes_version };
+        Generation(1 + own + routes)
     }
 
     /// Tells whether a node may be sent something. A lost node that is back first says what it runs: what was not
@@ -46,7 +50,7 @@ impl Cluster {
     pub(crate) fn assign(&mut self, step: &mut Step, are_routes_new: bool) {
         for node in std::mem::take(&mut self.volatile.dirty.nodes) {
             let Some(state) = self.volatile.nodes.get_mut(&node) else { continue };
-            state.changes += 1;
+            state.changes += u64::from(state.connected || !planted(Bug::GenerationForgetsAbsent));
             self.volatile.behind.insert(node);
         }
         let behind = std::mem::take(&mut self.volatile.behind);

@@ -10,6 +10,7 @@ use dunlin_model::{DurationMs, NodeId, Timestamp};
 
 use crate::durable::Durable;
 use crate::effort::Effort;
+use crate::planted::{Bug, planted};
 use crate::{AllocationState, Change, Cluster, NodeRecord, Step};
 
 /// The label that says in which zone a node is. Those without it are one zone of their own.
@@ -81,7 +82,7 @@ impl Cluster {
         let held = held_zones(&self.durable);
         let free = self.durable.unreleased().iter().find(|(_, node)| {
             let record = &self.durable.nodes()[node];
-            !held.contains_key(zone(record))
+            planted(Bug::IgnoreBrake) || !held.contains_key(zone(record))
         });
         // Who is held is looked at again when a node is lost or comes back, or the operator speaks.
         let Some((_, node)) = free.cloned() else {
@@ -89,7 +90,8 @@ impl Cluster {
             return;
         };
         self.release(step, &node, effort, now);
-        self.volatile.next_release = Some(now.plus(self.config.release_pause));
+        let pause = if planted(Bug::ReleaseAllAtOnce) { DurationMs(0) } else { self.config.release_pause };
+        self.volatile.next_release = Some(now.plus(pause));
     }
 
     /// Returns the moment from which another node may be released.
@@ -108,7 +110,9 @@ impl Cluster {
             let Some(record) = self.durable.allocations().get(&id) else { continue };
             if record.state == AllocationState::Lost {
                 let workload = record.workload.clone();
-                self.queue_again(step, id, now);
+                if !planted(Bug::LoseRange) {
+                    self.queue_again(step, id, now);
+                }
                 self.volatile.dirty.workloads.insert(workload);
             }
         }

@@ -21,7 +21,25 @@ impl Cluster {
         if self.volatile.dirty.is_empty() {
             self.check_assignments()?;
         }
-        Ok(())
+        self.check_leftovers()
+    }
+
+    /// Nothing is remembered of what is gone.
+    fn check_leftovers(&self) -> Result<(), String> {
+        let volatile = &self.volatile;
+        let gone = volatile.waiting_runs.iter().find(|run| !self.durable.runs().contains_key(run));
+        ensure(gone.is_none(), || format!("{gone:?} waits and is gone"))?;
+        if !volatile.dirty.is_empty() {
+            return Ok(());
+        }
+        let specs = self.durable.specs();
+        let gone = volatile.waiting_services.iter().find(|workload| !specs.contains_key(workload));
+        ensure(gone.is_none(), || format!("{gone:?} waits and is gone"))?;
+        let gone = volatile.waiting_for_others.iter().find(|(workload, run)| match run {
+            Some(run) => !volatile.waiting_runs.contains(run),
+            None => !volatile.waiting_services.contains(workload),
+        });
+        ensure(gone.is_none(), || format!("{gone:?} waits for others, and does not wait"))
     }
 
     /// Indexes say the same as records, and records alone make the same state.

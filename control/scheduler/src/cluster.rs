@@ -9,6 +9,7 @@ use crate::dirty::NewRoom;
 use crate::durable::Durable;
 use crate::effort::Effort;
 use crate::placement::Pools;
+use crate::planted::{Bug, planted};
 use crate::volatile::Volatile;
 use crate::{
     AllocationRecord, AllocationState, Answer, AppRecord, Change, Command, Config, Counters, Observation,
@@ -64,7 +65,7 @@ impl Cluster {
             Command::Cordon { node, drain } => self.cordon(&mut step, &node, drain, now)?,
             Command::Uncordon(node) => self.uncordon(&mut step, &node, now)?,
             Command::ReleaseBrake => {
-                self.volatile.release_all = true;
+                self.volatile.release_all = !planted(Bug::NeverRelease);
                 self.volatile.next_release = Some(now);
                 Answer::BrakeReleased
             }
@@ -104,8 +105,11 @@ impl Cluster {
         let rollout = self.volatile.rollouts.first();
         let overdue = self.durable.run_index().first_deadline().map(|(end, _)| end);
         let scheduled = self.volatile.calendar.first();
-        let due = [lease, drain, retry, unsettled, release, leave, trust, rollout, overdue, scheduled];
-        due.into_iter().flatten().min()
+        let way = self.durable.making_way().first().map(|(until, _)| *until);
+        let again = self.volatile.in_vain_ends.first().map(|(until, _)| *until);
+        let of_nodes = [lease, drain, unsettled, release, leave, trust, way, again];
+        let due = of_nodes.into_iter().chain([retry, rollout, overdue, scheduled]);
+        due.flatten().min()
     }
 
     /// Makes a change and remembers it for the store.
@@ -143,7 +147,8 @@ impl Cluster {
         let node = &record.node;
         let Volatile { pools, copies, dirty, waiting_for_others, .. } = &mut self.volatile;
         dirty.relations |= !waiting_for_others.is_empty();
-        dirty.room |= pools.set_room(node, self.durable.room(node));
+        let has_room = pools.set_room(node, self.durable.room(node));
+        dirty.room |= has_room && !planted(Bug::ForgetRoom);
         if let Some((class, _)) = pools.node(node) {
             let [before, after] = [before, after].map(|it| it.filter(|it| it.is_live()));
             if before.map(|it| it.revision) != after.map(|it| it.revision) {
@@ -170,7 +175,9 @@ impl Cluster {
             }
         }
         // What is to run on each node may have one more to run on, or one less.
-        self.volatile.dirty.workloads.extend(self.durable.everywhere().iter().cloned());
+        if !planted(Bug::EverywhereMissesJoined) {
+            self.volatile.dirty.workloads.extend(self.durable.everywhere().iter().cloned());
+        }
     }
 
     /// Returns an allocation id which was never given out. The count is written once, at the end of the step.
@@ -202,12 +209,14 @@ impl Cluster {
     /// Ends a service's allocation: one that requests may be going to leaves the routes first.
     pub(crate) fn end_serving(&mut self, step: &mut Step, id: AllocationId, now: Timestamp) {
         match self.durable.allocations()[&id].state {
-            AllocationState::Running => {
+            AllocationState::Running if !planted(Bug::StopWithoutDraining) => {
                 let until = now.plus(self.config.heartbeat);
                 self.set_state(step, id, AllocationState::Draining { until }, now);
             }
             AllocationState::Draining { .. } => {}
-            AllocationState::Placed | AllocationState::Lost => self.end(step, id, now),
+            AllocationState::Placed | AllocationState::Running | AllocationState::Lost => {
+                self.end(step, id, now)
+            }
         }
     }
 
@@ -228,7 +237,10 @@ impl Cluster {
         self.end_overdue(&mut step, now);
         self.take_schedules(&mut step, now);
         self.start_due(&mut step, &mut effort, now);
+        self.end_what_makes_way(&mut step, now);
+        self.look_again(now);
         self.promote_retries(now);
+        self.give_what_is_kept(&mut step, &mut effort, now);
         self.advance_rollouts(&mut step, now);
         let mut workloads = std::mem::take(&mut self.volatile.dirty.workloads);
         self.end_surplus(&mut step, &workloads, now);
@@ -243,7 +255,7 @@ impl Cluster {
         self.volatile.dirty.runs = effort.left_runs;
         let are_routes_new = self.refresh_routes();
         self.assign(&mut step, are_routes_new);
-        if std::mem::take(&mut self.volatile.has_counted) {
+        if std::mem::take(&mut self.volatile.has_counted) && !planted(Bug::ForgetCounters) {
             step.changes.push(Change::Counters(self.durable.counters()));
         }
         step.compact();
@@ -252,13 +264,13 @@ impl Cluster {
 
     /// Lets those be looked at that wait to be near others or apart from them: somebody else has moved.
     fn look_at_those_who_wait_for_others(&mut self, workloads: &mut BTreeSet<WorkloadName>) {
-        let Volatile { waiting_for_others, waiting_services, waiting_runs, dirty, .. } = &mut self.volatile;
-        workloads.extend(waiting_for_others.intersection(waiting_services).cloned());
-        let runs = waiting_runs.iter().filter(|id| {
-            let run = self.durable.runs().get(id);
-            run.is_some_and(|run| waiting_for_others.contains(&run.workload))
-        });
-        dirty.runs.extend(runs);
+        let Volatile { waiting_for_others, dirty, .. } = &mut self.volatile;
+        for (workload, run) in &*waiting_for_others {
+            match run {
+                Some(run) => drop(dirty.runs.insert(*run)),
+                None => drop(workloads.insert(workload.clone())),
+            }
+        }
     }
 
     /// Ends what has drained long enough.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use dunlin_model::{AllocationId, Name, NodeId, RunId, Work, WorkloadName};
 
 use crate::durable::{Change, Durable};
+use crate::planted::{Bug, planted};
 use crate::{AllocationRecord, AllocationState, AppRecord};
 
 /// What has to be thought through.
@@ -144,9 +145,10 @@ impl Dirty {
         before: Option<&AllocationRecord>,
         after: Option<&AllocationRecord>,
     ) {
-        // An allocation changes for its node only together with its revision.
+        // An allocation changes for its node only together with its revision, or when it is to make way.
         let told = |record: Option<&AllocationRecord>| {
-            record.filter(|record| record.is_assigned()).map(|record| record.revision)
+            let assigned = record.filter(|record| record.is_assigned());
+            assigned.map(|record| (record.revision, record.makes_way.is_some()))
         };
         if told(before) != told(after) {
             self.nodes.insert(record.node.clone());
@@ -154,7 +156,11 @@ impl Dirty {
         match record.work {
             Work::Serve => {
                 let answers = |record: Option<&AllocationRecord>| {
-                    record.is_some_and(|record| record.state == AllocationState::Running)
+                    record.is_some_and(|record| match record.state {
+                        AllocationState::Running => true,
+                        AllocationState::Lost => planted(Bug::KeepRoutesOfLost),
+                        AllocationState::Placed | AllocationState::Draining { .. } => false,
+                    })
                 };
                 if answers(before) != answers(after) {
                     self.endpoints.insert((record.workload.clone(), record.id));

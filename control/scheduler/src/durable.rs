@@ -3,17 +3,19 @@
 //! Each change is an upsert of one key, so that applying it twice is harmless and any order of different keys gives
 //! the same state. Beside the records stand indexes over them, kept by the same code.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Resources, Revision, RunId, Timestamp,
-    Work, WorkloadKind, WorkloadName, WorkloadSpec,
+    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Priority, Resources, Revision, RunId,
+    Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::chain::RunIndex;
 use crate::placement::Room;
+use crate::planted::{Bug, planted};
 use crate::{
     AllocationRecord, AllocationState, AppRecord, Counters, NamespaceRecord, NodeRecord, RevisionRecord,
     RunRecord, ScheduleRecord, TokenRecord,
@@ -231,6 +233,10 @@ pub(crate) struct Durable {
     /// Services that run on each node that can run them.
     everywhere: BTreeSet<WorkloadName>,
     draining: BTreeSet<(Timestamp, AllocationId)>,
+    /// Batch work that makes way, by the moment it must have.
+    making_way: BTreeSet<(Timestamp, AllocationId)>,
+    /// Batch work that could make way, the least urgent first and of those the youngest.
+    could_make_way: BTreeSet<(Priority, Reverse<AllocationId>)>,
     /// Lost nodes of which nothing may be replaced yet, by the time they were lost.
     unreleased: BTreeSet<(Timestamp, NodeId)>,
     /// Nodes that are to be left, by the moment they must be.
@@ -388,6 +394,32 @@ impl Durable {
         &self.draining
     }
 
+    /// Returns who makes way until when, soonest first.
+    pub(crate) fn making_way(&self) -> &BTreeSet<(Timestamp, AllocationId)> {
+        &self.making_way
+    }
+
+    /// Tells whether an allocation is batch work that works, was not told yet to make way, and may be begun again.
+    pub(crate) fn may_make_way(&self, record: &AllocationRecord) -> bool {
+        let is_batch = match &record.spec.kind {
+            // What it is killed at nobody may begin again.
+            WorkloadKind::Job(job) => !job.is_at_most_once(),
+            WorkloadKind::Service(_) => planted(Bug::PreemptServices),
+        };
+        is_batch && record.is_live() && record.makes_way.is_none()
+    }
+
+    /// Returns the batch work that could make way for a priority, the least urgent first and of those the youngest.
+    pub(crate) fn less_urgent(&self, priority: Priority) -> impl Iterator<Item = AllocationId> {
+        let all = self.could_make_way.iter();
+        all.take_while(move |(own, _)| *own < priority || planted(Bug::PreemptEqual)).map(|(_, id)| id.0)
+    }
+
+    /// Tells whether there is any batch work that could make way for a priority.
+    pub(crate) fn is_outranked(&self, priority: Priority) -> bool {
+        self.less_urgent(priority).next().is_some()
+    }
+
     fn insert_node(&mut self, record: NodeRecord) {
         let id = record.id.clone();
         let before = self.nodes.get(&id);
@@ -527,12 +559,18 @@ impl Durable {
             let reserved = self.reserved.entry(record.node.clone()).or_default();
             *reserved = reserved.plus(record.resources());
             for (name, count) in &record.spec.placement.resources {
+                let count = if planted(Bug::CountResourceTwice) { 2 * count } else { *count };
                 let counted = self.counted.entry(record.node.clone()).or_default();
                 *counted.entry(name.clone()).or_default() += count;
             }
         }
         if let AllocationState::Draining { until } = record.state {
             self.draining.insert((until, record.id));
+        }
+        if let Some(makes_way) = &record.makes_way {
+            self.making_way.insert((makes_way.until, record.id));
+        } else if self.may_make_way(record) {
+            self.could_make_way.insert((record.spec.priority, Reverse(record.id)));
         }
     }
 
@@ -541,9 +579,10 @@ impl Durable {
         self.uncount(record);
         if record.is_assigned() {
             for (name, count) in &record.spec.placement.resources {
+                let count = if planted(Bug::CountResourceTwice) { 2 * count } else { *count };
                 let Some(counted) = self.counted.get_mut(&record.node) else { continue };
                 if let Some(taken) = counted.get_mut(name) {
-                    *taken = taken.saturating_sub(*count);
+                    *taken = taken.saturating_sub(count);
                 }
                 counted.retain(|_, taken| *taken > 0);
                 if counted.is_empty() {
@@ -560,6 +599,10 @@ impl Durable {
         if let AllocationState::Draining { until } = record.state {
             self.draining.remove(&(until, record.id));
         }
+        if let Some(makes_way) = &record.makes_way {
+            self.making_way.remove(&(makes_way.until, record.id));
+        }
+        self.could_make_way.remove(&(record.spec.priority, Reverse(record.id)));
     }
 }
 

@@ -190,10 +190,10 @@ impl Cluster {
         let spec = durable.specs().get(workload)?;
         let mut runs = durable.runs().values().filter(|run| run.workload == *workload && run.is_running());
         if let Some(run) = runs.find(|run| self.volatile.waiting_runs.contains(&run.id)) {
-            return Some(self.why_waiting(workload, &run.spec));
+            return self.why_run_waits(run);
         }
         if self.volatile.waiting_services.contains(workload) {
-            return Some(self.why_waiting(workload, spec));
+            return Some(self.why_service_waits(workload, spec));
         }
         let held = durable.of_workload(workload).filter(|record| durable.is_held(record)).count();
         let troubled = durable.of_workload(workload).filter(|record| record.is_live()).find_map(|record| {

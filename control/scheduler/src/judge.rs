@@ -238,7 +238,7 @@ impl Cluster {
         let workloads = rollout.services.iter().map(|name| app.name.workload(name));
         let waiting = workloads.filter(|workload| self.volatile.waiting_services.contains(workload));
         let spec = |workload| Some((self.durable.specs().get(&workload)?, workload));
-        waiting.filter_map(spec).next().map(|(spec, workload)| self.why_waiting(&workload, spec))
+        waiting.filter_map(spec).next().map(|(spec, workload)| self.why_service_waits(&workload, spec))
     }
 
     /// Returns what an allocation that does not serve last said.

@@ -5,6 +5,7 @@
 use dunlin_model::{AllocationId, NodeId, Timestamp, Work};
 
 use crate::effort::Effort;
+use crate::planted::{Bug, planted};
 use crate::{AllocationState, Change, Cluster, Step};
 
 impl Cluster {
@@ -61,7 +62,9 @@ impl Cluster {
         let was_released = record.released;
         record.lost = None;
         record.released = false;
-        self.volatile.may_release(now, self.config.release_pause);
+        if !planted(Bug::ForgetToLookAgain) {
+            self.volatile.may_release(now, self.config.release_pause);
+        }
         self.volatile.set_aside(&record, now);
         self.change(step, Change::Node(record), now);
         for id in self.ids_on_node(node) {
@@ -84,7 +87,9 @@ impl Cluster {
                     let items = self.outstanding(record);
                     match self.volatile.queues.get_mut(&run) {
                         Some(queue) if !items.is_empty() && queue.offers(attempt, &items) => {
-                            for range in items.ranges() {
+                            for range in
+                                items.ranges().iter().filter(|_| !planted(Bug::DuplicateAfterPartition))
+                            {
                                 queue.remove(*range);
                             }
                             self.set_state(step, id, AllocationState::Placed, now);

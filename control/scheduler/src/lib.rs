@@ -29,6 +29,8 @@ mod namespaces;
 mod nodes;
 mod observe;
 mod placement;
+mod planted;
+mod preempt;
 mod range_set;
 mod reconcile;
 mod record;
@@ -57,10 +59,12 @@ pub use config::Config;
 pub use durable::{Change, Usage};
 pub use foresee::{Foresight, Planned, plan};
 pub use input::{Answer, Command, Observation};
+#[cfg(feature = "planted-bugs")]
+pub use planted::{Bug, plant};
 pub use range_set::RangeSet;
 pub use record::{
-    AllocationRecord, AllocationState, AppRecord, Cordon, Counters, Fate, NamespaceRecord, NodeRecord,
-    RevisionRecord, RolloutRecord, RunRecord, RunState, TokenRecord,
+    AllocationRecord, AllocationState, AppRecord, Cordon, Counters, Fate, MakesWay, NamespaceRecord,
+    NodeRecord, RevisionRecord, RolloutRecord, RunRecord, RunState, TokenRecord,
 };
 pub use rejection::Rejection;
 pub use schedule::{Done, Due, ScheduleRecord};

@@ -2,6 +2,7 @@
 
 use dunlin_model::{LimitHit, Name, NamespaceSpec, SpecError, Timestamp, WorkloadSpec};
 
+use crate::planted::{Bug, planted};
 use crate::record::need;
 use crate::{Answer, Change, Cluster, NamespaceRecord, Rejection, Step, Usage};
 
@@ -30,7 +31,8 @@ impl Cluster {
         let after = usage.reserved.plus(need(spec));
         let memory = quota.memory.filter(|most| after.memory > *most);
         let fuel_rate = quota.fuel_rate.filter(|most| after.fuel_rate > *most);
-        let allocations = quota.allocations.filter(|most| usage.allocations + 1 > *most);
+        let allocations =
+            quota.allocations.filter(|most| usage.allocations + u32::from(!planted(Bug::OverQuota)) > *most);
         memory
             .map(|most| LimitHit::new("quota.memory", most, after.memory))
             .or_else(|| fuel_rate.map(|most| LimitHit::new("quota.fuel_rate", most, after.fuel_rate)))
@@ -56,6 +58,7 @@ impl Cluster {
         let runs = self.durable.runs().values();
         let open = runs.filter(|run| run.is_open() && run.workload.namespace == *namespace);
         let open: u64 = open.map(|run| u64::from(run.items.saturating_sub(run.recorded.len()))).sum();
+        let open = if planted(Bug::ForgetOpenItems) { 0 } else { open };
         let after = open.saturating_add(items.into());
         (after > u64::from(most)).then(|| LimitHit::new("quota.items", most, after))
     }

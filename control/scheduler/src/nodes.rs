@@ -3,6 +3,7 @@
 
 use dunlin_model::{DurationMs, NodeId, Timestamp};
 
+use crate::planted::{Bug, planted};
 use crate::{Answer, Change, Cluster, Cordon, NodeRecord, Rejection, Step};
 
 impl Cluster {
@@ -38,7 +39,7 @@ impl Cluster {
     /// Ends what has not left a drained node in time. The node stays cordoned.
     pub(crate) fn leave_drained(&mut self, step: &mut Step, now: Timestamp) {
         while let Some((until, node)) = self.durable.drained_nodes().first().cloned() {
-            if until > now {
+            if until > now || planted(Bug::DrainForgetsDeadline) {
                 break;
             }
             let mut record = self.durable.nodes()[&node].clone();
@@ -52,7 +53,7 @@ impl Cluster {
                 if record.serves() {
                     self.end_serving(step, id, now);
                 } else {
-                    if has_items {
+                    if has_items && !planted(Bug::DrainLosesItems) {
                         self.queue_again(step, id, now);
                     }
                     if self.durable.allocations().contains_key(&id) {

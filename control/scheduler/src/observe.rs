@@ -2,6 +2,7 @@
 
 use dunlin_model::{AllocationReport, ItemReport, NodeId, ObservedState, Outcome, Report, Timestamp, Work};
 
+use crate::planted::{Bug, planted};
 use crate::{Action, AllocationState, Change, Cluster, Step};
 
 impl Cluster {
@@ -14,7 +15,9 @@ impl Cluster {
         let was_lost = record.lost.is_some();
         let is_news = record.info.as_ref() != Some(&report.info);
 
-        self.volatile.set_lease(node, Some(now.plus(self.config.lease)));
+        if is_news || was_lost || !planted(Bug::RenewLeaseForNewsOnly) {
+            self.volatile.set_lease(node, Some(now.plus(self.config.lease)));
+        }
         let state = self.volatile.node(node);
         let unheard = state.last_seen.is_none() || !state.connected;
         state.last_seen = Some(now);
@@ -70,7 +73,9 @@ impl Cluster {
         }
         let told = items.iter().map(|item| (item.allocation, item.item)).collect();
         self.record_items(step, node, items, now);
-        step.actions.push(Action::Recorded { node: node.clone(), items: told });
+        if !planted(Bug::ForgetToAcknowledge) {
+            step.actions.push(Action::Recorded { node: node.clone(), items: told });
+        }
     }
 
     /// Takes over how one allocation is. `all_told` says that the node has no items which are not recorded.

@@ -12,6 +12,7 @@
 //! Not here: whether the allocation is needed (`reconcile`), whose turn it is (`turns`), and when it may start
 //! (`rollout`).
 
+mod barriers;
 mod compiled;
 mod copies;
 mod filter;
@@ -27,6 +28,7 @@ use dunlin_model::{Packing, Resources, Revision, WorkloadKind, WorkloadName, Wor
 
 use crate::Cluster;
 
+pub(crate) use barriers::Barriers;
 pub(crate) use compiled::Compiled;
 pub(crate) use copies::Copies;
 pub(crate) use filter::judge_labels;

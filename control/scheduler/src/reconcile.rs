@@ -11,6 +11,7 @@ use crate::durable::{Durable, Tally};
 use crate::effort::Effort;
 use crate::judge::phase;
 use crate::placement::{Demand, Search, Standing, judge_labels};
+use crate::planted::{Bug, planted};
 use crate::record::need;
 use crate::rollout::{self, Copy, Phase, Plan, PlanEverywhere, Rules, plan};
 use crate::turns::{Claim, Turn};
@@ -51,7 +52,11 @@ fn places(cluster: &Cluster, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) 
     let mut places = BTreeMap::new();
     for class in cluster.volatile.pools.classes().values() {
         let is_there = match class.key.standing {
-            Standing::Open | Standing::Disconnected | Standing::SetAside | Standing::Cordoned => true,
+            Standing::Open
+            | Standing::Kept
+            | Standing::Disconnected
+            | Standing::SetAside
+            | Standing::Cordoned => true,
             Standing::Unheard | Standing::Lost => false,
         };
         if is_there && judge_labels(&class.key, &demand).is_ok() {
@@ -224,6 +229,9 @@ impl Cluster {
             None => (0, 0),
         };
         let missing = wanted - placed;
+        if missing > 0 && !effort.is_over() {
+            self.make_way_for_service(step, workload, effort, now);
+        }
         self.forget_lost(step, workload, missing, now);
         if missing == 0 {
             self.volatile.set_waiting(workload, None);
@@ -234,6 +242,33 @@ impl Cluster {
             self.volatile.set_waiting(workload, spec.as_deref());
         }
         Turn::Over
+    }
+
+    /// Lets batch work make way for what is missing of a service, unless that runs everywhere.
+    fn make_way_for_service(
+        &mut self,
+        step: &mut Step,
+        workload: &WorkloadName,
+        effort: &mut Effort,
+        now: Timestamp,
+    ) {
+        if self.durable.everywhere().contains(workload) {
+            return;
+        }
+        if let Some((demand, missing)) = self.demand_of_service(workload) {
+            self.make_way(step, &Claim::Service(workload.clone()), &demand, missing, effort, now);
+        }
+    }
+
+    /// Returns what is to be started of a service, and how many: of the newest revision first, then of the one before.
+    pub(crate) fn demand_of_service(&self, workload: &WorkloadName) -> Option<(Demand, u32)> {
+        let spec = self.durable.specs().get(workload)?;
+        let Plan { end: _, start, start_earlier } = plan_of(self, workload);
+        if start > 0 {
+            return Some((Demand::new(self, workload, spec), start));
+        }
+        let (revision, spec) = self.spec_before(workload).filter(|_| start_earlier > 0)?;
+        Some((Demand::new(self, workload, &spec).of(revision), start_earlier))
     }
 
     /// Places allocations of a service, as many as are wanted and there is room for; returns how many.
@@ -253,7 +288,11 @@ impl Cluster {
         effort.spend(Search::cost(self));
         let mut search = Search::new(self, &demand);
         let mut placed = 0;
-        while placed < wanted && !effort.is_over() && self.quota_hit(&workload.namespace, spec).is_none() {
+        while placed < wanted && !effort.is_over() {
+            let is_looked_at = placed == 0 || !planted(Bug::LookAtQuotaOnce);
+            if is_looked_at && self.quota_hit(&workload.namespace, spec).is_some() {
+                break;
+            }
             let Some(node) = search.best() else { break };
             self.place_on(step, workload, (revision, spec), &node, now);
             search.placed(self, &node);
@@ -305,6 +344,7 @@ impl Cluster {
             spec: Arc::clone(spec),
             work: Work::Serve,
             returned: RangeSet::new(),
+            makes_way: None,
             state: AllocationState::Placed,
             created: now,
         };
@@ -314,7 +354,9 @@ impl Cluster {
     /// Keeps as many lost allocations of a service as are missing: their nodes may come back. Oldest first.
     fn forget_lost(&mut self, step: &mut Step, workload: &WorkloadName, missing: u32, now: Timestamp) {
         let tally = self.durable.tally(workload);
-        if tally.is_none_or(|tally| tally.lost - tally.held.values().sum::<u32>() <= missing) {
+        if tally.is_none_or(|tally| tally.lost - tally.held.values().sum::<u32>() <= missing)
+            || planted(Bug::KeepReplaced)
+        {
             return;
         }
         let is_lost = |record: &&AllocationRecord| {

@@ -186,6 +186,17 @@ pub enum AllocationState {
     Lost,
 }
 
+/// That an allocation of batch work takes no new items, finishes what it has, and is ended then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakesWay {
+    /// When it is ended at the latest.
+    pub until: Timestamp,
+    /// For which workload.
+    pub workload: WorkloadName,
+    /// For which run of it, if it is a job.
+    pub run: Option<RunId>,
+}
+
 /// One copy of a workload's revision on one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllocationRecord {
@@ -204,6 +215,9 @@ pub struct AllocationRecord {
     /// Items of it which were tried in vain and are queued again: they are not its concern any more.
     #[serde(default)]
     pub returned: RangeSet,
+    /// Whether it makes way for what is more urgent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub makes_way: Option<Box<MakesWay>>,
     /// Where it stands.
     pub state: AllocationState,
     /// When it was placed.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use dunlin_model::{DurationMs, ItemRange, Timestamp};
 
+use crate::planted::{Bug, planted};
 use crate::range_set::single;
 use crate::{Config, RangeSet, RunRecord};
 
@@ -28,9 +29,11 @@ impl Queue {
         if open.is_empty() && needs_combining(run) {
             open.insert(single(run.items));
         }
-        open.remove_all(leased);
+        if !planted(Bug::RestoreQueuesLeased) {
+            open.remove_all(leased);
+        }
         let mut queue = Self::default();
-        for (tried, items) in &run.tried {
+        for (tried, items) in run.tried.iter().filter(|_| !planted(Bug::RestoreForgetsTried)) {
             let mut again = items.clone();
             for range in items.ranges() {
                 again.remove_all(&open.missing_from(*range));
@@ -118,7 +121,7 @@ impl Queue {
 pub(crate) fn needs_combining(run: &RunRecord) -> bool {
     run.is_running()
         && run.job().combine
-        && run.failed == 0
+        && (run.failed == 0 || planted(Bug::CombineFailed))
         && run.recorded.contains_range(run.all_items())
         && !run.recorded.contains(run.items)
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use dunlin_model::{AllocationId, NodeId};
 
+use crate::planted::{Bug, planted};
 /// One live allocation of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Copy {
@@ -103,7 +104,8 @@ fn roll(desired: u32, rules: Rules, copies: &[Copy]) -> Plan {
     let (serving_old, silent_old): (Vec<Copy>, Vec<Copy>) = old.iter().partition(|copy| copy.is_running);
     end.extend(silent_old.iter().map(|copy| copy.id));
     old = serving_old;
-    let serving = current.iter().filter(|copy| copy.is_running).count();
+    let serves = |copy: &&Copy| copy.is_running || planted(Bug::EndOldBeforeNew);
+    let serving = current.iter().filter(serves).count();
     let needed = desired_count.saturating_sub(as_count(rules.unavailable)).saturating_sub(serving);
     shrink(&mut old, needed, &mut end);
 

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use dunlin_model::{AllocationId, Endpoint, Route, RouteTable, WorkloadKind, WorkloadName, WorkloadSpec};
 
 use crate::durable::Durable;
-use crate::{AllocationState, Cluster, NodeRecord};
+use crate::planted::{Bug, planted};
+use crate::{AllocationRecord, AllocationState, Cluster, NodeRecord};
 
 /// Returns the routing of the whole fleet.
 pub(crate) fn route_table(durable: &Durable) -> RouteTable {
@@ -53,8 +54,14 @@ fn endpoints(durable: &Durable, workload: &WorkloadName) -> Option<Vec<Endpoint>
         WorkloadKind::Service(_) | WorkloadKind::Job(_) => return None,
     }
     let serving = durable.of_workload(workload);
-    let answers = serving.filter(|record| record.serves() && record.state == AllocationState::Running);
+    let answers = serving.filter(|record| record.serves() && answers(record));
     Some(answers.map(|record| Endpoint { allocation: record.id, node: record.node.clone() }).collect())
+}
+
+/// Tells whether requests go to an allocation of a service.
+fn answers(record: &AllocationRecord) -> bool {
+    record.state == AllocationState::Running
+        || planted(Bug::RouteBeforeRunning) && record.state == AllocationState::Placed
 }
 
 impl Cluster {
@@ -119,7 +126,7 @@ impl Cluster {
     fn refresh_endpoint(&mut self, workload: &WorkloadName, id: AllocationId) -> bool {
         let Some(endpoints) = self.volatile.routes.endpoints.get_mut(workload) else { return false };
         let record = self.durable.allocations().get(&id);
-        let record = record.filter(|record| record.state == AllocationState::Running);
+        let record = record.filter(|record| answers(record));
         match (endpoints.binary_search_by_key(&id, |endpoint| endpoint.allocation), record) {
             (Ok(place), None) => drop(endpoints.remove(place)),
             (Err(place), Some(record)) => {

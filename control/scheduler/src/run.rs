@@ -11,6 +11,7 @@ use dunlin_model::{
 use crate::durable::Durable;
 use crate::effort::Effort;
 use crate::placement::{Demand, Search};
+use crate::planted::{Bug, planted};
 use crate::range_set::single;
 use crate::retry::{backoff, needs_combining};
 use crate::turns::{Claim, Turn};
@@ -66,7 +67,8 @@ impl Cluster {
             let (Some(known), Some(run)) = (known, self.durable.runs().get(&run_id)) else { continue };
             let Work::Items { run: owner, range, attempt, .. } = known.work else { continue };
             let run = runs.entry(run_id).or_insert_with(|| run.clone());
-            if owner != run_id || !range.contains(item) || !run.is_running() || run.recorded.contains(item) {
+            let is_recorded = run.recorded.contains(item) && !planted(Bug::RecordTwice);
+            if owner != run_id || !range.contains(item) || !run.is_running() || is_recorded {
                 continue;
             }
             let allocation = allocations.entry(id).or_insert_with(|| AllocationRecord::clone(known));
@@ -80,7 +82,7 @@ impl Cluster {
                     continue;
                 }
                 let was_stopped = record.outcome == Outcome::Cancelled;
-                if was_stopped || attempt < run.job().attempts {
+                if was_stopped || attempt < run.job().attempts + u32::from(planted(Bug::RetryOnceMore)) {
                     let next = if was_stopped { attempt } else { attempt + 1 };
                     allocation.returned.insert(single(item));
                     run.fuel = run.fuel.plus(record.fuel);
@@ -88,7 +90,9 @@ impl Cluster {
                         set_tried(run, item, attempt);
                     }
                     let due = now.plus(backoff(&self.config, attempt));
-                    queue.add_later(due, next, item);
+                    if !planted(Bug::DropRetries) {
+                        queue.add_later(due, next, item);
+                    }
                     self.volatile.retries.insert((due, run_id));
                     continue;
                 }
@@ -190,7 +194,7 @@ impl Cluster {
                     && (allocation.is_live() || self.durable.is_held(allocation))
             });
             let queue = self.volatile.queues.entry(id).or_default();
-            if !has_allocation && !queue.all().contains(run.items) {
+            if !has_allocation && !queue.all().contains(run.items) && !planted(Bug::LoseCombine) {
                 queue.add(1, &RangeSet::from(vec![combining]));
             }
         } else if all_recorded {
@@ -205,7 +209,9 @@ impl Cluster {
 
     /// Ends a run with all its allocations.
     pub(crate) fn end_run(&mut self, step: &mut Step, id: RunId, state: RunState, now: Timestamp) {
-        self.end_allocations_of_run(step, id, now);
+        if state != RunState::Cancelled || !planted(Bug::CancelKeepsAllocations) {
+            self.end_allocations_of_run(step, id, now);
+        }
         let mut run = self.durable.runs()[&id].clone();
         run.state = state;
         run.ended = Some(now);
@@ -266,6 +272,7 @@ impl Cluster {
             let is_allowed = self.quota_hit(&demand.workload.namespace, &demand.spec).is_none();
             let Some(node) = search.best().filter(|_| is_allowed) else {
                 self.volatile.set_run_waiting(&self.durable.runs()[&id], true);
+                self.make_way(step, &Claim::Run(id), &demand, free, effort, now);
                 return Turn::Over;
             };
             self.volatile.queues.entry(id).or_default().remove(range);
@@ -277,6 +284,7 @@ impl Cluster {
                 spec: Arc::clone(&demand.spec),
                 work: Work::Items { run: id, range, attempt, combine: range.start == items, inputs },
                 returned: RangeSet::new(),
+                makes_way: None,
                 state: AllocationState::Placed,
                 created: now,
             };
@@ -307,7 +315,9 @@ fn take_record(run: &mut RunRecord, item: u32, record: &ItemRecord) {
     } else {
         run.failed += 1;
     }
-    run.fuel = run.fuel.plus(record.fuel);
+    if !planted(Bug::ForgetFuel) {
+        run.fuel = run.fuel.plus(record.fuel);
+    }
     set_tried(run, item, 0);
 }
 

@@ -52,6 +52,7 @@ impl Cluster {
         for run in self.runs_of(app) {
             self.end_allocations_of_run(step, run, now);
             self.volatile.queues.remove(&run);
+            self.volatile.set_run_waiting(&self.durable.runs()[&run], false);
             self.change(step, Change::RunDeleted(run), now);
         }
         let kept = self.durable.revisions().get(app).into_iter().flat_map(|kept| kept.keys());

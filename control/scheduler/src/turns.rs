@@ -14,7 +14,7 @@ use crate::effort::Effort;
 use crate::{Cluster, RunRecord, Step};
 
 /// Somebody who wants allocations.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Claim {
     /// A service that has fewer than it should.
     Service(WorkloadName),
@@ -122,7 +122,8 @@ impl Cluster {
         u32::try_from(memory.min(computing)).unwrap_or(u32::MAX).max(1)
     }
 
-    fn give(
+    /// Gives somebody a turn.
+    pub(crate) fn give(
         &mut self,
         step: &mut Step,
         claim: &Claim,

@@ -13,6 +13,7 @@ use crate::brake::{Held, held_zones};
 use crate::placement::{Demand, Unplaceable};
 use crate::reconcile::desired;
 use crate::record::need;
+use crate::turns::Claim;
 use crate::{
     AllocationRecord, AllocationState, AppRecord, Cluster, Due, NodeRecord, RevisionRecord, RolloutRecord,
     RunRecord, RunState, TokenRecord, Usage,
@@ -177,7 +178,8 @@ impl Cluster {
         let apps = durable.apps().values().map(|app| (app.name.clone(), self.view_app(app)));
         let allocations = durable.allocations().values().map(|record| {
             let observed = self.volatile.observed(record).cloned();
-            let reason = observed.as_ref().and_then(reason);
+            let preempted = record.makes_way.as_deref().map(crate::MakesWay::reason);
+            let reason = preempted.or_else(|| observed.as_ref().and_then(reason));
             (record.id, AllocationView { record: Arc::clone(record), observed, reason })
         });
         let nodes = durable.nodes().values().map(|record| (record.id.clone(), self.view_node(record)));
@@ -243,7 +245,7 @@ impl Cluster {
         let desired = desired(self, &full);
         let waits = self.volatile.waiting_services.contains(&full);
         let spec_now = waits.then(|| self.durable.specs().get(&full)).flatten();
-        let unplaceable = spec_now.map(|spec| self.why_waiting(&full, spec));
+        let unplaceable = spec_now.map(|spec| self.why_service_waits(&full, spec));
         let held = self.durable.of_workload(&full).filter(|record| self.durable.is_held(record)).count();
         let held = (held > 0).then(|| held_back(held));
         let waiting = unplaceable.or(held).or(troubled);
@@ -272,6 +274,27 @@ impl Cluster {
                 }
             },
         }
+    }
+
+    /// Says why a service has fewer allocations than it should.
+    pub(crate) fn why_service_waits(&self, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> String {
+        let made = self.what_makes_way_for(&Claim::Service(workload.clone()));
+        made.unwrap_or_else(|| self.why_waiting(workload, spec))
+    }
+
+    /// Says why a run has fewer allocations than it could have.
+    pub(crate) fn why_run_waits(&self, run: &RunRecord) -> Option<String> {
+        let own: Vec<_> = self.durable.of_run(run.id).map(|record| record.makes_way.as_deref()).collect();
+        let preempted = own.iter().copied().flatten();
+        let (count, all) = (preempted.clone().count(), own.len());
+        let why = preempted.last().map(crate::MakesWay::reason);
+        let preempted = why.map(|why| format!("{count} of {all} allocations {why}"));
+        let waits = self.volatile.waiting_runs.contains(&run.id);
+        let waiting = waits.then(|| {
+            let made = self.what_makes_way_for(&Claim::Run(run.id));
+            made.unwrap_or_else(|| self.why_waiting(&run.workload, &run.spec))
+        });
+        preempted.or(waiting)
     }
 
     fn view_node(&self, record: &NodeRecord) -> NodeView {
@@ -309,8 +332,7 @@ impl Cluster {
                 let runs: Vec<String> = self.waits_for(run).iter().map(ToString::to_string).collect();
                 Some(format!("it comes after {}", runs.join(" and ")))
             } else {
-                let waits = self.volatile.waiting_runs.contains(&run.id);
-                waits.then(|| self.why_waiting(&run.workload, &run.spec))
+                self.why_run_waits(run)
             },
         }
     }

@@ -13,11 +13,13 @@ use crate::failures::Failures;
 use crate::history::History;
 use crate::judge::Doings;
 use crate::placement::{Compiled, Copies, Pools};
+use crate::planted::{Bug, planted};
 use crate::retry::Queue;
 use crate::routes::{route_table, routes_of};
 use crate::run::leased;
 use crate::schedule::Calendar;
 use crate::timers::Timers;
+use crate::turns::Claim;
 use crate::{AllocationRecord, Config, NodeRecord, RunRecord};
 
 /// What is not kept.
@@ -37,8 +39,14 @@ pub(crate) struct Volatile {
     pub(crate) waiting_services: BTreeSet<WorkloadName>,
     /// Runs that have fewer allocations than they could, since there is no room.
     pub(crate) waiting_runs: BTreeSet<RunId>,
-    /// Workloads among those that wait which want to be near others, or apart from them.
-    pub(crate) waiting_for_others: BTreeSet<WorkloadName>,
+    /// Those among them which want to be near others, or apart from them: services, and runs with their numbers.
+    pub(crate) waiting_for_others: BTreeSet<(WorkloadName, Option<RunId>)>,
+    /// Nodes on which something makes way, and for whom.
+    pub(crate) kept: BTreeMap<NodeId, Claim>,
+    /// For whom nothing was found that could make way, and until when it is not looked again.
+    pub(crate) in_vain: BTreeMap<Claim, Timestamp>,
+    /// The same by time, soonest first.
+    pub(crate) in_vain_ends: BTreeSet<(Timestamp, Claim)>,
     /// When it is looked how the rollouts of apps go.
     pub(crate) rollouts: Timers<AppName>,
     /// How the revision before did which an app is leaving, as last seen.
@@ -88,6 +96,8 @@ pub(crate) struct NodeState {
     pub(crate) reported: Option<(Term, Generation)>,
     /// Whether it gets nothing new for a while, as it was lost again and again.
     pub(crate) is_set_aside: bool,
+    /// Whether something makes way on it, and it gets nothing else until then.
+    pub(crate) is_kept: bool,
     /// What it last said of its allocations, by id.
     pub(crate) reports: Vec<AllocationReport>,
     /// Whether what it says counts though it has said the same before: an allocation on it has changed since.
@@ -99,7 +109,8 @@ pub(crate) struct NodeState {
 impl Volatile {
     /// Returns what a coordinator knows that has just been started: everybody is believed for a while.
     pub(crate) fn restore(durable: &Durable, config: &Config, now: Timestamp) -> Self {
-        let grace = now.plus(config.lease.max(config.start_grace));
+        let start_grace = if planted(Bug::SkipStartGrace) { config.lease } else { config.start_grace };
+        let grace = now.plus(config.lease.max(start_grace));
         let running = durable.runs().values().filter(|run| run.is_running());
         let queues = running.map(|run| (run.id, Queue::restore(run, &leased(durable, run))));
         let mut volatile = Self {
@@ -109,13 +120,20 @@ impl Volatile {
             calendar: Calendar::restore(durable),
             dirty: Dirty::everything(durable),
             dirty_since: now,
-            next_release: Some(now),
+            next_release: (!planted(Bug::RestoreForgetsUnreleased)).then_some(now),
             ..Self::default()
         };
         for record in durable.nodes().values() {
             volatile.nodes.insert(record.id.clone(), NodeState::default());
             volatile.set_aside(record, now);
-            if record.info.is_some() && record.lost.is_none() {
+            let makes_way = durable.on_node(&record.id).find_map(|it| it.makes_way.as_deref());
+            if let Some(makes_way) = makes_way {
+                let service = || Claim::Service(makes_way.workload.clone());
+                let claim = makes_way.run.map_or_else(service, Claim::Run);
+                volatile.kept.insert(record.id.clone(), claim);
+                volatile.node(&record.id).is_kept = true;
+            }
+            if record.info.is_some() && record.lost.is_none() && !planted(Bug::ForgetLease) {
                 volatile.set_lease(&record.id, Some(grace));
             }
             volatile.pools.refresh(record, &volatile.nodes[&record.id], durable.room(&record.id));
@@ -144,7 +162,7 @@ impl Volatile {
             Some(_) => self.waiting_services.insert(workload.clone()),
             None => self.waiting_services.remove(workload),
         };
-        self.set_waiting_for_others(workload, spec);
+        self.set_waiting_for_others((workload.clone(), None), spec);
     }
 
     /// Takes note that a run waits for room, or does no longer.
@@ -154,16 +172,16 @@ impl Volatile {
         } else {
             self.waiting_runs.remove(&run.id);
         }
-        self.set_waiting_for_others(&run.workload, is_waiting.then_some(&*run.spec));
+        self.set_waiting_for_others((run.workload.clone(), Some(run.id)), is_waiting.then_some(&*run.spec));
     }
 
-    fn set_waiting_for_others(&mut self, workload: &WorkloadName, spec: Option<&WorkloadSpec>) {
+    fn set_waiting_for_others(&mut self, who: (WorkloadName, Option<RunId>), spec: Option<&WorkloadSpec>) {
         let is_related =
             |spec: &&WorkloadSpec| !spec.placement.near.is_empty() || !spec.placement.apart.is_empty();
         if spec.filter(is_related).is_some() {
-            self.waiting_for_others.insert(workload.clone());
+            self.waiting_for_others.insert(who);
         } else {
-            self.waiting_for_others.remove(workload);
+            self.waiting_for_others.remove(&who);
         }
     }
 

@@ -178,6 +178,7 @@ impl Allocation {
 
     fn state(&self, component: Option<&ComponentState>, now: Timestamp) -> ObservedState {
         match &self.phase {
+            Phase::Waiting { .. } | Phase::Starting if self.is_finished() => ObservedState::Finished,
             Phase::Waiting { until, reason: Some(reason) } if *until > now => {
                 ObservedState::BackingOff { reason: reason.clone() }
             }

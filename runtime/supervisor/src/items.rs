@@ -35,6 +35,8 @@ pub(crate) struct Items {
     pub(crate) inputs: bool,
     /// Whether none of them may be started twice.
     pub(crate) is_at_most_once: bool,
+    /// Whether no new ones are taken: those that run are finished, and that is all.
+    pub(crate) finishing: bool,
     range: ItemRange,
     concurrency: usize,
     /// The first that was not taken yet.
@@ -73,6 +75,7 @@ impl Items {
                 WorkloadKind::Job(job) => job.is_at_most_once(),
                 WorkloadKind::Service(_) => false,
             },
+            finishing: false,
             range,
             concurrency: usize::try_from(allocation.spec.limits.concurrency).unwrap_or(usize::MAX).max(1),
             next: range.start,
@@ -84,9 +87,10 @@ impl Items {
         })
     }
 
-    /// Tells whether each item has ended.
+    /// Tells whether each item has ended, or each that was begun if no new ones are taken.
     pub(crate) fn is_done(&self) -> bool {
-        self.next >= self.range.end && self.running.is_empty() && self.again.is_empty()
+        let is_all = self.next >= self.range.end && self.again.is_empty();
+        self.running.is_empty() && (is_all || self.finishing)
     }
 
     /// Takes the items which the worker is to be told of now, if there are any. `room` is left for what they give.
@@ -94,7 +98,7 @@ impl Items {
         let suspect_runs = self.deaths.keys().any(|item| self.running.contains(item));
         let window = if self.inputs { self.concurrency } else { self.concurrency + self.ahead(room) };
         let free = u32::try_from(window.saturating_sub(self.running.len())).unwrap_or(u32::MAX);
-        if suspect_runs || free == 0 {
+        if suspect_runs || free == 0 || self.finishing {
             return None;
         }
         let is_due = |item: &&u32| self.again.get(item).is_some_and(|due| *due <= now);

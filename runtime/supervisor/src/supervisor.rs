@@ -236,9 +236,16 @@ impl Supervisor {
             actions.extend(self.remove(id));
         }
         for (id, assigned) in wanted {
-            match self.allocations.entry(id) {
-                Entry::Occupied(known) => known.into_mut().assigned = assigned,
-                Entry::Vacant(free) => drop(free.insert(Allocation::new(assigned, now))),
+            let allocation = match self.allocations.entry(id) {
+                Entry::Occupied(known) => {
+                    let known = known.into_mut();
+                    known.assigned = assigned;
+                    known
+                }
+                Entry::Vacant(free) => free.insert(Allocation::new(assigned, now)),
+            };
+            if let Some(items) = &mut allocation.items {
+                items.finishing = assignment.finishing.contains(&id);
             }
         }
         actions.extend(self.settle(now));
@@ -353,7 +360,7 @@ impl Supervisor {
         let mut runs = Vec::new();
         for (id, allocation) in &mut self.allocations {
             match allocation.phase {
-                Phase::Waiting { until, .. } if until <= now => {
+                Phase::Waiting { until, .. } if until <= now && !allocation.is_finished() => {
                     let digest = allocation.assigned.spec.component;
                     if self.components.need(digest, now) {
                         fetches.push(Action::Fetch { digest });

@@ -2,12 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_model::{AllocationId, NodeId, Report, Term, Timestamp};
-use dunlin_scheduler::{Action, Answer, Cluster, Command, Config, Observation, Rejection, Step};
+use dunlin_model::{
+    AllocationId, Assignment, NodeId, ObservedState, Report, Revision, RouteTable, Term, Timestamp,
+    WorkloadKind, WorkloadName,
+};
+use dunlin_scheduler::{
+    Action, AllocationState, Answer, Cluster, Command, Config, Observation, Rejection, Step,
+};
 
-use crate::faults::Sabotage;
-use crate::store::Store;
+use crate::options::Sabotage;
+use crate::rules::Facts;
+use crate::store::{Committed, Store};
 use crate::world::{Happening, ToAgent, World};
+
+/// So often the coordinator may want to be woken at the same moment.
+const MAX_WAKES: u32 = 1_000;
+/// Of steps that change nothing each so manieth is followed by a look at the whole brain; of others each.
+const LOOK_EVERY: u64 = 16;
 
 /// The coordinator and its store.
 pub(crate) struct Coordinator {
@@ -17,12 +28,22 @@ pub(crate) struct Coordinator {
     pub(crate) store: Store,
     /// Which connection of each node it believes in.
     pub(crate) connected: BTreeMap<NodeId, u64>,
+    /// When it last heard each node.
+    heard: BTreeMap<NodeId, Timestamp>,
+    /// The allocations of which the report that it takes in says that they do not run.
+    silent: BTreeSet<AllocationId>,
+    /// When it last released a node, unless the operator has spoken since.
+    last_release: Option<Timestamp>,
+    booted: Timestamp,
+    /// How often it was woken without that time has passed.
+    wakes_at: (Timestamp, u32),
     /// Items which an agent said to have failed: they may be forgotten without a record, and tried again.
     failed: BTreeSet<(AllocationId, u32)>,
     /// How often it was started.
     term: Term,
     life: u64,
     wake: Option<Timestamp>,
+    steps: u64,
 }
 
 impl Coordinator {
@@ -32,10 +53,16 @@ impl Coordinator {
             cluster: None,
             store: Store::default(),
             connected: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            last_release: None,
+            booted: Timestamp(0),
+            wakes_at: (Timestamp(0), 0),
             failed: BTreeSet::new(),
             term: Term(0),
             life: 0,
             wake: None,
+            steps: 0,
         }
     }
 }
@@ -46,7 +73,7 @@ impl World {
             return Ok(());
         }
         let is_first = self.coordinator.term == Term(0);
-        if is_first || self.sabotage != Sabotage::ReuseTerm {
+        if is_first || !self.is_broken(Sabotage::ReuseTerm) {
             self.coordinator.term = self.coordinator.term.next();
         }
         self.coordinator.life += 1;
@@ -57,8 +84,9 @@ impl World {
         } else {
             Cluster::restore(id, term, Config::LAN, self.coordinator.store.changes(), now)
         };
-        self.user.check_nothing_is_lost(&cluster.view())?;
+        self.user.check_nothing_is_lost(&cluster.view()).map_err(|it| format!("after a start {it}"))?;
         self.coordinator.cluster = Some(cluster);
+        self.coordinator.booted = now;
         let tick = self.coordinator.cluster.as_mut().map(|cluster| cluster.tick(now));
         self.coordinator_acts(tick.expect("it was just started"))?;
         Ok(())
@@ -73,6 +101,8 @@ impl World {
         self.coordinator.life += 1;
         self.coordinator.wake = None;
         self.coordinator.connected.clear();
+        self.coordinator.heard.clear();
+        self.coordinator.last_release = None;
         let wait = if self.random.chance(200) { self.draw(15_000, 60_000) } else { self.draw(300, 8_000) };
         self.plan(wait, Happening::CoordinatorBoots);
         let connections: Vec<_> =
@@ -88,6 +118,11 @@ impl World {
         }
         let now = self.now;
         self.coordinator.wake = None;
+        let (at, wakes) = self.coordinator.wakes_at;
+        self.coordinator.wakes_at = if at == now { (at, wakes + 1) } else { (now, 0) };
+        if wakes > MAX_WAKES {
+            return Err("the coordinator wants to be woken again and again".to_owned());
+        }
         let Some(cluster) = &mut self.coordinator.cluster else { return Ok(()) };
         let step = cluster.tick(now);
         self.coordinator_acts(step)?;
@@ -98,7 +133,7 @@ impl World {
         if self.blocked(node).to_coordinator || !self.coordinator.connected.contains_key(node) {
             return Ok(());
         }
-        if self.sabotage == Sabotage::RecordTooEarly && self.random.chance(100) {
+        if self.is_broken(Sabotage::RecordTooEarly) && self.random.chance(100) {
             let items = std::mem::take(&mut report.items);
             let items = items.iter().map(|item| (item.allocation, item.item)).collect();
             let recorded =
@@ -107,7 +142,12 @@ impl World {
         }
         let failed = report.items.iter().filter(|item| !item.record.outcome.is_completed());
         self.coordinator.failed.extend(failed.map(|item| (item.allocation, item.item)));
-        self.coordinator_observes(Observation::Report { node: node.clone(), report })
+        self.coordinator.heard.insert(node.clone(), self.now);
+        let silent = report.allocations.iter().filter(|it| it.state != ObservedState::Running);
+        self.coordinator.silent = silent.map(|it| it.id).collect();
+        self.coordinator_observes(Observation::Report { node: node.clone(), report })?;
+        self.coordinator.silent.clear();
+        Ok(())
     }
 
     pub(crate) fn coordinator_observes(&mut self, observation: Observation) -> Result<(), String> {
@@ -124,28 +164,48 @@ impl World {
         let Some(cluster) = &mut self.coordinator.cluster else { return Ok(None) };
         let (answer, step) = match cluster.submit(command.clone(), now) {
             Ok(accepted) => accepted,
-            Err(rejection) => return Ok(Some(Err(rejection))),
+            Err(rejection) => {
+                self.counts.refusals += 1;
+                return check_rejection(&rejection).map(|()| Some(Err(rejection)));
+            }
         };
-        if !self.coordinator_commits(&step)? {
+        if !self.coordinator_commits(&step, Some(command))? {
             return Ok(None);
         }
         self.user.committed(command, &answer);
         self.counts.commands += 1;
+        // Who asks after the answer sees what was answered.
+        let view = self.coordinator.cluster.as_ref().map(Cluster::view);
+        if let Some(view) = view {
+            self.user.check_nothing_is_lost(&view).map_err(|it| format!("after {command:?} {it}"))?;
+        }
         self.coordinator_sends(step)?;
         Ok(Some(Ok(answer)))
     }
 
     fn coordinator_acts(&mut self, step: Step) -> Result<(), String> {
-        if self.coordinator_commits(&step)? {
+        if self.is_broken(Sabotage::ActTooEarly) && self.random.chance(100) {
+            let Step { actions, changes } = step;
+            self.coordinator_sends(Step { actions, changes: Vec::new() })?;
+            let unsent = Step { actions: Vec::new(), changes };
+            return self.coordinator_commits(&unsent, None).map(drop);
+        }
+        if self.coordinator_commits(&step, None)? {
             self.coordinator_sends(step)?;
         }
         Ok(())
     }
 
     /// Makes a step durable; tells whether that was done.
-    fn coordinator_commits(&mut self, step: &Step) -> Result<bool, String> {
+    fn coordinator_commits(&mut self, step: &Step, command: Option<&Command>) -> Result<bool, String> {
         let Some(cluster) = &self.coordinator.cluster else { return Ok(false) };
-        cluster.check().map_err(|reason| format!("the cluster is not sound: {reason}"))?;
+        self.coordinator.steps += 1;
+        if command == Some(&Command::ReleaseBrake) {
+            self.coordinator.last_release = None;
+        }
+        if !step.changes.is_empty() || self.coordinator.steps.is_multiple_of(LOOK_EVERY) {
+            cluster.check().map_err(|reason| format!("the cluster is not sound: {reason}"))?;
+        }
         if step.changes.is_empty() {
             return Ok(true);
         }
@@ -154,10 +214,28 @@ impl World {
             return Ok(false);
         }
         self.note(format_args!("commit {}", shown(step)));
-        if self.sabotage == Sabotage::DropCommits && self.random.chance(20) {
+        if self.is_broken(Sabotage::DropCommits) && self.random.chance(20) {
             return Ok(true);
         }
-        self.coordinator.store.commit(&step.changes)?;
+        self.counts.commits += 1;
+        let Coordinator { store, booted, connected, heard, last_release, silent, .. } = &mut self.coordinator;
+        let (now, config) = (self.now, Config::LAN);
+        let facts = Facts {
+            now,
+            booted: *booted,
+            config,
+            command,
+            connected,
+            heard,
+            silent,
+            last_release: *last_release,
+        };
+        let Committed { lost, preempted, released } = store.commit(&step.changes, &facts)?;
+        self.counts.nodes_lost += lost;
+        self.counts.preempted += preempted;
+        if released > 0 && command != Some(&Command::ReleaseBrake) {
+            *last_release = Some(now);
+        }
         Ok(true)
     }
 
@@ -197,6 +275,7 @@ impl World {
     fn assign(&mut self, node: NodeId) -> Result<(), String> {
         let cluster = self.coordinator.cluster.as_ref().expect("it has just decided this");
         let assignment = cluster.assignment(&node).ok_or_else(|| format!("{node} is no member"))?;
+        self.check_assignment(&node, &assignment)?;
         let key = (node.clone(), assignment.term, assignment.generation);
         let before = self.sent.entry(key).or_insert_with(|| assignment.clone());
         if *before != assignment {
@@ -204,6 +283,26 @@ impl World {
             return Err(format!("{node} is sent two different assignments {term}.{generation}"));
         }
         self.tell(node, ToAgent::Assign(Box::new(assignment)));
+        Ok(())
+    }
+
+    /// A node is told what is committed to it, under the newest term, and where requests go.
+    fn check_assignment(&mut self, node: &NodeId, assignment: &Assignment) -> Result<(), String> {
+        let store = &self.coordinator.store;
+        if assignment.term != self.coordinator.term {
+            return Err(format!("{node} is told term {}, it is {}", assignment.term, self.coordinator.term));
+        }
+        let committed = store.allocations.values().filter(|it| it.node == *node && it.is_assigned());
+        let committed: BTreeMap<AllocationId, Revision> = committed.map(|it| (it.id, it.revision)).collect();
+        let told: BTreeMap<_, _> = assignment.allocations.iter().map(|it| (it.id, it.revision)).collect();
+        if told != committed {
+            return Err(format!("{node} is told to run {told:?}, committed to it is {committed:?}"));
+        }
+        if self.routes.0 == self.counts.commits && self.routes.1 == assignment.routes {
+            return Ok(());
+        }
+        check_routes(store, &assignment.routes)?;
+        self.routes = (self.counts.commits, assignment.routes.clone());
         Ok(())
     }
 
@@ -223,6 +322,66 @@ impl World {
             self.plan(deadline.since(now), Happening::CoordinatorTick { life });
         }
     }
+}
+
+/// What the routes say is what the records say: requests go to all that answer, and to nothing else.
+fn check_routes(store: &Store, routes: &RouteTable) -> Result<(), String> {
+    let answers = store.allocations.values().filter(|it| it.serves() && it.state == AllocationState::Running);
+    let mut answering: BTreeMap<&WorkloadName, BTreeSet<AllocationId>> = BTreeMap::new();
+    for record in answers {
+        answering.entry(&record.workload).or_default().insert(record.id);
+    }
+    for (workload, endpoints) in &routes.endpoints {
+        let told: BTreeSet<AllocationId> = endpoints.iter().map(|endpoint| endpoint.allocation).collect();
+        let answering = answering.get(workload).cloned().unwrap_or_default();
+        if told != answering {
+            return Err(format!("requests for {workload} go to {told:?}, and {answering:?} answer"));
+        }
+    }
+    let specs = store.apps.values().flat_map(|app| app.spec.workloads.iter().map(move |it| (app, it)));
+    let routed = specs.filter_map(|(app, (short, spec))| match &spec.kind {
+        WorkloadKind::Service(service) if !service.routes.is_empty() => Some(app.name.workload(short)),
+        WorkloadKind::Service(_) | WorkloadKind::Job(_) => None,
+    });
+    let mut missing = routed.filter(|workload| !routes.endpoints.contains_key(workload));
+    let peers = store.nodes.values().filter(|node| node.info.is_some() && node.lost.is_none());
+    if !routes.peers.keys().eq(peers.map(|node| &node.id)) {
+        return Err(format!("the ingresses are told of the peers {:?}", routes.peers.keys()));
+    }
+    match missing.next() {
+        Some(workload) => Err(format!("nobody is told where {workload} answers")),
+        None => Ok(()),
+    }
+}
+
+/// The code of every refusal is one of these.
+const CODES: &[&str] = &[
+    "invalid_namespace",
+    "invalid_run",
+    "invalid_spec",
+    "name_taken",
+    "no_items",
+    "not_a_job",
+    "nothing_to_promote",
+    "nothing_to_restore",
+    "nothing_to_work_on",
+    "quota_exceeded",
+    "route_taken",
+    "token_expired",
+    "token_taken",
+    "token_unknown",
+    "token_used",
+    "too_many_items",
+    "unknown_app",
+    "unknown_node",
+    "unknown_revision",
+    "unknown_run",
+    "unknown_workload",
+];
+
+fn check_rejection(rejection: &Rejection) -> Result<(), String> {
+    let code = rejection.code();
+    if CODES.contains(&code) { Ok(()) } else { Err(format!("a refusal has the unknown code {code}")) }
 }
 
 /// Returns the changes of a step in few words.

@@ -1,5 +1,6 @@
 //! How badly the world behaves, drawn once per seed, so that some seeds are calm and some are wild.
 
+use crate::options::{Kind, Options};
 use crate::random::Random;
 
 /// How often things go wrong: times of a thousand, unless said otherwise.
@@ -45,64 +46,59 @@ impl Faults {
         pause: 1_000_000,
     };
 
-    /// Draws how badly a world behaves.
-    pub(crate) fn draw(random: &mut Random) -> Self {
-        let mut rarely = |most| if random.chance(400) { 0 } else { random.between(1, most) };
+    /// Draws how badly a world behaves, as far as the options allow it.
+    pub(crate) fn draw(random: &mut Random, options: &Options) -> Self {
+        let mut rarely = |kind, most| {
+            let drawn = if random.chance(400) { 0 } else { random.between(1, most) };
+            if options.allows(kind) { drawn } else { 0 }
+        };
         Self {
-            loss: rarely(200),
-            duplicate: rarely(200),
-            late: rarely(200),
-            lateness: 1 + rarely(30_000),
-            fetch_fails: rarely(300),
-            start_fails: rarely(300),
-            input_fails: rarely(200),
-            crash_after_save: rarely(30),
-            crash_before_commit: rarely(10),
-            crash_after_commit: rarely(20),
-            pause: 3_000 + rarely(60_000),
+            loss: rarely(Kind::Loss, 200),
+            duplicate: rarely(Kind::Doubles, 200),
+            late: rarely(Kind::Lateness, 200),
+            lateness: 1 + rarely(Kind::Lateness, 30_000),
+            fetch_fails: rarely(Kind::Fetches, 300),
+            start_fails: rarely(Kind::Starts, 300),
+            input_fails: rarely(Kind::Inputs, 200),
+            crash_after_save: rarely(Kind::Agents, 30),
+            crash_before_commit: rarely(Kind::Coordinator, 10),
+            crash_after_commit: rarely(Kind::Coordinator, 20),
+            pause: 3_000 + if random.chance(400) { 0 } else { random.between(1, 60_000) },
         }
     }
-}
-
-/// A way to break the world's own shells, to see whether the checks find it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sabotage {
-    /// Nothing is broken.
-    #[default]
-    None,
-    /// The agent's shell gives old assignments a fresh (term, generation), as if nobody compared them.
-    SkipTermCheck,
-    /// The agent's shell does not keep on disk what it was told to save.
-    ForgetSavedAssignment,
-    /// The coordinator's shell says that items are recorded which are not.
-    RecordTooEarly,
-    /// The store loses some of the commits that it has confirmed.
-    DropCommits,
-    /// After a restart the coordinator's shell takes its former term again.
-    ReuseTerm,
-    /// The agent's shell does not stop what it is told to stop.
-    IgnoreStops,
 }
 
 /// How often what happened, to see that a simulation is not all calm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Nodes.
+    pub nodes: u64,
     /// Commands of users that were committed.
     pub commands: u64,
+    /// Commands of users that were refused.
+    pub refusals: u64,
     /// Messages that were lost on their way, those of partitions left out.
     pub lost_messages: u64,
     /// Nodes that were cut off for a while.
     pub partitions: u64,
+    /// Zones that were cut off or without power.
+    pub outages: u64,
     /// Agents that crashed, with all their workers.
     pub agent_crashes: u64,
     /// Nodes that never came back.
     pub nodes_gone: u64,
+    /// Nodes that the coordinator took for lost.
+    pub nodes_lost: u64,
+    /// Allocations that were told to make way for what is more urgent.
+    pub preempted: u64,
     /// Workers that died.
     pub worker_deaths: u64,
     /// Crashes of the coordinator.
     pub coordinator_crashes: u64,
     /// Assignments that agents refused as too old.
     pub refused_assignments: u64,
+    /// Commits, after each of which the rules were checked.
+    pub commits: u64,
 }
 
 impl Counts {
@@ -110,14 +106,20 @@ impl Counts {
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
+            nodes: self.nodes + other.nodes,
             commands: self.commands + other.commands,
+            refusals: self.refusals + other.refusals,
             lost_messages: self.lost_messages + other.lost_messages,
             partitions: self.partitions + other.partitions,
+            outages: self.outages + other.outages,
             agent_crashes: self.agent_crashes + other.agent_crashes,
             nodes_gone: self.nodes_gone + other.nodes_gone,
+            nodes_lost: self.nodes_lost + other.nodes_lost,
+            preempted: self.preempted + other.preempted,
             worker_deaths: self.worker_deaths + other.worker_deaths,
             coordinator_crashes: self.coordinator_crashes + other.coordinator_crashes,
             refused_assignments: self.refused_assignments + other.refused_assignments,
+            commits: self.commits + other.commits,
         }
     }
 }

@@ -7,17 +7,30 @@
 //! A seed is a whole history: the same seed gives the same trace on every machine.
 
 mod agent;
+mod campaign;
 mod coordinator;
+mod disasters;
 mod faults;
+mod fleet;
 mod liveness;
 mod network;
 mod node_side;
+mod options;
 mod random;
+mod rules;
+mod rules_of_places;
+mod rules_of_preemption;
+mod rules_of_runs;
+mod shrink;
 mod simulation;
 mod store;
 mod trace;
 mod user;
+mod wishes;
 mod world;
 
-pub use faults::{Counts, Sabotage};
+pub use campaign::{Campaign, Found, run};
+pub use faults::Counts;
+pub use options::{Kind, Options, Sabotage};
+pub use shrink::shrink;
 pub use simulation::{Failure, Summary, simulate};

@@ -5,13 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, ObservedState, Overcommit, Resources, Work, WorkloadKind, WorkloadName,
-    WorkloadSpec,
+    AllocationId, AssignedAllocation, NodeId, ObservedState, Overcommit, Placement, Resources, Semantics,
+    Work, WorkloadKind, WorkloadName, WorkloadSpec,
 };
-use dunlin_scheduler::{RunRecord, RunState, View};
+use dunlin_scheduler::{AllocationRecord, AllocationState, NodeRecord, RunRecord, RunState, View};
 
 use crate::agent::Agent;
-use crate::user::broken_component;
+use crate::rules_of_runs::combines;
+use crate::wishes::broken_component;
 use crate::world::World;
 
 /// Tells whether a node is one that a workload may run on, if there is room.
@@ -36,6 +37,15 @@ impl World {
         }
         for agent in self.living() {
             self.check_node(agent)?;
+        }
+        // Until every node that is gone is lost and released, things look better than they are, or worse.
+        let mut members = self.coordinator.store.nodes.values().filter(|node| node.info.is_some());
+        let is_settled = |node: &NodeRecord| match node.lost {
+            Some(_) => node.released,
+            None => !self.agents[&node.id].gone,
+        };
+        if let Some(node) = members.find(|node| !is_settled(node)) {
+            return Err(format!("what {} ran may not be replaced", node.id));
         }
         self.check_services(&view)?;
         self.check_runs(&view)?;
@@ -100,6 +110,7 @@ impl World {
                     .iter()
                     .all(|copy| copy.spec.limits == spec.limits && copy.spec.component == spec.component);
                 if copies.len() == desired && is_current {
+                    self.check_none_is_lost(&workload)?;
                     continue;
                 }
                 let waits = view.apps[name].workloads[short].waiting.is_some();
@@ -116,7 +127,7 @@ impl World {
                     continue;
                 }
                 let having: BTreeSet<_> = copies.iter().map(|copy| copy.id).collect();
-                self.check_no_room(spec, service.everywhere.then_some(&having))
+                self.check_no_room(&workload, spec, service.everywhere.then_some(&having))
                     .map_err(|reason| format!("{workload} waits, but {reason}"))?;
             }
         }
@@ -126,11 +137,66 @@ impl World {
         }
     }
 
+    /// Of a service that is complete nothing lost is kept.
+    fn check_none_is_lost(&self, workload: &WorkloadName) -> Result<(), String> {
+        let mut own = self.coordinator.store.allocations.values().filter(|it| it.workload == *workload);
+        match own.find(|record| record.serves() && record.state == AllocationState::Lost) {
+            Some(record) => Err(format!("{} of {workload} is replaced, and kept", record.id)),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells whether what a workload requires to be near and apart allows a node.
+    fn is_where_it_wants(&self, workload: &WorkloadName, spec: &WorkloadSpec, node: &NodeId) -> bool {
+        let Placement { near, apart, .. } = &spec.placement;
+        let required = near.iter().map(|it| (it, true)).chain(apart.iter().map(|it| (it, false)));
+        required.filter(|(affinity, _)| affinity.required).all(|(affinity, is_near)| {
+            let place = |node: &NodeId| {
+                if affinity.over == Placement::EACH_NODE {
+                    return Some(node.0.as_str().to_owned());
+                }
+                self.agents[node].info.labels.get(&affinity.over).cloned()
+            };
+            let others = self.coordinator.store.allocations.values();
+            let others = others.filter(|it| it.workload == affinity.workload && it.is_live());
+            let places: BTreeSet<Option<String>> = others.map(|record| place(&record.node)).collect();
+            let is_first = is_near && affinity.workload == *workload && places.is_empty();
+            places.contains(&place(node)) == is_near || is_first
+        })
+    }
+
+    /// Nothing is left anywhere of what users had and have deleted.
+    pub(crate) fn check_nothing_is_left(&self) -> Result<(), String> {
+        let store = &self.coordinator.store;
+        if let Some(record) = store.allocations.values().next() {
+            return Err(format!("{} on {} is left over", record.id, record.node));
+        }
+        if !store.apps.is_empty() || !store.runs.is_empty() || !store.items.is_empty() {
+            return Err("an app, a run or a record is left over".to_owned());
+        }
+        for agent in self.living() {
+            let Some(supervisor) = &agent.supervisor else { return Err(format!("{} is down", agent.node)) };
+            let (_, _, reports, outbox) = supervisor.clone().report();
+            if !agent.loaded.is_empty() || !reports.is_empty() || !outbox.is_empty() {
+                return Err(format!("{} still has {:?}", agent.node, agent.loaded.keys()));
+            }
+            if !agent.routes.routes.is_empty() || !agent.routes.endpoints.is_empty() {
+                return Err(format!("{} still has routes", agent.node));
+            }
+        }
+        let cluster = self.coordinator.cluster.as_ref().ok_or("the coordinator is down")?;
+        match cluster.view().namespaces.iter().find(|(_, it)| it.usage != Default::default()) {
+            Some((name, namespace)) => Err(format!("{name} still has {:?}", namespace.usage)),
+            None => Ok(()),
+        }
+    }
+
     /// Who waits for room must be right in that there is none.
     ///
     /// Of a service that runs everywhere, which has these allocations, only nodes count that have none of them.
     fn check_no_room(
         &self,
+        workload: &WorkloadName,
         spec: &WorkloadSpec,
         having: Option<&BTreeSet<AllocationId>>,
     ) -> Result<(), String> {
@@ -141,7 +207,14 @@ impl World {
                 continue;
             }
             let on_node = self.coordinator.store.allocations.values().filter(|it| it.node == agent.node);
-            let on_node: Vec<_> = on_node.filter(|record| record.is_assigned()).collect();
+            // Batch work that is less urgent would make way.
+            let stays = |record: &AllocationRecord| {
+                let is_near = spec.placement.near.iter().any(|it| it.workload == record.workload);
+                let is_once = matches!(&record.spec.kind, WorkloadKind::Job(job) if job.semantics == Semantics::AtMostOnce);
+                record.serves() || is_once || record.spec.priority >= spec.priority || is_near
+            };
+            let on_node = on_node.filter(|record| record.is_assigned());
+            let on_node: Vec<_> = on_node.filter(|record| having.is_some() || stays(record)).collect();
             let reserved = on_node.iter().map(|record| record.resources());
             let reserved = reserved.fold(Resources::default(), Resources::plus);
             let overcommit = if is_batch { agent.info.batch_overcommit } else { Overcommit::NONE };
@@ -150,7 +223,8 @@ impl World {
                 agent.info.resources.get(name).copied().unwrap_or_default() >= taken.sum::<u32>() + count
             });
             let free = overcommit.of(agent.info.capacity).minus(reserved);
-            if is_place(agent, spec) && is_counted && free.holds(&need) {
+            let is_allowed = self.is_where_it_wants(workload, spec, &agent.node);
+            if is_place(agent, spec) && is_allowed && is_counted && free.holds(&need) {
                 return Err(format!("{} has room", agent.node));
             }
         }
@@ -180,19 +254,18 @@ impl World {
                             run.items
                         ));
                     }
-                    self.check_no_room(&run.spec, None)
+                    self.check_no_room(&run.workload, &run.spec, None)
                         .map_err(|reason| format!("{id} waits, but {reason}"))?;
                     continue;
                 }
                 RunState::Completed | RunState::Failed { .. } => {}
             }
-            let combines = matches!(&run.spec.kind, WorkloadKind::Job(job) if job.combine);
             let recorded = |item| self.coordinator.store.items.contains_key(&(*id, item));
             if let Some(item) = (0..run.items).find(|item| !recorded(*item)) {
                 return Err(format!("{id} has ended without a record of item {item}"));
             }
             // The outputs of items are combined only if there are all of them.
-            if combines && run.state == RunState::Completed && !recorded(run.items) {
+            if combines(run) && run.state == RunState::Completed && !recorded(run.items) {
                 return Err(format!("{id} has ended without its total"));
             }
         }

@@ -7,13 +7,15 @@ use dunlin_model::{
 use dunlin_supervisor::{Action, Event};
 
 use crate::agent::Loaded;
-use crate::faults::Sabotage;
+use crate::options::Sabotage;
 use crate::random::mix;
-use crate::user::broken_component;
+use crate::wishes::broken_component;
 use crate::world::{Happening, ToAgent, World};
 
-/// How often an agent reports.
+/// How often an agent reports as long as there are faults.
 const HEARTBEAT: DurationMs = DurationMs(1_000);
+/// How often it does in the calm, which may be long.
+const CALM_HEARTBEAT: DurationMs = DurationMs(2_000);
 
 impl World {
     pub(crate) fn agent_boots(&mut self, node: &NodeId) -> Result<(), String> {
@@ -50,17 +52,6 @@ impl World {
         self.plan(wait, Happening::AgentBoots { node: node.clone() });
     }
 
-    /// Takes a node away for good, unless too few would be left for the fleet to believe in its loss.
-    pub(crate) fn power_is_lost(&mut self, node: &NodeId) {
-        if self.agents.len() < 4 || self.agents.values().any(|agent| agent.gone) {
-            return;
-        }
-        self.agent_crashes(node);
-        self.agents.get_mut(node).expect("it is a node").gone = true;
-        self.counts.nodes_gone += 1;
-        self.note(format_args!("{node} is gone for good"));
-    }
-
     pub(crate) fn agent_tick(&mut self, node: &NodeId, life: u64) -> Result<(), String> {
         let now = self.now;
         let agent = self.agents.get_mut(node).expect("it is a node");
@@ -77,7 +68,8 @@ impl World {
             return;
         }
         self.report_now(node);
-        self.plan(HEARTBEAT, Happening::Heartbeat { node: node.clone(), life });
+        let wait = if self.is_calm { CALM_HEARTBEAT } else { HEARTBEAT };
+        self.plan(wait, Happening::Heartbeat { node: node.clone(), life });
     }
 
     /// Sends a heartbeat, if there is a connection.
@@ -96,13 +88,13 @@ impl World {
             return Ok(());
         }
         let now = self.now;
-        let sabotage = self.sabotage;
+        let skips_check = self.is_broken(Sabotage::SkipTermCheck);
         let agent = self.agents.get_mut(node).expect("it is a node");
         let stored = agent.saved();
         let Some(supervisor) = &mut agent.supervisor else { return Ok(()) };
         let actions = match message {
             ToAgent::Assign(mut assignment) => {
-                if sabotage == Sabotage::SkipTermCheck && (assignment.term, assignment.generation) < stored {
+                if skips_check && (assignment.term, assignment.generation) < stored {
                     (assignment.term, assignment.generation) = (stored.0, stored.1.next());
                 }
                 let (term, generation) = (assignment.term, assignment.generation);
@@ -220,7 +212,7 @@ impl World {
                             saved.0, saved.1, key.1, key.2
                         ));
                     }
-                    if self.sabotage == Sabotage::ForgetSavedAssignment && self.random.chance(100) {
+                    if self.is_broken(Sabotage::ForgetSavedAssignment) && self.random.chance(100) {
                         continue;
                     }
                     self.agents.get_mut(node).expect("it is a node").disk = Some(*assignment);
@@ -242,7 +234,7 @@ impl World {
                 Action::Start { allocation } => self.worker_loads(node, *allocation)?,
                 Action::Stop { allocation, namespace } => {
                     self.note(format_args!("{node} stops {allocation} in {namespace}"));
-                    if self.sabotage != Sabotage::IgnoreStops {
+                    if !self.is_broken(Sabotage::IgnoreStops) {
                         self.agents.get_mut(node).expect("it is a node").loaded.remove(&allocation);
                     }
                 }
@@ -357,7 +349,9 @@ impl World {
         let life = agent.life;
         let fate = mix(mix(self.seed ^ run.number() << 32) ^ u64::from(item));
         let luck = mix(fate ^ attempt);
-        let wait = DurationMs(20 + luck % 4_000);
+        // Some runs have items that take longer than who makes way is given.
+        let is_slow = mix(self.seed ^ run.number() << 32).is_multiple_of(4) && item < 12;
+        let wait = DurationMs(if is_slow { 5_000 + luck % 35_000 } else { 20 + luck % 4_000 });
         let has_input = !self.random.chance(self.faults.input_fails);
         if has_input && !self.begun.insert((run, item)) && is_at_most_once {
             return Err(format!(

@@ -1,19 +1,20 @@
-//! The simulated store: what was committed, and the rules which every commit must keep.
+//! The simulated store: what was committed.
 //!
-//! The rules are checked on the records alone, so they hold whatever the cluster believes of itself.
+//! Not here: the rules which every commit must keep beyond that nothing goes back (`rules`).
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Overcommit, Resources, Revision, RunId,
-    Timestamp, WorkloadName,
+    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Revision, RunId, Timestamp, WorkloadName,
 };
 use dunlin_scheduler::{
     AllocationRecord, AppRecord, Change, Counters, NamespaceRecord, NodeRecord, RevisionRecord, RunRecord,
     RunState, ScheduleRecord, TokenRecord,
 };
+
+use crate::rules::{Commit, Facts};
 
 /// Everything that survives a coordinator.
 #[derive(Debug, Default)]
@@ -21,7 +22,7 @@ pub(crate) struct Store {
     pub(crate) apps: BTreeMap<AppName, AppRecord>,
     revisions: BTreeMap<AppName, BTreeMap<Revision, Arc<RevisionRecord>>>,
     pub(crate) nodes: BTreeMap<NodeId, NodeRecord>,
-    pub(crate) allocations: BTreeMap<AllocationId, AllocationRecord>,
+    pub(crate) allocations: BTreeMap<AllocationId, Arc<AllocationRecord>>,
     pub(crate) runs: BTreeMap<RunId, RunRecord>,
     pub(crate) items: BTreeMap<(RunId, u32), ItemRecord>,
     pub(crate) namespaces: BTreeMap<Name, NamespaceSpec>,
@@ -35,9 +36,33 @@ pub(crate) struct Store {
     ended: BTreeSet<AllocationId>,
 }
 
+/// What was there before a commit of what it has changed.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    pub(crate) apps: BTreeMap<AppName, AppRecord>,
+    pub(crate) nodes: BTreeMap<NodeId, NodeRecord>,
+    pub(crate) allocations: BTreeMap<AllocationId, Arc<AllocationRecord>>,
+    pub(crate) runs: BTreeMap<RunId, RunRecord>,
+}
+
+/// What a commit was about, as far as others want to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Committed {
+    /// How many nodes it made lost.
+    pub(crate) lost: u64,
+    /// How many allocations it told to make way.
+    pub(crate) preempted: u64,
+    /// How many nodes it released.
+    pub(crate) released: usize,
+}
+
 impl Store {
-    /// Makes the changes of one step durable.
-    pub(crate) fn commit(&mut self, changes: &[Change]) -> Result<(), String> {
+    /// Makes the changes of one step durable, if they keep the rules.
+    pub(crate) fn commit(&mut self, changes: &[Change], facts: &Facts<'_>) -> Result<Committed, String> {
+        let mut before = Before::default();
+        for change in changes {
+            self.remember(&mut before, change);
+        }
         let placed = changes.iter().filter_map(|change| match change {
             Change::Allocation(record) if !self.identities.contains_key(&record.id) => Some(record.id),
             _ => None,
@@ -46,16 +71,43 @@ impl Store {
         for change in changes {
             self.write(change.clone())?;
         }
-        self.check_placed(&placed)?;
-        let touched = changes.iter().filter_map(|change| match change {
-            Change::Run(record) => Some(record.id),
-            Change::Item { run, .. } => Some(*run),
-            _ => None,
-        });
-        for run in touched.collect::<BTreeSet<_>>() {
-            self.check_run(run)?;
+        let commit = Commit { changes, before: &before, after: self, placed: &placed, facts };
+        commit.check()?;
+        Ok(Committed {
+            lost: commit.newly_lost(),
+            preempted: commit.newly_preempted(),
+            released: commit.newly_released().len(),
+        })
+    }
+
+    fn remember(&self, before: &mut Before, change: &Change) {
+        match change {
+            Change::App(AppRecord { name, .. }) | Change::AppDeleted(name) => {
+                before.apps.extend(self.apps.get(name).map(|it| (name.clone(), it.clone())));
+            }
+            Change::Node(record) => {
+                before.nodes.extend(self.nodes.get(&record.id).map(|it| (it.id.clone(), it.clone())));
+            }
+            Change::Allocation(record) => {
+                before.allocations.extend(self.allocations.get(&record.id).map(|it| (it.id, Arc::clone(it))));
+            }
+            Change::AllocationDeleted(id) => {
+                before.allocations.extend(self.allocations.get(id).map(|it| (it.id, Arc::clone(it))));
+            }
+            Change::Run(record) => {
+                before.runs.extend(self.runs.get(&record.id).map(|it| (it.id, it.clone())));
+            }
+            Change::Namespace(_)
+            | Change::Revision(_)
+            | Change::RevisionDeleted(..)
+            | Change::RunDeleted(_)
+            | Change::Item { .. }
+            | Change::Schedule(_)
+            | Change::ScheduleDeleted(_)
+            | Change::Token(_)
+            | Change::TokenDeleted(_)
+            | Change::Counters(_) => {}
         }
-        self.check_capacity()
     }
 
     /// Returns what a coordinator finds when it starts. The records of items are not among it.
@@ -70,11 +122,16 @@ impl Store {
                 .map(|(name, spec)| Change::Namespace(NamespaceRecord { name: name.clone(), spec: *spec })),
         );
         changes.extend(self.nodes.values().cloned().map(Change::Node));
-        changes.extend(self.allocations.values().cloned().map(Arc::new).map(Change::Allocation));
+        changes.extend(self.allocations.values().cloned().map(Change::Allocation));
         changes.extend(self.runs.values().cloned().map(Change::Run));
         changes.extend(self.schedules.values().cloned().map(Change::Schedule));
         changes.extend(self.tokens.values().cloned().map(Change::Token));
         changes
+    }
+
+    /// Returns an earlier revision of an app, if it is kept.
+    pub(crate) fn revision(&self, app: &AppName, revision: Revision) -> Option<&RevisionRecord> {
+        self.revisions.get(app)?.get(&revision).map(|record| &**record)
     }
 
     /// Tells whether an agent may forget what it knows of an item.
@@ -120,7 +177,7 @@ impl Store {
                 if *before != identity || self.ended.contains(&record.id) {
                     return Err(format!("the id {} is used again", record.id));
                 }
-                self.allocations.insert(record.id, AllocationRecord::clone(&record));
+                self.allocations.insert(record.id, record);
             }
             Change::AllocationDeleted(id) => {
                 self.ended.insert(id);
@@ -159,9 +216,6 @@ impl Store {
         {
             return Err(format!("{id} is a second run of {} for the same moment", record.workload));
         }
-        if before.is_some_and(|before| !before.is_open() && *before != record) {
-            return Err(format!("{id} has ended and is changed"));
-        }
         if record.is_running() || record.state == RunState::Completed {
             let has_completed = |run: &&RunRecord| run.state == RunState::Completed;
             let mut earlier = record.after.iter().filter_map(|run| self.runs.get(run));
@@ -173,84 +227,6 @@ impl Store {
             }
         }
         self.runs.insert(id, record);
-        Ok(())
-    }
-
-    /// What a run says of its items must be what is recorded.
-    fn check_run(&self, id: RunId) -> Result<(), String> {
-        let Some(run) = self.runs.get(&id) else { return Ok(()) };
-        let recorded = self.items.range((id, 0)..=(id, u32::MAX));
-        let mut count = 0;
-        for ((_, item), _) in recorded {
-            count += 1;
-            if !run.recorded.contains(*item) {
-                return Err(format!("item {item} of {id} has a record of which the run does not know"));
-            }
-        }
-        if run.recorded.len() != count {
-            return Err(format!("{id} believes in {} records, there are {count}", run.recorded.len()));
-        }
-        Ok(())
-    }
-
-    /// What is committed to a node must fit on it.
-    fn check_capacity(&self) -> Result<(), String> {
-        let mut on_nodes: BTreeMap<&NodeId, Vec<&AllocationRecord>> = BTreeMap::new();
-        for record in self.allocations.values().filter(|record| record.is_assigned()) {
-            on_nodes.entry(&record.node).or_default().push(record);
-        }
-        for (node, records) in on_nodes {
-            let info = self.nodes.get(node).and_then(|node| node.info.as_ref());
-            let info = info.ok_or_else(|| format!("{node} runs something and has never reported"))?;
-            let sum =
-                records.iter().map(|record| record.resources()).fold(Resources::default(), Resources::plus);
-            let has_batch = records.iter().any(|record| !record.serves());
-            let overcommit = if has_batch { info.batch_overcommit } else { Overcommit::NONE };
-            let capacity = overcommit.of(info.capacity);
-            if !capacity.holds(&sum) {
-                return Err(format!("{node} has {capacity:?}, and {sum:?} of it is reserved"));
-            }
-            let mut counted: BTreeMap<&str, u32> = BTreeMap::new();
-            for (name, count) in records.iter().flat_map(|record| &record.spec.placement.resources) {
-                *counted.entry(name).or_default() += count;
-            }
-            for (name, count) in counted {
-                let has = info.resources.get(name).copied().unwrap_or_default();
-                if count > has {
-                    return Err(format!("{node} has {has} of {name}, and {count} are taken"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What is placed is placed where it may be: within its namespace's quota, on no node that is to be left alone, and
-    /// where its conditions hold.
-    fn check_placed(&self, placed: &BTreeSet<AllocationId>) -> Result<(), String> {
-        let placed = placed.iter().filter_map(|id| self.allocations.get(id));
-        for record in placed.filter(|record| record.is_assigned()) {
-            let (id, node) = (record.id, &self.nodes[&record.node]);
-            if node.cordon.is_some() || node.lost.is_some() {
-                return Err(format!("{id} is placed on {}, which is cordoned or lost", node.id));
-            }
-            let labels = node.info.as_ref().map(|info| info.labels.clone()).unwrap_or_default();
-            if let Some(broken) = record.spec.placement.require.iter().find(|it| !it.matches(&labels)) {
-                return Err(format!("{id} is placed on {}, where `{broken}` does not hold", node.id));
-            }
-            let namespace = &record.workload.namespace;
-            let quota = self.namespaces.get(namespace).map(|spec| spec.quota).unwrap_or_default();
-            let own = self.allocations.values().filter(|it| it.workload.namespace == *namespace);
-            let own: Vec<_> = own.filter(|record| record.is_assigned()).collect();
-            let memory: u64 = own.iter().map(|record| record.resources().memory.0).sum();
-            let is_within = quota.memory.is_none_or(|most| memory <= most.0)
-                && quota.allocations.is_none_or(|most| own.len() <= most as usize);
-            if !is_within {
-                return Err(format!(
-                    "{namespace} has {} allocations and {memory} bytes of {quota:?}",
-                    own.len()
-                ));
-            }
-        }
         Ok(())
     }
 }

@@ -2,21 +2,23 @@
 //!
 //! All is done in one thread, and all chance comes from one seed, so a seed is a whole history.
 //!
-//! Not here: what happens at a node (`node_side`), at the coordinator (`coordinator_side`), between them (`network`),
-//! what users do (`user`), and what must be true at the end (`liveness`).
+//! Not here: what happens at a node (`node_side`), at the coordinator (`coordinator`), between them (`network`), what
+//! goes wrong at large (`disasters`), what users do (`user`), and what must be true at the end (`liveness`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationId, Assignment, Bytes, ClusterId, DurationMs, FuelRate, Generation, Name, NodeId, NodeInfo,
-    Overcommit, Report, Resources, RunId, Term, Timestamp,
+    AllocationId, Assignment, ClusterId, DurationMs, Generation, Name, NodeId, Report, RouteTable, RunId,
+    Term, Timestamp,
 };
 use dunlin_supervisor::Event;
 
 use crate::agent::Agent;
 use crate::coordinator::Coordinator;
-use crate::faults::{Counts, Faults, Sabotage};
+use crate::faults::{Counts, Faults};
+use crate::fleet;
 use crate::network::Blocked;
+use crate::options::{Options, Sabotage};
 use crate::random::Random;
 use crate::trace::Trace;
 use crate::user::User;
@@ -26,7 +28,7 @@ pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) random: Random,
     pub(crate) faults: Faults,
-    pub(crate) sabotage: Sabotage,
+    pub(crate) options: Options,
     /// Whether the time of faults is over.
     pub(crate) is_calm: bool,
     pub(crate) now: Timestamp,
@@ -43,6 +45,8 @@ pub(crate) struct World {
     pub(crate) sent: BTreeMap<(NodeId, Term, Generation), Assignment>,
     /// Every item that ever began.
     pub(crate) begun: BTreeSet<(RunId, u32)>,
+    /// The routes that were last found to be right, and the commit after which they were.
+    pub(crate) routes: (u64, RouteTable),
     queue: BTreeMap<(Timestamp, u64), Happening>,
     sequence: u64,
 }
@@ -76,6 +80,8 @@ pub(crate) enum Happening {
     CoordinatorTick { life: u64 },
     /// Something large goes wrong.
     Fault,
+    /// A partition begins.
+    CutOff { node: NodeId, time: DurationMs },
     /// A partition ends.
     PartitionHeals { node: NodeId },
     /// A user wants something.
@@ -93,37 +99,30 @@ pub(crate) enum ToAgent {
     Recorded { term: Term, items: Vec<(AllocationId, u32)> },
 }
 
-/// How long a connection is believed in after the last sign of life.
-const SILENCE: DurationMs = DurationMs(6_000);
-
 impl World {
     /// Returns the world of a seed, in which nothing has happened yet.
-    pub(crate) fn new(seed: u64, sabotage: Sabotage) -> Self {
+    pub(crate) fn new(seed: u64, options: &Options) -> Self {
         let mut random = Random::new(seed);
-        let faults = Faults::draw(&mut random);
+        let faults = Faults::draw(&mut random, options);
         let cluster: ClusterId = "simulated".parse().expect("it is a name");
-        let count = random.between(3, 8);
-        let agents = (0..count).map(|number| {
-            let node: NodeId = format!("node-{number}").parse().expect("it is a name");
-            (node.clone(), Agent::new(node, info(number, &mut random)))
-        });
-        let agents: BTreeMap<NodeId, Agent> = agents.collect();
+        let agents = fleet::nodes(&mut random, options);
         let now = Timestamp(1_000_000);
         let mut world = Self {
             seed,
             faults,
-            sabotage,
+            options: options.clone(),
             is_calm: false,
             now,
             trace: Trace::new(),
-            counts: Counts::default(),
+            counts: Counts { nodes: agents.len() as u64, ..Counts::default() },
             coordinator: Coordinator::new(),
-            user: User::new(),
+            user: User::default(),
             blocked: BTreeMap::new(),
             connections: 0,
             loads: 0,
             sent: BTreeMap::new(),
             begun: BTreeSet::new(),
+            routes: Default::default(),
             queue: BTreeMap::new(),
             sequence: 0,
             random,
@@ -132,7 +131,9 @@ impl World {
         };
         world.plan(DurationMs(0), Happening::CoordinatorBoots);
         for node in world.agents.keys().cloned().collect::<Vec<_>>() {
-            let wait = world.draw(1, 5_000);
+            // Some join when there is much going on already.
+            let wait =
+                if world.random.chance(150) { world.draw(5_000, 90_000) } else { world.draw(1, 5_000) };
             world.plan(wait, Happening::AgentBoots { node });
         }
         world.plan(DurationMs(6_000), Happening::User);
@@ -169,8 +170,15 @@ impl World {
         self.is_calm = true;
         self.faults = Faults::NONE;
         self.blocked.clear();
-        self.queue.retain(|_, happening| !matches!(happening, Happening::Fault | Happening::User));
+        self.queue.retain(|_, happening| {
+            !matches!(happening, Happening::Fault | Happening::User | Happening::CutOff { .. })
+        });
         self.plan(DurationMs(1_000), Happening::OperatorHeals);
+    }
+
+    /// Tells whether the shells are broken in this way.
+    pub(crate) fn is_broken(&self, sabotage: Sabotage) -> bool {
+        self.options.sabotage == sabotage
     }
 
     /// Adds a line to the trace.
@@ -196,6 +204,10 @@ impl World {
             Happening::CoordinatorBoots => self.coordinator_boots(),
             Happening::CoordinatorTick { life } => self.coordinator_tick(life),
             Happening::Fault => self.fault(),
+            Happening::CutOff { node, time } => {
+                self.cut_off(&node, Blocked { to_agent: true, to_coordinator: true }, time);
+                Ok(())
+            }
             Happening::PartitionHeals { node } => {
                 self.note(format_args!("{node} is no longer partitioned"));
                 self.blocked.remove(&node);
@@ -204,72 +216,5 @@ impl World {
             Happening::User => self.user_acts(),
             Happening::OperatorHeals => self.operator_heals(),
         }
-    }
-
-    /// Lets one large thing go wrong, and plans the next.
-    fn fault(&mut self) -> Result<(), String> {
-        let wait = self.draw(500, self.faults.pause);
-        self.plan(wait, Happening::Fault);
-        let nodes: Vec<NodeId> = self.agents.keys().cloned().collect();
-        let node = self.random.choose(&nodes).clone();
-        match self.random.between(0, 99) {
-            0..30 => self.partition(&node),
-            30..55 => {
-                self.agent_crashes(&node);
-                Ok(())
-            }
-            55..75 => self.any_worker_dies(&node),
-            75..95 => {
-                self.coordinator_crashes("by chance");
-                Ok(())
-            }
-            _ => {
-                self.power_is_lost(&node);
-                Ok(())
-            }
-        }
-    }
-
-    fn partition(&mut self, node: &NodeId) -> Result<(), String> {
-        let blocked = match self.random.between(0, 3) {
-            0 => Blocked { to_agent: true, to_coordinator: false },
-            1 => Blocked { to_agent: false, to_coordinator: true },
-            _ => Blocked { to_agent: true, to_coordinator: true },
-        };
-        self.note(format_args!("{node} is partitioned: {blocked:?}"));
-        self.counts.partitions += 1;
-        self.blocked.insert(node.clone(), blocked);
-        if let Some(connection) = self.agents[node].connection {
-            self.plan(SILENCE, Happening::Silence { node: node.clone(), connection });
-        }
-        let wait = if self.random.chance(300) { self.draw(30_000, 90_000) } else { self.draw(1_000, 20_000) };
-        self.plan(wait, Happening::PartitionHeals { node: node.clone() });
-        Ok(())
-    }
-}
-
-/// Returns what a node tells of itself: tiny, so that there is often no room.
-fn info(number: u64, random: &mut Random) -> NodeInfo {
-    let zone = if random.chance(500) { "a" } else { "b" };
-    let port = u16::try_from(8_000 + number).expect("there are few nodes");
-    NodeInfo {
-        capacity: Resources {
-            memory: Bytes(random.between(4, 12) * (64 << 20)),
-            fuel_rate: FuelRate(random.between(4, 12) * 50_000_000),
-        },
-        labels: [("zone".to_owned(), zone.to_owned())].into(),
-        ingress: ([10, 0, 0, 1], port).into(),
-        peer: ([10, 0, 0, 2], port).into(),
-        version: "simulated".to_owned(),
-        resources: if random.chance(500) {
-            [("gpu".to_owned(), random.small(1, 2))].into()
-        } else {
-            BTreeMap::new()
-        },
-        batch_overcommit: if random.chance(300) {
-            Overcommit::new(150).expect("it is one")
-        } else {
-            Overcommit::NONE
-        },
     }
 }

@@ -18,6 +18,10 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let clippy =
         cargo(["clippy", "--release", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     Step::new("lints", clippy).run()?;
+    let mut planted =
+        cargo(["clippy", "--release", "--locked", "--package", "dunlin-simulation", "--all-targets"]);
+    planted.args(["--features", "planted-bugs", "--", "-D", "warnings"]);
+    Step::new("lints of the planted bugs", planted).run()?;
     let mut guests_clippy = guests(["clippy"]);
     guests_clippy.args(["--", "-D", "warnings"]);
     Step::new("lints of the guests", guests_clippy).run()?;

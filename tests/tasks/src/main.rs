@@ -1,4 +1,4 @@
-//! The chores of the project: `cargo x demo | test | bench | check | setup`.
+//! The chores of the project: `cargo x demo | test | bench | simulate | check | setup`.
 //!
 //! One file per chore, and `step`, through which all of them start programs. What a chore runs can be read off its
 //! file and typed by hand; nothing is hidden here that cargo could not do.
@@ -41,6 +41,24 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Lets both brains live through many histories in a faulty world, or through one again.
+    Simulate {
+        /// How many histories, each with a seed of its own.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// On how many threads; one for each processor if absent.
+        #[arg(long)]
+        threads: Option<usize>,
+        /// Kinds of faults that do not happen, as a shrunk failure names them: `loss,lateness`.
+        #[arg(long)]
+        without: Option<String>,
+        /// How many nodes a fleet has at most.
+        #[arg(long)]
+        nodes: Option<u64>,
+    },
     /// Runs what must pass beside the tests: format, lints, licences, documentation.
     Check,
 }
@@ -64,7 +82,8 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Test => {
             setup::setup()?;
             toolchains::install()?;
-            Step::new("all tests", cargo(["test", "--release", "--workspace"])).streamed()
+            Step::new("all tests", cargo(["test", "--release", "--workspace"])).streamed()?;
+            Step::new("the teeth of the simulation", teeth()).streamed()
         }
         Chore::Demo { once } => {
             setup::setup()?;
@@ -79,8 +98,29 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             bench.args(arguments);
             Step::new("measures", bench).streamed()
         }
+        Chore::Simulate { seeds, from, threads, without, nodes } => {
+            let simulation = ["build", "--release", "--package", "dunlin-simulation"];
+            Step::new("the simulation", cargo(simulation)).run()?;
+            let mut simulate = Command::new(step::program("dunlin-simulation"));
+            simulate.args(["--seeds", &seeds.to_string(), "--from", &from.to_string()]);
+            let more = [
+                ("--threads", threads.map(|it| it.to_string())),
+                ("--without", without),
+                ("--nodes", nodes.map(|it| it.to_string())),
+            ];
+            for (name, value) in more {
+                simulate.args(value.into_iter().flat_map(|value| [name.to_owned(), value]));
+            }
+            Step::new("histories", simulate).streamed()
+        }
         Chore::Check => check::check(),
     }
+}
+
+/// Tests whether the simulation finds what is planted. By itself, since what is tested beside it must have no such bugs.
+fn teeth() -> Command {
+    let feature = "planted-bugs";
+    cargo(["test", "--release", "--package", "dunlin-simulation", "--features", feature, "--test", "teeth"])
 }
 
 /// Builds programs out of the whole workspace, so that all of them share what they are built of. The tests bring

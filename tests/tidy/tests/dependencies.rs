@@ -162,3 +162,25 @@ fn every_crate_inherits_the_lints() -> anyhow::Result<()> {
     assert_none(&violations, "add `[lints]` with `workspace = true`");
     Ok(())
 }
+
+#[test]
+fn only_the_simulation_can_plant_bugs() -> anyhow::Result<()> {
+    let feature = "planted-bugs";
+    let mut violations = Vec::new();
+    for member in members()? {
+        let manifest = format!("{}/Cargo.toml", member.folder);
+        let table: toml::Table = fs::read_to_string(root().join(&manifest))?.parse()?;
+        let allowed: &[&str] = match member.folder.as_str() {
+            "control/scheduler" | "tests/simulation" => &["features", "test"],
+            _ => &[],
+        };
+        let named = table.iter().filter(|(_, value)| value.to_string().contains(feature));
+        let stray = named.filter(|(section, _)| !allowed.contains(&section.as_str()));
+        violations.extend(stray.map(|(section, _)| format!("{manifest}: [{section}] names {feature}")));
+        let default = table.get("features").and_then(|features| features.get("default"));
+        let default = default.filter(|default| default.to_string().contains(feature));
+        violations.extend(default.map(|_| format!("{manifest}: has {feature} by default")));
+    }
+    assert_none(&violations, "what is built for users must not have planted mistakes in it");
+    Ok(())
+}

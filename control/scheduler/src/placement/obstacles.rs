@@ -250,6 +250,9 @@ fn remedies_of(
             let text = match standing {
                 Standing::Cordoned => format!("uncordon {node}{others}: `dunlin node uncordon {node}`"),
                 Standing::SetAside => format!("wait until {node}{others} is no longer set aside"),
+                Standing::Kept => {
+                    format!("wait until {node}{others} is no longer kept for what is more urgent")
+                }
                 Standing::Disconnected => format!("let {node}{others} connect again"),
                 Standing::Unheard => format!("let {node}{others} report: is its agent running?"),
                 Standing::Lost => format!("bring {node}{others} back, which is lost"),
@@ -333,6 +336,7 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Standing(Standing::Open) => f.write_str("open"),
+            Self::Standing(Standing::Kept) => f.write_str("kept for what is more urgent"),
             Self::Standing(Standing::SetAside) => f.write_str("set aside, as lost again and again"),
             Self::Standing(Standing::Cordoned) => f.write_str("cordoned"),
             Self::Standing(Standing::Disconnected) => f.write_str("not connected"),

@@ -7,14 +7,17 @@ use std::sync::{Arc, LazyLock};
 use dunlin_model::{Bytes, FuelRate, NodeId, Overcommit, Resources};
 
 use super::Demand;
-use crate::NodeRecord;
+use crate::planted::{Bug, planted};
 use crate::volatile::NodeState;
+use crate::{AllocationRecord, NodeRecord};
 
 /// Whether a node may be given something new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Standing {
     /// It may.
     Open,
+    /// Something makes way on it for somebody, and nobody else gets anything there until then.
+    Kept,
     /// It was lost again and again, and is left alone for a while.
     SetAside,
     /// An operator has said so.
@@ -57,7 +60,11 @@ pub(crate) struct Room {
 impl Room {
     /// Returns what is free for services, or for batch work.
     pub(crate) fn free(&self, is_batch: bool) -> Resources {
-        let capacity = if is_batch { self.overcommit.of(self.capacity) } else { self.capacity };
+        let capacity = if is_batch || planted(Bug::OvercommitServices) {
+            self.overcommit.of(self.capacity)
+        } else {
+            self.capacity
+        };
         capacity.minus(self.reserved)
     }
 
@@ -71,8 +78,30 @@ impl Room {
     /// Tells whether an allocation of what is demanded fits.
     pub(crate) fn fits(&self, demand: &Demand) -> bool {
         let countable = &demand.spec.placement.resources;
-        self.free(demand.is_batch()).holds(&demand.need())
-            && countable.iter().all(|(name, count)| self.countable.get(name) >= Some(count))
+        (planted(Bug::PlaceOverCapacity) || self.free(demand.is_batch()).holds(&demand.need()))
+            && (planted(Bug::CountResourceNot)
+                || countable.iter().all(|(name, count)| self.countable.get(name) >= Some(count)))
+    }
+
+    /// Returns the room that there is without an allocation.
+    pub(crate) fn without(&self, record: &AllocationRecord) -> Self {
+        let mut room = self.clone();
+        room.reserved = room.reserved.minus(record.resources());
+        for (name, count) in &record.spec.placement.resources {
+            *Arc::make_mut(&mut room.countable).entry(name.clone()).or_default() += count;
+        }
+        room
+    }
+
+    /// Returns the room that there is with an allocation that was left out.
+    pub(crate) fn with(&self, record: &AllocationRecord) -> Self {
+        let mut room = self.clone();
+        room.reserved = room.reserved.plus(record.resources());
+        for (name, count) in &record.spec.placement.resources {
+            let left = Arc::make_mut(&mut room.countable).entry(name.clone()).or_default();
+            *left = left.saturating_sub(*count);
+        }
+        room
     }
 
     /// Returns which share is reserved, in millionths: of memory or of computing, whichever is scarcer.
@@ -120,9 +149,16 @@ impl Pools {
     pub(crate) fn refresh(&mut self, record: &NodeRecord, state: &NodeState, room: Room) -> bool {
         let standing = match (&record.lost, &record.info, state.last_seen) {
             (Some(_), ..) => Standing::Lost,
-            (None, Some(_), Some(_)) if record.cordon.is_some() => Standing::Cordoned,
-            (None, Some(_), Some(_)) if !state.connected => Standing::Disconnected,
-            (None, Some(_), Some(_)) if state.is_set_aside => Standing::SetAside,
+            (None, Some(_), Some(_)) if record.cordon.is_some() && !planted(Bug::IgnoreCordon) => {
+                Standing::Cordoned
+            }
+            (None, Some(_), Some(_)) if !state.connected && !planted(Bug::PlaceOnDisconnected) => {
+                Standing::Disconnected
+            }
+            (None, Some(_), Some(_)) if state.is_set_aside && !planted(Bug::IgnoreFlapping) => {
+                Standing::SetAside
+            }
+            (None, Some(_), Some(_)) if state.is_kept => Standing::Kept,
             (None, Some(_), Some(_)) => Standing::Open,
             (None, ..) => Standing::Unheard,
         };
@@ -199,6 +235,11 @@ impl Pools {
     /// Returns the class and the room of a member.
     pub(crate) fn node(&self, node: &NodeId) -> Option<&(ClassId, Room)> {
         self.nodes.get(node)
+    }
+
+    /// Returns whether a member may be given something new.
+    pub(crate) fn standing(&self, node: &NodeId) -> Option<Standing> {
+        self.nodes.get(node).map(|(class, _)| self.classes[class].key.standing)
     }
 
     /// Tells whether an allocation of what is demanded fits on a node.

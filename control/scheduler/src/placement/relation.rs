@@ -7,6 +7,7 @@ use dunlin_model::{Affinity, AllocationId, NodeId, Placement, WorkloadName};
 
 use super::pools::ClassKey;
 use crate::Cluster;
+use crate::planted::{Bug, planted};
 
 /// One affinity with the places where the other workload is.
 #[derive(Debug)]
@@ -151,7 +152,7 @@ fn relation(
         workload: workload.clone(),
         over: over.clone(),
         is_near,
-        is_required: *required,
+        is_required: *required && !planted(Bug::TakeAffinityForAWish),
         is_first: is_near && workload == own && nodes.is_empty(),
         values: values.collect(),
         nodes: if is_of_nodes { nodes } else { BTreeSet::new() },

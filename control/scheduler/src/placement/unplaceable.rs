@@ -25,6 +25,7 @@ pub(crate) struct Unplaceable {
     disconnected: u32,
     cordoned: u32,
     set_aside: u32,
+    kept: u32,
     featureless: u32,
     mislabelled: u32,
     /// Without a countable resource at all, by which.
@@ -63,6 +64,7 @@ impl Unplaceable {
                 Err(Dropped::Disconnected) => &mut counted.disconnected,
                 Err(Dropped::Cordoned) => &mut counted.cordoned,
                 Err(Dropped::SetAside) => &mut counted.set_aside,
+                Err(Dropped::Kept) => &mut counted.kept,
                 Err(Dropped::Featureless) => &mut counted.featureless,
                 Err(Dropped::Mislabelled) => &mut counted.mislabelled,
                 Err(Dropped::Resourceless(name)) => counted.resourceless.entry(name).or_default(),
@@ -120,6 +122,8 @@ impl Unplaceable {
                 self.features.join(", "),
                 listed.join(", ")
             )
+        } else if self.kept > 0 {
+            write!(f, "{} kept for what is more urgent, for which batch work makes way", counted(self.kept))
         } else if self.set_aside > 0 {
             write!(f, "{} set aside for a while, as lost again and again", counted(self.set_aside))
         } else if self.cordoned > 0 {
@@ -193,6 +197,7 @@ impl fmt::Display for Unplaceable {
                 },
             ),
             (self.featureless, format!("without the feature {}", self.features.join(", "))),
+            (self.kept, "kept for what is more urgent".to_owned()),
             (self.set_aside, "set aside".to_owned()),
             (self.cordoned, "cordoned".to_owned()),
             (self.disconnected, "not connected".to_owned()),

@@ -13,6 +13,8 @@ mod foresee;
 mod jobs;
 mod operators;
 mod placement;
+mod preemption;
+mod properties;
 mod random;
 mod rollouts;
 mod services;

@@ -623,3 +623,85 @@ fn a_full_node_does_not_keep_a_service_that_runs_everywhere_from_being_replaced_
         "#]],
     );
 }
+
+/// Found when the check of leftovers was written: a cancelled run took the note of the other one with it.
+#[test]
+fn a_run_goes_on_waiting_for_others_when_another_of_its_job_is_cancelled() {
+    let text = r#"
+        [app]
+        name = "shop"
+        [job.sum]
+        component = "sum.wasm"
+        [job.sum.placement]
+        near = ["shop/web"]
+        [service.web]
+        component = "web.wasm"
+        allocations = 1
+    "#;
+    let without = text.replace("allocations = 1", "allocations = 0");
+    placed(
+        &[("shop", text), ("without", &without)],
+        "
+        node a 1GiB
+        apply without
+        run shop/sum 1
+        run shop/sum 1
+        cancel r1
+        apply shop
+        state a1 running
+        beat
+        where
+        ",
+        expect![[r#"
+            > apply without
+            Deployed { revision: Revision(1), changed: true }
+            > run shop/sum 1
+            RunStarted(RunId(1))
+            > run shop/sum 1
+            RunStarted(RunId(2))
+            > cancel r1
+            Cancelled
+            0s r1 ends: Cancelled
+            > apply shop
+            Deployed { revision: Revision(2), changed: true }
+            --where
+            default/shop/sum on a:1
+            default/shop/web on a:1
+        "#]],
+    );
+}
+
+/// Found by the simulation when the check of leftovers was written, with seed 2: what was deleted waited on.
+#[test]
+fn a_run_that_waits_and_is_deleted_is_not_remembered() {
+    placed(
+        &[("web", &web(""))],
+        "
+        node a 64MiB
+        apply web
+        deploy sums sum=job1@v1
+        run sums/sum 1
+        where
+        delete sums
+        where
+        ",
+        expect![[r#"
+            > apply web
+            Deployed { revision: Revision(1), changed: true }
+            > deploy sums sum=job1@v1
+            Deployed { revision: Revision(1), changed: true }
+            > run sums/sum 1
+            RunStarted(RunId(1))
+            --where
+            default/shop/web on a:1
+            default/shop/web 0 of 4: needs 64MiB; the freest of 1 node has 0B
+            r1 waits: needs 64MiB; the freest of 1 node has 0B
+            > delete sums
+            Deleted
+            0s r1 is forgotten
+            --where
+            default/shop/web on a:1
+            default/shop/web 0 of 4: needs 64MiB; the freest of 1 node has 0B
+        "#]],
+    );
+}

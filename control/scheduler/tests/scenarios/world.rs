@@ -85,17 +85,7 @@ impl World {
     pub(crate) fn play(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (verb, rest) = words.split_first().unwrap();
-        if !matches!(
-            *verb,
-            "wait" | "pass" | "beat" | "up" | "down" | "state" | "node" | "restarts" | "served"
-        ) {
-            let indent = if matches!(*verb, "show" | "where" | "history" | "explain" | "plan" | "simulate") {
-                "--"
-            } else {
-                "> "
-            };
-            writeln!(self.out, "{indent}{line}").unwrap();
-        }
+        self.repeat(verb, line);
         match *verb {
             "token" => self.token(rest),
             "join" => self.join(rest),
@@ -149,6 +139,21 @@ impl World {
             "explain" => self.out.push_str(&explain::explained(&self.cluster, rest[0])),
             "where" => self.show_where(),
             _ => panic!("`{verb}` is no word of a script"),
+        }
+    }
+
+    /// Writes down what was said, where it is to be seen.
+    fn repeat(&mut self, verb: &str, line: &str) {
+        if !matches!(
+            verb,
+            "wait" | "pass" | "beat" | "up" | "down" | "state" | "node" | "restarts" | "served"
+        ) {
+            let indent = if matches!(verb, "show" | "where" | "history" | "explain" | "plan" | "simulate") {
+                "--"
+            } else {
+                "> "
+            };
+            writeln!(self.out, "{indent}{line}").unwrap();
         }
     }
 

@@ -213,8 +213,12 @@ fn assignment(words: &[&str]) -> Assignment {
         generation: Generation(generation.parse().unwrap()),
         allocations: allocations
             .iter()
-            .filter(|word| !word.starts_with("peer="))
+            .filter(|word| !word.starts_with("peer=") && !word.starts_with("finishing="))
             .map(|it| assigned(it))
+            .collect(),
+        finishing: allocations
+            .iter()
+            .filter_map(|word| word.strip_prefix("finishing=")?.parse().ok())
             .collect(),
         routes,
     }
