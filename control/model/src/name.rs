@@ -5,14 +5,15 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
-/// A DNS label: the name of a namespace, an app, a workload or a node. Copies share the text, since a fleet has millions.
+/// A DNS label: the name of a namespace, an app, a workload or a node. A short one is kept in
+/// place and copies of a long one share it: a fleet has millions, and each decision compares many.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(Arc<str>);
+pub struct Name(SmolStr);
 
 impl Name {
     /// The most characters a name may have.

@@ -29,7 +29,7 @@ impl Cluster {
 
     /// Returns the members that can be spoken to and are believed: to whom something that concerns all is sent.
     pub fn listeners(&self) -> impl Iterator<Item = &NodeId> {
-        self.volatile.nodes.keys().filter(|node| self.listens(node))
+        self.durable.nodes().keys().filter(|node| self.listens(node))
     }
 
     /// Returns the generation of what a node must run now.

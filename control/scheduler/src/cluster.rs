@@ -126,14 +126,16 @@ impl Cluster {
             }
             _ => None,
         };
-        let known = |durable: &Durable| allocation.and_then(|id| durable.allocations().get(&id)).cloned();
-        let before = known(&self.durable);
+        let before = allocation.and_then(|id| self.durable.allocations().get(&id)).cloned();
         change.apply(&mut self.durable);
         if let Change::Node(record) = &change {
             self.refresh_pools(&record.id);
         } else if allocation.is_some() {
-            let after = known(&self.durable);
-            self.refresh_allocation(before.as_deref(), after.as_deref());
+            let after = match &change {
+                Change::Allocation(record) => Some(&**record),
+                _ => None,
+            };
+            self.refresh_allocation(before.as_deref(), after);
             if let Some(before) = before.filter(|before| before.serves()) {
                 self.look_at_rollout(&before.workload.app_name(), true, now);
             }
@@ -147,14 +149,17 @@ impl Cluster {
         let node = &record.node;
         let Volatile { pools, copies, dirty, waiting_for_others, .. } = &mut self.volatile;
         dirty.relations |= !waiting_for_others.is_empty();
-        let has_room = pools.set_room(node, self.durable.room(node));
-        dirty.room |= has_room && !planted(Bug::ForgetRoom);
-        if let Some((class, _)) = pools.node(node) {
-            let [before, after] = [before, after].map(|it| it.filter(|it| it.is_live()));
-            if before.map(|it| it.revision) != after.map(|it| it.revision) {
-                before.into_iter().for_each(|record| copies.remove(record, *class));
-                after.into_iter().for_each(|record| copies.add(record, *class));
-            }
+        let [takes_before, takes] = [before, after].map(|it| it.filter(|it| it.is_assigned()));
+        if takes_before.map(|it| &it.spec) != takes.map(|it| &it.spec) {
+            let has_room = pools.set_room(node, self.durable.room(node));
+            dirty.room |= has_room && !planted(Bug::ForgetRoom);
+        }
+        let [before, after] = [before, after].map(|it| it.filter(|it| it.is_live()));
+        if before.map(|it| it.revision) != after.map(|it| it.revision)
+            && let Some(class) = pools.counting_class(node)
+        {
+            before.into_iter().for_each(|record| copies.remove(record, class));
+            after.into_iter().for_each(|record| copies.add(record, class));
         }
         self.volatile.node(node).must_be_heard = true;
     }
@@ -163,7 +168,7 @@ impl Cluster {
     pub(crate) fn refresh_pools(&mut self, node: &NodeId) {
         let Some(record) = self.durable.nodes().get(node) else { return };
         let Volatile { nodes, pools, copies, dirty, .. } = &mut self.volatile;
-        let class = |pools: &Pools| pools.node(node).map(|(class, _)| *class);
+        let class = |pools: &Pools| pools.counting_class(node);
         let before = class(pools);
         let state = nodes.entry(node.clone()).or_default();
         dirty.room |= pools.refresh(record, state, self.durable.room(node));

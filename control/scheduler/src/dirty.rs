@@ -1,6 +1,6 @@
 //! What has changed since it was last thought through, so that the work of a step grows with the change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{AllocationId, Name, NodeId, RunId, Work, WorkloadName};
 
@@ -20,7 +20,7 @@ pub(crate) struct Dirty {
     /// Services of which routes and all endpoints may be others.
     pub(crate) services: BTreeSet<WorkloadName>,
     /// Allocations that may answer requests now and did not, or the other way round.
-    pub(crate) endpoints: BTreeSet<(WorkloadName, AllocationId)>,
+    pub(crate) endpoints: BTreeMap<AllocationId, WorkloadName>,
     /// Nodes that may be reached elsewhere, or not at all.
     pub(crate) peers: BTreeSet<NodeId>,
     /// Whether something may fit now that did not.
@@ -65,7 +65,7 @@ impl Dirty {
             runs: durable.runs().values().filter(|run| run.is_running()).map(|run| run.id).collect(),
             nodes: durable.nodes().keys().cloned().collect(),
             services: BTreeSet::new(),
-            endpoints: BTreeSet::new(),
+            endpoints: BTreeMap::new(),
             peers: BTreeSet::new(),
             room: true,
             allowed: BTreeSet::new(),
@@ -163,7 +163,7 @@ impl Dirty {
                     })
                 };
                 if answers(before) != answers(after) {
-                    self.endpoints.insert((record.workload.clone(), record.id));
+                    self.endpoints.insert(record.id, record.workload.clone());
                 }
                 self.workloads.insert(record.workload.clone());
             }

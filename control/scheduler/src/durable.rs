@@ -3,22 +3,21 @@
 //! Each change is an upsert of one key, so that applying it twice is harmless and any order of different keys gives
 //! the same state. Beside the records stand indexes over them, kept by the same code.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Priority, Resources, Revision, RunId,
-    Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec,
+    Timestamp, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::chain::RunIndex;
+use crate::index::{Index, Tally, Usage};
 use crate::placement::Room;
-use crate::planted::{Bug, planted};
 use crate::{
-    AllocationRecord, AllocationState, AppRecord, Counters, NamespaceRecord, NodeRecord, RevisionRecord,
-    RunRecord, ScheduleRecord, TokenRecord,
+    AllocationRecord, AppRecord, Counters, NamespaceRecord, NodeRecord, RevisionRecord, RunRecord,
+    ScheduleRecord, TokenRecord,
 };
 
 /// One durable change.
@@ -163,50 +162,6 @@ impl Change {
     }
 }
 
-/// What the allocations of a namespace have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// What they reserve.
-    pub reserved: Resources,
-    /// How many there are, without those of lost nodes which may be replaced.
-    pub allocations: u32,
-}
-
-/// How many allocations a service has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    /// Those that are neither on their way out nor lost, by revision.
-    pub(crate) live: BTreeMap<Revision, u32>,
-    /// Those whose node is lost.
-    pub(crate) lost: u32,
-    /// Those of them which may not be replaced yet, by revision.
-    pub(crate) held: BTreeMap<Revision, u32>,
-}
-
-impl Tally {
-    /// Counts an allocation in or out, if it counts.
-    fn count(&mut self, record: &AllocationRecord, is_held: bool, by: i32) {
-        let add = |count: &mut u32| *count = count.wrapping_add_signed(by);
-        match record.state {
-            AllocationState::Placed | AllocationState::Running => {
-                add(self.live.entry(record.revision).or_default());
-                self.live.retain(|_, count| *count > 0);
-            }
-            AllocationState::Lost => {
-                add(&mut self.lost);
-                if is_held {
-                    add(self.held.entry(record.revision).or_default());
-                    self.held.retain(|_, count| *count > 0);
-                }
-            }
-            AllocationState::Draining { .. } => {}
-        }
-    }
-}
-
-/// Allocations in the order of their ids; an index shares the records, so that going over it needs no other look.
-type Records = BTreeMap<AllocationId, Arc<AllocationRecord>>;
-
 /// All that survives the coordinator, and indexes over it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Durable {
@@ -222,21 +177,9 @@ pub(crate) struct Durable {
     run_index: RunIndex,
     schedules: BTreeMap<WorkloadName, ScheduleRecord>,
     tokens: BTreeMap<String, TokenRecord>,
-    by_node: BTreeMap<NodeId, Records>,
-    by_workload: BTreeMap<WorkloadName, Records>,
-    by_run: BTreeMap<RunId, Records>,
-    tallies: BTreeMap<WorkloadName, Tally>,
-    usage: BTreeMap<Name, Usage>,
-    reserved: BTreeMap<NodeId, Resources>,
-    /// How much of its countable resources is taken on each node that has some.
-    counted: BTreeMap<NodeId, BTreeMap<String, u32>>,
+    index: Index,
     /// Services that run on each node that can run them.
     everywhere: BTreeSet<WorkloadName>,
-    draining: BTreeSet<(Timestamp, AllocationId)>,
-    /// Batch work that makes way, by the moment it must have.
-    making_way: BTreeSet<(Timestamp, AllocationId)>,
-    /// Batch work that could make way, the least urgent first and of those the youngest.
-    could_make_way: BTreeSet<(Priority, Reverse<AllocationId>)>,
     /// Lost nodes of which nothing may be replaced yet, by the time they were lost.
     unreleased: BTreeSet<(Timestamp, NodeId)>,
     /// Nodes that are to be left, by the moment they must be.
@@ -280,41 +223,14 @@ impl Durable {
         &self.namespaces
     }
 
-    /// Returns what the allocations of each namespace that has some have.
-    pub(crate) fn usages(&self) -> &BTreeMap<Name, Usage> {
-        &self.usage
-    }
-
     /// Returns what the allocations of a namespace have.
     pub(crate) fn usage(&self, namespace: &Name) -> Usage {
-        self.usage.get(namespace).copied().unwrap_or_default()
+        self.index.usages().get(namespace).copied().unwrap_or_default()
     }
 
     /// Returns the services that run on each node that can run them.
     pub(crate) fn everywhere(&self) -> &BTreeSet<WorkloadName> {
         &self.everywhere
-    }
-
-    /// Returns what a node has and what of it is taken.
-    pub(crate) fn room(&self, node: &NodeId) -> Room {
-        let Some(info) = self.nodes.get(node).and_then(|record| record.info.as_ref()) else {
-            return Room::default();
-        };
-        let mut room = Room {
-            capacity: info.capacity,
-            overcommit: info.batch_overcommit,
-            reserved: self.reserved(node),
-            ..Room::default()
-        };
-        if !info.resources.is_empty() {
-            let taken = self.counted.get(node);
-            let left = info.resources.iter().map(|(name, count)| {
-                let taken = taken.and_then(|taken| taken.get(name)).copied().unwrap_or_default();
-                (name.clone(), count.saturating_sub(taken))
-            });
-            room.countable = Arc::new(left.collect());
-        }
-        room
     }
 
     /// Returns what a namespace may have.
@@ -348,31 +264,6 @@ impl Durable {
         &self.specs
     }
 
-    pub(crate) fn on_node(&self, node: &NodeId) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
-        records(self.by_node.get(node))
-    }
-
-    pub(crate) fn of_workload(
-        &self,
-        workload: &WorkloadName,
-    ) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
-        records(self.by_workload.get(workload))
-    }
-
-    pub(crate) fn of_run(&self, run: RunId) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
-        records(self.by_run.get(&run))
-    }
-
-    /// Returns how many allocations a service has; nothing if none.
-    pub(crate) fn tally(&self, workload: &WorkloadName) -> Option<&Tally> {
-        self.tallies.get(workload)
-    }
-
-    /// Returns what the allocations of a node reserve, those on their way out included.
-    pub(crate) fn reserved(&self, node: &NodeId) -> Resources {
-        self.reserved.get(node).copied().unwrap_or_default()
-    }
-
     /// Returns the lost nodes of which nothing may be replaced yet, the first that was lost first.
     pub(crate) fn unreleased(&self) -> &BTreeSet<(Timestamp, NodeId)> {
         &self.unreleased
@@ -383,36 +274,59 @@ impl Durable {
         &self.drained_nodes
     }
 
+    /// Returns what the allocations of each namespace that has some have.
+    pub(crate) fn usages(&self) -> &BTreeMap<Name, Usage> {
+        self.index.usages()
+    }
+
+    /// Returns what a node has and what of it is taken.
+    pub(crate) fn room(&self, node: &NodeId) -> Room {
+        self.index.room(node)
+    }
+
+    pub(crate) fn on_node(&self, node: &NodeId) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
+        self.index.on_node(node)
+    }
+
+    pub(crate) fn of_workload(
+        &self,
+        workload: &WorkloadName,
+    ) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
+        self.index.of_workload(workload)
+    }
+
+    pub(crate) fn of_run(&self, run: RunId) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
+        self.index.of_run(run)
+    }
+
+    /// Returns how many allocations a service has; nothing if none.
+    pub(crate) fn tally(&self, workload: &WorkloadName) -> Option<&Tally> {
+        self.index.tally(workload)
+    }
+
+    /// Returns what the allocations of a node reserve, those on their way out included.
+    pub(crate) fn reserved(&self, node: &NodeId) -> Resources {
+        self.index.reserved(node)
+    }
+
     /// Tells whether an allocation of a lost node still counts, as nothing of that node may be replaced yet.
     pub(crate) fn is_held(&self, record: &AllocationRecord) -> bool {
-        record.state == AllocationState::Lost
-            && self.nodes.get(&record.node).is_some_and(|node| !node.released)
+        self.index.is_held(record)
     }
 
     /// Returns who is to be ended when, soonest first.
     pub(crate) fn draining(&self) -> &BTreeSet<(Timestamp, AllocationId)> {
-        &self.draining
+        self.index.draining()
     }
 
     /// Returns who makes way until when, soonest first.
     pub(crate) fn making_way(&self) -> &BTreeSet<(Timestamp, AllocationId)> {
-        &self.making_way
-    }
-
-    /// Tells whether an allocation is batch work that works, was not told yet to make way, and may be begun again.
-    pub(crate) fn may_make_way(&self, record: &AllocationRecord) -> bool {
-        let is_batch = match &record.spec.kind {
-            // What it is killed at nobody may begin again.
-            WorkloadKind::Job(job) => !job.is_at_most_once(),
-            WorkloadKind::Service(_) => planted(Bug::PreemptServices),
-        };
-        is_batch && record.is_live() && record.makes_way.is_none()
+        self.index.making_way()
     }
 
     /// Returns the batch work that could make way for a priority, the least urgent first and of those the youngest.
     pub(crate) fn less_urgent(&self, priority: Priority) -> impl Iterator<Item = AllocationId> {
-        let all = self.could_make_way.iter();
-        all.take_while(move |(own, _)| *own < priority || planted(Bug::PreemptEqual)).map(|(_, id)| id.0)
+        self.index.less_urgent(priority)
     }
 
     /// Tells whether there is any batch work that could make way for a priority.
@@ -422,65 +336,16 @@ impl Durable {
 
     fn insert_node(&mut self, record: NodeRecord) {
         let id = record.id.clone();
-        let before = self.nodes.get(&id);
-        let is_holding_new = before.is_none_or(|before| before.released != record.released);
         let entries = |record: &NodeRecord| {
             let drained = record.cordon.and_then(|cordon| cordon.drain);
             (drained, record.lost.filter(|_| !record.released))
         };
-        let (drained_before, unreleased_before) = before.map(entries).unwrap_or_default();
+        let (drained_before, unreleased_before) = self.nodes.get(&id).map(entries).unwrap_or_default();
         let (drained, unreleased) = entries(&record);
-        // What is lost counts otherwise when it may be replaced.
-        let lost = self.by_node.get(&id).filter(|_| is_holding_new);
-        let lost: Vec<Arc<AllocationRecord>> = lost.into_iter().flat_map(BTreeMap::values).cloned().collect();
-        lost.iter().for_each(|record| self.uncount(record));
+        self.index.set_node(&record);
         self.nodes.insert(id.clone(), record);
-        lost.iter().for_each(|record| self.count(record));
         move_entry(&mut self.drained_nodes, &id, drained_before, drained);
         move_entry(&mut self.unreleased, &id, unreleased_before, unreleased);
-    }
-
-    /// Counts an allocation in what its service and its namespace have.
-    fn count(&mut self, record: &AllocationRecord) {
-        self.tally_up(record, 1);
-        if self.is_charged(record) {
-            let usage = self.usage.entry(record.workload.namespace.clone()).or_default();
-            usage.reserved = usage.reserved.plus(record.resources());
-            usage.allocations += 1;
-        }
-    }
-
-    /// Counts it out again. Call it before anything changes that decides whether it counts.
-    fn uncount(&mut self, record: &AllocationRecord) {
-        self.tally_up(record, -1);
-        let namespace = &record.workload.namespace;
-        if self.is_charged(record)
-            && let Some(usage) = self.usage.get_mut(namespace)
-        {
-            usage.reserved = usage.reserved.minus(record.resources());
-            usage.allocations -= 1;
-            if usage.allocations == 0 {
-                self.usage.remove(namespace);
-            }
-        }
-    }
-
-    /// Tells whether an allocation is part of what its namespace has: what is lost is, as long as nothing may take its
-    /// place.
-    fn is_charged(&self, record: &AllocationRecord) -> bool {
-        record.is_assigned() || self.is_held(record)
-    }
-
-    /// Counts an allocation of a service in or out.
-    fn tally_up(&mut self, record: &AllocationRecord, by: i32) {
-        if record.serves() {
-            let is_held = self.is_held(record);
-            let tally = self.tallies.entry(record.workload.clone()).or_default();
-            tally.count(record, is_held, by);
-            if *tally == Tally::default() {
-                self.tallies.remove(&record.workload);
-            }
-        }
     }
 
     fn insert_app(&mut self, record: AppRecord) {
@@ -504,12 +369,15 @@ impl Durable {
     }
 
     /// Lets `record` hold the spec that others hold already: what a store gives back is a copy for each record.
-    fn share_spec(&self, record: &mut Arc<AllocationRecord>) {
+    fn share_spec(&self, before: Option<&AllocationRecord>, record: &mut Arc<AllocationRecord>) {
+        if before.is_some_and(|before| Arc::ptr_eq(&before.spec, &record.spec)) {
+            return;
+        }
         let newest = self.specs.get(&record.workload);
         if newest.is_some_and(|newest| Arc::ptr_eq(newest, &record.spec)) {
             return;
         }
-        let neighbour = || self.of_workload(&record.workload).next().map(|record| &record.spec);
+        let neighbour = || self.index.of_workload(&record.workload).next().map(|record| &record.spec);
         let is_same = |known: &&Arc<WorkloadSpec>| **known == record.spec;
         let known = newest.filter(is_same).or_else(|| neighbour().filter(is_same)).map(Arc::clone);
         if let Some(known) = known.filter(|known| !Arc::ptr_eq(known, &record.spec)) {
@@ -519,107 +387,16 @@ impl Durable {
 
     fn insert_allocation(&mut self, mut record: Arc<AllocationRecord>) {
         let id = record.id;
-        self.share_spec(&mut record);
         self.counters.allocation = self.counters.allocation.max(id.number());
-        if let Some(before) = self.allocations.insert(id, Arc::clone(&record)) {
-            self.discharge(&before);
-            let places =
-                |record: &AllocationRecord| (record.node.clone(), record.workload.clone(), run_of(record));
-            if places(&before) != places(&record) {
-                self.forget_places(&before);
-            }
-        }
-        self.by_node.entry(record.node.clone()).or_default().insert(id, Arc::clone(&record));
-        let of_workload = self.by_workload.entry(record.workload.clone()).or_default();
-        of_workload.insert(id, Arc::clone(&record));
-        if let Some(run) = run_of(&record) {
-            self.by_run.entry(run).or_default().insert(id, Arc::clone(&record));
-        }
-        self.charge(&record);
+        let before = self.allocations.get(&id).cloned();
+        self.share_spec(before.as_deref(), &mut record);
+        self.index.set(before.as_deref(), &record);
+        self.allocations.insert(id, record);
     }
 
     fn remove_allocation(&mut self, id: AllocationId) {
-        let Some(record) = self.allocations.remove(&id) else { return };
-        self.forget_places(&record);
-        self.discharge(&record);
-    }
-
-    fn forget_places(&mut self, record: &AllocationRecord) {
-        forget(&mut self.by_node, &record.node, record.id);
-        forget(&mut self.by_workload, &record.workload, record.id);
-        if let Some(run) = run_of(record) {
-            forget(&mut self.by_run, &run, record.id);
-        }
-    }
-
-    /// Counts an allocation in everywhere.
-    fn charge(&mut self, record: &AllocationRecord) {
-        self.count(record);
-        if record.is_assigned() {
-            let reserved = self.reserved.entry(record.node.clone()).or_default();
-            *reserved = reserved.plus(record.resources());
-            for (name, count) in &record.spec.placement.resources {
-                let count = if planted(Bug::CountResourceTwice) { 2 * count } else { *count };
-                let counted = self.counted.entry(record.node.clone()).or_default();
-                *counted.entry(name.clone()).or_default() += count;
-            }
-        }
-        if let AllocationState::Draining { until } = record.state {
-            self.draining.insert((until, record.id));
-        }
-        if let Some(makes_way) = &record.makes_way {
-            self.making_way.insert((makes_way.until, record.id));
-        } else if self.may_make_way(record) {
-            self.could_make_way.insert((record.spec.priority, Reverse(record.id)));
-        }
-    }
-
-    /// Counts it out again.
-    fn discharge(&mut self, record: &AllocationRecord) {
-        self.uncount(record);
-        if record.is_assigned() {
-            for (name, count) in &record.spec.placement.resources {
-                let count = if planted(Bug::CountResourceTwice) { 2 * count } else { *count };
-                let Some(counted) = self.counted.get_mut(&record.node) else { continue };
-                if let Some(taken) = counted.get_mut(name) {
-                    *taken = taken.saturating_sub(count);
-                }
-                counted.retain(|_, taken| *taken > 0);
-                if counted.is_empty() {
-                    self.counted.remove(&record.node);
-                }
-            }
-            let left = self.reserved(&record.node).minus(record.resources());
-            if left == Resources::default() {
-                self.reserved.remove(&record.node);
-            } else {
-                self.reserved.insert(record.node.clone(), left);
-            }
-        }
-        if let AllocationState::Draining { until } = record.state {
-            self.draining.remove(&(until, record.id));
-        }
-        if let Some(makes_way) = &record.makes_way {
-            self.making_way.remove(&(makes_way.until, record.id));
-        }
-        self.could_make_way.remove(&(record.spec.priority, Reverse(record.id)));
-    }
-}
-
-/// Returns for which run an allocation works, if it does.
-fn run_of(record: &AllocationRecord) -> Option<RunId> {
-    match record.work {
-        Work::Items { run, .. } => Some(run),
-        Work::Serve => None,
-    }
-}
-
-/// Takes `id` out of the set at `key`, and the set out of the index if it was the last one.
-fn forget<K: Ord>(index: &mut BTreeMap<K, Records>, key: &K, id: AllocationId) {
-    if let Some(ids) = index.get_mut(key) {
-        ids.remove(&id);
-        if ids.is_empty() {
-            index.remove(key);
+        if let Some(record) = self.allocations.remove(&id) {
+            self.index.remove(&record);
         }
     }
 }
@@ -637,8 +414,4 @@ fn move_entry(
             order.remove(&(before, node.clone()));
         }
     }
-}
-
-fn records(records: Option<&Records>) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
-    records.into_iter().flat_map(BTreeMap::values).map(|record| &**record)
 }

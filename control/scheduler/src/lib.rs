@@ -22,6 +22,7 @@ mod explain;
 mod failures;
 mod foresee;
 mod history;
+mod index;
 mod input;
 mod judge;
 mod lease;
@@ -56,8 +57,9 @@ pub use brake::{Held, ZONE};
 pub use chain::Abandoned;
 pub use cluster::Cluster;
 pub use config::Config;
-pub use durable::{Change, Usage};
+pub use durable::Change;
 pub use foresee::{Foresight, Planned, plan};
+pub use index::Usage;
 pub use input::{Answer, Command, Observation};
 #[cfg(feature = "planted-bugs")]
 pub use planted::{Bug, plant};

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use dunlin_model::{AllocationId, NodeId, Priority, Timestamp};
 
 use crate::effort::Effort;
+use crate::index::may_make_way;
 use crate::placement::{Barriers, Demand, Room, Standing};
 use crate::planted::{Bug, planted};
 use crate::turns::Claim;
@@ -109,7 +110,7 @@ impl Cluster {
         let near: BTreeSet<_> =
             demand.spec.placement.near.iter().map(|affinity| &affinity.workload).collect();
         let may_go = |record: &&AllocationRecord| {
-            self.durable.may_make_way(record)
+            may_make_way(record)
                 && (record.spec.priority < demand.spec.priority || planted(Bug::PreemptEqual))
                 && !near.contains(&record.workload)
         };

@@ -7,8 +7,9 @@ use dunlin_model::{
     AllocationId, Name, NodeId, Revision, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 
-use crate::durable::{Durable, Tally};
+use crate::durable::Durable;
 use crate::effort::Effort;
+use crate::index::Tally;
 use crate::judge::phase;
 use crate::placement::{Demand, Search, Standing, judge_labels};
 use crate::planted::{Bug, planted};

@@ -89,7 +89,7 @@ impl Cluster {
                 }
             }
         }
-        for (workload, id) in std::mem::take(&mut self.volatile.dirty.endpoints) {
+        for (id, workload) in std::mem::take(&mut self.volatile.dirty.endpoints) {
             is_new |= self.refresh_endpoint(&workload, id);
         }
         self.volatile.routes_version += u64::from(is_new);

@@ -1,6 +1,6 @@
 //! What is known only from what agents said lately. A coordinator that starts again hears it again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dunlin_model::{
     AllocationReport, AppName, DurationMs, Generation, Name, NodeId, Route, RouteTable, RunId, Term,
@@ -25,8 +25,8 @@ use crate::{AllocationRecord, Config, NodeRecord, RunRecord};
 /// What is not kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Volatile {
-    /// Every member, also those that were never heard.
-    pub(crate) nodes: BTreeMap<NodeId, NodeState>,
+    /// Every member, also those that were never heard; in no order.
+    pub(crate) nodes: HashMap<NodeId, NodeState>,
     /// Who is believed until when, soonest first.
     lease_ends: BTreeSet<(Timestamp, NodeId)>,
     /// Who is to be sent its assignment though that may not have changed.
@@ -222,8 +222,8 @@ impl Volatile {
 pub(crate) fn copies(durable: &Durable, pools: &Pools) -> Copies {
     let mut copies = Copies::default();
     for record in durable.allocations().values().filter(|record| record.is_live()) {
-        if let Some((class, _)) = pools.node(&record.node) {
-            copies.add(record, *class);
+        if let Some(class) = pools.counting_class(&record.node) {
+            copies.add(record, class);
         }
     }
     copies

@@ -3,7 +3,7 @@
 //!
 //! By revision, since a rollout is to end with the newest one spread out, whatever goes before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use dunlin_model::{NodeId, Revision, WorkloadName};
 
@@ -15,14 +15,14 @@ use crate::AllocationRecord;
 pub(crate) struct InClass {
     /// How many there are on all of them.
     pub(crate) total: u32,
-    /// How many there are on each node that has some.
-    pub(crate) nodes: BTreeMap<NodeId, u32>,
+    /// How many there are on each node that has some; in no order.
+    pub(crate) nodes: HashMap<NodeId, u32>,
 }
 
 /// The allocations of all workloads that are neither on their way out nor lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Copies {
-    by_workload: BTreeMap<WorkloadName, BTreeMap<(Revision, ClassId), InClass>>,
+    by_workload: HashMap<WorkloadName, BTreeMap<(Revision, ClassId), InClass>>,
 }
 
 impl Copies {

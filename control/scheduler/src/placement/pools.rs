@@ -1,6 +1,6 @@
 //! The nodes as placement sees them: classes of nodes that differ only in their room, each in order of that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, LazyLock};
 
@@ -138,7 +138,8 @@ pub(crate) struct Class {
 pub(crate) struct Pools {
     classes: BTreeMap<ClassId, Class>,
     by_key: BTreeMap<ClassKey, ClassId>,
-    nodes: BTreeMap<NodeId, (ClassId, Room)>,
+    /// Only to be looked up in: it has no order.
+    nodes: HashMap<NodeId, (ClassId, Room)>,
     last_class: ClassId,
     /// What all nodes have together that may be given something new.
     total: Resources,
@@ -235,6 +236,12 @@ impl Pools {
     /// Returns the class and the room of a member.
     pub(crate) fn node(&self, node: &NodeId) -> Option<&(ClassId, Room)> {
         self.nodes.get(node)
+    }
+
+    /// Returns the class of a member if what runs on it counts: of what is lost nothing does.
+    pub(crate) fn counting_class(&self, node: &NodeId) -> Option<ClassId> {
+        let (class, _) = self.nodes.get(node)?;
+        (self.classes[class].key.standing != Standing::Lost).then_some(*class)
     }
 
     /// Returns whether a member may be given something new.
