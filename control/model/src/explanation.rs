@@ -235,6 +235,10 @@ pub enum EndReason {
     ScaledDown,
     /// What ran on its node had to leave it.
     Drained,
+    /// Another node is better for it, and one there took its place.
+    Rebalanced,
+    /// It made way for something more urgent.
+    Preempted,
     /// Its node was lost, and it was replaced or given up.
     NodeLost,
     /// All its items have their records.

@@ -107,7 +107,8 @@ impl Cluster {
         let scheduled = self.volatile.calendar.first();
         let way = self.durable.making_way().first().map(|(until, _)| *until);
         let again = self.volatile.in_vain_ends.first().map(|(until, _)| *until);
-        let of_nodes = [lease, drain, unsettled, release, leave, trust, way, again];
+        let better = self.volatile.rebalancing.next();
+        let of_nodes = [lease, drain, unsettled, release, leave, trust, way, again, better];
         let due = of_nodes.into_iter().chain([retry, rollout, overdue, scheduled]);
         due.flatten().min()
     }
@@ -129,8 +130,10 @@ impl Cluster {
         let before = allocation.and_then(|id| self.durable.allocations().get(&id)).cloned();
         change.apply(&mut self.durable);
         if let Change::Node(record) = &change {
+            self.volatile.rebalancing.changed(now);
             self.refresh_pools(&record.id);
         } else if allocation.is_some() {
+            self.volatile.rebalancing.changed(now);
             let after = match &change {
                 Change::Allocation(record) => Some(&**record),
                 _ => None,
@@ -147,7 +150,7 @@ impl Cluster {
     fn refresh_allocation(&mut self, before: Option<&AllocationRecord>, after: Option<&AllocationRecord>) {
         let Some(record) = after.or(before) else { return };
         let node = &record.node;
-        let Volatile { pools, copies, dirty, waiting_for_others, .. } = &mut self.volatile;
+        let Volatile { pools, copies, dirty, waiting_for_others, rebalancing, .. } = &mut self.volatile;
         dirty.relations |= !waiting_for_others.is_empty();
         let [takes_before, takes] = [before, after].map(|it| it.filter(|it| it.is_assigned()));
         if takes_before.map(|it| &it.spec) != takes.map(|it| &it.spec) {
@@ -155,6 +158,11 @@ impl Cluster {
             dirty.room |= has_room && !planted(Bug::ForgetRoom);
         }
         let [before, after] = [before, after].map(|it| it.filter(|it| it.is_live()));
+        if after.is_none()
+            && let Some(before) = before
+        {
+            rebalancing.ended(before);
+        }
         if before.map(|it| it.revision) != after.map(|it| it.revision)
             && let Some(class) = pools.counting_class(node)
         {
@@ -247,6 +255,7 @@ impl Cluster {
         self.promote_retries(now);
         self.give_what_is_kept(&mut step, &mut effort, now);
         self.advance_rollouts(&mut step, now);
+        self.rebalance(&mut effort, now);
         let mut workloads = std::mem::take(&mut self.volatile.dirty.workloads);
         self.end_surplus(&mut step, &workloads, now);
         let room = NewRoom::take(&mut self.volatile.dirty);

@@ -377,7 +377,9 @@ impl Course {
             });
             let change = match why {
                 EndReason::Replaced => Some(AllocationChange::Replaced),
-                EndReason::NodeLost | EndReason::Drained => Some(AllocationChange::Moved),
+                EndReason::NodeLost | EndReason::Drained | EndReason::Preempted => {
+                    Some(AllocationChange::Moved)
+                }
                 _ => None,
             };
             let place = new.iter().position(|after| after.node == before.node);

@@ -24,14 +24,14 @@ const MAX_EXPLAINED: usize = 64;
 const MAX_LOOKS: usize = 20_000;
 
 /// With what the nodes of allocations are judged that have the same spec.
-struct Judge {
-    demand: Demand,
-    relations: Relations,
-    search: Search,
+pub(crate) struct Judge {
+    pub(crate) demand: Demand,
+    pub(crate) relations: Relations,
+    pub(crate) search: Search,
 }
 
 impl Judge {
-    fn new(cluster: &Cluster, record: &AllocationRecord) -> Self {
+    pub(crate) fn new(cluster: &Cluster, record: &AllocationRecord) -> Self {
         let demand = Demand::new(cluster, &record.workload, &record.spec);
         let relations = Relations::of(cluster, &record.workload, &record.spec.placement);
         let search = Search::new(cluster, &demand);
@@ -119,7 +119,10 @@ impl Cluster {
             }
             AllocationState::Lost => "lost with its node; it goes on if the node is back first".to_owned(),
             AllocationState::Draining { .. } => "stopping".to_owned(),
-            AllocationState::Running => "running".to_owned(),
+            AllocationState::Running => match self.volatile.rebalancing.reason(record) {
+                Some(reason) => format!("running until one in its place does: {reason}"),
+                None => "running".to_owned(),
+            },
             AllocationState::Placed => {
                 observed.map_or("placed".to_owned(), |report| report.state.to_string())
             }
@@ -267,11 +270,15 @@ fn decided(demand: &Demand, own: &Rank, other: &Rank) -> (Decision, String) {
     if own < other {
         return (decision, text);
     }
-    let text = format!("today {} would be taken: {text}; what runs is not moved for that", first.node);
+    let text = format!(
+        "today {} would be taken: {text}; what runs is moved only if it is clearly better there, one allocation in five minutes",
+        first.node
+    );
     (Decision::Elsewhere, text)
 }
 
-fn difference(demand: &Demand, first: &Rank, second: &Rank) -> (Decision, String) {
+/// Says what makes a node go before another.
+pub(crate) fn difference(demand: &Demand, first: &Rank, second: &Rank) -> (Decision, String) {
     let (node, other) = (&first.node, &second.node);
     if first.has_failed != second.has_failed {
         return (Decision::Failures, format!("it failed lately on {other}, and not on {node}"));

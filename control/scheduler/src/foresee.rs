@@ -48,6 +48,7 @@ impl Foresight {
     /// Begins with a copy of a cluster that is at work. Nodes that are not connected stay as they are.
     pub fn of(mut cluster: Cluster, now: Timestamp) -> Self {
         cluster.volatile.history.keep_all();
+        cluster.volatile.rebalancing.stop();
         let nodes: Vec<NodeId> = cluster.durable.nodes().keys().cloned().collect();
         for node in &nodes {
             // Who is believed stays so: heartbeats are not played.

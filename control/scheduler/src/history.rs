@@ -192,6 +192,7 @@ impl Cluster {
                 return (EndReason::Deleted, text);
             }
         };
+        let moved = self.volatile.rebalancing.reason(record);
         let is_draining = self.durable.nodes().get(node).is_some_and(NodeRecord::is_draining);
         match service.allocations {
             0 => (EndReason::ScaledDown, format!("revision {} wants none", app.revision)),
@@ -200,6 +201,7 @@ impl Cluster {
             _ if *revision != app.revision => {
                 (EndReason::Replaced, format!("revision {} took its place", app.revision))
             }
+            _ if moved.is_some() => (EndReason::Rebalanced, moved.unwrap_or_default().to_owned()),
             _ if service.everywhere => {
                 (EndReason::ScaledDown, format!("it is not to run on {node} any more"))
             }
@@ -216,6 +218,8 @@ impl Cluster {
         let said = self.volatile.observed(record).map(|report| &report.state);
         if self.outstanding(record).is_empty() && self.durable.runs().contains_key(&run) {
             (EndReason::Finished, "each of its items has a record, or is tried elsewhere".to_owned())
+        } else if let Some(makes_way) = &record.makes_way {
+            (EndReason::Preempted, makes_way.reason())
         } else if is_overdue {
             (EndReason::Drained, format!("the time to leave {} was over", record.node))
         } else if said == Some(&ObservedState::Finished) {

@@ -33,6 +33,7 @@ mod placement;
 mod planted;
 mod preempt;
 mod range_set;
+mod rebalance;
 mod reconcile;
 mod record;
 mod rejection;

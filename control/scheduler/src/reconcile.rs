@@ -73,7 +73,7 @@ fn places(cluster: &Cluster, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) 
 
 /// Tells whether a service is as it should be: all allocations that it should have are of the newest revision, and none
 /// of them is lost or is to leave its node.
-fn is_settled(cluster: &Cluster, workload: &WorkloadName) -> bool {
+pub(crate) fn is_settled(cluster: &Cluster, workload: &WorkloadName) -> bool {
     let durable = &cluster.durable;
     let Some(tally) = durable.tally(workload) else { return desired(cluster, workload) == 0 };
     if durable.everywhere().contains(workload) {
@@ -81,8 +81,9 @@ fn is_settled(cluster: &Cluster, workload: &WorkloadName) -> bool {
     }
     let app = durable.apps().get(&workload.app_name());
     let current = app.and_then(|app| tally.live.get(&app.revision)).copied().unwrap_or_default();
-    let leaves = |record: &AllocationRecord| record.is_live() && is_leaving(durable, record);
+    let leaves = |record: &AllocationRecord| record.is_live() && is_leaving(cluster, record);
     tally.lost == 0
+        && !cluster.volatile.rebalancing.moves(workload)
         && (durable.drained_nodes().is_empty() || !durable.of_workload(workload).any(leaves))
         && tally.live.values().sum::<u32>() == current
         && current == desired(cluster, workload)
@@ -98,12 +99,14 @@ fn missing(cluster: &Cluster, workload: &WorkloadName) -> Option<u32> {
         && app.rollout.as_ref().is_none_or(|rollout| rollout.promoted && rollout.failed.is_none());
     let all = live.values().chain(held.values()).sum();
     let missing = desired(cluster, workload).checked_sub(all);
-    missing.filter(|_| is_current && durable.drained_nodes().is_empty())
+    let is_moved = cluster.volatile.rebalancing.moves(workload);
+    missing.filter(|_| is_current && !is_moved && durable.drained_nodes().is_empty())
 }
 
-/// Tells whether what runs on the node of an allocation is to leave it.
-fn is_leaving(durable: &Durable, record: &AllocationRecord) -> bool {
-    durable.nodes().get(&record.node).is_some_and(crate::NodeRecord::is_draining)
+/// Tells whether an allocation is to leave its node, as all that is there is, or as another is better for it.
+fn is_leaving(cluster: &Cluster, record: &AllocationRecord) -> bool {
+    cluster.durable.nodes().get(&record.node).is_some_and(crate::NodeRecord::is_draining)
+        || cluster.volatile.rebalancing.is_moved(record)
 }
 
 /// Returns the allocations of a service that count.
@@ -121,7 +124,7 @@ fn copies(cluster: &Cluster, workload: &WorkloadName) -> Vec<(Copy, NodeId)> {
         let copy = Copy {
             id: record.id,
             is_newest: Some(record.revision) == revision,
-            is_leaving: is_leaving(durable, record),
+            is_leaving: is_leaving(cluster, record),
             // Of a node that is held nobody knows better: what was before makes no way for it, and it makes none.
             is_running: match record.state {
                 AllocationState::Running => true,

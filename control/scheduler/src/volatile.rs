@@ -14,6 +14,7 @@ use crate::history::History;
 use crate::judge::Doings;
 use crate::placement::{Compiled, Copies, Pools};
 use crate::planted::{Bug, planted};
+use crate::rebalance::Rebalancing;
 use crate::retry::Queue;
 use crate::routes::{route_table, routes_of};
 use crate::run::leased;
@@ -57,6 +58,8 @@ pub(crate) struct Volatile {
     pub(crate) failures: Failures,
     /// When scheduled jobs are due.
     pub(crate) calendar: Calendar,
+    /// What moves to better nodes.
+    pub(crate) rebalancing: Rebalancing,
     /// What has ended lately, and what failed.
     pub(crate) history: History,
     /// The nodes as placement sees them.
@@ -118,6 +121,7 @@ impl Volatile {
             routes: route_table(durable),
             routes_of: routes_of(durable),
             calendar: Calendar::restore(durable),
+            rebalancing: Rebalancing::begin(now),
             dirty: Dirty::everything(durable),
             dirty_since: now,
             next_release: (!planted(Bug::RestoreForgetsUnreleased)).then_some(now),

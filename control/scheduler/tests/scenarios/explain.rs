@@ -128,7 +128,7 @@ fn an_allocation_is_where_it_is_for_the_first_thing_in_which_nodes_differ() {
             Deployed { revision: Revision(2), changed: true }
             --explain shop/web
             revision 2, 2 of 2, needs 64MiB of memory, a fuel rate of 50M/s
-              a2@2 on a2, running: Elsewhere: today b1 would be taken: more of what it prefers holds on b1 (50) than on a2 (0); what runs is not moved for that
+              a2@2 on a2, running: Elsewhere: today b1 would be taken: more of what it prefers holds on b1 (50) than on a2 (0); what runs is moved only if it is clearly better there, one allocation in five minutes
               a3@2 on b1, running: Preference: more of what it prefers holds on b1 (50) than on a1 (0)
               2s a4@2 on a1 ended after 2s: ScaledDown: there were more than are wanted, which is 2
             > apply zones
@@ -180,14 +180,14 @@ fn what_must_be_near_or_apart_is_judged_without_itself() {
               a3@1 on a1, running: OnlyNode: no other node can take it
             --explain a1
             of default/cache/cache
-              a1@1 on a1, running: Elsewhere: today a2 would be taken: a2 is emptier (0.0 % reserved) than a1 (12.5 %); what runs is not moved for that
+              a1@1 on a1, running: Elsewhere: today a2 would be taken: a2 is emptier (0.0 % reserved) than a1 (12.5 %); what runs is moved only if it is clearly better there, one allocation in five minutes
             > delete shop
             Deleted
             > apply apart
             Deployed { revision: Revision(1), changed: true }
             --explain shop/web
             revision 1, 2 of 2, needs apart from default/shop/web over node, 64MiB of memory, a fuel rate of 50M/s
-              a4@1 on a1, running: Elsewhere: today b1 would be taken: b1 is emptier (0.0 % reserved) than a1 (6.2 %); what runs is not moved for that
+              a4@1 on a1, running: Elsewhere: today b1 would be taken: b1 is emptier (0.0 % reserved) than a1 (6.2 %); what runs is moved only if it is clearly better there, one allocation in five minutes
               a5@1 on a2, running: Name: a2 and b1 are equal, and the lower name goes first
               3s a3@1 on a1 ended after 2s: Deleted: its app was deleted
               3s a2@1 on a1 ended after 2s: Deleted: its app was deleted
@@ -398,18 +398,18 @@ fn what_ended_is_remembered_with_why_and_with_what_was_last_said() {
             --explain shop/web
             revision 3, 1 of 1, needs 64MiB of memory, a fuel rate of 50M/s
               a1@2 on a, running: Failures: it failed lately on b, and not on a
-              a3@3 on b, backing-off: no such file: Elsewhere: today a would be taken: it failed lately on b, and not on a; what runs is not moved for that
+              a3@3 on b, backing-off: no such file: Elsewhere: today a would be taken: it failed lately on b, and not on a; what runs is moved only if it is clearly better there, one allocation in five minutes
               4s a3 on b: backing-off: no such file
               2s a2@2 on b ended after 2s: ScaledDown: there were more than are wanted, which is 1
             --explain a3
             of default/shop/web
-              a3@3 on b, backing-off: no such file: Elsewhere: today a would be taken: it failed lately on b, and not on a; what runs is not moved for that
+              a3@3 on b, backing-off: no such file: Elsewhere: today a would be taken: it failed lately on b, and not on a; what runs is moved only if it is clearly better there, one allocation in five minutes
               4s a3 on b: backing-off: no such file
             > deploy shop web=1@mended
             Deployed { revision: Revision(4), changed: true }
             --explain shop/web
             revision 4, 1 of 1, needs 64MiB of memory, a fuel rate of 50M/s
-              a4@4 on b, running: Elsewhere: today a would be taken: a and b are equal, and the lower name goes first; what runs is not moved for that
+              a4@4 on b, running: Elsewhere: today a would be taken: a and b are equal, and the lower name goes first; what runs is moved only if it is clearly better there, one allocation in five minutes
               4s a3 on b: backing-off: no such file
               8s a1@2 on a ended after 8s: Replaced: revision 4 took its place
               6s a3@3 on b ended after 3s: Replaced: revision 4 took its place, last backing-off: no such file

@@ -16,6 +16,7 @@ mod placement;
 mod preemption;
 mod properties;
 mod random;
+mod rebalance;
 mod rollouts;
 mod services;
 mod world;
