@@ -109,6 +109,10 @@ pub enum Bug {
     PreemptLosesItems,
     /// What is to make way is not ended when its time is over.
     PreemptForgetsDeadline,
+    /// Services are moved to better nodes again and again, without a pause.
+    MoveWithoutPause,
+    /// What is moved to a better node ends before it runs there.
+    MoveEndsOldFirst,
     /// The term is not told to agents as it is, but as the first one.
     IgnoreTerm,
 }
@@ -166,6 +170,8 @@ impl Bug {
         Self::PreemptEqual,
         Self::PreemptLosesItems,
         Self::PreemptForgetsDeadline,
+        Self::MoveWithoutPause,
+        Self::MoveEndsOldFirst,
         Self::IgnoreTerm,
     ];
 }

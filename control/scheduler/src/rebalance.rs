@@ -16,11 +16,14 @@ use dunlin_model::{AllocationId, DurationMs, NodeId, Packing, Timestamp, Workloa
 use crate::effort::Effort;
 use crate::explain::{Judge, difference};
 use crate::placement::{Comparison, Rank, Relations, Search, Standing};
-use crate::reconcile::is_settled;
+use crate::planted::{Bug, planted};
+use crate::reconcile::{is_settled, rules};
 use crate::{AllocationRecord, AllocationState, Cluster};
 
 /// How long after a change, and after the last time, services are looked at.
 const PAUSE: DurationMs = DurationMs(300_000);
+/// The same in a planted bug.
+const SHORT: DurationMs = DurationMs(20_000);
 /// So many services are looked at at each heartbeat.
 const MAX_SERVICES: usize = 16;
 /// So many of its allocations are compared with what would be their place today, the youngest first.
@@ -82,7 +85,7 @@ impl Rebalancing {
     /// Takes note that something has changed.
     pub(crate) fn changed(&mut self, now: Timestamp) {
         if self.next.is_none() && !self.is_off {
-            self.next = Some(now.plus(PAUSE));
+            self.next = Some(now.plus(if planted(Bug::MoveWithoutPause) { SHORT } else { PAUSE }));
         }
     }
 
@@ -121,6 +124,11 @@ impl Rebalancing {
 }
 
 impl Cluster {
+    /// Returns the allocations of services that are to leave their nodes for better ones.
+    pub fn moves(&self) -> impl Iterator<Item = (&WorkloadName, AllocationId)> {
+        self.volatile.rebalancing.moves.iter().map(|(workload, found)| (workload, found.id))
+    }
+
     /// Looks at the services whose turn it is, and lets one allocation of each leave its node if another is better.
     pub(crate) fn rebalance(&mut self, effort: &mut Effort, now: Timestamp) {
         if self.volatile.rebalancing.next.is_none_or(|next| next > now) {
@@ -162,6 +170,8 @@ impl Cluster {
             WorkloadKind::Job(_) => false,
         };
         let app = self.durable.apps().get(&workload.app_name()).filter(|app| app.rollout.is_none())?;
+        // What cannot start before another ends would serve less meanwhile.
+        let may_move = may_move && rules(self, workload).surge > 0;
         if !may_move || !is_settled(self, workload) || self.quota_hit(&workload.namespace, spec).is_some() {
             return None;
         }

@@ -127,7 +127,9 @@ fn copies(cluster: &Cluster, workload: &WorkloadName) -> Vec<(Copy, NodeId)> {
             is_leaving: is_leaving(cluster, record),
             // Of a node that is held nobody knows better: what was before makes no way for it, and it makes none.
             is_running: match record.state {
-                AllocationState::Running => true,
+                AllocationState::Running => {
+                    !(planted(Bug::MoveEndsOldFirst) && cluster.volatile.rebalancing.is_moved(record))
+                }
                 AllocationState::Lost => Some(record.revision) != revision,
                 AllocationState::Placed | AllocationState::Draining { .. } => false,
             },
@@ -147,11 +149,21 @@ fn plan_of(cluster: &Cluster, workload: &WorkloadName) -> Plan {
     let app = cluster.durable.apps().get(&workload.app_name());
     let phase = app.map_or(Phase::Rolling, |app| phase(cluster, app, &workload.workload));
     let desired = desired(cluster, workload);
-    let rules = app.and_then(|app| app.rollout_spec(&workload.workload)).map(|(spec, _)| Rules {
-        surge: spec.max_surge.of_up(desired),
-        unavailable: spec.max_unavailable.of_down(desired),
-    });
-    plan(desired, phase, rules.unwrap_or(Rules { surge: 1, unavailable: 0 }), &copies)
+    plan(desired, phase, rules(cluster, workload), &copies)
+}
+
+/// Returns how many allocations of a service more and less than desired there may be while some are replaced.
+pub(crate) fn rules(cluster: &Cluster, workload: &WorkloadName) -> Rules {
+    let app = cluster.durable.apps().get(&workload.app_name());
+    let desired = desired(cluster, workload);
+    // Nobody waits for a move: it is no reason to serve less.
+    let is_moving = cluster.volatile.rebalancing.moves(workload);
+    app.and_then(|app| app.rollout_spec(&workload.workload))
+        .map(|(spec, _)| Rules {
+            surge: spec.max_surge.of_up(desired),
+            unavailable: if is_moving { 0 } else { spec.max_unavailable.of_down(desired) },
+        })
+        .unwrap_or(Rules { surge: 1, unavailable: 0 })
 }
 
 /// Returns what a service needs next that runs everywhere.

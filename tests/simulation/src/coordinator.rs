@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationId, Assignment, NodeId, ObservedState, Report, Revision, RouteTable, Term, Timestamp,
-    WorkloadKind, WorkloadName,
+    AllocationId, Assignment, DurationMs, NodeId, ObservedState, Report, Revision, RouteTable, Term,
+    Timestamp, WorkloadKind, WorkloadName,
 };
 use dunlin_scheduler::{
     Action, AllocationState, Answer, Cluster, Command, Config, Observation, Rejection, Step,
@@ -19,6 +19,9 @@ use crate::world::{Happening, ToAgent, World};
 const MAX_WAKES: u32 = 1_000;
 /// Of steps that change nothing each so manieth is followed by a look at the whole brain; of others each.
 const LOOK_EVERY: u64 = 16;
+
+/// How often one allocation of a service may be moved to a better node.
+const MOVE_EVERY: DurationMs = DurationMs(300_000);
 
 /// The coordinator and its store.
 pub(crate) struct Coordinator {
@@ -35,6 +38,8 @@ pub(crate) struct Coordinator {
     /// When it last released a node, unless the operator has spoken since.
     last_release: Option<Timestamp>,
     booted: Timestamp,
+    /// What was last moved of each service to a better node, and since when.
+    moves: BTreeMap<WorkloadName, (AllocationId, Timestamp)>,
     /// How often it was woken without that time has passed.
     wakes_at: (Timestamp, u32),
     /// Items which an agent said to have failed: they may be forgotten without a record, and tried again.
@@ -57,6 +62,7 @@ impl Coordinator {
             silent: BTreeSet::new(),
             last_release: None,
             booted: Timestamp(0),
+            moves: BTreeMap::new(),
             wakes_at: (Timestamp(0), 0),
             failed: BTreeSet::new(),
             term: Term(0),
@@ -64,6 +70,11 @@ impl Coordinator {
             wake: None,
             steps: 0,
         }
+    }
+
+    /// Tells whether something was moved to a better node from then on.
+    pub(crate) fn has_moved_since(&self, moment: Timestamp) -> bool {
+        self.moves.values().any(|(_, at)| *at >= moment)
     }
 }
 
@@ -200,6 +211,13 @@ impl World {
     fn coordinator_commits(&mut self, step: &Step, command: Option<&Command>) -> Result<bool, String> {
         let Some(cluster) = &self.coordinator.cluster else { return Ok(false) };
         self.coordinator.steps += 1;
+        let moved: Vec<_> = cluster.moves().map(|(workload, id)| (workload.clone(), id)).collect();
+        for (workload, id) in moved {
+            if take_move(&mut self.coordinator.moves, &workload, id, self.now)? {
+                self.note(format_args!("{id} of {workload} is to be moved"));
+            }
+        }
+        let Some(cluster) = &self.coordinator.cluster else { return Ok(false) };
         if command == Some(&Command::ReleaseBrake) {
             self.coordinator.last_release = None;
         }
@@ -325,6 +343,24 @@ impl World {
 }
 
 /// What the routes say is what the records say: requests go to all that answer, and to nothing else.
+/// Takes note of what is moved to a better node, one allocation of a service in five minutes; tells whether it is new.
+fn take_move(
+    known: &mut BTreeMap<WorkloadName, (AllocationId, Timestamp)>,
+    workload: &WorkloadName,
+    id: AllocationId,
+    now: Timestamp,
+) -> Result<bool, String> {
+    match known.get(workload) {
+        Some((before, _)) if *before == id => return Ok(false),
+        Some((before, at)) if now.since(*at) < MOVE_EVERY => {
+            return Err(format!("{id} of {workload} is moved {} after {before}", now.since(*at)));
+        }
+        Some(_) | None => {}
+    }
+    known.insert(workload.clone(), (id, now));
+    Ok(true)
+}
+
 fn check_routes(store: &Store, routes: &RouteTable) -> Result<(), String> {
     let answers = store.allocations.values().filter(|it| it.serves() && it.state == AllocationState::Running);
     let mut answering: BTreeMap<&WorkloadName, BTreeSet<AllocationId>> = BTreeMap::new();

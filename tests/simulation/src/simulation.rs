@@ -107,11 +107,14 @@ fn recover(world: &mut World) -> Result<DurationMs, String> {
         let since = world.now.since(healed);
         match world.check_all_is_right() {
             Ok(()) => {
-                world.run_until(world.now.plus(STEADY))?;
-                return match world.check_all_is_right() {
-                    Ok(()) => Ok(since),
-                    Err(reason) => Err(format!("all was right, and then was not: {reason}")),
-                };
+                let right = world.now;
+                world.run_until(right.plus(STEADY))?;
+                match world.check_all_is_right() {
+                    Ok(()) => return Ok(since),
+                    // Something goes to a better node; that comes to an end, too.
+                    Err(_) if since <= PATIENCE && world.coordinator.has_moved_since(right) => {}
+                    Err(reason) => return Err(format!("all was right, and then was not: {reason}")),
+                }
             }
             Err(reason) if since > PATIENCE => {
                 return Err(format!("{since} after the faults ended: {reason}"));

@@ -168,6 +168,56 @@ fn what_has_no_room_for_one_more_in_its_quota_stays() {
 }
 
 #[test]
+fn what_may_not_be_one_more_meanwhile_stays() {
+    let rollout = "[service.web.rollout]\nmax_surge = 0\nmax_unavailable = 1";
+    placed(
+        &[("web", &web("shop", 2, "64MiB", rollout))],
+        "
+        node a
+        apply web
+        wait 2
+        node b
+        wait 400
+        where
+        ",
+        expect![[r#"
+            > apply web
+            Deployed { revision: Revision(1), changed: true }
+            --where
+            default/shop/web on a:2
+        "#]],
+    );
+}
+
+#[test]
+fn what_may_serve_less_in_a_rollout_serves_as_much_while_it_moves() {
+    let rollout = "[service.web.rollout]\nmax_unavailable = 1";
+    placed(
+        &[("web", &web("shop", 2, "64MiB", rollout))],
+        "
+        node a
+        apply web
+        wait 2
+        node b
+        state a3 starting
+        wait 310
+        where
+        state a3 running
+        wait 5
+        where
+        ",
+        expect![[r#"
+            > apply web
+            Deployed { revision: Revision(1), changed: true }
+            --where
+            default/shop/web on a:2 b:1
+            --where
+            default/shop/web on a:1 b:1
+        "#]],
+    );
+}
+
+#[test]
 fn a_node_that_is_a_little_emptier_is_no_reason_to_move() {
     placed(
         &[("one", &web("shop", 1, "64MiB", "")), ("two", &web("bar", 1, "64MiB", ""))],
