@@ -1,0 +1,70 @@
+//! Batch work makes way for a service that finds no room, and all of it is done in the end.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+use dunlin_api::ItemsQuery;
+use dunlin_e2e::{hello, printed};
+use dunlin_guest_artifacts::{HELLO, SLEEP};
+use dunlin_harness::{App, Fleet, eventually};
+use dunlin_model::{EndReason, Explanation, RunId};
+
+const ITEMS: usize = 8;
+
+/// A job that fills a node of 64 MiB: each of its items takes a second.
+fn batch() -> App {
+    let manifest = format!(
+        r#"
+        [app]
+        name = "batch"
+
+        [job.slow]
+        component = "sleep.wasm"
+        items = {ITEMS}
+        parallelism = 2
+        attempts = 1
+        priority = 10
+        limits = {{ memory = "32MiB", fuel = "100M", fuel_rate = "10M/s", deadline = "1s" }}
+        "#
+    );
+    App::new(&manifest, &[("sleep.wasm", SLEEP)])
+}
+
+#[tokio::test]
+async fn batch_work_makes_way_for_a_service_and_each_of_its_items_is_done_once() {
+    let mut fleet = Fleet::start(0).await.unwrap();
+    fleet.add_agent(&["--memory", "64MiB"]).await.unwrap();
+    fleet.deploy(&batch()).await.unwrap();
+    let started = printed(&fleet.dunlin(&["job", "run", "batch/slow", "--output", "json"]).await.unwrap());
+    let started: serde_json::Value = serde_json::from_str(started.assert_done()).unwrap();
+    let run: RunId = started["run"].as_str().unwrap().parse().unwrap();
+    let workload = "default/batch/slow".parse().unwrap();
+    let explained = async || -> Result<Explanation, String> {
+        fleet.client().explain(&workload).await.map_err(|error| error.to_string())
+    };
+    eventually("the job fills the node", || async {
+        let told = explained().await?;
+        if told.allocations.len() == 2 { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+
+    fleet.deploy(&hello(HELLO, 1)).await.unwrap();
+    fleet.until_running("default/shop").await;
+    let ended = eventually("one has made way", || async {
+        let told = explained().await?;
+        let mut ended = told.ended.iter().filter(|it| it.why == EndReason::Preempted);
+        ended.next().cloned().ok_or_else(|| format!("{told:?}"))
+    })
+    .await;
+    assert!(ended.because.contains("preempted for default/shop/hello"), "{ended:?}");
+
+    let status = eventually("the run ends", || async {
+        let status = fleet.client().run(run).await.map_err(|error| error.to_string())?;
+        if status.state.is_ended() { Ok(status) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    let page = fleet.client().run_items(run, &ItemsQuery::default()).await.unwrap();
+    let items: Vec<(u32, u32)> = page.items.iter().map(|it| (it.item, it.record.attempt)).collect();
+    let each_once: Vec<(u32, u32)> = (0..u32::try_from(ITEMS).unwrap()).map(|item| (item, 1)).collect();
+    assert_eq!(items, each_once, "{status:?}");
+    fleet.until_running("default/shop").await;
+}
