@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AllocationId, ClusterId, Generation, Resources, Revision, RouteTable, RunId, Term, WorkloadName,
+    AllocationId, ClusterId, Digest, Generation, Resources, Revision, RouteTable, RunId, Term, WorkloadName,
     WorkloadSpec,
 };
 
@@ -27,6 +27,10 @@ pub struct Assignment {
     /// Those among them which take no new items: they finish what they have, and make way then.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub finishing: BTreeSet<AllocationId>,
+    /// Components whose compiled code stays on the node though nothing here may run them any more: a rollout that fails
+    /// goes back to them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub kept: BTreeSet<Digest>,
     /// What the ingress must know.
     pub routes: RouteTable,
 }

@@ -112,6 +112,7 @@ fn assignment() -> Assignment {
             },
         ],
         finishing: Default::default(),
+        kept: Default::default(),
         routes: RouteTable {
             routes: vec![Route { spec: route, workload: "default/shop/web".parse().unwrap() }],
             endpoints: BTreeMap::from([("default/shop/web".parse().unwrap(), vec![endpoint])]),

@@ -23,6 +23,7 @@ impl Cluster {
             generation: self.due(node),
             allocations: allocations.map(crate::AllocationRecord::assigned).collect(),
             finishing: finishing.map(|record| record.id).collect(),
+            kept: self.kept_on(node),
             routes: self.volatile.routes.clone(),
         })
     }

@@ -129,6 +129,14 @@ impl Cluster {
         };
         let before = allocation.and_then(|id| self.durable.allocations().get(&id)).cloned();
         change.apply(&mut self.durable);
+        if let Change::App(AppRecord { name: app, .. })
+        | Change::AppDeleted(app)
+        | Change::RevisionDeleted(app, _) = &change
+        {
+            self.refresh_baking(app);
+        } else if let Change::Revision(record) = &change {
+            self.refresh_baking(&record.app);
+        }
         if let Change::Node(record) = &change {
             self.volatile.rebalancing.changed(now);
             self.refresh_pools(&record.id);

@@ -9,6 +9,7 @@
 //! Ids are counted, not drawn.
 
 mod assign;
+mod baking;
 mod brake;
 mod chain;
 mod check;

@@ -7,6 +7,7 @@ use dunlin_model::{
     Timestamp, WorkloadName, WorkloadSpec,
 };
 
+use crate::baking::Baking;
 use crate::dirty::Dirty;
 use crate::durable::Durable;
 use crate::failures::Failures;
@@ -58,6 +59,8 @@ pub(crate) struct Volatile {
     pub(crate) failures: Failures,
     /// When scheduled jobs are due.
     pub(crate) calendar: Calendar,
+    /// What the rollouts would go back to.
+    pub(crate) baking: Baking,
     /// What moves to better nodes.
     pub(crate) rebalancing: Rebalancing,
     /// What has ended lately, and what failed.
@@ -121,6 +124,7 @@ impl Volatile {
             routes: route_table(durable),
             routes_of: routes_of(durable),
             calendar: Calendar::restore(durable),
+            baking: Baking::restore(durable),
             rebalancing: Rebalancing::begin(now),
             dirty: Dirty::everything(durable),
             dirty_since: now,

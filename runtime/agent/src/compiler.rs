@@ -2,10 +2,11 @@
 //!
 //! A compiler is a large program that reads bytes from strangers. It runs behind the same wall as a worker, for one
 //! component, one at a time; the agent feeds it, judges how it ended, and keeps what it made under a MAC. The code of
-//! what is assigned to this node stays on disk, since workers load it whenever it is asked for; of the rest, the
-//! least recently used goes first.
+//! what is assigned to this node stays on disk, since workers load it whenever it is asked for, and so does that to
+//! which a rollout may go back; of the rest, the least recently used goes first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -56,15 +57,18 @@ pub(crate) struct Compiler {
     looking: Semaphore,
     /// The code that must stay.
     assigned: Mutex<BTreeMap<AllocationId, PathBuf>>,
+    /// The names of the files of code that must stay though nothing runs it.
+    pinned: Mutex<BTreeSet<String>>,
 }
 
 impl Compiler {
     /// Returns a compiler which is the program `program`.
     pub(crate) fn new(program: PathBuf, homes: Arc<Homes>, required: bool, platform: Platform) -> Self {
-        let (turn, looking, assigned) = (Semaphore::new(1), Semaphore::new(LOOKING), Mutex::default());
+        let (turn, looking) = (Semaphore::new(1), Semaphore::new(LOOKING));
+        let (assigned, pinned) = Default::default();
         let limits = CompileLimits::default();
         let kept = Bytes(LimitRow::default_of("compiled_kept").number());
-        Self { program, homes, required, platform, limits, kept, turn, looking, assigned }
+        Self { program, homes, required, platform, limits, kept, turn, looking, assigned, pinned }
     }
 
     /// Returns the same with these limits on what is compiled and kept.
@@ -132,12 +136,25 @@ impl Compiler {
         self.assigned().remove(&allocation);
     }
 
+    /// The code of these components stays, of whatever kind it is and in whichever home; that of no others does for
+    /// this reason.
+    pub(crate) fn pin(&self, components: &BTreeSet<Digest>) {
+        let names = components.iter().flat_map(|component| {
+            CodeKind::ALL.map(|kind| file_name(self.platform.for_code(kind), *component))
+        });
+        *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = names.collect();
+    }
+
     /// Removes the oldest code that nobody needs until the rest is within the limits: in `home`, to which some was just
     /// added, and in all of them. Whoever deploys much pushes out what is his own.
     fn make_room(&self, home: &Home) -> io::Result<()> {
-        let needed: Vec<PathBuf> = self.assigned().values().cloned().collect();
-        remove_oldest(&[home.compiled_folder()], &needed, self.kept.0)?;
-        remove_oldest(&self.homes.compiled()?, &needed, MAX_KEPT)
+        let assigned: BTreeSet<PathBuf> = self.assigned().values().cloned().collect();
+        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_pinned =
+            |path: &Path| path.file_name().and_then(OsStr::to_str).is_some_and(|name| pinned.contains(name));
+        let is_needed = |path: &Path| assigned.contains(path) || is_pinned(path);
+        remove_oldest(&[home.compiled_folder()], is_needed, self.kept.0)?;
+        remove_oldest(&self.homes.compiled()?, is_needed, MAX_KEPT)
     }
 
     fn assigned(&self) -> std::sync::MutexGuard<'_, BTreeMap<AllocationId, PathBuf>> {
@@ -197,7 +214,7 @@ fn keep(path: &Path, mac: &[u8], code: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn remove_oldest(folders: &[PathBuf], needed: &[PathBuf], limit: u64) -> io::Result<()> {
+fn remove_oldest(folders: &[PathBuf], is_needed: impl Fn(&Path) -> bool, limit: u64) -> io::Result<()> {
     let mut files = Vec::new();
     for folder in folders {
         let entries = match fs::read_dir(folder) {
@@ -219,7 +236,7 @@ fn remove_oldest(folders: &[PathBuf], needed: &[PathBuf], limit: u64) -> io::Res
         if total <= limit {
             break;
         }
-        if !needed.contains(&path) {
+        if !is_needed(&path) {
             fs::remove_file(path)?;
             total -= length;
         }
@@ -244,7 +261,8 @@ mod tests {
             file.set_times(FileTimes::new().set_modified(time)).unwrap();
         }
         let left = |needed: &[PathBuf], limit| {
-            remove_oldest(&[folder.path().to_owned(), folder.path().join("none")], needed, limit).unwrap();
+            let is_needed = |path: &Path| needed.iter().any(|it| it == path);
+            remove_oldest(&[folder.path().to_owned(), folder.path().join("none")], is_needed, limit).unwrap();
             paths.iter().map(|path| path.exists()).collect::<Vec<_>>()
         };
         assert_eq!(left(&[], 30), [true, true, true]);

@@ -228,6 +228,7 @@ impl DriverLoop {
                     tracing::debug!(term = %assignment.term, generation = %assignment.generation, "assignment saved");
                 }
                 Action::SetRoutes(routes) => hands.ingress.set_routes(&routes),
+                Action::KeepCode { components } => hands.workers.keep_code(&components),
                 Action::Fetch { digest } => {
                     let components = Arc::clone(&hands.components);
                     let driver = self.driver.clone();

@@ -21,7 +21,7 @@ use dunlin_compiled::CodeKind;
 use dunlin_descriptors::Channel;
 use dunlin_ingress::{BoxedStream, HandOff, Local};
 use dunlin_model::{
-    AllocationId, AssignedAllocation, InstanceId, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute,
+    AllocationId, AssignedAllocation, Digest, InstanceId, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute,
 };
 use dunlin_protocol::{ConnectError, FromWorker, PassedToAgent, PassedToWorker, StandardStream, ToWorker};
 use dunlin_supervisor::Event;
@@ -223,6 +223,11 @@ impl Workers {
     /// Returns under whose name the worker of `namespace` goes.
     fn owner(&self, namespace: &Name) -> Name {
         self.shared.config.homes.owner(namespace)
+    }
+
+    /// Keeps the compiled code of these components, and of no others that nothing runs.
+    pub(crate) fn keep_code(&self, components: &BTreeSet<Digest>) {
+        self.shared.config.compiler.pin(components);
     }
 
     /// Stops `allocation`.

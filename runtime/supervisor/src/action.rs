@@ -1,5 +1,7 @@
 //! What the supervisor wants done, and what it is told: the words between it and the agent.
 
+use std::collections::BTreeSet;
+
 use dunlin_model::{
     AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, HostCalls, ItemRange,
     Name, Outcome, RouteTable, RunId, Term,
@@ -12,6 +14,12 @@ pub enum Action {
     Save(Box<Assignment>),
     /// Give this table to the ingress.
     SetRoutes(RouteTable),
+    /// Keep the compiled code of these components on the node, and of no others that nothing runs. What is to stop goes
+    /// after it.
+    KeepCode {
+        /// Which.
+        components: BTreeSet<Digest>,
+    },
     /// Bring this component to the node, unless it is there; answered by `Fetched` or `FetchFailed`.
     Fetch {
         /// Which.

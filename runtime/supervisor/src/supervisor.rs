@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, ClusterId, DurationMs, Fuel,
-    Generation, HostCalls, ItemRecord, ItemReport, Name, NodeId, Outcome, RouteTable, Term, Timestamp,
+    AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, ClusterId, Digest, DurationMs,
+    Fuel, Generation, HostCalls, ItemRecord, ItemReport, Name, NodeId, Outcome, RouteTable, Term, Timestamp,
 };
 
 use crate::allocation::{Allocation, Phase, Usage};
@@ -56,6 +56,8 @@ pub struct Supervisor {
     /// The highest stored.
     stored: (Term, Generation),
     routes: RouteTable,
+    /// The components whose code is kept though nothing runs them.
+    kept: BTreeSet<Digest>,
     allocations: BTreeMap<AllocationId, Allocation>,
     components: Components,
     outbox: Outbox,
@@ -72,6 +74,7 @@ impl Supervisor {
             config,
             stored: (Term::default(), Generation::default()),
             routes: RouteTable::default(),
+            kept: BTreeSet::new(),
             allocations: BTreeMap::new(),
             components: Components::default(),
             outbox: Outbox::default(),
@@ -224,6 +227,10 @@ impl Supervisor {
         if assignment.routes != self.routes {
             self.routes = assignment.routes;
             actions.push(Action::SetRoutes(self.routes.clone()));
+        }
+        if assignment.kept != self.kept {
+            self.kept = assignment.kept;
+            actions.push(Action::KeepCode { components: self.kept.clone() });
         }
         let wanted: BTreeMap<AllocationId, AssignedAllocation> =
             assignment.allocations.into_iter().map(|allocation| (allocation.id, allocation)).collect();

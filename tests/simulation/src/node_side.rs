@@ -222,6 +222,8 @@ impl World {
                     }
                 }
                 Action::SetRoutes(routes) => self.agents.get_mut(node).expect("it is a node").routes = routes,
+                // There is no code here: whether it is kept shows on real nodes.
+                Action::KeepCode { components: _ } => {}
                 Action::Fetch { digest } => {
                     let event = if self.random.chance(self.faults.fetch_fails) {
                         Event::FetchFailed { digest, reason: "simulated".to_owned() }

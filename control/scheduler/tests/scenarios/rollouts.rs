@@ -692,3 +692,44 @@ fn a_deploy_of_more_allocations_promotes_no_canaries_and_does_not_end_the_watch(
         "#]],
     );
 }
+
+#[test]
+fn nodes_keep_the_code_of_the_revision_before_until_the_new_one_has_baked() {
+    rolled(
+        "bake = \"5s\"",
+        "
+        show-kept
+        apply two
+        show-kept
+        wait 4
+        where
+        show-kept
+        wait 20
+        show-kept
+        history shop
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            --show-kept
+            a keeps 0
+            b keeps 0
+            > apply two
+            Deployed { revision: Revision(2), changed: true }
+            --show-kept
+            a keeps 1
+            b keeps 1
+            --where
+            default/shop/web on a:2 b:2
+            --show-kept
+            a keeps 1
+            b keeps 1
+            --show-kept
+            a keeps 0
+            b keeps 0
+            --history shop
+            2, its rollout is over
+            1 was well
+        "#]],
+    );
+}

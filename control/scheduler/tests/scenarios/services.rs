@@ -281,16 +281,17 @@ fn a_rollout_goes_one_by_one() {
             > deploy shop web=2@v2,route:shop.example
             Deployed { revision: Revision(2), changed: true }
             2s a gets 1.8: a1@1 a3@2 | shop.example: a1 on a, a2 on b | peers a b
+            2s b gets 1.8: a2@1 | shop.example: a1 on a, a2 on b | peers a b
             3s a gets 1.9: a1@1 a3@2 | shop.example: a2 on b, a3 on a | peers a b
-            3s b gets 1.9: a2@1 a4@2 | shop.example: a2 on b, a3 on a | peers a b
+            3s b gets 1.10: a2@1 a4@2 | shop.example: a2 on b, a3 on a | peers a b
             3s a gets 1.10: a1@1 a3@2 | shop.example: a3 on a, a4 on b | peers a b
-            3s b gets 1.10: a2@1 a4@2 | shop.example: a3 on a, a4 on b | peers a b
+            3s b gets 1.11: a2@1 a4@2 | shop.example: a3 on a, a4 on b | peers a b
             --show
             a Alive, reserved 128MiB
             b Alive, reserved 128MiB
             default/shop/web 2 of 2
             4s a gets 1.11: a3@2 | shop.example: a3 on a, a4 on b | peers a b
-            4s b gets 1.11: a4@2 | shop.example: a3 on a, a4 on b | peers a b
+            4s b gets 1.12: a4@2 | shop.example: a3 on a, a4 on b | peers a b
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 64MiB
@@ -379,8 +380,9 @@ fn a_broken_new_revision_leaves_the_old_one_serving() {
             > deploy shop web=2@v2,route:shop.example
             Deployed { revision: Revision(2), changed: true }
             2s a gets 1.8: a1@1 a3@2 | shop.example: a1 on a, a2 on b | peers a b
+            2s b gets 1.8: a2@1 | shop.example: a1 on a, a2 on b | peers a b
             4s a gets 1.9: a1@3 | shop.example: a1 on a, a2 on b | peers a b
-            4s b gets 1.8: a2@3 | shop.example: a1 on a, a2 on b | peers a b
+            4s b gets 1.9: a2@3 | shop.example: a1 on a, a2 on b | peers a b
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 64MiB

@@ -5,7 +5,7 @@
 //! `pass SECONDS` (silence), `wait SECONDS` (all nodes that are up report every second), `down`, `up`,
 //! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB`, `stop`, `delete`, `run`, `start NAMESPACE/APP/JOB ITEMS`, `cancel`,
 //! `rollback APP [REVISION]`, `promote APP`, `history APP`, `restarts ALLOCATION 4`, `served ALLOCATION REQUESTS FAILED FUEL`,
-//! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `absent SECONDS`, `show`, `where`,
+//! `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `absent SECONDS`, `show`, `where`, `show-kept`,
 //! `explain WORKLOAD|ALLOCATION`, `plan MANIFEST`, `simulate [lose=NODE] [zone=ZONE] [apply=MANIFEST] [within=SECONDS]`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -138,6 +138,7 @@ impl World {
             }
             "explain" => self.out.push_str(&explain::explained(&self.cluster, rest[0])),
             "where" => self.show_where(),
+            "show-kept" => self.show_kept(),
             _ => panic!("`{verb}` is no word of a script"),
         }
     }
@@ -148,7 +149,10 @@ impl World {
             verb,
             "wait" | "pass" | "beat" | "up" | "down" | "state" | "node" | "restarts" | "served"
         ) {
-            let indent = if matches!(verb, "show" | "where" | "history" | "explain" | "plan" | "simulate") {
+            let indent = if matches!(
+                verb,
+                "show" | "show-kept" | "where" | "history" | "explain" | "plan" | "simulate"
+            ) {
                 "--"
             } else {
                 "> "
@@ -609,6 +613,14 @@ impl World {
             if let Some(reason) = &run.waiting {
                 writeln!(self.out, "{id} waits: {reason}").unwrap();
             }
+        }
+    }
+
+    /// Tells how many components each node keeps the code of that it may not run.
+    fn show_kept(&mut self) {
+        for (node, agent) in &self.agents {
+            let kept = agent.obeys.as_ref().map_or(0, |assignment| assignment.kept.len());
+            writeln!(self.out, "{node} keeps {kept}").unwrap();
         }
     }
 

@@ -530,3 +530,35 @@ fn a_new_revision_that_leaves_the_guest_as_it_is_costs_no_restart() {
         "#]],
     );
 }
+
+#[test]
+fn code_that_is_to_be_kept_is_known_before_what_ran_it_is_stopped() {
+    check(
+        "
+        assign 1 1 a1:shop/web:c1
+        fetched c1
+        started a1
+        assign 1 2 a2:shop/web@2:c2 kept=c1
+        assign 1 3 a2:shop/web@2:c2 kept=c1
+        assign 1 4 a2:shop/web@2:c2
+        ",
+        expect![[r#"
+            assign 1 1 a1:shop/web:c1
+              save 1 1
+              fetch c1
+            fetched c1
+              start a1
+            started a1
+            assign 1 2 a2:shop/web@2:c2 kept=c1
+              save 1 2
+              keep code [c1]
+              stop a1 in shop
+              fetch c2
+            assign 1 3 a2:shop/web@2:c2 kept=c1
+              save 1 3
+            assign 1 4 a2:shop/web@2:c2
+              save 1 4
+              keep code []
+        "#]],
+    );
+}

@@ -95,6 +95,10 @@ impl Scene {
                     writeln!(self.said, "  save {} {}", assignment.term, assignment.generation)
                 }
                 Action::SetRoutes(table) => writeln!(self.said, "  set routes, {} peers", table.peers.len()),
+                Action::KeepCode { components } => {
+                    let names: Vec<String> = components.iter().map(component_name).collect();
+                    writeln!(self.said, "  keep code [{}]", names.join(" "))
+                }
                 Action::Fetch { digest } => writeln!(self.said, "  fetch {}", component_name(digest)),
                 Action::Start { allocation } => writeln!(self.said, "  start {}", allocation.id),
                 Action::Stop { allocation, namespace } => {
@@ -213,13 +217,14 @@ fn assignment(words: &[&str]) -> Assignment {
         generation: Generation(generation.parse().unwrap()),
         allocations: allocations
             .iter()
-            .filter(|word| !word.starts_with("peer=") && !word.starts_with("finishing="))
+            .filter(|word| !["peer=", "finishing=", "kept="].iter().any(|it| word.starts_with(it)))
             .map(|it| assigned(it))
             .collect(),
         finishing: allocations
             .iter()
             .filter_map(|word| word.strip_prefix("finishing=")?.parse().ok())
             .collect(),
+        kept: allocations.iter().filter_map(|word| word.strip_prefix("kept=")).map(component).collect(),
         routes,
     }
 }
