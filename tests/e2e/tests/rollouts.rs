@@ -4,9 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use std::net::SocketAddr;
+use std::path::Path;
 
-use dunlin_e2e::{Printed, printed};
-use dunlin_guest_artifacts::{HELLO, HELLO_V2, TRAP_HTTP};
+use dunlin_e2e::{Printed, printed, service};
+use dunlin_guest_artifacts::{HELLO, HELLO_V2, SLEEP_HTTP, TRAP_HTTP};
 use dunlin_harness::{App, Fleet, eventually, http};
 
 /// Returns the app `shop` with two allocations of a service, and what it says of its rollouts.
@@ -130,4 +131,35 @@ async fn a_revision_that_is_unwell_is_taken_back_and_no_request_fails() {
     let (answers, failures) = asking.await.unwrap();
     assert_eq!(failures, Vec::<String>::new(), "besides {answers} answers");
     assert!(answers > 0);
+}
+
+/// Returns how many files with compiled code are in a folder and those below it.
+fn compiled(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let counts = entries.map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => compiled(&entry.path()),
+        _ => usize::from(entry.path().extension().is_some_and(|extension| extension == "compiled")),
+    });
+    counts.sum()
+}
+
+#[tokio::test]
+async fn the_code_of_the_revision_before_stays_on_its_node_while_the_new_one_bakes() {
+    let mut fleet = Fleet::start(0).await.unwrap();
+    let config = fleet.folder().join("node.toml");
+    // There is room for nothing that nobody needs.
+    std::fs::write(&config, "[limits]\ncompiled_kept = \"1KiB\"\n").unwrap();
+    fleet.add_agent(&["--config", config.to_str().unwrap()]).await.unwrap();
+    deploy(&fleet, &shop(HELLO, "")).await.assert_done();
+    let second = shop(HELLO_V2, "rollout = { bake = \"1h\" }");
+    run(&fleet, &["deploy", "--no-wait", &second.path().display().to_string()]).await.assert_done();
+    answers_with(fleet.ingress(0), "hello again").await;
+
+    // What nobody needs goes when other code has come, before that is started.
+    deploy(&fleet, &service("other", "web", SLEEP_HTTP, 1, "/other")).await.assert_done();
+    assert_eq!(compiled(fleet.folder()), 3, "of both revisions, and the other app's");
+    deploy(&fleet, &service("other", "web", TRAP_HTTP, 1, "/other")).await.assert_done();
+    assert_eq!(compiled(fleet.folder()), 4, "both revisions of the other app besides");
+    run(&fleet, &["rollback", "shop"]).await.assert_done();
+    answers_with(fleet.ingress(0), "hello from").await;
 }
