@@ -43,7 +43,9 @@ impl Cluster {
     /// replaced meanwhile it shall keep.
     fn listens(&self, node: &NodeId) -> bool {
         let is_believed = self.durable.nodes().get(node).is_some_and(|record| record.lost.is_none());
-        is_believed && self.volatile.nodes.get(node).is_some_and(|state| state.connected)
+        // Nor one that is silent: its own ingress shall go on with its own allocations.
+        let is_heard = !self.volatile.silent.contains(node);
+        is_believed && is_heard && self.volatile.nodes.get(node).is_some_and(|state| state.connected)
     }
 
     /// Says what is new for each node, and says again what some have not got.

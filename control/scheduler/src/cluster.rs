@@ -107,7 +107,8 @@ impl Cluster {
         let scheduled = self.volatile.calendar.first();
         let way = self.durable.making_way().first().map(|(until, _)| *until);
         let again = self.volatile.in_vain_ends.first().map(|(until, _)| *until);
-        let of_nodes = [lease, drain, unsettled, release, leave, trust, way, again];
+        let routed = self.volatile.routed.first();
+        let of_nodes = [lease, drain, unsettled, release, leave, trust, way, again, routed];
         let due = of_nodes.into_iter().chain([retry, rollout, overdue, scheduled]);
         due.flatten().min()
     }
@@ -230,6 +231,7 @@ impl Cluster {
         let mut effort = Effort::of_one_step();
         self.expire_leases(&mut step, &mut effort, now);
         self.release_lost(&mut step, &mut effort, now);
+        self.leave_silent(now);
         self.trust_again(now);
         self.volatile.failures.forget_old(now);
         self.leave_drained(&mut step, now);

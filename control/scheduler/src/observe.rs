@@ -18,6 +18,7 @@ impl Cluster {
         if is_news || was_lost || !planted(Bug::RenewLeaseForNewsOnly) {
             self.volatile.set_lease(node, Some(now.plus(self.config.lease)));
         }
+        self.route_to(node, now);
         let state = self.volatile.node(node);
         let unheard = state.last_seen.is_none() || !state.connected;
         state.last_seen = Some(now);

@@ -67,6 +67,10 @@ pub(crate) struct Volatile {
     pub(crate) routes: RouteTable,
     /// The routes in there by workload.
     pub(crate) routes_of: BTreeMap<WorkloadName, Vec<Route>>,
+    /// When requests go no longer to a node that stays silent, if that is before its lease ends.
+    pub(crate) routed: Timers<NodeId>,
+    /// Nodes that are believed and have been silent for so long that no requests go to them.
+    pub(crate) silent: BTreeSet<NodeId>,
     /// Counts the changes of `routes`.
     pub(crate) routes_version: u64,
     /// When it is looked whether another lost node may be released; absent if only when one is lost or comes back.
@@ -115,7 +119,7 @@ impl Volatile {
         let queues = running.map(|run| (run.id, Queue::restore(run, &leased(durable, run))));
         let mut volatile = Self {
             queues: queues.collect(),
-            routes: route_table(durable),
+            routes: route_table(durable, &BTreeSet::new()),
             routes_of: routes_of(durable),
             calendar: Calendar::restore(durable),
             dirty: Dirty::everything(durable),
@@ -135,6 +139,9 @@ impl Volatile {
             }
             if record.info.is_some() && record.lost.is_none() && !planted(Bug::ForgetLease) {
                 volatile.set_lease(&record.id, Some(grace));
+                if let Some(routed) = config.routed {
+                    volatile.routed.set(&record.id, now.plus(routed));
+                }
             }
             volatile.pools.refresh(record, &volatile.nodes[&record.id], durable.room(&record.id));
         }
