@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use dunlin_model::{Bytes, ClusterId, Name, Term, Timestamp};
-use dunlin_scheduler::{Cluster, Config as Patience};
+use dunlin_scheduler::Cluster;
 use dunlin_store::{Changes, Components, Embedded, Table, Write};
 use dunlin_transport::{Authority, Identity, Role, Server, WireLimits};
 use sha2::{Digest as _, Sha256};

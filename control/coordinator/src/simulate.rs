@@ -234,6 +234,7 @@ fn written(snapshot: &FleetSnapshot) -> Result<(Cluster, Timestamp), SimulateErr
             work,
             returned: RangeSet::new(),
             makes_way: None,
+            lease: None,
             created: now,
         });
     }
@@ -317,6 +318,7 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
         lost: lost.then_some(now),
         released: false,
         losses: Vec::new(),
+        leaving: BTreeMap::new(),
         cordon: cordoned.then_some(Cordon { since: now, drain: None }),
     }
 }

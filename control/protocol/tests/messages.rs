@@ -82,6 +82,7 @@ fn assignment() -> Assignment {
         everywhere: false,
         rollout: Default::default(),
         health: None,
+        on_partition: Default::default(),
     };
     let job = JobSpec { parallelism: 2, combine: true, ..JobSpec::default() };
     let endpoint = Endpoint { allocation: AllocationId::new(12), node: "node-1".parse().unwrap() };
@@ -163,6 +164,7 @@ fn to_coordinator() -> Vec<ToCoordinator> {
             resources: BTreeMap::new(),
             batch_overcommit: Default::default(),
         },
+        sent: Default::default(),
         allocations: vec![AllocationReport {
             id: AllocationId::new(12),
             state: ObservedState::BackingOff { reason: "worker died".into() },

@@ -108,8 +108,9 @@ impl Cluster {
         let way = self.durable.making_way().first().map(|(until, _)| *until);
         let again = self.volatile.in_vain_ends.first().map(|(until, _)| *until);
         let routed = self.volatile.routed.first();
+        let singletons = [self.volatile.leaving_ends.first(), self.volatile.lost_leases.first()];
         let of_nodes = [lease, drain, unsettled, release, leave, trust, way, again, routed];
-        let due = of_nodes.into_iter().chain([retry, rollout, overdue, scheduled]);
+        let due = of_nodes.into_iter().chain([retry, rollout, overdue, scheduled]).chain(singletons);
         due.flatten().min()
     }
 
@@ -204,6 +205,7 @@ impl Cluster {
 
     /// Ends an allocation at once.
     pub(crate) fn end(&mut self, step: &mut Step, id: AllocationId, now: Timestamp) {
+        self.remember_leaving(step, id, now);
         self.change(step, Change::AllocationDeleted(id), now);
     }
 
@@ -236,6 +238,7 @@ impl Cluster {
         self.volatile.failures.forget_old(now);
         self.leave_drained(&mut step, now);
         self.end_drained(&mut step, now);
+        self.end_leases(&mut step, now);
         self.end_overdue(&mut step, now);
         self.take_schedules(&mut step, now);
         self.start_due(&mut step, &mut effort, now);

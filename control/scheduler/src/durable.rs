@@ -239,6 +239,10 @@ pub(crate) struct Durable {
     could_make_way: BTreeSet<(Priority, Reverse<AllocationId>)>,
     /// Lost nodes of which nothing may be replaced yet, by the time they were lost.
     unreleased: BTreeSet<(Timestamp, NodeId)>,
+    /// The allocations of each node that ask for an answer to its reports.
+    asking: BTreeMap<NodeId, BTreeSet<AllocationId>>,
+    /// Allocations of singletons that were ended and that their nodes may still run.
+    leaving: BTreeMap<WorkloadName, BTreeSet<AllocationId>>,
     /// Nodes that are to be left, by the moment they must be.
     drained_nodes: BTreeSet<(Timestamp, NodeId)>,
 }
@@ -378,6 +382,17 @@ impl Durable {
         &self.unreleased
     }
 
+    /// Returns the allocations of a node that ask for an answer to its reports.
+    pub(crate) fn asking(&self, node: &NodeId) -> &BTreeSet<AllocationId> {
+        static NONE: BTreeSet<AllocationId> = BTreeSet::new();
+        self.asking.get(node).unwrap_or(&NONE)
+    }
+
+    /// Tells whether a node may still run an allocation of a singleton that was ended.
+    pub(crate) fn leaving(&self, workload: &WorkloadName) -> bool {
+        self.leaving.contains_key(workload)
+    }
+
     /// Returns the nodes that are to be left, and when they must be, soonest first.
     pub(crate) fn drained_nodes(&self) -> &BTreeSet<(Timestamp, NodeId)> {
         &self.drained_nodes
@@ -434,10 +449,27 @@ impl Durable {
         let lost = self.by_node.get(&id).filter(|_| is_holding_new);
         let lost: Vec<Arc<AllocationRecord>> = lost.into_iter().flat_map(BTreeMap::values).cloned().collect();
         lost.iter().for_each(|record| self.uncount(record));
+        self.move_leaving(&record);
         self.nodes.insert(id.clone(), record);
         lost.iter().for_each(|record| self.count(record));
         move_entry(&mut self.drained_nodes, &id, drained_before, drained);
         move_entry(&mut self.unreleased, &id, unreleased_before, unreleased);
+    }
+
+    /// Takes over which allocations a node is leaving. Call it before the record is replaced.
+    fn move_leaving(&mut self, record: &NodeRecord) {
+        let before = self.nodes.get(&record.id).map(|before| &before.leaving);
+        for (id, leaving) in before.into_iter().flatten() {
+            if let Some(ids) = self.leaving.get_mut(&leaving.workload) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    self.leaving.remove(&leaving.workload);
+                }
+            }
+        }
+        for (id, leaving) in &record.leaving {
+            self.leaving.entry(leaving.workload.clone()).or_default().insert(*id);
+        }
     }
 
     /// Counts an allocation in what its service and its namespace have.
@@ -564,6 +596,9 @@ impl Durable {
                 *counted.entry(name.clone()).or_default() += count;
             }
         }
+        if record.is_assigned() && !record.spec.on_partition().is_keep() {
+            self.asking.entry(record.node.clone()).or_default().insert(record.id);
+        }
         if let AllocationState::Draining { until } = record.state {
             self.draining.insert((until, record.id));
         }
@@ -594,6 +629,12 @@ impl Durable {
                 self.reserved.remove(&record.node);
             } else {
                 self.reserved.insert(record.node.clone(), left);
+            }
+        }
+        if let Some(asking) = self.asking.get_mut(&record.node) {
+            asking.remove(&record.id);
+            if asking.is_empty() {
+                self.asking.remove(&record.node);
             }
         }
         if let AllocationState::Draining { until } = record.state {

@@ -203,6 +203,7 @@ impl Foresight {
             term: *term,
             generation: self.cluster.due(&node),
             info,
+            sent: Timestamp::default(),
             allocations: assigned.map(|record| said(volatile, record)).collect(),
             items: Vec::new(),
         };
@@ -289,6 +290,7 @@ fn said(volatile: &Volatile, record: &AllocationRecord) -> AllocationReport {
         ObservedState::Running
         | ObservedState::BackingOff { .. }
         | ObservedState::Unhealthy { .. }
+        | ObservedState::Stopped { .. }
         | ObservedState::Refused { .. } => {}
     }
     report

@@ -109,6 +109,12 @@ pub enum Bug {
     PreemptLosesItems,
     /// What is to make way is not ended when its time is over.
     PreemptForgetsDeadline,
+    /// A second allocation of a singleton is started beside the first.
+    SurgeOfSingleton,
+    /// A lost singleton is replaced before its lease is over.
+    ReplaceBeforeLeaseIsOver,
+    /// That a singleton which was ended may still run is not looked at.
+    SingletonForgetsLeaving,
     /// The term is not told to agents as it is, but as the first one.
     IgnoreTerm,
 }
@@ -166,6 +172,9 @@ impl Bug {
         Self::PreemptEqual,
         Self::PreemptLosesItems,
         Self::PreemptForgetsDeadline,
+        Self::SurgeOfSingleton,
+        Self::ReplaceBeforeLeaseIsOver,
+        Self::SingletonForgetsLeaving,
         Self::IgnoreTerm,
     ];
 }

@@ -14,6 +14,7 @@ use crate::placement::{Demand, Search, Standing, judge_labels};
 use crate::planted::{Bug, planted};
 use crate::record::need;
 use crate::rollout::{self, Copy, Phase, Plan, PlanEverywhere, Rules, plan};
+use crate::singleton::wait_for_the_other;
 use crate::turns::{Claim, Turn};
 use crate::{AllocationRecord, AllocationState, AppRecord, Change, Cluster, RangeSet, Step};
 
@@ -137,7 +138,8 @@ fn copies(cluster: &Cluster, workload: &WorkloadName) -> Vec<(Copy, NodeId)> {
 /// Returns what a service needs next.
 fn plan_of(cluster: &Cluster, workload: &WorkloadName) -> Plan {
     if let Some(start) = missing(cluster, workload) {
-        return Plan { start, ..Plan::default() };
+        let plan = Plan { start, ..Plan::default() };
+        return wait_for_the_other(cluster, workload, Phase::Rolling, &[], plan);
     }
     let copies: Vec<Copy> = copies(cluster, workload).into_iter().map(|(copy, _)| copy).collect();
     let app = cluster.durable.apps().get(&workload.app_name());
@@ -147,7 +149,8 @@ fn plan_of(cluster: &Cluster, workload: &WorkloadName) -> Plan {
         surge: spec.max_surge.of_up(desired),
         unavailable: spec.max_unavailable.of_down(desired),
     });
-    plan(desired, phase, rules.unwrap_or(Rules { surge: 1, unavailable: 0 }), &copies)
+    let plan = plan(desired, phase, rules.unwrap_or(Rules { surge: 1, unavailable: 0 }), &copies);
+    wait_for_the_other(cluster, workload, phase, &copies, plan)
 }
 
 /// Returns what a service needs next that runs everywhere.
@@ -232,6 +235,12 @@ impl Cluster {
         if missing > 0 && !effort.is_over() {
             self.make_way_for_service(step, workload, effort, now);
         }
+        if wanted == 0 && desired(self, workload) > 0 && self.why_singleton_waits(workload).is_some() {
+            // Its lost allocation may be back before another is placed.
+            let spec = self.durable.specs().get(workload).map(Arc::clone);
+            self.volatile.set_waiting(workload, spec.as_deref().filter(|_| !self.is_served(workload)));
+            return Turn::Over;
+        }
         self.forget_lost(step, workload, missing, now);
         if missing == 0 {
             self.volatile.set_waiting(workload, None);
@@ -242,6 +251,11 @@ impl Cluster {
             self.volatile.set_waiting(workload, spec.as_deref());
         }
         Turn::Over
+    }
+
+    /// Tells whether a service has an allocation that is neither lost nor on its way out.
+    fn is_served(&self, workload: &WorkloadName) -> bool {
+        self.durable.tally(workload).is_some_and(|tally| !tally.live.is_empty())
     }
 
     /// Lets batch work make way for what is missing of a service, unless that runs everywhere.
@@ -345,6 +359,7 @@ impl Cluster {
             work: Work::Serve,
             returned: RangeSet::new(),
             makes_way: None,
+            lease: spec.on_partition().is_singleton().then_some(self.config.lease),
             state: AllocationState::Placed,
             created: now,
         };

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationReport, AppName, DurationMs, Generation, Name, NodeId, Route, RouteTable, RunId, Term,
-    Timestamp, WorkloadName, WorkloadSpec,
+    AllocationId, AllocationReport, AppName, DurationMs, Generation, Name, NodeId, Route, RouteTable, RunId,
+    Term, Timestamp, WorkloadName, WorkloadSpec,
 };
 
 use crate::dirty::Dirty;
@@ -71,6 +71,12 @@ pub(crate) struct Volatile {
     pub(crate) routed: Timers<NodeId>,
     /// Nodes that are believed and have been silent for so long that no requests go to them.
     pub(crate) silent: BTreeSet<NodeId>,
+    /// When this coordinator was started.
+    pub(crate) started: Timestamp,
+    /// Singletons' allocations that were ended and that their nodes may still run, by the moment they do not any more.
+    pub(crate) leaving_ends: Timers<(NodeId, AllocationId)>,
+    /// The same of those which are lost.
+    pub(crate) lost_leases: Timers<AllocationId>,
     /// Counts the changes of `routes`.
     pub(crate) routes_version: u64,
     /// When it is looked whether another lost node may be released; absent if only when one is lost or comes back.
@@ -148,6 +154,7 @@ impl Volatile {
         for app in durable.apps().values().filter(|app| app.rollout.is_some()) {
             volatile.rollouts.set(&app.name, now);
         }
+        volatile.restore_leases(durable, now);
         volatile.copies = copies(durable, &volatile.pools);
         volatile
     }

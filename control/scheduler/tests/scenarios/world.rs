@@ -15,9 +15,9 @@ use crate::{explain, foresee};
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, AppSpec, AssignedAllocation, Assignment, Bytes, ClusterId,
     Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits,
-    Manifest, Name, NamespaceSpec, NodeId, NodeInfo, ObservedState, Outcome, Overcommit, Packing, Quota,
-    Report, Resources, Revision, RouteSpec, RunId, ServiceSpec, Term, Timestamp, Work, WorkloadKind,
-    WorkloadSpec,
+    Manifest, Name, NamespaceSpec, NodeId, NodeInfo, ObservedState, OnPartition, Outcome, Overcommit,
+    Packing, Quota, Report, Resources, Revision, RolloutSpec, RouteSpec, RunId, ServiceSpec, Term, Timestamp,
+    Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_scheduler::{
     Action, AllocationState, Change, Cluster, Command, Config, Due, Fate, Observation, RunWish,
@@ -41,6 +41,8 @@ struct Agent {
     is_down: bool,
     obeys: Option<Assignment>,
     outbox: Vec<ItemReport>,
+    /// The singletons that it may run, as it was last told.
+    leases: BTreeSet<AllocationId>,
 }
 
 pub(crate) struct World {
@@ -285,6 +287,7 @@ impl World {
             term: agent.obeys.as_ref().map_or(Term(0), |assignment| assignment.term),
             generation: agent.obeys.as_ref().map_or(Generation(0), |assignment| assignment.generation),
             info: agent.info.clone().unwrap(),
+            sent: self.now.plus(DurationMs(1)),
             allocations: running.map(|allocation| self.allocation_report(allocation)).collect(),
             items: agent.outbox.clone(),
         };
@@ -313,6 +316,7 @@ impl World {
             term: Term(number(words, "term", 0)),
             generation: Generation(number(words, "generation", 0)),
             info: self.agents[&NodeId("a".parse().unwrap())].info.clone().unwrap(),
+            sent: Timestamp(0),
             allocations: Vec::new(),
             items: Vec::new(),
         };
@@ -350,6 +354,7 @@ impl World {
                     everywhere: false,
                     rollout: Default::default(),
                     health: None,
+                    on_partition: Default::default(),
                 }),
                 limits: Limits::SERVICE,
                 environment: BTreeMap::new(),
@@ -363,11 +368,14 @@ impl World {
             };
             let mut job = JobSpec { attempts: 1, ..JobSpec::default() };
             let mut routes = Vec::new();
+            let mut on_partition = OnPartition::Keep;
             for part in parts {
                 match part.split_once(':').unwrap_or((part, "")) {
                     ("memory", size) => spec.limits.memory = size.parse().unwrap(),
                     ("attempts", attempts) => job.attempts = attempts.parse().unwrap(),
                     ("combine", _) => job.combine = true,
+                    ("singleton", _) => on_partition = OnPartition::Singleton,
+                    ("stop", time) => on_partition = OnPartition::StopAfter(time.parse().unwrap()),
                     ("route", host) => {
                         routes.push(RouteSpec { host: Some(host.to_owned()), path: "/".to_owned() });
                     }
@@ -388,8 +396,9 @@ impl World {
                         routes,
                         fuel_header: false,
                         everywhere: false,
-                        rollout: Default::default(),
+                        rollout: RolloutSpec::default_for(on_partition),
                         health: None,
+                        on_partition,
                     });
                 }
             }
@@ -595,6 +604,10 @@ impl World {
                 let agent = self.agents.get_mut(&node).unwrap();
                 agent.outbox.retain(|item| !items.contains(&(item.allocation, item.item)));
             }
+            // Each second again: what they give is told when it is asked for.
+            Action::Heard { node, sent: _, leases } => {
+                self.agents.get_mut(&node).unwrap().leases = leases.into_keys().collect();
+            }
         }
     }
 
@@ -657,6 +670,10 @@ impl World {
         for node in view.nodes.values() {
             writeln!(self.out, "{} {:?}, reserved {}", node.record.id, node.status, node.reserved.memory)
                 .unwrap();
+        }
+        for (node, agent) in self.agents.iter().filter(|(_, agent)| !agent.leases.is_empty()) {
+            let leases: Vec<String> = agent.leases.iter().map(ToString::to_string).collect();
+            writeln!(self.out, "{node} has the lease of {}", leases.join(" ")).unwrap();
         }
         for workload in view.apps.values().flat_map(|app| app.workloads.values()) {
             if let WorkloadKind::Service(_) = workload.spec.kind {
