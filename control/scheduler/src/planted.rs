@@ -111,8 +111,8 @@ pub enum Bug {
     PreemptForgetsDeadline,
     /// A second allocation of a singleton is started beside the first.
     SurgeOfSingleton,
-    /// A lost singleton is replaced before its lease is over.
-    ReplaceBeforeLeaseIsOver,
+    /// The lease of a singleton is taken for over when half of it is.
+    EndLeaseEarly,
     /// That a singleton which was ended may still run is not looked at.
     SingletonForgetsLeaving,
     /// The term is not told to agents as it is, but as the first one.
@@ -173,7 +173,7 @@ impl Bug {
         Self::PreemptLosesItems,
         Self::PreemptForgetsDeadline,
         Self::SurgeOfSingleton,
-        Self::ReplaceBeforeLeaseIsOver,
+        Self::EndLeaseEarly,
         Self::SingletonForgetsLeaving,
         Self::IgnoreTerm,
     ];

@@ -28,6 +28,9 @@ const MORE: DurationMs = DurationMs(1_000);
 
 /// Returns how long a node that is not heard may run what has this lease.
 fn longest(lease: DurationMs) -> DurationMs {
+    if planted(Bug::EndLeaseEarly) {
+        return DurationMs(lease.0 / 2);
+    }
     lease.plus(DurationMs(lease.0 / SLACK)).plus(MORE)
 }
 
@@ -89,8 +92,7 @@ impl Cluster {
         match record.state {
             AllocationState::Placed | AllocationState::Running | AllocationState::Draining { .. } => true,
             AllocationState::Lost => {
-                let is_leased = self.volatile.lost_leases.has(&record.id);
-                self.durable.is_held(record) || is_leased && !planted(Bug::ReplaceBeforeLeaseIsOver)
+                self.durable.is_held(record) || self.volatile.lost_leases.has(&record.id)
             }
         }
     }

@@ -69,10 +69,25 @@ impl World {
             return Ok(());
         }
         self.check_silence(node)?;
+        if self.is_broken(Sabotage::OwnLeases) {
+            self.own_leases(node)?;
+        }
         self.report_now(node);
         let wait = if self.is_calm { CALM_HEARTBEAT } else { HEARTBEAT };
         self.plan(wait, Happening::Heartbeat { node: node.clone(), life });
         Ok(())
+    }
+
+    /// Lets an agent believe that it has the lease of all that it was ever told to run.
+    fn own_leases(&mut self, node: &NodeId) -> Result<(), String> {
+        let sent = self.now;
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        let (term, saved) = (agent.saved().0, agent.disk.iter().flat_map(|saved| &saved.allocations));
+        let leases = saved.map(|assigned| (assigned.id, DurationMs(10_000))).collect();
+        let Some(supervisor) = &mut agent.supervisor else { return Ok(()) };
+        let actions = supervisor.observe(Event::Heard { term, sent, leases }, sent);
+        agent.heard = sent;
+        self.agent_acts(node, actions)
     }
 
     /// Sends a heartbeat, if there is a connection.
