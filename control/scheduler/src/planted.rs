@@ -111,8 +111,10 @@ pub enum Bug {
     PreemptForgetsDeadline,
     /// A second allocation of a singleton is started beside the first.
     SurgeOfSingleton,
-    /// The lease of a singleton is taken for over when half of it is.
-    EndLeaseEarly,
+    /// A node is believed to have stopped a singleton as soon as it reports, whatever it says.
+    BelieveItHasStopped,
+    /// A singleton that drains is taken for one that has ended.
+    ReplaceWhileDraining,
     /// That a singleton which was ended may still run is not looked at.
     SingletonForgetsLeaving,
     /// The term is not told to agents as it is, but as the first one.
@@ -173,7 +175,8 @@ impl Bug {
         Self::PreemptLosesItems,
         Self::PreemptForgetsDeadline,
         Self::SurgeOfSingleton,
-        Self::EndLeaseEarly,
+        Self::BelieveItHasStopped,
+        Self::ReplaceWhileDraining,
         Self::SingletonForgetsLeaving,
         Self::IgnoreTerm,
     ];

@@ -28,9 +28,6 @@ const MORE: DurationMs = DurationMs(1_000);
 
 /// Returns how long a node that is not heard may run what has this lease.
 fn longest(lease: DurationMs) -> DurationMs {
-    if planted(Bug::EndLeaseEarly) {
-        return DurationMs(lease.0 / 2);
-    }
     lease.plus(DurationMs(lease.0 / SLACK)).plus(MORE)
 }
 
@@ -90,7 +87,8 @@ impl Cluster {
     /// Tells whether an allocation may run, for all that is known.
     fn may_run(&self, record: &AllocationRecord) -> bool {
         match record.state {
-            AllocationState::Placed | AllocationState::Running | AllocationState::Draining { .. } => true,
+            AllocationState::Placed | AllocationState::Running => true,
+            AllocationState::Draining { .. } => !planted(Bug::ReplaceWhileDraining),
             AllocationState::Lost => {
                 self.durable.is_held(record) || self.volatile.lost_leases.has(&record.id)
             }
@@ -174,10 +172,13 @@ impl Cluster {
             return;
         };
         // One under an older assignment may be about to hear that it is to run it.
-        if (report.term, report.generation) != (self.term, self.due(node)) {
+        let is_newest = (report.term, report.generation) == (self.term, self.due(node));
+        if !is_newest && !planted(Bug::BelieveItHasStopped) {
             return;
         }
-        let still = |id: &AllocationId| report.allocations.iter().any(|told| told.id == *id);
+        let still = |id: &AllocationId| {
+            !planted(Bug::BelieveItHasStopped) && report.allocations.iter().any(|told| told.id == *id)
+        };
         let mut record = record.clone();
         record.leaving.retain(|id, _| still(id));
         self.change(step, Change::Node(record), now);
