@@ -235,11 +235,13 @@ impl Cluster {
         if missing > 0 && !effort.is_over() {
             self.make_way_for_service(step, workload, effort, now);
         }
-        if wanted == 0 && desired(self, workload) > 0 && self.why_singleton_waits(workload).is_some() {
-            // Its lost allocation may be back before another is placed.
+        if wanted == 0 && desired(self, workload) > 0 && !self.is_served(workload) {
             let spec = self.durable.specs().get(workload).map(Arc::clone);
-            self.volatile.set_waiting(workload, spec.as_deref().filter(|_| !self.is_served(workload)));
-            return Turn::Over;
+            if self.why_singleton_waits(workload).is_some() {
+                // Its lost allocation may be back before another is placed.
+                self.volatile.set_waiting(workload, spec.as_deref());
+                return Turn::Over;
+            }
         }
         self.forget_lost(step, workload, missing, now);
         if missing == 0 {
@@ -350,6 +352,10 @@ impl Cluster {
         node: &NodeId,
         now: Timestamp,
     ) {
+        let lease = spec.on_partition().is_singleton().then_some(self.config.lease);
+        if lease.is_some() {
+            self.end_lost_singletons(step, workload, now);
+        }
         let record = AllocationRecord {
             id: self.next_allocation(),
             workload: workload.clone(),
@@ -359,7 +365,7 @@ impl Cluster {
             work: Work::Serve,
             returned: RangeSet::new(),
             makes_way: None,
-            lease: spec.on_partition().is_singleton().then_some(self.config.lease),
+            lease,
             state: AllocationState::Placed,
             created: now,
         };

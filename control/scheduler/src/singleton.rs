@@ -145,6 +145,15 @@ impl Cluster {
         self.change(step, Change::Node(node), now);
     }
 
+    /// Ends what is lost of a singleton, now that another takes its place: it must not go on when its node is back.
+    pub(crate) fn end_lost_singletons(&mut self, step: &mut Step, workload: &WorkloadName, now: Timestamp) {
+        let own = self.durable.of_workload(workload);
+        let lost = own.filter(|record| record.lease.is_some() && record.state == AllocationState::Lost);
+        for id in lost.map(|record| record.id).collect::<Vec<_>>() {
+            self.end(step, id, now);
+        }
+    }
+
     /// Takes note that a singleton's allocation is lost: it may run as long as its lease.
     pub(crate) fn remember_lost_lease(&mut self, id: AllocationId) {
         let Some(record) = self.durable.allocations().get(&id) else { return };
