@@ -144,6 +144,8 @@ pub enum AllocationState {
     BackingOff,
     /// It runs and does not answer its health checks as it should.
     Unhealthy,
+    /// It is not to run as long as the coordinator is not heard: see `on_partition`.
+    Stopped,
     /// It can never run on this node.
     Refused,
     /// A job's allocation: each of its items has a record.
@@ -167,6 +169,7 @@ impl AllocationState {
             Self::Running => "running",
             Self::BackingOff => "backing-off",
             Self::Unhealthy => "unhealthy",
+            Self::Stopped => "stopped",
             Self::Refused => "refused",
             Self::Finished => "finished",
             Self::Stopping => "stopping",
@@ -184,6 +187,7 @@ impl From<&ObservedState> for AllocationState {
             ObservedState::Running => Self::Running,
             ObservedState::BackingOff { .. } => Self::BackingOff,
             ObservedState::Unhealthy { .. } => Self::Unhealthy,
+            ObservedState::Stopped { .. } => Self::Stopped,
             ObservedState::Refused { .. } => Self::Refused,
             ObservedState::Finished => Self::Finished,
         }

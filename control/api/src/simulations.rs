@@ -74,6 +74,8 @@ pub enum SnapshotProfile {
     /// Machines behind flaky links.
     #[default]
     Edge,
+    /// Machines that are out of reach for hours.
+    Dark,
 }
 
 /// A node.

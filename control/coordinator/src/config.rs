@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use dunlin_model::ComponentLimits;
+use dunlin_scheduler::Config as Patience;
 
 /// The UDP port on which agents find the coordinator.
 pub const DEFAULT_FLEET_PORT: u16 = 7400;
@@ -17,6 +18,19 @@ pub enum Profile {
     Lan,
     /// Machines behind flaky links: after 30 s.
     Edge,
+    /// Machines that are out of reach for hours: after 6 h.
+    Dark,
+}
+
+impl Profile {
+    /// Returns what it means to the brain.
+    pub(crate) const fn patience(self) -> Patience {
+        match self {
+            Self::Lan => Patience::LAN,
+            Self::Edge => Patience::EDGE,
+            Self::Dark => Patience::DARK,
+        }
+    }
 }
 
 /// The settings of a coordinator.

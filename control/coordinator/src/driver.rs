@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{BrainClock, READ_EVERY};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Heard};
 use crate::records;
 use crate::sweeper::Sweeper;
 
@@ -282,6 +282,9 @@ impl DriverLoop {
                 Action::Assign { node } => drop(nodes.insert(node)),
                 Action::AssignAll => nodes.extend(self.cluster.listeners().cloned()),
                 Action::Recorded { node, items } => self.hands.fleet.recorded(&node, items),
+                Action::Heard { node, sent, leases } => {
+                    self.hands.fleet.heard(&node, Heard { sent, leases });
+                }
             }
         }
         for node in nodes {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dunlin_model::{AllocationId, Assignment, NodeId};
+use dunlin_model::{AllocationId, Assignment, DurationMs, NodeId, Timestamp};
 use dunlin_transport::{CloseCode, Connection};
 use tokio::sync::{mpsc, watch};
 
@@ -29,6 +29,7 @@ struct Session {
     number: u64,
     assignment: watch::Sender<Option<Arc<Assignment>>>,
     recorded: mpsc::Sender<Vec<(AllocationId, u32)>>,
+    heard: watch::Sender<Option<Heard>>,
     connection: Connection,
 }
 
@@ -38,6 +39,16 @@ pub(crate) struct Outbox {
     pub(crate) number: u64,
     pub(crate) assignment: watch::Receiver<Option<Arc<Assignment>>>,
     pub(crate) recorded: mpsc::Receiver<Vec<(AllocationId, u32)>>,
+    pub(crate) heard: watch::Receiver<Option<Heard>>,
+}
+
+/// What is said of a report that was heard: the newest says all that those before it said.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    /// When it was sent, by the node's clock.
+    pub(crate) sent: Timestamp,
+    /// Which singletons may run, and for how long from then on.
+    pub(crate) leases: BTreeMap<AllocationId, DurationMs>,
 }
 
 impl Fleet {
@@ -45,14 +56,15 @@ impl Fleet {
     pub(crate) fn enter(&self, node: NodeId, connection: Connection) -> Outbox {
         let (assignment, assignment_out) = watch::channel(None);
         let (recorded, recorded_out) = mpsc::channel(MAX_RECORDED_WAITING);
+        let (heard, heard_out) = watch::channel(None);
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.counted += 1;
         let number = sessions.counted;
-        let session = Session { number, assignment, recorded, connection };
+        let session = Session { number, assignment, recorded, heard, connection };
         if let Some(older) = sessions.by_node.insert(node, session) {
             older.connection.close(CloseCode::REPLACED, "the node connected again");
         }
-        Outbox { number, assignment: assignment_out, recorded: recorded_out }
+        Outbox { number, assignment: assignment_out, recorded: recorded_out, heard: heard_out }
     }
 
     /// Forgets a session that ended, unless a newer one of the same node has taken its place; tells whether it was
@@ -79,6 +91,14 @@ impl Fleet {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = sessions.by_node.get(node) {
             let _repeated_later = session.recorded.try_send(items);
+        }
+    }
+
+    /// Tells `node` that a report was heard, if it is connected; what was to be told of an earlier one is replaced.
+    pub(crate) fn heard(&self, node: &NodeId, heard: Heard) {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = sessions.by_node.get(node) {
+            session.heard.send_replace(Some(heard));
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use dunlin_model::{Bytes, ClusterId, Name, Term, Timestamp};
-use dunlin_scheduler::{Cluster, Config as Patience};
+use dunlin_scheduler::Cluster;
 use dunlin_store::{Changes, Components, Embedded, Table, Write};
 use dunlin_transport::{Authority, Identity, Role, Server, WireLimits};
 use sha2::{Digest as _, Sha256};
@@ -25,7 +25,7 @@ use crate::http::{self, Api};
 use crate::inputs::Inputs;
 use crate::session::Desk;
 use crate::sweeper::Sweeper;
-use crate::{Config, Profile, records};
+use crate::{Config, records};
 
 /// The most bytes of one component or input.
 const MAX_BLOB: Bytes = Bytes(64 << 20);
@@ -36,10 +36,7 @@ const RESERVE: Bytes = Bytes(64 << 20);
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let disk = Disk::open(&config.state)?;
     let cluster = disk.authority.cluster().clone();
-    let patience = match config.profile {
-        Profile::Lan => Patience::LAN,
-        Profile::Edge => Patience::EDGE,
-    };
+    let patience = config.profile.patience();
     let changes = records::load(&*disk.store).context("could not restore the cluster")?;
     let mut brain_clock = disk.clock;
     let clock = brain_clock.shown();

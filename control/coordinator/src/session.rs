@@ -17,7 +17,7 @@ use dunlin_transport::{CloseCode, Connection, ReceiveHalf, SendError, SendHalf, 
 use tokio::io::AsyncWriteExt as _;
 
 use crate::driver::Driver;
-use crate::fleet::{Fleet, Outbox};
+use crate::fleet::{Fleet, Heard, Outbox};
 use crate::inputs::Inputs;
 use crate::records;
 
@@ -160,6 +160,16 @@ impl Desk {
                     Some(items) => ToAgent::Recorded { cluster: self.cluster.clone(), term: self.term, items },
                     None => return,
                 },
+                changed = outbox.heard.changed() => {
+                    if changed.is_err() { return }
+                    let newest = outbox.heard.borrow_and_update().clone();
+                    match newest {
+                        Some(Heard { sent, leases }) => {
+                            ToAgent::Heard { cluster: self.cluster.clone(), term: self.term, sent, leases }
+                        }
+                        None => continue,
+                    }
+                }
             };
             match sender.send_message(&message).await {
                 Ok(()) => {}

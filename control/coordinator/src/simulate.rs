@@ -164,7 +164,11 @@ pub(crate) fn snapshot(view: &View, patience: Patience) -> FleetSnapshot {
     let namespaces = view.namespaces.iter().map(|(name, namespace)| (name.clone(), namespace.spec));
     let namespaces = namespaces.filter(|(_, spec)| *spec != NamespaceSpec::default());
     FleetSnapshot {
-        profile: if patience == Patience::LAN { SnapshotProfile::Lan } else { SnapshotProfile::Edge },
+        profile: match patience {
+            Patience::LAN => SnapshotProfile::Lan,
+            Patience::DARK => SnapshotProfile::Dark,
+            _ => SnapshotProfile::Edge,
+        },
         nodes: nodes.collect(),
         namespaces: namespaces.collect(),
         apps: apps.collect(),
@@ -184,6 +188,7 @@ fn written(snapshot: &FleetSnapshot) -> Result<(Cluster, Timestamp), SimulateErr
     let patience = match profile {
         SnapshotProfile::Lan => Patience::LAN,
         SnapshotProfile::Edge => Patience::EDGE,
+        SnapshotProfile::Dark => Patience::DARK,
     };
     let mut changes: Vec<Change> = nodes.iter().map(|node| Change::Node(node_record(node, now))).collect();
     let namespaces = namespaces.iter();
@@ -229,6 +234,7 @@ fn written(snapshot: &FleetSnapshot) -> Result<(Cluster, Timestamp), SimulateErr
             work,
             returned: RangeSet::new(),
             makes_way: None,
+            lease: None,
             created: now,
         });
     }
@@ -312,6 +318,7 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
         lost: lost.then_some(now),
         released: false,
         losses: Vec::new(),
+        leaving: BTreeMap::new(),
         cordon: cordoned.then_some(Cordon { since: now, drain: None }),
     }
 }

@@ -53,6 +53,11 @@ pub enum ObservedState {
         /// What the last check said.
         reason: String,
     },
+    /// It is not to run as long as the coordinator is not heard: see [`OnPartition`](crate::OnPartition).
+    Stopped {
+        /// Why.
+        reason: String,
+    },
     /// It can never run on this node: refused, not failed.
     Refused {
         /// Why.
@@ -71,6 +76,7 @@ impl ObservedState {
             Self::Running => "running",
             Self::BackingOff { .. } => "backing-off",
             Self::Unhealthy { .. } => "unhealthy",
+            Self::Stopped { .. } => "stopped",
             Self::Refused { .. } => "refused",
             Self::Finished => "finished",
         }
@@ -81,9 +87,10 @@ impl fmt::Display for ObservedState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         match self {
-            Self::BackingOff { reason } | Self::Unhealthy { reason } | Self::Refused { reason } => {
-                write!(f, ": {reason}")
-            }
+            Self::BackingOff { reason }
+            | Self::Unhealthy { reason }
+            | Self::Stopped { reason }
+            | Self::Refused { reason } => write!(f, ": {reason}"),
             Self::Fetching | Self::Starting | Self::Running | Self::Finished => Ok(()),
         }
     }

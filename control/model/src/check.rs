@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::chain;
 use crate::placement::Home;
 use crate::{
     AppSpec, Bytes, DurationMs, Feature, JobSpec, LimitHit, Limits, MAX_ITEMS, Name, Placement, RouteSpec,
     ServiceSpec, WorkloadKind, WorkloadSpec,
 };
+use crate::{chain, partition};
 
 /// The most workloads of one app.
 pub(crate) const MAX_WORKLOADS: usize = 64;
@@ -138,14 +138,17 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
     let own = spec.node_labels.keys().filter(|key| !Feature::is_label(key)).count();
     note("node_labels".to_owned(), at_most("node_labels", MAX_NODE_LABELS, own));
     match &spec.kind {
-        WorkloadKind::Service(ServiceSpec {
-            allocations,
-            routes,
-            fuel_header: _,
-            everywhere,
-            rollout,
-            health,
-        }) => {
+        WorkloadKind::Service(service) => {
+            let ServiceSpec {
+                allocations,
+                routes,
+                fuel_header: _,
+                everywhere,
+                rollout,
+                health,
+                on_partition: _,
+            } = service;
+            partition::check(service, &mut |field, result| note(field.to_owned(), result));
             rollout.check(*everywhere, &mut |field, result| note(format!("rollout.{field}"), result));
             if let Some(health) = health {
                 health.check(&mut |field, result| note(format!("health.{field}"), result));
@@ -406,6 +409,7 @@ mod tests {
                 everywhere: false,
                 rollout: Default::default(),
                 health: None,
+                on_partition: Default::default(),
             }),
             limits: Limits::SERVICE,
             environment: BTreeMap::new(),

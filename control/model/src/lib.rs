@@ -26,7 +26,9 @@
 //! | assignment | everything one node must run, as one list: [`Assignment`] |
 //! | generation | counts assignments to one node; an older one is refused |
 //! | term | counts coordinators in charge; an older one is refused |
-//! | lease | the time until which a silent node is still believed |
+//! | lease | the time until which a silent node is still believed; that of a singleton, until which it may run |
+//! | singleton | a service of which at most one allocation runs at any moment, anywhere: [`OnPartition`] |
+//! | fence | the number by which what a singleton writes to can tell a later allocation of it from an earlier one |
 //! | fuel | wasmtime's deterministic measure of executed work; the unit of computing |
 //! | fuel rate | fuel per second |
 //! | limits | fuel, fuel rate, memory, deadline, concurrency: what a guest may use at most |
@@ -66,6 +68,7 @@ mod node;
 mod openapi;
 mod outcome;
 mod packed;
+mod partition;
 mod placement;
 mod priority;
 mod quantity;
@@ -109,6 +112,7 @@ pub use namespace::{NamespaceSpec, Packing, Quota};
 pub use node::{NodeInfo, Overcommit, OvercommitError, Resources};
 pub use outcome::Outcome;
 pub use packed::{PackedError, pack_items, unpack_items};
+pub use partition::OnPartition;
 pub use placement::{Affinity, Placement, Preference, Spread, check_node_resources};
 pub use priority::{Priority, PriorityError};
 pub use quantity::{Bytes, DurationMs, Fuel, FuelRate, QuantityError};

@@ -7,6 +7,7 @@
 
 mod capabilities;
 mod job;
+mod partition;
 mod placement;
 mod reader;
 mod rollout;

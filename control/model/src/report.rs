@@ -3,8 +3,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    AllocationId, AllocationReport, ClusterId, Generation, ItemReport, NodeInfo, RunId, Term, pack_items,
-    unpack_items,
+    AllocationId, AllocationReport, ClusterId, Generation, ItemReport, NodeInfo, RunId, Term, Timestamp,
+    pack_items, unpack_items,
 };
 
 /// What an agent says of its node.
@@ -18,12 +18,21 @@ pub struct Report {
     pub generation: Generation,
     /// What the node is and has.
     pub info: NodeInfo,
+    /// When it was sent, by the agent's own clock: a coordinator that answers says it back, and the agent knows since when
+    /// it was not heard. Zero if nobody asks.
+    #[serde(default, skip_serializing_if = "is_unsaid")]
+    pub sent: Timestamp,
     /// All allocations it knows.
     pub allocations: Vec<AllocationReport>,
     /// Items it has run and that were not yet said to be recorded, oldest first, a bounded number. They travel packed,
     /// since there may be thousands.
     #[serde(serialize_with = "pack", deserialize_with = "unpack")]
     pub items: Vec<ItemReport>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_unsaid(moment: &Timestamp) -> bool {
+    moment.0 == 0
 }
 
 /// Items of one allocation which follow one another in a report.

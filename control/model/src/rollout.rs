@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::DurationMs;
 use crate::check::{Broken, between, route_path};
+use crate::{DurationMs, OnPartition};
 
 /// The longest that a rollout may take, and the longest that a new revision is watched.
 const MAX_TIME: DurationMs = DurationMs(7 * 86_400_000);
@@ -62,6 +62,15 @@ impl Default for RolloutSpec {
 }
 
 impl RolloutSpec {
+    /// Returns that of a service which says nothing of it: of a singleton the old allocation goes before the new one comes.
+    pub fn default_for(on_partition: OnPartition) -> Self {
+        if on_partition.is_singleton() {
+            Self { max_surge: Amount::Count(0), max_unavailable: Amount::Count(1), ..Self::default() }
+        } else {
+            Self::default()
+        }
+    }
+
     /// Tells whether it is that of a service which says nothing of it.
     pub fn is_default(&self) -> bool {
         *self == Self::default()

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Capabilities, Digest, DurationMs, HealthSpec, Limits, Name, Placement, Priority, RolloutSpec,
-    Schedule,
+    AppName, Capabilities, Digest, DurationMs, HealthSpec, Limits, Name, OnPartition, Placement, Priority,
+    RolloutSpec, Schedule,
 };
 
 /// An app as it is submitted: every component is already known by its digest.
@@ -55,6 +55,14 @@ pub struct WorkloadSpec {
 }
 
 impl WorkloadSpec {
+    /// Returns what it does on a node that does not hear from its coordinator. A job goes on.
+    pub fn on_partition(&self) -> OnPartition {
+        match &self.kind {
+            WorkloadKind::Service(service) => service.on_partition,
+            WorkloadKind::Job(_) => OnPartition::Keep,
+        }
+    }
+
     /// Tells whether a guest under this spec runs as one under `other`: where it is placed, how many there are and which
     /// requests reach them makes no difference to one that runs.
     pub fn runs_as(&self, other: &Self) -> bool {
@@ -73,7 +81,10 @@ impl WorkloadSpec {
         } = self;
         let is_same_kind = match (kind, &other.kind) {
             (WorkloadKind::Service(own), WorkloadKind::Service(other)) => {
-                own.fuel_header == other.fuel_header && own.health == other.health
+                // What ran without a lease is no singleton because its name says so now.
+                own.fuel_header == other.fuel_header
+                    && own.health == other.health
+                    && own.on_partition.is_singleton() == other.on_partition.is_singleton()
             }
             (WorkloadKind::Job(_), WorkloadKind::Job(_)) => true,
             (WorkloadKind::Service(_), WorkloadKind::Job(_))
@@ -146,6 +157,9 @@ pub struct ServiceSpec {
     /// How it is known that an allocation is well; one that is loaded is if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSpec>,
+    /// What it does on a node that does not hear from its coordinator.
+    #[serde(default, skip_serializing_if = "OnPartition::is_keep")]
+    pub on_partition: OnPartition,
 }
 
 /// Which requests reach a service.

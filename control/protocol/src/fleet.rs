@@ -4,9 +4,11 @@
 //! `Control` is opened once per connection by the agent: it then sends [`ToCoordinator`] and receives [`ToAgent`].
 //! The others answer with one [`StreamReply`] and then, if that is `Ok`, with bytes or records until the end.
 
+use std::collections::BTreeMap;
+
 use dunlin_model::{
-    AllocationId, Assignment, ClusterId, Digest, InstanceId, Name, NodeId, Report, RunId, Term, TrapRecord,
-    WorkloadName,
+    AllocationId, Assignment, ClusterId, Digest, DurationMs, InstanceId, Name, NodeId, Report, RunId, Term,
+    Timestamp, TrapRecord, WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -167,6 +169,19 @@ pub enum ToAgent {
         /// The allocation and the item. They travel as ranges, since there may be thousands.
         #[serde(with = "crate::packed::ranges")]
         items: Vec<(AllocationId, u32)>,
+    },
+    /// A report was heard. Said of each report of a node that has something which asks for it: see
+    /// [`OnPartition`](dunlin_model::OnPartition).
+    Heard {
+        /// The fleet.
+        cluster: ClusterId,
+        /// The coordinator's term.
+        term: Term,
+        /// When the report was sent, as it said.
+        sent: Timestamp,
+        /// Which singletons of the node may run, and for how long after the report was sent, in milliseconds.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        leases: BTreeMap<AllocationId, DurationMs>,
     },
 }
 

@@ -33,6 +33,9 @@ pub enum ToWorker {
     Stop {
         /// Which.
         allocation: AllocationId,
+        /// Whether what runs is given no while.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        at_once: bool,
     },
     /// Run items that have no input, each in a fresh instance with its number as argument, as many at a time as the
     /// allocation may have instances.

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use dunlin_model::{
-    Affinity, AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, Digest, Endpoint, Fuel,
-    FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits, NodeInfo, ObservedState,
-    Outcome, Overcommit, Placement, Preference, Priority, Report, Resources, Revision, Route, RouteSpec,
-    RouteTable, RunId, ServiceSpec, Spread, Term, Work, WorkloadKind, WorkloadSpec,
+    Affinity, AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, Digest, DurationMs,
+    Endpoint, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits, NodeInfo,
+    ObservedState, Outcome, Overcommit, Placement, Preference, Priority, Report, Resources, Revision, Route,
+    RouteSpec, RouteTable, RunId, ServiceSpec, Spread, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_protocol::{
     ConnectError, FrameError, Hello, JoinReply, JoinRequest, LogQuery, MAX_FRAME, Outbound, PassedToAgent,
@@ -82,6 +82,7 @@ fn assignment() -> Assignment {
         everywhere: false,
         rollout: Default::default(),
         health: None,
+        on_partition: Default::default(),
     };
     let job = JobSpec { parallelism: 2, combine: true, ..JobSpec::default() };
     let endpoint = Endpoint { allocation: AllocationId::new(12), node: "node-1".parse().unwrap() };
@@ -164,6 +165,7 @@ fn to_coordinator() -> Vec<ToCoordinator> {
             resources: BTreeMap::new(),
             batch_overcommit: Default::default(),
         },
+        sent: Default::default(),
         allocations: vec![AllocationReport {
             id: AllocationId::new(12),
             state: ObservedState::BackingOff { reason: "worker died".into() },
@@ -221,6 +223,18 @@ fn passed_to_worker() -> Vec<PassedToWorker> {
     ]
 }
 
+/// The answer to a report, with leases and without.
+fn heard() -> Vec<ToAgent> {
+    let leases = BTreeMap::from([(AllocationId::new(12), DurationMs(10_000))]);
+    let heard = |leases| ToAgent::Heard {
+        cluster: "c4".parse().unwrap(),
+        term: Term(7),
+        sent: Timestamp(70_000),
+        leases,
+    };
+    vec![heard(leases), heard(BTreeMap::new())]
+}
+
 /// Every message once, as frames, in a fixed order.
 fn all_frames() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
@@ -232,6 +246,7 @@ fn all_frames() -> Vec<Vec<u8>> {
     frames.extend(join_replies().iter().map(|message| encode(message).unwrap()));
     frames.extend(passed_to_agent().iter().map(|message| encode(message).unwrap()));
     frames.extend(passed_to_worker().iter().map(|message| encode(message).unwrap()));
+    frames.extend(heard().iter().map(|message| encode(message).unwrap()));
     frames
 }
 
@@ -257,6 +272,7 @@ fn every_message_reads_back() {
     check(&stream_requests());
     check(&stream_replies());
     check(&to_agent());
+    check(&heard());
     check(&to_coordinator());
     check(&[join_request()]);
     check(&join_replies());

@@ -1,8 +1,8 @@
 //! What each node must run, said as one list: again when it changes, and again until the node reports it.
 //!
-//! The generation of a node's assignment counts what has changed in it: its own allocations, and the routes, which are
-//! the same for all. So a change of the routes is one step for the whole fleet, and two assignments of one generation
-//! say the same.
+//! The generation of a node's assignment counts what has changed in it: its own allocations, and the routes and the code
+//! to be kept, which are the same for all. So a change of these is one step for the whole fleet, and two assignments of
+//! one generation say the same.
 
 use dunlin_model::{Assignment, Generation, NodeId};
 
@@ -23,7 +23,7 @@ impl Cluster {
             generation: self.due(node),
             allocations: allocations.map(crate::AllocationRecord::assigned).collect(),
             finishing: finishing.map(|record| record.id).collect(),
-            kept: self.kept_on(node),
+            kept: self.volatile.baking.kept(),
             routes: self.volatile.routes.clone(),
         })
     }
@@ -44,7 +44,9 @@ impl Cluster {
     /// replaced meanwhile it shall keep.
     fn listens(&self, node: &NodeId) -> bool {
         let is_believed = self.durable.nodes().get(node).is_some_and(|record| record.lost.is_none());
-        is_believed && self.volatile.nodes.get(node).is_some_and(|state| state.connected)
+        // Nor one that is silent: its own ingress shall go on with its own allocations.
+        let is_heard = !self.volatile.silent.contains(node);
+        is_believed && is_heard && self.volatile.nodes.get(node).is_some_and(|state| state.connected)
     }
 
     /// Says what is new for each node, and says again what some have not got.

@@ -1,24 +1,40 @@
 //! The code of the revision before stays compiled on its nodes until the new one has baked, so that the way back needs
 //! neither to fetch nor to compile.
 //!
-//! Not here: when a rollout is over (`judge`), and where components have run (`placement/compiled`).
+//! All nodes are told the same: to keep what is not there costs nothing.
+//!
+//! Not here: when a rollout is over (`judge`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_model::{AppName, Digest, NodeId};
+use dunlin_model::{AppName, Digest};
 
 use crate::durable::Durable;
 use crate::{AppRecord, Cluster};
 
 /// The components of the revisions before, of the apps that have a rollout which may still fail.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Baking(BTreeMap<AppName, BTreeSet<Digest>>);
+pub(crate) struct Baking {
+    before: BTreeMap<AppName, BTreeSet<Digest>>,
+    /// Whether they are others since this was last asked.
+    is_new: bool,
+}
 
 impl Baking {
     /// Returns what a coordinator knows that has just been started.
     pub(crate) fn restore(durable: &Durable) -> Self {
         let all = durable.apps().values().map(|app| (app.name.clone(), components_before(durable, app)));
-        Self(all.filter(|(_, components)| !components.is_empty()).collect())
+        Self { before: all.filter(|(_, components)| !components.is_empty()).collect(), is_new: false }
+    }
+
+    /// Tells whether something is to be said of it.
+    pub(crate) fn take_new(&mut self) -> bool {
+        std::mem::take(&mut self.is_new)
+    }
+
+    /// Returns the components whose code nodes are to keep though they may not run them.
+    pub(crate) fn kept(&self) -> BTreeSet<Digest> {
+        self.before.values().flatten().copied().collect()
     }
 }
 
@@ -31,23 +47,16 @@ fn components_before(durable: &Durable, app: &AppRecord) -> BTreeSet<Digest> {
 }
 
 impl Cluster {
-    /// Takes note of how the rollout of an app stands now, and has those told who keep its code from now on or no longer.
+    /// Takes note of how the rollout of an app stands now.
     pub(crate) fn refresh_baking(&mut self, app: &AppName) {
         let record = self.durable.apps().get(app);
         let now = record.map(|record| components_before(&self.durable, record)).unwrap_or_default();
-        let known = &mut self.volatile.baking.0;
-        let before = known.remove(app).unwrap_or_default();
-        if !now.is_empty() {
-            known.insert(app.clone(), now.clone());
+        let baking = &mut self.volatile.baking;
+        if now.is_empty() {
+            baking.is_new |= baking.before.remove(app).is_some();
+        } else if baking.before.get(app) != Some(&now) {
+            baking.before.insert(app.clone(), now);
+            baking.is_new = true;
         }
-        for component in before.symmetric_difference(&now) {
-            self.volatile.dirty.nodes.extend(self.volatile.compiled.nodes(component).cloned());
-        }
-    }
-
-    /// Returns the components whose code a node is to keep though it may not run them.
-    pub(crate) fn kept_on(&self, node: &NodeId) -> BTreeSet<Digest> {
-        let all = self.volatile.baking.0.values().flatten();
-        all.filter(|component| self.volatile.compiled.has(node, component)).copied().collect()
     }
 }

@@ -172,7 +172,7 @@ impl Cluster {
 
     /// What every ingress is told is right.
     fn check_assignments(&self) -> Result<(), String> {
-        ensure(route_table(&self.durable) == self.volatile.routes, || {
+        ensure(route_table(&self.durable, &self.volatile.silent) == self.volatile.routes, || {
             "the routes are out of date".to_owned()
         })?;
         Ok(())

@@ -108,8 +108,10 @@ impl Cluster {
         let way = self.durable.making_way().first().map(|(until, _)| *until);
         let again = self.volatile.in_vain_ends.first().map(|(until, _)| *until);
         let better = self.volatile.rebalancing.next();
-        let of_nodes = [lease, drain, unsettled, release, leave, trust, way, again, better];
-        let due = of_nodes.into_iter().chain([retry, rollout, overdue, scheduled]);
+        let routed = self.volatile.routed.first();
+        let singletons = [self.volatile.leaving_ends.first(), self.volatile.lost_leases.first()];
+        let of_nodes = [lease, drain, unsettled, release, leave, trust, way, again, better, routed];
+        let due = of_nodes.into_iter().chain([retry, rollout, overdue, scheduled]).chain(singletons);
         due.flatten().min()
     }
 
@@ -224,6 +226,7 @@ impl Cluster {
 
     /// Ends an allocation at once.
     pub(crate) fn end(&mut self, step: &mut Step, id: AllocationId, now: Timestamp) {
+        self.remember_leaving(step, id, now);
         self.change(step, Change::AllocationDeleted(id), now);
     }
 
@@ -251,10 +254,12 @@ impl Cluster {
         let mut effort = Effort::of_one_step();
         self.expire_leases(&mut step, &mut effort, now);
         self.release_lost(&mut step, &mut effort, now);
+        self.leave_silent(now);
         self.trust_again(now);
         self.volatile.failures.forget_old(now);
         self.leave_drained(&mut step, now);
         self.end_drained(&mut step, now);
+        self.end_leases(&mut step, now);
         self.end_overdue(&mut step, now);
         self.take_schedules(&mut step, now);
         self.start_due(&mut step, &mut effort, now);

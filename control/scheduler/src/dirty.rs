@@ -89,6 +89,9 @@ impl Dirty {
             Change::Node(record) => {
                 let known = before.nodes().get(&record.id);
                 self.peers.insert(record.id.clone());
+                let gone = known.iter().flat_map(|known| &known.leaving);
+                let gone = gone.filter(|(id, _)| !record.leaving.contains_key(id));
+                self.workloads.extend(gone.map(|(_, leaving)| leaving.workload.clone()));
                 if known.is_some_and(|known| known.cordon != record.cordon) {
                     self.workloads.extend(before.on_node(&record.id).map(|it| it.workload.clone()));
                 }

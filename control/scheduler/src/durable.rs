@@ -182,6 +182,8 @@ pub(crate) struct Durable {
     everywhere: BTreeSet<WorkloadName>,
     /// Lost nodes of which nothing may be replaced yet, by the time they were lost.
     unreleased: BTreeSet<(Timestamp, NodeId)>,
+    /// Allocations of singletons that were ended and that their nodes may still run.
+    leaving: BTreeMap<WorkloadName, BTreeSet<AllocationId>>,
     /// Nodes that are to be left, by the moment they must be.
     drained_nodes: BTreeSet<(Timestamp, NodeId)>,
 }
@@ -269,6 +271,16 @@ impl Durable {
         &self.unreleased
     }
 
+    /// Returns the allocations of a node that ask for an answer to its reports.
+    pub(crate) fn asking(&self, node: &NodeId) -> &BTreeSet<AllocationId> {
+        self.index.asking(node)
+    }
+
+    /// Tells whether a node may still run an allocation of a singleton that was ended.
+    pub(crate) fn leaving(&self, workload: &WorkloadName) -> bool {
+        self.leaving.contains_key(workload)
+    }
+
     /// Returns the nodes that are to be left, and when they must be, soonest first.
     pub(crate) fn drained_nodes(&self) -> &BTreeSet<(Timestamp, NodeId)> {
         &self.drained_nodes
@@ -342,10 +354,27 @@ impl Durable {
         };
         let (drained_before, unreleased_before) = self.nodes.get(&id).map(entries).unwrap_or_default();
         let (drained, unreleased) = entries(&record);
+        self.move_leaving(&record);
         self.index.set_node(&record);
         self.nodes.insert(id.clone(), record);
         move_entry(&mut self.drained_nodes, &id, drained_before, drained);
         move_entry(&mut self.unreleased, &id, unreleased_before, unreleased);
+    }
+
+    /// Takes over which allocations a node is leaving. Call it before the record is replaced.
+    fn move_leaving(&mut self, record: &NodeRecord) {
+        let before = self.nodes.get(&record.id).map(|before| &before.leaving);
+        for (id, leaving) in before.into_iter().flatten() {
+            if let Some(ids) = self.leaving.get_mut(&leaving.workload) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    self.leaving.remove(&leaving.workload);
+                }
+            }
+        }
+        for (id, leaving) in &record.leaving {
+            self.leaving.entry(leaving.workload.clone()).or_default().insert(*id);
+        }
     }
 
     fn insert_app(&mut self, record: AppRecord) {

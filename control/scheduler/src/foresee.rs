@@ -204,6 +204,7 @@ impl Foresight {
             term: *term,
             generation: self.cluster.due(&node),
             info,
+            sent: Timestamp::default(),
             allocations: assigned.map(|record| said(volatile, record)).collect(),
             items: Vec::new(),
         };
@@ -290,6 +291,7 @@ fn said(volatile: &Volatile, record: &AllocationRecord) -> AllocationReport {
         ObservedState::Running
         | ObservedState::BackingOff { .. }
         | ObservedState::Unhealthy { .. }
+        | ObservedState::Stopped { .. }
         | ObservedState::Refused { .. } => {}
     }
     report

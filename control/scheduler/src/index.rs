@@ -75,6 +75,8 @@ struct OnNode {
     counted: BTreeMap<String, u32>,
     /// What it has, if it has said so.
     declared: Option<Declared>,
+    /// Its allocations that ask for an answer to its reports.
+    asking: BTreeSet<AllocationId>,
     /// Whether it is a member, and nothing of it that was lost may be replaced.
     is_holding: bool,
 }
@@ -108,6 +110,9 @@ impl OnNode {
         for (name, count) in taken(record) {
             *self.counted.entry(name.clone()).or_default() += count;
         }
+        if !record.spec.on_partition().is_keep() {
+            self.asking.insert(record.id);
+        }
     }
 
     fn release(&mut self, record: &AllocationRecord) {
@@ -118,6 +123,7 @@ impl OnNode {
             }
             self.counted.retain(|_, taken| *taken > 0);
         }
+        self.asking.remove(&record.id);
     }
 
     /// Returns what it has and what of it is taken.
@@ -192,6 +198,12 @@ impl Index {
     /// Returns what the allocations of a node reserve, those on their way out included.
     pub(crate) fn reserved(&self, node: &NodeId) -> Resources {
         self.nodes.get(node).map(|on_node| on_node.reserved).unwrap_or_default()
+    }
+
+    /// Returns the allocations of a node that ask for an answer to its reports.
+    pub(crate) fn asking(&self, node: &NodeId) -> &BTreeSet<AllocationId> {
+        static NONE: BTreeSet<AllocationId> = BTreeSet::new();
+        self.nodes.get(node).map_or(&NONE, |on_node| &on_node.asking)
     }
 
     /// Returns what a node has and what of it is taken.

@@ -36,6 +36,7 @@ impl Cluster {
             (AllocationState::Draining { .. }, _) => self.end(step, id, now),
             (AllocationState::Placed | AllocationState::Running, _) => {
                 self.set_state(step, id, AllocationState::Lost, now);
+                self.remember_lost_lease(id);
             }
         }
     }

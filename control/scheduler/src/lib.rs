@@ -45,6 +45,7 @@ mod rollout;
 mod routes;
 mod run;
 mod schedule;
+mod singleton;
 mod start;
 mod step;
 mod submit;
@@ -67,7 +68,7 @@ pub use input::{Answer, Command, Observation};
 pub use planted::{Bug, plant};
 pub use range_set::RangeSet;
 pub use record::{
-    AllocationRecord, AllocationState, AppRecord, Cordon, Counters, Fate, MakesWay, NamespaceRecord,
+    AllocationRecord, AllocationState, AppRecord, Cordon, Counters, Fate, Leaving, MakesWay, NamespaceRecord,
     NodeRecord, RevisionRecord, RolloutRecord, RunRecord, RunState, TokenRecord,
 };
 pub use rejection::Rejection;

@@ -18,6 +18,7 @@ impl Cluster {
         if is_news || was_lost || !planted(Bug::RenewLeaseForNewsOnly) {
             self.volatile.set_lease(node, Some(now.plus(self.config.lease)));
         }
+        self.route_to(node, now);
         let state = self.volatile.node(node);
         let unheard = state.last_seen.is_none() || !state.connected;
         state.last_seen = Some(now);
@@ -29,13 +30,14 @@ impl Cluster {
         if unheard {
             self.refresh_pools(node);
         }
+        self.forget_what_has_left(step, node, &report, now);
         if is_news {
             let mut record = self.durable.nodes()[node].clone();
             record.info = Some(report.info);
             self.change(step, Change::Node(record), now);
         }
 
-        let all_told = report.items.is_empty();
+        let (all_told, sent) = (report.items.is_empty(), report.sent);
         self.observe_items(step, node, report.items, now);
         if was_lost {
             self.welcome_back(step, node, now);
@@ -43,6 +45,7 @@ impl Cluster {
         for allocation in self.news(node, report.allocations) {
             self.observe_allocation(step, node, allocation, all_told, now);
         }
+        self.answer(step, node, sent);
     }
 
     /// Remembers what a node says of its allocations, and returns what of that may change something: what it has not
@@ -124,6 +127,7 @@ impl Cluster {
                 | ObservedState::Running
                 | ObservedState::BackingOff { .. }
                 | ObservedState::Unhealthy { .. }
+                | ObservedState::Stopped { .. }
                 | ObservedState::Finished => {}
             },
         }

@@ -113,6 +113,14 @@ pub enum Bug {
     MoveWithoutPause,
     /// What is moved to a better node ends before it runs there.
     MoveEndsOldFirst,
+    /// A second allocation of a singleton is started beside the first.
+    SurgeOfSingleton,
+    /// A node is believed to have stopped a singleton as soon as it reports, whatever it says.
+    BelieveItHasStopped,
+    /// A singleton that drains is taken for one that has ended.
+    ReplaceWhileDraining,
+    /// That a singleton which was ended may still run is not looked at.
+    SingletonForgetsLeaving,
     /// The term is not told to agents as it is, but as the first one.
     IgnoreTerm,
 }
@@ -172,6 +180,10 @@ impl Bug {
         Self::PreemptForgetsDeadline,
         Self::MoveWithoutPause,
         Self::MoveEndsOldFirst,
+        Self::SurgeOfSingleton,
+        Self::BelieveItHasStopped,
+        Self::ReplaceWhileDraining,
+        Self::SingletonForgetsLeaving,
         Self::IgnoreTerm,
     ];
 }

@@ -15,6 +15,7 @@ use crate::placement::{Demand, Search, Standing, judge_labels};
 use crate::planted::{Bug, planted};
 use crate::record::need;
 use crate::rollout::{self, Copy, Phase, Plan, PlanEverywhere, Rules, plan};
+use crate::singleton::wait_for_the_other;
 use crate::turns::{Claim, Turn};
 use crate::{AllocationRecord, AllocationState, AppRecord, Change, Cluster, RangeSet, Step};
 
@@ -143,13 +144,15 @@ fn copies(cluster: &Cluster, workload: &WorkloadName) -> Vec<(Copy, NodeId)> {
 /// Returns what a service needs next.
 fn plan_of(cluster: &Cluster, workload: &WorkloadName) -> Plan {
     if let Some(start) = missing(cluster, workload) {
-        return Plan { start, ..Plan::default() };
+        let plan = Plan { start, ..Plan::default() };
+        return wait_for_the_other(cluster, workload, Phase::Rolling, &[], plan);
     }
     let copies: Vec<Copy> = copies(cluster, workload).into_iter().map(|(copy, _)| copy).collect();
     let app = cluster.durable.apps().get(&workload.app_name());
     let phase = app.map_or(Phase::Rolling, |app| phase(cluster, app, &workload.workload));
     let desired = desired(cluster, workload);
-    plan(desired, phase, rules(cluster, workload), &copies)
+    let plan = plan(desired, phase, rules(cluster, workload), &copies);
+    wait_for_the_other(cluster, workload, phase, &copies, plan)
 }
 
 /// Returns how many allocations of a service more and less than desired there may be while some are replaced.
@@ -248,6 +251,14 @@ impl Cluster {
         if missing > 0 && !effort.is_over() {
             self.make_way_for_service(step, workload, effort, now);
         }
+        if wanted == 0 && desired(self, workload) > 0 && !self.is_served(workload) {
+            let spec = self.durable.specs().get(workload).map(Arc::clone);
+            if self.why_singleton_waits(workload).is_some() {
+                // Its lost allocation may be back before another is placed.
+                self.volatile.set_waiting(workload, spec.as_deref());
+                return Turn::Over;
+            }
+        }
         self.forget_lost(step, workload, missing, now);
         if missing == 0 {
             self.volatile.set_waiting(workload, None);
@@ -258,6 +269,11 @@ impl Cluster {
             self.volatile.set_waiting(workload, spec.as_deref());
         }
         Turn::Over
+    }
+
+    /// Tells whether a service has an allocation that is neither lost nor on its way out.
+    fn is_served(&self, workload: &WorkloadName) -> bool {
+        self.durable.tally(workload).is_some_and(|tally| !tally.live.is_empty())
     }
 
     /// Lets batch work make way for what is missing of a service, unless that runs everywhere.
@@ -352,6 +368,10 @@ impl Cluster {
         node: &NodeId,
         now: Timestamp,
     ) {
+        let lease = spec.on_partition().is_singleton().then_some(self.config.lease);
+        if lease.is_some() {
+            self.end_lost_singletons(step, workload, now);
+        }
         let record = AllocationRecord {
             id: self.next_allocation(),
             workload: workload.clone(),
@@ -361,6 +381,7 @@ impl Cluster {
             work: Work::Serve,
             returned: RangeSet::new(),
             makes_way: None,
+            lease,
             state: AllocationState::Placed,
             created: now,
         };

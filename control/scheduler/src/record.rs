@@ -120,6 +120,9 @@ pub struct NodeRecord {
     /// What an operator has said of it, if anything.
     #[serde(default)]
     pub cordon: Option<Cordon>,
+    /// Allocations of singletons that were ended and that it may still run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub leaving: BTreeMap<AllocationId, Leaving>,
 }
 
 /// What an operator has said of a node: nothing new goes there.
@@ -135,6 +138,17 @@ pub struct Cordon {
 const FLAPPING_TIME: DurationMs = DurationMs(600_000);
 /// so many of them make a node one that is set aside.
 const FLAPPING_LOSSES: usize = 3;
+
+/// A singleton's allocation that was ended and that its node may still run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Of what.
+    pub workload: WorkloadName,
+    /// Its lease.
+    pub lease: DurationMs,
+    /// When it has ended at the latest, if the coordinator was not started again since.
+    pub until: Timestamp,
+}
 
 impl NodeRecord {
     /// Takes note that its lease is over.
@@ -218,6 +232,9 @@ pub struct AllocationRecord {
     /// Whether it makes way for what is more urgent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub makes_way: Option<Box<MakesWay>>,
+    /// For how long after its node was heard it may run, if it is one of a singleton.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<DurationMs>,
     /// Where it stands.
     pub state: AllocationState,
     /// When it was placed.

@@ -1,20 +1,22 @@
 //! The route table: which allocations answer which requests, and where the nodes find each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use dunlin_model::{AllocationId, Endpoint, Route, RouteTable, WorkloadKind, WorkloadName, WorkloadSpec};
+use dunlin_model::{
+    AllocationId, Endpoint, NodeId, Route, RouteTable, Timestamp, WorkloadKind, WorkloadName, WorkloadSpec,
+};
 
 use crate::durable::Durable;
 use crate::planted::{Bug, planted};
 use crate::{AllocationRecord, AllocationState, Cluster, NodeRecord};
 
-/// Returns the routing of the whole fleet.
-pub(crate) fn route_table(durable: &Durable) -> RouteTable {
+/// Returns the routing of the whole fleet, in which nothing leads to nodes that are `silent`.
+pub(crate) fn route_table(durable: &Durable, silent: &BTreeSet<NodeId>) -> RouteTable {
     let mut table = RouteTable::default();
     for (workload, spec) in durable.specs() {
         table.routes.extend(own_routes(workload, spec));
-        if let Some(endpoints) = endpoints(durable, workload) {
+        if let Some(endpoints) = endpoints(durable, silent, workload) {
             table.endpoints.insert(workload.clone(), endpoints);
         }
     }
@@ -47,27 +49,54 @@ fn own_routes(workload: &WorkloadName, spec: &WorkloadSpec) -> impl Iterator<Ite
 
 /// Returns what answers for a service that has routes.
 ///
-/// An allocation is in it from the moment its node says that it runs until it drains or its node is lost.
-fn endpoints(durable: &Durable, workload: &WorkloadName) -> Option<Vec<Endpoint>> {
+/// An allocation is in it from the moment its node says that it runs until it drains, or its node is lost or silent.
+fn endpoints(durable: &Durable, silent: &BTreeSet<NodeId>, workload: &WorkloadName) -> Option<Vec<Endpoint>> {
     match &durable.specs().get(workload)?.kind {
         WorkloadKind::Service(service) if !service.routes.is_empty() => {}
         WorkloadKind::Service(_) | WorkloadKind::Job(_) => return None,
     }
     let serving = durable.of_workload(workload);
-    let answers = serving.filter(|record| record.serves() && answers(record));
+    let answers = serving.filter(|record| record.serves() && answers(silent, record));
     Some(answers.map(|record| Endpoint { allocation: record.id, node: record.node.clone() }).collect())
 }
 
 /// Tells whether requests go to an allocation of a service.
-fn answers(record: &AllocationRecord) -> bool {
-    record.state == AllocationState::Running
+fn answers(silent: &BTreeSet<NodeId>, record: &AllocationRecord) -> bool {
+    record.state == AllocationState::Running && !silent.contains(&record.node)
         || planted(Bug::RouteBeforeRunning) && record.state == AllocationState::Placed
 }
 
 impl Cluster {
+    /// Takes note that a node is heard: requests go to it again, if none did, and for some time to come.
+    pub(crate) fn route_to(&mut self, node: &NodeId, now: Timestamp) {
+        if let Some(routed) = self.config.routed {
+            self.volatile.routed.set(node, now.plus(routed));
+            if self.volatile.silent.remove(node) {
+                self.reroute(node, now);
+            }
+        }
+    }
+
+    /// Lets no requests go to nodes any more that have been silent for a while, though they are believed.
+    pub(crate) fn leave_silent(&mut self, now: Timestamp) {
+        while let Some(node) = self.volatile.routed.take_due(now) {
+            if self.volatile.silent.insert(node.clone()) {
+                self.reroute(&node, now);
+            }
+        }
+    }
+
+    fn reroute(&mut self, node: &NodeId, now: Timestamp) {
+        let serving = self.durable.on_node(node).filter(|record| record.serves());
+        let endpoints = serving.map(|record| (record.id, record.workload.clone()));
+        self.volatile.dirty.endpoints.extend(endpoints);
+        self.volatile.dirty_since = now;
+    }
+
     /// Makes new in the table what is not as before; tells whether there was any.
     pub(crate) fn refresh_routes(&mut self) -> bool {
-        let mut is_new = false;
+        // The code that nodes are to keep is told to all, as routes are.
+        let mut is_new = self.volatile.baking.take_new();
         for node in std::mem::take(&mut self.volatile.dirty.peers) {
             let peer = self.durable.nodes().get(&node).and_then(peer);
             let peers = &mut self.volatile.routes.peers;
@@ -79,7 +108,7 @@ impl Cluster {
         }
         for workload in std::mem::take(&mut self.volatile.dirty.services) {
             is_new |= self.refresh_routing(&workload);
-            let now = endpoints(&self.durable, &workload);
+            let now = endpoints(&self.durable, &self.volatile.silent, &workload);
             let endpoints = &mut self.volatile.routes.endpoints;
             if now.as_ref() != endpoints.get(&workload) {
                 is_new = true;
@@ -126,7 +155,7 @@ impl Cluster {
     fn refresh_endpoint(&mut self, workload: &WorkloadName, id: AllocationId) -> bool {
         let Some(endpoints) = self.volatile.routes.endpoints.get_mut(workload) else { return false };
         let record = self.durable.allocations().get(&id);
-        let record = record.filter(|record| answers(record));
+        let record = record.filter(|record| answers(&self.volatile.silent, record));
         match (endpoints.binary_search_by_key(&id, |endpoint| endpoint.allocation), record) {
             (Ok(place), None) => drop(endpoints.remove(place)),
             (Err(place), Some(record)) => {

@@ -285,6 +285,7 @@ impl Cluster {
                 work: Work::Items { run: id, range, attempt, combine: range.start == items, inputs },
                 returned: RangeSet::new(),
                 makes_way: None,
+                lease: None,
                 state: AllocationState::Placed,
                 created: now,
             };

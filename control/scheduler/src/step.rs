@@ -1,8 +1,8 @@
 //! What one step decided.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_model::{AllocationId, NodeId};
+use dunlin_model::{AllocationId, DurationMs, NodeId, Timestamp};
 
 use crate::Change;
 
@@ -33,6 +33,15 @@ pub enum Action {
         node: NodeId,
         /// The allocation and the item.
         items: Vec<(AllocationId, u32)>,
+    },
+    /// Tell a node that its report was heard.
+    Heard {
+        /// Whom to tell.
+        node: NodeId,
+        /// When the report was sent, as it says.
+        sent: Timestamp,
+        /// Which of its singletons may run, and for how long from then on.
+        leases: BTreeMap<AllocationId, DurationMs>,
     },
 }
 

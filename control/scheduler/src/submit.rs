@@ -3,7 +3,7 @@
 use dunlin_model::{AppName, AppSpec, RunId, Timestamp, WorkloadKind};
 
 use crate::revisions::Origin;
-use crate::validate::{check_routes, check_spec};
+use crate::validate::{check_patience, check_routes, check_spec};
 use crate::{Answer, AppRecord, Change, Cluster, Rejection, RunRecord, RunState, Step};
 
 impl Cluster {
@@ -14,6 +14,7 @@ impl Cluster {
         now: Timestamp,
     ) -> Result<Answer, Rejection> {
         check_spec(&spec)?;
+        check_patience(&spec, &self.config)?;
         check_routes(&self.volatile.routes.routes, &spec)?;
         let (revision, changed) = self.revise(step, spec, Origin::Wish, now);
         Ok(Answer::Deployed { revision, changed })

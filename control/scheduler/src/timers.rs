@@ -33,6 +33,11 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
+    /// Tells whether `key` is to be looked at.
+    pub(crate) fn has(&self, key: &K) -> bool {
+        self.due.contains_key(key)
+    }
+
     /// Returns the first moment at which somebody is to be looked at.
     pub(crate) fn first(&self) -> Option<Timestamp> {
         self.order.first().map(|(at, _)| *at)

@@ -1,5 +1,7 @@
 //! Tokens: who may join, how often and until when.
 
+use std::collections::BTreeMap;
+
 use dunlin_model::{NodeId, Timestamp};
 
 use crate::volatile::NodeState;
@@ -73,6 +75,7 @@ impl Cluster {
                     released: false,
                     losses: Vec::new(),
                     cordon: None,
+                    leaving: BTreeMap::new(),
                 }
             }
         };

@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use dunlin_model::{AppSpec, Route, RouteSpec, SpecError, WorkloadKind, WorkloadName};
+use dunlin_model::{
+    AppSpec, DurationMs, OnPartition, Route, RouteSpec, SpecError, WorkloadKind, WorkloadName,
+};
 
-use crate::Rejection;
+use crate::{Config, Rejection};
+
+/// So many heartbeats a node must be silent at least before a service may stop for it.
+const HEARTBEATS: u64 = 3;
 
 /// Refuses a spec that breaks a rule of the model, and tells the first: whoever sends specs should have checked them.
 pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Rejection> {
@@ -14,6 +19,25 @@ pub(crate) fn check_spec(spec: &AppSpec) -> Result<(), Rejection> {
             Err(Rejection::InvalidSpec { app: spec.name.clone(), field, reason: message })
         }
     }
+}
+
+/// Refuses a service that stops sooner than its node would know that it is heard.
+pub(crate) fn check_patience(spec: &AppSpec, config: &Config) -> Result<(), Rejection> {
+    let least = DurationMs(config.heartbeat.0.saturating_mul(HEARTBEATS));
+    for (name, workload) in &spec.workloads {
+        match workload.on_partition() {
+            OnPartition::StopAfter(time) if time < least => {
+                let reason = format!(
+                    "limit `stop_after` is at least {least} here, observed {time}: nodes of this fleet report every {}",
+                    config.heartbeat
+                );
+                let field = format!("workloads.{name}.on_partition");
+                return Err(Rejection::InvalidSpec { app: spec.name.clone(), field, reason });
+            }
+            OnPartition::StopAfter(_) | OnPartition::Keep | OnPartition::Singleton => {}
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a route that leads to another service of this app or of another. `routes` are all there are, in order.

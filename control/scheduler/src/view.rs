@@ -278,6 +278,9 @@ impl Cluster {
 
     /// Says why a service has fewer allocations than it should.
     pub(crate) fn why_service_waits(&self, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> String {
+        if let Some(reason) = self.why_singleton_waits(workload) {
+            return reason;
+        }
         let made = self.what_makes_way_for(&Claim::Service(workload.clone()));
         made.unwrap_or_else(|| self.why_waiting(workload, spec))
     }
@@ -364,6 +367,7 @@ pub(crate) fn reason(report: &AllocationReport) -> Option<String> {
     match &report.state {
         ObservedState::BackingOff { .. }
         | ObservedState::Unhealthy { .. }
+        | ObservedState::Stopped { .. }
         | ObservedState::Refused { .. } => Some(report.state.to_string()),
         ObservedState::Fetching
         | ObservedState::Starting

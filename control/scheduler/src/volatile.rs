@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dunlin_model::{
-    AllocationReport, AppName, DurationMs, Generation, Name, NodeId, Route, RouteTable, RunId, Term,
-    Timestamp, WorkloadName, WorkloadSpec,
+    AllocationId, AllocationReport, AppName, DurationMs, Generation, Name, NodeId, Route, RouteTable, RunId,
+    Term, Timestamp, WorkloadName, WorkloadSpec,
 };
 
 use crate::baking::Baking;
@@ -73,6 +73,16 @@ pub(crate) struct Volatile {
     pub(crate) routes: RouteTable,
     /// The routes in there by workload.
     pub(crate) routes_of: BTreeMap<WorkloadName, Vec<Route>>,
+    /// When requests go no longer to a node that stays silent, if that is before its lease ends.
+    pub(crate) routed: Timers<NodeId>,
+    /// Nodes that are believed and have been silent for so long that no requests go to them.
+    pub(crate) silent: BTreeSet<NodeId>,
+    /// When this coordinator was started.
+    pub(crate) started: Timestamp,
+    /// Singletons' allocations that were ended and that their nodes may still run, by the moment they do not any more.
+    pub(crate) leaving_ends: Timers<(NodeId, AllocationId)>,
+    /// The same of those which are lost.
+    pub(crate) lost_leases: Timers<AllocationId>,
     /// Counts the changes of `routes`.
     pub(crate) routes_version: u64,
     /// When it is looked whether another lost node may be released; absent if only when one is lost or comes back.
@@ -121,7 +131,7 @@ impl Volatile {
         let queues = running.map(|run| (run.id, Queue::restore(run, &leased(durable, run))));
         let mut volatile = Self {
             queues: queues.collect(),
-            routes: route_table(durable),
+            routes: route_table(durable, &BTreeSet::new()),
             routes_of: routes_of(durable),
             calendar: Calendar::restore(durable),
             baking: Baking::restore(durable),
@@ -143,12 +153,16 @@ impl Volatile {
             }
             if record.info.is_some() && record.lost.is_none() && !planted(Bug::ForgetLease) {
                 volatile.set_lease(&record.id, Some(grace));
+                if let Some(routed) = config.routed {
+                    volatile.routed.set(&record.id, now.plus(routed));
+                }
             }
             volatile.pools.refresh(record, &volatile.nodes[&record.id], durable.room(&record.id));
         }
         for app in durable.apps().values().filter(|app| app.rollout.is_some()) {
             volatile.rollouts.set(&app.name, now);
         }
+        volatile.restore_leases(durable, now);
         volatile.copies = copies(durable, &volatile.pools);
         volatile
     }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dunlin_ingress::Ingress;
 use dunlin_model::{
@@ -18,6 +18,7 @@ use dunlin_protocol::ToWorker;
 use dunlin_supervisor::{Action, Event, Supervisor};
 use tokio::sync::watch;
 
+use crate::clock::since_boot;
 use crate::components::Components;
 use crate::inputs::Inputs;
 use crate::last_assignment::LastAssignment;
@@ -27,6 +28,8 @@ const NO_WORKER: &str = "its worker process is gone";
 const IDLE: Duration = Duration::from_secs(3600);
 /// How long after it has thought the loop gives back the memory that it took for that.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
+/// How often the clock is looked at while something runs that must stop when the coordinator is silent for long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait before a full disk is tried again.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -154,7 +157,6 @@ pub(crate) struct DriverLoop {
     inputs: Receiver<Input>,
     observed: watch::Sender<Arc<Observed>>,
     driver: Driver,
-    started: Instant,
 }
 
 /// Returns a handle and the loop which it talks to; the caller gives the loop a thread of its own.
@@ -163,7 +165,7 @@ pub(crate) fn driver(supervisor: Supervisor) -> (Driver, DriverLoop) {
     let (observed_sender, observed) = watch::channel(Arc::new(Observed::default()));
     let driver = Driver { inputs: sender, observed };
     let observed = observed_sender;
-    (driver.clone(), DriverLoop { supervisor, inputs, observed, driver, started: Instant::now() })
+    (driver.clone(), DriverLoop { supervisor, inputs, observed, driver })
 }
 
 impl DriverLoop {
@@ -182,6 +184,8 @@ impl DriverLoop {
             self.publish();
             let now = self.now();
             let wait = self.supervisor.next_deadline().map_or(IDLE, |deadline| now.until(deadline));
+            // The time that a machine sleeps is not waited for: the clock is looked at where much depends on it.
+            let wait = if self.supervisor.is_on_time() { wait.min(LOOK_EVERY) } else { wait };
             let wait = if is_tidy { wait } else { wait.min(TIDY_AFTER) };
             let first = match self.inputs.recv_timeout(wait) {
                 Ok(input) => {
@@ -241,10 +245,11 @@ impl DriverLoop {
                     let _within = hands.runtime.enter();
                     hands.workers.start(*allocation, component, &self.driver);
                 }
-                Action::Stop { allocation, namespace } => {
+                Action::Stop { allocation, namespace, at_once } => {
                     tracing::info!(%allocation, "allocation stops");
                     hands.inputs.forget_all(allocation);
-                    hands.workers.stop(allocation, &namespace);
+                    let _within = hands.runtime.enter();
+                    hands.workers.stop(allocation, &namespace, at_once, &self.driver);
                 }
                 Action::RunItems { allocation, namespace, range, inputs: false, .. } => {
                     if !hands.workers.run_items(&namespace, ToWorker::RunItems { allocation, range }) {
@@ -275,9 +280,9 @@ impl DriverLoop {
         });
     }
 
+    #[expect(clippy::unused_self, reason = "the loop has one clock, whichever that is")]
     fn now(&self) -> Timestamp {
-        // The supervisor only measures durations; its epoch is the start of this process.
-        Timestamp(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+        since_boot()
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::clock::since_boot;
 use crate::driver::{Driver, Observed};
 use crate::logs::Logs;
 
@@ -128,7 +129,7 @@ impl LinkKeeper {
             Some(ToAgent::Refused { code, message }) => {
                 bail!("the coordinator refused ({code:?}): {message}")
             }
-            Some(ToAgent::Assign(_) | ToAgent::Recorded { .. }) | None => {
+            Some(ToAgent::Assign(_) | ToAgent::Recorded { .. } | ToAgent::Heard { .. }) | None => {
                 bail!("the coordinator said no welcome")
             }
         }
@@ -165,7 +166,13 @@ impl LinkKeeper {
             ToAgent::Recorded { cluster, term, items } if cluster == self.cluster => {
                 self.driver.tell(Event::Recorded { term, items });
             }
-            ToAgent::Recorded { .. } | ToAgent::Welcome { .. } | ToAgent::Refused { .. } => {
+            ToAgent::Heard { cluster, term, sent, leases } if cluster == self.cluster => {
+                self.driver.tell(Event::Heard { term, sent, leases });
+            }
+            ToAgent::Recorded { .. }
+            | ToAgent::Heard { .. }
+            | ToAgent::Welcome { .. }
+            | ToAgent::Refused { .. } => {
                 tracing::warn!("coordinator said something out of place");
             }
         }
@@ -193,6 +200,7 @@ impl LinkKeeper {
             term: observed.term,
             generation: observed.generation,
             info: self.info.clone(),
+            sent: since_boot(),
             allocations: observed.allocations.clone(),
             items: observed.items.to_vec(),
         }

@@ -301,7 +301,7 @@ impl Solo {
 
     /// Stops the guest, ends its worker, and returns what all instances have used.
     pub async fn end(mut self) -> SoloUse {
-        self.workers.stop(ALLOCATION, &self.allocation.workload.namespace);
+        self.workers.stop(ALLOCATION, &self.allocation.workload.namespace, false, &self.driver);
         self.workers.ended(STOP_TIME).await;
         self.workers.end(WORKER_TIME).await;
         // The thread which passes events on may be a step behind.

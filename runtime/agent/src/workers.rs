@@ -26,8 +26,9 @@ use dunlin_model::{
 use dunlin_protocol::{ConnectError, FromWorker, PassedToAgent, PassedToWorker, StandardStream, ToWorker};
 use dunlin_supervisor::Event;
 use futures_util::future::BoxFuture;
+use tokio::net::unix::OwnedReadHalf;
 use tokio::process::Child;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 
 use self::channel::{Held, Passing, Queue};
@@ -44,6 +45,9 @@ use crate::wall::Cgroup;
 
 /// How long a worker that is to end may take to give back its connections.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
+
+/// How long an allocation may take to stop that has to at once. Then its worker is killed, in which it is.
+const STOP_TIME: Duration = Duration::from_millis(400);
 
 /// By which grant a worker asks for something outbound, and how much of it.
 type Asked = (Arc<Grant>, Arc<Asking>);
@@ -75,6 +79,8 @@ struct Running {
 /// What the agent holds of one worker process.
 struct Worker {
     process: u32,
+    /// Ends the process.
+    kill: Arc<Notify>,
     // Unbounded on purpose: what goes in follows from the assignment, and a lost `Stop` would leave a guest running.
     messages: mpsc::UnboundedSender<ToWorker>,
     passing: Queue,
@@ -230,13 +236,30 @@ impl Workers {
         self.shared.config.compiler.pin(components);
     }
 
-    /// Stops `allocation`.
-    pub(crate) fn stop(&self, allocation: AllocationId, namespace: &Name) {
+    /// Stops `allocation`. With `at_once` it has ended in a moment, if need be with its worker.
+    pub(crate) fn stop(&self, allocation: AllocationId, namespace: &Name, at_once: bool, driver: &Driver) {
         self.shared.config.compiler.forget(allocation);
+        let owner = self.owner(namespace);
         let mut running = self.running();
-        let Some(worker) = running.by_namespace.get_mut(&self.owner(namespace)) else { return };
+        let Some(worker) = running.by_namespace.get_mut(&owner) else {
+            return driver.tell(Event::Stopped { allocation });
+        };
         worker.allocations.remove(&allocation);
-        let _dying = worker.messages.send(ToWorker::Stop { allocation });
+        let _dying = worker.messages.send(ToWorker::Stop { allocation, at_once });
+        if at_once {
+            tokio::spawn(self.clone().insist(owner, worker.process, allocation));
+        }
+    }
+
+    /// Kills a worker that does not say soon that an allocation has stopped: a guest may not let it.
+    async fn insist(self, owner: Name, process: u32, allocation: AllocationId) {
+        tokio::time::sleep(STOP_TIME).await;
+        let running = self.running();
+        let worker = running.by_namespace.get(&owner).filter(|worker| worker.process == process);
+        if let Some(worker) = worker.filter(|worker| worker.known.contains(&allocation)) {
+            tracing::warn!(%owner, process, %allocation, "worker killed: an allocation did not stop in time");
+            worker.kill.notify_one();
+        }
     }
 
     /// Has items run in the worker of `namespace`; false if there is none.
@@ -299,12 +322,16 @@ impl Workers {
         tokio::spawn(channel::write(Arc::clone(&channel), Arc::clone(&held), to_pass));
         tokio::spawn(self.clone().attend_channel(namespace.clone(), process, channel, Arc::clone(&held)));
         let child = (child, Arc::clone(&cgroup));
-        self.shared.attended.spawn(self.clone().attend(namespace.clone(), child, reader, driver.clone()));
+        let kill = Arc::new(Notify::new());
+        let attending =
+            self.clone().attend(namespace.clone(), child, (reader, Arc::clone(&kill)), driver.clone());
+        self.shared.attended.spawn(attending);
         tracing::info!(%namespace, process, "worker started");
         let (allocations, known, guests) = (BTreeSet::new(), BTreeSet::new(), Guests::default());
         let (grants, asking) = (BTreeMap::new(), Arc::default());
         Ok(Worker {
             process,
+            kill,
             messages,
             passing,
             held,
@@ -323,14 +350,20 @@ impl Workers {
         self,
         namespace: Name,
         (mut child, cgroup): (Child, Arc<Cgroup>),
-        mut reader: tokio::net::unix::OwnedReadHalf,
+        (mut reader, kill): (OwnedReadHalf, Arc<Notify>),
         driver: Driver,
     ) {
         let process = child.id().unwrap_or_default();
-        while let Some(message) = read(&mut reader).await {
-            self.take(&namespace, process, message, &driver);
+        let listen = async {
+            while let Some(message) = read(&mut reader).await {
+                self.take(&namespace, process, message, &driver);
+            }
+        };
+        tokio::select! {
+            () = listen => {}
+            () = kill.notified() => {}
         }
-        // The socket is closed: the process is dead, or must be.
+        // The socket is closed, or somebody says so: the process is dead, or must be.
         let _already_dead = child.start_kill();
         let status = child.wait().await;
         if cgroup.memory_kills() > 0 {
@@ -470,6 +503,7 @@ impl Workers {
                     self.shared.metrics.stopped(allocation);
                     self.shared.logs.traps().stopped(allocation);
                 }
+                driver.tell(Event::Stopped { allocation });
                 self.end_if_idle(&mut running, namespace);
             }
             FromWorker::NotStarted { allocation, reason, refused } if worker.known.contains(&allocation) => {

@@ -478,5 +478,9 @@ fn environment(allocation: &AssignedAllocation, node: &NodeId) -> Vec<(String, S
         ("DUNLIN_REVISION", allocation.revision.to_string()),
     ];
     environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    if allocation.spec.on_partition().is_singleton() {
+        // Allocations are counted, and no number is given twice: the one placed later has the higher one.
+        environment.insert("DUNLIN_FENCE".to_owned(), allocation.id.number().to_string());
+    }
     environment.into_iter().collect()
 }

@@ -1,10 +1,10 @@
 //! What the supervisor wants done, and what it is told: the words between it and the agent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, HostCalls, ItemRange,
-    Name, Outcome, RouteTable, RunId, Term,
+    Name, Outcome, RouteTable, RunId, Term, Timestamp,
 };
 
 /// What the agent is to do. Actions are carried out in the order in which they were returned.
@@ -30,12 +30,15 @@ pub enum Action {
         /// What to run.
         allocation: Box<AssignedAllocation>,
     },
-    /// Stop it and forget it. There is no answer: the supervisor has forgotten it already.
+    /// Stop it and forget it; answered by `Stopped`, for which the supervisor waits only where the next start of the
+    /// same must not overlap.
     Stop {
         /// Which.
         allocation: AllocationId,
         /// In whose worker it is.
         namespace: Name,
+        /// Whether what it is at is broken off: it must have ended in a moment, whatever that costs others in its worker.
+        at_once: bool,
     },
     /// Run items, each in a fresh instance; each is answered by `ItemEnded` or `ItemNotRun`. Without inputs there may be
     /// more of them than can run at a time: the worker takes the next as soon as it has room.
@@ -74,6 +77,11 @@ pub enum Event {
     },
     /// An allocation is loaded: it serves, or takes items.
     Started {
+        /// Which.
+        allocation: AllocationId,
+    },
+    /// An allocation that was told to stop has ended, with all that it was at.
+    Stopped {
         /// Which.
         allocation: AllocationId,
     },
@@ -122,6 +130,15 @@ pub enum Event {
         term: Term,
         /// The allocation and the item.
         items: Vec<(AllocationId, u32)>,
+    },
+    /// The coordinator has heard a report.
+    Heard {
+        /// The coordinator's term.
+        term: Term,
+        /// When the report was sent, by the clock whose time the supervisor is told.
+        sent: Timestamp,
+        /// Which singletons may run, and for how long from then on.
+        leases: BTreeMap<AllocationId, DurationMs>,
     },
     /// What an allocation has used since its worker started.
     Usage {

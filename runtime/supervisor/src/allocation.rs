@@ -11,6 +11,7 @@ use dunlin_model::{
 use crate::Config;
 use crate::backoff::Backoff;
 use crate::component::ComponentState;
+use crate::contact::Contact;
 use crate::health::Health;
 use crate::items::Items;
 
@@ -137,6 +138,12 @@ impl Allocation {
         }
     }
 
+    /// Notes that it was stopped, as the coordinator is silent: nothing has failed.
+    pub(crate) fn cut_off(&mut self, now: Timestamp) {
+        self.usage = Usage::default();
+        self.phase = Phase::Waiting { until: now, reason: None };
+    }
+
     /// Notes that its start failed.
     pub(crate) fn not_started(&mut self, reason: String, now: Timestamp, config: &Config) {
         let until = self.backoff.failed(now, config);
@@ -164,10 +171,15 @@ impl Allocation {
     }
 
     /// Returns what the coordinator is to hear of it.
-    pub(crate) fn report(&self, component: Option<&ComponentState>, now: Timestamp) -> AllocationReport {
+    pub(crate) fn report(
+        &self,
+        component: Option<&ComponentState>,
+        contact: &Contact,
+        now: Timestamp,
+    ) -> AllocationReport {
         AllocationReport {
             id: self.assigned.id,
-            state: self.state(component, now),
+            state: self.state(component, contact, now),
             restarts: self.restarts,
             fuel: self.usage.fuel,
             memory: self.usage.memory,
@@ -176,7 +188,12 @@ impl Allocation {
         }
     }
 
-    fn state(&self, component: Option<&ComponentState>, now: Timestamp) -> ObservedState {
+    fn state(&self, component: Option<&ComponentState>, contact: &Contact, now: Timestamp) -> ObservedState {
+        if let Phase::Waiting { .. } = self.phase
+            && let Some(reason) = contact.must_not_run(&self.assigned, now)
+        {
+            return ObservedState::Stopped { reason };
+        }
         match &self.phase {
             Phase::Waiting { .. } | Phase::Starting if self.is_finished() => ObservedState::Finished,
             Phase::Waiting { until, reason: Some(reason) } if *until > now => {

@@ -12,6 +12,7 @@ mod allocation;
 mod backoff;
 mod component;
 mod config;
+mod contact;
 pub mod egress;
 mod health;
 mod items;

@@ -16,6 +16,7 @@ use dunlin_model::{
 
 use crate::allocation::{Allocation, Phase, Usage};
 use crate::component::{ComponentState, Components};
+use crate::contact::Contact;
 use crate::health::Health;
 use crate::outbox::Outbox;
 use crate::{Action, Config, Event};
@@ -61,6 +62,7 @@ pub struct Supervisor {
     allocations: BTreeMap<AllocationId, Allocation>,
     components: Components,
     outbox: Outbox,
+    contact: Contact,
     /// The latest moment it was told.
     now: Timestamp,
 }
@@ -78,6 +80,7 @@ impl Supervisor {
             allocations: BTreeMap::new(),
             components: Components::default(),
             outbox: Outbox::default(),
+            contact: Contact::default(),
             now: Timestamp::default(),
         }
     }
@@ -96,8 +99,9 @@ impl Supervisor {
             let (received_term, received_generation) = received;
             return Err(Stale::Older { stored_term, stored_generation, received_term, received_generation });
         }
+        self.contact.heard(now, &BTreeMap::new());
         if received == self.stored {
-            return Ok(Vec::new());
+            return Ok(self.settle(now));
         }
         let mut actions = vec![Action::Save(Box::new(assignment.clone()))];
         actions.extend(self.take(assignment, now));
@@ -147,6 +151,13 @@ impl Supervisor {
                 self.components.failed(&digest, reason, now, &self.config);
             }
             Event::Started { allocation } => self.started(allocation, now),
+            Event::Stopped { allocation } => self.contact.stopped(allocation),
+            Event::Heard { term, sent, leases } => {
+                // A coordinator which was replaced gives no leases any more.
+                if term >= self.stored.0 {
+                    self.contact.heard(sent.min(now), &leases);
+                }
+            }
             Event::NotStarted { allocation, reason, refused } => {
                 let reason = self.shortened(reason);
                 self.not_started(allocation, reason, refused, now);
@@ -190,10 +201,13 @@ impl Supervisor {
         });
         let running = |it: &&Allocation| matches!(it.phase, Phase::Running { .. });
         let items = self.allocations.values().filter(running).filter_map(|it| it.items.as_ref());
+        let in_worker = self.allocations.values().filter(|it| it.is_in_worker());
+        let ends = in_worker.filter_map(|it| self.contact.may_run_until(&it.assigned));
         // What was due by the last step and is still here waits for an event, not for time.
         waiting
             .chain(items.flat_map(|items| items.deadlines()))
             .chain(self.components.deadlines())
+            .chain(ends)
             .filter(|deadline| *deadline > self.now)
             .min()
     }
@@ -205,9 +219,18 @@ impl Supervisor {
     pub fn report(&mut self) -> (Term, Generation, Vec<AllocationReport>, Arc<[ItemReport]>) {
         let (term, generation) = self.stored;
         let allocations = self.allocations.values().map(|allocation| {
-            allocation.report(self.components.state(&allocation.assigned.spec.component), self.now)
+            let component = self.components.state(&allocation.assigned.spec.component);
+            allocation.report(component, &self.contact, self.now)
         });
-        (term, generation, allocations.collect(), self.outbox.told(&self.config))
+        let leaving = self.contact.reports(|id| self.allocations.contains_key(&id));
+        let allocations = allocations.chain(leaving).collect();
+        (term, generation, allocations, self.outbox.told(&self.config))
+    }
+
+    /// Tells whether something runs that must stop when the coordinator is silent for long.
+    pub fn is_on_time(&self) -> bool {
+        let mut in_worker = self.allocations.values().filter(|it| it.is_in_worker());
+        in_worker.any(|it| self.contact.may_run_until(&it.assigned).is_some())
     }
 
     /// Returns the highest (term, generation) that it has taken.
@@ -263,9 +286,35 @@ impl Supervisor {
     fn remove(&mut self, id: AllocationId) -> Option<Action> {
         self.outbox.forget(id);
         let allocation = self.allocations.remove(&id)?;
-        allocation
-            .is_in_worker()
-            .then(|| Action::Stop { allocation: id, namespace: allocation.namespace().clone() })
+        allocation.is_in_worker().then(|| self.stop(&allocation.assigned))
+    }
+
+    /// Has a worker stop an allocation.
+    fn stop(&mut self, assigned: &AssignedAllocation) -> Action {
+        self.contact.stops(assigned);
+        Action::Stop {
+            allocation: assigned.id,
+            namespace: assigned.workload.namespace.clone(),
+            at_once: assigned.spec.on_partition().is_singleton(),
+        }
+    }
+
+    /// Has everything stopped that must not run, as the coordinator is silent.
+    fn stop_what_is_cut_off(&mut self, now: Timestamp) -> Vec<Action> {
+        self.contact.look(now);
+        let must_stop = |it: &&mut Allocation| {
+            it.is_in_worker() && self.contact.must_not_run(&it.assigned, now).is_some()
+        };
+        let stopped: Vec<AssignedAllocation> = self
+            .allocations
+            .values_mut()
+            .filter(must_stop)
+            .map(|it| {
+                it.cut_off(now);
+                it.assigned.clone()
+            })
+            .collect();
+        stopped.iter().map(|assigned| self.stop(assigned)).collect()
     }
 
     fn started(&mut self, id: AllocationId, now: Timestamp) {
@@ -330,6 +379,7 @@ impl Supervisor {
             }
         }
         self.allocations = allocations;
+        self.contact.worker_died(namespace);
     }
 
     /// Tells the coordinator of items that will not be run again, though they have not ended by themselves.
@@ -355,13 +405,14 @@ impl Supervisor {
         }
     }
 
-    /// Returns what is to be done now: fetches, then starts, then items.
+    /// Returns what is to be done now: stops, fetches, starts, then items.
     fn settle(&mut self, now: Timestamp) -> Vec<Action> {
         // A clock that seems to go back, as events may come with, must not bring deadlines back.
         let now = self.now.max(now);
         self.now = now;
         let needed: BTreeSet<_> = self.allocations.values().map(|it| it.assigned.spec.component).collect();
         self.components.keep(&needed);
+        let stops = self.stop_what_is_cut_off(now);
         let mut fetches = Vec::new();
         let mut starts = Vec::new();
         let mut runs = Vec::new();
@@ -371,7 +422,10 @@ impl Supervisor {
                     let digest = allocation.assigned.spec.component;
                     if self.components.need(digest, now) {
                         fetches.push(Action::Fetch { digest });
-                    } else if self.components.state(&digest) == Some(&ComponentState::Present) {
+                    } else if self.components.state(&digest) == Some(&ComponentState::Present)
+                        && !self.contact.is_stopping(*id)
+                        && self.contact.must_not_run(&allocation.assigned, now).is_none()
+                    {
                         allocation.phase = Phase::Starting;
                         starts.push(Action::Start { allocation: Box::new(allocation.assigned.clone()) });
                     }
@@ -393,7 +447,7 @@ impl Supervisor {
                 | Phase::Ended => {}
             }
         }
-        fetches.into_iter().chain(starts).chain(runs).collect()
+        stops.into_iter().chain(fetches).chain(starts).chain(runs).collect()
     }
 
     /// Returns a reason cut to what a report may carry.

@@ -59,10 +59,10 @@ impl Running {
         }
     }
 
-    async fn stop(&self) {
+    async fn stop(&self, grace: Duration) {
         match self {
-            Self::Service(service) => service.stop(GRACE).await,
-            Self::Job(job) => job.stop(GRACE).await,
+            Self::Service(service) => service.stop(grace).await,
+            Self::Job(job) => job.stop(grace).await,
         }
     }
 }
@@ -158,8 +158,8 @@ impl Allocations {
         }
     }
 
-    /// Stops an allocation; one that is not here is stopped already.
-    pub(crate) async fn stop(&self, id: AllocationId) {
+    /// Stops an allocation, and breaks off what it is at if that must be `at_once`; one that is not here is stopped already.
+    pub(crate) async fn stop(&self, id: AllocationId, at_once: bool) {
         let slot = self.slots().remove(&id);
         self.items.stop(id);
         match slot {
@@ -167,7 +167,7 @@ impl Allocations {
             Some(Slot::Starting(task)) => task.abort(),
             Some(Slot::Running { running, told, checks }) => {
                 checks.abort();
-                running.stop().await;
+                running.stop(if at_once { Duration::ZERO } else { GRACE }).await;
                 let usage = running.usage();
                 if usage != told {
                     self.agent.send(usage_message(id, usage)).await;

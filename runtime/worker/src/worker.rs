@@ -174,9 +174,9 @@ fn follow(
         match message {
             ToWorker::Setup(_) => bail!("the agent sent `setup` twice"),
             ToWorker::Start { allocation, compiled } => allocations.start(*allocation, compiled),
-            ToWorker::Stop { allocation } => {
+            ToWorker::Stop { allocation, at_once } => {
                 let allocations = allocations.clone();
-                runtime.spawn(async move { allocations.stop(allocation).await });
+                runtime.spawn(async move { allocations.stop(allocation, at_once).await });
             }
             ToWorker::Routes { namespace, version, routes } => {
                 connections.set_routes(namespace, version, routes);

@@ -169,6 +169,7 @@ pub(crate) fn allocation(number: u32, instances: Instances) -> anyhow::Result<As
                 everywhere: false,
                 rollout: Default::default(),
                 health: None,
+                on_partition: Default::default(),
             }),
             limits: Limits {
                 memory: Size(16 << 20),

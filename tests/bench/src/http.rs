@@ -214,6 +214,7 @@ fn spec(name: &AppName, component: Digest, host: &str) -> anyhow::Result<AppSpec
             everywhere: false,
             rollout: Default::default(),
             health: None,
+            on_partition: Default::default(),
         }),
         limits,
         environment: BTreeMap::new(),

@@ -251,6 +251,7 @@ fn service(component: Digest, host: &str, limits: Limits) -> WorkloadSpec {
             everywhere: false,
             rollout: Default::default(),
             health: None,
+            on_partition: Default::default(),
         }),
         limits,
         environment: BTreeMap::new(),

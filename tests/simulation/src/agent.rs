@@ -28,6 +28,10 @@ pub(crate) struct Agent {
     pub(crate) disk: Option<Assignment>,
     /// What its workers hold.
     pub(crate) loaded: BTreeMap<AllocationId, Loaded>,
+    /// What they were told to stop at once and still hold.
+    pub(crate) ending: BTreeMap<AllocationId, Loaded>,
+    /// Since when it has had no word from the coordinator, by what it was told and has told.
+    pub(crate) heard: Timestamp,
     /// Counts the workers of each namespace; what was meant for an earlier one is void.
     pub(crate) worker_lives: BTreeMap<Name, u64>,
     /// What its ingress works from.
@@ -71,6 +75,8 @@ impl Agent {
             gone: false,
             disk: None,
             loaded: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            heard: Timestamp::default(),
             worker_lives: BTreeMap::new(),
             routes: RouteTable::default(),
             connection: None,
@@ -89,17 +95,18 @@ impl Agent {
         self.life += 1;
         self.supervisor = None;
         self.loaded.clear();
+        self.ending.clear();
         self.routes = RouteTable::default();
         self.connection = None;
         self.wake = None;
     }
 
     /// Returns its heartbeat, if it is up.
-    pub(crate) fn report(&mut self, cluster: &ClusterId) -> Option<Report> {
+    pub(crate) fn report(&mut self, cluster: &ClusterId, sent: Timestamp) -> Option<Report> {
         let (term, generation, allocations, items) = self.supervisor.as_mut()?.report();
         let items = items.to_vec();
         let (cluster, info) = (cluster.clone(), self.info.clone());
-        Some(Report { cluster, term, generation, info, allocations, items })
+        Some(Report { cluster, term, generation, info, sent, allocations, items })
     }
 
     /// Returns which life the worker of a namespace is in.

@@ -283,6 +283,9 @@ impl World {
                     }
                     self.tell(node, ToAgent::Recorded { term: self.coordinator.term, items });
                 }
+                Action::Heard { node, sent, leases } => {
+                    self.tell(node, ToAgent::Heard { term: self.coordinator.term, sent, leases });
+                }
             }
         }
         self.coordinator_sets_alarm();

@@ -18,6 +18,7 @@ mod node_side;
 mod options;
 mod random;
 mod rules;
+mod rules_of_partitions;
 mod rules_of_places;
 mod rules_of_preemption;
 mod rules_of_runs;

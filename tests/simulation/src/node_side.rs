@@ -25,6 +25,7 @@ impl World {
             return Ok(());
         }
         agent.start(&cluster);
+        agent.heard = now;
         let life = agent.life;
         let (disk, supervisor) = (agent.disk.clone(), agent.supervisor.as_mut());
         let supervisor = supervisor.expect("it was started");
@@ -63,13 +64,30 @@ impl World {
         self.agent_acts(node, actions)
     }
 
-    pub(crate) fn heartbeat(&mut self, node: &NodeId, life: u64) {
+    pub(crate) fn heartbeat(&mut self, node: &NodeId, life: u64) -> Result<(), String> {
         if self.agents[node].life != life {
-            return;
+            return Ok(());
+        }
+        self.check_silence(node)?;
+        if self.is_broken(Sabotage::OwnLeases) {
+            self.own_leases(node)?;
         }
         self.report_now(node);
         let wait = if self.is_calm { CALM_HEARTBEAT } else { HEARTBEAT };
         self.plan(wait, Happening::Heartbeat { node: node.clone(), life });
+        Ok(())
+    }
+
+    /// Lets an agent believe that it has the lease of all that it was ever told to run.
+    fn own_leases(&mut self, node: &NodeId) -> Result<(), String> {
+        let sent = self.now;
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        let (term, saved) = (agent.saved().0, agent.disk.iter().flat_map(|saved| &saved.allocations));
+        let leases = saved.map(|assigned| (assigned.id, DurationMs(10_000))).collect();
+        let Some(supervisor) = &mut agent.supervisor else { return Ok(()) };
+        let actions = supervisor.observe(Event::Heard { term, sent, leases }, sent);
+        agent.heard = sent;
+        self.agent_acts(node, actions)
     }
 
     /// Sends a heartbeat, if there is a connection.
@@ -78,7 +96,7 @@ impl World {
         if agent.connection.is_none() {
             return;
         }
-        if let Some(report) = agent.report(&self.cluster) {
+        if let Some(report) = agent.report(&self.cluster, self.now) {
             self.send(Happening::ToCoordinator { node: node.clone(), report: Box::new(report) });
         }
     }
@@ -98,7 +116,11 @@ impl World {
                     (assignment.term, assignment.generation) = (stored.0, stored.1.next());
                 }
                 let (term, generation) = (assignment.term, assignment.generation);
-                match supervisor.assign(*assignment, now) {
+                let taken = supervisor.assign(*assignment, now);
+                if taken.is_ok() {
+                    agent.heard = now;
+                }
+                match taken {
                     Ok(actions) if actions.is_empty() => return Ok(()),
                     Ok(actions) => {
                         self.note(format_args!("{node} takes {term}.{generation}"));
@@ -112,6 +134,12 @@ impl World {
                 }
             }
             ToAgent::Recorded { term, items } => supervisor.observe(Event::Recorded { term, items }, now),
+            ToAgent::Heard { term, sent, leases } => {
+                if term >= stored.0 {
+                    agent.heard = agent.heard.max(sent);
+                }
+                supervisor.observe(Event::Heard { term, sent, leases }, now)
+            }
         };
         self.agent_acts(node, actions)
     }
@@ -135,6 +163,7 @@ impl World {
                 let Some(loaded) = agent.loaded.get_mut(allocation) else { return Ok(()) };
                 loaded.started = true;
             }
+            Event::Stopped { allocation } => drop(agent.ending.remove(allocation)),
             Event::NotStarted { allocation, .. } => {
                 if agent.loaded.remove(allocation).is_none() {
                     return Ok(());
@@ -148,6 +177,7 @@ impl World {
             Event::Fetched { .. }
             | Event::FetchFailed { .. }
             | Event::Recorded { .. }
+            | Event::Heard { .. }
             | Event::Usage { .. }
             | Event::Checked { .. }
             | Event::WorkerDied { .. } => {}
@@ -189,6 +219,7 @@ impl World {
         }
         agent.worker_lives.insert(namespace.clone(), worker_life + 1);
         agent.loaded.retain(|_, loaded| loaded.assigned.workload.namespace != *namespace);
+        agent.ending.retain(|_, loaded| loaded.assigned.workload.namespace != *namespace);
         let Some(supervisor) = &mut agent.supervisor else { return Ok(()) };
         let actions = supervisor.observe(Event::WorkerDied { namespace: namespace.clone() }, now);
         self.note(format_args!("{node}: the worker of {namespace} dies"));
@@ -234,10 +265,10 @@ impl World {
                     self.plan_on_node(node, wait, None, event);
                 }
                 Action::Start { allocation } => self.worker_loads(node, *allocation)?,
-                Action::Stop { allocation, namespace } => {
+                Action::Stop { allocation, namespace, at_once } => {
                     self.note(format_args!("{node} stops {allocation} in {namespace}"));
                     if !self.is_broken(Sabotage::IgnoreStops) {
-                        self.agents.get_mut(node).expect("it is a node").loaded.remove(&allocation);
+                        self.worker_stops(node, allocation, at_once);
                     }
                 }
                 Action::RunItems { allocation, namespace, run, range, combine, inputs } => {
@@ -267,8 +298,21 @@ impl World {
         self.plan(wait, Happening::OnNode { node: node.clone(), life, load, event });
     }
 
+    /// Has a worker stop what it holds; what must stop at once has done so within the time for which an agent waits before
+    /// it kills the worker.
+    fn worker_stops(&mut self, node: &NodeId, id: AllocationId, at_once: bool) {
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        let loaded = agent.loaded.remove(&id);
+        if let Some(loaded) = loaded.filter(|_| at_once) {
+            agent.ending.insert(id, loaded);
+        }
+        let wait = self.draw(1, if at_once { 500 } else { 5_000 });
+        self.plan_on_node(node, wait, None, Event::Stopped { allocation: id });
+    }
+
     fn worker_loads(&mut self, node: &NodeId, assigned: AssignedAllocation) -> Result<(), String> {
         let id = assigned.id;
+        self.check_alone(node, &assigned)?;
         self.loads += 1;
         let load = self.loads;
         let component = assigned.spec.component;
@@ -397,8 +441,11 @@ fn shown(event: &Event) -> String {
             format!("item {item} of {allocation} ended: {}", outcome.name())
         }
         Event::ItemNotRun { allocation, item, .. } => format!("item {item} of {allocation} had no input"),
-        Event::Recorded { .. } | Event::Usage { .. } | Event::Checked { .. } | Event::WorkerDied { .. } => {
-            "other".to_owned()
-        }
+        Event::Stopped { allocation } => format!("stopped {allocation}"),
+        Event::Heard { .. }
+        | Event::Recorded { .. }
+        | Event::Usage { .. }
+        | Event::Checked { .. }
+        | Event::WorkerDied { .. } => "other".to_owned(),
     }
 }

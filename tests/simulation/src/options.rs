@@ -131,6 +131,8 @@ pub enum Sabotage {
     ReuseTerm,
     /// The agent's shell does not stop what it is told to stop.
     IgnoreStops,
+    /// The agent's shell tells of leases that nobody has given.
+    OwnLeases,
 }
 
 impl Sabotage {
@@ -143,5 +145,6 @@ impl Sabotage {
         Self::DropCommits,
         Self::ReuseTerm,
         Self::IgnoreStops,
+        Self::OwnLeases,
     ];
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use dunlin_model::{
     Affinity, Amount, AppName, AppSpec, Bytes, Digest, DurationMs, FuelRate, JobSpec, Limits, Missed, Name,
-    NamespaceSpec, NodeId, Overlap, Packing, Percent, Placement, Preference, Priority, Promote, Quota,
-    RolloutSpec, RouteSpec, RunId, Schedule, Semantics, ServiceSpec, Spread, TimeZone, WorkloadKind,
+    NamespaceSpec, NodeId, OnPartition, Overlap, Packing, Percent, Placement, Preference, Priority, Promote,
+    Quota, RolloutSpec, RouteSpec, RunId, Schedule, Semantics, ServiceSpec, Spread, TimeZone, WorkloadKind,
     WorkloadSpec,
 };
 use dunlin_scheduler::{Command, RunWish};
@@ -201,8 +201,19 @@ fn chain(app: &mut AppSpec, random: &mut Random) {
     }
 }
 
+/// Returns what a service does on a node that is cut off, most often nothing.
+fn any_on_partition(random: &mut Random) -> OnPartition {
+    if random.chance(250) {
+        OnPartition::Singleton
+    } else if random.chance(150) {
+        OnPartition::StopAfter(DurationMs(random.between(6_000, 40_000)))
+    } else {
+        OnPartition::Keep
+    }
+}
+
 /// Returns how a service passes from one revision to the next, most often as most do.
-fn any_rollout(random: &mut Random, everywhere: bool) -> RolloutSpec {
+fn any_rollout(random: &mut Random, everywhere: bool, on_partition: OnPartition) -> RolloutSpec {
     let mut rollout = RolloutSpec { bake: DurationMs(random.between(0, 2_000)), ..RolloutSpec::default() };
     if random.chance(300) {
         (rollout.max_surge, rollout.max_unavailable) = match random.between(0, 3) {
@@ -220,6 +231,10 @@ fn any_rollout(random: &mut Random, everywhere: bool) -> RolloutSpec {
         rollout.deadline = DurationMs(random.between(5_000, 60_000));
     }
     rollout.rollback = random.chance(700);
+    if on_partition.is_singleton() {
+        let RolloutSpec { max_surge, max_unavailable, .. } = RolloutSpec::default_for(on_partition);
+        (rollout.max_surge, rollout.max_unavailable, rollout.canary) = (max_surge, max_unavailable, None);
+    }
     rollout
 }
 
@@ -231,14 +246,18 @@ fn any_workload(app: &AppName, (count, path): (u64, &str), most: u32, random: &m
         } else {
             Vec::new()
         };
-        let everywhere = random.chance(80);
+        let on_partition = any_on_partition(random);
+        let is_singleton = on_partition.is_singleton();
+        let everywhere = random.chance(80) && !is_singleton;
+        let most = if is_singleton { 1 } else { most };
         WorkloadKind::Service(ServiceSpec {
-            allocations: random.small(0, most),
+            allocations: if is_singleton && random.chance(700) { 1 } else { random.small(0, most) },
             routes,
             fuel_header: false,
             everywhere,
-            rollout: any_rollout(random, everywhere),
+            rollout: any_rollout(random, everywhere, on_partition),
             health: None,
+            on_partition,
         })
     } else {
         WorkloadKind::Job(JobSpec {
@@ -287,6 +306,7 @@ fn any_priority(is_service: bool, random: &mut Random) -> Priority {
 fn scaled(mut app: AppSpec, most: u32, random: &mut Random) -> AppSpec {
     for spec in app.workloads.values_mut() {
         if let WorkloadKind::Service(service) = &mut spec.kind {
+            let most = if service.on_partition.is_singleton() { 1 } else { most };
             service.allocations = random.small(0, most);
         }
         if random.chance(200) {

@@ -97,6 +97,8 @@ pub(crate) enum ToAgent {
     Assign(Box<Assignment>),
     /// What has a durable record.
     Recorded { term: Term, items: Vec<(AllocationId, u32)> },
+    /// A report was heard.
+    Heard { term: Term, sent: Timestamp, leases: BTreeMap<AllocationId, DurationMs> },
 }
 
 impl World {
@@ -190,10 +192,7 @@ impl World {
         match happening {
             Happening::AgentBoots { node } => self.agent_boots(&node),
             Happening::AgentTick { node, life } => self.agent_tick(&node, life),
-            Happening::Heartbeat { node, life } => {
-                self.heartbeat(&node, life);
-                Ok(())
-            }
+            Happening::Heartbeat { node, life } => self.heartbeat(&node, life),
             Happening::Dial { node, life } => self.dial(&node, life),
             Happening::ToAgent { node, message } => self.agent_receives(&node, message),
             Happening::ToCoordinator { node, report } => self.coordinator_receives(&node, *report),

@@ -41,7 +41,7 @@ pub(crate) struct CoordinatorArgs {
     /// A host name or address under which the API is reached, besides loopback and --api; may be repeated.
     #[arg(long, value_name = "NAME")]
     api_name: Vec<String>,
-    /// How patient the fleet is with silent nodes: `lan` 10 s, `edge` 30 s.
+    /// How patient the fleet is with silent nodes: `lan` 10 s, `edge` 30 s, `dark` 6 h.
     #[arg(long, value_enum, default_value_t = ProfileName::Edge, value_name = "PROFILE")]
     profile: ProfileName,
     /// How large or intricate an uploaded component may be: component_size=128MiB, functions, types, imports,
@@ -76,6 +76,8 @@ enum ProfileName {
     Lan,
     /// Machines behind flaky links.
     Edge,
+    /// Machines that are out of reach for hours.
+    Dark,
 }
 
 /// Run an agent: it runs what a coordinator places on this node.
@@ -226,6 +228,7 @@ pub(crate) fn coordinator(args: CoordinatorArgs) -> Result<(), CommandError> {
         profile: match args.profile {
             ProfileName::Lan => Profile::Lan,
             ProfileName::Edge => Profile::Edge,
+            ProfileName::Dark => Profile::Dark,
         },
     };
     tracing::info!(?config, "coordinator starts");

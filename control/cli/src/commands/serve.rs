@@ -44,6 +44,7 @@ pub(crate) fn serve(args: ServeArgs, output: &Output) -> Result<(), CommandError
         everywhere: false,
         rollout: Default::default(),
         health: None,
+        on_partition: Default::default(),
     };
     let mut prepared = sandbox.prepare(Intent::Serve, WorkloadKind::Service(service), start_quiet_log())?;
     if reuse {

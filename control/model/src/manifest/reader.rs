@@ -48,6 +48,11 @@ impl<'a> Section<'a> {
         self.table.contains_key(key)
     }
 
+    /// Tells whether a field is there and is a table.
+    pub(super) fn is_table(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(Item::is_table_like)
+    }
+
     /// Returns where a field stands, or the section itself if it has no such field.
     pub(super) fn place(&self, key: &str) -> usize {
         self.table.get_key_value(key).map_or(self.at, |(key, _)| start(key.span()).unwrap_or(self.at))

@@ -23,9 +23,13 @@ const HEALTH_FIELDS: [&str; 5] = ["path", "interval", "timeout", "failures", "su
 const DURATION: &str = "a string like \"30s\"";
 const SHARE: &str = "a string like \"200%\"";
 
-/// Returns how the service passes from one revision to the next.
-pub(super) fn rollout(reader: &mut Reader<'_>, section: &Section<'_>, everywhere: bool) -> RolloutSpec {
-    let mut spec = RolloutSpec::default();
+/// Returns how the service passes from one revision to the next; what it does not say is that of `spec`.
+pub(super) fn rollout(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    everywhere: bool,
+    mut spec: RolloutSpec,
+) -> RolloutSpec {
     let Some(section) = &reader.section(section, "rollout") else { return spec };
     reader.refuse_unknown(section, &ROLLOUT_FIELDS);
     let mut places = Places::default();

@@ -136,6 +136,7 @@ fn a_short_manifest_takes_the_defaults() {
             everywhere: false,
             rollout: Default::default(),
             health: None,
+            on_partition: Default::default(),
         })
     );
     assert_eq!(cart.limits, Limits::SERVICE);
@@ -587,5 +588,77 @@ deadline = "0s"
             41:1: `job.odd.overlap`: this says something of a `schedule`, and there is none; add one or leave this out
             42:12: `job.odd.deadline`: limit `deadline` is 1ms to 31d, observed 0ms
         "#]],
+    );
+}
+
+#[test]
+fn a_singleton_has_no_second_allocation_and_a_job_no_say() {
+    check(
+        r#"[app]
+name = "shop"
+[service.one]
+component = "one.wasm"
+on_partition = "singleton"
+allocations = 2
+[service.one.rollout]
+max_surge = "25%"
+canary = 1
+[service.two]
+component = "one.wasm"
+on_partition = "singleton"
+everywhere = true
+[service.three]
+component = "one.wasm"
+on_partition = { stop_after = "10ms" }
+[service.four]
+component = "one.wasm"
+on_partition = { stop = "1m" }
+[service.five]
+component = "one.wasm"
+on_partition = "stop"
+[service.six]
+component = "one.wasm"
+on_partition = 5
+[job.seven]
+component = "one.wasm"
+on_partition = "singleton"
+"#,
+        expect![[r#"
+            6:1: `service.one.allocations`: a singleton has one allocation, not 2; leave this out
+            8:1: `service.one.rollout.max_surge`: of a singleton no second allocation runs beside the first; let this be 0, or leave it out
+            9:1: `service.one.rollout.canary`: a canary would be a second allocation of a singleton; leave this out
+            13:1: `service.two.everywhere`: a service that runs everywhere is no singleton; leave this or `on_partition` out
+            16:1: `service.three.on_partition`: limit `stop_after` is 1s to 30d, observed 10ms
+            19:1: `service.four.on_partition.stop_after`: this field is missing; write `stop_after = "5m"`
+            19:18: `service.four.on_partition.stop`: unknown field `stop`; there are `stop_after`
+            22:16: `service.five.on_partition`: this must be "keep", "singleton" or { stop_after = "5m" }
+            25:16: `service.six.on_partition`: expected "keep", "singleton" or { stop_after = "5m" }, got integer
+            28:1: `job.seven.on_partition`: only a service has this; whether an item of a job may run twice is said by `semantics`
+        "#]],
+    );
+}
+
+#[test]
+fn what_a_service_does_on_a_partition_is_read() {
+    let read = |line: &str| {
+        let text = format!("[app]\nname = \"shop\"\n[service.one]\ncomponent = \"one.wasm\"\n{line}\n");
+        let manifest = Manifest::parse(&text).unwrap();
+        let workload = manifest.workloads.into_values().next().unwrap();
+        let WorkloadKind::Service(service) = workload.kind else { panic!("it is a service") };
+        (service.on_partition, serde_json::to_string(&service.on_partition).unwrap(), service.rollout)
+    };
+    let (keep, stop) = (crate::OnPartition::Keep, crate::OnPartition::StopAfter(crate::DurationMs(300_000)));
+    for (line, expected, json) in [
+        ("", keep, "\"keep\""),
+        ("on_partition = \"keep\"", keep, "\"keep\""),
+        ("on_partition = { stop_after = \"5m\" }", stop, "{\"stop_after\":300000}"),
+    ] {
+        assert_eq!(read(line), (expected, json.to_owned(), crate::RolloutSpec::default()), "{line}");
+    }
+    let (singleton, json, rollout) = read("on_partition = \"singleton\"");
+    assert_eq!((singleton, json.as_str()), (crate::OnPartition::Singleton, "\"singleton\""));
+    assert_eq!(
+        (rollout.max_surge, rollout.max_unavailable),
+        (crate::Amount::Count(0), crate::Amount::Count(1))
     );
 }

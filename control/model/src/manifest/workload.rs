@@ -5,15 +5,16 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::reader::{Found, Reader, Section, Strings};
-use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities, job, placement, rollout};
+use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities, job, partition, placement, rollout};
 use crate::check::{self, between};
 use crate::limits::Access;
 use crate::placement::Home;
 use crate::{
-    Instances, LimitField, Limits, MAX_ITEMS, Metering, Priority, RouteSpec, ServiceSpec, WorkloadKind,
+    Instances, LimitField, Limits, MAX_ITEMS, Metering, Priority, RolloutSpec, RouteSpec, ServiceSpec,
+    WorkloadKind,
 };
 
-const SERVICE_FIELDS: [&str; 16] = [
+const SERVICE_FIELDS: [&str; 17] = [
     "component",
     "allocations",
     "routes",
@@ -28,6 +29,7 @@ const SERVICE_FIELDS: [&str; 16] = [
     "everywhere",
     "rollout",
     "health",
+    "on_partition",
     "placement",
     "priority",
 ];
@@ -77,14 +79,18 @@ pub(super) fn service(
         reader.note(section.place("allocations"), section.path("allocations"), message);
     }
     let placed = routes(reader, section);
-    let kind = WorkloadKind::Service(ServiceSpec {
+    let on_partition = partition::on_partition(reader, section);
+    let service = ServiceSpec {
         allocations: allocations.map_or(1, |found| found.value),
         routes: placed.iter().map(|route| route.value.clone()).collect(),
         fuel_header: reader.truth(section, "fuel_header").unwrap_or(false),
         everywhere,
-        rollout: rollout::rollout(reader, section, everywhere),
+        rollout: rollout::rollout(reader, section, everywhere, RolloutSpec::default_for(on_partition)),
         health: rollout::health(reader, section),
-    });
+        on_partition,
+    };
+    partition::expect(reader, section, &service);
+    let kind = WorkloadKind::Service(service);
     let workload = workload(reader, section, home, kind, None);
     if let Some(workload) = &workload {
         let rule = check::everywhere_alone(everywhere, &workload.placement);
@@ -98,7 +104,9 @@ pub(super) fn job(
     section: &Section<'_>,
     home: &Home<'_>,
 ) -> Option<ManifestWorkload> {
-    reader.refuse_unknown(section, &JOB_FIELDS);
+    let known: Vec<&str> = JOB_FIELDS.into_iter().chain(["on_partition"]).collect();
+    reader.refuse_unknown(section, if section.has("on_partition") { &known } else { &JOB_FIELDS });
+    partition::refuse_for_job(reader, section);
     let input = input(reader, section);
     let kind = WorkloadKind::Job(job::job(reader, section, input.as_ref()));
     workload(reader, section, home, kind, input)

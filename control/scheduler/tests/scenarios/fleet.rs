@@ -400,7 +400,7 @@ fn a_rollout_survives_a_restart() {
             0s a gets 1.3: a1@1 a2@1 | peers a
             > deploy shop web=2@v2
             Deployed { revision: Revision(2), changed: true }
-            1s a gets 1.4: a1@1 a2@1 a3@2 | peers a
+            1s a gets 1.5: a1@1 a2@1 a3@2 | peers a
             > restart
             2s a gets 2.3: a1@1 a2@1 a3@2 a4@2 | peers a
             3s a gets 2.4: a1@1 a3@2 a4@2 | peers a

@@ -12,6 +12,7 @@ mod fleet;
 mod foresee;
 mod jobs;
 mod operators;
+mod partitions;
 mod placement;
 mod preemption;
 mod properties;

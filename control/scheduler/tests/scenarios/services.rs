@@ -280,17 +280,17 @@ fn a_rollout_goes_one_by_one() {
             1s b gets 1.7: a2@1 | shop.example: a1 on a, a2 on b | peers a b
             > deploy shop web=2@v2,route:shop.example
             Deployed { revision: Revision(2), changed: true }
-            2s a gets 1.8: a1@1 a3@2 | shop.example: a1 on a, a2 on b | peers a b
+            2s a gets 1.9: a1@1 a3@2 | shop.example: a1 on a, a2 on b | peers a b
             2s b gets 1.8: a2@1 | shop.example: a1 on a, a2 on b | peers a b
-            3s a gets 1.9: a1@1 a3@2 | shop.example: a2 on b, a3 on a | peers a b
+            3s a gets 1.10: a1@1 a3@2 | shop.example: a2 on b, a3 on a | peers a b
             3s b gets 1.10: a2@1 a4@2 | shop.example: a2 on b, a3 on a | peers a b
-            3s a gets 1.10: a1@1 a3@2 | shop.example: a3 on a, a4 on b | peers a b
+            3s a gets 1.11: a1@1 a3@2 | shop.example: a3 on a, a4 on b | peers a b
             3s b gets 1.11: a2@1 a4@2 | shop.example: a3 on a, a4 on b | peers a b
             --show
             a Alive, reserved 128MiB
             b Alive, reserved 128MiB
             default/shop/web 2 of 2
-            4s a gets 1.11: a3@2 | shop.example: a3 on a, a4 on b | peers a b
+            4s a gets 1.12: a3@2 | shop.example: a3 on a, a4 on b | peers a b
             4s b gets 1.12: a4@2 | shop.example: a3 on a, a4 on b | peers a b
             --show
             a Alive, reserved 64MiB
@@ -342,8 +342,8 @@ fn unchanged_workloads_are_not_restarted() {
             0s a gets 1.3: a1@1 a2@1 | peers a
             > deploy shop web=1@v2 api=1@v1
             Deployed { revision: Revision(2), changed: true }
-            1s a gets 1.4: a1@2 a2@1 a3@2 | peers a
-            3s a gets 1.5: a1@2 a3@2 | peers a
+            1s a gets 1.5: a1@2 a2@1 a3@2 | peers a
+            3s a gets 1.6: a1@2 a3@2 | peers a
             --show
             a Alive, reserved 128MiB
             default/shop/api 1 of 1
@@ -379,10 +379,10 @@ fn a_broken_new_revision_leaves_the_old_one_serving() {
             1s b gets 1.7: a2@1 | shop.example: a1 on a, a2 on b | peers a b
             > deploy shop web=2@v2,route:shop.example
             Deployed { revision: Revision(2), changed: true }
-            2s a gets 1.8: a1@1 a3@2 | shop.example: a1 on a, a2 on b | peers a b
+            2s a gets 1.9: a1@1 a3@2 | shop.example: a1 on a, a2 on b | peers a b
             2s b gets 1.8: a2@1 | shop.example: a1 on a, a2 on b | peers a b
-            4s a gets 1.9: a1@3 | shop.example: a1 on a, a2 on b | peers a b
-            4s b gets 1.9: a2@3 | shop.example: a1 on a, a2 on b | peers a b
+            4s a gets 1.11: a1@3 | shop.example: a1 on a, a2 on b | peers a b
+            4s b gets 1.10: a2@3 | shop.example: a1 on a, a2 on b | peers a b
             --show
             a Alive, reserved 64MiB
             b Alive, reserved 64MiB
@@ -412,13 +412,13 @@ fn a_broken_revision_is_overtaken_by_a_good_one() {
             0s a gets 1.3: a1@1 a2@1 | peers a
             > deploy shop web=2@v2
             Deployed { revision: Revision(2), changed: true }
-            2s a gets 1.4: a1@1 a2@1 a3@2 | peers a
+            2s a gets 1.5: a1@1 a2@1 a3@2 | peers a
             > deploy shop web=2@v3
             Deployed { revision: Revision(3), changed: true }
-            4s a gets 1.5: a1@1 a2@1 a4@3 | peers a
-            5s a gets 1.6: a1@1 a2@1 a4@3 a5@3 | peers a
-            6s a gets 1.7: a1@1 a4@3 a5@3 | peers a
-            7s a gets 1.8: a4@3 a5@3 | peers a
+            4s a gets 1.6: a1@1 a2@1 a4@3 | peers a
+            5s a gets 1.7: a1@1 a2@1 a4@3 a5@3 | peers a
+            6s a gets 1.8: a1@1 a4@3 a5@3 | peers a
+            7s a gets 1.9: a4@3 a5@3 | peers a
             --show
             a Alive, reserved 128MiB
             default/shop/web 2 of 2

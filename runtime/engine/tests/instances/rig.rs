@@ -108,6 +108,7 @@ fn allocation(instances: Instances) -> AssignedAllocation {
                 everywhere: false,
                 rollout: Default::default(),
                 health: None,
+                on_partition: Default::default(),
             }),
             limits: Limits { fuel_rate: FuelRate(plenty), fuel_burst: Fuel(plenty), ..Limits::SERVICE },
             environment: [].into(),

@@ -154,6 +154,7 @@ pub(crate) fn allocation(component: &[u8], limits: Limits, is_job: bool) -> Assi
             everywhere: false,
             rollout: Default::default(),
             health: None,
+            on_partition: Default::default(),
         };
         (WorkloadKind::Service(kind), Work::Serve)
     };

@@ -1,7 +1,8 @@
 //! The life of allocations on one node as scenarios: what happens goes in as lines, what is to be done comes out.
 //!
 //! An allocation is written `a1:shop/front:c1`, a job's `a2:shop/sum:c1:0..3*2` (items 0..3, two at a time; `+` at
-//! the end for the combining instance, `!` for items that may be started once). A revision other than the first is written `a1:shop/front@2:c1`.
+//! the end for the combining instance, `!` for items that may be started once). A revision other than the first is written `a1:shop/front@2:c1`;
+//! `a1:shop/front:c1:stop=5000` stops after so many milliseconds without word, and `a1:shop/front:c1:singleton` is one.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,13 +11,14 @@
 
 mod allocations;
 mod items;
+mod partitions;
 
 use std::fmt::Write as _;
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, Generation, ItemRange,
-    JobSpec, Limits, Outcome, Revision, RouteTable, RunId, Semantics, ServiceSpec, Term, Timestamp, Work,
-    WorkloadKind, WorkloadSpec,
+    JobSpec, Limits, OnPartition, Outcome, Revision, RouteTable, RunId, Semantics, ServiceSpec, Term,
+    Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_supervisor::{Action, Config, Event, Supervisor};
 use expect_test::{Expect, expect};
@@ -69,6 +71,16 @@ impl Scene {
                 let deadline = self.supervisor.next_deadline().map(|it| it.since(now).to_string());
                 return writeln!(self.said, "  {}", deadline.as_deref().unwrap_or("none")).unwrap();
             }
+            // `heard TERM MILLISECONDS-AGO ALLOCATION=LEASE ..`
+            ["heard", term, ago, leases @ ..] => {
+                let lease = |text: &&str| {
+                    let (id, lease) = text.split_once('=').unwrap();
+                    (id.parse().unwrap(), DurationMs(lease.parse().unwrap()))
+                };
+                let sent = Timestamp(now.0 - ago.parse::<u64>().unwrap());
+                let (term, leases) = (Term(term.parse().unwrap()), leases.iter().map(lease).collect());
+                self.supervisor.observe(Event::Heard { term, sent, leases }, now)
+            }
             words => self.supervisor.observe(event(words), now),
         };
         self.say(&actions);
@@ -101,8 +113,9 @@ impl Scene {
                 }
                 Action::Fetch { digest } => writeln!(self.said, "  fetch {}", component_name(digest)),
                 Action::Start { allocation } => writeln!(self.said, "  start {}", allocation.id),
-                Action::Stop { allocation, namespace } => {
-                    writeln!(self.said, "  stop {allocation} in {namespace}")
+                Action::Stop { allocation, namespace, at_once } => {
+                    let how = if *at_once { " at once" } else { "" };
+                    writeln!(self.said, "  stop {allocation} in {namespace}{how}")
                 }
                 Action::RunItems { allocation, namespace, run, range, combine, inputs: _ } => {
                     let combine = if *combine { ", combining" } else { "" };
@@ -158,6 +171,7 @@ fn event(words: &[&str]) -> Event {
             Event::FetchFailed { digest: component(name), reason: "the coordinator is away".to_owned() }
         }
         ["started", allocation] => Event::Started { allocation: id(allocation) },
+        ["stopped", allocation] => Event::Stopped { allocation: id(allocation) },
         ["not-started", allocation] => {
             let reason = "the worker is busy".to_owned();
             Event::NotStarted { allocation: id(allocation), reason, refused: false }
@@ -233,7 +247,14 @@ fn assigned(text: &str) -> AssignedAllocation {
     let parts: Vec<&str> = text.split(':').collect();
     let (namespace, workload) = parts[1].split_once('/').unwrap();
     let (workload, revision) = workload.split_once('@').unwrap_or((workload, "1"));
-    let (kind, work, concurrency) = match parts.get(3) {
+    let on_partition = match parts.get(3) {
+        Some(&"singleton") => OnPartition::Singleton,
+        Some(text) if text.starts_with("stop=") => {
+            OnPartition::StopAfter(DurationMs(text[5..].parse().unwrap()))
+        }
+        Some(_) | None => OnPartition::Keep,
+    };
+    let (kind, work, concurrency) = match parts.get(3).filter(|_| on_partition.is_keep()) {
         None => (
             WorkloadKind::Service(ServiceSpec {
                 allocations: 1,
@@ -242,6 +263,7 @@ fn assigned(text: &str) -> AssignedAllocation {
                 everywhere: false,
                 rollout: Default::default(),
                 health: None,
+                on_partition,
             }),
             Work::Serve,
             64,

@@ -122,7 +122,7 @@ async fn a_client_that_goes_away_ends_its_guest() {
 async fn an_allocation_that_is_stopped_serves_no_more() {
     let mut worker = Worker::start().await;
     worker.serve(guests::HELLO, LIMITS).await;
-    worker.send(&ToWorker::Stop { allocation: ALLOCATION });
+    worker.send(&ToWorker::Stop { allocation: ALLOCATION, at_once: false });
     worker.wait(|message| matches!(message, FromWorker::Stopped { .. }).then_some(())).await;
     let (status, body) = worker.get("/").await;
     assert_eq!(status, 503);

@@ -243,6 +243,7 @@ pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> Assign
             everywhere: false,
             rollout: Default::default(),
             health: None,
+            on_partition: Default::default(),
         }),
         Work::Items { .. } => WorkloadKind::Job(JobSpec { attempts: 1, ..JobSpec::default() }),
     };

@@ -128,7 +128,10 @@ impl Fleet {
         // What a shell would do with them is not the brain's.
         for action in step.actions {
             match action {
-                Action::Assign { .. } | Action::AssignAll | Action::Recorded { .. } => {}
+                Action::Assign { .. }
+                | Action::AssignAll
+                | Action::Recorded { .. }
+                | Action::Heard { .. } => {}
             }
         }
     }
@@ -148,6 +151,7 @@ impl Fleet {
             term: Term(1),
             generation: self.cluster.due(node),
             info: self.infos[node].clone(),
+            sent: Timestamp::default(),
             allocations: allocations.collect(),
             items: Vec::new(),
         }
@@ -268,6 +272,7 @@ pub(super) fn service(number: usize, allocations: u32, memory: Bytes, rate: Fuel
             everywhere: false,
             rollout: Default::default(),
             health: None,
+            on_partition: Default::default(),
         }),
         limits,
         environment: BTreeMap::new(),
