@@ -77,7 +77,8 @@ pub(crate) fn plan(desired: u32, phase: Phase, rules: Rules, copies: &[Copy]) ->
             let serving = u32::try_from(serving).unwrap_or(u32::MAX);
             let silent = u32::try_from(newest.len()).unwrap_or(u32::MAX) - serving;
             // Of those that do not serve some stay, so that it can be seen why.
-            (serving.saturating_add(silent.min(rules.surge.max(1))), desired.saturating_sub(serving))
+            let stay = serving.min(desired).saturating_add(silent.min(rules.surge.max(1)));
+            (stay, desired.saturating_sub(serving))
         }
     };
     // Each of the two is as a service that has no other revision. But what is too much of the newest and answers, as it
@@ -244,6 +245,13 @@ mod tests {
         assert_eq!(planned(3, "1+ 2!+"), "end [] start 1");
         assert_eq!(planned(1, "1!+ 2+ 3!+"), "end [a2 a3] start 0");
         assert_eq!(planned(0, "1!+ 2!"), "end [a1 a2] start 0");
+    }
+
+    #[test]
+    fn what_is_too_much_of_a_failed_revision_is_ended_all_the_same() {
+        let halted = |copies| planned_as(1, Phase::Halted, ONE_BY_ONE, copies);
+        assert_eq!(halted("1!+ 2!+ 3!+ 4!+"), "end [a4 a3 a2] start 0");
+        assert_eq!(halted("1!+"), "end [] start 0");
     }
 
     #[test]
