@@ -133,6 +133,9 @@ pub struct HealthSpec {
     pub failures: u32,
     /// So many good answers in a row make it well.
     pub successes: u32,
+    /// After so many bad answers in a row it is started again; never if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_after: Option<u32>,
 }
 
 impl HealthSpec {
@@ -147,7 +150,7 @@ impl HealthSpec {
 
     /// Says of each field whether it breaks a rule.
     pub(crate) fn check(&self, note: &mut dyn FnMut(&'static str, Result<(), Broken>)) {
-        let Self { path, interval, timeout, failures, successes } = self;
+        let Self { path, interval, timeout, failures, successes, restart_after } = self;
         note("path", route_path(path));
         for (name, time) in [("interval", interval), ("timeout", timeout)] {
             let most = DurationMs(3_600_000);
@@ -158,6 +161,11 @@ impl HealthSpec {
         }
         note("failures", between("failures", MAX_TIMES, *failures));
         note("successes", between("successes", MAX_TIMES, *successes));
+        // One that has not been told to be unwell yet is not started again for it.
+        if let Some(observed) = restart_after.filter(|after| after < failures || *after > MAX_TIMES) {
+            let range = format!("`failures`, which is {failures}, to {MAX_TIMES}");
+            note("restart_after", Err(Broken::limit("restart_after", range, observed)));
+        }
     }
 }
 

@@ -138,6 +138,16 @@ impl Allocation {
         }
     }
 
+    /// Has it wait for another start if it has answered so many health checks badly that it is to have one; tells whether
+    /// that is so.
+    pub(crate) fn gives_up(&mut self, now: Timestamp, config: &Config) -> bool {
+        let Phase::Running { .. } = self.phase else { return false };
+        let reason = self.health_spec().and_then(|spec| self.health.hopeless(spec));
+        let Some(reason) = reason else { return false };
+        self.fails(reason, now, config);
+        true
+    }
+
     /// Notes that it was stopped, as the coordinator is silent: nothing has failed.
     pub(crate) fn cut_off(&mut self, now: Timestamp) {
         self.usage = Usage::default();
@@ -154,11 +164,18 @@ impl Allocation {
     /// Notes that its worker died; returns the items which will not be run again.
     pub(crate) fn died(&mut self, now: Timestamp, config: &Config) -> Vec<u32> {
         let given_up = self.items.as_mut().map(|items| items.died(now, config)).unwrap_or_default();
-        self.usage = Usage::default();
         if self.is_finished() {
+            self.usage = Usage::default();
             self.phase = Phase::Ended;
             return given_up;
         }
+        self.fails("its worker process died".to_owned(), now, config);
+        given_up
+    }
+
+    /// Has it wait for another start, for longer if it has failed before and did not run for long.
+    fn fails(&mut self, reason: String, now: Timestamp, config: &Config) {
+        self.usage = Usage::default();
         if let Phase::Running { since } = self.phase
             && now.since(since) >= config.backoff_reset
         {
@@ -166,8 +183,7 @@ impl Allocation {
         }
         self.restarts = self.restarts.saturating_add(1);
         let until = self.backoff.died(now, config);
-        self.phase = Phase::Waiting { until, reason: Some("its worker process died".to_owned()) };
-        given_up
+        self.phase = Phase::Waiting { until, reason: Some(reason) };
     }
 
     /// Returns what the coordinator is to hear of it.

@@ -67,11 +67,9 @@ impl Contact {
         }
     }
 
-    /// Takes note that an allocation was told to stop.
+    /// Takes note that an allocation was told to stop, which has to be waited for.
     pub(crate) fn stops(&mut self, assigned: &AssignedAllocation) {
-        if !assigned.spec.on_partition().is_keep() {
-            self.stopping.insert(assigned.id, assigned.workload.namespace.clone());
-        }
+        self.stopping.insert(assigned.id, assigned.workload.namespace.clone());
     }
 
     /// Takes note that an allocation has stopped.

@@ -32,6 +32,16 @@ impl Health {
         }
     }
 
+    /// Returns why it is to be started again, if so many checks in a row were bad that it is.
+    pub(crate) fn hopeless(&self, spec: &HealthSpec) -> Option<String> {
+        let is_beyond = !self.was_good && spec.restart_after.is_some_and(|after| self.in_a_row >= after);
+        let last = match &self.verdict {
+            Some(Verdict::Unwell(reason)) if is_beyond => reason,
+            _ => return None,
+        };
+        Some(format!("{} health checks in a row were bad: {last}", self.in_a_row))
+    }
+
     /// Returns how one stands that is loaded.
     pub(crate) fn state(&self, is_checked: bool) -> ObservedState {
         match &self.verdict {
@@ -57,6 +67,7 @@ mod tests {
             timeout: DurationMs(1_000),
             failures: 3,
             successes: 2,
+            restart_after: None,
         };
         let mut health = Health::default();
         let states = checks.chars().map(|check| {

@@ -286,12 +286,15 @@ impl Supervisor {
     fn remove(&mut self, id: AllocationId) -> Option<Action> {
         self.outbox.forget(id);
         let allocation = self.allocations.remove(&id)?;
-        allocation.is_in_worker().then(|| self.stop(&allocation.assigned))
+        let must_say = !allocation.assigned.spec.on_partition().is_keep();
+        allocation.is_in_worker().then(|| self.stop(&allocation.assigned, must_say))
     }
 
-    /// Has a worker stop an allocation.
-    fn stop(&mut self, assigned: &AssignedAllocation) -> Action {
-        self.contact.stops(assigned);
+    /// Has a worker stop an allocation. With `must_say` it is waited for.
+    fn stop(&mut self, assigned: &AssignedAllocation, must_say: bool) -> Action {
+        if must_say {
+            self.contact.stops(assigned);
+        }
         Action::Stop {
             allocation: assigned.id,
             namespace: assigned.workload.namespace.clone(),
@@ -299,22 +302,21 @@ impl Supervisor {
         }
     }
 
-    /// Has everything stopped that must not run, as the coordinator is silent.
-    fn stop_what_is_cut_off(&mut self, now: Timestamp) -> Vec<Action> {
+    /// Has everything stopped that must not run, as the coordinator is silent, or is to be started again, as it is not
+    /// well.
+    fn stop_some(&mut self, now: Timestamp) -> Vec<Action> {
         self.contact.look(now);
-        let must_stop = |it: &&mut Allocation| {
-            it.is_in_worker() && self.contact.must_not_run(&it.assigned, now).is_some()
-        };
-        let stopped: Vec<AssignedAllocation> = self
-            .allocations
-            .values_mut()
-            .filter(must_stop)
-            .map(|it| {
-                it.cut_off(now);
-                it.assigned.clone()
-            })
-            .collect();
-        stopped.iter().map(|assigned| self.stop(assigned)).collect()
+        let mut stopped: Vec<AssignedAllocation> = Vec::new();
+        for allocation in self.allocations.values_mut() {
+            let is_cut_off = self.contact.must_not_run(&allocation.assigned, now).is_some();
+            if is_cut_off && allocation.is_in_worker() {
+                allocation.cut_off(now);
+                stopped.push(allocation.assigned.clone());
+            } else if allocation.gives_up(now, &self.config) {
+                stopped.push(allocation.assigned.clone());
+            }
+        }
+        stopped.iter().map(|assigned| self.stop(assigned, true)).collect()
     }
 
     fn started(&mut self, id: AllocationId, now: Timestamp) {
@@ -412,7 +414,7 @@ impl Supervisor {
         self.now = now;
         let needed: BTreeSet<_> = self.allocations.values().map(|it| it.assigned.spec.component).collect();
         self.components.keep(&needed);
-        let stops = self.stop_what_is_cut_off(now);
+        let stops = self.stop_some(now);
         let mut fetches = Vec::new();
         let mut starts = Vec::new();
         let mut runs = Vec::new();

@@ -19,7 +19,7 @@ const ROLLOUT_FIELDS: [&str; 10] = [
     "max_errors",
     "max_fuel",
 ];
-const HEALTH_FIELDS: [&str; 5] = ["path", "interval", "timeout", "failures", "successes"];
+const HEALTH_FIELDS: [&str; 6] = ["path", "interval", "timeout", "failures", "successes", "restart_after"];
 const DURATION: &str = "a string like \"30s\"";
 const SHARE: &str = "a string like \"200%\"";
 
@@ -75,6 +75,7 @@ pub(super) fn health(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<H
         timeout: HealthSpec::TIMEOUT,
         failures: HealthSpec::FAILURES,
         successes: HealthSpec::SUCCESSES,
+        restart_after: None,
     };
     for (key, time) in [("interval", &mut spec.interval), ("timeout", &mut spec.timeout)] {
         if let Some(found) = reader.parsed(section, key, DURATION) {
@@ -85,6 +86,9 @@ pub(super) fn health(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<H
         if let Some(found) = reader.count(section, key) {
             *count = places.keep(key, found);
         }
+    }
+    if let Some(found) = reader.count(section, "restart_after") {
+        spec.restart_after = Some(places.keep("restart_after", found));
     }
     spec.check(&mut |field, rule| places.expect(reader, section, field, rule));
     Some(spec)

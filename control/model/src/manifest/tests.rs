@@ -168,11 +168,12 @@ max_fuel = "120%"
 [service.web.health]
 path = "/health"
 interval = "1s"
+restart_after = 10
 "#;
     let manifest = Manifest::parse(text).unwrap();
     let WorkloadKind::Service(service) = &manifest.workloads[&"web".parse().unwrap()].kind else { panic!() };
     let json = serde_json::to_string(&(&service.rollout, &service.health)).unwrap();
-    expect![[r#"[{"max_surge":"25%","max_unavailable":1,"canary":2,"promote":"by-hand","bake":60000,"deadline":3600000,"rollback":false,"max_restarts":0,"max_errors":"150%","max_fuel":"120%"},{"path":"/health","interval":1000,"timeout":2000,"failures":3,"successes":1}]"#]].assert_eq(&json);
+    expect![[r#"[{"max_surge":"25%","max_unavailable":1,"canary":2,"promote":"by-hand","bake":60000,"deadline":3600000,"rollback":false,"max_restarts":0,"max_errors":"150%","max_fuel":"120%"},{"path":"/health","interval":1000,"timeout":2000,"failures":3,"successes":1,"restart_after":10}]"#]].assert_eq(&json);
 }
 
 #[test]
@@ -203,6 +204,7 @@ canary = 0
 path = "health"
 timeout = "1ms"
 failures = 0
+restart_after = 1001
 "#,
         expect![[r#"
             9:19: `service.web.rollout.max_unavailable`: nothing could ever be replaced: let `max_surge` or `max_unavailable` be more than 0
@@ -218,6 +220,7 @@ failures = 0
             23:8: `service.other.health.path`: `health` should begin with `/`
             24:11: `service.other.health.timeout`: limit `timeout` is 100ms to 1h, observed 1ms
             25:12: `service.other.health.failures`: limit `failures` is 1 to 1000, observed 0
+            26:17: `service.other.health.restart_after`: limit `restart_after` is `failures`, which is 0, to 1000, observed 1001
         "#]],
     );
 }

@@ -562,3 +562,60 @@ fn code_that_is_to_be_kept_is_known_before_what_ran_it_is_stopped() {
         "#]],
     );
 }
+
+#[test]
+fn what_stays_unwell_is_stopped_and_started_again_when_it_has_ended() {
+    check(
+        "
+        assign 1 1 a1:shop/web:c1:health=2,3
+        fetched c1
+        started a1
+        checked a1
+        checked a1 GET / says 500
+        checked a1 GET / says 500
+        report
+        checked a1 GET / says 503
+        report
+        wait 10000
+        stopped a1
+        started a1
+        report
+        checked a1 GET / says 503
+        checked a1 GET / says 503
+        checked a1
+        report
+        ",
+        expect![[r#"
+            assign 1 1 a1:shop/web:c1:health=2,3
+              save 1 1
+              fetch c1
+            fetched c1
+              start a1
+            started a1
+            checked a1
+            checked a1 GET / says 500
+            checked a1 GET / says 500
+            report
+              stored 1 1
+              a1 unhealthy: GET / says 500
+            checked a1 GET / says 503
+              stop a1 in shop
+            report
+              stored 1 1
+              a1 fetching, 1 restarts
+            wait 10000
+            stopped a1
+              start a1
+            started a1
+            report
+              stored 1 1
+              a1 starting, 1 restarts
+            checked a1 GET / says 503
+            checked a1 GET / says 503
+            checked a1
+            report
+              stored 1 1
+              a1 running, 1 restarts
+        "#]],
+    );
+}

@@ -2,7 +2,8 @@
 //!
 //! An allocation is written `a1:shop/front:c1`, a job's `a2:shop/sum:c1:0..3*2` (items 0..3, two at a time; `+` at
 //! the end for the combining instance, `!` for items that may be started once). A revision other than the first is written `a1:shop/front@2:c1`;
-//! `a1:shop/front:c1:stop=5000` stops after so many milliseconds without word, and `a1:shop/front:c1:singleton` is one.
+//! `a1:shop/front:c1:stop=5000` stops after so many milliseconds without word, and `a1:shop/front:c1:singleton` is one;
+//! `a1:shop/front:c1:health=2,4` is unwell after two bad checks, and started again after four.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,9 +17,9 @@ mod partitions;
 use std::fmt::Write as _;
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, Generation, ItemRange,
-    JobSpec, Limits, OnPartition, Outcome, Revision, RouteTable, RunId, Semantics, ServiceSpec, Term,
-    Timestamp, Work, WorkloadKind, WorkloadSpec,
+    AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, Generation, HealthSpec,
+    ItemRange, JobSpec, Limits, OnPartition, Outcome, Revision, RouteTable, RunId, Semantics, ServiceSpec,
+    Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_supervisor::{Action, Config, Event, Supervisor};
 use expect_test::{Expect, expect};
@@ -243,6 +244,18 @@ fn assignment(words: &[&str]) -> Assignment {
     }
 }
 
+fn health(text: &str) -> HealthSpec {
+    let (failures, restart_after) = text.split_once(',').unwrap();
+    HealthSpec {
+        path: "/".to_owned(),
+        interval: HealthSpec::INTERVAL,
+        timeout: HealthSpec::TIMEOUT,
+        failures: failures.parse().unwrap(),
+        successes: HealthSpec::SUCCESSES,
+        restart_after: Some(restart_after.parse().unwrap()),
+    }
+}
+
 fn assigned(text: &str) -> AssignedAllocation {
     let parts: Vec<&str> = text.split(':').collect();
     let (namespace, workload) = parts[1].split_once('/').unwrap();
@@ -254,7 +267,9 @@ fn assigned(text: &str) -> AssignedAllocation {
         }
         Some(_) | None => OnPartition::Keep,
     };
-    let (kind, work, concurrency) = match parts.get(3).filter(|_| on_partition.is_keep()) {
+    let health = parts.get(3).and_then(|text| text.strip_prefix("health=")).map(health);
+    let items = parts.get(3).filter(|_| on_partition.is_keep() && health.is_none());
+    let (kind, work, concurrency) = match items {
         None => (
             WorkloadKind::Service(ServiceSpec {
                 allocations: 1,
@@ -262,7 +277,7 @@ fn assigned(text: &str) -> AssignedAllocation {
                 fuel_header: false,
                 everywhere: false,
                 rollout: Default::default(),
-                health: None,
+                health,
                 on_partition,
             }),
             Work::Serve,
