@@ -234,7 +234,7 @@ fn written(snapshot: &FleetSnapshot) -> Result<(Cluster, Timestamp), SimulateErr
             work,
             returned: RangeSet::new(),
             makes_way: None,
-            lease: None,
+            lease: spec.on_partition().is_singleton().then_some(patience.lease),
             created: now,
         });
     }
