@@ -269,17 +269,12 @@ impl Cluster {
         self.give_what_is_kept(&mut step, &mut effort, now);
         self.advance_rollouts(&mut step, now);
         self.rebalance(&mut effort, now);
-        let mut workloads = std::mem::take(&mut self.volatile.dirty.workloads);
-        self.end_surplus(&mut step, &workloads, now);
-        let room = NewRoom::take(&mut self.volatile.dirty);
-        if std::mem::take(&mut self.volatile.dirty.relations) {
-            self.look_at_those_who_wait_for_others(&mut workloads);
+        if effort.is_over() {
+            self.volatile.dirty.workloads.append(&mut effort.left_services);
+            self.volatile.dirty.runs.append(&mut effort.left_runs);
+        } else {
+            self.end_and_place(&mut step, effort, now);
         }
-        self.give_turns(&mut step, workloads, &room, &mut effort, now);
-        // What was placed meanwhile needs no further thought; what there was no time for does.
-        NewRoom::take(&mut self.volatile.dirty);
-        self.volatile.dirty.workloads = effort.left_services;
-        self.volatile.dirty.runs = effort.left_runs;
         let are_routes_new = self.refresh_routes();
         self.assign(&mut step, are_routes_new);
         if std::mem::take(&mut self.volatile.has_counted) && !planted(Bug::ForgetCounters) {
@@ -287,6 +282,21 @@ impl Cluster {
         }
         step.compact();
         step
+    }
+
+    /// Ends what is too much of the workloads that have changed, and places what is missing.
+    fn end_and_place(&mut self, step: &mut Step, mut effort: Effort, now: Timestamp) {
+        let mut workloads = std::mem::take(&mut self.volatile.dirty.workloads);
+        self.end_surplus(step, &workloads, now);
+        let room = NewRoom::take(&mut self.volatile.dirty);
+        if std::mem::take(&mut self.volatile.dirty.relations) {
+            self.look_at_those_who_wait_for_others(&mut workloads);
+        }
+        self.give_turns(step, workloads, &room, &mut effort, now);
+        // What was placed meanwhile needs no further thought; what there was no time for does.
+        NewRoom::take(&mut self.volatile.dirty);
+        self.volatile.dirty.workloads = effort.left_services;
+        self.volatile.dirty.runs = effort.left_runs;
     }
 
     /// Lets those be looked at that wait to be near others or apart from them: somebody else has moved.

@@ -307,6 +307,14 @@ impl Durable {
         self.index.of_workload(workload)
     }
 
+    /// Returns the lost allocations of a workload.
+    pub(crate) fn lost_of(
+        &self,
+        workload: &WorkloadName,
+    ) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
+        self.index.lost_of(workload)
+    }
+
     pub(crate) fn of_run(&self, run: RunId) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
         self.index.of_run(run)
     }

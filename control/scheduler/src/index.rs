@@ -154,6 +154,8 @@ fn taken(record: &AllocationRecord) -> impl Iterator<Item = (&String, u32)> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct OfWorkload {
     records: Records,
+    /// Those of them which are lost.
+    lost: Records,
     tally: Tally,
 }
 
@@ -181,6 +183,14 @@ impl Index {
         workload: &WorkloadName,
     ) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
         records(self.workloads.get(workload).map(|of_workload| &of_workload.records))
+    }
+
+    /// Returns the lost allocations of a workload.
+    pub(crate) fn lost_of(
+        &self,
+        workload: &WorkloadName,
+    ) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
+        records(self.workloads.get(workload).map(|of_workload| &of_workload.lost))
     }
 
     pub(crate) fn of_run(&self, run: RunId) -> impl Iterator<Item = &AllocationRecord> + use<'_> {
@@ -280,6 +290,11 @@ impl Index {
         }
         let of_workload = entry(&mut self.workloads, &record.workload);
         of_workload.records.insert(id, Arc::clone(record));
+        if record.state == AllocationState::Lost {
+            of_workload.lost.insert(id, Arc::clone(record));
+        } else {
+            of_workload.lost.remove(&id);
+        }
         if record.serves() {
             of_workload.tally.count(record, is_held, 1);
         }
@@ -310,6 +325,7 @@ impl Index {
         }
         if let Some(of_workload) = self.workloads.get_mut(&record.workload) {
             of_workload.records.remove(&record.id);
+            of_workload.lost.remove(&record.id);
             if of_workload.records.is_empty() {
                 self.workloads.remove(&record.workload);
             }

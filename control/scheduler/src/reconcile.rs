@@ -396,10 +396,8 @@ impl Cluster {
         {
             return;
         }
-        let is_lost = |record: &&AllocationRecord| {
-            record.serves() && record.state == AllocationState::Lost && !self.durable.is_held(record)
-        };
-        let lost = self.durable.of_workload(workload).filter(is_lost);
+        let may_go = |record: &&AllocationRecord| record.serves() && !self.durable.is_held(record);
+        let lost = self.durable.lost_of(workload).filter(may_go);
         let surplus: Vec<AllocationId> =
             lost.skip(usize::try_from(missing).unwrap_or(usize::MAX)).map(|record| record.id).collect();
         for id in surplus {

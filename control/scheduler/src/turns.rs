@@ -60,19 +60,17 @@ impl Cluster {
         }
         for (_, mut line) in self.lines(workloads, runs) {
             while let Some(namespace) = self.next_of(&line) {
+                if effort.is_over() {
+                    line.into_values().flatten().for_each(|claim| effort.leave(claim));
+                    break;
+                }
                 let is_alone = line.len() == 1;
                 let Some(claims) = line.get_mut(&namespace) else { break };
                 let Some(claim) = claims.front().cloned() else {
                     line.remove(&namespace);
                     continue;
                 };
-                let turn = if effort.is_over() {
-                    effort.leave(claim);
-                    Turn::Over
-                } else {
-                    self.give(step, &claim, is_alone, effort, now)
-                };
-                if turn == Turn::Over {
+                if self.give(step, &claim, is_alone, effort, now) == Turn::Over {
                     claims.pop_front();
                 }
             }
