@@ -188,7 +188,7 @@ impl Cluster {
         let Volatile { nodes, pools, copies, dirty, .. } = &mut self.volatile;
         let class = |pools: &Pools| pools.counting_class(node);
         let before = class(pools);
-        let state = nodes.entry(node.clone()).or_default();
+        let state = nodes.or_default(node);
         dirty.room |= pools.refresh(record, state, self.durable.room(node));
         let after = class(pools);
         if before != after {

@@ -1,10 +1,8 @@
 //! Indexes over the allocations, kept by the code that makes changes (`durable`): what is on each node, what there is of
 //! each workload and run, what each namespace has, and who is to be ended when.
-//!
-//! What is found by name is hashed and never gone over, so that an order of hashes decides nothing.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
@@ -13,6 +11,7 @@ use dunlin_model::{
 };
 use serde::Serialize;
 
+use crate::lookup::Lookup;
 use crate::placement::Room;
 use crate::planted::{Bug, planted};
 use crate::{AllocationRecord, AllocationState, NodeRecord};
@@ -162,8 +161,8 @@ struct OfWorkload {
 /// All indexes over the allocations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
-    nodes: HashMap<NodeId, OnNode>,
-    workloads: HashMap<WorkloadName, OfWorkload>,
+    nodes: Lookup<NodeId, OnNode>,
+    workloads: Lookup<WorkloadName, OfWorkload>,
     runs: BTreeMap<RunId, Records>,
     usage: BTreeMap<Name, Usage>,
     draining: BTreeSet<(Timestamp, AllocationId)>,
@@ -255,9 +254,9 @@ impl Index {
             overcommit: info.batch_overcommit,
             countable: info.resources.clone(),
         };
-        let on_node = self.nodes.entry(record.id.clone()).or_default();
+        let on_node = self.nodes.or_default(&record.id);
         on_node.declared = record.info.as_ref().map(declared);
-        if on_node.is_holding == !record.released {
+        if on_node.is_holding != record.released {
             return;
         }
         // What is lost counts otherwise now.
@@ -281,14 +280,14 @@ impl Index {
             }
         }
         let id = record.id;
-        let on_node = entry(&mut self.nodes, &record.node);
+        let on_node = self.nodes.or_default(&record.node);
         on_node.records.insert(id, Arc::clone(record));
         let is_held = on_node.holds(record);
         let is_charged = on_node.charges(record);
         if record.is_assigned() {
             on_node.reserve(record);
         }
-        let of_workload = entry(&mut self.workloads, &record.workload);
+        let of_workload = self.workloads.or_default(&record.workload);
         of_workload.records.insert(id, Arc::clone(record));
         if record.state == AllocationState::Lost {
             of_workload.lost.insert(id, Arc::clone(record));
@@ -364,7 +363,7 @@ impl Index {
         let Some(on_node) = self.nodes.get(&record.node) else { return };
         let (is_held, is_charged) = (on_node.holds(record), on_node.charges(record));
         if record.serves() {
-            entry(&mut self.workloads, &record.workload).tally.count(record, is_held, 1);
+            self.workloads.or_default(&record.workload).tally.count(record, is_held, 1);
         }
         if is_charged {
             self.charge(record);
@@ -418,14 +417,6 @@ fn run_of(record: &AllocationRecord) -> Option<RunId> {
         Work::Items { run, .. } => Some(run),
         Work::Serve => None,
     }
-}
-
-/// Returns what is kept under a name, which is copied only if there was nothing.
-fn entry<'a, K: Clone + Eq + std::hash::Hash, V: Default>(map: &'a mut HashMap<K, V>, key: &K) -> &'a mut V {
-    if !map.contains_key(key) {
-        map.insert(key.clone(), V::default());
-    }
-    map.get_mut(key).expect("it was there or was just inserted")
 }
 
 fn records(records: Option<&Records>) -> impl Iterator<Item = &AllocationRecord> + use<'_> {

@@ -27,6 +27,7 @@ mod index;
 mod input;
 mod judge;
 mod lease;
+mod lookup;
 mod namespaces;
 mod nodes;
 mod observe;

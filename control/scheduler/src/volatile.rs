@@ -1,6 +1,6 @@
 //! What is known only from what agents said lately. A coordinator that starts again hears it again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, DurationMs, Generation, Name, NodeId, Route, RouteTable, RunId,
@@ -13,6 +13,7 @@ use crate::durable::Durable;
 use crate::failures::Failures;
 use crate::history::History;
 use crate::judge::Doings;
+use crate::lookup::Lookup;
 use crate::placement::{Compiled, Copies, Pools};
 use crate::planted::{Bug, planted};
 use crate::rebalance::Rebalancing;
@@ -27,8 +28,8 @@ use crate::{AllocationRecord, Config, NodeRecord, RunRecord};
 /// What is not kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Volatile {
-    /// Every member, also those that were never heard; in no order.
-    pub(crate) nodes: HashMap<NodeId, NodeState>,
+    /// Every member, also those that were never heard.
+    pub(crate) nodes: Lookup<NodeId, NodeState>,
     /// Who is believed until when, soonest first.
     lease_ends: BTreeSet<(Timestamp, NodeId)>,
     /// Who is to be sent its assignment though that may not have changed.
@@ -142,7 +143,7 @@ impl Volatile {
             ..Self::default()
         };
         for record in durable.nodes().values() {
-            volatile.nodes.insert(record.id.clone(), NodeState::default());
+            volatile.node(&record.id);
             volatile.set_aside(record, now);
             let makes_way = durable.on_node(&record.id).find_map(|it| it.makes_way.as_deref());
             if let Some(makes_way) = makes_way {
@@ -157,7 +158,8 @@ impl Volatile {
                     volatile.routed.set(&record.id, now.plus(routed));
                 }
             }
-            volatile.pools.refresh(record, &volatile.nodes[&record.id], durable.room(&record.id));
+            let Self { pools, nodes, .. } = &mut volatile;
+            pools.refresh(record, nodes.or_default(&record.id), durable.room(&record.id));
         }
         for app in durable.apps().values().filter(|app| app.rollout.is_some()) {
             volatile.rollouts.set(&app.name, now);
@@ -175,7 +177,7 @@ impl Volatile {
 
     /// Returns what is known of a member.
     pub(crate) fn node(&mut self, node: &NodeId) -> &mut NodeState {
-        self.nodes.entry(node.clone()).or_default()
+        self.nodes.or_default(node)
     }
 
     /// Takes note that a service waits for room, or does no longer.
@@ -225,7 +227,7 @@ impl Volatile {
 
     /// Believes a node until then, or not at all.
     pub(crate) fn set_lease(&mut self, node: &NodeId, until: Option<Timestamp>) {
-        let state = self.nodes.entry(node.clone()).or_default();
+        let state = self.nodes.or_default(node);
         if let Some(before) = std::mem::replace(&mut state.lease, until) {
             self.lease_ends.remove(&(before, node.clone()));
         }

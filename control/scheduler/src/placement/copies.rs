@@ -3,37 +3,34 @@
 //!
 //! By revision, since a rollout is to end with the newest one spread out, whatever goes before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use dunlin_model::{NodeId, Revision, WorkloadName};
 
 use super::pools::ClassId;
 use crate::AllocationRecord;
+use crate::lookup::Lookup;
 
 /// The allocations of one workload on the nodes of one class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InClass {
     /// How many there are on all of them.
     pub(crate) total: u32,
-    /// How many there are on each node that has some; in no order.
-    pub(crate) nodes: HashMap<NodeId, u32>,
+    /// How many there are on each node that has some.
+    pub(crate) nodes: BTreeMap<NodeId, u32>,
 }
 
 /// The allocations of all workloads that are neither on their way out nor lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Copies {
-    by_workload: HashMap<WorkloadName, BTreeMap<(Revision, ClassId), InClass>>,
+    by_workload: Lookup<WorkloadName, BTreeMap<(Revision, ClassId), InClass>>,
 }
 
 impl Copies {
     /// Takes note of one more allocation.
     pub(crate) fn add(&mut self, record: &AllocationRecord, class: ClassId) {
         let AllocationRecord { workload, revision, node, .. } = record;
-        let by_class = match self.by_workload.get_mut(workload) {
-            Some(by_class) => by_class,
-            None => self.by_workload.entry(workload.clone()).or_default(),
-        };
-        let in_class = by_class.entry((*revision, class)).or_default();
+        let in_class = self.by_workload.or_default(workload).entry((*revision, class)).or_default();
         in_class.total += 1;
         match in_class.nodes.get_mut(node) {
             Some(count) => *count += 1,

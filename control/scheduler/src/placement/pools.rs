@@ -1,12 +1,13 @@
 //! The nodes as placement sees them: classes of nodes that differ only in their room, each in order of that.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, LazyLock};
 
 use dunlin_model::{Bytes, FuelRate, NodeId, Overcommit, Resources};
 
 use super::Demand;
+use crate::lookup::Lookup;
 use crate::planted::{Bug, planted};
 use crate::volatile::NodeState;
 use crate::{AllocationRecord, NodeRecord};
@@ -138,8 +139,7 @@ pub(crate) struct Class {
 pub(crate) struct Pools {
     classes: BTreeMap<ClassId, Class>,
     by_key: BTreeMap<ClassKey, ClassId>,
-    /// Only to be looked up in: it has no order.
-    nodes: HashMap<NodeId, (ClassId, Room)>,
+    nodes: Lookup<NodeId, (ClassId, Room)>,
     last_class: ClassId,
     /// What all nodes have together that may be given something new.
     total: Resources,
