@@ -1,7 +1,5 @@
 //! Batch work makes way for a service that finds no room, and all of it is done in the end.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
-
 use dunlin_api::ItemsQuery;
 use dunlin_e2e::{hello, printed};
 use dunlin_guest_artifacts::{HELLO, SLEEP};
