@@ -220,7 +220,8 @@ impl Volatile {
     /// Lets it be looked again whether a lost node may be released, `wait` after another was lost or one is back: others
     /// may follow.
     pub(crate) fn may_release(&mut self, now: Timestamp, wait: DurationMs) {
-        if self.next_release.is_none_or(|next| next <= now) {
+        // The operator's word is for what is lost now: it waits for nobody else.
+        if !self.release_all && self.next_release.is_none_or(|next| next <= now) {
             self.next_release = Some(now.plus(wait));
         }
     }
