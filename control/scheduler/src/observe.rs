@@ -112,7 +112,9 @@ impl Cluster {
                 self.volatile.compiled.runs(record.spec.component, node);
                 self.set_state(step, id, AllocationState::Running, now);
             }
-            (Work::Serve, AllocationState::Running) if state != ObservedState::Running => {
+            (Work::Serve, AllocationState::Running)
+                if state != ObservedState::Running && !planted(Bug::RouteToUnwell) =>
+            {
                 self.set_state(step, id, AllocationState::Placed, now);
             }
             (Work::Serve, _) => {}

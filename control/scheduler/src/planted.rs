@@ -65,6 +65,8 @@ pub enum Bug {
     KeepRoutesOfLost,
     /// Requests go to allocations which are not up yet.
     RouteBeforeRunning,
+    /// Requests go on to allocations which say that they do not run, or are unwell.
+    RouteToUnwell,
     /// A node that is back goes on with its items, and so does the queue.
     DuplicateAfterPartition,
     /// Lost allocations which were replaced are kept for ever.
@@ -156,6 +158,7 @@ impl Bug {
         Self::DrainLosesItems,
         Self::KeepRoutesOfLost,
         Self::RouteBeforeRunning,
+        Self::RouteToUnwell,
         Self::DuplicateAfterPartition,
         Self::KeepReplaced,
         Self::EndOldBeforeNew,

@@ -33,6 +33,11 @@ const MAX_SEARCHES: usize = 4;
 /// How much emptier the other node must be, in millionths of what it has.
 const CLEARLY_EMPTIER: u64 = 200_000;
 
+/// Returns how long after a change, and after the last time, services are looked at.
+fn pause() -> DurationMs {
+    if planted(Bug::MoveWithoutPause) { SHORT } else { PAUSE }
+}
+
 /// How far the services are looked at, and what is on its way.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rebalancing {
@@ -74,7 +79,7 @@ impl Gain {
 impl Rebalancing {
     /// Returns what a coordinator knows that starts `now`: everything may have changed.
     pub(crate) fn begin(now: Timestamp) -> Self {
-        Self { next: Some(now.plus(PAUSE)), ..Self::default() }
+        Self { next: Some(now.plus(pause())), ..Self::default() }
     }
 
     /// Moves nothing from now on.
@@ -85,7 +90,7 @@ impl Rebalancing {
     /// Takes note that something has changed.
     pub(crate) fn changed(&mut self, now: Timestamp) {
         if self.next.is_none() && !self.is_off {
-            self.next = Some(now.plus(if planted(Bug::MoveWithoutPause) { SHORT } else { PAUSE }));
+            self.next = Some(now.plus(pause()));
         }
     }
 
@@ -136,7 +141,7 @@ impl Cluster {
         }
         // A mass loss is no time to move anything, and what is lost may be back.
         if !self.durable.unreleased().is_empty() {
-            self.volatile.rebalancing.next = Some(now.plus(PAUSE));
+            self.volatile.rebalancing.next = Some(now.plus(pause()));
             return;
         }
         if self.volatile.rebalancing.left.is_empty() {
@@ -158,7 +163,7 @@ impl Cluster {
         let rebalancing = &mut self.volatile.rebalancing;
         let is_over = rebalancing.left.is_empty();
         // Something on its way is a reason to look again, whether it arrives or not.
-        let again = (!rebalancing.moves.is_empty()).then(|| now.plus(PAUSE));
+        let again = (!rebalancing.moves.is_empty()).then(|| now.plus(pause()));
         rebalancing.next = if is_over { again } else { Some(now.plus(self.config.heartbeat)) };
     }
 

@@ -153,12 +153,19 @@ impl Cluster {
         if !ground.workloads.values().any(is_wanted) {
             return None;
         }
-        let services = changed(ground, spec);
+        let mut services = changed(ground, spec);
+        // Where there is no way back, or this is the way back, what was to change goes on to be watched: it may be unwell
+        // under both.
+        let without_way_back =
+            before.rollout.as_ref().filter(|rollout| rollout.from.is_none() || *origin != Origin::Wish);
+        let watched = without_way_back.iter().flat_map(|rollout| &rollout.services);
+        services.extend(watched.filter(|name| spec.workloads.get(name).is_some_and(is_wanted)).cloned());
         if services.is_empty() {
             return None;
         }
         let from = match origin {
             Origin::Rollback { .. } => None,
+            Origin::Wish if without_way_back.is_some_and(|rollout| rollout.failed.is_some()) => None,
             Origin::Wish => Some(from.unwrap_or(before.revision)),
         };
         let goes_on = unfinished.filter(|rollout| {

@@ -18,7 +18,7 @@ use dunlin_protocol::ToWorker;
 use dunlin_supervisor::{Action, Event, Supervisor};
 use tokio::sync::watch;
 
-use crate::clock::since_boot;
+use crate::clock::Clock;
 use crate::components::Components;
 use crate::inputs::Inputs;
 use crate::last_assignment::LastAssignment;
@@ -76,6 +76,7 @@ pub(crate) struct Driver {
     // would leave an allocation waiting for ever.
     inputs: Sender<Input>,
     observed: watch::Receiver<Arc<Observed>>,
+    clock: Clock,
 }
 
 /// What a [`Driver`] without a loop was told.
@@ -97,7 +98,7 @@ impl Driver {
     pub(crate) fn without_loop() -> (Self, Told) {
         let (inputs, told) = channel();
         let (_nobody_observes, observed) = watch::channel(Arc::default());
-        (Self { inputs, observed }, Told(told))
+        (Self { inputs, observed, clock: Clock::new() }, Told(told))
     }
 
     /// Hands over what the coordinator wants.
@@ -113,6 +114,11 @@ impl Driver {
     /// Tells of several things that happened.
     pub(crate) fn tell_all(&self, events: Vec<Event>) {
         let _stopping = self.inputs.send(Input::Events(events));
+    }
+
+    /// Returns what the supervisor's clock shows.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Returns what was last observed; it can be awaited for changes.
@@ -163,7 +169,7 @@ pub(crate) struct DriverLoop {
 pub(crate) fn driver(supervisor: Supervisor) -> (Driver, DriverLoop) {
     let (sender, inputs) = channel();
     let (observed_sender, observed) = watch::channel(Arc::new(Observed::default()));
-    let driver = Driver { inputs: sender, observed };
+    let driver = Driver { inputs: sender, observed, clock: Clock::new() };
     let observed = observed_sender;
     (driver.clone(), DriverLoop { supervisor, inputs, observed, driver })
 }
@@ -175,14 +181,16 @@ impl DriverLoop {
     ///
     /// An assignment could not be made durable. The process must end: it may not act on what it could forget.
     pub(crate) fn run(mut self, last: Option<Assignment>, hands: &Hands) -> Result<(), io::Error> {
-        if let Some(last) = last {
-            let actions = self.supervisor.restore(last, self.now());
-            self.perform(actions, hands)?;
-        }
+        let began = self.driver.now();
+        let actions = match last {
+            Some(last) => self.supervisor.restore(last, began),
+            None => self.supervisor.tick(began),
+        };
+        self.perform(actions, hands)?;
         let mut is_tidy = false;
         loop {
             self.publish();
-            let now = self.now();
+            let now = self.driver.now();
             let wait = self.supervisor.next_deadline().map_or(IDLE, |deadline| now.until(deadline));
             // The time that a machine sleeps is not waited for: the clock is looked at where much depends on it.
             let wait = if self.supervisor.is_on_time() { wait.min(LOOK_EVERY) } else { wait };
@@ -207,13 +215,13 @@ impl DriverLoop {
                 let actions = self.decide(input);
                 self.perform(actions, hands)?;
             }
-            let actions = self.supervisor.tick(self.now());
+            let actions = self.supervisor.tick(self.driver.now());
             self.perform(actions, hands)?;
         }
     }
 
     fn decide(&mut self, input: Input) -> Vec<Action> {
-        let now = self.now();
+        let now = self.driver.now();
         match input {
             Input::Event(event) => self.supervisor.observe(*event, now),
             Input::Events(events) => self.supervisor.observe_all(events, now),
@@ -278,11 +286,6 @@ impl DriverLoop {
             *before = Arc::new(now);
             is_news
         });
-    }
-
-    #[expect(clippy::unused_self, reason = "the loop has one clock, whichever that is")]
-    fn now(&self) -> Timestamp {
-        since_boot()
     }
 }
 

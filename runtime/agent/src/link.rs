@@ -17,7 +17,6 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::clock::since_boot;
 use crate::driver::{Driver, Observed};
 use crate::logs::Logs;
 
@@ -200,7 +199,7 @@ impl LinkKeeper {
             term: observed.term,
             generation: observed.generation,
             info: self.info.clone(),
-            sent: since_boot(),
+            sent: self.driver.now(),
             allocations: observed.allocations.clone(),
             items: observed.items.to_vec(),
         }

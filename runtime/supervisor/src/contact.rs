@@ -3,7 +3,8 @@
 //! A coordinator that answers a report says back when that was sent, by this node's own clock. From then on its answer
 //! counts, not from its arrival: what was on its way for long is old.
 //!
-//! An agent that was started again has no leases, and counts the time without word from its start.
+//! An agent that was started again has no leases, and counts the time without word from its start. An answer to what it
+//! sent in its former life says nothing: its clock was another one then.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,8 @@ const LONGEST_MARGIN: DurationMs = DurationMs(10_000);
 /// What is known of the coordinator's attention.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Contact {
+    /// When there was a first look at the clock.
+    began: Option<Timestamp>,
     /// Since when nothing was heard; absent until there was a first look at the clock.
     heard: Option<Timestamp>,
     /// Until when each singleton may run.
@@ -31,19 +34,34 @@ pub(crate) struct Contact {
 impl Contact {
     /// Takes notice of the time, and forgets leases that are over.
     pub(crate) fn look(&mut self, now: Timestamp) {
+        self.began.get_or_insert(now);
         self.heard.get_or_insert(now);
         self.leases.retain(|_, until| *until > now);
     }
 
-    /// Takes note of an answer to what was sent at that moment.
-    pub(crate) fn heard(&mut self, sent: Timestamp, leases: &BTreeMap<AllocationId, DurationMs>) {
-        self.heard = self.heard.max(Some(sent));
+    /// Takes note of an answer to what was sent at that moment, if it is one to this life of the agent.
+    pub(crate) fn answered(
+        &mut self,
+        sent: Timestamp,
+        now: Timestamp,
+        leases: &BTreeMap<AllocationId, DurationMs>,
+    ) {
+        let began = *self.began.get_or_insert(now);
+        if sent < began || sent > now {
+            return;
+        }
+        self.heard(sent);
         for (id, lease) in leases {
             let margin = DurationMs(lease.0 / MARGIN).min(LONGEST_MARGIN);
             let until = sent.plus(DurationMs(lease.0.saturating_sub(margin.0)));
             let known = self.leases.entry(*id).or_default();
             *known = until.max(*known);
         }
+    }
+
+    /// Takes note of a sign of life.
+    pub(crate) fn heard(&mut self, at: Timestamp) {
+        self.heard = self.heard.max(Some(at));
     }
 
     /// Returns until when an allocation may run if nothing is heard; for ever if it does not ask.

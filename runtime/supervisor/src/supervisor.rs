@@ -99,7 +99,7 @@ impl Supervisor {
             let (received_term, received_generation) = received;
             return Err(Stale::Older { stored_term, stored_generation, received_term, received_generation });
         }
-        self.contact.heard(now, &BTreeMap::new());
+        self.contact.heard(now);
         if received == self.stored {
             return Ok(self.settle(now));
         }
@@ -155,7 +155,7 @@ impl Supervisor {
             Event::Heard { term, sent, leases } => {
                 // A coordinator which was replaced gives no leases any more.
                 if term >= self.stored.0 {
-                    self.contact.heard(sent.min(now), &leases);
+                    self.contact.answered(sent, now, &leases);
                 }
             }
             Event::NotStarted { allocation, reason, refused } => {

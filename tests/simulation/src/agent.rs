@@ -11,6 +11,8 @@ use dunlin_model::{
 };
 use dunlin_supervisor::{Config, Supervisor};
 
+use crate::clock::Clock;
+
 /// One node and the agent on it.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -18,6 +20,8 @@ pub(crate) struct Agent {
     pub(crate) node: NodeId,
     /// What it tells of itself.
     pub(crate) info: NodeInfo,
+    /// Its own clock, of which all it says and hears is.
+    pub(crate) clock: Clock,
     /// Counts its starts; what was meant for an earlier one is void.
     pub(crate) life: u64,
     /// Its brain, while it is up.
@@ -30,7 +34,9 @@ pub(crate) struct Agent {
     pub(crate) loaded: BTreeMap<AllocationId, Loaded>,
     /// What they were told to stop at once and still hold.
     pub(crate) ending: BTreeMap<AllocationId, Loaded>,
-    /// Since when it has had no word from the coordinator, by what it was told and has told.
+    /// When this life began, by its own clock.
+    pub(crate) began: Timestamp,
+    /// Since when it has had no word from the coordinator, by what it was told and has told, by its own clock.
     pub(crate) heard: Timestamp,
     /// Counts the workers of each namespace; what was meant for an earlier one is void.
     pub(crate) worker_lives: BTreeMap<Name, u64>,
@@ -66,10 +72,12 @@ impl Loaded {
 
 impl Agent {
     /// Returns a node on which no agent runs yet.
-    pub(crate) fn new(node: NodeId, info: NodeInfo) -> Self {
+    pub(crate) fn new(node: NodeId, info: NodeInfo, clock: Clock) -> Self {
         Self {
             node,
             info,
+            clock,
+            began: Timestamp::default(),
             life: 0,
             supervisor: None,
             gone: false,

@@ -20,6 +20,8 @@ pub(crate) struct Faults {
     pub(crate) start_fails: u64,
     /// An item's input cannot be had.
     pub(crate) input_fails: u64,
+    /// What is well does not answer a health check.
+    pub(crate) check_fails: u64,
     /// An agent crashes right after it has saved an assignment, before it acts on it.
     pub(crate) crash_after_save: u64,
     /// The coordinator crashes after it has decided and before that is durable.
@@ -40,6 +42,7 @@ impl Faults {
         fetch_fails: 0,
         start_fails: 0,
         input_fails: 0,
+        check_fails: 0,
         crash_after_save: 0,
         crash_before_commit: 0,
         crash_after_commit: 0,
@@ -60,6 +63,7 @@ impl Faults {
             fetch_fails: rarely(Kind::Fetches, 300),
             start_fails: rarely(Kind::Starts, 300),
             input_fails: rarely(Kind::Inputs, 200),
+            check_fails: rarely(Kind::Checks, 400),
             crash_after_save: rarely(Kind::Agents, 30),
             crash_before_commit: rarely(Kind::Coordinator, 10),
             crash_after_commit: rarely(Kind::Coordinator, 20),

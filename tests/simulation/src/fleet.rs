@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dunlin_model::{Bytes, FuelRate, NodeId, NodeInfo, Overcommit, Resources};
 
 use crate::agent::Agent;
+use crate::clock::Clock;
 use crate::options::Options;
 use crate::random::Random;
 
@@ -20,7 +21,7 @@ pub(crate) fn nodes(random: &mut Random, options: &Options) -> BTreeMap<NodeId, 
     let (zones, is_varied) = (random.between(1, 3), random.chance(700));
     let agents = (0..count).map(|number| {
         let node: NodeId = format!("node-{number}").parse().expect("it is a name");
-        (node.clone(), Agent::new(node, info(number, zones, is_varied, random)))
+        (node.clone(), Agent::new(node, info(number, zones, is_varied, random), Clock::draw(random, options)))
     });
     agents.collect()
 }

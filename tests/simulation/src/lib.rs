@@ -8,6 +8,7 @@
 
 mod agent;
 mod campaign;
+mod clock;
 mod coordinator;
 mod disasters;
 mod faults;

@@ -12,7 +12,7 @@ use dunlin_scheduler::{AllocationRecord, AllocationState, NodeRecord, RunRecord,
 
 use crate::agent::Agent;
 use crate::rules_of_runs::combines;
-use crate::wishes::broken_component;
+use crate::wishes::{broken_component, never_well};
 use crate::world::World;
 
 /// Tells whether a node is one that a workload may run on, if there is room.
@@ -72,12 +72,17 @@ impl World {
             let record = self.coordinator.store.allocations.get(&id);
             record.is_some_and(|record| record.spec.component == broken_component())
         };
+        let is_never_well = |id| {
+            let record = self.coordinator.store.allocations.get(&id);
+            record.is_some_and(|record| never_well(&record.spec))
+        };
         for report in reports {
             let up = agent.loaded.get(&report.id).is_some_and(|loaded| loaded.started);
             match report.state {
                 ObservedState::Running if up => {}
                 ObservedState::Finished => {}
                 ObservedState::Refused { .. } if is_broken(report.id) => {}
+                _ if is_never_well(report.id) => {}
                 state => return Err(format!("{} on {node} is {state}, in the worker: {up}", report.id)),
             }
         }
@@ -115,18 +120,28 @@ impl World {
                 }
                 let waits = view.apps[name].workloads[short].waiting.is_some();
                 // A rollout that has failed stays as it is if that is wanted.
-                let has_halted =
-                    app.rollout.as_ref().is_some_and(|it| it.failed.is_some() && it.from.is_some());
-                if !(waits || has_halted) || copies.len() > desired {
-                    let count = copies.len();
+                let failed = app.rollout.as_ref().filter(|rollout| rollout.failed.is_some());
+                let has_halted = failed.is_some_and(|rollout| rollout.from.is_some());
+                // What is never well may just be started again, and of a rollout that has failed it is left beside the others.
+                let is_sick = never_well(spec);
+                let own = self.coordinator.store.allocations.values();
+                let own = own.filter(|record| record.workload == workload && record.is_assigned());
+                let sick = own.clone().filter(|record| never_well(&record.spec)).count();
+                let well = copies.iter().filter(|copy| !never_well(&copy.spec)).count();
+                let count = if failed.is_some() { well } else { well + sick };
+                if is_sick && well + sick == desired {
+                    continue;
+                }
+                let explained = waits || has_halted || is_sick && failed.is_some();
+                if !explained || count > desired {
                     return Err(format!(
                         "{workload} should run {desired} times, runs {count} times, waits: {waits}"
                     ));
                 }
-                if spec.component == broken_component() || has_halted {
+                if spec.component == broken_component() || has_halted || (is_sick && failed.is_some()) {
                     continue;
                 }
-                let having: BTreeSet<_> = copies.iter().map(|copy| copy.id).collect();
+                let having: BTreeSet<_> = own.map(|record| &record.node).collect();
                 self.check_no_room(&workload, spec, service.everywhere.then_some(&having))
                     .map_err(|reason| format!("{workload} waits, but {reason}"))?;
             }
@@ -193,17 +208,17 @@ impl World {
 
     /// Who waits for room must be right in that there is none.
     ///
-    /// Of a service that runs everywhere, which has these allocations, only nodes count that have none of them.
+    /// Of a service that runs everywhere, which is on these nodes, only the others count.
     fn check_no_room(
         &self,
         workload: &WorkloadName,
         spec: &WorkloadSpec,
-        having: Option<&BTreeSet<AllocationId>>,
+        having: Option<&BTreeSet<&NodeId>>,
     ) -> Result<(), String> {
         let need = Resources { memory: spec.limits.memory, fuel_rate: spec.limits.fuel_rate };
         let is_batch = matches!(spec.kind, WorkloadKind::Job(_));
         for agent in self.living() {
-            if having.is_some_and(|having| agent.loaded.keys().any(|id| having.contains(id))) {
+            if having.is_some_and(|having| having.contains(&agent.node)) {
                 continue;
             }
             let on_node = self.coordinator.store.allocations.values().filter(|it| it.node == agent.node);

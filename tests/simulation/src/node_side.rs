@@ -1,15 +1,15 @@
 //! What happens on a node: its agent boots, hears, acts and crashes; its workers load, run and die.
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Bytes, DurationMs, Fuel, ItemRange, Name, NodeId, Outcome, RunId, Work,
-    WorkloadKind,
+    AllocationId, AssignedAllocation, Bytes, DurationMs, Fuel, ItemRange, Name, NodeId, Outcome, RunId,
+    ServiceSpec, Work, WorkloadKind,
 };
 use dunlin_supervisor::{Action, Event};
 
 use crate::agent::Loaded;
 use crate::options::Sabotage;
 use crate::random::mix;
-use crate::wishes::broken_component;
+use crate::wishes::{broken_component, never_well};
 use crate::world::{Happening, ToAgent, World};
 
 /// How often an agent reports as long as there are faults.
@@ -25,11 +25,16 @@ impl World {
             return Ok(());
         }
         agent.start(&cluster);
-        agent.heard = now;
+        agent.clock.set(now, &mut self.random);
+        let own = agent.clock.at(now);
+        (agent.began, agent.heard) = (own, own);
         let life = agent.life;
         let (disk, supervisor) = (agent.disk.clone(), agent.supervisor.as_mut());
         let supervisor = supervisor.expect("it was started");
-        let actions = disk.map(|saved| supervisor.restore(saved, now)).unwrap_or_default();
+        let actions = match disk {
+            Some(saved) => supervisor.restore(saved, own),
+            None => supervisor.tick(own),
+        };
         self.note(format_args!("{node} boots"));
         self.plan(DurationMs(1), Happening::Dial { node: node.clone(), life });
         self.plan(HEARTBEAT, Happening::Heartbeat { node: node.clone(), life });
@@ -60,7 +65,7 @@ impl World {
             return Ok(());
         };
         agent.wake = None;
-        let actions = supervisor.tick(now);
+        let actions = supervisor.tick(agent.clock.at(now));
         self.agent_acts(node, actions)
     }
 
@@ -80,8 +85,8 @@ impl World {
 
     /// Lets an agent believe that it has the lease of all that it was ever told to run.
     fn own_leases(&mut self, node: &NodeId) -> Result<(), String> {
-        let sent = self.now;
         let agent = self.agents.get_mut(node).expect("it is a node");
+        let sent = agent.clock.at(self.now);
         let (term, saved) = (agent.saved().0, agent.disk.iter().flat_map(|saved| &saved.allocations));
         let leases = saved.map(|assigned| (assigned.id, DurationMs(10_000))).collect();
         let Some(supervisor) = &mut agent.supervisor else { return Ok(()) };
@@ -96,7 +101,7 @@ impl World {
         if agent.connection.is_none() {
             return;
         }
-        if let Some(report) = agent.report(&self.cluster, self.now) {
+        if let Some(report) = agent.report(&self.cluster, agent.clock.at(self.now)) {
             self.send(Happening::ToCoordinator { node: node.clone(), report: Box::new(report) });
         }
     }
@@ -105,9 +110,10 @@ impl World {
         if self.blocked(node).to_agent {
             return Ok(());
         }
-        let now = self.now;
         let skips_check = self.is_broken(Sabotage::SkipTermCheck);
+        let believes_all = self.is_broken(Sabotage::NewAnswers);
         let agent = self.agents.get_mut(node).expect("it is a node");
+        let now = agent.clock.at(self.now);
         let stored = agent.saved();
         let Some(supervisor) = &mut agent.supervisor else { return Ok(()) };
         let actions = match message {
@@ -135,7 +141,8 @@ impl World {
             }
             ToAgent::Recorded { term, items } => supervisor.observe(Event::Recorded { term, items }, now),
             ToAgent::Heard { term, sent, leases } => {
-                if term >= stored.0 {
+                let sent = if believes_all { now } else { sent };
+                if term >= stored.0 && sent >= agent.began && sent <= now {
                     agent.heard = agent.heard.max(sent);
                 }
                 supervisor.observe(Event::Heard { term, sent, leases }, now)
@@ -151,18 +158,20 @@ impl World {
         load: Option<u64>,
         event: Event,
     ) -> Result<(), String> {
-        let now = self.now;
         let agent = self.agents.get_mut(node).expect("it is a node");
+        let now = agent.clock.at(self.now);
         let is_void = load.is_some_and(|load| agent.loaded.values().all(|loaded| loaded.load != load));
         if agent.life != life || is_void {
             return Ok(());
         }
-        let mut freed = None;
+        let (mut freed, mut checked) = (None, None);
         match &event {
             Event::Started { allocation } => {
                 let Some(loaded) = agent.loaded.get_mut(allocation) else { return Ok(()) };
                 loaded.started = true;
+                checked = Some(*allocation);
             }
+            Event::Checked { allocation, .. } => checked = Some(*allocation),
             Event::Stopped { allocation } => drop(agent.ending.remove(allocation)),
             Event::NotStarted { allocation, .. } => {
                 if agent.loaded.remove(allocation).is_none() {
@@ -179,7 +188,6 @@ impl World {
             | Event::Recorded { .. }
             | Event::Heard { .. }
             | Event::Usage { .. }
-            | Event::Checked { .. }
             | Event::WorkerDied { .. } => {}
         }
         let line = shown(&event);
@@ -189,7 +197,23 @@ impl World {
         if let Some((allocation, namespace)) = freed {
             self.worker_takes(node, allocation, &namespace)?;
         }
+        if let Some(allocation) = checked {
+            self.worker_checks(node, allocation);
+        }
         self.agent_acts(node, actions)
+    }
+
+    /// Has a worker ask an allocation how it is, some time from now, if that is wanted.
+    fn worker_checks(&mut self, node: &NodeId, id: AllocationId) {
+        let Some(loaded) = self.agents[node].loaded.get(&id) else { return };
+        let WorkloadKind::Service(ServiceSpec { health: Some(health), .. }) = &loaded.assigned.spec.kind
+        else {
+            return;
+        };
+        let (load, interval) = (loaded.load, health.interval);
+        let is_bad = never_well(&loaded.assigned.spec) || self.random.chance(self.faults.check_fails);
+        let problem = is_bad.then(|| "simulated".to_owned());
+        self.plan_on_node(node, interval, Some(load), Event::Checked { allocation: id, problem });
     }
 
     pub(crate) fn any_worker_dies(&mut self, node: &NodeId) -> Result<(), String> {
@@ -211,9 +235,9 @@ impl World {
         life: u64,
         worker: &(Name, u64),
     ) -> Result<(), String> {
-        let now = self.now;
         let (namespace, worker_life) = worker;
         let agent = self.agents.get_mut(node).expect("it is a node");
+        let now = agent.clock.at(self.now);
         if agent.life != life || agent.worker_life(namespace) != *worker_life {
             return Ok(());
         }
@@ -289,7 +313,8 @@ impl World {
         if agent.wake.is_none_or(|wake| deadline < wake) {
             agent.wake = Some(deadline);
             let (node, life) = (node.clone(), agent.life);
-            self.plan(deadline.since(now), Happening::AgentTick { node, life });
+            let wait = agent.clock.until(now, deadline);
+            self.plan(wait, Happening::AgentTick { node, life });
         }
     }
 
@@ -442,10 +467,11 @@ fn shown(event: &Event) -> String {
         }
         Event::ItemNotRun { allocation, item, .. } => format!("item {item} of {allocation} had no input"),
         Event::Stopped { allocation } => format!("stopped {allocation}"),
-        Event::Heard { .. }
-        | Event::Recorded { .. }
-        | Event::Usage { .. }
-        | Event::Checked { .. }
-        | Event::WorkerDied { .. } => "other".to_owned(),
+        Event::Checked { allocation, problem } => {
+            format!("{allocation} is {}", if problem.is_none() { "well" } else { "unwell" })
+        }
+        Event::Heard { .. } | Event::Recorded { .. } | Event::Usage { .. } | Event::WorkerDied { .. } => {
+            "other".to_owned()
+        }
     }
 }

@@ -58,6 +58,10 @@ pub enum Kind {
     Starts,
     /// Inputs of items cannot be had.
     Inputs,
+    /// Health checks fail of what is well.
+    Checks,
+    /// Clocks go too fast or too slow.
+    Clocks,
     /// Nodes are cut off, in one direction or both.
     Partitions,
     /// Nodes are cut off again and again.
@@ -83,6 +87,8 @@ impl Kind {
         Self::Fetches,
         Self::Starts,
         Self::Inputs,
+        Self::Checks,
+        Self::Clocks,
         Self::Partitions,
         Self::Flapping,
         Self::Outages,
@@ -133,6 +139,10 @@ pub enum Sabotage {
     IgnoreStops,
     /// The agent's shell tells of leases that nobody has given.
     OwnLeases,
+    /// The agents' clocks go at half their pace.
+    SlowClocks,
+    /// The agent's shell takes any answer for one to what it has just sent.
+    NewAnswers,
 }
 
 impl Sabotage {
@@ -146,5 +156,7 @@ impl Sabotage {
         Self::ReuseTerm,
         Self::IgnoreStops,
         Self::OwnLeases,
+        Self::SlowClocks,
+        Self::NewAnswers,
     ];
 }

@@ -59,6 +59,7 @@ impl Commit<'_> {
         self.check_releases()?;
         self.check_drains()?;
         self.check_ends()?;
+        self.check_silent()?;
         self.check_preemption()?;
         self.touched_workloads().iter().try_for_each(|workload| self.check_service(workload))
     }
@@ -197,6 +198,15 @@ impl Commit<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What says that it is not well, or does not run, is taken out of the routes at once.
+    fn check_silent(&self) -> Result<(), String> {
+        let told = self.facts.silent.iter().filter_map(|id| self.after.allocations.get(id));
+        match told.filter(|record| record.state == AllocationState::Running).map(|record| record.id).next() {
+            Some(id) => Err(format!("requests go to {id}, which says that it does not run")),
+            None => Ok(()),
+        }
     }
 
     /// Returns the workloads of which something has changed.

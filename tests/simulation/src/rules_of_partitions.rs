@@ -28,11 +28,12 @@ impl World {
     /// What stops when nothing is heard for long does.
     pub(crate) fn check_silence(&self, node: &NodeId) -> Result<(), String> {
         let agent = &self.agents[node];
+        let now = agent.clock.at(self.now);
         for loaded in agent.loaded.values() {
             if let OnPartition::StopAfter(time) = loaded.assigned.spec.on_partition()
-                && self.now > agent.heard.plus(time)
+                && now > agent.heard.plus(time)
             {
-                let (id, silence) = (loaded.assigned.id, self.now.since(agent.heard));
+                let (id, silence) = (loaded.assigned.id, now.since(agent.heard));
                 return Err(format!("{id} runs on {node}, which has heard nothing for {silence}"));
             }
         }

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use dunlin_model::{
-    Affinity, Amount, AppName, AppSpec, Bytes, Digest, DurationMs, FuelRate, JobSpec, Limits, Missed, Name,
-    NamespaceSpec, NodeId, OnPartition, Overlap, Packing, Percent, Placement, Preference, Priority, Promote,
-    Quota, RolloutSpec, RouteSpec, RunId, Schedule, Semantics, ServiceSpec, Spread, TimeZone, WorkloadKind,
-    WorkloadSpec,
+    Affinity, Amount, AppName, AppSpec, Bytes, Digest, DurationMs, FuelRate, HealthSpec, JobSpec, Limits,
+    Missed, Name, NamespaceSpec, NodeId, OnPartition, Overlap, Packing, Percent, Placement, Preference,
+    Priority, Promote, Quota, RolloutSpec, RouteSpec, RunId, Schedule, Semantics, ServiceSpec, Spread,
+    TimeZone, WorkloadKind, WorkloadSpec,
 };
 use dunlin_scheduler::{Command, RunWish};
 
@@ -212,6 +212,22 @@ fn any_on_partition(random: &mut Random) -> OnPartition {
     }
 }
 
+/// Returns how a service is checked, most often not at all.
+fn any_health(random: &mut Random) -> Option<HealthSpec> {
+    if !random.chance(300) {
+        return None;
+    }
+    let failures = random.small(1, 3);
+    Some(HealthSpec {
+        path: "/".to_owned(),
+        interval: DurationMs(random.between(500, 5_000)),
+        timeout: DurationMs(500),
+        failures,
+        successes: random.small(1, 2),
+        restart_after: random.chance(400).then(|| failures + random.small(0, 2)),
+    })
+}
+
 /// Returns how a service passes from one revision to the next, most often as most do.
 fn any_rollout(random: &mut Random, everywhere: bool, on_partition: OnPartition) -> RolloutSpec {
     let mut rollout = RolloutSpec { bake: DurationMs(random.between(0, 2_000)), ..RolloutSpec::default() };
@@ -256,7 +272,7 @@ fn any_workload(app: &AppName, (count, path): (u64, &str), most: u32, random: &m
             fuel_header: false,
             everywhere,
             rollout: any_rollout(random, everywhere, on_partition),
-            health: None,
+            health: any_health(random),
             on_partition,
         })
     } else {
@@ -317,10 +333,23 @@ fn scaled(mut app: AppSpec, most: u32, random: &mut Random) -> AppSpec {
 }
 
 fn any_component(random: &mut Random) -> Digest {
-    if random.chance(60) {
-        return broken_component();
+    match random.between(0, 999) {
+        0..60 => return broken_component(),
+        60..120 => return sick_component(),
+        _ => {}
     }
     Digest::of(&[u8::try_from(random.between(0, 5)).expect("it is small")])
+}
+
+/// Returns the component that answers no health check.
+fn sick_component() -> Digest {
+    Digest::of(b"sick")
+}
+
+/// Tells whether what is checked says that it is unwell, always.
+pub(crate) fn never_well(spec: &WorkloadSpec) -> bool {
+    let is_checked = matches!(&spec.kind, WorkloadKind::Service(service) if service.health.is_some());
+    is_checked && spec.component == sick_component()
 }
 
 /// Returns the component that every worker refuses.

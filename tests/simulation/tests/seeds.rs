@@ -56,8 +56,8 @@ fn what_failed_once_does_not_again() {
 #[test]
 fn each_sabotage_is_found() {
     for sabotage in Sabotage::ALL {
-        let found = (0..200).find_map(|seed| simulate(seed, &Options::from(*sabotage)).err());
-        let found = found.unwrap_or_else(|| panic!("200 histories did not show {sabotage:?}"));
+        let found = (0..SEEDS).find_map(|seed| simulate(seed, &Options::from(*sabotage)).err());
+        let found = found.unwrap_or_else(|| panic!("{SEEDS} histories did not show {sabotage:?}"));
         println!("{sabotage:?} is found by seed {}: {}", found.seed, found.reason);
     }
 }

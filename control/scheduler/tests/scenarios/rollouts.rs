@@ -16,6 +16,7 @@ fn rolled(rollout: &str, script: &str, expected: Expect) {
     let manifests = [
         ("one", web("1.wasm", "")),
         ("two", web("2.wasm", rollout)),
+        ("more-of-one", web("1.wasm", "").replace("allocations = 4", "allocations = 5")),
         ("more", web("2.wasm", rollout).replace("allocations = 4", "allocations = 5")),
         ("three", web("3.wasm", rollout)),
     ];
@@ -597,6 +598,89 @@ fn a_deploy_in_the_middle_returns_to_what_was_last_well() {
             1 was well
             --where
             default/shop/web on a:2 b:2
+        "#]],
+    );
+}
+
+#[test]
+fn a_deploy_after_a_return_that_failed_too_goes_on_to_watch_what_is_unwell() {
+    rolled(
+        "rollback = false",
+        "
+        apply two
+        wait 30
+        rollback shop
+        wait 30
+        state a13 unhealthy GET /health answered 500
+        rollback shop 2
+        wait 30
+        history shop
+        apply more
+        wait 30
+        history shop
+        where
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            > apply two
+            Deployed { revision: Revision(2), changed: true }
+            > rollback shop
+            Deployed { revision: Revision(3), changed: true }
+            > rollback shop 2
+            Deployed { revision: Revision(4), changed: true }
+            --history shop
+            4 restores 2, its rollout has failed: `web`: a13 on a fails its health check: GET /health answered 500
+            3 restores 1 was well
+            2 was well
+            1 was well
+            > apply more
+            Deployed { revision: Revision(5), changed: true }
+            --history shop
+            5, its rollout has failed: `web`: a13 on a fails its health check: GET /health answered 500
+            4 restores 2 failed: `web`: a13 on a fails its health check: GET /health answered 500
+            3 restores 1 was well
+            2 was well
+            1 was well
+            --where
+            default/shop/web on a:3 b:3
+            default/shop/web 5 of 5: a13 on a: unhealthy: GET /health answered 500
+        "#]],
+    );
+}
+
+#[test]
+fn a_return_to_what_is_unwell_too_is_watched_though_nothing_changes() {
+    rolled(
+        "",
+        "
+        apply two
+        wait 30
+        state a9 unhealthy GET /health answered 500
+        rollback shop 1
+        apply more-of-one
+        wait 30
+        history shop
+        where
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            > apply two
+            Deployed { revision: Revision(2), changed: true }
+            > rollback shop 1
+            Deployed { revision: Revision(3), changed: true }
+            > apply more-of-one
+            Deployed { revision: Revision(4), changed: true }
+            --history shop
+            5 restores 3, its rollout has failed: `web`: a9 on a fails its health check: GET /health answered 500
+            4 failed: `web`: a9 on a fails its health check: GET /health answered 500
+            3 restores 1 was replaced before it was known to be well
+            2 was well
+            1 was well
+            --where
+            default/shop/web on a:3 b:2
+            default/shop/web 4 of 4: a9 on a: unhealthy: GET /health answered 500
         "#]],
     );
 }

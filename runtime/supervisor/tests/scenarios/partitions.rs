@@ -125,6 +125,7 @@ fn a_singleton_runs_under_a_lease_only_and_stops_before_that_is_over() {
         assign 1 1 a1:shop/front:c1:singleton
         fetched c1
         report
+        wait 100
         heard 1 50 a1=10000
         started a1
         wait 2000
@@ -145,6 +146,7 @@ fn a_singleton_runs_under_a_lease_only_and_stops_before_that_is_over() {
             report
               stored 1 1
               a1 stopped: it has no lease: the coordinator has to answer first
+            wait 100
             heard 1 50 a1=10000
               start a1
             started a1
@@ -164,6 +166,34 @@ fn a_singleton_runs_under_a_lease_only_and_stops_before_that_is_over() {
             report
               stored 1 1
               a1 running
+        "#]],
+    );
+}
+
+#[test]
+fn an_answer_to_what_was_sent_before_this_start_gives_no_lease() {
+    check(
+        "
+        wait 500
+        restart 1 1 a1:shop/front:c1:singleton
+        fetched c1
+        heard 1 50 a1=10000
+        report
+        wait 100
+        heard 1 50 a1=10000
+        ",
+        expect![[r#"
+            wait 500
+            restart 1 1 a1:shop/front:c1:singleton
+              fetch c1
+            fetched c1
+            heard 1 50 a1=10000
+            report
+              stored 1 1
+              a1 stopped: it has no lease: the coordinator has to answer first
+            wait 100
+            heard 1 50 a1=10000
+              start a1
         "#]],
     );
 }
