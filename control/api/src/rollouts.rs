@@ -66,6 +66,8 @@ pub enum RevisionState {
     Completed,
     /// Another took its place before it was known to be well.
     Superseded,
+    /// The app was stopped with it.
+    Stopped,
     /// A state of a later version.
     #[serde(other)]
     Unknown,
@@ -87,6 +89,7 @@ impl RevisionState {
             Self::Failed => "failed",
             Self::Completed => "completed",
             Self::Superseded => "superseded",
+            Self::Stopped => "stopped",
             Self::Unknown => "unknown",
         }
     }

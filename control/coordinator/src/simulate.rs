@@ -325,7 +325,7 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
 
 fn app_record(spec: &AppSpec, revision: dunlin_model::Revision, now: Timestamp) -> AppRecord {
     let (name, spec) = (spec.name.clone(), spec.clone());
-    AppRecord { name, revision, spec, deployed: now, restores: None, rollout: None }
+    AppRecord { name, revision, spec, deployed: now, restores: None, rollout: None, stopped: false }
 }
 
 fn run_record(

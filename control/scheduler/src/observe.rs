@@ -99,7 +99,11 @@ impl Cluster {
         | ObservedState::Unhealthy { .. }
         | ObservedState::Refused { .. } = state
         {
-            self.volatile.failures.note(&record.workload, node, now);
+            // What an earlier revision does says nothing of the newest one.
+            let newest = self.durable.apps().get(&record.workload.app_name()).map(|app| app.revision);
+            if !record.serves() || newest == Some(record.revision) {
+                self.volatile.failures.note(&record.workload, node, now);
+            }
             self.volatile.history.failed(record, &state, now);
         }
         if record.serves() {

@@ -39,6 +39,8 @@ pub enum Bug {
     OvercommitServices,
     /// A service that runs everywhere does not hear of nodes that join.
     EverywhereMissesJoined,
+    /// A service that runs everywhere is ended on nodes that are lost.
+    EverywhereForgetsLost,
     /// What ended leaves no room for those who wait.
     ForgetRoom,
     /// After a start of the coordinator nodes get the time of a lease only, not the grace.
@@ -145,6 +147,7 @@ impl Bug {
         Self::ForgetOpenItems,
         Self::OvercommitServices,
         Self::EverywhereMissesJoined,
+        Self::EverywhereForgetsLost,
         Self::ForgetRoom,
         Self::SkipStartGrace,
         Self::RenewLeaseForNewsOnly,

@@ -48,20 +48,12 @@ pub(crate) fn desired(cluster: &Cluster, workload: &WorkloadName) -> u32 {
 }
 
 /// Returns the nodes on which a service is to run that runs everywhere, and whether each may be given one now. It stays
-/// where it is on those that may not, unless they are to be left.
+/// where it is on those that may not, unless they are to be left: one that is lost or was not heard yet may be back.
 fn places(cluster: &Cluster, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> BTreeMap<NodeId, bool> {
     let demand = Demand::new(cluster, workload, spec);
     let mut places = BTreeMap::new();
     for class in cluster.volatile.pools.classes().values() {
-        let is_there = match class.key.standing {
-            Standing::Open
-            | Standing::Kept
-            | Standing::Disconnected
-            | Standing::SetAside
-            | Standing::Cordoned => true,
-            Standing::Unheard | Standing::Lost => false,
-        };
-        if is_there && judge_labels(&class.key, &demand).is_ok() {
+        if judge_labels(&class.key, &demand).is_ok() {
             let is_open = class.key.standing == Standing::Open;
             places.extend(class.nodes().map(|node| (node.clone(), is_open)));
         }
@@ -388,7 +380,8 @@ impl Cluster {
         self.change(step, Change::Allocation(Arc::new(record)), now);
     }
 
-    /// Keeps as many lost allocations of a service as are missing: their nodes may come back. Oldest first.
+    /// Keeps as many lost allocations of a service as are missing: their nodes may come back. Oldest first. Of one that
+    /// runs everywhere nothing takes their place elsewhere: they are kept as long as their nodes are lost.
     fn forget_lost(&mut self, step: &mut Step, workload: &WorkloadName, missing: u32, now: Timestamp) {
         let tally = self.durable.tally(workload);
         if tally.is_none_or(|tally| tally.lost - tally.held.values().sum::<u32>() <= missing)
@@ -396,7 +389,13 @@ impl Cluster {
         {
             return;
         }
-        let may_go = |record: &&AllocationRecord| record.serves() && !self.durable.is_held(record);
+        let spec =
+            self.durable.specs().get(workload).filter(|_| self.durable.everywhere().contains(workload));
+        let wanted = spec.filter(|_| desired(self, workload) > 0 && !planted(Bug::EverywhereForgetsLost));
+        let kept = wanted.map(|spec| places(self, workload, spec)).unwrap_or_default();
+        let may_go = |record: &&AllocationRecord| {
+            record.serves() && !self.durable.is_held(record) && !kept.contains_key(&record.node)
+        };
         let lost = self.durable.lost_of(workload).filter(may_go);
         let surplus: Vec<AllocationId> =
             lost.skip(usize::try_from(missing).unwrap_or(usize::MAX)).map(|record| record.id).collect();

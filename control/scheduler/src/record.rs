@@ -35,6 +35,9 @@ pub struct AppRecord {
     /// How it goes with the passage to this revision; absent when that is over, and for a first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutRecord>,
+    /// Whether this revision is that the app is stopped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
 }
 
 impl AppRecord {
@@ -91,6 +94,8 @@ pub enum Fate {
     Completed,
     /// Another took its place before it was known to be well.
     Superseded,
+    /// The app was stopped with it.
+    Stopped,
     /// It failed.
     Failed {
         /// Why.

@@ -20,6 +20,8 @@ use crate::{
 pub(crate) enum Origin {
     /// A user wants this.
     Wish,
+    /// A user wants it to be stopped.
+    Stop,
     /// An earlier revision is restored.
     Rollback {
         /// Which.
@@ -30,7 +32,7 @@ pub(crate) enum Origin {
 }
 
 impl Cluster {
-    /// Makes an earlier revision the newest again: `to`, or the last that was well.
+    /// Makes an earlier revision the newest again: `to`, or the last that was well and not stopped.
     pub(crate) fn rollback(
         &mut self,
         step: &mut Step,
@@ -102,6 +104,7 @@ impl Cluster {
             return (app.revision, false);
         }
         let revision = before.as_ref().map_or(Revision(0), |app| app.revision).next();
+        let was_well = before.as_ref().is_some_and(|before| self.was_well(before));
         for (name, workload) in &spec.workloads {
             let serving = self.durable.of_workload(&spec.name.workload(name));
             let kept: Vec<AllocationRecord> =
@@ -113,9 +116,10 @@ impl Cluster {
                 self.change(step, Change::Allocation(Arc::new(record)), now);
             }
         }
-        let rollout = before.as_ref().and_then(|before| self.rollout_to(before, &spec, &origin, now));
+        let rollout =
+            before.as_ref().and_then(|before| self.rollout_to((before, was_well), &spec, &origin, now));
         let restores = match &origin {
-            Origin::Wish => None,
+            Origin::Wish | Origin::Stop => None,
             Origin::Rollback { to, because: _ } => Some(*to),
         };
         let app = spec.name.clone();
@@ -125,13 +129,27 @@ impl Cluster {
             self.volatile.failures.forget(&app.workload(name));
         }
         self.volatile.rollouts.set(&app, now);
-        let record = AppRecord { name: app.clone(), revision, spec, deployed: now, restores, rollout };
+        let stopped = origin == Origin::Stop;
+        let name = app.clone();
+        let record = AppRecord { name, revision, spec, deployed: now, restores, rollout, stopped };
         self.change(step, Change::App(record), now);
         if let Some(before) = before {
-            self.keep(step, before, origin, now);
+            self.keep(step, (before, was_well), origin, now);
             self.forget_old_revisions(step, &app, from, now);
         }
         (revision, true)
+    }
+
+    /// Tells whether a revision that is in no rollout is known to be well: of each of its services one answers, or did until
+    /// its node was lost. A first one may never have been.
+    fn was_well(&self, app: &AppRecord) -> bool {
+        let wanted = app.spec.workloads.iter().filter(|(_, spec)| is_wanted(spec));
+        wanted.map(|(name, _)| app.name.workload(name)).all(|workload| {
+            self.durable.of_workload(&workload).any(|record| {
+                let has_answered = matches!(record.state, AllocationState::Running | AllocationState::Lost);
+                record.serves() && record.revision == app.revision && has_answered
+            })
+        })
     }
 
     /// Returns the passage from what an app is to `spec`; nothing if no service changes that is to run.
@@ -141,12 +159,13 @@ impl Cluster {
     /// canaries.
     fn rollout_to(
         &self,
-        before: &AppRecord,
+        (before, was_well): (&AppRecord, bool),
         spec: &AppSpec,
         origin: &Origin,
         now: Timestamp,
     ) -> Option<RolloutRecord> {
-        let unfinished = before.rollout.as_ref().filter(|_| *origin == Origin::Wish);
+        let is_return = matches!(origin, Origin::Rollback { .. });
+        let unfinished = before.rollout.as_ref().filter(|_| !is_return);
         let from = unfinished.and_then(|rollout| rollout.from);
         let kept = from.and_then(|from| self.durable.revision(&before.name, from));
         let ground = kept.map_or(&before.spec, |kept| &kept.spec);
@@ -156,18 +175,15 @@ impl Cluster {
         let mut services = changed(ground, spec);
         // Where there is no way back, or this is the way back, what was to change goes on to be watched: it may be unwell
         // under both.
-        let without_way_back =
-            before.rollout.as_ref().filter(|rollout| rollout.from.is_none() || *origin != Origin::Wish);
+        let without_way_back = before.rollout.as_ref().filter(|rollout| rollout.from.is_none() || is_return);
         let watched = without_way_back.iter().flat_map(|rollout| &rollout.services);
         services.extend(watched.filter(|name| spec.workloads.get(name).is_some_and(is_wanted)).cloned());
         if services.is_empty() {
             return None;
         }
-        let from = match origin {
-            Origin::Rollback { .. } => None,
-            Origin::Wish if without_way_back.is_some_and(|rollout| rollout.failed.is_some()) => None,
-            Origin::Wish => Some(from.unwrap_or(before.revision)),
-        };
+        let has_failed = without_way_back.is_some_and(|rollout| rollout.failed.is_some());
+        let ground = from.or((was_well || before.rollout.is_some()).then_some(before.revision));
+        let from = ground.filter(|_| !is_return && !has_failed);
         let goes_on = unfinished.filter(|rollout| {
             rollout.from == from && rollout.failed.is_none() && changed(&before.spec, spec).is_empty()
         });
@@ -183,12 +199,20 @@ impl Cluster {
     }
 
     /// Keeps what was the newest revision so far.
-    fn keep(&mut self, step: &mut Step, before: AppRecord, origin: Origin, now: Timestamp) {
-        let AppRecord { name, revision, spec, deployed, restores, rollout } = before;
+    fn keep(
+        &mut self,
+        step: &mut Step,
+        (before, was_well): (AppRecord, bool),
+        origin: Origin,
+        now: Timestamp,
+    ) {
+        let AppRecord { name, revision, spec, deployed, restores, rollout, stopped } = before;
         let failed = |reason: String| Fate::Failed { reason };
         let fate = match (origin, rollout) {
             (Origin::Rollback { because: Some(reason), .. }, _) => failed(reason),
-            (_, None) => Fate::Completed,
+            (_, None) if stopped => Fate::Stopped,
+            (_, None) if was_well => Fate::Completed,
+            (_, None) => Fate::Superseded,
             (_, Some(RolloutRecord { failed: Some(reason), .. })) => failed(reason),
             (_, Some(_)) => Fate::Superseded,
         };

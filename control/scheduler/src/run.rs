@@ -22,8 +22,14 @@ const MAX_RANGE: u32 = 100_000;
 /// An allocation is given at least what one of its run has been doing in about this time, since with each range comes
 /// a pause: it is recorded, assigned, and its component is loaded.
 const MIN_LEASE: DurationMs = DurationMs(2_000);
-/// So many records tell how fast a run is.
+/// And at most what one has been doing in this time: what it has, nobody else is given before it comes back.
+const MAX_LEASE: DurationMs = DurationMs(10_000);
+/// So many records tell that a run is fast.
 const MIN_SHOWN: u32 = 1_000;
+/// So many tell how slow it is.
+const MIN_SHOWN_SLOW: u32 = 64;
+/// Until then an allocation is given this many times as many items as it may run at a time.
+const FIRST_ROUNDS: u32 = 16;
 /// A run's open items are cut so that each of its allocations comes back for more about so many times.
 const RANGES_PER_ALLOCATION: u32 = 4;
 
@@ -246,10 +252,12 @@ impl Cluster {
         let demand = Demand::new(self, &run.workload, &run.spec).of(run.revision);
         let (revision, items) = (run.revision, run.items);
         let inputs = run.inputs.is_some() || run.reads_outputs;
-        let least = done_within(run, MIN_LEASE, now) / parallelism.max(1);
+        let least = done_within(run, MIN_LEASE, now, MIN_SHOWN).unwrap_or_default() / parallelism.max(1);
         // What is lost with an allocation is not run again: so no more of it than may have been started.
         let at_once = run.spec.limits.concurrency.clamp(1, MAX_RANGE);
-        let largest = if run.job().is_at_most_once() { at_once } else { MAX_RANGE };
+        let most = done_within(run, MAX_LEASE, now, MIN_SHOWN_SLOW).map(|done| done / parallelism.max(1));
+        let most = most.unwrap_or(at_once.saturating_mul(FIRST_ROUNDS)).clamp(at_once, MAX_RANGE);
+        let largest = if run.job().is_at_most_once() { at_once } else { most };
         let durable = &self.durable;
         let live = durable.of_run(id).filter(|record| record.is_live() || durable.is_held(record)).count();
         let mut free = parallelism.saturating_sub(u32::try_from(live).unwrap_or(u32::MAX));
@@ -298,14 +306,14 @@ impl Cluster {
     }
 }
 
-/// Returns how many items of a run are done within `time`, if it has shown that.
-fn done_within(run: &RunRecord, time: DurationMs, now: Timestamp) -> u32 {
-    if run.recorded.len() < MIN_SHOWN {
-        return 0;
+/// Returns how many items of a run are done within `time`, if so many records have shown that.
+fn done_within(run: &RunRecord, time: DurationMs, now: Timestamp, shown: u32) -> Option<u32> {
+    if run.recorded.len() < shown {
+        return None;
     }
     let passed = now.since(run.began.unwrap_or(run.created)).0.max(1);
     let done = u64::from(run.recorded.len()).saturating_mul(time.0) / passed;
-    u32::try_from(done).unwrap_or(u32::MAX)
+    Some(u32::try_from(done).unwrap_or(u32::MAX))
 }
 
 /// Notes that an item has its record.

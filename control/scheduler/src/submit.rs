@@ -39,7 +39,7 @@ impl Cluster {
                 self.end_run(step, run, RunState::Cancelled, now);
             }
         }
-        let (revision, changed) = self.revise(step, spec, Origin::Wish, now);
+        let (revision, changed) = self.revise(step, spec, Origin::Stop, now);
         Ok(Answer::Stopped { revision, changed })
     }
 

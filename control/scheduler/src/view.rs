@@ -55,6 +55,8 @@ pub struct AppView {
     pub deployed: Timestamp,
     /// The revision which the newest one restores, if it does.
     pub restores: Option<Revision>,
+    /// Whether this revision is that it is stopped.
+    pub stopped: bool,
     /// The passage to the newest revision, as long as it goes on or has failed.
     pub rollout: Option<RolloutRecord>,
     /// The earlier revisions that are kept, oldest first.
@@ -222,6 +224,7 @@ impl Cluster {
             revision: app.revision,
             deployed: app.deployed,
             restores: app.restores,
+            stopped: app.stopped,
             rollout: app.rollout.clone(),
             revisions: revisions.cloned().collect(),
             workloads: workloads

@@ -68,6 +68,7 @@ pub(super) fn rollout_status(app: &AppView) -> Option<RolloutStatus> {
 fn newest(app: &AppView) -> RevisionStatus {
     let failed = app.rollout.as_ref().and_then(|rollout| rollout.failed.clone());
     let state = match (&app.rollout, &failed) {
+        (None, _) if app.stopped => RevisionState::Stopped,
         (None, _) => RevisionState::Current,
         (Some(_), None) => RevisionState::RollingOut,
         (Some(_), Some(_)) => RevisionState::Failed,
@@ -85,6 +86,7 @@ fn earlier(record: &RevisionRecord) -> RevisionStatus {
     let (state, reason) = match &record.fate {
         Fate::Completed => (RevisionState::Completed, None),
         Fate::Superseded => (RevisionState::Superseded, None),
+        Fate::Stopped => (RevisionState::Stopped, None),
         Fate::Failed { reason } => (RevisionState::Failed, Some(reason.clone())),
     };
     let RevisionRecord { revision, deployed, restores, .. } = record;

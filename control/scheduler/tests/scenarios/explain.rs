@@ -575,10 +575,13 @@ fn a_held_service_and_one_that_runs_everywhere_say_so() {
               Free (1 nodes): free 32MiB of memory on tiny
               Lower (1 nodes): lower its `memory` to 32MiB
             11s a is lost
+            11s a1 is lost
             11s a5 is lost
             11s b is lost
+            11s a2 is lost
             11s a6 is lost
             11s c is lost
+            11s a3 is lost
             11s a7 is lost
             --explain web/web
             revision 1, 1 of 4, needs 64MiB of memory, a fuel rate of 50M/s

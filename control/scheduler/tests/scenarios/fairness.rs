@@ -21,10 +21,14 @@ fn shares(competitors: &[(&str, u32, u64)], seed: u64) -> BTreeMap<String, f64> 
         world.manifests.insert((*name).to_owned(), manifest);
         world.play(&format!("namespace {name} weight={weight}"));
         world.play(&format!("apply {name}"));
-        world.play(&format!("start {name}/batch/sum 1000000"));
     }
     for node in ["a", "b", "c"] {
         world.play(&format!("node {node} 2GiB"));
+    }
+    for (name, ..) in competitors {
+        // Whoever comes first takes the whole fleet; the others have what it gives back.
+        world.play(&format!("start {name}/batch/sum 1000000"));
+        world.play("wait 2");
     }
     let mut dice = Dice(seed);
     let mut sums: BTreeMap<String, f64> = BTreeMap::new();

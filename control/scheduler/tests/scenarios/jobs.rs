@@ -732,12 +732,12 @@ fn a_large_run_is_not_many_allocations() {
             Deployed { revision: Revision(1), changed: true }
             > run calc/sum 1000000
             RunStarted(RunId(1))
-            0s a gets 1.4: a1[r1 0..31250 attempt 1] a3[r1 61524..90852 attempt 1] a5[r1 119263..146787 attempt 1] a7[r1 173450..199280 attempt 1] | peers a b
-            0s b gets 1.4: a2[r1 31250..61524 attempt 1] a4[r1 90852..119263 attempt 1] a6[r1 146787..173450 attempt 1] a8[r1 199280..224303 attempt 1] | peers a b
+            0s a gets 1.4: a1[r1 0..1024 attempt 1] a3[r1 2048..3072 attempt 1] a5[r1 4096..5120 attempt 1] a7[r1 6144..7168 attempt 1] | peers a b
+            0s b gets 1.4: a2[r1 1024..2048 attempt 1] a4[r1 3072..4096 attempt 1] a6[r1 5120..6144 attempt 1] a8[r1 7168..8192 attempt 1] | peers a b
             --show
             a Alive, reserved 256MiB
             b Alive, reserved 256MiB
-            r1 Running: 0 good, 0 bad of 1000000; leased 224303, ready 775697, backing off 0; 0 fuel
+            r1 Running: 0 good, 0 bad of 1000000; leased 8192, ready 991808, backing off 0; 0 fuel
         "#]],
     );
 }

@@ -267,6 +267,49 @@ fn countable_resources_are_counted() {
 }
 
 #[test]
+fn what_runs_everywhere_goes_on_over_a_restart_and_where_its_node_is_lost_and_back() {
+    let manifest = r#"
+        [app]
+        name = "shop"
+        [service.agent]
+        component = "one.wasm"
+        everywhere = true
+    "#;
+    placed(
+        &[("one", manifest)],
+        "
+        node a 1GiB
+        node b 1GiB
+        apply one
+        wait 2
+        restart
+        wait 3
+        where
+        down a
+        wait 30
+        where
+        up a
+        wait 3
+        where
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            > restart
+            --where
+            default/shop/agent on a:1 b:1
+            15s a is lost
+            15s a1 is lost
+            16s a is lost
+            --where
+            default/shop/agent on b:1
+            --where
+            default/shop/agent on a:1 b:1
+        "#]],
+    );
+}
+
+#[test]
 fn a_service_runs_everywhere_and_on_what_joins_later() {
     let everywhere = |component: &str| {
         format!(
@@ -324,6 +367,7 @@ fn a_service_runs_everywhere_and_on_what_joins_later() {
             default/shop/agent on a:1 b:1 d:1
             default/shop/agent 3 of 4: no room for 64MiB and a fuel rate of 50M/s on full
             23s a is lost
+            23s a4 is lost
             24s a is lost
             --where
             default/shop/agent on b:1 d:1

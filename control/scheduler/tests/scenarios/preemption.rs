@@ -139,6 +139,7 @@ fn a_canary_keeps_its_revision_before_whole_at_the_cost_of_batch_work() {
         node b 64MiB
         node c 64MiB
         apply v1
+        wait 2
         apply v2
         where
         node d 128MiB
@@ -164,8 +165,8 @@ fn a_canary_keeps_its_revision_before_whole_at_the_cost_of_batch_work() {
             Cordoned
             --where
             default/low/sum on d:2
-            default/web/web on b:1 c:1
-            default/web/web 0 of 2: less urgent batch work makes way for it on d
+            default/web/web on a:1 b:1 c:1
+            default/web/web 2 of 2: less urgent batch work makes way for it on d
             r1 waits: 1 of 2 allocations preempted for default/web/web, which is more urgent: it takes no new items and ends when it has finished those it has begun, or within 30s; the others are queued again
             --where
             default/low/sum on d:1

@@ -686,6 +686,68 @@ fn a_return_to_what_is_unwell_too_is_watched_though_nothing_changes() {
 }
 
 #[test]
+fn neither_a_stop_nor_what_never_ran_is_what_is_returned_to() {
+    rolled(
+        "",
+        "
+        stop shop
+        wait 30
+        apply two
+        wait 30
+        history shop
+        rollback shop
+        wait 30
+        history shop
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            > stop shop
+            Stopped { revision: Revision(2), changed: true }
+            > apply two
+            Deployed { revision: Revision(3), changed: true }
+            --history shop
+            3, its rollout is over
+            2 was a stop
+            1 was well
+            > rollback shop
+            Deployed { revision: Revision(4), changed: true }
+            --history shop
+            4 restores 1, its rollout is over
+            3 was well
+            2 was a stop
+            1 was well
+        "#]],
+    );
+    placed(
+        &[("one", &web("1.wasm", "")), ("two", &web("2.wasm", ""))],
+        "
+        node a
+        node b
+        state a1 unhealthy no
+        state a2 unhealthy no
+        state a3 unhealthy no
+        state a4 unhealthy no
+        apply one
+        wait 30
+        state a5 unhealthy no
+        apply two
+        wait 30
+        history shop
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            > apply two
+            Deployed { revision: Revision(2), changed: true }
+            --history shop
+            2, its rollout has failed: `web`: a5 on a fails its health check: no
+            1 was replaced before it was known to be well
+        "#]],
+    );
+}
+
+#[test]
 fn what_was_lost_before_it_ever_answered_takes_the_place_of_nothing_that_does() {
     rolled(
         "",

@@ -669,6 +669,7 @@ impl World {
         writeln!(self.out, "{}{}, its rollout {rollout}", app.revision, restores(app.restores)).unwrap();
         for record in app.revisions.iter().rev() {
             let fate = match &record.fate {
+                Fate::Stopped => "was a stop".to_owned(),
                 Fate::Completed => "was well".to_owned(),
                 Fate::Superseded => "was replaced before it was known to be well".to_owned(),
                 Fate::Failed { reason } => format!("failed: {reason}"),
