@@ -14,6 +14,7 @@ use dunlin_model::{
 use crate::placement::{Comparison, Demand, Rank, Relations, Search, Survey, lack};
 use crate::reconcile::desired;
 use crate::record::need;
+use crate::turns::Claim;
 use crate::view::{held_back, reason};
 use crate::{AllocationRecord, AllocationState, Cluster};
 
@@ -163,11 +164,13 @@ impl Cluster {
             let queue = self.volatile.queues.get(&run.id);
             return Some(ExplainedWait {
                 ready_items: queue.map_or(0, crate::retry::Queue::ready),
-                ..self.survey(workload, &run.spec)
+                ..self.survey(workload, &run.spec, &Claim::Run(run.id))
             });
         }
         if self.volatile.waiting_services.contains(workload) {
-            return Some(ExplainedWait { missing: self.missing_of(workload), ..self.survey(workload, spec) });
+            let claim = Claim::Service(workload.clone());
+            let survey = self.survey(workload, spec, &claim);
+            return Some(ExplainedWait { missing: self.missing_of(workload), ..survey });
         }
         let held = durable.of_workload(workload).filter(|record| durable.is_held(record)).count();
         (held > 0).then(|| ExplainedWait {
@@ -206,12 +209,15 @@ impl Cluster {
         if held > 0 { Some(held_back(held)) } else { troubled }
     }
 
-    fn survey(&self, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> ExplainedWait {
+    fn survey(&self, workload: &WorkloadName, spec: &Arc<WorkloadSpec>, claim: &Claim) -> ExplainedWait {
         let demand = Demand::new(self, workload, spec);
         let quota = self.quota_remedy(workload, spec);
         let places: BTreeSet<NodeId> = self.nodes_without(workload).into_iter().collect();
-        let survey = Survey::of(self, &demand, Some(&places).filter(|places| !places.is_empty()));
-        ExplainedWait { reason: self.why_waiting(workload, spec), ..survey.wait(&demand, quota) }
+        let only = Some(&places).filter(|places| !places.is_empty());
+        let survey = Survey::of(self, &demand, only, &self.kept_for(claim));
+        let making_way = self.what_makes_way_for(claim);
+        let reason = making_way.unwrap_or_else(|| self.why_waiting(workload, spec));
+        ExplainedWait { reason, ..survey.wait(&demand, quota) }
     }
 
     /// Returns how many allocations a service misses that nothing holds back.

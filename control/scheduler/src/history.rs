@@ -219,7 +219,7 @@ impl Cluster {
         if self.outstanding(record).is_empty() && self.durable.runs().contains_key(&run) {
             (EndReason::Finished, "each of its items has a record, or is tried elsewhere".to_owned())
         } else if let Some(makes_way) = &record.makes_way {
-            (EndReason::Preempted, makes_way.reason())
+            (EndReason::Preempted, makes_way.reason_of_end())
         } else if is_overdue {
             (EndReason::Drained, format!("the time to leave {} was over", record.node))
         } else if said == Some(&ObservedState::Finished) {

@@ -221,10 +221,14 @@ impl Cluster {
         }
     }
 
+    /// Returns the nodes that are kept for somebody.
+    pub(crate) fn kept_for(&self, claim: &Claim) -> BTreeSet<&NodeId> {
+        self.volatile.kept.iter().filter(|(_, known)| *known == claim).map(|(node, _)| node).collect()
+    }
+
     /// Says on which nodes something makes way for somebody, if on any.
     pub(crate) fn what_makes_way_for(&self, claim: &Claim) -> Option<String> {
-        let nodes = self.volatile.kept.iter().filter(|(_, known)| *known == claim).map(|(node, _)| node);
-        let nodes: Vec<String> = nodes.map(ToString::to_string).collect();
+        let nodes: Vec<String> = self.kept_for(claim).into_iter().map(ToString::to_string).collect();
         (!nodes.is_empty())
             .then(|| format!("less urgent batch work makes way for it on {}", nodes.join(", ")))
     }
@@ -252,11 +256,31 @@ impl Cluster {
 impl MakesWay {
     /// Says why an allocation ends, to those whose it is.
     pub(crate) fn reason(&self) -> String {
-        let run = self.run.map(|run| format!("{run} of ")).unwrap_or_default();
+        Self::reason_of([self])
+    }
+
+    /// Says the same of several allocations.
+    pub(crate) fn reason_of<'a>(these: impl IntoIterator<Item = &'a Self>) -> String {
+        let those: BTreeSet<String> = these.into_iter().map(Self::beneficiary).collect();
+        let (is, it) = if those.len() == 1 { ("is", "it takes") } else { ("are", "they take") };
         format!(
-            "preempted for {run}{}, which is more urgent: it takes no new items and ends when it has finished those it \
-             has begun, or within {}; the others are queued again",
-            self.workload, NOTICE
+            "preempted for {}, which {is} more urgent: {it} no new items, and end with those that have begun or within \
+             {NOTICE}; the others are queued again",
+            those.into_iter().collect::<Vec<_>>().join(" and "),
         )
+    }
+
+    /// Says why an allocation has ended.
+    pub(crate) fn reason_of_end(&self) -> String {
+        format!(
+            "preempted for {}, which was more urgent; items without a record were queued again",
+            self.beneficiary()
+        )
+    }
+
+    /// Returns for whom it makes way.
+    fn beneficiary(&self) -> String {
+        let run = self.run.map(|run| format!("{run} of ")).unwrap_or_default();
+        format!("{run}{}", self.workload)
     }
 }

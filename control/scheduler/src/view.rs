@@ -291,9 +291,9 @@ impl Cluster {
     /// Says why a run has fewer allocations than it could have.
     pub(crate) fn why_run_waits(&self, run: &RunRecord) -> Option<String> {
         let own: Vec<_> = self.durable.of_run(run.id).map(|record| record.makes_way.as_deref()).collect();
-        let preempted = own.iter().copied().flatten();
-        let (count, all) = (preempted.clone().count(), own.len());
-        let why = preempted.last().map(crate::MakesWay::reason);
+        let making_way: Vec<_> = own.iter().copied().flatten().collect();
+        let (count, all) = (making_way.len(), own.len());
+        let why = (count > 0).then(|| crate::MakesWay::reason_of(making_way));
         let preempted = why.map(|why| format!("{count} of {all} allocations {why}"));
         let waits = self.volatile.waiting_runs.contains(&run.id);
         let waiting = waits.then(|| {

@@ -13,13 +13,15 @@ use dunlin_model::{
 };
 
 use super::Demand;
-use super::pools::{ClassKey, Pools, Room, Standing};
+use super::pools::{ClassKey, Room, Standing};
 use super::relation::Relations;
 use crate::{AllocationRecord, Cluster};
 
 /// One thing that a node does not fulfil, in the order in which nodes are judged.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Obstacle {
+    /// What is less urgent makes way there, for the very demand.
+    MakingWay,
     /// It may not be given anything.
     Standing(Standing),
     /// It has not switched this on.
@@ -127,30 +129,33 @@ fn lack_of(
 }
 
 impl Survey {
-    /// Looks at all nodes, or only at those that count.
-    pub(crate) fn of(cluster: &Cluster, demand: &Demand, only: Option<&BTreeSet<NodeId>>) -> Self {
+    /// Looks at all nodes, or only at those that count; some are kept for this demand.
+    pub(crate) fn of(
+        cluster: &Cluster,
+        demand: &Demand,
+        only: Option<&BTreeSet<NodeId>>,
+        kept: &BTreeSet<&NodeId>,
+    ) -> Self {
         let relations = Relations::of(cluster, &demand.workload, &demand.spec.placement);
         let pools = &cluster.volatile.pools;
         let mut survey = Self::default();
         for class in pools.classes().values() {
             let of_class = of_class(&class.key, demand);
             for node in class.nodes().filter(|node| only.is_none_or(|only| only.contains(*node))) {
-                survey.count(pools, demand, &relations, (&class.key, &of_class), node);
+                let Some((_, room)) = pools.node(node) else { continue };
+                let mut lack = lack_of(demand, &relations, (&class.key, &of_class), node, room);
+                if kept.contains(node) {
+                    // That it is full, and nobody else's, is what is being mended.
+                    lack.obstacles.retain(|it| !matches!(it, Obstacle::Standing(_) | Obstacle::Room));
+                    lack.obstacles.insert(0, Obstacle::MakingWay);
+                }
+                survey.count(demand, node, lack);
             }
         }
         survey
     }
 
-    fn count(
-        &mut self,
-        pools: &Pools,
-        demand: &Demand,
-        relations: &Relations,
-        class: (&ClassKey, &[Obstacle]),
-        node: &NodeId,
-    ) {
-        let Some((_, room)) = pools.node(node) else { return };
-        let lack = lack_of(demand, relations, class, node, room);
+    fn count(&mut self, demand: &Demand, node: &NodeId, lack: Lack) {
         self.nodes += 1;
         let need = demand.need();
         match lack.obstacles.as_slice() {
@@ -246,6 +251,10 @@ fn remedies_of(
     let others = if nodes > 1 { format!(", or one of {} more", nodes - 1) } else { String::new() };
     let remedy = |kind, text: String| Remedy { kind, text, nodes };
     match obstacle {
+        Obstacle::MakingWay => {
+            let text = format!("wait until what makes way for it on {node}{others} has ended");
+            vec![remedy(RemedyKind::UseNode, text)]
+        }
         Obstacle::Standing(standing) => {
             let text = match standing {
                 Standing::Cordoned => format!("uncordon {node}{others}: `dunlin node uncordon {node}`"),
@@ -335,6 +344,7 @@ fn lacking(demand: &Demand, node: &NodeId, lack: &Lack) -> String {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::MakingWay => f.write_str("being cleared for it"),
             Self::Standing(Standing::Open) => f.write_str("open"),
             Self::Standing(Standing::Kept) => f.write_str("kept for what is more urgent"),
             Self::Standing(Standing::SetAside) => f.write_str("set aside, as lost again and again"),
