@@ -15,6 +15,7 @@ pub const MAX_INPUT_TEXT: Bytes = Bytes(256 << 10);
 /// What a run works on: so many items, or one item per uploaded input, or one item with this input; what the job's
 /// manifest says if none of them is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct StartRun {
     /// So many items, each knowing only its number.
     #[serde(default, skip_serializing_if = "Option::is_none")]

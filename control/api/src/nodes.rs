@@ -63,6 +63,7 @@ pub struct NodeStatus {
 
 /// How a node is to be cordoned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CordonNode {
     /// How long what runs on the node may take to leave it, in milliseconds; then it is ended. What runs stays if
     /// absent.

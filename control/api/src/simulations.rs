@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 /// What is to be looked at: all of it happens at once, on a copy of the fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Simulate {
     /// Nodes that fall silent.
     pub lose_nodes: Vec<NodeId>,
@@ -33,6 +33,7 @@ pub struct Simulate {
 
 /// A service that gets another number of allocations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Scale {
     /// Which.
     pub workload: WorkloadName,

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 /// A wish for a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CreateJoinToken {
     /// How long it may be used, in milliseconds; one hour if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -266,7 +266,8 @@ impl Course {
             }
         }
         let waiting = waiting(cluster);
-        for workload in waiting.symmetric_difference(&self.waiting_before) {
+        // What waits is told though it did so before: whoever asks may not know.
+        for workload in waiting.union(&self.waiting_before) {
             by_workload.entry(workload.clone()).or_default();
         }
         let specs = cluster.durable.specs();

@@ -2,7 +2,7 @@
 //!
 //! It is the same brain that decides, so what is foreseen is what would be decided. What is made up is only the world:
 //! an agent that is told to run something says at its next heartbeat that it runs, one that fell silent says nothing,
-//! and items of jobs are not run. Nodes that are believed now go on being believed unless they are to be lost, so no
+//! and items of jobs are not run, nor is anything started by a schedule. Nodes that are believed now go on being believed unless they are to be lost, so no
 //! heartbeat has to be played for them and the cost grows with what changes.
 //!
 //! Not here: what is told of it (`course`).
@@ -49,6 +49,8 @@ impl Foresight {
     pub fn of(mut cluster: Cluster, now: Timestamp) -> Self {
         cluster.volatile.history.keep_all();
         cluster.volatile.rebalancing.stop();
+        // Items are not run, so what a schedule starts would only heap up.
+        cluster.volatile.calendar.stop();
         let nodes: Vec<NodeId> = cluster.durable.nodes().keys().cloned().collect();
         for node in &nodes {
             // Who is believed stays so: heartbeats are not played.

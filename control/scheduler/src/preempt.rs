@@ -262,10 +262,10 @@ impl MakesWay {
     /// Says the same of several allocations.
     pub(crate) fn reason_of<'a>(these: impl IntoIterator<Item = &'a Self>) -> String {
         let those: BTreeSet<String> = these.into_iter().map(Self::beneficiary).collect();
-        let (is, it) = if those.len() == 1 { ("is", "it takes") } else { ("are", "they take") };
+        let is = if those.len() == 1 { "is" } else { "are" };
         format!(
-            "preempted for {}, which {is} more urgent: {it} no new items, and end with those that have begun or within \
-             {NOTICE}; the others are queued again",
+            "preempted for {}, which {is} more urgent: no new items begin there, those that have begun end within \
+             {NOTICE}, and the others are queued again",
             those.into_iter().collect::<Vec<_>>().join(" and "),
         )
     }

@@ -76,6 +76,8 @@ pub(crate) struct Calendar {
     of: BTreeMap<WorkloadName, Timestamp>,
     /// Apps whose jobs may have other schedules.
     pub(crate) changed: BTreeSet<AppName>,
+    /// Whether nothing is ever due, in a copy that looks ahead.
+    is_off: bool,
 }
 
 impl Calendar {
@@ -98,11 +100,16 @@ impl Calendar {
         self.of.get(job).copied()
     }
 
+    /// Lets nothing be due from now on.
+    pub(crate) fn stop(&mut self) {
+        *self = Self { is_off: true, ..Self::default() };
+    }
+
     fn set(&mut self, job: &WorkloadName, due: Option<Timestamp>) {
         if let Some(before) = self.of.remove(job) {
             self.due.remove(&(before, job.clone()));
         }
-        if let Some(due) = due {
+        if let Some(due) = due.filter(|_| !self.is_off) {
             self.of.insert(job.clone(), due);
             self.due.insert((due, job.clone()));
         }

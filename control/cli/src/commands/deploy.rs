@@ -78,6 +78,10 @@ pub(crate) async fn run(global: &Global, args: DeployArgs, output: &Output) -> R
                 text.push_str(&format!(
                     "\nits canaries run: `dunlin promote {app}` lets all follow, `dunlin rollback {app}` takes them back\n"
                 ));
+            } else if status.rollout.is_some() && *changed {
+                text.push_str(&format!(
+                    "\nit is still watched, and taken back if it fails: `dunlin history {app}` shows what became of it\n"
+                ));
             }
         }
         text

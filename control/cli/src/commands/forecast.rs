@@ -105,14 +105,18 @@ fn allocation_line(it: &AllocationForecast) -> String {
     }
 }
 
-/// Says how long it takes, and why it is looked no further.
-pub(crate) fn end(told: &Forecast) -> String {
-    let took = about(told.took_ms);
-    let untouched = match told.untouched {
+/// Says how many workloads nothing happens to.
+pub(crate) fn others(told: &Forecast) -> String {
+    match told.untouched {
         0 => String::new(),
         1 => "; 1 other workload is as before".to_owned(),
         others => format!("; {others} other workloads are as before"),
-    };
+    }
+}
+
+/// Says how long it takes, and why it is looked no further.
+pub(crate) fn end(told: &Forecast) -> String {
+    let (took, untouched) = (about(told.took_ms), others(told));
     match told.ends {
         ForecastEnd::Settled => format!("nothing changes any more after {took}{untouched}\n"),
         ForecastEnd::Time | ForecastEnd::Unknown => {

@@ -93,9 +93,12 @@ pub(crate) struct StatusArgs {
 pub(crate) struct ResultArgs {
     /// Which, like `r3`.
     pub(crate) run: RunId,
-    /// One line per item, also if there is a combined output.
+    /// One line per item, also if there is a combined output or but one item.
     #[arg(long)]
     pub(crate) items: bool,
+    /// The whole output of this item alone, which counts from 0.
+    #[arg(long, value_name = "N", conflicts_with = "items")]
+    pub(crate) item: Option<u32>,
     /// Print control characters as they are, also on a terminal.
     #[arg(long)]
     pub(crate) raw: bool,

@@ -202,10 +202,7 @@ fn write(path: &Path, fleet: &FleetSnapshot) -> Result<(), CommandError> {
 
 fn shown(told: &Forecast) -> String {
     if told.moments.is_empty() && told.workloads.is_empty() {
-        return format!(
-            "nothing would change{}",
-            forecast::end(told).trim_start_matches("nothing changes any more after 0ms")
-        );
+        return format!("nothing would change{}\n", forecast::others(told));
     }
     [forecast::moments(told), "\n".to_owned(), forecast::workloads(told), forecast::end(told)].concat()
 }

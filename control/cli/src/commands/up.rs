@@ -334,6 +334,12 @@ fn is_of_up(context: &FleetContext) -> bool {
         && folder.is_some_and(|folder| folder.join("context.toml").exists() || !folder.exists())
 }
 
+/// Returns the zone of a node, one of three in turn: so that spreading, and the loss of a zone, can be tried.
+fn zone(node: &str) -> &'static str {
+    let number: usize = node.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(1);
+    ["a", "b", "c"][number.saturating_sub(1) % 3]
+}
+
 async fn start_agent(
     agent: &mut Member,
     client: &Client,
@@ -349,6 +355,7 @@ async fn start_agent(
     }
     let (folder, name) = (agent.folder().display().to_string(), agent.name.clone());
     let (memory, fuel_rate) = (memory.to_string(), fuel_rate.to_string());
+    let zone = format!("zone={}", zone(&name));
     let arguments = |ingress: &str, endpoint: &str| {
         words(&[
             "agent",
@@ -362,6 +369,8 @@ async fn start_agent(
             &memory,
             "--fuel-rate",
             &fuel_rate,
+            "--label",
+            &zone,
             "--ingress",
             ingress,
             "--endpoint",

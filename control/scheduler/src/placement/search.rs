@@ -312,10 +312,15 @@ impl Search {
     fn look(&mut self, cluster: &Cluster, index: usize) {
         let pools = &cluster.volatile.pools;
         let special = first_that_fits(&mut self.eligible[index].special, pools, &self.demand);
-        let other = if self.is_bound {
-            None
-        } else {
-            self.look_at_the_rest(cluster, index).or_else(|| self.look_at_those_running(cluster, index))
+        let other = match self.demand.packing {
+            _ if self.is_bound => None,
+            Packing::Spread => {
+                self.look_at_the_rest(cluster, index).or_else(|| self.look_at_those_running(cluster, index))
+            }
+            Packing::Pack => {
+                let running = self.look_at_those_running(cluster, index);
+                running.into_iter().chain(self.look_at_the_rest(cluster, index)).min()
+            }
         };
         self.eligible[index].best = special.into_iter().chain(other).min();
     }
@@ -324,7 +329,7 @@ impl Search {
     fn look_at_the_rest(&mut self, cluster: &Cluster, index: usize) -> Option<Rank> {
         let Self { demand, need, eligible, specials, .. } = self;
         let eligible = &mut eligible[index];
-        if eligible.running.is_some() {
+        if eligible.running.is_some() && demand.packing == Packing::Spread {
             return None;
         }
         let pools = &cluster.volatile.pools;
@@ -344,7 +349,8 @@ impl Search {
         Some(rank(demand, eligible.dislike, Special::default(), room, &node))
     }
 
-    /// Finds the best of those nodes of a class that run the workload already: they come after all others of it.
+    /// Finds the best of those nodes of a class that run the workload already: they come after all others of it, unless the
+    /// namespace packs.
     fn look_at_those_running(&mut self, cluster: &Cluster, index: usize) -> Option<Rank> {
         let Self { demand, eligible, specials, .. } = self;
         let eligible = &mut eligible[index];
@@ -385,9 +391,10 @@ fn liked(demand: &Demand, class: &ClassKey) -> i32 {
 /// Returns the rank of a node, without the crowd.
 fn rank(demand: &Demand, dislike: i32, special: Special, room: &Room, node: &NodeId) -> Rank {
     let Special { has_failed, dislike: own, copies, is_local, is_forbidden: _ } = special;
-    let fill = match demand.packing {
-        Packing::Spread => room.reserved_share(),
-        Packing::Pack => room.free(demand.is_batch()).memory.0,
+    // Who packs has few nodes rather than few of each service on a node.
+    let (copies, fill) = match demand.packing {
+        Packing::Spread => (copies, room.reserved_share()),
+        Packing::Pack => (0, room.free(demand.is_batch()).memory.0),
     };
     let dislike = dislike + own;
     Rank { has_failed, crowd: 0, dislike, copies, is_remote: !is_local, fill, node: node.clone() }

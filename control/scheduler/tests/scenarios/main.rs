@@ -18,6 +18,7 @@ mod preemption;
 mod properties;
 mod random;
 mod rebalance;
+mod revisions;
 mod rollouts;
 mod services;
 mod world;

@@ -393,6 +393,8 @@ fn a_pack_fills_nodes_and_a_spread_empties_them() {
         deploy two web=1@v1
         deploy three web=1@v1
         where
+        deploy four web=3@v1
+        where
         ",
         expect![[r#"
             > deploy other web=1@v1
@@ -408,6 +410,14 @@ fn a_pack_fills_nodes_and_a_spread_empties_them() {
             > deploy three web=1@v1
             Deployed { revision: Revision(1), changed: true }
             --where
+            default/one/web on b:1
+            default/other/web on a:1
+            default/three/web on b:1
+            default/two/web on b:1
+            > deploy four web=3@v1
+            Deployed { revision: Revision(1), changed: true }
+            --where
+            default/four/web on b:3
             default/one/web on b:1
             default/other/web on a:1
             default/three/web on b:1

@@ -46,13 +46,13 @@ fn batch_work_that_is_less_urgent_makes_way_when_it_has_finished_what_it_has_beg
             --where
             default/low/sum on a:2
             default/high/web 0 of 1: less urgent batch work makes way for it on a
-            r1 waits: 1 of 2 allocations preempted for default/high/web, which is more urgent: it takes no new items, and end with those that have begun or within 30s; the others are queued again
+            r1 waits: 1 of 2 allocations preempted for default/high/web, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
             > done a1 0
             0s r1 item 0: Completed (attempt 1)
             --where
             default/high/web on a:1
             default/low/sum on a:1
-            r1 waits: 1 of 1 allocations preempted for default/high/web, which is more urgent: it takes no new items, and end with those that have begun or within 30s; the others are queued again
+            r1 waits: 1 of 1 allocations preempted for default/high/web, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
         "#]],
     );
 }
@@ -85,7 +85,7 @@ fn who_does_not_finish_in_time_is_ended_and_no_attempt_is_counted() {
             --where
             default/low/sum on a:1
             default/high/web 0 of 1: less urgent batch work makes way for it on a
-            r1 waits: 1 of 1 allocations preempted for default/high/web, which is more urgent: it takes no new items, and end with those that have begun or within 30s; the others are queued again
+            r1 waits: 1 of 1 allocations preempted for default/high/web, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
             --where
             default/high/web on a:1
             r1 waits: needs 64MiB; the freest of 1 node has 0B
@@ -167,7 +167,7 @@ fn a_canary_keeps_its_revision_before_whole_at_the_cost_of_batch_work() {
             default/low/sum on d:2
             default/web/web on a:1 b:1 c:1
             default/web/web 2 of 2: less urgent batch work makes way for it on d
-            r1 waits: 1 of 2 allocations preempted for default/web/web, which is more urgent: it takes no new items, and end with those that have begun or within 30s; the others are queued again
+            r1 waits: 1 of 2 allocations preempted for default/web/web, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
             --where
             default/low/sum on d:1
             default/web/web on b:1 c:1 d:1
@@ -247,7 +247,7 @@ fn the_least_urgent_and_youngest_make_way_and_no_more_than_must() {
             default/low/sum on a:2
             default/lower/sum on a:2
             default/high/web 0 of 1: less urgent batch work makes way for it on a
-            r2 waits: 1 of 2 allocations preempted for default/high/web, which is more urgent: it takes no new items, and end with those that have begun or within 30s; the others are queued again
+            r2 waits: 1 of 2 allocations preempted for default/high/web, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
             > apply huge
             Deployed { revision: Revision(1), changed: true }
             --where
@@ -255,14 +255,14 @@ fn the_least_urgent_and_youngest_make_way_and_no_more_than_must() {
             default/lower/sum on a:2
             default/high/web 0 of 1: less urgent batch work makes way for it on a
             default/huge/web 0 of 1: 1 node kept for what is more urgent, for which batch work makes way
-            r2 waits: 1 of 2 allocations preempted for default/high/web, which is more urgent: it takes no new items, and end with those that have begun or within 30s; the others are queued again
+            r2 waits: 1 of 2 allocations preempted for default/high/web, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
             --where
             default/high/web on a:1
             default/low/sum on a:2
             default/lower/sum on a:1
             default/huge/web 0 of 1: less urgent batch work makes way for it on a
-            r1 waits: 1 of 2 allocations preempted for default/huge/web, which is more urgent: it takes no new items, and end with those that have begun or within 30s; the others are queued again
-            r2 waits: 1 of 1 allocations preempted for default/huge/web, which is more urgent: it takes no new items, and end with those that have begun or within 30s; the others are queued again
+            r1 waits: 1 of 2 allocations preempted for default/huge/web, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
+            r2 waits: 1 of 1 allocations preempted for default/huge/web, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
         "#]],
     );
 }
@@ -330,7 +330,7 @@ fn what_is_getting_free_is_kept_for_the_one_who_asked() {
             default/low/sum on a:1
             default/high/web 0 of 1: less urgent batch work makes way for it on a
             default/other/web 0 of 1: 1 node kept for what is more urgent, for which batch work makes way
-            r1 waits: 1 of 1 allocations preempted for default/high/web, which is more urgent: it takes no new items, and end with those that have begun or within 30s; the others are queued again
+            r1 waits: 1 of 1 allocations preempted for default/high/web, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
             > done a2 1
             0s r1 item 1: Completed (attempt 1)
             0s r1 ends: Completed
@@ -369,12 +369,12 @@ fn an_urgent_run_takes_the_place_of_another_and_a_restart_forgets_nothing() {
             RunStarted(RunId(2))
             --where
             default/low/sum on a:1
-            r1 waits: 1 of 1 allocations preempted for r2 of default/high/sum, which is more urgent: it takes no new items, and end with those that have begun or within 30s; the others are queued again
+            r1 waits: 1 of 1 allocations preempted for r2 of default/high/sum, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
             r2 waits: less urgent batch work makes way for it on a
             > restart
             --where
             default/low/sum on a:1
-            r1 waits: 1 of 1 allocations preempted for r2 of default/high/sum, which is more urgent: it takes no new items, and end with those that have begun or within 30s; the others are queued again
+            r1 waits: 1 of 1 allocations preempted for r2 of default/high/sum, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
             r2 waits: less urgent batch work makes way for it on a
             --where
             default/high/sum on a:1

@@ -11,7 +11,8 @@ use crate::time::{about, utc};
 /// How many characters of an item's output stand in the table.
 const OUTPUT_SHOWN: usize = 60;
 
-/// Prints the combined output if there is one, else a line for each item.
+/// Prints the combined output if there is one, or the output of the only item, or of one that is asked for; else a line
+/// for each item.
 pub(super) async fn result(client: &Client, args: &ResultArgs, output: &Output) -> Result<(), CommandError> {
     let run = args.run;
     let failed = |error| CommandError::client(format!("cannot show what {run} gave"), &error);
@@ -19,7 +20,13 @@ pub(super) async fn result(client: &Client, args: &ResultArgs, output: &Output) 
     if !status.state.is_ended() {
         return Err(not_ended(&status));
     }
+    if let Some(item) = args.item {
+        return one_item(client, (&status, item), Raw::from(args.raw), output).await;
+    }
     match &status.total_output {
+        None if status.items == 1 && !args.items && !output.is_json() && is_completed(&status) => {
+            return one_item(client, (&status, 0), Raw::from(args.raw), output).await;
+        }
         Some(total) if !args.items => {
             if output.is_json() {
                 output.json_line(&status)?;
@@ -34,6 +41,39 @@ pub(super) async fn result(client: &Client, args: &ResultArgs, output: &Output) 
         }
     }
     success(&status)
+}
+
+/// Prints what one item gave, whole.
+async fn one_item(
+    client: &Client,
+    (status, item): (&RunStatus, u32),
+    raw: Raw,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let RunStatus { run, items, .. } = status;
+    let query = ItemsQuery { after: item.checked_sub(1), limit: Some(1) };
+    let page = client.run_items(*run, &query).await;
+    let page =
+        page.map_err(|error| CommandError::client(format!("cannot show item {item} of {run}"), &error))?;
+    let Some(own) = page.items.into_iter().find(|known| known.item == item) else {
+        return Err(CommandError::failed(format!("item {item} of {run} has no record"))
+            .because(format!("{run} has {items} items, which count from 0, and {} have one", status.recorded))
+            .help(format!("`dunlin job result {run} --items` lists them")));
+    };
+    if output.is_json() {
+        output.json_line(&own)?;
+    } else {
+        output.guest_text(&own.record.output, raw)?;
+    }
+    if own.record.output_cut {
+        output.note(&format!("item {item} printed more than is kept"));
+    }
+    if own.record.outcome.is_completed() {
+        return Ok(());
+    }
+    Err(CommandError::failed(format!("item {item} of {run} did not complete"))
+        .because(own.record.outcome.to_string())
+        .help(format!("`dunlin job result {run} --items` shows how each ended")))
 }
 
 #[derive(Serialize)]
