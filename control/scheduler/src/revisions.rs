@@ -173,6 +173,7 @@ impl Cluster {
             return None;
         }
         let mut services = changed(ground, spec);
+        let is_only_watched = services.is_empty();
         // Where there is no way back, or this is the way back, what was to change goes on to be watched: it may be unwell
         // under both.
         let without_way_back = before.rollout.as_ref().filter(|rollout| rollout.from.is_none() || is_return);
@@ -183,7 +184,7 @@ impl Cluster {
         }
         let has_failed = without_way_back.is_some_and(|rollout| rollout.failed.is_some());
         let ground = from.or((was_well || before.rollout.is_some()).then_some(before.revision));
-        let from = ground.filter(|_| !is_return && !has_failed);
+        let from = ground.filter(|_| !is_return && !has_failed && !is_only_watched);
         let goes_on = unfinished.filter(|rollout| {
             rollout.from == from && rollout.failed.is_none() && changed(&before.spec, spec).is_empty()
         });

@@ -54,8 +54,8 @@ pub(crate) enum Phase {
         /// Why.
         reason: String,
     },
-    /// All its items have ended, and then its worker died or the agent was started again: there is nothing to be
-    /// started.
+    /// All its items have ended or were broken off, and then it was stopped, its worker died or the agent was started
+    /// again: there is nothing to be started.
     Ended,
 }
 
@@ -152,6 +152,19 @@ impl Allocation {
     pub(crate) fn cut_off(&mut self, now: Timestamp) {
         self.usage = Usage::default();
         self.phase = Phase::Waiting { until: now, reason: None };
+    }
+
+    /// Breaks off its items if they were to be finished by now; tells whether it has.
+    pub(crate) fn breaks_off(&mut self, now: Timestamp, config: &Config) -> bool {
+        let is_running = matches!(self.phase, Phase::Running { .. });
+        is_running && self.items.as_mut().is_some_and(|items| items.break_off(now, config))
+    }
+
+    /// Notes that its worker has stopped it. If it was to break off its items that is its end.
+    pub(crate) fn stopped(&mut self) {
+        if self.items.as_mut().is_some_and(Items::stopped) {
+            self.phase = Phase::Ended;
+        }
     }
 
     /// Notes that its start failed.

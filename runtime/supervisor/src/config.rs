@@ -11,6 +11,9 @@ pub struct Config {
     pub backoff_longest: DurationMs,
     /// After running this long without a failure, an allocation's earlier failures are forgotten.
     pub backoff_reset: DurationMs,
+    /// How long items that run may take when no new ones are to be taken; then they are broken off. It is less than the
+    /// coordinator waits, so that it hears what they have burned.
+    pub finish_within: DurationMs,
     /// How many worker deaths an item may have been running at, before it is taken for their cause.
     pub item_deaths: u32,
     /// The most item reports in one heartbeat.
@@ -31,6 +34,7 @@ impl Default for Config {
             backoff_first: DurationMs(1_000),
             backoff_longest: DurationMs(300_000),
             backoff_reset: DurationMs(600_000),
+            finish_within: DurationMs(25_000),
             item_deaths: 3,
             report_items: 8_192,
             report_bytes: 1 << 20,

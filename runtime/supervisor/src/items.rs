@@ -35,8 +35,10 @@ pub(crate) struct Items {
     pub(crate) inputs: bool,
     /// Whether none of them may be started twice.
     pub(crate) is_at_most_once: bool,
-    /// Whether no new ones are taken: those that run are finished, and that is all.
-    pub(crate) finishing: bool,
+    /// Since when no new ones are taken, if that is so: those that run are finished, and that is all.
+    finishing: Option<Timestamp>,
+    /// Whether those that ran then were broken off, as they took too long.
+    is_broken_off: bool,
     range: ItemRange,
     concurrency: usize,
     /// The first that was not taken yet.
@@ -75,7 +77,8 @@ impl Items {
                 WorkloadKind::Job(job) => job.is_at_most_once(),
                 WorkloadKind::Service(_) => false,
             },
-            finishing: false,
+            finishing: None,
+            is_broken_off: false,
             range,
             concurrency: usize::try_from(allocation.spec.limits.concurrency).unwrap_or(usize::MAX).max(1),
             next: range.start,
@@ -90,7 +93,35 @@ impl Items {
     /// Tells whether each item has ended, or each that was begun if no new ones are taken.
     pub(crate) fn is_done(&self) -> bool {
         let is_all = self.next >= self.range.end && self.again.is_empty();
-        self.running.is_empty() && (is_all || self.finishing)
+        self.running.is_empty() && (is_all || self.finishing.is_some())
+    }
+
+    /// Takes no new ones from now on, or takes them again.
+    pub(crate) fn finish(&mut self, is_finishing: bool, now: Timestamp) {
+        let since = self.finishing.unwrap_or(now);
+        self.finishing = is_finishing.then_some(since);
+    }
+
+    /// Breaks off those that run if they were to be finished by now; tells whether it has.
+    pub(crate) fn break_off(&mut self, now: Timestamp, config: &Config) -> bool {
+        let is_over = self.finish_by(config).is_some_and(|end| end <= now);
+        self.is_broken_off |= is_over;
+        is_over
+    }
+
+    /// Returns when those that run are broken off.
+    fn finish_by(&self, config: &Config) -> Option<Timestamp> {
+        let end = self.finishing?.plus(config.finish_within);
+        (!self.running.is_empty() && !self.is_broken_off).then_some(end)
+    }
+
+    /// Notes that the worker has them no more; tells whether it was to break them off. Of those that it did not tell how
+    /// they ended nobody will know.
+    pub(crate) fn stopped(&mut self) -> bool {
+        if self.is_broken_off {
+            self.running.clear();
+        }
+        self.is_broken_off
     }
 
     /// Takes the items which the worker is to be told of now, if there are any. `room` is left for what they give.
@@ -98,7 +129,7 @@ impl Items {
         let suspect_runs = self.deaths.keys().any(|item| self.running.contains(item));
         let window = if self.inputs { self.concurrency } else { self.concurrency + self.ahead(room) };
         let free = u32::try_from(window.saturating_sub(self.running.len())).unwrap_or(u32::MAX);
-        if suspect_runs || free == 0 || self.finishing {
+        if suspect_runs || free == 0 || self.finishing.is_some() {
             return None;
         }
         let is_due = |item: &&u32| self.again.get(item).is_some_and(|due| *due <= now);
@@ -198,8 +229,8 @@ impl Items {
         rest
     }
 
-    /// Returns the moments at which something may be tried again.
-    pub(crate) fn deadlines(&self) -> impl Iterator<Item = Timestamp> {
-        self.again.values().copied()
+    /// Returns the moments at which something may be tried again, or is broken off.
+    pub(crate) fn deadlines(&self, config: &Config) -> impl Iterator<Item = Timestamp> {
+        self.again.values().copied().chain(self.finish_by(config))
     }
 }

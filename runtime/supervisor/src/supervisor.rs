@@ -151,7 +151,12 @@ impl Supervisor {
                 self.components.failed(&digest, reason, now, &self.config);
             }
             Event::Started { allocation } => self.started(allocation, now),
-            Event::Stopped { allocation } => self.contact.stopped(allocation),
+            Event::Stopped { allocation } => {
+                self.contact.stopped(allocation);
+                if let Some(allocation) = self.allocations.get_mut(&allocation) {
+                    allocation.stopped();
+                }
+            }
             Event::Heard { term, sent, leases } => {
                 // A coordinator which was replaced gives no leases any more.
                 if term >= self.stored.0 {
@@ -205,7 +210,7 @@ impl Supervisor {
         let ends = in_worker.filter_map(|it| self.contact.may_run_until(&it.assigned));
         // What was due by the last step and is still here waits for an event, not for time.
         waiting
-            .chain(items.flat_map(|items| items.deadlines()))
+            .chain(items.flat_map(|items| items.deadlines(&self.config)))
             .chain(self.components.deadlines())
             .chain(ends)
             .filter(|deadline| *deadline > self.now)
@@ -275,7 +280,7 @@ impl Supervisor {
                 Entry::Vacant(free) => free.insert(Allocation::new(assigned, now)),
             };
             if let Some(items) = &mut allocation.items {
-                items.finishing = assignment.finishing.contains(&id);
+                items.finish(assignment.finishing.contains(&id), now);
             }
         }
         actions.extend(self.settle(now));
@@ -287,36 +292,36 @@ impl Supervisor {
         self.outbox.forget(id);
         let allocation = self.allocations.remove(&id)?;
         let must_say = !allocation.assigned.spec.on_partition().is_keep();
-        allocation.is_in_worker().then(|| self.stop(&allocation.assigned, must_say))
+        let at_once = allocation.assigned.spec.on_partition().is_singleton();
+        allocation.is_in_worker().then(|| self.stop(&allocation.assigned, must_say, at_once))
     }
 
-    /// Has a worker stop an allocation. With `must_say` it is waited for.
-    fn stop(&mut self, assigned: &AssignedAllocation, must_say: bool) -> Action {
+    /// Has a worker stop an allocation, and break off what it is at if that must be `at_once`. With `must_say` it is waited
+    /// for.
+    fn stop(&mut self, assigned: &AssignedAllocation, must_say: bool, at_once: bool) -> Action {
         if must_say {
             self.contact.stops(assigned);
         }
-        Action::Stop {
-            allocation: assigned.id,
-            namespace: assigned.workload.namespace.clone(),
-            at_once: assigned.spec.on_partition().is_singleton(),
-        }
+        Action::Stop { allocation: assigned.id, namespace: assigned.workload.namespace.clone(), at_once }
     }
 
     /// Has everything stopped that must not run, as the coordinator is silent, or is to be started again, as it is not
-    /// well.
+    /// well, or was to finish its items and has not.
     fn stop_some(&mut self, now: Timestamp) -> Vec<Action> {
         self.contact.look(now);
-        let mut stopped: Vec<AssignedAllocation> = Vec::new();
+        let mut stopped: Vec<(AssignedAllocation, bool)> = Vec::new();
         for allocation in self.allocations.values_mut() {
             let is_cut_off = self.contact.must_not_run(&allocation.assigned, now).is_some();
             if is_cut_off && allocation.is_in_worker() {
                 allocation.cut_off(now);
-                stopped.push(allocation.assigned.clone());
-            } else if allocation.gives_up(now, &self.config) {
-                stopped.push(allocation.assigned.clone());
+            } else if !allocation.gives_up(now, &self.config) && !allocation.breaks_off(now, &self.config) {
+                continue;
             }
+            let assigned = allocation.assigned.clone();
+            let at_once = assigned.spec.on_partition().is_singleton() || allocation.items.is_some();
+            stopped.push((assigned, at_once));
         }
-        stopped.iter().map(|assigned| self.stop(assigned, true)).collect()
+        stopped.iter().map(|(assigned, at_once)| self.stop(assigned, true, *at_once)).collect()
     }
 
     fn started(&mut self, id: AllocationId, now: Timestamp) {

@@ -168,6 +168,7 @@ impl Allocations {
             Some(Slot::Running { running, told, checks }) => {
                 checks.abort();
                 running.stop(if at_once { Duration::ZERO } else { GRACE }).await;
+                self.items.finished(id, &self.agent, &self.logs).await;
                 let usage = running.usage();
                 if usage != told {
                     self.agent.send(usage_message(id, usage)).await;

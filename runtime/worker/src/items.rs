@@ -7,6 +7,7 @@
 //! Not here: what an instance is (`dunlin_engine::Job`), and which items are run (the agent).
 
 use std::any::Any;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use dunlin_engine::{Item, ItemEnd, Job};
 use dunlin_model::{AllocationId, ItemRange, ItemRecord, NodeId, Outcome};
 use dunlin_protocol::FromWorker;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::attached::Attached;
 use crate::control::Agent;
@@ -36,6 +37,8 @@ pub(crate) struct Items {
     ranges: Mutex<BTreeMap<AllocationId, Ranges>>,
     ends: Mutex<BTreeMap<AllocationId, VecDeque<(u32, ItemRecord)>>>,
     ended: Notify,
+    /// How many items of each allocation have begun and not been told of.
+    running: watch::Sender<BTreeMap<AllocationId, u32>>,
 }
 
 /// The items of one allocation which no lane has taken yet.
@@ -63,12 +66,14 @@ impl Ranges {
 
 impl Items {
     pub(crate) fn new(node: NodeId) -> Self {
-        Self { node, ranges: Mutex::default(), ends: Mutex::default(), ended: Notify::new() }
+        let (ranges, ends, running) = Default::default();
+        Self { node, ranges, ends, ended: Notify::new(), running }
     }
 
     /// Runs an item of an allocation; `job` is absent if it is not here.
     pub(crate) async fn run_one(&self, allocation: AllocationId, job: Option<Job>, item: Item) {
         let number = item.number;
+        self.begin(allocation);
         let end = match job {
             Some(job) => caught(job.run_item(item)).await,
             None => not_here(allocation),
@@ -84,6 +89,7 @@ impl Items {
         arguments: Vec<String>,
         attached: &Attached,
     ) {
+        self.begin(allocation);
         let end = match job {
             None => not_here(allocation),
             Some(job) => match attached.streams(allocation).await {
@@ -100,7 +106,10 @@ impl Items {
     /// Runs all items of a range.
     pub(crate) fn run_range(self: &Arc<Self>, allocation: AllocationId, job: Option<Job>, range: ItemRange) {
         let Some(job) = job else {
-            (range.start..range.end).for_each(|item| self.tell(allocation, item, not_here(allocation)));
+            for item in range.start..range.end {
+                self.begin(allocation);
+                self.tell(allocation, item, not_here(allocation));
+            }
             return;
         };
         if range.is_empty() {
@@ -127,6 +136,7 @@ impl Items {
     /// Runs one item after the other until there are no more.
     async fn lane(self: Arc<Self>, allocation: AllocationId, job: Job) {
         while let Some(number) = self.next(allocation) {
+            self.begin(allocation);
             let item = Item { number, arguments: vec![number.to_string()], input: None };
             let end = caught(job.run_item(item)).await;
             self.tell(allocation, number, end);
@@ -149,6 +159,17 @@ impl Items {
         next
     }
 
+    fn begin(&self, allocation: AllocationId) {
+        self.running.send_modify(|running| *running.entry(allocation).or_default() += 1);
+    }
+
+    /// Waits until each item of an allocation that has begun was told of, and tells the agent.
+    pub(crate) async fn finished(&self, allocation: AllocationId, agent: &Agent, logs: &LogQueue) {
+        // The sender is here, so it cannot be gone.
+        let _running = self.running.subscribe().wait_for(|all| !all.contains_key(&allocation)).await;
+        self.flush(agent, logs).await;
+    }
+
     fn tell(&self, allocation: AllocationId, item: u32, end: ItemEnd) {
         let record = ItemRecord {
             outcome: end.outcome,
@@ -163,6 +184,14 @@ impl Items {
             output_cut: end.output_cut,
         };
         self.ends().entry(allocation).or_default().push_back((item, record));
+        self.running.send_modify(|running| {
+            if let Entry::Occupied(mut left) = running.entry(allocation) {
+                *left.get_mut() -= 1;
+                if *left.get() == 0 {
+                    left.remove();
+                }
+            }
+        });
         self.ended.notify_one();
     }
 

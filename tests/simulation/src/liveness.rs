@@ -115,7 +115,7 @@ impl World {
                     .iter()
                     .all(|copy| copy.spec.limits == spec.limits && copy.spec.component == spec.component);
                 if copies.len() == desired && is_current {
-                    self.check_none_is_lost(&workload)?;
+                    self.check_none_is_lost(&workload, service.everywhere)?;
                     continue;
                 }
                 let waits = view.apps[name].workloads[short].waiting.is_some();
@@ -152,10 +152,15 @@ impl World {
         }
     }
 
-    /// Of a service that is complete nothing lost is kept.
-    fn check_none_is_lost(&self, workload: &WorkloadName) -> Result<(), String> {
-        let mut own = self.coordinator.store.allocations.values().filter(|it| it.workload == *workload);
-        match own.find(|record| record.serves() && record.state == AllocationState::Lost) {
+    /// Of a service that is complete nothing lost is kept, unless it runs everywhere and its node may still be back.
+    fn check_none_is_lost(&self, workload: &WorkloadName, everywhere: bool) -> Result<(), String> {
+        let store = &self.coordinator.store;
+        let is_away = |record: &AllocationRecord| everywhere && store.nodes[&record.node].lost.is_some();
+        let own = store.allocations.values().filter(|it| it.workload == *workload);
+        match own
+            .filter(|record| !is_away(record))
+            .find(|record| record.serves() && record.state == AllocationState::Lost)
+        {
             Some(record) => Err(format!("{} of {workload} is replaced, and kept", record.id)),
             None => Ok(()),
         }

@@ -179,7 +179,10 @@ impl World {
                 }
             }
             Event::ItemEnded { allocation, item, .. } | Event::ItemNotRun { allocation, item, .. } => {
-                let Some(loaded) = agent.loaded.get_mut(allocation) else { return Ok(()) };
+                let Some(loaded) = agent.loaded.get_mut(allocation) else {
+                    // The last word of what is being broken off.
+                    return self.agent_hears_of_the_broken_off(node, event);
+                };
                 loaded.running.remove(item);
                 freed = Some((*allocation, loaded.assigned.workload.namespace.clone()));
             }
@@ -323,15 +326,34 @@ impl World {
         self.plan(wait, Happening::OnNode { node: node.clone(), life, load, event });
     }
 
+    /// An agent hears how an item ended that its worker breaks off.
+    fn agent_hears_of_the_broken_off(&mut self, node: &NodeId, event: Event) -> Result<(), String> {
+        let line = shown(&event);
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        let now = agent.clock.at(self.now);
+        let Some(supervisor) = &mut agent.supervisor else { return Ok(()) };
+        let actions = supervisor.observe(event, now);
+        self.note(format_args!("{node}: {line}"));
+        self.agent_acts(node, actions)
+    }
+
     /// Has a worker stop what it holds; what must stop at once has done so within the time for which an agent waits before
     /// it kills the worker.
     fn worker_stops(&mut self, node: &NodeId, id: AllocationId, at_once: bool) {
         let agent = self.agents.get_mut(node).expect("it is a node");
         let loaded = agent.loaded.remove(&id);
+        let mut broken_off = Vec::new();
         if let Some(loaded) = loaded.filter(|_| at_once) {
+            broken_off = loaded.running.iter().copied().collect();
             agent.ending.insert(id, loaded);
         }
         let wait = self.draw(1, if at_once { 500 } else { 5_000 });
+        for item in broken_off {
+            // In most cases it is told what became of it.
+            if self.random.chance(900) {
+                self.plan_on_node(node, wait, None, broken_off_event(id, item));
+            }
+        }
         self.plan_on_node(node, wait, None, Event::Stopped { allocation: id });
     }
 
@@ -452,6 +474,21 @@ impl World {
         };
         self.plan_on_node(node, wait, Some(load), event);
         Ok(())
+    }
+}
+
+/// Returns the end of an item that a worker has broken off.
+fn broken_off_event(allocation: AllocationId, item: u32) -> Event {
+    Event::ItemEnded {
+        allocation,
+        item,
+        outcome: Outcome::Cancelled,
+        fuel: Fuel(1_000),
+        memory: Bytes(1 << 20),
+        wall: DurationMs(1_000),
+        host: Default::default(),
+        output: String::new(),
+        output_cut: false,
     }
 }
 

@@ -181,14 +181,13 @@ fn a_return_to_what_is_unwell_too_is_watched_though_nothing_changes() {
             > apply more-of-one
             Deployed { revision: Revision(4), changed: true }
             --history shop
-            5 restores 3, its rollout has failed: `web`: a9 on a fails its health check: GET /health answered 500
-            4 failed: `web`: a9 on a fails its health check: GET /health answered 500
+            4, its rollout has failed: `web`: a9 on a fails its health check: GET /health answered 500
             3 restores 1 was replaced before it was known to be well
             2 was well
             1 was well
             --where
-            default/shop/web on a:3 b:2
-            default/shop/web 4 of 4: a9 on a: unhealthy: GET /health answered 500
+            default/shop/web on a:3 b:3
+            default/shop/web 5 of 5: a9 on a: unhealthy: GET /health answered 500
         "#]],
     );
 }

@@ -12,6 +12,7 @@
 
 mod allocations;
 mod items;
+mod making_way;
 mod partitions;
 
 use std::fmt::Write as _;
@@ -181,10 +182,10 @@ fn event(words: &[&str]) -> Event {
             let reason = "it imports what it was not granted".to_owned();
             Event::NotStarted { allocation: id(allocation), reason, refused: true }
         }
-        ["ended", allocation, item, rest @ ..] => Event::ItemEnded {
+        [how @ ("ended" | "cancelled"), allocation, item, rest @ ..] => Event::ItemEnded {
             allocation: id(allocation),
             item: item.parse().unwrap(),
-            outcome: Outcome::Completed,
+            outcome: if *how == "ended" { Outcome::Completed } else { Outcome::Cancelled },
             fuel: Fuel(1),
             memory: Bytes(1),
             wall: DurationMs(1),
