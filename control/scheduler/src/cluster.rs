@@ -109,8 +109,9 @@ impl Cluster {
         let again = self.volatile.in_vain_ends.first().map(|(until, _)| *until);
         let better = self.volatile.rebalancing.next();
         let routed = self.volatile.routed.first();
+        let awaited = self.volatile.awaited.first();
         let singletons = [self.volatile.leaving_ends.first(), self.volatile.lost_leases.first()];
-        let of_nodes = [lease, drain, unsettled, release, leave, trust, way, again, better, routed];
+        let of_nodes = [lease, drain, unsettled, release, leave, trust, way, again, better, routed, awaited];
         let due = of_nodes.into_iter().chain([retry, rollout, overdue, scheduled]).chain(singletons);
         due.flatten().min()
     }
@@ -265,6 +266,7 @@ impl Cluster {
         self.start_due(&mut step, &mut effort, now);
         self.end_what_makes_way(&mut step, now);
         self.look_again(now);
+        self.give_up_awaited(now);
         self.promote_retries(now);
         self.give_what_is_kept(&mut step, &mut effort, now);
         self.advance_rollouts(&mut step, now);

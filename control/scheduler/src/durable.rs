@@ -349,6 +349,11 @@ impl Durable {
         self.index.less_urgent(priority)
     }
 
+    /// Returns batch work that is as urgent as a priority or less, the least urgent first and of those the youngest.
+    pub(crate) fn as_urgent_or_less(&self, priority: Priority) -> impl Iterator<Item = AllocationId> {
+        self.index.as_urgent_or_less(priority)
+    }
+
     /// Tells whether there is any batch work that could make way for a priority.
     pub(crate) fn is_outranked(&self, priority: Priority) -> bool {
         self.less_urgent(priority).next().is_some()

@@ -247,6 +247,12 @@ impl Index {
         all.take_while(move |(own, _)| *own < priority || planted(Bug::PreemptEqual)).map(|(_, id)| id.0)
     }
 
+    /// Returns batch work that is as urgent or less, the least urgent first and of those the youngest.
+    pub(crate) fn as_urgent_or_less(&self, priority: Priority) -> impl Iterator<Item = AllocationId> {
+        let all = self.could_make_way.iter();
+        all.take_while(move |(own, _)| *own <= priority).map(|(_, id)| id.0)
+    }
+
     /// Takes in what a node has, and whether what it lost may be replaced now.
     pub(crate) fn set_node(&mut self, record: &NodeRecord) {
         let declared = |info: &NodeInfo| Declared {

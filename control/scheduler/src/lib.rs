@@ -46,6 +46,7 @@ mod rollout;
 mod routes;
 mod run;
 mod schedule;
+mod share;
 mod singleton;
 mod start;
 mod step;

@@ -60,13 +60,12 @@ impl Cluster {
             return;
         }
         for _ in 0..wanted {
-            if !self.durable.is_outranked(demand.spec.priority) {
-                return;
-            }
-            let Some(plan) = self.best_plan(demand, effort) else {
-                let until = now.plus(PAUSE);
-                self.volatile.in_vain.insert(claim.clone(), until);
-                self.volatile.in_vain_ends.insert((until, claim.clone()));
+            let is_outranked = self.durable.is_outranked(demand.spec.priority);
+            let Some(plan) = is_outranked.then(|| self.best_plan(demand, effort)).flatten() else {
+                let is_run = matches!(claim, Claim::Run(_));
+                if !(is_run && self.wait_for_share(claim, demand, effort, now)) && is_outranked {
+                    self.in_vain(claim, now);
+                }
                 return;
             };
             let run = match claim {
@@ -82,6 +81,13 @@ impl Cluster {
             }
             self.keep_for(&plan.node, Some(claim.clone()));
         }
+    }
+
+    /// Looks for nothing more for somebody for a while.
+    pub(crate) fn in_vain(&mut self, claim: &Claim, now: Timestamp) {
+        let until = now.plus(PAUSE);
+        self.volatile.in_vain.insert(claim.clone(), until);
+        self.volatile.in_vain_ends.insert((until, claim.clone()));
     }
 
     /// Returns where least is lost, if it fits anywhere then.
@@ -208,12 +214,14 @@ impl Cluster {
                     (false, false)
                 }
             };
-            let is_emptying = self.durable.on_node(&node).any(|record| record.makes_way.is_some());
+            let makes_way = self.durable.on_node(&node).any(|record| record.makes_way.is_some());
+            let is_emptying = makes_way || self.is_awaited(&node);
             let may_come = if fits { !is_open } else { is_emptying };
             if demand.is_some() && is_there && may_come {
                 continue;
             }
             self.keep_for(&node, None);
+            self.volatile.awaited.clear(&node);
             self.volatile.dirty.room = true;
             if fits && is_open {
                 self.give(step, &claim, false, effort, now);
@@ -228,9 +236,16 @@ impl Cluster {
 
     /// Says on which nodes something makes way for somebody, if on any.
     pub(crate) fn what_makes_way_for(&self, claim: &Claim) -> Option<String> {
-        let nodes: Vec<String> = self.kept_for(claim).into_iter().map(ToString::to_string).collect();
-        (!nodes.is_empty())
-            .then(|| format!("less urgent batch work makes way for it on {}", nodes.join(", ")))
+        let (awaited, cleared): (Vec<&NodeId>, Vec<&NodeId>) =
+            self.kept_for(claim).into_iter().partition(|node| self.is_awaited(node));
+        let named =
+            |nodes: Vec<&NodeId>| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if !cleared.is_empty() {
+            return Some(format!("less urgent batch work makes way for it on {}", named(cleared)));
+        }
+        (!awaited.is_empty()).then(|| {
+            format!("others have more by weight, and what gets free on {} is kept for it", named(awaited))
+        })
     }
 
     /// Returns what somebody still wants.

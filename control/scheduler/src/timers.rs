@@ -33,6 +33,13 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
+    /// Has `key` looked at no more.
+    pub(crate) fn clear(&mut self, key: &K) {
+        if let Some(before) = self.due.remove(key) {
+            self.order.remove(&(before, key.clone()));
+        }
+    }
+
     /// Tells whether `key` is to be looked at.
     pub(crate) fn has(&self, key: &K) -> bool {
         self.due.contains_key(key)

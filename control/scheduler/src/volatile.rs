@@ -46,6 +46,8 @@ pub(crate) struct Volatile {
     pub(crate) waiting_for_others: BTreeSet<(WorkloadName, Option<RunId>)>,
     /// Nodes on which something makes way, and for whom.
     pub(crate) kept: BTreeMap<NodeId, Claim>,
+    /// Those among them on which nothing makes way, and until when each is kept at most.
+    pub(crate) awaited: Timers<NodeId>,
     /// For whom nothing was found that could make way, and until when it is not looked again.
     pub(crate) in_vain: BTreeMap<Claim, Timestamp>,
     /// The same by time, soonest first.

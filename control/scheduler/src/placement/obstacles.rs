@@ -260,7 +260,7 @@ fn remedies_of(
                 Standing::Cordoned => format!("uncordon {node}{others}: `dunlin node uncordon {node}`"),
                 Standing::SetAside => format!("wait until {node}{others} is no longer set aside"),
                 Standing::Kept => {
-                    format!("wait until {node}{others} is no longer kept for what is more urgent")
+                    format!("wait until {node}{others} is no longer kept for others")
                 }
                 Standing::Disconnected => format!("let {node}{others} connect again"),
                 Standing::Unheard => format!("let {node}{others} report: is its agent running?"),
@@ -346,7 +346,9 @@ impl fmt::Display for Obstacle {
         match self {
             Self::MakingWay => f.write_str("being cleared for it"),
             Self::Standing(Standing::Open) => f.write_str("open"),
-            Self::Standing(Standing::Kept) => f.write_str("kept for what is more urgent"),
+            Self::Standing(Standing::Kept) => {
+                f.write_str("kept for what is more urgent, or has less than its share")
+            }
             Self::Standing(Standing::SetAside) => f.write_str("set aside, as lost again and again"),
             Self::Standing(Standing::Cordoned) => f.write_str("cordoned"),
             Self::Standing(Standing::Disconnected) => f.write_str("not connected"),
