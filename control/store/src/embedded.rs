@@ -21,8 +21,8 @@ use crate::changes::{Changes, CommitError, LoadError, Record, Table, Write};
 use crate::folder::{self, Folder, FolderError};
 use crate::space::{self, NoSpace, RESERVE};
 
-/// The version of how tables, keys and values are laid out. Any other is refused. Since 2 the records of items that were
-/// committed together share a value.
+/// The version of how tables, keys and values are laid out. Any other is refused: what a state of
+/// an earlier version holds cannot be read by this one.
 pub const SCHEMA_VERSION: u64 = 4;
 
 const FILE: &str = "store.redb";

@@ -526,9 +526,11 @@ impl Workers {
                 self.shared.logs.traps().keep(*trap);
             }
             message => {
-                if let FromWorker::Usage { allocation, fuel, memory, account, .. } = &message
-                    && worker.known.contains(allocation)
-                {
+                if let FromWorker::Usage { allocation, fuel, memory, account, .. } = &message {
+                    if !worker.known.contains(allocation) {
+                        // It was counted before it was stopped, and was sent after.
+                        return;
+                    }
                     let used = Use { fuel: *fuel, memory: *memory, account: account.clone() };
                     self.shared.metrics.used(*allocation, used);
                 }

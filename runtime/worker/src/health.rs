@@ -27,39 +27,55 @@ pub(crate) fn health(allocation: &AssignedAllocation) -> Option<&HealthSpec> {
 pub(crate) async fn check(service: &Service, spec: &HealthSpec, allocation: AllocationId, agent: &Agent) {
     loop {
         let time = Duration::from_millis(spec.timeout.0);
-        let problem = match tokio::time::timeout(time, ask(service, &spec.path)).await {
-            Ok(problem) => problem,
-            Err(_) => Some(format!("no answer within {}", spec.timeout)),
+        let answer = match tokio::time::timeout(time, ask(service, &spec.path)).await {
+            Ok(answer) => answer,
+            Err(_) => Answer::Bad(format!("no answer within {}", spec.timeout)),
         };
-        let problem = problem.map(|problem| format!("GET {}: {problem}", spec.path));
-        agent.send(FromWorker::Checked { allocation, problem }).await;
+        let problem = match answer {
+            Answer::Good => Some(None),
+            Answer::Bad(problem) => Some(Some(format!("GET {}: {problem}", spec.path))),
+            Answer::None => None,
+        };
+        if let Some(problem) = problem {
+            agent.send(FromWorker::Checked { allocation, problem }).await;
+        }
         tokio::time::sleep(Duration::from_millis(spec.interval.0)).await;
     }
 }
 
-/// Returns what is wrong with the answer of a service.
-async fn ask(service: &Service, path: &str) -> Option<String> {
+/// What a check has shown.
+enum Answer {
+    Good,
+    /// What is wrong.
+    Bad(String),
+    /// Nothing: all its instances answer others, which is a sign neither of good health nor of ill.
+    None,
+}
+
+/// Asks a service once.
+async fn ask(service: &Service, path: &str) -> Answer {
     let request = Request::get(path)
         .header(HOST, "localhost")
         .header(USER_AGENT, "dunlin-health")
         .body(Empty::<Bytes>::new());
     let request = match request {
         Ok(request) => request,
-        Err(error) => return Some(error.to_string()),
+        Err(error) => return Answer::Bad(error.to_string()),
     };
     let response = match service.handle(request).await {
         Ok(response) => response,
-        // All its instances answer others: that is no sign of ill health.
-        Err(Failure::Overloaded(_)) => return None,
-        Err(failure) => return Some(failure::of(failure).detail().to_owned()),
+        Err(Failure::Overloaded(_)) => return Answer::None,
+        Err(failure) => return Answer::Bad(failure::of(failure).detail().to_owned()),
     };
     let status = response.status();
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         if let Err(error) = frame {
-            return Some(format!("the answer broke off: {error}"));
+            return Answer::Bad(format!("the answer broke off: {error}"));
         }
     }
-    let is_good = status.is_success() || status.is_redirection();
-    (!is_good).then(|| format!("the answer is {status}"))
+    if status.is_success() || status.is_redirection() {
+        return Answer::Good;
+    }
+    Answer::Bad(format!("the answer is {status}"))
 }

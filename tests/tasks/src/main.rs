@@ -35,7 +35,7 @@ enum Chore {
         #[arg(long)]
         once: bool,
     },
-    /// Measures; see book/src/contributing/testing.md for what each name means.
+    /// Measures; see book/src/contributing/benchmarks.md for what each name means.
     Bench {
         /// What to measure, and options for it; everything if absent.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

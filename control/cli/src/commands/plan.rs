@@ -85,6 +85,10 @@ fn shown(plan: &Plan) -> String {
         let change = match (from, to) {
             (Some(from), Some(to)) => format!("  {name}: {from} -> {to}"),
             (Some(from), None) => format!("  {name}: {from} would be gone"),
+            // Of a workload it is told which kind it is.
+            (None, Some(to)) if field.is_empty() => {
+                format!("  {name} would be new, a {}", to.trim_matches('"'))
+            }
             (None, Some(to)) => format!("  {name}: {to} would be new"),
             (None, None) => continue,
         };
@@ -94,8 +98,9 @@ fn shown(plan: &Plan) -> String {
     text.push_str(&forecast::allocations(forecast));
     text.push_str(&match forecast.ends {
         dunlin_model::ForecastEnd::Settled => format!(
-            "it would take {}, if each allocation starts at the next heartbeat of its node\n",
-            about(forecast.took_ms)
+            "it would take {}, if each allocation starts at the next heartbeat of its node{}\n",
+            about(forecast.took_ms),
+            if before.is_some() { "; the time is in it for which the new revision is watched" } else { "" }
         ),
         _ => forecast::end(forecast),
     });

@@ -297,7 +297,7 @@ impl LimitRow {
             "restart_wait",
             time(300_000),
             "wait before an allocation is started again: 1 s, doubled up to this, and 1 s again after 10 healthy minutes",
-            ("`waiting`, with when it is tried again", ANSWERED),
+            ("`backing-off`, with the reason", ANSWERED),
             "further_deaths_wait_longer_until_ten_healthy_minutes_have_passed",
         ),
         node(

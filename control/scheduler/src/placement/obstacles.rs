@@ -347,7 +347,7 @@ impl fmt::Display for Obstacle {
             Self::MakingWay => f.write_str("being cleared for it"),
             Self::Standing(Standing::Open) => f.write_str("open"),
             Self::Standing(Standing::Kept) => {
-                f.write_str("kept for what is more urgent, or has less than its share")
+                f.write_str("kept for what is more urgent or has less than its share")
             }
             Self::Standing(Standing::SetAside) => f.write_str("set aside, as lost again and again"),
             Self::Standing(Standing::Cordoned) => f.write_str("cordoned"),

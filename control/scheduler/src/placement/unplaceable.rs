@@ -123,7 +123,7 @@ impl Unplaceable {
                 listed.join(", ")
             )
         } else if self.kept > 0 {
-            write!(f, "{} kept for what is more urgent, for which batch work makes way", counted(self.kept))
+            write!(f, "{} kept for what is more urgent or has less than its share", counted(self.kept))
         } else if self.set_aside > 0 {
             write!(f, "{} set aside for a while, as lost again and again", counted(self.set_aside))
         } else if self.cordoned > 0 {
@@ -197,7 +197,7 @@ impl fmt::Display for Unplaceable {
                 },
             ),
             (self.featureless, format!("without the feature {}", self.features.join(", "))),
-            (self.kept, "kept for what is more urgent".to_owned()),
+            (self.kept, "kept for what is more urgent or has less than its share".to_owned()),
             (self.set_aside, "set aside".to_owned()),
             (self.cordoned, "cordoned".to_owned()),
             (self.disconnected, "not connected".to_owned()),

@@ -254,7 +254,7 @@ fn the_least_urgent_and_youngest_make_way_and_no_more_than_must() {
             default/low/sum on a:2
             default/lower/sum on a:2
             default/high/web 0 of 1: less urgent batch work makes way for it on a
-            default/huge/web 0 of 1: 1 node kept for what is more urgent, for which batch work makes way
+            default/huge/web 0 of 1: 1 node kept for what is more urgent or has less than its share
             r2 waits: 1 of 2 allocations preempted for default/high/web, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
             --where
             default/high/web on a:1
@@ -329,7 +329,7 @@ fn what_is_getting_free_is_kept_for_the_one_who_asked() {
             --where
             default/low/sum on a:1
             default/high/web 0 of 1: less urgent batch work makes way for it on a
-            default/other/web 0 of 1: 1 node kept for what is more urgent, for which batch work makes way
+            default/other/web 0 of 1: 1 node kept for what is more urgent or has less than its share
             r1 waits: 1 of 1 allocations preempted for default/high/web, which is more urgent: no new items begin there, those that have begun end within 30s, and the others are queued again
             > done a2 1
             0s r1 item 1: Completed (attempt 1)

@@ -87,6 +87,7 @@ fn of_allocation(told: &AllocationExplanation) -> String {
 fn waits(told: &ExplainedWait) -> String {
     let ExplainedWait { missing, ready_items, reason, nodes, able, filters, remedies, nearest } = told;
     let what = match (missing, ready_items) {
+        (0, 1) => "1 item could be worked on and is not".to_owned(),
         (0, items) => format!("{items} items could be worked on and are not"),
         (1, _) => "1 allocation waits".to_owned(),
         (missing, _) => format!("{missing} allocations wait"),

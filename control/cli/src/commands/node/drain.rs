@@ -27,7 +27,7 @@ pub(super) async fn run(global: &Global, args: &DrainArgs, output: &Output) -> R
         .await
         .map_err(|error| CommandError::client(format!("cannot drain `{node}`"), &error))?;
     if *wait {
-        output.note(&format!("`{node}` is drained; what is left in {} is ended", about(*deadline)));
+        output.note(&format!("`{node}` is being drained; what is left in {} is ended", about(*deadline)));
         let status = until_empty(&client, node, left, output).await?;
         return output.result(&status, || {
             format!("`{node}` runs nothing, and nothing new goes there until `dunlin node uncordon {node}`\n")

@@ -118,11 +118,9 @@ pub(super) fn read(path: &Path, output: &Output) -> Result<FleetSnapshot, Comman
     })?;
     let mut nodes = Vec::new();
     for entry in file.nodes {
-        nodes.extend(
-            entry
-                .all()
-                .map_err(|why| cannot().because(why).help("write several entries, with other names"))?,
-        );
+        nodes.extend(entry.all().map_err(|why| {
+            cannot().because(why).help("leave the entry out, or write several with other names")
+        })?);
     }
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut apps = Vec::new();
@@ -143,8 +141,11 @@ impl Nodes {
     fn all(self) -> Result<Vec<SnapshotNode>, String> {
         let names: Vec<NodeId> = match self.count {
             None => vec![self.name.clone()],
-            Some(count) if count > MAX_COUNT => {
-                return Err(format!("limit `count` is {MAX_COUNT}, observed {count}"));
+            Some(count) if count == 0 || count > MAX_COUNT => {
+                return Err(format!(
+                    "limit `count` of `{}` is 1 to {MAX_COUNT}, observed {count}",
+                    self.name
+                ));
             }
             Some(count) => {
                 let names = (1..=count).map(|number| format!("{}-{number}", self.name).parse());
