@@ -166,7 +166,8 @@ impl Items {
     /// Waits until each item of an allocation that has begun was told of, and tells the agent.
     pub(crate) async fn finished(&self, allocation: AllocationId, agent: &Agent, logs: &LogQueue) {
         // The sender is here, so it cannot be gone.
-        let _running = self.running.subscribe().wait_for(|all| !all.contains_key(&allocation)).await;
+        let mut running = self.running.subscribe();
+        drop(running.wait_for(|all| !all.contains_key(&allocation)).await);
         self.flush(agent, logs).await;
     }
 

@@ -4,7 +4,7 @@
 
 use dunlin_e2e::hello;
 use dunlin_guest_artifacts::HELLO;
-use dunlin_harness::{Fleet, eventually, http, is_running};
+use dunlin_harness::{App, Fleet, eventually, http, is_running};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -54,6 +54,44 @@ async fn a_killed_agent_is_replaced_and_no_request_at_another_node_fails() {
         assert!(started.elapsed() < dunlin_harness::PATIENCE, "not moved: {status:?}");
     }
     assert_eq!(failures, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_runs_everywhere_goes_on_over_a_restart_of_the_coordinator() {
+    let mut fleet = Fleet::start(3).await.unwrap();
+    let manifest = r#"
+        [app]
+        name = "shop"
+
+        [service.hello]
+        component = "guest.wasm"
+        everywhere = true
+        limits = { memory = "32MiB", fuel = "100M", fuel_rate = "10M/s", deadline = "10s" }
+    "#;
+    fleet.deploy(&App::new(manifest, &[("guest.wasm", HELLO)])).await.unwrap();
+    let ids = |status: &dunlin_api::AppStatus| {
+        let allocations = status.workloads[0].allocations.iter();
+        let running = allocations.filter(|one| one.state.name() == "running");
+        running.map(|one| (one.id, one.node.clone())).collect::<Vec<_>>()
+    };
+    let name = "default/shop".parse().unwrap();
+    let all_run = async |fleet: &Fleet| {
+        eventually("it runs on each node", || async {
+            let status = fleet.client().app(&name).await.map_err(|error| error.to_string())?;
+            if ids(&status).len() == 3 { Ok(ids(&status)) } else { Err(format!("{status:?}")) }
+        })
+        .await
+    };
+    let before = all_run(&fleet).await;
+    fleet.coordinator().kill().await.unwrap();
+    fleet.coordinator().start(&[]).await.unwrap();
+    eventually("all nodes are heard again", || async {
+        let nodes = fleet.client().nodes().await.map_err(|error| error.to_string())?;
+        let heard = nodes.nodes.iter().filter(|node| node.last_seen_ms_ago.is_some()).count();
+        if heard == 3 { Ok(()) } else { Err(format!("{nodes:?}")) }
+    })
+    .await;
+    assert_eq!(all_run(&fleet).await, before, "the coordinator came back and started nothing anew");
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use dunlin_api::ItemsQuery;
 use dunlin_e2e::{hello, printed};
-use dunlin_guest_artifacts::{HELLO, SLEEP};
+use dunlin_guest_artifacts::{HELLO, SLEEP, SPIN};
 use dunlin_harness::{App, Fleet, eventually};
-use dunlin_model::{EndReason, Explanation, RunId};
+use dunlin_model::{EndReason, Explanation, Fuel, RunId};
 
 const ITEMS: usize = 8;
 
@@ -65,4 +65,44 @@ async fn batch_work_makes_way_for_a_service_and_each_of_its_items_is_done_once()
     let each_once: Vec<(u32, u32)> = (0..u32::try_from(ITEMS).unwrap()).map(|item| (item, 1)).collect();
     assert_eq!(items, each_once, "{status:?}");
     fleet.until_running("default/shop").await;
+}
+
+#[tokio::test]
+async fn what_an_item_has_burned_that_is_broken_off_is_accounted() {
+    let mut fleet = Fleet::start(0).await.unwrap();
+    fleet.add_agent(&["--memory", "64MiB"]).await.unwrap();
+    let manifest = r#"
+        [app]
+        name = "batch"
+
+        [job.spin]
+        component = "spin.wasm"
+        items = 1
+        priority = 10
+        limits = { memory = "64MiB", fuel = "60G", fuel_rate = "10M/s", deadline = "10m" }
+    "#;
+    fleet.deploy(&App::new(manifest, &[("spin.wasm", SPIN)])).await.unwrap();
+    printed(&fleet.dunlin(&["job", "run", "batch/spin"]).await.unwrap()).assert_done();
+    let run: RunId = "r1".parse().unwrap();
+    let status = async || fleet.client().run(run).await.map_err(|error| error.to_string());
+    let name = "default/batch".parse().unwrap();
+    eventually("the job runs", || async {
+        let app = fleet.client().app(&name).await.map_err(|error| error.to_string())?;
+        let running = app.workloads[0].allocations.iter().filter(|it| it.state.name() == "running");
+        if running.count() == 1 { Ok(()) } else { Err(format!("{app:?}")) }
+    })
+    .await;
+    assert_eq!(status().await.unwrap().fuel, Fuel(0), "nothing has ended");
+
+    let shop = hello(HELLO, 1);
+    let path = shop.path().display().to_string();
+    printed(&fleet.dunlin(&["deploy", "--no-wait", &path]).await.unwrap()).assert_done();
+    eventually("the item was broken off", || async {
+        let status = status().await?;
+        if status.fuel > Fuel(0) { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    fleet.until_running("default/shop").await;
+    let status = status().await.unwrap();
+    assert_eq!((status.recorded, status.failed), (0, 0), "it is queued again: {status:?}");
 }

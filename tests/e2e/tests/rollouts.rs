@@ -133,6 +133,26 @@ async fn a_revision_that_is_unwell_is_taken_back_and_no_request_fails() {
     assert!(answers > 0);
 }
 
+#[tokio::test]
+async fn what_stays_unwell_is_started_again_and_says_why() {
+    let fleet = Fleet::start(1).await.unwrap();
+    let health = "health = { path = \"/\", interval = \"200ms\", failures = 2, restart_after = 3 }";
+    let app = shop(TRAP_HTTP, health);
+    run(&fleet, &["deploy", "--no-wait", &app.path().display().to_string()]).await.assert_done();
+    let name = "default/shop".parse().unwrap();
+    let again = eventually("both were started again", || async {
+        let status = fleet.client().app(&name).await.map_err(|error| error.to_string())?;
+        let allocations = &status.workloads[0].allocations;
+        let is_so = allocations.len() == 2 && allocations.iter().all(|one| one.restarts > 0);
+        if is_so { Ok(allocations.clone()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    assert!(again.iter().all(|one| one.revision.0 == 1), "{again:?}");
+    let told = run(&fleet, &["explain", "shop/hello"]).await;
+    let told = told.assert_done();
+    assert!(told.contains("health checks in a row were bad") || told.contains("unhealthy"), "{told}");
+}
+
 /// Returns how many files with compiled code are in a folder and those below it.
 fn compiled(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
