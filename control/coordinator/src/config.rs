@@ -63,3 +63,18 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dunlin_transport::Backoff;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_lost_before_it_can_have_tried() {
+        for profile in [Profile::Lan, Profile::Edge, Profile::Dark] {
+            let grace = std::time::Duration::from_millis(profile.patience().start_grace.0);
+            assert!(grace > Backoff::LONGEST_ABSENCE, "{profile:?}: {grace:?}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ pub struct Config {
     /// How long a silent node is still believed, counted from its last report.
     pub lease: DurationMs,
     /// How long after a start of the coordinator every known node is believed at least. Agents that were without one for
-    /// long try to reach it up to 40 s apart, and none of them has failed: see `dunlin_transport::Backoff`.
+    /// long try to reach it up to 40 s apart, and none of them has failed.
     pub start_grace: DurationMs,
     /// How long requests go to a node that is silent and still believed, where that is shorter than the lease: whoever
     /// is believed for hours may be out of reach for hours.

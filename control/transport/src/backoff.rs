@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::limits::CONNECT_TIME;
+
 /// Waits between attempts, from 0.5 to 30 seconds.
 ///
 /// Each wait is drawn evenly between the shortest wait and a ceiling, which begins at one second and doubles. So a
@@ -18,6 +20,9 @@ impl Backoff {
     pub const SHORTEST: Duration = Duration::from_millis(500);
     /// The longest wait.
     pub const LONGEST: Duration = Duration::from_secs(30);
+    /// How long it takes at most until an agent that was without a coordinator for long tries one that is back: the
+    /// longest wait after an attempt that took as long as it may.
+    pub const LONGEST_ABSENCE: Duration = Self::LONGEST.saturating_add(CONNECT_TIME);
 
     /// Returns a back-off that has seen no failure.
     pub const fn new() -> Self {

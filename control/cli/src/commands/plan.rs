@@ -194,7 +194,7 @@ mod tests {
               ! a8 is lost with n4
               = a9 stays on n5
               waits: no node fulfils `zone = b`
-            it would take 3.0s, if each allocation starts at the next heartbeat of its node
+            it would take 3.0s, if each allocation starts at the next heartbeat of its node; the time is in it for which the new revision is watched
         "#]]
         .assert_eq(&shown(&plan()));
     }

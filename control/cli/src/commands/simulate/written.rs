@@ -270,8 +270,8 @@ mod tests {
                      unknown field `cordond`, expected one of `name`, `count`, `memory`, `fuel_rate`, `labels`, `resources`, `batch_overcommit`, `cordoned`, `lost`
               help: the book's page on looking ahead shows what stands in such a file
             error: cannot read the fleet in FOLDER/fleet.toml
-              cause: limit `count` is 100000, observed 200000
-              help: write several entries, with other names
+              cause: limit `count` of `a` is 1 to 100000, observed 200000
+              help: leave the entry out, or write several with other names
             error: cannot read the manifest FOLDER/none.toml
               cause: No such file or directory (os error 2)
               help: give the folder with dunlin.toml: `dunlin deploy path/to/app`
