@@ -161,11 +161,19 @@ pub(crate) fn rules(cluster: &Cluster, workload: &WorkloadName) -> Rules {
         .unwrap_or(Rules { surge: 1, unavailable: 0 })
 }
 
+/// Returns the [`places`] of a service that runs everywhere and is not stopped, and none of another.
+fn wanted_places(cluster: &Cluster, workload: &WorkloadName) -> BTreeMap<NodeId, bool> {
+    let is_wanted = |spec: &&Arc<WorkloadSpec>| match &spec.kind {
+        WorkloadKind::Service(service) => service.everywhere && service.allocations > 0,
+        WorkloadKind::Job(_) => false,
+    };
+    let spec = cluster.durable.specs().get(workload).filter(is_wanted);
+    spec.map(|spec| places(cluster, workload, spec)).unwrap_or_default()
+}
+
 /// Returns what a service needs next that runs everywhere.
 fn plan_everywhere(cluster: &Cluster, workload: &WorkloadName) -> PlanEverywhere {
-    let spec = cluster.durable.specs().get(workload).filter(|_| desired(cluster, workload) > 0);
-    let places = spec.map(|spec| places(cluster, workload, spec)).unwrap_or_default();
-    rollout::plan_everywhere(&places, &copies(cluster, workload))
+    rollout::plan_everywhere(&wanted_places(cluster, workload), &copies(cluster, workload))
 }
 
 impl Cluster {
@@ -389,10 +397,8 @@ impl Cluster {
         {
             return;
         }
-        let spec =
-            self.durable.specs().get(workload).filter(|_| self.durable.everywhere().contains(workload));
-        let wanted = spec.filter(|_| desired(self, workload) > 0 && !planted(Bug::EverywhereForgetsLost));
-        let kept = wanted.map(|spec| places(self, workload, spec)).unwrap_or_default();
+        let is_kept = !planted(Bug::EverywhereForgetsLost);
+        let kept = if is_kept { wanted_places(self, workload) } else { BTreeMap::new() };
         let may_go = |record: &&AllocationRecord| {
             record.serves() && !self.durable.is_held(record) && !kept.contains_key(&record.node)
         };

@@ -17,10 +17,18 @@ use crate::world::World;
 
 /// Tells whether a node is one that a workload may run on, if there is room.
 fn is_place(agent: &Agent, spec: &WorkloadSpec) -> bool {
-    let labels = &agent.info.labels;
+    may_run_on(&agent.info.labels, &agent.info.resources, spec)
+}
+
+/// Tells the same of a node with these labels and these countable resources.
+pub(crate) fn may_run_on(
+    labels: &BTreeMap<String, String>,
+    resources: &BTreeMap<String, u32>,
+    spec: &WorkloadSpec,
+) -> bool {
     spec.node_labels.iter().all(|(name, value)| labels.get(name) == Some(value))
         && spec.placement.require.iter().all(|condition| condition.matches(labels))
-        && spec.placement.resources.keys().all(|name| agent.info.resources.contains_key(name))
+        && spec.placement.resources.keys().all(|name| resources.contains_key(name))
 }
 
 impl World {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_model::{AllocationId, DurationMs, NodeId, Timestamp, WorkloadKind, WorkloadName, WorkloadSpec};
 use dunlin_scheduler::{AllocationRecord, AllocationState, Change, Command, Config, NodeRecord};
 
+use crate::liveness::may_run_on;
 use crate::store::{Before, Store};
 
 /// What the world knows beside the records.
@@ -60,6 +61,7 @@ impl Commit<'_> {
         self.check_drains()?;
         self.check_ends()?;
         self.check_silent()?;
+        self.check_lost_everywhere()?;
         self.check_preemption()?;
         self.touched_workloads().iter().try_for_each(|workload| self.check_service(workload))
     }
@@ -198,6 +200,25 @@ impl Commit<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Of what runs everywhere nothing is forgotten on a node that is lost and may be back.
+    fn check_lost_everywhere(&self) -> Result<(), String> {
+        let gone = self.before.allocations.values().filter(|it| !self.after.allocations.contains_key(&it.id));
+        let mut lost = gone.filter(|it| it.serves() && it.state == AllocationState::Lost);
+        let is_wanted = |record: &AllocationRecord| {
+            let node = &self.after.nodes[&record.node];
+            let info = node.info.as_ref().filter(|_| node.lost.is_some() && node.cordon.is_none());
+            let spec = self.spec(&record.workload).filter(|spec| match &spec.kind {
+                WorkloadKind::Service(service) => service.everywhere && service.allocations > 0,
+                WorkloadKind::Job(_) => false,
+            });
+            info.zip(spec).is_some_and(|(info, spec)| may_run_on(&info.labels, &info.resources, spec))
+        };
+        match lost.find(|record| self.facts.command.is_none() && is_wanted(record)) {
+            Some(record) => Err(format!("{} is forgotten, and {} may be back", record.id, record.node)),
+            None => Ok(()),
+        }
     }
 
     /// What says that it is not well, or does not run, is taken out of the routes at once.

@@ -291,6 +291,14 @@ fn what_runs_everywhere_goes_on_over_a_restart_and_where_its_node_is_lost_and_ba
         up a
         wait 3
         where
+        down a
+        down b
+        wait 60
+        show
+        up a
+        up b
+        wait 3
+        show
         ",
         expect![[r#"
             > apply one
@@ -305,6 +313,20 @@ fn what_runs_everywhere_goes_on_over_a_restart_and_where_its_node_is_lost_and_ba
             default/shop/agent on b:1
             --where
             default/shop/agent on a:1 b:1
+            48s a is lost
+            48s a1 is lost
+            48s b is lost
+            48s a2 is lost
+            49s a is lost
+            59s b is lost
+            --show
+            a Lost, reserved 0B
+            b Lost, reserved 0B
+            default/shop/agent 0 of 0
+            --show
+            a Alive, reserved 64MiB
+            b Alive, reserved 64MiB
+            default/shop/agent 2 of 2
         "#]],
     );
 }
