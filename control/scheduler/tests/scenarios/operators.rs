@@ -504,6 +504,59 @@ fn a_release_is_for_what_is_lost_then_and_not_for_what_is_lost_later() {
 }
 
 #[test]
+fn a_release_in_the_step_in_which_a_node_is_lost_is_not_put_off() {
+    placed(
+        &[],
+        "
+        node a 64MiB
+        node b 64MiB
+        node c 64MiB
+        node x 64MiB
+        node d 1GiB
+        deploy shop web=5@v1
+        wait 2
+        down a
+        down b
+        wait 1
+        down c
+        wait 1
+        down x
+        wait 8
+        absent 1
+        release
+        wait 5
+        show
+        ",
+        expect![[r#"
+            > deploy shop web=5@v1
+            Deployed { revision: Revision(1), changed: true }
+            12s a is lost
+            12s a1 is lost
+            12s b is lost
+            12s a2 is lost
+            12s c does not get 1.8: a3@1 | peers c d x
+            12s x does not get 1.8: a5@1 | peers c d x
+            > absent 1
+            > release
+            BrakeReleased
+            13s a is lost
+            13s b is lost
+            13s c is lost
+            13s x does not get 1.9: a5@1 | peers d x
+            14s x is lost
+            14s a5 is lost
+            --show
+            a Lost, reserved 0B
+            b Lost, reserved 0B
+            c Lost, reserved 0B
+            d Alive, reserved 256MiB
+            x Lost, reserved 0B
+            default/shop/web 4 of 5, waiting: 1 allocation is on lost nodes and not replaced yet: that is done for one node at a time, and for none of a zone that has lost many at once until they are back or `dunlin node release` says so
+        "#]],
+    );
+}
+
+#[test]
 fn a_node_that_is_back_brings_no_more_than_its_namespace_may_have() {
     check(
         "
