@@ -11,6 +11,7 @@ use dunlin_model::{
 use dunlin_scheduler::{AllocationRecord, AllocationState, NodeRecord, RunRecord, RunState, View};
 
 use crate::agent::Agent;
+use crate::rules::Commit;
 use crate::rules_of_runs::combines;
 use crate::wishes::{broken_component, never_well};
 use crate::world::World;
@@ -147,6 +148,8 @@ impl World {
                     ));
                 }
                 if spec.component == broken_component() || has_halted || (is_sick && failed.is_some()) {
+                    // Some of it may still come to a node that is trusted again.
+                    self.check_none_is_set_aside()?;
                     continue;
                 }
                 let having: BTreeSet<_> = own.map(|record| &record.node).collect();
@@ -156,6 +159,15 @@ impl World {
         }
         match running.keys().next() {
             Some(workload) => Err(format!("{workload} runs, and nobody wants it")),
+            None => Ok(()),
+        }
+    }
+
+    /// No node is kept out of use as it was lost again and again.
+    fn check_none_is_set_aside(&self) -> Result<(), String> {
+        let until = |node: &&NodeRecord| Commit::set_aside_until(node).is_some_and(|until| until > self.now);
+        match self.coordinator.store.nodes.values().find(until) {
+            Some(node) => Err(format!("{} is set aside", node.id)),
             None => Ok(()),
         }
     }
