@@ -28,7 +28,7 @@ const MAX_LOOKED_AT: usize = 256;
 /// On so many nodes something makes way for one workload or run at a time.
 const MAX_NODES: usize = 8;
 /// And so many nodes are kept for anybody.
-const MAX_KEPT: usize = 64;
+pub(crate) const MAX_KEPT: usize = 64;
 
 /// Who would have to make way on a node.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,6 +12,7 @@ use dunlin_model::{DurationMs, Name, NodeId, Timestamp};
 
 use crate::effort::Effort;
 use crate::placement::{Barriers, Demand};
+use crate::preempt::MAX_KEPT;
 use crate::turns::Claim;
 use crate::{AllocationRecord, Cluster};
 
@@ -31,6 +32,7 @@ impl Cluster {
         now: Timestamp,
     ) -> bool {
         let has_more = self.those_with_more(&demand.workload.namespace);
+        effort.spend(u32::try_from(self.durable.usages().len() / 16).unwrap_or(u32::MAX));
         if has_more.is_empty() {
             return false;
         }
@@ -71,6 +73,9 @@ impl Cluster {
         has_more: &BTreeSet<Name>,
         effort: &mut Effort,
     ) -> Option<NodeId> {
+        if self.volatile.kept.len() >= MAX_KEPT {
+            return None;
+        }
         let barriers = Barriers::new(self, demand);
         let mut seen: BTreeSet<&NodeId> = BTreeSet::new();
         let mut best: Option<(usize, &NodeId)> = None;
@@ -97,6 +102,7 @@ impl Cluster {
         let (_, room) = self.volatile.pools.node(node)?;
         let ends_soon = |record: &&AllocationRecord| {
             !record.serves()
+                && record.is_assigned()
                 && record.spec.priority <= demand.spec.priority
                 && has_more.contains(&record.workload.namespace)
         };
