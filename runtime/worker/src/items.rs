@@ -37,8 +37,8 @@ pub(crate) struct Items {
     ranges: Mutex<BTreeMap<AllocationId, Ranges>>,
     ends: Mutex<BTreeMap<AllocationId, VecDeque<(u32, ItemRecord)>>>,
     ended: Notify,
-    /// How many items of each allocation have begun and not been told of.
-    running: watch::Sender<BTreeMap<AllocationId, u32>>,
+    /// How many lanes and single items of each allocation are at work: what has ended and was not told counts, too.
+    at_work: watch::Sender<BTreeMap<AllocationId, u32>>,
 }
 
 /// The items of one allocation which no lane has taken yet.
@@ -66,8 +66,8 @@ impl Ranges {
 
 impl Items {
     pub(crate) fn new(node: NodeId) -> Self {
-        let (ranges, ends, running) = Default::default();
-        Self { node, ranges, ends, ended: Notify::new(), running }
+        let (ranges, ends, at_work) = Default::default();
+        Self { node, ranges, ends, ended: Notify::new(), at_work }
     }
 
     /// Runs an item of an allocation; `job` is absent if it is not here.
@@ -79,6 +79,7 @@ impl Items {
             None => not_here(allocation),
         };
         self.tell(allocation, number, end);
+        self.end(allocation);
     }
 
     /// Runs the first item of an allocation with streams of its own.
@@ -101,15 +102,13 @@ impl Items {
             },
         };
         self.tell(allocation, 0, end);
+        self.end(allocation);
     }
 
     /// Runs all items of a range.
     pub(crate) fn run_range(self: &Arc<Self>, allocation: AllocationId, job: Option<Job>, range: ItemRange) {
         let Some(job) = job else {
-            for item in range.start..range.end {
-                self.begin(allocation);
-                self.tell(allocation, item, not_here(allocation));
-            }
+            (range.start..range.end).for_each(|item| self.tell(allocation, item, not_here(allocation)));
             return;
         };
         if range.is_empty() {
@@ -121,6 +120,7 @@ impl Items {
         let wanted = job.concurrency().min(queue.lanes.saturating_add(queue.len()));
         while queue.lanes < wanted {
             queue.lanes += 1;
+            self.begin(allocation);
             tokio::spawn(self.clone().lane(allocation, job.clone()));
         }
     }
@@ -136,13 +136,13 @@ impl Items {
     /// Runs one item after the other until there are no more.
     async fn lane(self: Arc<Self>, allocation: AllocationId, job: Job) {
         while let Some(number) = self.next(allocation) {
-            self.begin(allocation);
             let item = Item { number, arguments: vec![number.to_string()], input: None };
             let end = caught(job.run_item(item)).await;
             self.tell(allocation, number, end);
             // Requests of the same namespace, and the other lanes, have their turn.
             tokio::task::yield_now().await;
         }
+        self.end(allocation);
     }
 
     /// Takes the next item; if there is none, the lane that asks has ended.
@@ -160,14 +160,25 @@ impl Items {
     }
 
     fn begin(&self, allocation: AllocationId) {
-        self.running.send_modify(|running| *running.entry(allocation).or_default() += 1);
+        self.at_work.send_modify(|all| *all.entry(allocation).or_default() += 1);
     }
 
-    /// Waits until each item of an allocation that has begun was told of, and tells the agent.
+    fn end(&self, allocation: AllocationId) {
+        self.at_work.send_modify(|all| {
+            if let Entry::Occupied(mut left) = all.entry(allocation) {
+                *left.get_mut() -= 1;
+                if *left.get() == 0 {
+                    left.remove();
+                }
+            }
+        });
+    }
+
+    /// Waits until each item of an allocation that has begun has ended, and tells the agent.
     pub(crate) async fn finished(&self, allocation: AllocationId, agent: &Agent, logs: &LogQueue) {
         // The sender is here, so it cannot be gone.
-        let mut running = self.running.subscribe();
-        drop(running.wait_for(|all| !all.contains_key(&allocation)).await);
+        let mut at_work = self.at_work.subscribe();
+        drop(at_work.wait_for(|all| !all.contains_key(&allocation)).await);
         self.flush(agent, logs).await;
     }
 
@@ -185,14 +196,6 @@ impl Items {
             output_cut: end.output_cut,
         };
         self.ends().entry(allocation).or_default().push_back((item, record));
-        self.running.send_modify(|running| {
-            if let Entry::Occupied(mut left) = running.entry(allocation) {
-                *left.get_mut() -= 1;
-                if *left.get() == 0 {
-                    left.remove();
-                }
-            }
-        });
         self.ended.notify_one();
     }
 

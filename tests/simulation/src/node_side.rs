@@ -452,7 +452,7 @@ impl World {
             ));
         }
         if fate.is_multiple_of(150) {
-            self.plan(wait, Happening::WorkerDies { node: node.clone(), life, worker });
+            self.plan(wait, Happening::WorkerDies { node: node.clone(), life, worker, load, item });
             return Ok(());
         }
         let event = if !has_input {

@@ -72,8 +72,8 @@ pub(crate) enum Happening {
     ConnectionLost { node: NodeId, connection: u64 },
     /// Something that the agent waits for has happened on its node.
     OnNode { node: NodeId, life: u64, load: Option<u64>, event: Event },
-    /// A worker process dies.
-    WorkerDies { node: NodeId, life: u64, worker: (Name, u64) },
+    /// A worker process dies of an item, if that still runs then.
+    WorkerDies { node: NodeId, life: u64, worker: (Name, u64), load: u64, item: u32 },
     /// The coordinator starts again.
     CoordinatorBoots,
     /// The coordinator's deadline has come.
@@ -199,7 +199,13 @@ impl World {
             Happening::Silence { node, connection } => self.silence(&node, connection),
             Happening::ConnectionLost { node, connection } => self.connection_lost(&node, connection),
             Happening::OnNode { node, life, load, event } => self.on_node(&node, life, load, event),
-            Happening::WorkerDies { node, life, worker } => self.worker_dies(&node, life, &worker),
+            Happening::WorkerDies { node, life, worker, load, item } => {
+                let mut loaded = self.agents[&node].loaded.values();
+                if !loaded.any(|loaded| loaded.load == load && loaded.running.contains(&item)) {
+                    return Ok(());
+                }
+                self.worker_dies(&node, life, &worker)
+            }
             Happening::CoordinatorBoots => self.coordinator_boots(),
             Happening::CoordinatorTick { life } => self.coordinator_tick(life),
             Happening::Fault => self.fault(),
