@@ -63,14 +63,23 @@ pub enum SettingsError {
     },
 }
 
+/// Says in one line what is wrong in a file, and where.
+fn told(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let place = before.map(|before| {
+        let (line, start) = (before.matches('\n').count() + 1, before.rfind('\n').map_or(0, |end| end + 1));
+        format!("line {line}, column {}: ", before[start..].chars().count() + 1)
+    });
+    format!("{}{}", place.unwrap_or_default(), error.message().replace('\n', "; "))
+}
+
 impl Settings {
     /// Returns what the file `path` says.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
         let wrong = |message| SettingsError::Wrong { path: path.to_owned(), message };
-        let settings: Self =
-            toml::from_str(&text).map_err(|error| wrong(error.to_string().trim().replace('\n', "; ")))?;
+        let settings: Self = toml::from_str(&text).map_err(|error| wrong(told(&text, &error)))?;
         let WorkerUids { start, count } = settings.worker_uids;
         // Zero is root, and the highest number stands for nobody in system calls.
         if start == 0 || count == 0 || start.checked_add(count).is_none() {
@@ -371,6 +380,10 @@ mod tests {
             ("[resources]\ngpu = -1", "invalid value"),
             ("batch_overcommit = 99", "99 is not from 100 to 1000"),
             ("batch_overcommit = 1001", "1001 is not from 100 to 1000"),
+            (
+                "hardening = \"required\"\n  batch_overcomit = 99",
+                "line 2, column 3: unknown field `batch_overcomit`",
+            ),
         ] {
             let error = read_all(text).unwrap_err();
             assert!(error.contains(part), "{text:?}: {error}");
