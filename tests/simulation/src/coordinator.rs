@@ -38,6 +38,9 @@ pub(crate) struct Coordinator {
     /// When it last released a node, unless the operator has spoken since.
     last_release: Option<Timestamp>,
     booted: Timestamp,
+    /// When an item was last recorded, and when something was last to be moved to a better node.
+    pub(crate) last_record: Timestamp,
+    last_move: Timestamp,
     /// What was last moved of each service to a better node, and since when.
     moves: BTreeMap<WorkloadName, (AllocationId, Timestamp)>,
     /// How often it was woken without that time has passed.
@@ -62,6 +65,8 @@ impl Coordinator {
             silent: BTreeSet::new(),
             last_release: None,
             booted: Timestamp(0),
+            last_record: Timestamp(0),
+            last_move: Timestamp(0),
             moves: BTreeMap::new(),
             wakes_at: (Timestamp(0), 0),
             failed: BTreeSet::new(),
@@ -72,9 +77,9 @@ impl Coordinator {
         }
     }
 
-    /// Tells whether something was moved to a better node from then on.
+    /// Tells whether something was still to be moved to a better node then, or later.
     pub(crate) fn has_moved_since(&self, moment: Timestamp) -> bool {
-        self.moves.values().any(|(_, at)| *at >= moment)
+        self.last_move >= moment
     }
 }
 
@@ -213,6 +218,7 @@ impl World {
         self.coordinator.steps += 1;
         let moved: Vec<_> = cluster.moves().map(|(workload, id)| (workload.clone(), id)).collect();
         for (workload, id) in moved {
+            self.coordinator.last_move = self.now;
             if take_move(&mut self.coordinator.moves, &workload, id, self.now)? {
                 self.note(format_args!("{id} of {workload} is to be moved"));
             }
@@ -223,6 +229,9 @@ impl World {
         }
         if !step.changes.is_empty() || self.coordinator.steps.is_multiple_of(LOOK_EVERY) {
             cluster.check().map_err(|reason| format!("the cluster is not sound: {reason}"))?;
+        }
+        if step.changes.iter().any(|change| matches!(change, dunlin_scheduler::Change::Item { .. })) {
+            self.coordinator.last_record = self.now;
         }
         if step.changes.is_empty() {
             return Ok(true);
@@ -345,7 +354,6 @@ impl World {
     }
 }
 
-/// What the routes say is what the records say: requests go to all that answer, and to nothing else.
 /// Takes note of what is moved to a better node, one allocation of a service in five minutes; tells whether it is new.
 fn take_move(
     known: &mut BTreeMap<WorkloadName, (AllocationId, Timestamp)>,
@@ -364,6 +372,7 @@ fn take_move(
     Ok(true)
 }
 
+/// What the routes say is what the records say: requests go to all that answer, and to nothing else.
 fn check_routes(store: &Store, routes: &RouteTable) -> Result<(), String> {
     let answers = store.allocations.values().filter(|it| it.serves() && it.state == AllocationState::Running);
     let mut answering: BTreeMap<&WorkloadName, BTreeSet<AllocationId>> = BTreeMap::new();

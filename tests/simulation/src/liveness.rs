@@ -56,6 +56,9 @@ impl World {
         if let Some(node) = members.find(|node| !is_settled(node)) {
             return Err(format!("what {} ran may not be replaced", node.id));
         }
+        if let Some(node) = self.coordinator.store.nodes.values().find(|node| node.cordon.is_some()) {
+            return Err(format!("{} is still cordoned", node.id));
+        }
         self.check_services(&view)?;
         self.check_runs(&view)?;
         self.check_routes()
@@ -147,7 +150,7 @@ impl World {
                         "{workload} should run {desired} times, runs {count} times, waits: {waits}"
                     ));
                 }
-                if spec.component == broken_component() || has_halted || (is_sick && failed.is_some()) {
+                if spec.component == broken_component() || has_halted || failed.is_some() && is_sick {
                     // Some of it may still come to a node that is trusted again.
                     self.check_none_is_set_aside()?;
                     continue;

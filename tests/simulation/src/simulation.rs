@@ -9,8 +9,8 @@ use crate::faults::Counts;
 use crate::options::Options;
 use crate::world::World;
 
-/// How long everything may take to come right: the longest back-off is five minutes and may begin late, and who was
-/// lost again and again is set aside for ten.
+/// How long everything may take to come right from the last item that was recorded, as some fleets have work for hours:
+/// the longest back-off is five minutes and may begin late, and who was lost again and again is set aside for ten.
 const PATIENCE: DurationMs = DurationMs(2_400_000);
 /// How often it is looked whether everything is right.
 const LOOK: DurationMs = DurationMs(10_000);
@@ -105,6 +105,7 @@ fn recover(world: &mut World) -> Result<DurationMs, String> {
     loop {
         world.run_until(world.now.plus(LOOK))?;
         let since = world.now.since(healed);
+        let idle = world.now.since(healed.max(world.coordinator.last_record));
         match world.check_all_is_right() {
             Ok(()) => {
                 let right = world.now;
@@ -112,11 +113,11 @@ fn recover(world: &mut World) -> Result<DurationMs, String> {
                 match world.check_all_is_right() {
                     Ok(()) => return Ok(since),
                     // Something goes to a better node; that comes to an end, too.
-                    Err(_) if since <= PATIENCE && world.coordinator.has_moved_since(right) => {}
+                    Err(_) if idle <= PATIENCE && world.coordinator.has_moved_since(right) => {}
                     Err(reason) => return Err(format!("all was right, and then was not: {reason}")),
                 }
             }
-            Err(reason) if since > PATIENCE => {
+            Err(reason) if idle > PATIENCE => {
                 return Err(format!("{since} after the faults ended: {reason}"));
             }
             Err(_) => {}
