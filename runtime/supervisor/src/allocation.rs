@@ -123,6 +123,14 @@ impl Allocation {
         self.items.as_ref().is_some_and(Items::is_done)
     }
 
+    /// Returns its items if they are run or will be.
+    pub(crate) fn items_at_work(&self) -> Option<&Items> {
+        match self.phase {
+            Phase::Waiting { .. } | Phase::Running { .. } => self.items.as_ref(),
+            Phase::Starting | Phase::Refused { .. } | Phase::Ended => None,
+        }
+    }
+
     /// Notes how it answered a health check; one that does not run was not asked.
     pub(crate) fn checked(&mut self, problem: Option<String>) {
         let spec = self.health_spec().cloned();
@@ -154,10 +162,18 @@ impl Allocation {
         self.phase = Phase::Waiting { until: now, reason: None };
     }
 
-    /// Breaks off its items if they were to be finished by now; tells whether it has.
+    /// Breaks off its items if they were to be finished by now; tells whether its worker must be told.
     pub(crate) fn breaks_off(&mut self, now: Timestamp, config: &Config) -> bool {
-        let is_running = matches!(self.phase, Phase::Running { .. });
-        is_running && self.items.as_mut().is_some_and(|items| items.break_off(now, config))
+        let is_waiting = match self.phase {
+            Phase::Waiting { .. } => true,
+            Phase::Running { .. } => false,
+            Phase::Starting | Phase::Refused { .. } | Phase::Ended => return false,
+        };
+        let is_broken_off = self.items.as_mut().is_some_and(|items| items.break_off(now, config));
+        if is_broken_off && is_waiting {
+            self.phase = Phase::Ended;
+        }
+        is_broken_off && !is_waiting
     }
 
     /// Notes that its worker has stopped it. If it was to break off its items that is its end.

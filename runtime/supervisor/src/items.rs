@@ -4,8 +4,9 @@
 //! need not wait for the agent after each; how many more follows from how long the last ones took and what they wrote.
 //!
 //! One that was running when its worker died may be what killed it, or may have died
-//! with another: it is run again alone, so that after the next death the blame is not in doubt. One that may be started
-//! at most once is not.
+//! with another: it is run again alone, so that after the next death the blame is not in doubt, and before the others,
+//! even if the allocation takes no new ones: who gets it next would know nothing of the deaths, and one that kills every
+//! worker would never come to its end. One that may be started at most once is not run again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +36,7 @@ pub(crate) struct Items {
     pub(crate) inputs: bool,
     /// Whether none of them may be started twice.
     pub(crate) is_at_most_once: bool,
-    /// Since when no new ones are taken, if that is so: those that run are finished, and that is all.
+    /// Since when no new ones are taken, if that is so: those that run and the suspects are finished, and that is all.
     finishing: Option<Timestamp>,
     /// Whether those that ran then were broken off, as they took too long.
     is_broken_off: bool,
@@ -93,7 +94,8 @@ impl Items {
     /// Tells whether each item has ended, or each that was begun if no new ones are taken.
     pub(crate) fn is_done(&self) -> bool {
         let is_all = self.next >= self.range.end && self.again.is_empty();
-        self.running.is_empty() && (is_all || self.finishing.is_some())
+        let is_enough = self.finishing.is_some() && (self.deaths.is_empty() || self.is_broken_off);
+        self.running.is_empty() && (is_all || is_enough)
     }
 
     /// Takes no new ones from now on, or takes them again.
@@ -102,17 +104,17 @@ impl Items {
         self.finishing = is_finishing.then_some(since);
     }
 
-    /// Breaks off those that run if they were to be finished by now; tells whether it has.
+    /// Breaks off what is not done if it was to be by now; tells whether it has.
     pub(crate) fn break_off(&mut self, now: Timestamp, config: &Config) -> bool {
         let is_over = self.finish_by(config).is_some_and(|end| end <= now);
         self.is_broken_off |= is_over;
         is_over
     }
 
-    /// Returns when those that run are broken off.
+    /// Returns when what is not done is broken off.
     fn finish_by(&self, config: &Config) -> Option<Timestamp> {
         let end = self.finishing?.plus(config.finish_within);
-        (!self.running.is_empty() && !self.is_broken_off).then_some(end)
+        (!self.is_done() && !self.is_broken_off).then_some(end)
     }
 
     /// Notes that the worker has them no more; tells whether it was to break them off. Of those that it did not tell how
@@ -129,12 +131,15 @@ impl Items {
         let suspect_runs = self.deaths.keys().any(|item| self.running.contains(item));
         let window = if self.inputs { self.concurrency } else { self.concurrency + self.ahead(room) };
         let free = u32::try_from(window.saturating_sub(self.running.len())).unwrap_or(u32::MAX);
-        if suspect_runs || free == 0 || self.finishing.is_some() {
+        if suspect_runs || free == 0 {
             return None;
         }
         let is_due = |item: &&u32| self.again.get(item).is_some_and(|due| *due <= now);
         let suspect = self.deaths.keys().find(is_due).copied();
         if suspect.is_some() && !self.running.is_empty() {
+            return None;
+        }
+        if suspect.is_none() && self.finishing.is_some() {
             return None;
         }
         let again = suspect.or_else(|| self.again.keys().find(is_due).copied());

@@ -204,8 +204,7 @@ impl Supervisor {
             Phase::Waiting { until, .. } => Some(until),
             Phase::Starting | Phase::Running { .. } | Phase::Refused { .. } | Phase::Ended => None,
         });
-        let running = |it: &&Allocation| matches!(it.phase, Phase::Running { .. });
-        let items = self.allocations.values().filter(running).filter_map(|it| it.items.as_ref());
+        let items = self.allocations.values().filter_map(Allocation::items_at_work);
         let in_worker = self.allocations.values().filter(|it| it.is_in_worker());
         let ends = in_worker.filter_map(|it| self.contact.may_run_until(&it.assigned));
         // What was due by the last step and is still here waits for an event, not for time.

@@ -121,3 +121,115 @@ fn who_makes_way_and_does_not_finish_is_broken_off_and_says_what_it_has_burned()
         "#]],
     );
 }
+
+#[test]
+fn who_makes_way_finds_out_first_which_of_its_items_kills_its_worker() {
+    check(
+        "
+        assign 1 1 a1:shop/sum:c1:0..9*2
+        fetched c1
+        started a1
+        assign 1 2 a1:shop/sum:c1:0..9*2 finishing=a1
+        died shop
+        started a1
+        died shop
+        deadline
+        wait 1000
+        started a1
+        died shop
+        report
+        deadline
+        wait 2000
+        started a1
+        ended a1 1
+        report
+        ",
+        expect![[r#"
+            assign 1 1 a1:shop/sum:c1:0..9*2
+              save 1 1
+              fetch c1
+            fetched c1
+              start a1
+            started a1
+              run item 0 of r7 in a1 in shop
+              run item 1 of r7 in a1 in shop
+            assign 1 2 a1:shop/sum:c1:0..9*2 finishing=a1
+              save 1 2
+            died shop
+              start a1
+            started a1
+              run item 0 of r7 in a1 in shop
+            died shop
+            deadline
+              1s
+            wait 1000
+              start a1
+            started a1
+              run item 0 of r7 in a1 in shop
+            died shop
+            report
+              stored 1 2
+              a1 backing-off: its worker process died, 3 restarts
+              item 0 of r7 in a1 on node, attempt 2: Trapped: the worker process died while running it
+            deadline
+              2s
+            wait 2000
+              start a1
+            started a1
+              run item 1 of r7 in a1 in shop
+            ended a1 1
+            report
+              stored 1 2
+              a1 finished, 3 restarts
+              item 0 of r7 in a1 on node, attempt 2: Trapped: the worker process died while running it
+        "#]],
+    );
+}
+
+#[test]
+fn who_makes_way_and_cannot_find_out_in_time_ends() {
+    check(
+        "
+        assign 1 1 a1:shop/sum:c1:0..9*1
+        fetched c1
+        started a1
+        died shop
+        not-started a1
+        assign 1 2 a1:shop/sum:c1:0..9*1 finishing=a1
+        deadline
+        wait 25000
+        report
+        deadline
+        assign 1 3 a1:shop/sum:c1:0..9*1
+        report
+        ",
+        expect![[r#"
+            assign 1 1 a1:shop/sum:c1:0..9*1
+              save 1 1
+              fetch c1
+            fetched c1
+              start a1
+            started a1
+              run item 0 of r7 in a1 in shop
+            died shop
+              start a1
+            not-started a1
+            assign 1 2 a1:shop/sum:c1:0..9*1 finishing=a1
+              save 1 2
+            deadline
+              1s
+            wait 25000
+              fetch c1
+            report
+              stored 1 2
+              a1 finished, 2 restarts
+            deadline
+              none
+            assign 1 3 a1:shop/sum:c1:0..9*1
+              save 1 3
+            report
+              stored 1 3
+              a1 finished, 2 restarts
+        "#]],
+    );
+}
