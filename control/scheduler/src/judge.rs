@@ -226,6 +226,13 @@ impl Cluster {
                 "{serving} of {wanted} allocations of `{name}` serve it{waiting}"
             ));
         }
+        if let Some(record) = self.durable.lost_of(&workload).next().filter(|_| serving == 0) {
+            // One that runs everywhere has no other place meanwhile, and so has shown nothing.
+            return Verdict::NotYet(format!(
+                "`{name}` serves nowhere yet, and {} on {} is lost",
+                record.id, record.node
+            ));
+        }
         let mut live = self.durable.of_workload(&workload).filter(|record| record.is_live());
         if phase == Phase::Rolling && live.any(|record| record.revision != app.revision) {
             return Verdict::NotYet(format!("some allocations of `{name}` are of an earlier revision"));

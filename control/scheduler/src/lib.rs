@@ -19,6 +19,7 @@ mod course;
 mod dirty;
 mod durable;
 mod effort;
+mod everywhere;
 mod explain;
 mod failures;
 mod foresee;

@@ -41,6 +41,8 @@ pub enum Bug {
     EverywhereMissesJoined,
     /// A service that runs everywhere is ended on nodes that are lost.
     EverywhereForgetsLost,
+    /// A service that runs everywhere goes from node to node though its rollout has failed.
+    EverywhereGoesOn,
     /// What ended leaves no room for those who wait.
     ForgetRoom,
     /// After a start of the coordinator nodes get the time of a lease only, not the grace.
@@ -148,6 +150,7 @@ impl Bug {
         Self::OvercommitServices,
         Self::EverywhereMissesJoined,
         Self::EverywhereForgetsLost,
+        Self::EverywhereGoesOn,
         Self::ForgetRoom,
         Self::SkipStartGrace,
         Self::RenewLeaseForNewsOnly,

@@ -9,12 +9,13 @@ use dunlin_model::{
 
 use crate::durable::Durable;
 use crate::effort::Effort;
+use crate::everywhere::{self, PlanEverywhere};
 use crate::index::Tally;
 use crate::judge::phase;
 use crate::placement::{Demand, Search, Standing, judge_labels};
 use crate::planted::{Bug, planted};
 use crate::record::need;
-use crate::rollout::{self, Copy, Phase, Plan, PlanEverywhere, Rules, plan};
+use crate::rollout::{Copy, Phase, Plan, Rules, plan};
 use crate::singleton::wait_for_the_other;
 use crate::turns::{Claim, Turn};
 use crate::{AllocationRecord, AllocationState, AppRecord, Change, Cluster, RangeSet, Step};
@@ -140,11 +141,16 @@ fn plan_of(cluster: &Cluster, workload: &WorkloadName) -> Plan {
         return wait_for_the_other(cluster, workload, Phase::Rolling, &[], plan);
     }
     let copies: Vec<Copy> = copies(cluster, workload).into_iter().map(|(copy, _)| copy).collect();
-    let app = cluster.durable.apps().get(&workload.app_name());
-    let phase = app.map_or(Phase::Rolling, |app| phase(cluster, app, &workload.workload));
+    let phase = phase_of(cluster, workload);
     let desired = desired(cluster, workload);
     let plan = plan(desired, phase, rules(cluster, workload), &copies);
     wait_for_the_other(cluster, workload, phase, &copies, plan)
+}
+
+/// Returns how far a service may be changed.
+fn phase_of(cluster: &Cluster, workload: &WorkloadName) -> Phase {
+    let app = cluster.durable.apps().get(&workload.app_name());
+    app.map_or(Phase::Rolling, |app| phase(cluster, app, &workload.workload))
 }
 
 /// Returns how many allocations of a service more and less than desired there may be while some are replaced.
@@ -153,35 +159,46 @@ pub(crate) fn rules(cluster: &Cluster, workload: &WorkloadName) -> Rules {
     let desired = desired(cluster, workload);
     // Nobody waits for a move: it is no reason to serve less.
     let is_moving = cluster.volatile.rebalancing.moves(workload);
-    app.and_then(|app| app.rollout_spec(&workload.workload))
-        .map(|(spec, _)| Rules {
-            surge: spec.max_surge.of_up(desired),
-            unavailable: if is_moving { 0 } else { spec.max_unavailable.of_down(desired) },
-        })
-        .unwrap_or(Rules { surge: 1, unavailable: 0 })
+    let Some((spec, _)) = app.and_then(|app| app.rollout_spec(&workload.workload)) else {
+        return Rules { surge: 1, unavailable: 0 };
+    };
+    let surge = spec.max_surge.of_up(desired);
+    let unavailable = match spec.max_unavailable.of_down(desired) {
+        _ if is_moving => 0,
+        // A share of few is less than one; then nothing could ever be replaced.
+        0 if surge == 0 => 1,
+        unavailable => unavailable,
+    };
+    Rules { surge, unavailable }
+}
+
+/// Tells whether it is a service that is to run on each node.
+fn runs_everywhere(spec: &WorkloadSpec) -> bool {
+    match &spec.kind {
+        WorkloadKind::Service(service) => service.everywhere && service.allocations > 0,
+        WorkloadKind::Job(_) => false,
+    }
 }
 
 /// Returns the [`places`] of a service that runs everywhere and is not stopped, and none of another.
 fn wanted_places(cluster: &Cluster, workload: &WorkloadName) -> BTreeMap<NodeId, bool> {
-    let is_wanted = |spec: &&Arc<WorkloadSpec>| match &spec.kind {
-        WorkloadKind::Service(service) => service.everywhere && service.allocations > 0,
-        WorkloadKind::Job(_) => false,
-    };
-    let spec = cluster.durable.specs().get(workload).filter(is_wanted);
+    let spec = cluster.durable.specs().get(workload).filter(|spec| runs_everywhere(spec));
     spec.map(|spec| places(cluster, workload, spec)).unwrap_or_default()
 }
 
 /// Returns what a service needs next that runs everywhere.
 fn plan_everywhere(cluster: &Cluster, workload: &WorkloadName) -> PlanEverywhere {
-    rollout::plan_everywhere(&wanted_places(cluster, workload), &copies(cluster, workload))
+    let places = wanted_places(cluster, workload);
+    let phase = phase_of(cluster, workload);
+    everywhere::plan_everywhere(&places, phase, rules(cluster, workload), &copies(cluster, workload))
 }
 
 impl Cluster {
     /// Returns the nodes on which a service is to run that runs everywhere, and does not.
     pub(crate) fn nodes_without(&self, workload: &WorkloadName) -> Vec<NodeId> {
         if self.durable.everywhere().contains(workload) {
-            let PlanEverywhere { end: _, start, replace } = plan_everywhere(self, workload);
-            [start, replace].concat()
+            let PlanEverywhere { start, start_earlier, replace, .. } = plan_everywhere(self, workload);
+            [start, start_earlier, replace].concat()
         } else {
             Vec::new()
         }
@@ -225,11 +242,7 @@ impl Cluster {
         }
         let (wanted, placed) = match self.durable.specs().get(workload).map(Arc::clone) {
             Some(spec) if self.durable.everywhere().contains(workload) => {
-                let PlanEverywhere { end: _, start, replace } = plan_everywhere(self, workload);
-                let placed = self.place_on_each(step, workload, &spec, (&start, u32::MAX), effort, now);
-                let replaced = self.place_on_each(step, workload, &spec, (&replace, 1), effort, now);
-                let wanted = start.len() + usize::from(!replace.is_empty());
-                (u32::try_from(wanted).unwrap_or(u32::MAX), placed + replaced)
+                self.place_everywhere(step, workload, &spec, effort, now)
             }
             Some(spec) => {
                 let Plan { end: _, start, start_earlier } = plan_of(self, workload);
@@ -239,7 +252,7 @@ impl Cluster {
                 if placed == turn && placed < start {
                     return Turn::More;
                 }
-                let before = self.spec_before(workload).filter(|_| start_earlier > 0);
+                let before = self.to_start_of_before(workload).filter(|_| start_earlier > 0);
                 let earlier = before.map_or(0, |(revision, spec)| {
                     self.place(step, workload, (revision, &spec), start_earlier, effort, now)
                 });
@@ -269,6 +282,46 @@ impl Cluster {
             self.volatile.set_waiting(workload, spec.as_deref());
         }
         Turn::Over
+    }
+
+    /// Returns the revision before of which allocations may be started.
+    fn to_start_of_before(&self, workload: &WorkloadName) -> Option<(Revision, Arc<WorkloadSpec>)> {
+        let is_everywhere = self.durable.everywhere().contains(workload);
+        // One that ran here and there, or once, does not run on each node now.
+        self.spec_before(workload).filter(|(_, spec)| !is_everywhere || runs_everywhere(spec))
+    }
+
+    /// Says why nothing of a service is started though there may be room, if that is so.
+    pub(crate) fn why_halted(&self, workload: &WorkloadName) -> Option<String> {
+        let is_stuck =
+            phase_of(self, workload) == Phase::Halted && self.to_start_of_before(workload).is_none();
+        let reason = "the rollout of its newest revision has failed, and of the one before there is nothing that could \
+                      be started instead: deploy another, or roll back";
+        is_stuck.then(|| reason.to_owned())
+    }
+
+    /// Places what is missing of a service that runs everywhere; returns how many were wanted, and how many were placed.
+    fn place_everywhere(
+        &mut self,
+        step: &mut Step,
+        workload: &WorkloadName,
+        spec: &Arc<WorkloadSpec>,
+        effort: &mut Effort,
+        now: Timestamp,
+    ) -> (u32, u32) {
+        let plan = plan_everywhere(self, workload);
+        let count = |nodes: &[NodeId]| u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+        let revision = self.durable.apps()[&workload.app_name()].revision;
+        let mut placed = 0;
+        for (nodes, most) in [(&plan.start, u32::MAX), (&plan.replace, plan.at_once)] {
+            placed += self.place_on_each(step, workload, (revision, spec), (nodes, most), effort, now);
+        }
+        if let Some((revision, spec)) = self.to_start_of_before(workload) {
+            let nodes = (plan.start_earlier.as_slice(), u32::MAX);
+            placed += self.place_on_each(step, workload, (revision, &spec), nodes, effort, now);
+        }
+        let replaced = plan.at_once.min(count(&plan.replace));
+        (count(&plan.start) + count(&plan.start_earlier) + replaced, placed)
     }
 
     /// Tells whether a service has an allocation that is neither lost nor on its way out.
@@ -339,13 +392,12 @@ impl Cluster {
         &mut self,
         step: &mut Step,
         workload: &WorkloadName,
-        spec: &Arc<WorkloadSpec>,
+        (revision, spec): (Revision, &Arc<WorkloadSpec>),
         (nodes, most): (&[NodeId], u32),
         effort: &mut Effort,
         now: Timestamp,
     ) -> u32 {
-        let demand = Demand::new(self, workload, spec);
-        let revision = self.durable.apps()[&workload.app_name()].revision;
+        let demand = Demand::new(self, workload, spec).of(revision);
         let mut placed = 0;
         for node in nodes {
             if placed == most || effort.is_over() || self.quota_hit(&workload.namespace, spec).is_some() {

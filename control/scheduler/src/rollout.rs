@@ -4,13 +4,12 @@
 //! service allows; beyond that an earlier one that serves is only ended when a new one serves. So a new revision that
 //! never runs leaves the old one serving.
 //!
-//! Not here: on which node a new allocation goes (`placement`), and whether the new revision is well (`judge`).
+//! Not here: a service that runs everywhere (`everywhere`), on which node a new allocation goes (`placement`), and whether the new revision is well (`judge`).
 
-use std::collections::BTreeMap;
-
-use dunlin_model::{AllocationId, NodeId};
+use dunlin_model::AllocationId;
 
 use crate::planted::{Bug, planted};
+
 /// One live allocation of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Copy {
@@ -26,7 +25,7 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
-    const fn is_current(&self) -> bool {
+    pub(crate) const fn is_current(&self) -> bool {
         self.is_newest && !self.is_leaving
     }
 }
@@ -121,56 +120,8 @@ fn roll(desired: u32, rules: Rules, copies: &[Copy]) -> Plan {
     Plan { end, start: u32::try_from(start).unwrap_or(u32::MAX), start_earlier: 0 }
 }
 
-/// What to do now for a service that runs everywhere.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PlanEverywhere {
-    /// Whom to end.
-    pub(crate) end: Vec<AllocationId>,
-    /// On which nodes to start one of the newest revision.
-    pub(crate) start: Vec<NodeId>,
-    /// On one of which nodes, the first that has room, to start one beside an earlier one that answers.
-    pub(crate) replace: Vec<NodeId>,
-}
-
-/// Returns what brings `copies` nearer to one allocation of the newest revision on each of `places`, which are open for
-/// new ones or not.
-///
-/// A node that has none is given one at once. An earlier one is replaced on its own node, first new then old, on one
-/// node after the other.
-pub(crate) fn plan_everywhere(places: &BTreeMap<NodeId, bool>, copies: &[(Copy, NodeId)]) -> PlanEverywhere {
-    let mut on_node: BTreeMap<&NodeId, Vec<Copy>> = BTreeMap::new();
-    for (copy, node) in copies {
-        on_node.entry(node).or_default().push(*copy);
-    }
-    let is_replacing = on_node.values().any(|copies| {
-        copies.iter().any(|copy| !copy.is_current())
-            && copies.iter().any(|copy| copy.is_current() && !copy.is_running)
-    });
-    let mut plan = PlanEverywhere::default();
-    for (node, is_open) in places {
-        let (mut current, mut old): (Vec<Copy>, Vec<Copy>) =
-            on_node.remove(node).unwrap_or_default().into_iter().partition(Copy::is_current);
-        shrink(&mut current, 1, &mut plan.end);
-        let is_served = current.iter().any(|copy| copy.is_running);
-        shrink(&mut old, usize::from(!is_served), &mut plan.end);
-        if !is_open || !current.is_empty() {
-            continue;
-        }
-        if old.iter().any(|copy| copy.is_running) {
-            plan.replace.push(node.clone());
-        } else {
-            plan.start.push(node.clone());
-        }
-    }
-    if is_replacing {
-        plan.replace.clear();
-    }
-    plan.end.extend(on_node.values().flatten().map(|copy| copy.id));
-    plan
-}
-
 /// Ends surplus copies: those that do not run first, then those where most are, then those with the highest id.
-fn shrink(copies: &mut Vec<Copy>, wanted: usize, end: &mut Vec<AllocationId>) {
+pub(crate) fn shrink(copies: &mut Vec<Copy>, wanted: usize, end: &mut Vec<AllocationId>) {
     copies.sort_by_key(|copy| (std::cmp::Reverse(copy.is_running), copy.crowd, copy.id));
     let kept = wanted.min(copies.len());
     end.extend(copies.drain(kept..).rev().map(|copy| copy.id));

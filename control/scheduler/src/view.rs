@@ -260,6 +260,9 @@ impl Cluster {
 
     /// Says why nothing more of a workload is placed.
     pub(crate) fn why_waiting(&self, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) -> String {
+        if let Some(reason) = self.why_halted(workload) {
+            return reason;
+        }
         match self.quota_hit(&workload.namespace, spec) {
             Some(hit) => format!("the namespace `{}` has what it may have: {hit}", workload.namespace),
             None => match self.nodes_without(workload).as_slice() {

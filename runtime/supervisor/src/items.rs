@@ -131,7 +131,7 @@ impl Items {
         let suspect_runs = self.deaths.keys().any(|item| self.running.contains(item));
         let window = if self.inputs { self.concurrency } else { self.concurrency + self.ahead(room) };
         let free = u32::try_from(window.saturating_sub(self.running.len())).unwrap_or(u32::MAX);
-        if suspect_runs || free == 0 {
+        if suspect_runs || free == 0 || self.is_broken_off {
             return None;
         }
         let is_due = |item: &&u32| self.again.get(item).is_some_and(|due| *due <= now);

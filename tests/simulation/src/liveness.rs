@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, NodeId, ObservedState, Overcommit, Placement, Resources, Semantics,
-    Work, WorkloadKind, WorkloadName, WorkloadSpec,
+    AllocationId, Amount, AssignedAllocation, NodeId, ObservedState, Overcommit, Placement, Resources,
+    Semantics, Work, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use dunlin_scheduler::{AllocationRecord, AllocationState, NodeRecord, RunRecord, RunState, View};
 
@@ -155,7 +155,10 @@ impl World {
                     self.check_none_is_set_aside()?;
                     continue;
                 }
-                let having: BTreeSet<_> = own.map(|record| &record.node).collect();
+                // One of an earlier revision is replaced beside it, unless none may be more than wanted.
+                let is_ended_first = service.rollout.max_surge == Amount::Count(0);
+                let stay = own.filter(|record| record.revision == app.revision || is_ended_first);
+                let having: BTreeSet<_> = stay.map(|record| &record.node).collect();
                 self.check_no_room(&workload, spec, service.everywhere.then_some(&having))
                     .map_err(|reason| format!("{workload} waits, but {reason}"))?;
             }

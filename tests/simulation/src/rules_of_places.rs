@@ -14,12 +14,26 @@ impl Commit<'_> {
             self.placed.iter().filter_map(|id| self.after.allocations.get(id)).map(|it| &**it).collect();
         for record in &placed {
             self.check_node(record)?;
+            self.check_has_not_failed(record)?;
             let Placement { near, apart, .. } = &record.spec.placement;
             near.iter().try_for_each(|affinity| self.check_affinity(record, affinity, true))?;
             apart.iter().try_for_each(|affinity| self.check_affinity(record, affinity, false))?;
         }
         let namespaces: BTreeSet<&Name> = placed.iter().map(|record| &record.workload.namespace).collect();
         namespaces.into_iter().try_for_each(|namespace| self.check_quota(namespace))
+    }
+
+    /// Of a revision whose rollout has failed nothing more is started, unless there is none to return to.
+    fn check_has_not_failed(&self, record: &AllocationRecord) -> Result<(), String> {
+        let (id, workload) = (record.id, &record.workload);
+        let Some(app) = self.after.apps.get(&workload.app_name()) else { return Ok(()) };
+        let failed =
+            app.rollout.as_ref().filter(|rollout| rollout.failed.is_some() && rollout.from.is_some());
+        let is_watched = failed.is_some_and(|rollout| rollout.services.contains(&workload.workload));
+        if record.serves() && is_watched && record.revision == app.revision {
+            return Err(format!("{id} of {workload} is placed, and the rollout of its revision has failed"));
+        }
+        Ok(())
     }
 
     /// Nothing new goes to a node that is cordoned, lost, set aside, silent or not connected, or not such as is asked for.

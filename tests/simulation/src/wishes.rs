@@ -246,7 +246,7 @@ fn any_rollout(random: &mut Random, everywhere: bool, on_partition: OnPartition)
     if random.chance(300) {
         rollout.deadline = DurationMs(random.between(5_000, 60_000));
     }
-    rollout.rollback = random.chance(700);
+    rollout.rollback = random.chance(400);
     if on_partition.is_singleton() {
         let RolloutSpec { max_surge, max_unavailable, .. } = RolloutSpec::default_for(on_partition);
         (rollout.max_surge, rollout.max_unavailable, rollout.canary) = (max_surge, max_unavailable, None);
@@ -264,7 +264,7 @@ fn any_workload(app: &AppName, (count, path): (u64, &str), most: u32, random: &m
         };
         let on_partition = any_on_partition(random);
         let is_singleton = on_partition.is_singleton();
-        let everywhere = random.chance(80) && !is_singleton;
+        let everywhere = random.chance(150) && !is_singleton;
         let most = if is_singleton { 1 } else { most };
         WorkloadKind::Service(ServiceSpec {
             allocations: if is_singleton && random.chance(700) { 1 } else { random.small(0, most) },

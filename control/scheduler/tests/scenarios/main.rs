@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a script with a mistake is a failed test")]
 
 mod chains;
+mod everywhere;
 mod explain;
 mod fairness;
 mod fleet;

@@ -233,3 +233,46 @@ fn who_makes_way_and_cannot_find_out_in_time_ends() {
         "#]],
     );
 }
+
+/// Found by the simulation with seed 998: its worker was told to run an item that it was to stop.
+#[test]
+fn who_is_broken_off_begins_nothing_any_more() {
+    check(
+        "
+        assign 1 1 a1:shop/sum:c1:0..9*2
+        fetched c1
+        started a1
+        assign 1 2 a1:shop/sum:c1:0..9*2 finishing=a1
+        died shop
+        started a1
+        wait 25000
+        cancelled a1 0
+        stopped a1
+        report
+        ",
+        expect![[r#"
+            assign 1 1 a1:shop/sum:c1:0..9*2
+              save 1 1
+              fetch c1
+            fetched c1
+              start a1
+            started a1
+              run item 0 of r7 in a1 in shop
+              run item 1 of r7 in a1 in shop
+            assign 1 2 a1:shop/sum:c1:0..9*2 finishing=a1
+              save 1 2
+            died shop
+              start a1
+            started a1
+              run item 0 of r7 in a1 in shop
+            wait 25000
+              stop a1 in shop at once
+            cancelled a1 0
+            stopped a1
+            report
+              stored 1 2
+              a1 finished, 1 restarts
+              item 0 of r7 in a1 on node, attempt 2: Cancelled
+        "#]],
+    );
+}
