@@ -188,9 +188,17 @@ fn wanted_places(cluster: &Cluster, workload: &WorkloadName) -> BTreeMap<NodeId,
 
 /// Returns what a service needs next that runs everywhere.
 fn plan_everywhere(cluster: &Cluster, workload: &WorkloadName) -> PlanEverywhere {
-    let places = wanted_places(cluster, workload);
+    let wanted = wanted_places(cluster, workload);
     let phase = phase_of(cluster, workload);
-    everywhere::plan_everywhere(&places, phase, rules(cluster, workload), &copies(cluster, workload))
+    let mut plan =
+        everywhere::plan_everywhere(&wanted, phase, rules(cluster, workload), &copies(cluster, workload));
+    if let Some((_, before)) = cluster.to_start_of_before(workload).filter(|_| !plan.start_earlier.is_empty())
+    {
+        // It may have had others.
+        let places = places(cluster, workload, &before);
+        plan.start_earlier.retain(|node| places.get(node) == Some(&true));
+    }
+    plan
 }
 
 impl Cluster {

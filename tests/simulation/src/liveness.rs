@@ -126,16 +126,19 @@ impl World {
                 let is_current = copies
                     .iter()
                     .all(|copy| copy.spec.limits == spec.limits && copy.spec.component == spec.component);
-                if copies.len() == desired && is_current {
-                    self.check_none_is_lost(&workload, service.everywhere)?;
-                    continue;
-                }
-                let waits = view.apps[name].workloads[short].waiting.is_some();
                 // A rollout that has failed stays as it is if that is wanted.
                 let failed = app.rollout.as_ref().filter(|rollout| rollout.failed.is_some());
                 let has_halted = failed.is_some_and(|rollout| rollout.from.is_some());
                 // What is never well may just be started again, and of a rollout that has failed it is left beside the others.
                 let is_sick = never_well(spec);
+                if copies.len() == desired && is_current {
+                    // What is left of a rollout that has failed takes nobody's place.
+                    if !(is_sick && has_halted) {
+                        self.check_none_is_lost(&workload, service.everywhere)?;
+                    }
+                    continue;
+                }
+                let waits = view.apps[name].workloads[short].waiting.is_some();
                 let own = self.coordinator.store.allocations.values();
                 let own = own.filter(|record| record.workload == workload && record.is_assigned());
                 let sick = own.clone().filter(|record| never_well(&record.spec)).count();

@@ -411,3 +411,41 @@ fn what_ran_once_is_not_started_everywhere_when_running_everywhere_has_failed() 
         "#]],
     );
 }
+
+/// Found by the simulation with seed 15565: the labels of the newest revision told where the one before was started.
+#[test]
+fn what_ran_on_some_nodes_is_not_started_on_others_when_running_there_has_failed() {
+    let in_zone = |component: &str, zone: &str| {
+        let placement = format!("[service.agent.placement]\nrequire = [\"zone in ({zone})\"]");
+        agent(component, &format!("rollback = false\n{placement}"))
+    };
+    placed(
+        &[("one", &in_zone("one.wasm", "a")), ("two", &in_zone("two.wasm", "a, b"))],
+        "
+        node a 1GiB zone=a
+        node b 1GiB zone=b
+        apply one
+        wait 30
+        apply two
+        state a2 refused it imports what this node does not have
+        wait 5
+        history shop
+        node a2 1GiB zone=a
+        node b2 1GiB zone=b
+        wait 5
+        where
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            > apply two
+            Deployed { revision: Revision(2), changed: true }
+            --history shop
+            2, its rollout has failed: `agent`: a2 on b is refused: it imports what this node does not have
+            1 was well
+            --where
+            default/shop/agent on a:1 a2:1 b:1
+            default/shop/agent 2 of 4: a2 on b: refused: it imports what this node does not have
+        "#]],
+    );
+}
