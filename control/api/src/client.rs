@@ -151,6 +151,12 @@ impl Client {
         self.transport.get(paths::SNAPSHOT).await
     }
 
+    /// Returns a backup of the coordinator: a tar archive, with the fleet's private key in it.
+    pub async fn backup(&self) -> Result<Download, ClientError> {
+        let response = self.transport.stream(paths::BACKUP).await?;
+        Ok(Download::new(response, self.url().to_owned()))
+    }
+
     /// Returns why a workload is as it is.
     pub async fn explain(&self, workload: &WorkloadName) -> Result<Explanation, ClientError> {
         self.transport.get(&paths::workload_explanation(workload)).await
@@ -250,6 +256,11 @@ impl Client {
     pub async fn coredump(&self, node: &NodeId, instance: InstanceId) -> Result<Download, ClientError> {
         let response = self.transport.stream(&paths::coredump(node, instance)).await?;
         Ok(Download::new(response, self.url().to_owned()))
+    }
+
+    /// Lets a coordinator that is in recovery go on.
+    pub async fn confirm_recovery(&self) -> Result<(), ClientError> {
+        self.transport.order(Method::POST, paths::RECOVERY_CONFIRM).await
     }
 
     /// Returns the fleet in one line.

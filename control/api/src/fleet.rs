@@ -1,6 +1,6 @@
 //! The fleet in one line, and the brake: a mass loss is no mass move.
 
-use dunlin_model::{ClusterId, Term};
+use dunlin_model::{ClusterId, Term, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -22,6 +22,20 @@ pub struct FleetStatus {
     /// The zones whose lost nodes are not replaced, as many were lost at once.
     #[serde(default)]
     pub held_zones: Vec<HeldZone>,
+    /// Why nothing is decided, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+}
+
+/// That nothing is decided until an operator says so: the coordinator's store is older than what the fleet obeys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Recovery {
+    /// When that was found out, or the backup was taken.
+    pub since_ms: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// The highest term that agents were heard to have obeyed; zero if none was heard yet.
+    pub highest_term: Term,
 }
 
 /// A zone whose lost nodes are not replaced, as many were lost at once.

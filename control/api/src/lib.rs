@@ -27,7 +27,7 @@ pub use apps::{
 };
 pub use client::{Client, ClientConfig, ClientConfigError, ClientError, Download, LogStream, MAX_ANSWER};
 pub use components::ComponentInfo;
-pub use fleet::{BrakeReleased, FleetStatus, HeldZone};
+pub use fleet::{BrakeReleased, FleetStatus, HeldZone, Recovery};
 pub use jobs::{
     ItemPage, ItemStatus, ItemsQuery, MAX_INPUT_TEXT, MAX_ITEM_PAGE, RunList, RunStarted, RunState,
     RunStatus, RunsQuery, StartRun,

@@ -52,6 +52,10 @@ pub const NAMESPACES: &str = "/v1/namespaces";
 pub const NAMESPACE: &str = "/v1/namespaces/{namespace}";
 /// `POST` to create a token with which a node joins.
 pub const JOIN_TOKENS: &str = "/v1/tokens/join";
+/// `GET` all that the coordinator has, to be restored elsewhere.
+pub const BACKUP: &str = "/v1/backup";
+/// `POST` to let a coordinator that is in recovery go on.
+pub const RECOVERY_CONFIRM: &str = "/v1/recovery/confirm";
 /// `GET` a stream of what guests print.
 pub const LOGS: &str = "/v1/logs";
 /// `GET` what is known of instances that ended badly.

@@ -9,8 +9,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use dunlin_model::Name;
 
 use crate::commands::{
-    delete, deploy, doctor, explain, job, logs, namespace, node, nodes, plan, processes, rollout, run, serve,
-    simulate, status, stop, token, up,
+    backup, delete, deploy, doctor, explain, job, logs, namespace, node, nodes, plan, processes, rollout,
+    run, serve, simulate, status, stop, token, up,
 };
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
@@ -110,6 +110,9 @@ pub(crate) enum Command {
     Stop(stop::StopArgs),
     Delete(delete::DeleteArgs),
     Token(token::TokenArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
+    Recover(backup::RecoverArgs),
     Coordinator(processes::CoordinatorArgs),
     Agent(processes::AgentArgs),
     Doctor(doctor::DoctorArgs),

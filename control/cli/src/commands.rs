@@ -1,6 +1,7 @@
 //! The commands, one file each, and which of them answers.
 
 pub(crate) mod alone;
+pub(crate) mod backup;
 pub(crate) mod delete;
 pub(crate) mod deploy;
 pub(crate) mod doctor;
@@ -51,6 +52,9 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::Promote(args) => block_on(rollout::promote(&global, args, output)),
         Command::Stop(args) => block_on(stop::run(&global, args, output)),
         Command::Delete(args) => block_on(delete::run(&global, args, output)),
+        Command::Backup(args) => block_on(backup::backup(&global, args, output)),
+        Command::Recover(args) => block_on(backup::recover(&global, args, output)),
+        Command::Restore(args) => backup::restore(args, output),
         Command::Token(args) => block_on(token::run(&global, args, output)),
         Command::Coordinator(args) => processes::coordinator(args),
         Command::Agent(args) => processes::agent(args),

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{BrainClock, READ_EVERY};
 use crate::fleet::{Fleet, Heard};
+use crate::process::Ended;
 use crate::records;
 use crate::sweeper::Sweeper;
 
@@ -156,8 +157,9 @@ pub(crate) fn driver(cluster: Cluster, clock: BrainClock, hands: Hands) -> (Driv
 type Replies = Vec<(oneshot::Sender<Result<Answer, Refusal>>, Result<Answer, Refusal>)>;
 
 impl DriverLoop {
-    /// Runs until all handles are gone, the process stops while it waits for room, or a commit fails.
-    pub(crate) fn run(mut self) -> Result<(), CommitError> {
+    /// Runs until all handles are gone, the process stops while it waits for room, the brain wants a new start, or a
+    /// commit fails.
+    pub(crate) fn run(mut self) -> Result<Ended, CommitError> {
         loop {
             let now = self.clock.read();
             let wait = self.cluster.next_deadline().map_or(READ_EVERY, |deadline| now.until(deadline));
@@ -165,20 +167,20 @@ impl DriverLoop {
             let first = match self.inputs.recv_timeout(wait.min(READ_EVERY)) {
                 Ok(first) => Some(first),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Ok(Ended::Stopped),
             };
             let now = self.clock.read();
             if first.is_none() && self.cluster.next_deadline().is_none_or(|deadline| deadline > now) {
                 continue;
             }
-            if self.turn(first, now)?.is_break() {
-                return Ok(());
+            if let ControlFlow::Break(ended) = self.turn(first, now)? {
+                return Ok(ended);
             }
         }
     }
 
     /// Decides one batch, makes it durable, and only then lets anybody hear of it.
-    fn turn(&mut self, first: Option<Input>, now: Timestamp) -> Result<ControlFlow<()>, CommitError> {
+    fn turn(&mut self, first: Option<Input>, now: Timestamp) -> Result<ControlFlow<Ended>, CommitError> {
         let mut changes = Vec::new();
         let mut actions = Vec::new();
         let mut replies: Replies = Vec::new();
@@ -215,7 +217,7 @@ impl DriverLoop {
         }
 
         if !changes.is_empty() && self.commit(&changes, now)?.is_break() {
-            return Ok(ControlFlow::Break(()));
+            return Ok(ControlFlow::Break(Ended::Stopped));
         }
         for change in &changes {
             if let Change::RunDeleted(run) = change {
@@ -229,6 +231,9 @@ impl DriverLoop {
         for (reply, answer) in replies {
             // Who asked may have gone away meanwhile; what was decided stands.
             let _gone = reply.send(answer);
+        }
+        if actions.contains(&Action::StartAgain) {
+            return Ok(ControlFlow::Break(Ended::ToStartAgain));
         }
         self.perform(actions);
         for question in questions {
@@ -280,6 +285,8 @@ impl DriverLoop {
         for action in actions {
             match action {
                 Action::Assign { node } => drop(nodes.insert(node)),
+                // The loop has ended.
+                Action::StartAgain => {}
                 Action::AssignAll => nodes.extend(self.cluster.listeners().cloned()),
                 Action::Recorded { node, items } => self.hands.fleet.recorded(&node, items),
                 Action::Heard { node, sent, leases } => {
@@ -301,7 +308,7 @@ mod tests {
 
     use dunlin_model::Term;
     use dunlin_scheduler::{Config, TokenRecord};
-    use dunlin_store::{LoadError, NoSpace, Record, Table, Write};
+    use dunlin_store::{LoadError, NoSpace, Record, Snapshot, SnapshotError, Table, Write};
 
     use super::*;
 
@@ -333,6 +340,13 @@ mod tests {
 
         fn range(&self, _: Table, _: &[u8], _: Option<&[u8]>, _: usize) -> Result<Vec<Record>, LoadError> {
             Ok(Vec::new())
+        }
+
+        fn snapshot(
+            &self,
+            _: &mut dyn FnMut(&dyn Snapshot) -> Result<(), SnapshotError>,
+        ) -> Result<(), SnapshotError> {
+            Ok(())
         }
 
         fn delete_prefix(&self, _: Table, _: &[u8]) -> Result<u64, CommitError> {

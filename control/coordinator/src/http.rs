@@ -5,6 +5,7 @@
 //! handshake time.
 
 mod apps;
+mod backups;
 mod components;
 mod explanations;
 mod forecasts;
@@ -39,6 +40,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::backup::Source;
 use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::fleet::Fleet;
@@ -73,6 +75,10 @@ pub(crate) struct Api {
     pub(crate) inputs: Arc<Inputs>,
     /// How large and how intricate a component may be.
     pub(crate) limits: ComponentLimits,
+    /// Of what backups are taken.
+    pub(crate) backup: Source,
+    /// Who may take one now.
+    pub(crate) backups: Arc<Semaphore>,
     /// Who may look ahead now: it takes a copy of the whole brain.
     pub(crate) forecasts: Arc<Semaphore>,
     /// SHA-256 of the administrator's token.
@@ -83,7 +89,13 @@ pub(crate) struct Api {
 
 impl Api {
     /// Returns what the handlers work with: mostly what sessions do.
-    pub(crate) fn new(desk: &Desk, clock: Clock, admin_hash: [u8; 32], authority_hash: [u8; 32]) -> Self {
+    pub(crate) fn new(
+        desk: &Desk,
+        backup: Source,
+        clock: Clock,
+        admin_hash: [u8; 32],
+        authority_hash: [u8; 32],
+    ) -> Self {
         Self {
             cluster: desk.cluster.clone(),
             term: desk.term,
@@ -94,6 +106,8 @@ impl Api {
             components: Arc::clone(&desk.components),
             inputs: Arc::clone(&desk.inputs),
             limits: ComponentLimits::default(),
+            backup,
+            backups: Arc::new(Semaphore::new(1)),
             forecasts: Arc::new(Semaphore::new(MAX_FORECASTS)),
             admin_hash,
             authority_hash,
@@ -140,6 +154,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(namespaces::list))
         .routes(routes!(namespaces::set, namespaces::status))
         .routes(routes!(tokens::create))
+        .routes(routes!(backups::take))
+        .routes(routes!(nodes::recover))
         .routes(routes!(logs::stream))
         .routes(routes!(traps::list))
         .routes(routes!(traps::coredump))

@@ -3,6 +3,7 @@
 //! Decisions are made by `dunlin-scheduler`; here they are made durable, answered and carried out, in that order.
 //! `driver` owns the one `Cluster`; everything else asks it through a channel or reads its last view.
 
+mod backup;
 mod clock;
 mod config;
 mod driver;
@@ -13,11 +14,14 @@ mod inputs;
 mod logs;
 mod process;
 mod records;
+mod restore;
 mod session;
 mod simulate;
 mod sweeper;
 mod traps;
 
+pub use backup::About;
 pub use config::{Config, DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
-pub use process::run;
+pub use process::{Ended, run};
+pub use restore::{RestoreBackupError, Restored, check_backup, restore_backup};
 pub use simulate::{SimulateError, simulate_written};

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::backup::{ADMIN_TOKEN, Source};
 use crate::clock::BrainClock;
 use crate::driver::{Hands, driver};
 use crate::fleet::Fleet;
@@ -28,12 +29,21 @@ use crate::sweeper::Sweeper;
 use crate::{Config, records};
 
 /// The most bytes of one component or input.
-const MAX_BLOB: Bytes = Bytes(64 << 20);
+pub(crate) const MAX_BLOB: Bytes = Bytes(64 << 20);
 /// Free space that is left alone (S1).
 const RESERVE: Bytes = Bytes(64 << 20);
 
-/// Runs a coordinator until `stop` is cancelled, or a change could not be made durable.
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+/// How a coordinator ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// It is to be started again at once, as a whole process: a recovery is over.
+    ToStartAgain,
+}
+
+/// Runs a coordinator until `stop` is cancelled, it is to be started again, or a change could not be made durable.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ended> {
     let disk = Disk::open(&config.state)?;
     let cluster = disk.authority.cluster().clone();
     let patience = config.profile.patience();
@@ -41,6 +51,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let mut brain_clock = disk.clock;
     let clock = brain_clock.shown();
     let brain = Cluster::restore(cluster.clone(), disk.term, patience, changes, brain_clock.read());
+    let is_recovering = brain.recovery().cloned();
     let sweeper = Sweeper::start(Arc::clone(&disk.store)).context("could not start a thread")?;
     sweeper
         .sweep_leftovers(&*disk.store, &brain.view().runs.into_keys().collect())
@@ -68,8 +79,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         components: disk.components,
         inputs: Arc::new(Inputs::new(disk.inputs)),
     };
-    let api =
-        Api::new(&desk, clock.clone(), disk.admin_hash, disk.authority.key_hash()).within(config.limits);
+    let backup = Source {
+        cluster: cluster.clone(),
+        state: config.state.clone(),
+        store: Arc::clone(&desk.store),
+        components: Arc::clone(&desk.components),
+        inputs: Arc::clone(desk.inputs.blobs()),
+    };
+    let api = Api::new(&desk, backup, clock.clone(), disk.admin_hash, disk.authority.key_hash())
+        .within(config.limits);
     let gate = Gate { authority: Arc::new(disk.authority), desk, clock };
 
     // The brain has a thread of its own: commits wait for the disk.
@@ -80,24 +98,29 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     tokio::spawn(gate.admit_all(server));
     let serving =
         tokio::spawn(http::serve(listener, TlsAcceptor::from(tls), http::router(api), stop.clone()));
+    if let Some(recovery) = is_recovering {
+        tracing::warn!(reason = %recovery.reason, "this is a recovery: nothing is decided until `dunlin recover --confirm`");
+    }
     tracing::info!(%cluster, term = %disk.term, fleet = %ready.fleet, api = %ready.api, "coordinator ready");
     ready.write(&config.state).context("could not write ready.json")?;
 
+    let mut how = Ended::Stopped;
     tokio::select! {
         () = stop.cancelled() => {}
         // What the brain has decided and the disk has not taken must reach nobody: the process ends here, and the
         // next one restores what was acknowledged.
         ended = failure => match ended {
-            Ok(Ok(())) => {}
+            Ok(Ok(ended)) => how = ended,
             Ok(Err(error)) => {
                 return Err(anyhow::Error::new(error).context("a change could not be made durable; start again to recover"));
             }
             Err(_panicked) => anyhow::bail!("the brain has failed, which is our fault; start again to recover"),
         },
     }
+    stop.cancel();
     serving.await?;
     tracing::info!("coordinator stopped");
-    Ok(())
+    Ok(how)
 }
 
 /// What a coordinator finds on its disk, or makes there at its first start.
@@ -121,7 +144,7 @@ impl Disk {
         let authority = open_authority(state)?;
         write_private(&state.join("ca.pem"), authority.certificate_pem().as_bytes())
             .context("could not write the authority's certificate")?;
-        let admin_hash = open_admin_token(&state.join("admin.token"))?;
+        let admin_hash = open_admin_token(&state.join(ADMIN_TOKEN))?;
         let open = |name: &str| Components::open_folder(&state.join(name), MAX_BLOB, RESERVE).map(Arc::new);
         let components = open("components").context("could not open the folder of components")?;
         let inputs = open("inputs").context("could not open the folder of inputs")?;
@@ -176,13 +199,20 @@ fn open_authority(state: &Path) -> anyhow::Result<Authority> {
 
 /// Takes the term after the last one, durably and with the time, before anything is decided under it.
 fn next_term(store: &dyn Changes, now: Timestamp) -> anyhow::Result<Term> {
-    let last = match store.get(Table::Meta, b"term").context("could not read the last term")? {
+    let mut last = match store.get(Table::Meta, b"term").context("could not read the last term")? {
         Some(value) => serde_json::from_slice(&value).context("the store's term is damaged")?,
         None => Term(0),
     };
+    let mut writes = vec![records::time_seen(now)];
+    let recovery = records::recovery(store).context("could not read whether this is a recovery")?;
+    if let Some(recovery) = recovery.filter(|recovery| recovery.confirmed) {
+        last = last.max(recovery.highest_term);
+        writes.push(records::recovery_over());
+        tracing::info!(after = %last, "the recovery is over; what this store holds is to be from now on");
+    }
     let term = last.next();
-    let write = Write { table: Table::Meta, key: b"term".to_vec(), value: Some(serde_json::to_vec(&term)?) };
-    store.commit(&[write, records::time_seen(now)]).context("could not save the new term")?;
+    writes.push(Write { table: Table::Meta, key: b"term".to_vec(), value: Some(serde_json::to_vec(&term)?) });
+    store.commit(&writes).context("could not save the new term")?;
     Ok(term)
 }
 
@@ -225,7 +255,7 @@ fn private_folder(path: &Path) -> std::io::Result<()> {
 }
 
 /// Replaces a file as a whole, durably, readable by its owner alone.
-fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;

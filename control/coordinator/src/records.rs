@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_model::{
     AppName, ItemRecord, PackedError, Revision, RunId, Timestamp, WorkloadName, pack_items, unpack_items,
 };
-use dunlin_scheduler::Change;
+use dunlin_scheduler::{Change, RecoveryRecord};
 use dunlin_store::{Changes, LoadError, Table, Write};
 use serde::de::DeserializeOwned;
 
@@ -22,6 +22,8 @@ const CHUNK: u32 = 1024;
 const PART_BYTES: usize = 1 << 20;
 /// What the keys of schedules begin with.
 const SCHEDULES: &[u8] = b"schedule/";
+/// The key of why nothing is decided.
+const RECOVERY: &[u8] = b"recovery";
 /// How many parts are read at once.
 const PARTS: usize = 16;
 
@@ -112,6 +114,7 @@ fn key(change: &Change) -> (Table, Vec<u8>) {
         Change::Token(record) => (Table::Tokens, record.id.clone().into_bytes()),
         Change::TokenDeleted(id) => (Table::Tokens, id.clone().into_bytes()),
         Change::Counters(_) => (Table::Meta, b"counters".to_vec()),
+        Change::Recovery(_) => (Table::Meta, RECOVERY.to_vec()),
     }
 }
 
@@ -137,7 +140,8 @@ fn is_deletion(change: &Change) -> bool {
         | Change::Item { .. }
         | Change::Schedule(_)
         | Change::Token(_)
-        | Change::Counters(_) => false,
+        | Change::Counters(_)
+        | Change::Recovery(_) => false,
     }
 }
 
@@ -147,6 +151,7 @@ pub(crate) fn load(store: &dyn Changes) -> Result<Vec<Change>, RestoreError> {
     if let Some(value) = store.get(Table::Meta, b"counters")? {
         changes.push(decode(Table::Meta, &value)?);
     }
+    changes.extend(recovery(store)?.map(Change::Recovery));
     let tables = [
         Table::Tokens,
         Table::Nodes,
@@ -163,6 +168,20 @@ pub(crate) fn load(store: &dyn Changes) -> Result<Vec<Change>, RestoreError> {
     }
     load_schedules(store, &mut changes)?;
     Ok(changes)
+}
+
+/// Returns why a coordinator decides nothing, if that is so.
+pub(crate) fn recovery(store: &dyn Changes) -> Result<Option<RecoveryRecord>, RestoreError> {
+    let Some(value) = store.get(Table::Meta, RECOVERY)? else { return Ok(None) };
+    match decode(Table::Meta, &value)? {
+        Change::Recovery(record) => Ok(Some(record)),
+        _ => Ok(None),
+    }
+}
+
+/// Returns what must be written so that it goes on.
+pub(crate) fn recovery_over() -> Write {
+    Write { table: Table::Meta, key: RECOVERY.to_vec(), value: None }
 }
 
 /// Adds how far the schedules of jobs were followed. They stand among the single values: there are few of them.

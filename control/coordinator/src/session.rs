@@ -130,6 +130,7 @@ impl Desk {
             }
         }
         if hello.term > self.term {
+            self.driver.observe(Observation::Fenced { node: node.clone(), term: hello.term });
             let message =
                 format!("the agent has obeyed term {}, this coordinator has term {}", hello.term, self.term);
             return Err((RefusalCode::Fenced, message));

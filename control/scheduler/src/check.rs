@@ -57,7 +57,8 @@ impl Cluster {
         let tokens = durable.tokens().values().cloned().map(Change::Token);
         let counters = [Change::Counters(durable.counters())];
         let schedules = durable.schedules().values().cloned().map(Change::Schedule);
-        let rest = apps.chain(nodes).chain(tokens).chain(schedules).chain(counters);
+        let recovery = durable.recovery().cloned().map(Change::Recovery);
+        let rest = apps.chain(nodes).chain(tokens).chain(schedules).chain(counters).chain(recovery);
         let again = Durable::restore(namespaces.chain(allocations).chain(runs).chain(rest));
         ensure(again == *durable, || "an index differs from the records".to_owned())
     }

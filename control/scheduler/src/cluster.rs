@@ -50,8 +50,12 @@ impl Cluster {
 
     /// Takes a user's wish. It may be refused; then nothing has changed.
     pub fn submit(&mut self, command: Command, now: Timestamp) -> Result<(Answer, Step), Rejection> {
+        if let Some(record) = self.durable.recovery().cloned() {
+            return self.submit_in_recovery(command, record, now);
+        }
         let mut step = Step::default();
         let answer = match command {
+            Command::Recover => return Err(Rejection::NothingToRecover),
             Command::Deploy(spec) => self.deploy(&mut step, spec, now)?,
             Command::Rollback { app, to } => self.rollback(&mut step, &app, to, now)?,
             Command::Promote(app) => self.promote(&mut step, &app, now)?,
@@ -81,6 +85,9 @@ impl Cluster {
     pub fn observe(&mut self, observation: Observation, now: Timestamp) -> Step {
         let mut step = Step::default();
         match observation {
+            Observation::Fenced { node, term } => self.observe_fenced(&mut step, node, term, now),
+            // It decides nothing, so it need not know; when it goes on it hears everything again.
+            _ if self.durable.recovery().is_some() => {}
             Observation::Report { node, report } => self.observe_report(&mut step, &node, report, now),
             Observation::Connected { node } => self.observe_connected(&node, now),
             Observation::Disconnected { node } => self.observe_disconnected(&node),
@@ -88,13 +95,16 @@ impl Cluster {
         self.settle(step, now)
     }
 
-    /// Lets time pass.
+    /// Lets time pass. While nothing is decided it does not.
     pub fn tick(&mut self, now: Timestamp) -> Step {
         self.settle(Step::default(), now)
     }
 
     /// Returns when to call [`tick`](Self::tick) if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Timestamp> {
+        if self.durable.recovery().is_some() {
+            return None;
+        }
         let lease = self.volatile.first_lease_end().map(|(end, _)| *end);
         let drain = self.durable.draining().first().map(|(until, _)| *until);
         let retry = self.volatile.retries.first().map(|(due, _)| *due);
@@ -252,6 +262,9 @@ impl Cluster {
 
     /// Thinks through what has changed or is due. All ways in end here.
     fn settle(&mut self, mut step: Step, now: Timestamp) -> Step {
+        if self.durable.recovery().is_some() {
+            return step;
+        }
         let mut effort = Effort::of_one_step();
         self.expire_leases(&mut step, &mut effort, now);
         self.release_lost(&mut step, &mut effort, now);

@@ -121,7 +121,8 @@ impl Dirty {
             | Change::ScheduleDeleted(_)
             | Change::Token(_)
             | Change::TokenDeleted(_)
-            | Change::Counters(_) => {}
+            | Change::Counters(_)
+            | Change::Recovery(_) => {}
         }
     }
 

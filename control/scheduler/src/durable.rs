@@ -16,8 +16,8 @@ use crate::chain::RunIndex;
 use crate::index::{Index, Tally, Usage};
 use crate::placement::Room;
 use crate::{
-    AllocationRecord, AppRecord, Counters, NamespaceRecord, NodeRecord, RevisionRecord, RunRecord,
-    ScheduleRecord, TokenRecord,
+    AllocationRecord, AppRecord, Counters, NamespaceRecord, NodeRecord, RecoveryRecord, RevisionRecord,
+    RunRecord, ScheduleRecord, TokenRecord,
 };
 
 /// One durable change.
@@ -62,6 +62,8 @@ pub enum Change {
     TokenDeleted(String),
     /// These numbers are given out.
     Counters(Counters),
+    /// Nothing is decided until an operator says so.
+    Recovery(RecoveryRecord),
 }
 
 /// What a change is about.
@@ -77,6 +79,7 @@ pub(crate) enum Key {
     Schedule(WorkloadName),
     Token(String),
     Counters,
+    Recovery,
 }
 
 impl Change {
@@ -99,6 +102,7 @@ impl Change {
             Self::Token(record) => Key::Token(record.id.clone()),
             Self::TokenDeleted(id) => Key::Token(id.clone()),
             Self::Counters(_) => Key::Counters,
+            Self::Recovery(_) => Key::Recovery,
         }
     }
 
@@ -158,6 +162,7 @@ impl Change {
                 durable.counters.allocation = durable.counters.allocation.max(counters.allocation);
                 durable.counters.run = durable.counters.run.max(counters.run);
             }
+            Self::Recovery(record) => durable.recovery = Some(record.clone()),
         }
     }
 }
@@ -166,6 +171,7 @@ impl Change {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Durable {
     counters: Counters,
+    recovery: Option<RecoveryRecord>,
     apps: BTreeMap<AppName, AppRecord>,
     revisions: BTreeMap<AppName, BTreeMap<Revision, Arc<RevisionRecord>>>,
     /// The spec of each workload in the newest revision, to be shared by its allocations.
@@ -196,6 +202,10 @@ impl Durable {
             change.apply(&mut durable);
         }
         durable
+    }
+
+    pub(crate) fn recovery(&self) -> Option<&RecoveryRecord> {
+        self.recovery.as_ref()
     }
 
     pub(crate) fn counters(&self) -> Counters {

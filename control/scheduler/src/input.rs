@@ -1,7 +1,7 @@
 //! What the brain can be told, and what it answers.
 
 use dunlin_model::{
-    AppName, AppSpec, DurationMs, Name, NamespaceSpec, NodeId, Report, Revision, RunId, WorkloadName,
+    AppName, AppSpec, DurationMs, Name, NamespaceSpec, NodeId, Report, Revision, RunId, Term, WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,8 @@ pub enum Command {
     Uncordon(NodeId),
     /// Let what lost nodes ran be replaced at once, though many were lost together.
     ReleaseBrake,
+    /// Go on from what the store holds, though it is older than what the fleet obeys.
+    Recover,
     /// Let nodes join with this token.
     CreateToken(TokenRecord),
     /// A node wants to become a member.
@@ -101,6 +103,8 @@ pub enum Answer {
     Uncordoned,
     /// What lost nodes ran is replaced.
     BrakeReleased,
+    /// The coordinator starts again, and goes on.
+    Recovered,
     /// The token can be used.
     TokenCreated,
     /// The node is a member.
@@ -117,6 +121,13 @@ pub enum Observation {
         node: NodeId,
         /// What it said.
         report: Report,
+    },
+    /// An agent does not obey, as it has obeyed a later term.
+    Fenced {
+        /// Which node's.
+        node: NodeId,
+        /// The highest term that it says to have obeyed.
+        term: Term,
     },
     /// An agent can be spoken to.
     Connected {

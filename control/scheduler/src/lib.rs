@@ -39,6 +39,7 @@ mod range_set;
 mod rebalance;
 mod reconcile;
 mod record;
+mod recovery;
 mod rejection;
 mod retention;
 mod retry;
@@ -74,6 +75,7 @@ pub use record::{
     AllocationRecord, AllocationState, AppRecord, Cordon, Counters, Fate, Leaving, MakesWay, NamespaceRecord,
     NodeRecord, RevisionRecord, RolloutRecord, RunRecord, RunState, TokenRecord,
 };
+pub use recovery::{RecoveryReason, RecoveryRecord};
 pub use rejection::Rejection;
 pub use schedule::{Done, Due, ScheduleRecord};
 pub use start::RunWish;

@@ -105,6 +105,15 @@ pub enum Rejection {
     /// There is a token with this id.
     #[error("there is a join token `{0}` already")]
     TokenTaken(String),
+    /// Nothing is decided.
+    #[error("the coordinator is in recovery: {reason}")]
+    Recovering {
+        /// Why.
+        reason: String,
+    },
+    /// It is not in recovery.
+    #[error("the coordinator is not in recovery")]
+    NothingToRecover,
     /// Another machine has this name.
     #[error("the name `{0}` belongs to another node")]
     NameTaken(NodeId),
@@ -135,6 +144,8 @@ impl Rejection {
             Self::TokenExpired => "token_expired",
             Self::TokenTaken(_) => "token_taken",
             Self::NameTaken(_) => "name_taken",
+            Self::Recovering { .. } => "recovering",
+            Self::NothingToRecover => "nothing_to_recover",
         }
     }
 }

@@ -34,6 +34,8 @@ pub enum Action {
         /// The allocation and the item.
         items: Vec<(AllocationId, u32)>,
     },
+    /// Start again from the store.
+    StartAgain,
     /// Tell a node that its report was heard.
     Heard {
         /// Whom to tell.

@@ -15,8 +15,8 @@ use crate::reconcile::desired;
 use crate::record::need;
 use crate::turns::Claim;
 use crate::{
-    AllocationRecord, AllocationState, AppRecord, Cluster, Due, NodeRecord, RevisionRecord, RolloutRecord,
-    RunRecord, RunState, TokenRecord, Usage,
+    AllocationRecord, AllocationState, AppRecord, Cluster, Due, NodeRecord, RecoveryRecord, RevisionRecord,
+    RolloutRecord, RunRecord, RunState, TokenRecord, Usage,
 };
 
 /// A picture of everything.
@@ -26,6 +26,8 @@ pub struct View {
     pub cluster: ClusterId,
     /// The coordinator's term.
     pub term: Term,
+    /// Why nothing is decided, if that is so.
+    pub recovery: Option<RecoveryRecord>,
     /// All apps.
     pub apps: BTreeMap<AppName, AppView>,
     /// All allocations, those on their way out included.
@@ -190,6 +192,7 @@ impl Cluster {
         View {
             cluster: self.id.clone(),
             term: self.term,
+            recovery: durable.recovery().cloned(),
             apps: apps.collect(),
             allocations: allocations.collect(),
             nodes: nodes.collect(),

@@ -44,6 +44,8 @@ pub(crate) struct Volatile {
     pub(crate) waiting_runs: BTreeSet<RunId>,
     /// Those among them which want to be near others, or apart from them: services, and runs with their numbers.
     pub(crate) waiting_for_others: BTreeSet<(WorkloadName, Option<RunId>)>,
+    /// Agents that do not obey, as they have obeyed this later term.
+    pub(crate) fenced: BTreeMap<NodeId, Term>,
     /// Nodes on which something makes way, and for whom.
     pub(crate) kept: BTreeMap<NodeId, Claim>,
     /// Those among them on which nothing makes way, and until when each is kept at most.

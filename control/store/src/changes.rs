@@ -96,10 +96,39 @@ pub trait Changes: Send + Sync {
         self.range(table, &[], None, usize::MAX)
     }
 
+    /// Lets `reading` see all tables as they are at one moment, whatever is committed meanwhile.
+    ///
+    /// It may take long. A commit that finds the disk full waits for it.
+    fn snapshot(
+        &self,
+        reading: &mut dyn FnMut(&dyn Snapshot) -> Result<(), SnapshotError>,
+    ) -> Result<(), SnapshotError>;
+
     /// Deletes all records whose key begins with `prefix` and returns how many they were.
     ///
     /// A large number goes in several commits, so a crash may leave a part of them: delete again.
     fn delete_prefix(&self, table: Table, prefix: &[u8]) -> Result<u64, CommitError>;
+}
+
+/// All tables as they were at one moment.
+pub trait Snapshot {
+    /// Calls `each` with the key and the value of every record of a table, ordered by key, until it fails.
+    fn each(
+        &self,
+        table: Table,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> std::io::Result<()>,
+    ) -> Result<(), SnapshotError>;
+}
+
+/// Why a snapshot was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The store could not be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Who reads it takes no more.
+    #[error("could not pass on what the store holds")]
+    Write(#[from] std::io::Error),
 }
 
 /// Why a batch was not committed.

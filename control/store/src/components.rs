@@ -3,6 +3,7 @@
 //! A file is written under another name while its digest is computed, and gets its own name when it is whole and
 //! durable; so a file with a digest for a name is complete. What an interrupted writing left is removed at the start.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -92,6 +93,18 @@ impl Components {
     /// Returns where the bytes are, if they are here.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.folder.join(digest.hex())
+    }
+
+    /// Returns the digests of all bytes that are here, in order.
+    pub fn all(&self) -> Result<BTreeSet<Digest>, ComponentsError> {
+        let failed = |source| ComponentsError::io(&self.folder, source);
+        let mut all = BTreeSet::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            // What is being written has another name.
+            all.extend(name.to_str().and_then(|name| format!("sha256:{name}").parse::<Digest>().ok()));
+        }
+        Ok(all)
     }
 
     /// Begins to write bytes whose digest is known at their end.

@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use dunlin_model::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
-use crate::changes::{Changes, CommitError, LoadError, Record, Table, Write};
+use crate::changes::{Changes, CommitError, LoadError, Record, Snapshot, SnapshotError, Table, Write};
 use crate::folder::{self, Folder, FolderError};
 use crate::space::{self, NoSpace, RESERVE};
 
@@ -68,7 +68,7 @@ pub enum OpenError {
     },
     /// Its file is not as it was written.
     #[error(
-        "the store {file} is damaged; move it away, put a backup in its place and remove `{MARKER}` beside it, \
+        "the store {file} is damaged; move the state folder away and make it anew from a backup with `dunlin restore`, \
          or start with an empty folder to give up all it held"
     )]
     Damaged {
@@ -80,8 +80,8 @@ pub enum OpenError {
     },
     /// Its file is gone.
     #[error(
-        "the store {file} is missing although there was one; put a backup in its place and remove `{MARKER}` \
-         beside it, or start with an empty folder to give up all it held"
+        "the store {file} is missing although there was one; move the state folder away and make it anew from a \
+         backup with `dunlin restore`, or start with an empty folder to give up all it held"
     )]
     Missing {
         /// The file.
@@ -267,6 +267,17 @@ impl Changes for Embedded {
         self.read(table, |records| records.some(prefix, after, limit))
     }
 
+    fn snapshot(
+        &self,
+        reading: &mut dyn FnMut(&dyn Snapshot) -> Result<(), SnapshotError>,
+    ) -> Result<(), SnapshotError> {
+        // Held to the end: the file cannot be opened anew while somebody reads it.
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let begun = guarded(|| Ok(database.as_ref().ok_or("the store is closed")?.begin_read()?));
+        let transaction = begun.map_err(|source| LoadError { table: "all", source })?;
+        reading(&Moment(transaction))
+    }
+
     fn delete_prefix(&self, table: Table, prefix: &[u8]) -> Result<u64, CommitError> {
         let mut deleted = 0;
         loop {
@@ -281,6 +292,32 @@ impl Changes for Embedded {
                 return Ok(deleted);
             }
         }
+    }
+}
+
+/// The file as it was at one moment.
+struct Moment(redb::ReadTransaction);
+
+impl Snapshot for Moment {
+    fn each(
+        &self,
+        table: Table,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>,
+    ) -> Result<(), SnapshotError> {
+        let failed = |source| LoadError { table: table.name(), source };
+        let mut taken = Ok(());
+        guarded(|| {
+            for record in self.0.open_table(definition(table))?.iter()? {
+                let (key, value) = record?;
+                taken = each(key.value(), value.value());
+                if taken.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .map_err(failed)?;
+        taken.map_err(SnapshotError::Write)
     }
 }
 

@@ -197,7 +197,7 @@ fn is_refused(sample: &Sample, bytes: &[u8], what: &str) -> bool {
         Err(error) => {
             assert!(matches!(error, OpenError::Damaged { .. }), "{what}: {}", chain(&error));
             assert!(
-                error.to_string().contains("put a backup in its place and remove `store.created`"),
+                error.to_string().contains("make it anew from a backup with `dunlin restore`"),
                 "{error}"
             );
             true

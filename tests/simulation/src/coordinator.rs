@@ -281,6 +281,8 @@ impl World {
                         self.assign(node)?;
                     }
                 }
+                // Its store is never an old one.
+                Action::StartAgain => return Err("the coordinator wants to start again".to_owned()),
                 Action::Recorded { node, items } => {
                     for (allocation, item) in &items {
                         let has_failed = self.coordinator.failed.contains(&(*allocation, *item));
@@ -456,6 +458,7 @@ fn shown(step: &Step) -> String {
         Change::ScheduleDeleted(job) => format!("{job} has no schedule"),
         Change::Token(_) | Change::TokenDeleted(_) => "token".to_owned(),
         Change::Counters(_) => "counters".to_owned(),
+        Change::Recovery(_) => "recovery".to_owned(),
     });
     words.collect::<Vec<_>>().join(", ")
 }

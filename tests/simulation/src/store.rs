@@ -106,7 +106,8 @@ impl Store {
             | Change::ScheduleDeleted(_)
             | Change::Token(_)
             | Change::TokenDeleted(_)
-            | Change::Counters(_) => {}
+            | Change::Counters(_)
+            | Change::Recovery(_) => {}
         }
     }
 
@@ -183,6 +184,7 @@ impl Store {
                 self.ended.insert(id);
                 self.allocations.remove(&id);
             }
+            Change::Recovery(_) => return Err("the coordinator takes its store for an old one".to_owned()),
             Change::Run(record) => self.write_run(record)?,
             Change::RunDeleted(id) => {
                 self.runs.remove(&id);

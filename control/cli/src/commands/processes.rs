@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, GivenToken};
-use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
+use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Ended, Profile};
 use dunlin_model::{Bytes, CompileLimits, ComponentLimits, Feature, FuelRate, Metering, NodeId};
 use dunlin_worker::{CodeKind, HostCallWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -233,7 +234,18 @@ pub(crate) fn coordinator(args: CoordinatorArgs) -> Result<(), CommandError> {
     };
     tracing::info!(?config, "coordinator starts");
     let work = run_until_stopped(args.process, |stop| dunlin_coordinator::run(config, stop));
-    work.map_err(|error| failed("the coordinator cannot run", &error))
+    match work.map_err(|error| failed("the coordinator cannot run", &error))? {
+        Ended::Stopped => Ok(()),
+        Ended::ToStartAgain => Err(start_again()),
+    }
+}
+
+/// Starts this program again in the same process, with the same command line; returns why it could not.
+fn start_again() -> CommandError {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    // Itself, also after the file was replaced by a newer version.
+    let error = std::process::Command::new("/proc/self/exe").args(arguments).exec();
+    CommandError::failed("the coordinator could not start itself again").caused_by(&error).help("start it")
 }
 
 /// Runs an agent until it is told to stop.
@@ -327,10 +339,10 @@ fn log_filter() -> EnvFilter {
     EnvFilter::try_from_env("DUNLIN_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
-fn run_until_stopped<W, F>(process: ProcessArgs, work: W) -> anyhow::Result<()>
+fn run_until_stopped<W, F, T>(process: ProcessArgs, work: W) -> anyhow::Result<T>
 where
     W: FnOnce(CancellationToken) -> F,
-    F: Future<Output = anyhow::Result<()>>,
+    F: Future<Output = anyhow::Result<T>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_keep_alive(THREAD_IDLE)

@@ -53,10 +53,16 @@ pub(crate) async fn run(global: &Global, args: StatusArgs, output: &Output) -> R
 }
 
 fn in_lines(fleet: &FleetStatus) -> String {
-    let FleetStatus { cluster, term, version, nodes_alive, nodes, apps: _, held_zones } = fleet;
+    let FleetStatus { cluster, term, version, nodes_alive, nodes, apps: _, held_zones, recovery } = fleet;
     let mut text = format!(
         "fleet {cluster}: {nodes_alive} of {nodes} nodes alive; coordinator {version}, term {term}\n"
     );
+    if let Some(recovery) = recovery {
+        text.push_str(&format!(
+            "in recovery: {}; nothing is decided, and what runs goes on: see `dunlin recover`\n",
+            recovery.reason
+        ));
+    }
     for held in held_zones {
         text.push_str(&format!(
             "held: {}, so many at once that nothing is moved until they are back or `dunlin node release` says so\n",

@@ -6,10 +6,12 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use dunlin_api::{
-    BrakeReleased, CordonNode, FleetStatus, HeldZone, NodeList, NodeState, NodeStatus, Problem,
+    BrakeReleased, CordonNode, FleetStatus, HeldZone, NodeList, NodeState, NodeStatus, Problem, Recovery,
 };
 use dunlin_model::{NodeId, Timestamp};
 use dunlin_scheduler::{Command, NodeStatus as Seen, NodeView, View};
+
+use http::StatusCode;
 
 use super::Api;
 use super::problem::{Refused, not_found};
@@ -81,7 +83,22 @@ pub(crate) async fn fleet(State(api): State<Api>) -> Json<FleetStatus> {
         nodes: count(view.nodes.len()),
         apps: count(view.apps.len()),
         held_zones: held_zones(&view),
+        recovery: view.recovery.as_ref().map(|record| Recovery {
+            since_ms: record.since,
+            reason: record.reason.to_string(),
+            highest_term: record.highest_term,
+        }),
     })
+}
+
+/// Lets a coordinator that is in recovery go on: what its store holds is to be from now on, and nodes stop what is not in
+/// it. It starts again for that.
+#[utoipa::path(post, path = dunlin_api::paths::RECOVERY_CONFIRM, tag = "backup",
+    responses((status = 204),
+        (status = 409, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn recover(State(api): State<Api>) -> Result<StatusCode, Refused> {
+    api.driver.submit(Command::Recover).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Shows one node as the last view has it.

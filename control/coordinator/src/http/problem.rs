@@ -67,7 +67,9 @@ impl From<Rejection> for Refused {
             | Rejection::NothingToPromote(_)
             | Rejection::NameTaken(_)
             | Rejection::TokenTaken(_)
+            | Rejection::NothingToRecover
             | Rejection::QuotaExceeded { .. } => 409,
+            Rejection::Recovering { .. } => 503,
             Rejection::TokenUnknown | Rejection::TokenUsed | Rejection::TokenExpired => 403,
             Rejection::NotAJob(_)
             | Rejection::TooManyItems(_)
@@ -83,6 +85,10 @@ impl From<Rejection> for Refused {
             problem.limit = Some(hit.limit);
             problem.value = Some(hit.value);
             problem.observed = Some(hit.observed);
+        }
+        if let Rejection::Recovering { .. } = rejection {
+            problem = problem
+                .with_hint("`dunlin recover` says what that means, and `dunlin recover --confirm` goes on");
         }
         if let Rejection::NothingToWorkOn(_) = rejection {
             problem = problem.with_hint("say `--items 10`, or `--input 'texts/*.md'` for one item per file");

@@ -19,6 +19,7 @@ mod preemption;
 mod properties;
 mod random;
 mod rebalance;
+mod recovery;
 mod revisions;
 mod rollouts;
 mod services;

@@ -122,6 +122,11 @@ impl World {
             }
             "uncordon" => self.submit(Command::Uncordon(rest[0].parse().unwrap())),
             "release" => self.submit(Command::ReleaseBrake),
+            "fenced" => self.observe(Observation::Fenced {
+                node: rest[0].parse().unwrap(),
+                term: Term(rest[1].parse().unwrap()),
+            }),
+            "recover" => self.submit(Command::Recover),
             "cancel" => self.submit(Command::CancelRun(rest[0].parse().unwrap())),
             "done" => self.finish(rest[0], rest[1], &Outcome::Completed),
             "fail" => self.finish(rest[0], rest[1], &Outcome::Trapped { reason: "boom".to_owned() }),
@@ -491,7 +496,8 @@ impl World {
         let id = "fleet".parse().unwrap();
         let changes: Vec<Change> = self.store.values().cloned().collect();
         self.cluster = Cluster::restore(id, self.term, self.config, changes, self.now);
-        assert!(self.cluster.next_deadline().is_some_and(|deadline| deadline <= self.now));
+        let is_due = self.cluster.next_deadline().is_some_and(|deadline| deadline <= self.now);
+        assert!(is_due || self.cluster.recovery().is_some());
         let step = self.cluster.tick(self.now);
         self.take(step);
     }
@@ -548,6 +554,7 @@ impl World {
             Change::Token(record) => self.store.insert(format!("token {}", record.id), change),
             Change::TokenDeleted(id) => self.store.remove(&format!("token {id}")),
             Change::Counters(_) => self.store.insert("counters".to_owned(), change),
+            Change::Recovery(_) => self.store.insert("recovery".to_owned(), change),
         };
     }
 
@@ -603,6 +610,12 @@ impl World {
                 for node in self.cluster.listeners().cloned().collect::<Vec<_>>() {
                     self.assign(&node);
                 }
+            }
+            Action::StartAgain => {
+                let record = self.cluster.recovery().expect("nothing else is a reason");
+                self.term = self.term.max(record.highest_term);
+                self.store.remove("recovery");
+                self.restart();
             }
             Action::Recorded { node, items } => {
                 let agent = self.agents.get_mut(&node).unwrap();

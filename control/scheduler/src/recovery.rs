@@ -1,0 +1,105 @@
+//! Recovery: a store that is older than what the fleet obeys.
+//!
+//! A coordinator that was restored from a backup, or started on an old copy of its folder, does not know what was decided
+//! since. What it would decide could stop what nobody wants stopped. So it decides nothing, whatever happens and whoever
+//! wishes, until an operator says that what it has is to be from now on. That takes the fleet's next term, so that agents
+//! obey again, and numbers that nothing had meanwhile.
+//!
+//! A backup says itself what it is. Another old store is known by agents that have obeyed a later term: most of them, so
+//! that no single one can bring the whole fleet to a stop.
+
+use std::fmt;
+
+use dunlin_model::{NodeId, Term, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{Action, Answer, Change, Cluster, Command, Counters, Rejection, Step};
+
+/// By how much the numbers of allocations and runs go on, so that none is used again that was given out meanwhile.
+const SKIPPED: u64 = 1_000_000;
+/// An agent that says it has obeyed a term so much later is not believed.
+const MOST_TERMS: u64 = 1 << 32;
+
+/// That nothing is decided, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryRecord {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: RecoveryReason,
+    /// The highest term that agents were heard to have obeyed.
+    pub highest_term: Term,
+    /// Whether an operator has said that it is to go on; it does at the next start.
+    pub confirmed: bool,
+}
+
+/// Why nothing is decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecoveryReason {
+    /// The store was made from a backup.
+    Restored {
+        /// When that was taken.
+        taken: Timestamp,
+    },
+    /// Agents have obeyed a later coordinator.
+    Behind,
+}
+
+impl fmt::Display for RecoveryReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Restored { .. } => "its store was made from a backup",
+            Self::Behind => "most nodes have obeyed a later term: its store is an old copy, or another coordinator is in charge",
+        })
+    }
+}
+
+impl Cluster {
+    /// Returns why nothing is decided, if that is so.
+    pub fn recovery(&self) -> Option<&RecoveryRecord> {
+        self.durable.recovery()
+    }
+
+    /// Takes a wish while nothing is decided.
+    pub(crate) fn submit_in_recovery(
+        &mut self,
+        command: Command,
+        record: RecoveryRecord,
+        now: Timestamp,
+    ) -> Result<(Answer, Step), Rejection> {
+        let Command::Recover = command else {
+            return Err(Rejection::Recovering { reason: record.reason.to_string() });
+        };
+        let mut step = Step::default();
+        let Counters { allocation, run } = self.durable.counters();
+        let counters = Counters { allocation: allocation + SKIPPED, run: run + SKIPPED };
+        self.change(&mut step, Change::Counters(counters), now);
+        self.change(&mut step, Change::Recovery(RecoveryRecord { confirmed: true, ..record }), now);
+        step.actions.push(Action::StartAgain);
+        Ok((Answer::Recovered, step))
+    }
+
+    /// Takes note of an agent that does not obey this coordinator, as it has obeyed a later one.
+    pub(crate) fn observe_fenced(&mut self, step: &mut Step, node: NodeId, term: Term, now: Timestamp) {
+        let is_credible = term > self.term && term.0 - self.term.0 < MOST_TERMS;
+        if !is_credible || !self.durable.nodes().contains_key(&node) {
+            return;
+        }
+        self.volatile.fenced.insert(node, term);
+        let fenced = self.volatile.fenced.len();
+        let highest = self.volatile.fenced.values().copied().max().unwrap_or(term);
+        let record = match self.durable.recovery() {
+            Some(record) if record.highest_term >= highest || record.confirmed => return,
+            Some(record) => RecoveryRecord { highest_term: highest, ..record.clone() },
+            None if fenced * 2 <= self.durable.nodes().len() => return,
+            None => RecoveryRecord {
+                since: now,
+                reason: RecoveryReason::Behind,
+                highest_term: highest,
+                confirmed: false,
+            },
+        };
+        self.change(step, Change::Recovery(record), now);
+    }
+}
