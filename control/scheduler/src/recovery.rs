@@ -3,17 +3,17 @@
 //! A coordinator that was restored from a backup, or started on an old copy of its folder, does not know what was decided
 //! since. What it would decide could stop what nobody wants stopped. So it decides nothing, whatever happens and whoever
 //! wishes, until an operator says that what it has is to be from now on. That takes the fleet's next term, so that agents
-//! obey again, and numbers that nothing had meanwhile.
+//! obey again, and numbers that nothing had meanwhile. What may be started at most once may have been: its runs end.
 //!
 //! A backup says itself what it is. Another old store is known by agents that have obeyed a later term: most of them, so
 //! that no single one can bring the whole fleet to a stop.
 
 use std::fmt;
 
-use dunlin_model::{NodeId, Term, Timestamp};
+use dunlin_model::{JobSpec, NodeId, Term, Timestamp, WorkloadKind};
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, Answer, Change, Cluster, Command, Counters, Rejection, Step};
+use crate::{Action, Answer, Change, Cluster, Command, Counters, Rejection, RunState, ScheduleRecord, Step};
 
 /// By how much the numbers of allocations and runs go on, so that none is used again that was given out meanwhile.
 const SKIPPED: u64 = 1_000_000;
@@ -72,12 +72,32 @@ impl Cluster {
             return Err(Rejection::Recovering { reason: record.reason.to_string() });
         };
         let mut step = Step::default();
+        self.start_nothing_twice(&mut step, now);
         let Counters { allocation, run } = self.durable.counters();
         let counters = Counters { allocation: allocation + SKIPPED, run: run + SKIPPED };
         self.change(&mut step, Change::Counters(counters), now);
         self.change(&mut step, Change::Recovery(RecoveryRecord { confirmed: true, ..record }), now);
         step.actions.push(Action::StartAgain);
         Ok((Answer::Recovered, step))
+    }
+
+    /// Ends what may have been started since: runs of jobs that are `at-most-once`, and the moments of their schedules.
+    fn start_nothing_twice(&mut self, step: &mut Step, now: Timestamp) {
+        let is_once = |job: &JobSpec| job.is_at_most_once();
+        let open = self.durable.runs().values().filter(|run| run.is_open() && is_once(run.job()));
+        for run in open.map(|run| run.id).collect::<Vec<_>>() {
+            self.end_run(step, run, RunState::Cancelled, now);
+        }
+        let is_of_one = |record: &&ScheduleRecord| match self.durable.specs().get(&record.job) {
+            Some(spec) => matches!(&spec.kind, WorkloadKind::Job(job) if is_once(job)),
+            None => false,
+        };
+        let followed: Vec<ScheduleRecord> =
+            self.durable.schedules().values().filter(is_of_one).cloned().collect();
+        for record in followed {
+            let followed = record.followed.max(now);
+            self.change(step, Change::Schedule(ScheduleRecord { followed, ..record }), now);
+        }
     }
 
     /// Takes note of an agent that does not obey this coordinator, as it has obeyed a later one.

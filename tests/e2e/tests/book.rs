@@ -214,6 +214,16 @@ async fn the_page_on_looking_ahead_can_be_followed_word_for_word() {
     reader.end().await;
 }
 
+#[tokio::test]
+async fn the_page_on_backups_can_be_followed_word_for_word() {
+    let reader = Reader::start().await;
+    let seen = reader.follow(&page("book/src/guides/backups.md")).await;
+    for words in ["SHA256SUMS", "2 components and inputs", "the coordinator is not in recovery"] {
+        assert!(seen.contains(words), "`{words}` is missing: {seen}");
+    }
+    reader.end().await;
+}
+
 #[test]
 fn every_command_is_run_or_has_a_reason_not_to_be() {
     for path in [
@@ -223,6 +233,7 @@ fn every_command_is_run_or_has_a_reason_not_to_be() {
         "book/src/guides/run.md",
         "book/src/guides/operating.md",
         "book/src/guides/looking-ahead.md",
+        "book/src/guides/backups.md",
     ] {
         for step in steps(&page(path)) {
             if let Step::Leave(line) = step {

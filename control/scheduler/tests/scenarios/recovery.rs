@@ -106,3 +106,47 @@ fn a_single_node_stops_no_fleet_whatever_it_says() {
         "#]],
     );
 }
+
+#[test]
+fn what_may_be_started_once_is_not_started_again_after_a_recovery() {
+    let job = |semantics: &str, name: &str| {
+        format!(
+            "[job.{name}]\ncomponent = \"{name}.wasm\"\nschedule = \"*/10 * * * *\"\nmissed = \"once\"\n\
+             items = 4\n{semantics}\n"
+        )
+    };
+    let once = job("semantics = \"at-most-once\"\nattempts = 1", "once");
+    let manifest = format!("[app]\nname = \"calc\"\n{once}{}", job("", "more"));
+    placed(
+        &[("calc", &manifest)],
+        "
+        node a 1GiB
+        apply calc
+        start default/calc/once items=4
+        start default/calc/more items=4
+        wait 3
+        fenced a 9
+        wait 1500
+        recover
+        wait 3
+        show
+        ",
+        expect![[r#"
+            > apply calc
+            Deployed { revision: Revision(1), changed: true }
+            > start default/calc/once items=4
+            RunStarted(RunId(1))
+            > start default/calc/more items=4
+            RunStarted(RunId(2))
+            > fenced a 9
+            > recover
+            Recovered
+            1503s r1 ends: Cancelled
+            1503s default/calc/more was due at 600s: skipped: r2 had not ended
+            --show
+            a Alive, reserved 64MiB
+            r1 Cancelled: 0 good, 0 bad of 4; leased 0, ready 0, backing off 0; 0 fuel
+            r2 Running: 0 good, 0 bad of 4; leased 1, ready 3, backing off 0; 0 fuel
+        "#]],
+    );
+}
