@@ -2,9 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dunlin_model::ComponentLimits;
 use dunlin_scheduler::Config as Patience;
+use dunlin_transport::Authority;
 
 /// The UDP port on which agents find the coordinator.
 pub const DEFAULT_FLEET_PORT: u16 = 7400;
@@ -46,6 +48,8 @@ pub struct Config {
     pub api_names: Vec<String>,
     /// How patient it is.
     pub profile: Profile,
+    /// How long the certificate of a node is good; from half of it on the node renews it.
+    pub node_lifetime: Duration,
     /// How large and how intricate an uploaded component may be.
     pub limits: ComponentLimits,
 }
@@ -59,6 +63,7 @@ impl Config {
             api: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_API_PORT)),
             api_names: Vec::new(),
             profile: Profile::Edge,
+            node_lifetime: Authority::NODE_LIFETIME,
             limits: ComponentLimits::default(),
         }
     }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use anyhow::Context as _;
+use dunlin_model::Name;
 use dunlin_protocol::{JoinReply, JoinRequest};
 use dunlin_scheduler::{Command, Rejection};
 use dunlin_transport::{
-    Authority, CloseCode, Connection, Incoming, Role, Server, hash_secret, key_hash, serve_join,
+    Authority, CloseCode, Connection, Identity, Incoming, Renewal, Role, Server, hash_secret, key_hash,
+    serve_join,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -20,24 +23,63 @@ const MAX_JOINING: usize = 64;
 /// What is needed to let somebody in.
 #[derive(Clone)]
 pub(crate) struct Gate {
-    pub(crate) authority: Arc<Authority>,
     pub(crate) desk: Desk,
     pub(crate) clock: Clock,
 }
 
+/// Returns a new identity of the coordinator's.
+pub(crate) fn coordinator_identity(authority: &Authority) -> anyhow::Result<Identity> {
+    let role = Role::Coordinator(Name::try_from("main".to_owned())?);
+    Identity::issue(authority, &role, SystemTime::now(), Authority::COORDINATOR_LIFETIME)
+        .context("could not make the coordinator's certificate")
+}
+
 impl Gate {
     /// Lets in who comes, for ever.
-    pub(crate) async fn admit_all(self, server: Server) {
+    pub(crate) async fn admit_all(self, server: Server, identity: Identity) {
         let joining = Arc::new(Semaphore::new(MAX_JOINING));
-        while let Some(incoming) = server.accept().await {
+        let mut renewal = Renewal::of(&identity);
+        loop {
+            let incoming = tokio::select! {
+                incoming = server.accept() => incoming,
+                () = renewal.due() => {
+                    renewal = self.renew(&server);
+                    continue;
+                }
+            };
+            let Some(incoming) = incoming else { return };
             match incoming {
                 Incoming::Fleet(node, connection) => {
                     tokio::spawn(self.desk.clone().serve(connection, node));
+                }
+                Incoming::Late(node, connection) => {
+                    tokio::spawn(self.desk.clone().serve_late(connection, node));
                 }
                 Incoming::Join(connection) => match Arc::clone(&joining).try_acquire_owned() {
                     Ok(room) => drop(tokio::spawn(self.clone().let_join(connection, room))),
                     Err(_none) => connection.close(CloseCode::BUSY, "too many join at once; try again"),
                 },
+            }
+        }
+    }
+
+    /// Shows a new certificate of the coordinator's from now on.
+    fn renew(&self, server: &Server) -> Renewal {
+        let renewed = coordinator_identity(&self.desk.authority).and_then(|identity| {
+            server.replace_identity(&identity)?;
+            Ok(identity)
+        });
+        match renewed {
+            Ok(identity) => {
+                tracing::info!("the coordinator's certificate was renewed");
+                Renewal::of(&identity)
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &*error as &dyn std::error::Error,
+                    "the coordinator's certificate was not renewed"
+                );
+                Renewal::in_an_hour()
             }
         }
     }
@@ -69,12 +111,8 @@ impl Gate {
         }
         // The certificate before the decision: a signing request that is none must not use up the token.
         let role = Role::Node(request.node.clone());
-        let issued = self.authority.issue(
-            &request.signing_request,
-            &role,
-            SystemTime::now(),
-            Authority::NODE_LIFETIME,
-        );
+        let Desk { authority, node_lifetime, .. } = &self.desk;
+        let issued = authority.issue(&request.signing_request, &role, SystemTime::now(), *node_lifetime);
         let certificate = match issued {
             Ok(certificate) => certificate,
             Err(error) => return refused("signing_request_invalid", error.to_string()),
@@ -95,9 +133,9 @@ impl Gate {
                     connection.close(CloseCode::REPLACED, "another machine has this name");
                 }
                 JoinReply::Joined {
-                    cluster: self.authority.cluster().clone(),
+                    cluster: authority.cluster().clone(),
                     certificate: certificate.to_vec(),
-                    authority: self.authority.certificate().to_vec(),
+                    authority: authority.certificate().to_vec(),
                 }
             }
             Err(refusal) => {

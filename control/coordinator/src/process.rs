@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use dunlin_model::{Bytes, ClusterId, Name, Term, Timestamp};
+use dunlin_model::{Bytes, ClusterId, Term, Timestamp};
 use dunlin_scheduler::Cluster;
 use dunlin_store::{Changes, Components, Embedded, Table, Write};
-use dunlin_transport::{Authority, Identity, Role, Server, WireLimits};
+use dunlin_transport::{Authority, Identity, Server, WireLimits};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -21,7 +21,7 @@ use crate::backup::{ADMIN_TOKEN, Source};
 use crate::clock::BrainClock;
 use crate::driver::{Hands, driver};
 use crate::fleet::Fleet;
-use crate::gate::Gate;
+use crate::gate::{Gate, coordinator_identity};
 use crate::http::{self, Api};
 use crate::inputs::Inputs;
 use crate::session::Desk;
@@ -51,7 +51,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
     let mut brain_clock = disk.clock;
     let clock = brain_clock.shown();
     let brain = Cluster::restore(cluster.clone(), disk.term, patience, changes, brain_clock.read());
-    let is_recovering = brain.recovery().cloned();
+    say_if_recovering(&brain);
     let sweeper = Sweeper::start(Arc::clone(&disk.store)).context("could not start a thread")?;
     sweeper
         .sweep_leftovers(&*disk.store, &brain.view().runs.into_keys().collect())
@@ -62,7 +62,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
     let (driver, driver_loop) = driver(brain, brain_clock, hands);
 
     let heartbeat = Duration::from(patience.heartbeat);
-    let server = listen_for_agents(&config, &disk.authority, heartbeat)?;
+    let (server, identity) = listen_for_agents(&config, &disk.authority, heartbeat)?;
     let listener = TcpListener::bind(config.api)
         .await
         .with_context(|| format!("could not listen for the API on {} (TCP)", config.api))?;
@@ -78,6 +78,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
         store: disk.store,
         components: disk.components,
         inputs: Arc::new(Inputs::new(disk.inputs)),
+        authority: Arc::new(disk.authority),
+        node_lifetime: config.node_lifetime,
     };
     let backup = Source {
         cluster: cluster.clone(),
@@ -86,21 +88,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
         components: Arc::clone(&desk.components),
         inputs: Arc::clone(desk.inputs.blobs()),
     };
-    let api = Api::new(&desk, backup, clock.clone(), disk.admin_hash, disk.authority.key_hash())
+    let api = Api::new(&desk, backup, clock.clone(), disk.admin_hash, desk.authority.key_hash())
         .within(config.limits);
-    let gate = Gate { authority: Arc::new(disk.authority), desk, clock };
+    let gate = Gate { desk, clock };
 
     // The brain has a thread of its own: commits wait for the disk.
     let (failed, failure) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
         let _process_is_ending = failed.send(driver_loop.run());
     })?;
-    tokio::spawn(gate.admit_all(server));
+    tokio::spawn(gate.admit_all(server, identity));
     let serving =
         tokio::spawn(http::serve(listener, TlsAcceptor::from(tls), http::router(api), stop.clone()));
-    if let Some(recovery) = is_recovering {
-        tracing::warn!(reason = %recovery.reason, "this is a recovery: nothing is decided until `dunlin recover --confirm`");
-    }
     tracing::info!(%cluster, term = %disk.term, fleet = %ready.fleet, api = %ready.api, "coordinator ready");
     ready.write(&config.state).context("could not write ready.json")?;
 
@@ -121,6 +120,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
     serving.await?;
     tracing::info!("coordinator stopped");
     Ok(how)
+}
+
+/// Tells whoever reads the log that nothing is decided, if that is so.
+fn say_if_recovering(brain: &Cluster) {
+    if let Some(recovery) = brain.recovery() {
+        let reason = &recovery.reason;
+        tracing::warn!(%reason, "this is a recovery: nothing is decided until `dunlin recover --confirm`");
+    }
 }
 
 /// What a coordinator finds on its disk, or makes there at its first start.
@@ -155,14 +162,17 @@ impl Disk {
     }
 }
 
-fn listen_for_agents(config: &Config, authority: &Authority, heartbeat: Duration) -> anyhow::Result<Server> {
-    let role = Role::Coordinator(Name::try_from("main".to_owned())?);
-    let identity = Identity::issue(authority, &role, SystemTime::now(), Authority::COORDINATOR_LIFETIME)
-        .context("could not make the coordinator's certificate")?;
+fn listen_for_agents(
+    config: &Config,
+    authority: &Authority,
+    heartbeat: Duration,
+) -> anyhow::Result<(Server, Identity)> {
+    let identity = coordinator_identity(authority)?;
     // An agent must notice that its coordinator is gone, and be back, well before its lease is over.
     let wire = WireLimits { idle: heartbeat * 3, keep_alive: heartbeat, ..WireLimits::FLEET };
-    Server::bind(config.fleet, &identity, &wire)
-        .with_context(|| format!("could not listen for agents on {} (UDP)", config.fleet))
+    let server = Server::bind(config.fleet, &identity, &wire)
+        .with_context(|| format!("could not listen for agents on {} (UDP)", config.fleet))?;
+    Ok((server, identity))
 }
 
 /// What is written into `ready.json` once the coordinator can be used.

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use dunlin_model::{Assignment, ClusterId, Digest, NodeId, RunId, Term, Work};
 use dunlin_protocol::{
@@ -13,7 +13,9 @@ use dunlin_protocol::{
 };
 use dunlin_scheduler::{Observation, RunRecord};
 use dunlin_store::{Changes, Components};
-use dunlin_transport::{CloseCode, Connection, ReceiveHalf, SendError, SendHalf, Stream};
+use dunlin_transport::{
+    Authority, CloseCode, Connection, ReceiveHalf, Role, SendError, SendHalf, Stream, key_hash,
+};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::driver::Driver;
@@ -37,6 +39,9 @@ pub(crate) struct Desk {
     pub(crate) store: Arc<dyn Changes>,
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
+    pub(crate) authority: Arc<Authority>,
+    /// How long the certificate of a node is good.
+    pub(crate) node_lifetime: Duration,
 }
 
 impl Desk {
@@ -205,19 +210,27 @@ impl Desk {
     /// Answers the streams that the agent opens to fetch bytes.
     async fn answer(&self, connection: &Connection, node: &NodeId) {
         while let Ok(stream) = connection.accept().await {
-            let (desk, node) = (self.clone(), node.clone());
+            let (desk, connection, node) = (self.clone(), connection.clone(), node.clone());
             tokio::spawn(async move {
-                if let Err(error) = desk.answer_one(stream, &node).await {
+                if let Err(error) = desk.answer_one(stream, &connection, &node).await {
                     tracing::debug!(%node, error = &*error as &dyn std::error::Error, "stream ended early");
                 }
             });
         }
     }
 
-    async fn answer_one(&self, mut stream: Stream, node: &NodeId) -> anyhow::Result<()> {
+    async fn answer_one(
+        &self,
+        mut stream: Stream,
+        connection: &Connection,
+        node: &NodeId,
+    ) -> anyhow::Result<()> {
         match stream.receive_request().await? {
             StreamRequest::Component { digest } => self.send_component(stream, node, digest).await,
             StreamRequest::Input { run, item } => self.send_input(stream, node, run, item).await,
+            StreamRequest::Renew { signing_request } => {
+                self.renew(stream, connection, node, &signing_request).await
+            }
             StreamRequest::Control(_)
             | StreamRequest::Logs(_)
             | StreamRequest::Traps(_)
@@ -225,6 +238,58 @@ impl Desk {
                 refuse(stream, "an agent may not open such a stream now").await
             }
         }
+    }
+
+    /// Gives a node whose certificate has ended a new one, and nothing else.
+    pub(crate) async fn serve_late(self, connection: Connection, node: NodeId) {
+        let renewing = async {
+            let mut stream = connection.accept().await?;
+            match stream.receive_request().await? {
+                StreamRequest::Renew { signing_request } => {
+                    self.renew(stream, &connection, &node, &signing_request).await
+                }
+                _ => {
+                    refuse(stream, "the node's certificate has ended; it must ask for a new one first").await
+                }
+            }
+        };
+        match tokio::time::timeout(HELLO_TIME, renewing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%node, error = &*error as &dyn std::error::Error, "certificate not renewed");
+            }
+            Err(_late) => tracing::warn!(%node, "a node whose certificate has ended asks for nothing"),
+        }
+        connection.close(CloseCode::DONE, "");
+    }
+
+    /// Gives a member a new certificate for the key that it has.
+    async fn renew(
+        &self,
+        mut stream: Stream,
+        connection: &Connection,
+        node: &NodeId,
+        signing_request: &[u8],
+    ) -> anyhow::Result<()> {
+        let key = connection.peer_key_hash();
+        let view = self.driver.view();
+        let member = view.nodes.get(node).filter(|member| Some(member.record.key_fingerprint) == key);
+        if member.is_none() {
+            return refuse(stream, &format!("node {node} is not known to this fleet by this key")).await;
+        }
+        let role = Role::Node(node.clone());
+        let issued = self.authority.issue(signing_request, &role, SystemTime::now(), self.node_lifetime);
+        let certificate = match issued {
+            Ok(certificate) if key_hash(&certificate) == key => certificate,
+            Ok(_) => return refuse(stream, "a node renews the certificate of the key that it has").await,
+            Err(error) => return refuse(stream, &error.to_string()).await,
+        };
+        let length = u64::try_from(certificate.len())?;
+        stream.send_message(&StreamReply::Ok { length: Some(length), name: None }).await?;
+        stream.send.write_all(&certificate).await?;
+        stream.finish();
+        tracing::info!(%node, "certificate renewed");
+        Ok(stream.send.delivered().await?)
     }
 
     async fn send_component(&self, stream: Stream, node: &NodeId, digest: Digest) -> anyhow::Result<()> {

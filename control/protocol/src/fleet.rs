@@ -32,6 +32,12 @@ pub enum StreamRequest {
         /// Which item; the number of items asks for the outputs of all, which the combining instance reads.
         item: u32,
     },
+    /// From an agent: a new certificate for the key that it has, as bytes (DER).
+    Renew {
+        /// A certificate signing request (PKCS#10, DER) for that key.
+        #[serde(with = "serde_bytes")]
+        signing_request: Vec<u8>,
+    },
     /// From the coordinator: what allocations on this node printed, as frames of `LogRecord`.
     Logs(LogQuery),
     /// From the coordinator: what is known of instances that ended badly on this node, as frames of `TrapRecord`.

@@ -46,6 +46,7 @@ fn stream_requests() -> Vec<StreamRequest> {
             ..TrapQuery::default()
         }),
         StreamRequest::CoreDump { instance: "a12.3".parse().unwrap() },
+        StreamRequest::Renew { signing_request: vec![0x30, 0x82, 1] },
     ]
 }
 

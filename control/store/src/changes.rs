@@ -110,14 +110,13 @@ pub trait Changes: Send + Sync {
     fn delete_prefix(&self, table: Table, prefix: &[u8]) -> Result<u64, CommitError>;
 }
 
+/// What is called with the key and the value of a record.
+pub type Each<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> std::io::Result<()>;
+
 /// All tables as they were at one moment.
 pub trait Snapshot {
     /// Calls `each` with the key and the value of every record of a table, ordered by key, until it fails.
-    fn each(
-        &self,
-        table: Table,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> std::io::Result<()>,
-    ) -> Result<(), SnapshotError>;
+    fn each(&self, table: Table, each: Each<'_>) -> Result<(), SnapshotError>;
 }
 
 /// Why a snapshot was not read to its end.

@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use dunlin_model::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
-use crate::changes::{Changes, CommitError, LoadError, Record, Snapshot, SnapshotError, Table, Write};
+use crate::changes::{Changes, CommitError, Each, LoadError, Record, Snapshot, SnapshotError, Table, Write};
 use crate::folder::{self, Folder, FolderError};
 use crate::space::{self, NoSpace, RESERVE};
 
@@ -299,11 +299,7 @@ impl Changes for Embedded {
 struct Moment(redb::ReadTransaction);
 
 impl Snapshot for Moment {
-    fn each(
-        &self,
-        table: Table,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>,
-    ) -> Result<(), SnapshotError> {
+    fn each(&self, table: Table, each: Each<'_>) -> Result<(), SnapshotError> {
         let failed = |source| LoadError { table: table.name(), source };
         let mut taken = Ok(());
         guarded(|| {

@@ -10,7 +10,7 @@ mod embedded;
 mod folder;
 mod space;
 
-pub use changes::{Changes, CommitError, LoadError, Record, Snapshot, SnapshotError, Table, Write};
+pub use changes::{Changes, CommitError, Each, LoadError, Record, Snapshot, SnapshotError, Table, Write};
 pub use components::{Components, ComponentsError, PartialBlob};
 pub use embedded::{Embedded, EmbeddedConfig, OpenError, SCHEMA_VERSION};
 pub use space::{NoSpace, RESERVE};

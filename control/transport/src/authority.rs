@@ -23,7 +23,7 @@ use crate::{Member, Role, tls};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Certificates begin a little in the past, since clocks differ.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
+pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
 /// The most bytes of a signing request; one for P-256 has about 200.
 const MAX_SIGNING_REQUEST: usize = 16 << 10;
 

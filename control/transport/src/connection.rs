@@ -1,13 +1,14 @@
 //! A connection whose two ends have proven who they are.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use dunlin_protocol::StreamRequest;
 use quinn::VarInt;
 use rustls_pki_types::CertificateDer;
 
 use crate::authority::key_hash;
+use crate::identity::not_after;
 use crate::{Member, SendError, Stream};
 
 /// Why a connection was closed, for programs.
@@ -120,6 +121,14 @@ impl Connection {
     pub fn peer_key_hash(&self) -> Option<[u8; 32]> {
         let certificates = self.inner.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
         key_hash(certificates.first()?)
+    }
+
+    /// Tells whether the certificate of the other side has ended by now.
+    pub fn peer_is_late(&self) -> bool {
+        let certificates =
+            self.inner.peer_identity().and_then(|it| it.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let end = certificates.and_then(|certificates| not_after(certificates.first()?));
+        end.is_some_and(|end| end < SystemTime::now())
     }
 
     /// Opens a stream that begins with `request`. Waits while the other side grants no more streams.

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::limits::{CONNECT_TIME, MAX_HALF_OPEN, MAX_WAITING};
 use crate::member::COORDINATOR_DNS_NAME;
 use crate::refusal::Finding;
-use crate::tls::{self, Anonymous, Wanted};
+use crate::tls::{self, Anonymous, Late, Wanted};
 use crate::{
     CloseCode, Connection, ConnectionEnded, Identity, Member, PeerRefusal, Role, WireLimits, accept,
 };
@@ -77,6 +77,8 @@ pub enum ConnectError {
 pub enum Incoming {
     /// A node of the fleet.
     Fleet(NodeId, Connection),
+    /// A node of the fleet whose certificate has ended: it may ask for a new one, and do nothing else.
+    Late(NodeId, Connection),
     /// Someone without a name who wants to join.
     Join(Connection),
 }
@@ -98,13 +100,17 @@ impl Server {
     fn config(identity: &Identity, limits: &WireLimits) -> Result<quinn::ServerConfig, rustls::Error> {
         // One TLS configuration serves both protocols; that a fleet's connection has a certificate is checked
         // before anyone gets to see it.
-        Ok(server_config(tls::server(identity, &[ALPN_FLEET, ALPN_JOIN], Anonymous::Accepted)?, limits))
+        Ok(server_config(
+            tls::server(identity, &[ALPN_FLEET, ALPN_JOIN], Anonymous::Accepted, Late::Accepted)?,
+            limits,
+        ))
     }
 
     /// Returns the next connection, or nothing after [`Server::close`]. May be dropped while it waits.
     pub async fn accept(&self) -> Option<Incoming> {
         let connection = self.listener.accept().await?;
         Some(match connection.peer().map(|peer| &peer.role) {
+            Some(Role::Node(node)) if connection.peer_is_late() => Incoming::Late(node.clone(), connection),
             Some(Role::Node(node)) => Incoming::Fleet(node.clone(), connection),
             // The TLS of this endpoint knows no other role; who has none came to join.
             Some(Role::Coordinator(_)) | None => Incoming::Join(connection),
@@ -156,7 +162,7 @@ impl NodeEndpoint {
     }
 
     fn config(identity: &Identity, peers: &WireLimits) -> Result<quinn::ServerConfig, rustls::Error> {
-        Ok(server_config(tls::server(identity, &[ALPN_PEER], Anonymous::Refused)?, peers))
+        Ok(server_config(tls::server(identity, &[ALPN_PEER], Anonymous::Refused, Late::Refused)?, peers))
     }
 
     /// Connects to a coordinator of the own fleet, within ten seconds. It has accepted this node when this returns.
@@ -208,7 +214,8 @@ impl NodeEndpoint {
         self.listener.close(reason).await;
     }
 
-    fn identity(&self) -> Identity {
+    /// Returns the identity that it shows.
+    pub fn identity(&self) -> Identity {
         self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -9,7 +9,7 @@ use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::authority::public_key;
+use crate::authority::{CLOCK_TOLERANCE, public_key};
 use crate::file::{self, FileError};
 use crate::{Authority, IssueError, Member, NotAMember, PeerRefusal, Role, tls};
 
@@ -133,6 +133,13 @@ impl KeyRequest {
     }
 }
 
+/// Returns when a certificate ends.
+pub(crate) fn not_after(certificate: &[u8]) -> Option<SystemTime> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
 impl fmt::Debug for KeyRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyRequest").finish_non_exhaustive()
@@ -231,8 +238,19 @@ impl Identity {
 
     /// Returns when to ask for a new one: at half of the certificate's life.
     pub fn renew_at(&self) -> SystemTime {
-        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
-        self.not_before + life / 2
+        // It was dated back when it was made.
+        let made = self.not_before + CLOCK_TOLERANCE;
+        made + self.not_after.duration_since(made).unwrap_or_default() / 2
+    }
+
+    /// Returns a request for a new certificate for the same key: by that the fleet knows the machine.
+    pub fn renewal(&self) -> Result<KeyRequest, IssueError> {
+        KeyRequest::of(KeyPair::try_from(&self.key).map_err(make)?)
+    }
+
+    /// Returns what this identity becomes by a certificate (DER) that the authority gave for its [`Identity::renewal`].
+    pub fn renewed(&self, request: KeyRequest, certificate: Vec<u8>) -> Result<Self, WrongIdentity> {
+        request.into_identity(CertificateDer::from(certificate), self.authority.clone())
     }
 
     /// Returns the certificate and that of the authority, which a joining node must see.

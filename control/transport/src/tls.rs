@@ -4,6 +4,7 @@
 //! one that is wanted. Everything runs inside the handshake, so an unwanted side never becomes a connection.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use dunlin_model::ClusterId;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -16,6 +17,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureS
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::authority::key_hash;
+use crate::identity::not_after;
 use crate::refusal::Finding;
 use crate::{ApiCertificate, Identity, Member, PeerRefusal, Role};
 
@@ -88,6 +90,7 @@ pub(crate) fn server(
     identity: &Identity,
     alpns: &[&[u8]],
     anonymous: Anonymous,
+    late: Late,
 ) -> Result<QuicServerConfig, rustls::Error> {
     let builder = WebPkiClientVerifier::builder_with_provider(roots(identity.authority())?, provider());
     let inner = match anonymous {
@@ -95,7 +98,7 @@ pub(crate) fn server(
         Anonymous::Accepted => builder.allow_unauthenticated(),
     };
     let inner = inner.build().map_err(|error| rustls::Error::General(error.to_string()))?;
-    let verifier = NodeVerifier { inner, cluster: identity.cluster().clone() };
+    let verifier = NodeVerifier { inner, cluster: identity.cluster().clone(), late };
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -113,6 +116,17 @@ pub(crate) enum Anonymous {
     Accepted,
     Refused,
 }
+
+/// What becomes of who shows a certificate that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// Believed for [`LATE`] to be whom it names, by one who lets it ask for a new one and do nothing else.
+    Accepted,
+    Refused,
+}
+
+/// For how long after its end a certificate still tells who asks for a new one.
+pub(crate) const LATE: Duration = Duration::from_secs(90 * 86_400);
 
 /// Returns the configuration of the HTTPS API's server.
 pub(crate) fn api_server(certificate: &ApiCertificate) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
@@ -208,6 +222,22 @@ impl ServerCertVerifier for ServerVerifier {
 struct NodeVerifier {
     inner: Arc<dyn ClientCertVerifier>,
     cluster: ClusterId,
+    late: Late,
+}
+
+impl NodeVerifier {
+    /// Returns the last moment of a certificate, if it may still be believed though it has ended.
+    fn last_moment(
+        &self,
+        leaf: &CertificateDer<'_>,
+        now: UnixTime,
+        error: &rustls::Error,
+    ) -> Option<UnixTime> {
+        let has_ended = PeerRefusal::from(error.clone()) == PeerRefusal::Expired;
+        let end = not_after(leaf)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let is_late = self.late == Late::Accepted && has_ended;
+        (is_late && now.as_secs() <= (end + LATE).as_secs()).then(|| UnixTime::since_unix_epoch(end))
+    }
 }
 
 impl ClientCertVerifier for NodeVerifier {
@@ -229,7 +259,10 @@ impl ClientCertVerifier for NodeVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.inner.verify_client_cert(leaf, intermediates, now)?;
+        let verified = self.inner.verify_client_cert(leaf, intermediates, now).or_else(|error| {
+            let moment = self.last_moment(leaf, now, &error).ok_or(error)?;
+            self.inner.verify_client_cert(leaf, intermediates, moment)
+        })?;
         let found = Member::of_certificate(leaf).map_err(|error| PeerRefusal::from(error).to_tls())?;
         if matches!(found.role, Role::Node(_)) && found.cluster == self.cluster {
             return Ok(verified);

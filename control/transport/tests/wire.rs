@@ -152,7 +152,7 @@ async fn a_node_with_another_name_is_refused() {
 #[tokio::test]
 async fn an_expired_certificate_is_refused_on_both_sides() {
     let authority = authority("c4");
-    let long_ago = SystemTime::now() - 60 * DAY;
+    let long_ago = SystemTime::now() - 121 * DAY;
     let server = coordinator(&authority);
     let old_node = Identity::issue(&authority, &node_role("node-1"), long_ago, 30 * DAY).unwrap();
     let error = soon(node_with(&old_node).connect_coordinator(server.local_address())).await.unwrap_err();
@@ -168,6 +168,41 @@ async fn an_expired_certificate_is_refused_on_both_sides() {
     let node = node(&authority, "node-1");
     let error = soon(node.connect_coordinator(old_server.local_address())).await.unwrap_err();
     assert!(matches!(error, ConnectError::WrongPeer { source: PeerRefusal::Expired, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn who_comes_late_is_let_in_to_renew_by_the_coordinator_and_by_no_node() {
+    let authority = authority("c4");
+    let server = coordinator(&authority);
+    let name: NodeId = "node-1".parse().unwrap();
+    let issued = SystemTime::now() - 119 * DAY;
+    let late = Identity::issue(&authority, &node_role("node-1"), issued, 30 * DAY).unwrap();
+    let node = node_with(&late);
+    let dialed = soon(node.connect_coordinator(server.local_address())).await.unwrap();
+    let Some(Incoming::Late(found, accepted)) = soon(server.accept()).await else {
+        panic!("nobody came late")
+    };
+    assert_eq!((found, accepted.peer_key_hash().is_some()), (name, true));
+
+    let request = late.renewal().unwrap();
+    let signing_request = request.signing_request().to_vec();
+    let role = node_role("node-1");
+    let certificate = authority.issue(&signing_request, &role, SystemTime::now(), 30 * DAY).unwrap();
+    let renewed = late.renewed(request, certificate.to_vec()).unwrap();
+    assert!(renewed.renew_at() > SystemTime::now() + 14 * DAY, "{:?}", renewed.renew_at());
+    node.replace_identity(&renewed).unwrap();
+    drop(dialed);
+    let dialed = soon(node.connect_coordinator(server.local_address())).await.unwrap();
+    let Some(Incoming::Fleet(_, again)) = soon(server.accept()).await else { panic!("no node came") };
+    assert_eq!(again.peer_key_hash(), accepted.peer_key_hash(), "it is the same machine");
+    drop(dialed);
+
+    let other = self::node(&authority, "node-2");
+    let error = soon(node_with(&late).connect_peer(other.local_address(), &"node-2".parse().unwrap())).await;
+    assert!(matches!(error, Err(ConnectError::NotAccepted { .. })), "{error:?}");
+    let stranger = Identity::issue(&self::authority("c4"), &node_role("node-1"), issued, 30 * DAY).unwrap();
+    let error = soon(node_with(&stranger).connect_coordinator(server.local_address())).await;
+    assert!(error.is_err(), "{error:?}");
 }
 
 #[tokio::test]

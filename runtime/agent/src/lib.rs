@@ -3,6 +3,7 @@
 //! Decisions are made by `dunlin-supervisor`; here they are carried out. Guests never run in this process.
 
 mod capacity;
+mod certificate;
 mod clock;
 mod compiler;
 mod components;

@@ -17,6 +17,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::certificate::Certificate;
 use crate::driver::{Driver, Observed};
 use crate::logs::Logs;
 
@@ -61,6 +62,7 @@ impl Link {
 /// What keeps the link up.
 pub(crate) struct LinkKeeper {
     pub(crate) endpoint: Arc<NodeEndpoint>,
+    pub(crate) certificate: Certificate,
     pub(crate) coordinator: String,
     pub(crate) cluster: ClusterId,
     pub(crate) node: NodeId,
@@ -106,7 +108,12 @@ impl LinkKeeper {
     async fn connect(&mut self) -> anyhow::Result<(Connection, Stream, Duration)> {
         let bound = self.endpoint.local_address();
         let address = resolve(&self.coordinator, bound.ip()).await?;
-        let connection = self.endpoint.connect_coordinator(address).await?;
+        let mut connection = self.endpoint.connect_coordinator(address).await?;
+        if self.certificate.has_ended() {
+            self.certificate.renew(&connection).await.context("this node's certificate has ended")?;
+            connection.close(CloseCode::DONE, "");
+            connection = self.endpoint.connect_coordinator(address).await?;
+        }
         // Anew at each connection: the way to the coordinator, and with it this machine's address, may have changed.
         self.info.peer = self.advertise.map_or_else(|| way_out(bound, address), Ok)?;
         let hello = Hello {
@@ -155,6 +162,7 @@ impl LinkKeeper {
             () = hear => {}
             () = self.report(sender, heartbeat) => {}
             () = self.answer(connection) => {}
+            () = self.certificate.keep(connection) => {}
             _ = connection.closed() => {}
         }
     }

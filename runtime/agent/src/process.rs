@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::capacity::{capacity, processor_rate};
+use crate::certificate::Certificate;
 use crate::compiler::{Compiler, platform_of};
 use crate::components::Components;
 use crate::driver::{Hands, driver};
@@ -78,6 +79,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let (driver, driver_loop) = driver(supervisor);
     let keeper = LinkKeeper {
         endpoint: Arc::clone(&endpoint),
+        certificate: Certificate::new(Arc::clone(&endpoint), folders.identity()),
         coordinator: config.coordinator.clone(),
         cluster,
         node: node.clone(),

@@ -5,12 +5,13 @@ use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, GivenToken};
 use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Ended, Profile};
-use dunlin_model::{Bytes, CompileLimits, ComponentLimits, Feature, FuelRate, Metering, NodeId};
+use dunlin_model::{Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, FuelRate, Metering, NodeId};
 use dunlin_worker::{CodeKind, HostCallWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,8 +22,11 @@ use crate::error::CommandError;
 use crate::memory;
 use crate::output::Output;
 
+/// The shortest and the longest that a node's certificate may be good.
+const LEAST_LIFETIME: Duration = Duration::from_secs(20);
+const MOST_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 /// How long a thread that waited for a disk waits for more to do: what it had of memory goes with it.
-const THREAD_IDLE: std::time::Duration = std::time::Duration::from_secs(2);
+const THREAD_IDLE: Duration = Duration::from_secs(2);
 
 /// Run a coordinator: it decides what runs where.
 #[derive(Debug, Args)]
@@ -45,6 +49,9 @@ pub(crate) struct CoordinatorArgs {
     /// How patient the fleet is with silent nodes: `lan` 10 s, `edge` 30 s, `dark` 6 h.
     #[arg(long, value_enum, default_value_t = ProfileName::Edge, value_name = "PROFILE")]
     profile: ProfileName,
+    /// How long nodes' certificates are good, at least 20s; they are renewed from half of that on.
+    #[arg(long, default_value = "720h", value_name = "TIME")]
+    node_certificates: DurationMs,
     /// How large or intricate an uploaded component may be: component_size=128MiB, functions, types, imports,
     /// data_segments or nesting; may be repeated. Nodes have limits of their own in their config files.
     #[arg(long, value_name = "NAME=VALUE")]
@@ -54,6 +61,16 @@ pub(crate) struct CoordinatorArgs {
 }
 
 impl CoordinatorArgs {
+    fn lifetime(&self) -> Result<Duration, CommandError> {
+        let lifetime = Duration::from(self.node_certificates);
+        if (LEAST_LIFETIME..=MOST_LIFETIME).contains(&lifetime) {
+            return Ok(lifetime);
+        }
+        let why = format!("`--node-certificates` is {}", self.node_certificates);
+        let help = "give from 20s to 8760h; what is good for weeks survives weeks without a coordinator";
+        Err(CommandError::usage("the coordinator cannot run").because(why).help(help))
+    }
+
     fn limits(&self) -> Result<ComponentLimits, CommandError> {
         let mut limits = ComponentLimits::default();
         for text in &self.limit {
@@ -222,6 +239,7 @@ pub(crate) fn coordinator(args: CoordinatorArgs) -> Result<(), CommandError> {
     start_log(args.process);
     let config = dunlin_coordinator::Config {
         limits,
+        node_lifetime: args.lifetime()?,
         state: args.state,
         fleet: args.fleet,
         api: args.api,

@@ -1,0 +1,45 @@
+//! When to renew a certificate, by the clock on the wall.
+
+use std::time::{Duration, SystemTime};
+
+use crate::Identity;
+
+/// The wall's clock may be set, and a machine may sleep: it is looked at again after so long.
+const LOOK: Duration = Duration::from_secs(600);
+/// Never sooner than this after the last time, whatever the clocks say.
+const LEAST: Duration = Duration::from_secs(1);
+/// Never later than this after an attempt that failed.
+const MOST: Duration = Duration::from_secs(3600);
+
+/// When to renew a certificate.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal {
+    at: SystemTime,
+}
+
+impl Renewal {
+    /// At half of its life.
+    pub fn of(identity: &Identity) -> Self {
+        Self { at: identity.renew_at() }
+    }
+
+    /// After an attempt that failed: in a tenth of what is left, an hour at most.
+    pub fn again(identity: &Identity) -> Self {
+        let now = SystemTime::now();
+        let left = identity.not_after().duration_since(now).unwrap_or_default();
+        Self { at: now + (left / 10).clamp(LEAST, MOST) }
+    }
+
+    /// In an hour.
+    pub fn in_an_hour() -> Self {
+        Self { at: SystemTime::now() + MOST }
+    }
+
+    /// Waits until it is due, and at least a second.
+    pub async fn due(&self) {
+        tokio::time::sleep(LEAST).await;
+        while let Ok(left) = self.at.duration_since(SystemTime::now()) {
+            tokio::time::sleep(left.clamp(Duration::from_millis(10), LOOK)).await;
+        }
+    }
+}
