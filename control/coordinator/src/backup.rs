@@ -25,6 +25,8 @@ use dunlin_transport::Authority;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::session::Desk;
+
 /// The version of how a backup is laid out. Any other is refused.
 pub(crate) const FORMAT: u32 = 1;
 /// The member that says what it is.
@@ -62,6 +64,17 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// Returns all that a coordinator has whose state folder this is.
+    pub(crate) fn of(desk: &Desk, state: PathBuf) -> Self {
+        Self {
+            cluster: desk.cluster.clone(),
+            state,
+            store: Arc::clone(&desk.store),
+            components: Arc::clone(&desk.components),
+            inputs: Arc::clone(desk.inputs.blobs()),
+        }
+    }
+
     /// Writes all of it. It blocks, and takes as long as `output` does.
     pub(crate) fn write(&self, now: Timestamp, output: impl Write) -> anyhow::Result<()> {
         let mut archive = Archive::new(output, now);

@@ -10,10 +10,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use dunlin_model::{Bytes, ClusterId, Term, Timestamp};
 use dunlin_scheduler::Cluster;
-use dunlin_store::{Changes, Components, Embedded, Table, Write};
+use dunlin_store::{Changes, CommitError, Components, Embedded, Table, Write};
 use dunlin_transport::{Authority, Identity, Server, WireLimits};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -81,19 +82,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
         authority: Arc::new(disk.authority),
         node_lifetime: config.node_lifetime,
     };
-    let backup = Source {
-        cluster: cluster.clone(),
-        state: config.state.clone(),
-        store: Arc::clone(&desk.store),
-        components: Arc::clone(&desk.components),
-        inputs: Arc::clone(desk.inputs.blobs()),
-    };
+    let backup = Source::of(&desk, config.state.clone());
     let api = Api::new(&desk, backup, clock.clone(), disk.admin_hash, desk.authority.key_hash())
         .within(config.limits);
     let gate = Gate { desk, clock };
 
     // The brain has a thread of its own: commits wait for the disk.
-    let (failed, failure) = tokio::sync::oneshot::channel();
+    let (failed, failure) = oneshot::channel();
     std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
         let _process_is_ending = failed.send(driver_loop.run());
     })?;
@@ -103,23 +98,27 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
     tracing::info!(%cluster, term = %disk.term, fleet = %ready.fleet, api = %ready.api, "coordinator ready");
     ready.write(&config.state).context("could not write ready.json")?;
 
-    let mut how = Ended::Stopped;
-    tokio::select! {
-        () = stop.cancelled() => {}
-        // What the brain has decided and the disk has not taken must reach nobody: the process ends here, and the
-        // next one restores what was acknowledged.
-        ended = failure => match ended {
-            Ok(Ok(ended)) => how = ended,
-            Ok(Err(error)) => {
-                return Err(anyhow::Error::new(error).context("a change could not be made durable; start again to recover"));
-            }
-            Err(_panicked) => anyhow::bail!("the brain has failed, which is our fault; start again to recover"),
-        },
-    }
+    let how = until_end(&stop, failure).await?;
     stop.cancel();
     serving.await?;
     tracing::info!("coordinator stopped");
     Ok(how)
+}
+
+/// Waits until the process is told to stop, or its driver has ended.
+async fn until_end(
+    stop: &CancellationToken,
+    driver: oneshot::Receiver<Result<Ended, CommitError>>,
+) -> anyhow::Result<Ended> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(Ended::Stopped),
+        // What the brain has decided and the disk has not taken must reach nobody: the process ends here, and the
+        // next one restores what was acknowledged.
+        ended = driver => match ended {
+            Ok(ended) => ended.context("a change could not be made durable; start again to recover"),
+            Err(_panicked) => anyhow::bail!("the brain has failed, which is our fault; start again to recover"),
+        },
+    }
 }
 
 /// Tells whoever reads the log that nothing is decided, if that is so.

@@ -130,6 +130,7 @@ impl Fleet {
             match action {
                 Action::Assign { .. }
                 | Action::AssignAll
+                | Action::StartAgain
                 | Action::Recorded { .. }
                 | Action::Heard { .. } => {}
             }
