@@ -212,6 +212,11 @@ impl Client {
         self.transport.send(Method::POST, &paths::node_uncordon(node), &serde_json::json!({})).await
     }
 
+    /// Accepts the key of a node no more.
+    pub async fn revoke_node(&self, node: &NodeId) -> Result<NodeStatus, ClientError> {
+        self.transport.send(Method::POST, &paths::node_revoke(node), &serde_json::json!({})).await
+    }
+
     /// Lets what lost nodes ran be replaced at once, though many were lost together.
     pub async fn release_brake(&self) -> Result<BrakeReleased, ClientError> {
         self.transport.send(Method::POST, paths::BRAKE_RELEASE, &serde_json::json!({})).await

@@ -21,6 +21,9 @@ pub struct NodeStatus {
     pub node: NodeId,
     /// Whether it is heard of.
     pub state: NodeState,
+    /// Whether its key is not accepted any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revoked: bool,
     /// What operators say about it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

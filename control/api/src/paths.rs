@@ -44,6 +44,8 @@ pub const NODES: &str = "/v1/nodes";
 pub const NODE_CORDON: &str = "/v1/nodes/{node}/cordon";
 /// `POST` to let a node be used as any other.
 pub const NODE_UNCORDON: &str = "/v1/nodes/{node}/uncordon";
+/// `POST` to accept the key of a node no more.
+pub const NODE_REVOKE: &str = "/v1/nodes/{node}/revoke";
 /// `POST` to let what lost nodes ran be replaced at once, though many were lost together.
 pub const BRAKE_RELEASE: &str = "/v1/brake/release";
 /// `GET` all namespaces.
@@ -152,6 +154,11 @@ pub fn node_cordon(node: &NodeId) -> String {
 /// Returns the path which lets a node be used as any other.
 pub fn node_uncordon(node: &NodeId) -> String {
     format!("/v1/nodes/{node}/uncordon")
+}
+
+/// Returns the path by which the key of a node is accepted no more.
+pub fn node_revoke(node: &NodeId) -> String {
+    format!("/v1/nodes/{node}/revoke")
 }
 
 /// Returns the path of one namespace.

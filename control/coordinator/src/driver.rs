@@ -285,6 +285,7 @@ impl DriverLoop {
         for action in actions {
             match action {
                 Action::Assign { node } => drop(nodes.insert(node)),
+                Action::Expel { node } => self.hands.fleet.expel(&node),
                 // The loop has ended.
                 Action::StartAgain => {}
                 Action::AssignAll => nodes.extend(self.cluster.listeners().cloned()),

@@ -102,6 +102,13 @@ impl Fleet {
         }
     }
 
+    /// Closes the connection to `node`, which is no member any more.
+    pub(crate) fn expel(&self, node: &NodeId) {
+        if let Some(connection) = self.connection(node) {
+            connection.close(CloseCode::NOT_A_MEMBER, "this node was revoked");
+        }
+    }
+
     /// Returns the connection to `node`, if there is one.
     pub(crate) fn connection(&self, node: &NodeId) -> Option<Connection> {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);

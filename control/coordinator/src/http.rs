@@ -149,6 +149,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::cordon))
         .routes(routes!(nodes::uncordon))
+        .routes(routes!(nodes::revoke))
         .routes(routes!(nodes::release_brake))
         .routes(routes!(nodes::fleet))
         .routes(routes!(namespaces::list))

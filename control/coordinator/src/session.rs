@@ -120,6 +120,12 @@ impl Desk {
             return Err((RefusalCode::UnknownNode, message));
         }
         match self.driver.view().nodes.get(node) {
+            Some(member) if member.record.revoked => {
+                let message = format!(
+                    "node {node} was revoked; this machine can join again with a fresh state folder and a new token"
+                );
+                return Err((RefusalCode::UnknownNode, message));
+            }
             Some(member) if Some(member.record.key_fingerprint) == connection.peer_key_hash() => {}
             // Its certificate holds, but it was lost and replaced: two machines must not answer to one name.
             Some(_) => {
@@ -273,7 +279,8 @@ impl Desk {
     ) -> anyhow::Result<()> {
         let key = connection.peer_key_hash();
         let view = self.driver.view();
-        let member = view.nodes.get(node).filter(|member| Some(member.record.key_fingerprint) == key);
+        let member = view.nodes.get(node).filter(|member| !member.record.revoked);
+        let member = member.filter(|member| Some(member.record.key_fingerprint) == key);
         if member.is_none() {
             return refuse(stream, &format!("node {node} is not known to this fleet by this key")).await;
         }

@@ -319,6 +319,7 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
         released: false,
         losses: Vec::new(),
         leaving: BTreeMap::new(),
+        revoked: false,
         cordon: cordoned.then_some(Cordon { since: now, drain: None }),
     }
 }

@@ -1,6 +1,6 @@
 //! Which requests go where: the table every ingress works from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,9 @@ pub struct RouteTable {
     pub endpoints: BTreeMap<WorkloadName, Vec<Endpoint>>,
     /// Where other nodes' ingresses are reached over QUIC.
     pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// Nodes that are no members any more, though their certificates may hold: nobody takes their requests.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub revoked: BTreeSet<NodeId>,
 }
 
 /// Host and path prefix → service.

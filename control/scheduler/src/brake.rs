@@ -34,7 +34,9 @@ pub struct Held {
 /// Returns the zones whose nodes are not released, as many of them were lost together.
 pub(crate) fn held_zones(durable: &Durable) -> BTreeMap<String, Held> {
     let mut zones: BTreeMap<&str, (usize, usize, Vec<Timestamp>)> = BTreeMap::new();
-    for record in durable.nodes().values().filter(|record| record.info.is_some()) {
+    // One that an operator has cut off is no loss.
+    let members = durable.nodes().values().filter(|record| record.info.is_some() && !record.revoked);
+    for record in members {
         let (nodes, waiting, losses) = zones.entry(zone(record)).or_default();
         *nodes += 1;
         *waiting += usize::from(record.lost.is_some() && !record.released);
@@ -100,7 +102,8 @@ impl Cluster {
         self.volatile.next_release.filter(|_| is_any)
     }
 
-    fn release(&mut self, step: &mut Step, node: &NodeId, effort: &mut Effort, now: Timestamp) {
+    /// Lets what a lost node ran be replaced.
+    pub(crate) fn release(&mut self, step: &mut Step, node: &NodeId, effort: &mut Effort, now: Timestamp) {
         let mut record = self.durable.nodes()[node].clone();
         record.released = true;
         self.change(step, Change::Node(record), now);

@@ -67,6 +67,7 @@ impl Cluster {
                 self.set_namespace(&mut step, namespace, spec, now)?
             }
             Command::Cordon { node, drain } => self.cordon(&mut step, &node, drain, now)?,
+            Command::Revoke(node) => self.revoke(&mut step, &node, now)?,
             Command::Uncordon(node) => self.uncordon(&mut step, &node, now)?,
             Command::ReleaseBrake => {
                 self.volatile.release_all = !planted(Bug::NeverRelease);

@@ -50,6 +50,8 @@ pub enum Command {
     },
     /// Let a node be used as any other.
     Uncordon(NodeId),
+    /// Accept the key of a node no more, and replace what it runs.
+    Revoke(NodeId),
     /// Let what lost nodes ran be replaced at once, though many were lost together.
     ReleaseBrake,
     /// Go on from what the store holds, though it is older than what the fleet obeys.
@@ -101,6 +103,8 @@ pub enum Answer {
     Cordoned,
     /// The node is used as any other.
     Uncordoned,
+    /// The node is cut off.
+    Revoked,
     /// What lost nodes ran is replaced.
     BrakeReleased,
     /// The coordinator starts again, and goes on.

@@ -6,7 +6,7 @@ use dunlin_model::{AllocationId, NodeId, Timestamp, Work};
 
 use crate::effort::Effort;
 use crate::planted::{Bug, planted};
-use crate::{AllocationState, Change, Cluster, Step};
+use crate::{AllocationState, Change, Cluster, NodeRecord, Step};
 
 impl Cluster {
     /// Makes nodes lost whose lease is over.
@@ -15,16 +15,28 @@ impl Cluster {
             if end > now || effort.is_over() {
                 break;
             }
-            self.volatile.set_lease(&node, None);
-            self.volatile.node(&node).reports.clear();
             let mut record = self.durable.nodes()[&node].clone();
             record.lose(now);
-            self.volatile.may_release(now, self.config.heartbeat);
-            self.change(step, Change::Node(record), now);
-            for id in self.ids_on_node(&node) {
-                self.lose(step, id, now);
-                effort.spend(1);
-            }
+            self.lose_node(step, record, effort, now);
+        }
+    }
+
+    /// Makes a node lost, with all it runs.
+    pub(crate) fn lose_node(
+        &mut self,
+        step: &mut Step,
+        record: NodeRecord,
+        effort: &mut Effort,
+        now: Timestamp,
+    ) {
+        let node = record.id.clone();
+        self.volatile.set_lease(&node, None);
+        self.volatile.node(&node).reports.clear();
+        self.volatile.may_release(now, self.config.heartbeat);
+        self.change(step, Change::Node(record), now);
+        for id in self.ids_on_node(&node) {
+            self.lose(step, id, now);
+            effort.spend(1);
         }
     }
 

@@ -3,8 +3,9 @@
 
 use dunlin_model::{DurationMs, NodeId, Timestamp};
 
+use crate::effort::Effort;
 use crate::planted::{Bug, planted};
-use crate::{Answer, Change, Cluster, Cordon, NodeRecord, Rejection, Step};
+use crate::{Action, Answer, Change, Cluster, Cordon, NodeRecord, Rejection, Step};
 
 impl Cluster {
     /// Lets nothing new go to a node. With `drain` what it runs leaves it too, and is ended if that takes longer.
@@ -34,6 +35,32 @@ impl Cluster {
             self.change(step, Change::Node(record), now);
         }
         Ok(Answer::Uncordoned)
+    }
+
+    /// Accepts the key of a node no more: it is cut off, and what it runs is replaced at once. The brake does not hold
+    /// that, since nothing has failed.
+    pub(crate) fn revoke(
+        &mut self,
+        step: &mut Step,
+        node: &NodeId,
+        now: Timestamp,
+    ) -> Result<Answer, Rejection> {
+        let mut record = self.member(node)?;
+        if record.revoked {
+            return Ok(Answer::Revoked);
+        }
+        let mut effort = Effort::of_one_step();
+        record.revoked = true;
+        let was_lost = record.lost.replace(record.lost.unwrap_or(now)).is_some();
+        if was_lost {
+            self.change(step, Change::Node(record), now);
+        } else {
+            self.lose_node(step, record, &mut effort, now);
+        }
+        self.release(step, node, &mut effort, now);
+        self.observe_disconnected(node);
+        step.actions.push(Action::Expel { node: node.clone() });
+        Ok(Answer::Revoked)
     }
 
     /// Ends what has not left a drained node in time. The node stays cordoned.

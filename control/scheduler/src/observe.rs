@@ -9,7 +9,7 @@ impl Cluster {
     /// Takes over what a node says of itself.
     pub(crate) fn observe_report(&mut self, step: &mut Step, node: &NodeId, report: Report, now: Timestamp) {
         let Some(record) = self.durable.nodes().get(node) else { return };
-        if report.cluster != self.id || !self.may_act_on(node, &report) {
+        if report.cluster != self.id || record.revoked || !self.may_act_on(node, &report) {
             return;
         }
         let was_lost = record.lost.is_some();
@@ -141,7 +141,7 @@ impl Cluster {
 
     /// A node can be spoken to: it is told everything again.
     pub(crate) fn observe_connected(&mut self, node: &NodeId, now: Timestamp) {
-        if self.durable.nodes().contains_key(node) {
+        if self.durable.nodes().get(node).is_some_and(|record| !record.revoked) {
             self.volatile.node(node).connected = true;
             self.volatile.behind.insert(node.clone());
             self.volatile.dirty_since = now;

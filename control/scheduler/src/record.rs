@@ -125,6 +125,9 @@ pub struct NodeRecord {
     /// What an operator has said of it, if anything.
     #[serde(default)]
     pub cordon: Option<Cordon>,
+    /// Whether its key is not accepted any more. It is lost then, and stays so until a machine joins under its name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revoked: bool,
     /// Allocations of singletons that were ended and that it may still run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub leaving: BTreeMap<AllocationId, Leaving>,

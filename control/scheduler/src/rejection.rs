@@ -105,6 +105,9 @@ pub enum Rejection {
     /// There is a token with this id.
     #[error("there is a join token `{0}` already")]
     TokenTaken(String),
+    /// This very key is not accepted any more.
+    #[error("the key of node `{0}` was revoked; a machine joins with a fresh state folder")]
+    NodeRevoked(NodeId),
     /// Nothing is decided.
     #[error("the coordinator is in recovery: {reason}")]
     Recovering {
@@ -144,6 +147,7 @@ impl Rejection {
             Self::TokenExpired => "token_expired",
             Self::TokenTaken(_) => "token_taken",
             Self::NameTaken(_) => "name_taken",
+            Self::NodeRevoked(_) => "node_revoked",
             Self::Recovering { .. } => "recovering",
             Self::NothingToRecover => "nothing_to_recover",
         }

@@ -21,8 +21,14 @@ pub(crate) fn route_table(durable: &Durable, silent: &BTreeSet<NodeId>) -> Route
         }
     }
     table.routes.sort();
+    table.revoked = revoked(durable);
     table.peers = durable.nodes().values().filter_map(|node| Some((node.id.clone(), peer(node)?))).collect();
     table
+}
+
+/// Returns the nodes whose keys are not accepted any more.
+fn revoked(durable: &Durable) -> BTreeSet<NodeId> {
+    durable.nodes().values().filter(|node| node.revoked).map(|node| node.id.clone()).collect()
 }
 
 /// Returns the routes by workload.
@@ -98,7 +104,15 @@ impl Cluster {
         // The code that nodes are to keep is told to all, as routes are.
         let mut is_new = self.volatile.baking.take_new();
         for node in std::mem::take(&mut self.volatile.dirty.peers) {
-            let peer = self.durable.nodes().get(&node).and_then(peer);
+            let record = self.durable.nodes().get(&node);
+            let peer = record.and_then(peer);
+            let is_revoked = record.is_some_and(|record| record.revoked);
+            is_new |= self.volatile.routes.revoked.contains(&node) != is_revoked;
+            if is_revoked {
+                self.volatile.routes.revoked.insert(node.clone());
+            } else {
+                self.volatile.routes.revoked.remove(&node);
+            }
             let peers = &mut self.volatile.routes.peers;
             is_new |= peers.get(&node).copied() != peer;
             match peer {

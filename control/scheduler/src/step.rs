@@ -34,6 +34,11 @@ pub enum Action {
         /// The allocation and the item.
         items: Vec<(AllocationId, u32)>,
     },
+    /// Close the connection to a node that is no member any more.
+    Expel {
+        /// Which.
+        node: NodeId,
+    },
     /// Start again from the store.
     StartAgain,
     /// Tell a node that its report was heard.

@@ -40,6 +40,9 @@ impl Cluster {
         }
         let member = self.durable.nodes().get(&node);
         let is_again = member.is_some_and(|member| member.key_fingerprint == key_fingerprint);
+        if is_again && member.is_some_and(|member| member.revoked) {
+            return Err(Rejection::NodeRevoked(node));
+        }
         if is_again && token.used_by.contains(&key_fingerprint) {
             return Ok(Answer::Joined);
         }
@@ -62,7 +65,7 @@ impl Cluster {
             // Still lost until it reports. What was sent to the name stays known, so that generations only grow.
             Some(lost) => {
                 self.volatile.compiled.forget_node(&node);
-                NodeRecord { key_fingerprint, joined: now, ..lost.clone() }
+                NodeRecord { key_fingerprint, joined: now, revoked: false, ..lost.clone() }
             }
             None => {
                 self.volatile.nodes.insert(node.clone(), NodeState::default());
@@ -75,6 +78,7 @@ impl Cluster {
                     released: false,
                     losses: Vec::new(),
                     cordon: None,
+                    revoked: false,
                     leaving: BTreeMap::new(),
                 }
             }

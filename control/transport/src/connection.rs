@@ -30,6 +30,8 @@ impl CloseCode {
     pub const FORBIDDEN: Self = Self(5);
     /// Too many ask at once; come back later.
     pub const BUSY: Self = Self(6);
+    /// The other side is no member of the fleet any more.
+    pub const NOT_A_MEMBER: Self = Self(7);
 }
 
 /// Why a connection is at its end.

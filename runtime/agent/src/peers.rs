@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dunlin_ingress::{BoxedStream, Ingress, Peers};
 use dunlin_model::NodeId;
-use dunlin_transport::{Connection, NodeEndpoint};
+use dunlin_transport::{CloseCode, Connection, NodeEndpoint};
 use futures_util::future::BoxFuture;
 
 /// The connection to one node and the address it was dialed at. The lock is held while dialing, so that a burst of
@@ -63,6 +63,11 @@ pub(crate) async fn serve(endpoint: Arc<NodeEndpoint>, ingress: Ingress) {
         tokio::spawn(async move {
             tracing::debug!(%node, "peer connected");
             while let Ok(stream) = connection.accept().await {
+                if !ingress.takes_requests_of(&node) {
+                    tracing::warn!(%node, "a node that was revoked wants to send requests");
+                    connection.close(CloseCode::NOT_A_MEMBER, "this node was revoked");
+                    break;
+                }
                 let ingress = ingress.clone();
                 tokio::spawn(async move { ingress.serve_peer(Box::new(stream)).await });
             }

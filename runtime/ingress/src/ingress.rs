@@ -69,6 +69,11 @@ impl Ingress {
         *table = Arc::new(new);
     }
 
+    /// Tells whether requests of another node are taken: it is still a member, for all that is known here.
+    pub fn takes_requests_of(&self, node: &NodeId) -> bool {
+        !self.table().revoked.contains(node)
+    }
+
     pub(crate) fn config(&self) -> &IngressConfig {
         &self.inner.config
     }

@@ -1,6 +1,6 @@
 //! The route table made ready for requests: what `set_routes` computes once, so that no request has to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -25,6 +25,8 @@ pub(crate) struct Table {
     pub(crate) local: HashMap<AllocationId, Arc<Place>>,
     targets: BTreeMap<WorkloadName, Arc<Target>>,
     pools: BTreeMap<Name, Arc<Pool>>,
+    /// Nodes whose requests are not taken.
+    pub(crate) revoked: BTreeSet<NodeId>,
 }
 
 /// A service and where it runs.
@@ -55,7 +57,12 @@ pub(crate) enum Way {
 impl Table {
     /// Returns `routes` as `node` sees them. What outlives a change of routes is taken over from `last`.
     pub(crate) fn new(node: &NodeId, routes: &RouteTable, last: &Self) -> Self {
-        let mut table = Self { owners: Owners::new(routes), version: last.version + 1, ..Self::default() };
+        let mut table = Self {
+            owners: Owners::new(routes),
+            version: last.version + 1,
+            revoked: routes.revoked.clone(),
+            ..Self::default()
+        };
         for (namespace, routes) in namespace_routes(node, routes) {
             let version = match last.namespaces.get(&namespace) {
                 Some((version, known)) if *known == routes => *version,

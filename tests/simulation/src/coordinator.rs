@@ -282,6 +282,7 @@ impl World {
                     }
                 }
                 // Its store is never an old one.
+                Action::Expel { node } => return Err(format!("{node} is expelled, and nobody wanted that")),
                 Action::StartAgain => return Err("the coordinator wants to start again".to_owned()),
                 Action::Recorded { node, items } => {
                     for (allocation, item) in &items {

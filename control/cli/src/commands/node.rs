@@ -26,6 +26,7 @@ pub(crate) enum NodeCommand {
     Drain(DrainArgs),
     Uncordon(UncordonArgs),
     Release(ReleaseArgs),
+    Revoke(RevokeArgs),
 }
 
 /// Let nothing new go to a node; what runs there goes on, and a drain ends.
@@ -63,12 +64,24 @@ pub(crate) struct UncordonArgs {
 #[command(before_help = "Example: dunlin node release")]
 pub(crate) struct ReleaseArgs {}
 
+/// Cut a node off for good, and let what it runs be replaced at once: for a machine that was stolen or given away.
+#[derive(Debug, Args)]
+#[command(before_help = "Example: dunlin node revoke node-2 --yes")]
+pub(crate) struct RevokeArgs {
+    /// Which.
+    pub(crate) node: NodeId,
+    /// Yes, it is meant.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
 pub(crate) async fn run(global: &Global, args: NodeArgs, output: &Output) -> Result<(), CommandError> {
     match args.command {
         NodeCommand::Cordon(args) => cordon(global, &args.node, output).await,
         NodeCommand::Drain(args) => drain::run(global, &args, output).await,
         NodeCommand::Uncordon(args) => uncordon(global, &args.node, output).await,
         NodeCommand::Release(ReleaseArgs {}) => release(global, output).await,
+        NodeCommand::Revoke(args) => revoke(global, args, output).await,
     }
 }
 
@@ -95,6 +108,27 @@ async fn uncordon(global: &Global, node: &NodeId, output: &Output) -> Result<(),
         .await
         .map_err(|error| CommandError::client(format!("cannot uncordon `{node}`"), &error))?;
     output.result(&status, || format!("`{node}` is used as any other node\n"))
+}
+
+async fn revoke(
+    global: &Global,
+    RevokeArgs { node, yes }: RevokeArgs,
+    output: &Output,
+) -> Result<(), CommandError> {
+    if !yes {
+        let help = format!(
+            "`dunlin node revoke {node} --yes` does it; `dunlin node drain {node}` moves its work and leaves it a member"
+        );
+        return Err(CommandError::usage(format!("`{node}` is not revoked"))
+            .because("a node that was revoked is never let in again with the key that it has")
+            .help(help));
+    }
+    let client = crate::client::connect(global)?;
+    let status = client
+        .revoke_node(&node)
+        .await
+        .map_err(|error| CommandError::client(format!("cannot revoke `{node}`"), &error))?;
+    output.result(&status, || format!("`{node}` is cut off, and what it ran is replaced\n"))
 }
 
 async fn release(global: &Global, output: &Output) -> Result<(), CommandError> {

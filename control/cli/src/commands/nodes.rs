@@ -67,6 +67,7 @@ fn row(node: &NodeStatus) -> Vec<String> {
 fn state(node: &NodeStatus) -> String {
     let mut words = Vec::new();
     match node.state {
+        _ if node.revoked => words.push("revoked".to_owned()),
         // That it is alive is said if there is nothing else to say.
         NodeState::Alive => {}
         NodeState::Lost | NodeState::NeverSeen | NodeState::Unknown => {

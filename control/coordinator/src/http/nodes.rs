@@ -58,6 +58,20 @@ pub(crate) async fn uncordon(
     one(&api, &node)
 }
 
+/// Accepts the key of a node no more: it is cut off at once, and what it runs is replaced. This is for good; a machine can
+/// join under the name with another key.
+#[utoipa::path(post, path = dunlin_api::paths::NODE_REVOKE, tag = "nodes", params(("node" = String, Path)),
+    responses((status = 200, body = NodeStatus),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn revoke(
+    State(api): State<Api>,
+    path: Result<Path<NodeId>, PathRejection>,
+) -> Result<Json<NodeStatus>, Refused> {
+    let Path(node) = path?;
+    api.driver.submit(Command::Revoke(node.clone())).await?;
+    one(&api, &node)
+}
+
 /// Lets what lost nodes ran be replaced at once, though many were lost together.
 #[utoipa::path(post, path = dunlin_api::paths::BRAKE_RELEASE, tag = "nodes",
     responses((status = 200, body = BrakeReleased)))]
@@ -131,6 +145,7 @@ fn node_status(node: &NodeView, allocations: u32, now: Timestamp) -> NodeStatus 
             Seen::Lost => NodeState::Lost,
             Seen::NeverSeen => NodeState::NeverSeen,
         },
+        revoked: node.record.revoked,
         labels: info.map(|info| info.labels.clone()).unwrap_or_default(),
         capacity: node.capacity.unwrap_or_default(),
         reserved: node.reserved,

@@ -70,7 +70,10 @@ impl From<Rejection> for Refused {
             | Rejection::NothingToRecover
             | Rejection::QuotaExceeded { .. } => 409,
             Rejection::Recovering { .. } => 503,
-            Rejection::TokenUnknown | Rejection::TokenUsed | Rejection::TokenExpired => 403,
+            Rejection::NodeRevoked(_)
+            | Rejection::TokenUnknown
+            | Rejection::TokenUsed
+            | Rejection::TokenExpired => 403,
             Rejection::NotAJob(_)
             | Rejection::TooManyItems(_)
             | Rejection::NoItems

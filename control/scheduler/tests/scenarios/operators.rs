@@ -612,3 +612,83 @@ fn a_node_that_is_back_brings_no_more_than_its_namespace_may_have() {
         "#]],
     );
 }
+
+#[test]
+fn a_node_that_is_revoked_is_cut_off_and_what_it_ran_is_replaced_at_once() {
+    placed(
+        &[],
+        "
+        node a 1GiB
+        node b 1GiB
+        node c 1GiB
+        node d 1GiB
+        deploy shop web=4@v1
+        wait 3
+        where
+        down a
+        down b
+        wait 20
+        revoke c
+        revoke c
+        wait 2
+        where
+        wait 30
+        show
+        up a
+        up b
+        up c
+        wait 3
+        where
+        revoke x
+        token t expires=9000 uses=2
+        join c t key=2
+        join c t key=9
+        up c
+        wait 3
+        show
+        ",
+        expect![[r#"
+            > deploy shop web=4@v1
+            Deployed { revision: Revision(1), changed: true }
+            --where
+            default/shop/web on a:1 b:1 c:1 d:1
+            13s a is lost
+            13s a1 is lost
+            13s b is lost
+            13s a2 is lost
+            14s a is lost
+            > revoke c
+            Revoked
+            23s c is lost
+            c is expelled
+            > revoke c
+            Revoked
+            24s b is lost
+            --where
+            default/shop/web on d:4
+            --show
+            a Lost, reserved 0B
+            b Lost, reserved 0B
+            c Lost, reserved 0B
+            d Alive, reserved 256MiB
+            default/shop/web 4 of 4
+            --where
+            default/shop/web on d:4
+            > revoke x
+            unknown_node: there is no node `x`
+            > token t expires=9000 uses=2
+            TokenCreated
+            > join c t key=2
+            node_revoked: the key of node `c` was revoked; a machine joins with a fresh state folder
+            > join c t key=9
+            Joined
+            58s c is lost
+            --show
+            a Alive, reserved 0B
+            b Alive, reserved 0B
+            c Alive, reserved 0B
+            d Alive, reserved 256MiB
+            default/shop/web 4 of 4
+        "#]],
+    );
+}

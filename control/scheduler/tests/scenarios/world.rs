@@ -127,6 +127,7 @@ impl World {
                 term: Term(rest[1].parse().unwrap()),
             }),
             "recover" => self.submit(Command::Recover),
+            "revoke" => self.submit(Command::Revoke(rest[0].parse().unwrap())),
             "cancel" => self.submit(Command::CancelRun(rest[0].parse().unwrap())),
             "done" => self.finish(rest[0], rest[1], &Outcome::Completed),
             "fail" => self.finish(rest[0], rest[1], &Outcome::Trapped { reason: "boom".to_owned() }),
@@ -611,6 +612,7 @@ impl World {
                     self.assign(&node);
                 }
             }
+            Action::Expel { node } => writeln!(self.out, "{node} is expelled").unwrap(),
             Action::StartAgain => {
                 let record = self.cluster.recovery().expect("nothing else is a reason");
                 self.term = self.term.max(record.highest_term);

@@ -131,6 +131,7 @@ impl Fleet {
                 Action::Assign { .. }
                 | Action::AssignAll
                 | Action::StartAgain
+                | Action::Expel { .. }
                 | Action::Recorded { .. }
                 | Action::Heard { .. } => {}
             }

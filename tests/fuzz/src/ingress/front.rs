@@ -1,6 +1,5 @@
 //! The ingress under test, one for the whole process, and the worker behind it.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,7 +87,7 @@ fn front() -> Front {
 }
 
 fn routes(node: &NodeId) -> RouteTable {
-    let mut table = RouteTable { routes: Vec::new(), endpoints: BTreeMap::new(), peers: BTreeMap::new() };
+    let mut table = RouteTable::default();
     for (host, path, number) in ROUTES {
         let workload: WorkloadName = format!("demo/shop/web-{number}").parse().expect("a name");
         let spec = RouteSpec { host: host.map(str::to_owned), path: path.to_owned() };
