@@ -98,6 +98,7 @@ mod tests {
                 (name("b/app/web"), vec![endpoint(3, "here")]),
             ]),
             peers: BTreeMap::from([("there".parse().unwrap(), "127.0.0.1:1".parse().unwrap())]),
+            revoked: Default::default(),
         };
         let node: NodeId = "here".parse().unwrap();
         Table::new(&node, &routes, &Table::default())

@@ -140,7 +140,7 @@ fn routes() -> RouteTable {
             ("demo/shop/web".parse().unwrap(), vec![endpoint(1), endpoint(2)]),
             ("other/app/web".parse().unwrap(), vec![endpoint(3)]),
         ]),
-        peers: BTreeMap::new(),
+        ..RouteTable::default()
     }
 }
 

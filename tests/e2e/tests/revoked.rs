@@ -1,7 +1,5 @@
 //! A node that is revoked is cut off by the coordinator and by the other nodes, and its work is elsewhere.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
-
 use std::time::{Duration, Instant};
 
 use dunlin_e2e::hello;

@@ -191,6 +191,7 @@ pub fn routes(endpoints: &[(&str, u64)]) -> RouteTable {
         }],
         endpoints: BTreeMap::from([(workload, endpoints.iter().map(endpoint).collect())]),
         peers: endpoints.iter().map(|(node, _)| (node.parse().unwrap(), nowhere)).collect(),
+        ..RouteTable::default()
     }
 }
 
