@@ -206,7 +206,8 @@ impl Cluster {
             let told = self.volatile.observed(record).and_then(reason)?;
             Some(format!("{} on {}: {told}", record.id, record.node))
         });
-        if held > 0 { Some(held_back(held)) } else { troubled }
+        let held = (held > 0).then(|| held_back(held));
+        held.or(troubled).or_else(|| self.why_canaries_wait(workload))
     }
 
     fn survey(&self, workload: &WorkloadName, spec: &Arc<WorkloadSpec>, claim: &Claim) -> ExplainedWait {

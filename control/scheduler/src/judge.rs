@@ -8,6 +8,7 @@
 
 use dunlin_model::{
     AppName, DurationMs, Fuel, Name, ObservedState, Percent, Promote, RolloutSpec, Timestamp, WorkloadKind,
+    WorkloadName,
 };
 
 use crate::durable::Durable;
@@ -175,6 +176,16 @@ impl Cluster {
                 *known = doings;
             }
         }
+    }
+
+    /// Says that the canaries of a service are well and wait for a person, if that is so.
+    pub(crate) fn why_canaries_wait(&self, workload: &WorkloadName) -> Option<String> {
+        let app = self.durable.apps().get(&workload.app_name())?;
+        let is_well = app.rollout.as_ref()?.good_since.is_some();
+        let waits = matches!(phase(self, app, &workload.workload), Phase::Canary(_))
+            && app.rollout_spec(&workload.workload)?.0.promote == Promote::ByHand;
+        (is_well && waits)
+            .then(|| format!("its canaries are well, and wait for `dunlin promote {}`", app.name))
     }
 
     fn doings<'a>(&self, records: impl Iterator<Item = &'a AllocationRecord>) -> Doings {

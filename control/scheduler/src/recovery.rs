@@ -17,6 +17,8 @@ use crate::{Action, Answer, Change, Cluster, Command, Counters, Rejection, RunSt
 
 /// By how much the numbers of allocations and runs go on, so that none is used again that was given out meanwhile.
 const SKIPPED: u64 = 1_000_000;
+/// By how much the term goes on beyond the highest that was heard of.
+const SKIPPED_TERMS: u64 = 1_000;
 /// An agent that says it has obeyed a term so much later is not believed.
 const MOST_TERMS: u64 = 1 << 32;
 
@@ -27,7 +29,8 @@ pub struct RecoveryRecord {
     pub since: Timestamp,
     /// Why.
     pub reason: RecoveryReason,
-    /// The highest term that agents were heard to have obeyed.
+    /// The highest term that agents were heard to have obeyed; once it is confirmed, the one that the next start goes
+    /// beyond.
     pub highest_term: Term,
     /// Whether an operator has said that it is to go on; it does at the next start.
     pub confirmed: bool,
@@ -76,7 +79,10 @@ impl Cluster {
         let Counters { allocation, run } = self.durable.counters();
         let counters = Counters { allocation: allocation + SKIPPED, run: run + SKIPPED };
         self.change(&mut step, Change::Counters(counters), now);
-        self.change(&mut step, Change::Recovery(RecoveryRecord { confirmed: true, ..record }), now);
+        // Those that are out of reach now may have obeyed a later one than those that were heard.
+        let highest_term = Term(record.highest_term.max(self.term).0 + SKIPPED_TERMS);
+        let record = RecoveryRecord { confirmed: true, highest_term, ..record };
+        self.change(&mut step, Change::Recovery(record), now);
         step.actions.push(Action::StartAgain);
         Ok((Answer::Recovered, step))
     }

@@ -40,6 +40,8 @@ pub struct Config {
     pub settings: Settings,
     /// Gives back memory that the thread which calls it has freed.
     pub tidy: fn(),
+    /// Lets go of the code that was only needed to start.
+    pub let_go_of_code: fn(),
 }
 
 /// A join token as somebody gave it. It is a secret, so `Debug` does not show it.

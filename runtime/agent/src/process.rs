@@ -34,6 +34,8 @@ use crate::wall::{Users, Wall};
 use crate::workers::{WorkerConfig, Workers};
 use crate::{Config, Settings};
 
+/// So long after the start nothing of what was needed for it is needed any more.
+const STARTED: Duration = Duration::from_secs(2);
 /// How long workers may take to notice that they are to end.
 const WORKER_TIME: Duration = Duration::from_secs(2);
 
@@ -100,6 +102,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let serving = serving(ingress, listener, &stop);
     tracing::info!(%node, ingress = %info.ingress, peer = %info.peer, "agent ready");
     write_ready(&folders, &info).context("could not write ready.json")?;
+    tokio::spawn(async move {
+        tokio::time::sleep(STARTED).await;
+        (config.let_go_of_code)();
+    });
 
     until_end(&stop, failure).await?;
     serving.await?;

@@ -27,4 +27,5 @@ pub use compiler::{BareWall, compile_component, platform, probe};
 pub use dunlin_compiled::CodeKind;
 pub use dunlin_engine::{CalibrateError, calibrate};
 pub use dunlin_host::{HostCallWatch, watch_host_calls};
+pub use resident::let_go_of_code;
 pub use worker::{run, run_from_stdin};

@@ -1,13 +1,18 @@
 //! The program's own code, as far as it is in this process's memory.
 //!
-//! One program is everything: command line, coordinator, agent, worker. What a worker runs once, to start, it never
-//! runs again, but the system counts it as the worker's memory from then on. It can be let go of: it is as on disk, so
+//! One program is everything: command line, coordinator, agent, worker. What an agent or a worker runs once,
+//! to start, it never runs again, but the system counts it as its memory from then on. It can be let go of: it is as on disk, so
 //! the system takes it out of the process, and what is wanted after all is back at the next step, from its own cache.
 
 use std::fs;
 use std::ops::Range;
 
 use nix::libc;
+
+/// Lets go of the program's code, as far as it is in memory: of a process that has started and now idles.
+pub fn let_go_of_code() {
+    Resident::of_this_process().let_go();
+}
 
 /// Where the program's code, and data that nobody writes, are mapped.
 #[derive(Debug, Default)]

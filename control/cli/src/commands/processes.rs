@@ -290,6 +290,7 @@ pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
         program: "/proc/self/exe".into(),
         settings,
         tidy: memory::tidy,
+        let_go_of_code: dunlin_worker::let_go_of_code,
     };
     tracing::info!(?config, "agent starts");
     let work = run_until_stopped(args.process, |stop| dunlin_agent::run(config, stop));

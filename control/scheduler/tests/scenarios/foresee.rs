@@ -394,3 +394,39 @@ fn what_is_looked_at_is_left_as_it_is() {
         "#]],
     );
 }
+
+#[test]
+fn a_plan_says_that_canaries_will_wait_for_a_person() {
+    let web = |component: &str, fields: &str| {
+        format!(
+            "[app]\nname = \"shop\"\n[service.web]\ncomponent = \"{component}\"\nallocations = 2\n\
+             [service.web.rollout]\n{fields}\n"
+        )
+    };
+    placed(
+        &[
+            ("one", &web("1.wasm", "")),
+            ("two", &web("2.wasm", "canary = 1\npromote = \"by-hand\"\nbake = \"1s\"")),
+        ],
+        "
+        node a 1GiB
+        node b 1GiB
+        apply one
+        wait 30
+        plan two
+        ",
+        expect![[r#"
+            > apply one
+            Deployed { revision: Revision(1), changed: true }
+            --plan two
+            revision 1 to 2
+                 0ms Placed: a3 of `default/shop/web` is placed on a
+                  1s Serves: a3 of `default/shop/web` serves on a
+              default/shop/web 2 of 2 to 3 of 2, fewest 2, down 0ms, waits: its canaries are well, and wait for `dunlin promote default/shop`
+                Started new to a
+                Kept a1 from a
+                Kept a2 from b
+              Settled after 1s, 0 untouched
+        "#]],
+    );
+}
