@@ -1,6 +1,6 @@
 //! The door for agents: members are served, newcomers may join.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -34,20 +34,38 @@ pub(crate) fn coordinator_identity(authority: &Authority) -> anyhow::Result<Iden
         .context("could not make the coordinator's certificate")
 }
 
+/// Renews the coordinator's certificate whenever that is due, as long as there is the server.
+async fn keep_certificate(authority: Arc<Authority>, server: Weak<Server>, identity: Identity) {
+    let mut renewal = Renewal::of(&identity);
+    loop {
+        renewal.due().await;
+        let Some(server) = server.upgrade() else { return };
+        let renewed = coordinator_identity(&authority).and_then(|identity| {
+            server.replace_identity(&identity)?;
+            Ok(identity)
+        });
+        renewal = match renewed {
+            Ok(identity) => {
+                tracing::info!("the coordinator's certificate was renewed");
+                Renewal::of(&identity)
+            }
+            Err(error) => {
+                let error = &*error as &dyn std::error::Error;
+                tracing::error!(error, "the coordinator's certificate was not renewed; will retry");
+                Renewal::in_an_hour()
+            }
+        };
+    }
+}
+
 impl Gate {
     /// Lets in who comes, for ever.
     pub(crate) async fn admit_all(self, server: Server, identity: Identity) {
         let joining = Arc::new(Semaphore::new(MAX_JOINING));
-        let mut renewal = Renewal::of(&identity);
-        loop {
-            let incoming = tokio::select! {
-                incoming = server.accept() => incoming,
-                () = renewal.due() => {
-                    renewal = self.renew(&server);
-                    continue;
-                }
-            };
-            let Some(incoming) = incoming else { return };
+        let server = Arc::new(server);
+        // In a task of its own: whoever dials without end must not keep it from that.
+        tokio::spawn(keep_certificate(self.desk.authority.clone(), Arc::downgrade(&server), identity));
+        while let Some(incoming) = server.accept().await {
             match incoming {
                 Incoming::Fleet(node, connection) => {
                     tokio::spawn(self.desk.clone().serve(connection, node));
@@ -59,27 +77,6 @@ impl Gate {
                     Ok(room) => drop(tokio::spawn(self.clone().let_join(connection, room))),
                     Err(_none) => connection.close(CloseCode::BUSY, "too many join at once; try again"),
                 },
-            }
-        }
-    }
-
-    /// Shows a new certificate of the coordinator's from now on.
-    fn renew(&self, server: &Server) -> Renewal {
-        let renewed = coordinator_identity(&self.desk.authority).and_then(|identity| {
-            server.replace_identity(&identity)?;
-            Ok(identity)
-        });
-        match renewed {
-            Ok(identity) => {
-                tracing::info!("the coordinator's certificate was renewed");
-                Renewal::of(&identity)
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = &*error as &dyn std::error::Error,
-                    "the coordinator's certificate was not renewed"
-                );
-                Renewal::in_an_hour()
             }
         }
     }

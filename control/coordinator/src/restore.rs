@@ -26,6 +26,8 @@ use crate::records;
 const MAX_MEMBER: u64 = 256 << 20;
 /// So many records are committed together.
 const BATCH: usize = 10_000;
+/// And so many bytes of them at most, about.
+const BATCH_BYTES: usize = 16 << 20;
 
 /// What a backup holds.
 #[derive(Clone, Debug)]
@@ -258,6 +260,8 @@ struct Target {
     folder: PathBuf,
     store: Embedded,
     writes: Vec<Write>,
+    /// How many bytes these have.
+    waiting: usize,
     components: Components,
     inputs: Components,
 }
@@ -274,6 +278,7 @@ impl Target {
             folder: folder.to_owned(),
             store,
             writes: Vec::new(),
+            waiting: 0,
             components: blobs("components")?,
             inputs: blobs("inputs")?,
         })
@@ -287,7 +292,8 @@ impl Target {
             }
             Member::Record(table, key, value) => {
                 self.writes.push(Write { table, key: key.to_vec(), value: Some(value.to_vec()) });
-                if self.writes.len() < BATCH { Ok(()) } else { self.commit() }
+                self.waiting += key.len() + value.len();
+                if self.writes.len() < BATCH && self.waiting < BATCH_BYTES { Ok(()) } else { self.commit() }
             }
             Member::Blob(folder, digest, content) => {
                 let blobs = if folder == "inputs" { &self.inputs } else { &self.components };
@@ -308,6 +314,7 @@ impl Target {
 
     fn commit(&mut self) -> Result<(), RestoreBackupError> {
         let writes = std::mem::take(&mut self.writes);
+        self.waiting = 0;
         self.store.commit(&writes).map_err(|error| unwritten(&self.folder.join("store"), error))
     }
 

@@ -61,6 +61,10 @@ impl Desk {
         };
         let outbox = self.fleet.enter(node.clone(), connection.clone());
         let number = outbox.number;
+        // It may have been revoked, or its name taken over, since it was looked at.
+        if !self.is_member(&node, &connection) {
+            connection.close(CloseCode::NOT_A_MEMBER, "this node is no member any more");
+        }
         tracing::info!(%node, address = %connection.remote_address(), "agent connected");
         // Assignments that were decided before it came are decided again when it reports.
         self.driver.observe(Observation::Connected { node: node.clone() });
@@ -78,9 +82,16 @@ impl Desk {
     }
 
     async fn greet(&self, connection: &Connection, node: &NodeId) -> anyhow::Result<Stream> {
-        let mut stream = connection.accept().await?;
-        let StreamRequest::Control(hello) = stream.receive_request().await? else {
-            anyhow::bail!("its first stream is not the control stream");
+        let (mut stream, hello) = loop {
+            let mut stream = connection.accept().await?;
+            match stream.receive_request().await? {
+                StreamRequest::Control(hello) => break (stream, hello),
+                // By its own clock its certificate has ended, or is about to.
+                StreamRequest::Renew { signing_request } => {
+                    self.renew(stream, connection, node, &signing_request).await?;
+                }
+                _ => anyhow::bail!("its first stream is not the control stream"),
+            }
         };
         match self.check(&hello, node, connection) {
             Ok(version) => {
@@ -255,7 +266,12 @@ impl Desk {
                     self.renew(stream, &connection, &node, &signing_request).await
                 }
                 _ => {
-                    refuse(stream, "the node's certificate has ended; it must ask for a new one first").await
+                    let message =
+                        "the node's certificate has ended by the coordinator's clock; are both clocks right?";
+                    let code = RefusalCode::UnknownNode;
+                    stream.send_message(&ToAgent::Refused { code, message: message.to_owned() }).await?;
+                    stream.finish();
+                    Ok(stream.send.delivered().await?)
                 }
             }
         };
@@ -269,6 +285,13 @@ impl Desk {
         connection.close(CloseCode::DONE, "");
     }
 
+    /// Tells whether the other side is the member whose name it bears.
+    fn is_member(&self, node: &NodeId, connection: &Connection) -> bool {
+        let view = self.driver.view();
+        let member = view.nodes.get(node).filter(|member| !member.record.revoked);
+        member.is_some_and(|member| Some(member.record.key_fingerprint) == connection.peer_key_hash())
+    }
+
     /// Gives a member a new certificate for the key that it has.
     async fn renew(
         &self,
@@ -278,10 +301,11 @@ impl Desk {
         signing_request: &[u8],
     ) -> anyhow::Result<()> {
         let key = connection.peer_key_hash();
-        let view = self.driver.view();
-        let member = view.nodes.get(node).filter(|member| !member.record.revoked);
-        let member = member.filter(|member| Some(member.record.key_fingerprint) == key);
-        if member.is_none() {
+        if self.driver.view().recovery.is_some() {
+            // Its store may not know who was revoked since.
+            return refuse(stream, "the coordinator is in recovery").await;
+        }
+        if !self.is_member(node, connection) {
             return refuse(stream, &format!("node {node} is not known to this fleet by this key")).await;
         }
         let role = Role::Node(node.clone());

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AllocationId, NodeId, RouteSpec, WorkloadName};
+use crate::{AllocationId, Digest, NodeId, RouteSpec, WorkloadName};
 
 /// The whole routing of a fleet, as one value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,9 +16,10 @@ pub struct RouteTable {
     pub endpoints: BTreeMap<WorkloadName, Vec<Endpoint>>,
     /// Where other nodes' ingresses are reached over QUIC.
     pub peers: BTreeMap<NodeId, SocketAddr>,
-    /// Nodes that are no members any more, though their certificates may hold: nobody takes their requests.
+    /// The SHA-256 of the public keys of machines that are no members any more, though their certificates may hold: nobody
+    /// takes their requests.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub revoked: BTreeSet<NodeId>,
+    pub revoked: BTreeSet<Digest>,
 }
 
 /// Host and path prefix → service.

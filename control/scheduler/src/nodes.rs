@@ -51,13 +51,20 @@ impl Cluster {
         }
         let mut effort = Effort::of_one_step();
         record.revoked = true;
-        let was_lost = record.lost.replace(record.lost.unwrap_or(now)).is_some();
-        if was_lost {
+        record.revoked_keys.insert(record.key_fingerprint);
+        let was_released = record.released;
+        if record.lost.is_some() {
             self.change(step, Change::Node(record), now);
         } else {
+            record.lost = Some(now);
             self.lose_node(step, record, &mut effort, now);
         }
-        self.release(step, node, &mut effort, now);
+        // What it ran is queued already if it was.
+        if !was_released {
+            self.release(step, node, &mut effort, now);
+        }
+        // It is no loss any more, so its zone may not be held.
+        self.volatile.may_release(now, self.config.heartbeat);
         self.observe_disconnected(node);
         step.actions.push(Action::Expel { node: node.clone() });
         Ok(Answer::Revoked)

@@ -62,6 +62,7 @@ fn places(cluster: &Cluster, workload: &WorkloadName, spec: &Arc<WorkloadSpec>) 
     for (_, node) in cluster.durable.drained_nodes() {
         places.remove(node);
     }
+    places.retain(|node, is_open| *is_open || !cluster.durable.nodes()[node].revoked);
     places
 }
 

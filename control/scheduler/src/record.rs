@@ -128,6 +128,9 @@ pub struct NodeRecord {
     /// Whether its key is not accepted any more. It is lost then, and stays so until a machine joins under its name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub revoked: bool,
+    /// The SHA-256 of the public keys that were revoked under this name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub revoked_keys: BTreeSet<[u8; 32]>,
     /// Allocations of singletons that were ended and that it may still run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub leaving: BTreeMap<AllocationId, Leaving>,

@@ -13,9 +13,11 @@ use std::fmt;
 use dunlin_model::{JobSpec, NodeId, Term, Timestamp, WorkloadKind};
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, Answer, Change, Cluster, Command, Counters, Rejection, RunState, ScheduleRecord, Step};
+use crate::{
+    Action, Answer, Change, Cluster, Command, Counters, NodeRecord, Rejection, RunState, ScheduleRecord, Step,
+};
 
-/// By how much the numbers of allocations and runs go on, so that none is used again that was given out meanwhile.
+/// By how much the numbers of allocations and runs go on at least, so that none is used again that was given out meanwhile.
 const SKIPPED: u64 = 1_000_000;
 /// By how much the term goes on beyond the highest that was heard of.
 const SKIPPED_TERMS: u64 = 1_000;
@@ -71,20 +73,38 @@ impl Cluster {
         record: RecoveryRecord,
         now: Timestamp,
     ) -> Result<(Answer, Step), Rejection> {
-        let Command::Recover = command else {
-            return Err(Rejection::Recovering { reason: record.reason.to_string() });
-        };
         let mut step = Step::default();
+        match command {
+            Command::Recover => {}
+            // Who was revoked since is a member again by an old store, and must not be let in.
+            Command::Revoke(node) => {
+                let answer = self.revoke(&mut step, &node, now)?;
+                return Ok((answer, step));
+            }
+            _ => return Err(Rejection::Recovering { reason: record.reason.to_string() }),
+        }
         self.start_nothing_twice(&mut step, now);
         let Counters { allocation, run } = self.durable.counters();
-        let counters = Counters { allocation: allocation + SKIPPED, run: run + SKIPPED };
+        // By the clock too: of two recoveries from one backup the second must not give out what the first one has.
+        let skipped = |number: u64| number.saturating_add(SKIPPED).max(now.0);
+        let counters = Counters { allocation: skipped(allocation), run: skipped(run) };
         self.change(&mut step, Change::Counters(counters), now);
         // Those that are out of reach now may have obeyed a later one than those that were heard.
-        let highest_term = Term(record.highest_term.max(self.term).0 + SKIPPED_TERMS);
+        let seconds = now.since(record.since).0 / 1_000;
+        let highest = record.highest_term.max(self.term).0;
+        let highest_term = Term(highest.saturating_add(SKIPPED_TERMS).saturating_add(seconds));
         let record = RecoveryRecord { confirmed: true, highest_term, ..record };
         self.change(&mut step, Change::Recovery(record), now);
         step.actions.push(Action::StartAgain);
         Ok((Answer::Recovered, step))
+    }
+
+    /// Returns how many members may have something to say: those that are not lost, and those that have spoken.
+    fn voices(&self) -> usize {
+        let is_there = |node: &&NodeRecord| {
+            !node.revoked && (node.lost.is_none() || self.volatile.fenced.contains_key(&node.id))
+        };
+        self.durable.nodes().values().filter(is_there).count()
     }
 
     /// Ends what may have been started since: runs of jobs that are `at-most-once`, and the moments of their schedules.
@@ -118,7 +138,7 @@ impl Cluster {
         let record = match self.durable.recovery() {
             Some(record) if record.highest_term >= highest || record.confirmed => return,
             Some(record) => RecoveryRecord { highest_term: highest, ..record.clone() },
-            None if fenced * 2 <= self.durable.nodes().len() => return,
+            None if fenced * 2 <= self.voices() => return,
             None => RecoveryRecord {
                 since: now,
                 reason: RecoveryReason::Behind,

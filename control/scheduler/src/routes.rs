@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use dunlin_model::{
-    AllocationId, Endpoint, NodeId, Route, RouteTable, Timestamp, WorkloadKind, WorkloadName, WorkloadSpec,
+    AllocationId, Digest, Endpoint, NodeId, Route, RouteTable, Timestamp, WorkloadKind, WorkloadName,
+    WorkloadSpec,
 };
 
 use crate::durable::Durable;
@@ -26,9 +27,13 @@ pub(crate) fn route_table(durable: &Durable, silent: &BTreeSet<NodeId>) -> Route
     table
 }
 
-/// Returns the nodes whose keys are not accepted any more.
-fn revoked(durable: &Durable) -> BTreeSet<NodeId> {
-    durable.nodes().values().filter(|node| node.revoked).map(|node| node.id.clone()).collect()
+/// Returns the keys that are not accepted any more.
+fn revoked(durable: &Durable) -> BTreeSet<Digest> {
+    durable.nodes().values().flat_map(revoked_keys).collect()
+}
+
+fn revoked_keys(node: &NodeRecord) -> impl Iterator<Item = Digest> {
+    node.revoked_keys.iter().map(|key| Digest::from_sha256(*key))
 }
 
 /// Returns the routes by workload.
@@ -106,12 +111,9 @@ impl Cluster {
         for node in std::mem::take(&mut self.volatile.dirty.peers) {
             let record = self.durable.nodes().get(&node);
             let peer = record.and_then(peer);
-            let is_revoked = record.is_some_and(|record| record.revoked);
-            is_new |= self.volatile.routes.revoked.contains(&node) != is_revoked;
-            if is_revoked {
-                self.volatile.routes.revoked.insert(node.clone());
-            } else {
-                self.volatile.routes.revoked.remove(&node);
+            // Keys are revoked for good, so their number only grows.
+            for key in record.into_iter().flat_map(revoked_keys) {
+                is_new |= self.volatile.routes.revoked.insert(key);
             }
             let peers = &mut self.volatile.routes.peers;
             is_new |= peers.get(&node).copied() != peer;

@@ -1,6 +1,6 @@
 //! Tokens: who may join, how often and until when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{NodeId, Timestamp};
 
@@ -40,7 +40,7 @@ impl Cluster {
         }
         let member = self.durable.nodes().get(&node);
         let is_again = member.is_some_and(|member| member.key_fingerprint == key_fingerprint);
-        if is_again && member.is_some_and(|member| member.revoked) {
+        if member.is_some_and(|member| member.revoked_keys.contains(&key_fingerprint)) {
             return Err(Rejection::NodeRevoked(node));
         }
         if is_again && token.used_by.contains(&key_fingerprint) {
@@ -79,6 +79,7 @@ impl Cluster {
                     losses: Vec::new(),
                     cordon: None,
                     revoked: false,
+                    revoked_keys: BTreeSet::new(),
                     leaving: BTreeMap::new(),
                 }
             }

@@ -18,9 +18,11 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// At half of its life.
+    /// At half of its life; and not before a tenth of what is left, should the clocks not agree.
     pub fn of(identity: &Identity) -> Self {
-        Self { at: identity.renew_at() }
+        let now = SystemTime::now();
+        let left = identity.not_after().duration_since(now).unwrap_or_default();
+        Self { at: identity.renew_at().max(now + left / 10) }
     }
 
     /// After an attempt that failed: in a tenth of what is left, an hour at most.

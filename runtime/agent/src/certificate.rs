@@ -30,9 +30,12 @@ impl Certificate {
         Self { endpoint, folder }
     }
 
-    /// Tells whether it has ended.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.endpoint.identity().not_after() <= SystemTime::now()
+    /// Tells whether it has ended, or will so soon that the coordinator's clock may say it has.
+    pub(crate) fn ends_now(&self) -> bool {
+        let identity = self.endpoint.identity();
+        let (end, half) = (identity.not_after(), identity.renew_at());
+        let last = end.duration_since(half).unwrap_or_default() / 5;
+        SystemTime::now() + last >= end
     }
 
     /// Renews it whenever that is due, for ever.

@@ -109,8 +109,11 @@ impl LinkKeeper {
         let bound = self.endpoint.local_address();
         let address = resolve(&self.coordinator, bound.ip()).await?;
         let mut connection = self.endpoint.connect_coordinator(address).await?;
-        if self.certificate.has_ended() {
-            self.certificate.renew(&connection).await.context("this node's certificate has ended")?;
+        if self.certificate.ends_now() {
+            self.certificate
+                .renew(&connection)
+                .await
+                .context("this node's certificate has ended, or is about to")?;
             connection.close(CloseCode::DONE, "");
             connection = self.endpoint.connect_coordinator(address).await?;
         }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dunlin_ingress::{BoxedStream, Ingress, Peers};
-use dunlin_model::NodeId;
+use dunlin_model::{Digest, NodeId};
 use dunlin_transport::{CloseCode, Connection, NodeEndpoint};
 use futures_util::future::BoxFuture;
 
@@ -60,10 +60,11 @@ impl Peers for PeerConnections {
 pub(crate) async fn serve(endpoint: Arc<NodeEndpoint>, ingress: Ingress) {
     while let Some((node, connection)) = endpoint.accept_peer().await {
         let ingress = ingress.clone();
+        let key = connection.peer_key_hash().map(Digest::from_sha256);
         tokio::spawn(async move {
             tracing::debug!(%node, "peer connected");
             while let Ok(stream) = connection.accept().await {
-                if !ingress.takes_requests_of(&node) {
+                if !key.is_some_and(|key| ingress.takes_requests_of(&key)) {
                     tracing::warn!(%node, "a node that was revoked wants to send requests");
                     connection.close(CloseCode::NOT_A_MEMBER, "this node was revoked");
                     break;

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use dunlin_model::{AllocationId, NodeId, RouteTable};
+use dunlin_model::{AllocationId, Digest, NodeId, RouteTable};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -69,9 +69,10 @@ impl Ingress {
         *table = Arc::new(new);
     }
 
-    /// Tells whether requests of another node are taken: it is still a member, for all that is known here.
-    pub fn takes_requests_of(&self, node: &NodeId) -> bool {
-        !self.table().revoked.contains(node)
+    /// Tells whether requests of a machine with this key (the SHA-256 of it) are taken: it is still a member, for all that
+    /// is known here.
+    pub fn takes_requests_of(&self, key: &Digest) -> bool {
+        !self.table().revoked.contains(key)
     }
 
     pub(crate) fn config(&self) -> &IngressConfig {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use dunlin_model::{AllocationId, Endpoint, Name, NamespaceRoute, NodeId, RouteTable, WorkloadName};
+use dunlin_model::{AllocationId, Digest, Endpoint, Name, NamespaceRoute, NodeId, RouteTable, WorkloadName};
 use http::HeaderValue;
 
 use crate::namespace_routes::namespace_routes;
@@ -25,8 +25,8 @@ pub(crate) struct Table {
     pub(crate) local: HashMap<AllocationId, Arc<Place>>,
     targets: BTreeMap<WorkloadName, Arc<Target>>,
     pools: BTreeMap<Name, Arc<Pool>>,
-    /// Nodes whose requests are not taken.
-    pub(crate) revoked: BTreeSet<NodeId>,
+    /// The keys of machines whose requests are not taken.
+    pub(crate) revoked: BTreeSet<Digest>,
 }
 
 /// A service and where it runs.

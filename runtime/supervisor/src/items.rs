@@ -94,7 +94,7 @@ impl Items {
     /// Tells whether each item has ended, or each that was begun if no new ones are taken.
     pub(crate) fn is_done(&self) -> bool {
         let is_all = self.next >= self.range.end && self.again.is_empty();
-        let is_enough = self.finishing.is_some() && (self.deaths.is_empty() || self.is_broken_off);
+        let is_enough = self.is_broken_off || self.finishing.is_some() && self.deaths.is_empty();
         self.running.is_empty() && (is_all || is_enough)
     }
 

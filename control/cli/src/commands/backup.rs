@@ -131,12 +131,17 @@ pub(crate) async fn recover(global: &Global, args: RecoverArgs, output: &Output)
         None => "the coordinator is not in recovery\n".to_owned(),
         Some(Recovery { since_ms, reason, highest_term }) => format!(
             "in recovery since {}: {reason}.\n\
-             Its term is {}; the highest that a node was heard to have obeyed is {highest_term}.\n\
+             Its term is {}; {}.\n\
              Nothing is decided, and what runs goes on as if there were no coordinator.\n\
              `dunlin recover --confirm` goes on from what this coordinator has: what was deployed, scaled or deleted\n\
-             since then is undone, and nodes that joined since must join again.\n",
+             since then is undone, and nodes that joined since must join again. Nodes that were revoked since are members\n\
+             again: `dunlin node revoke` them before.\n",
             utc(*since_ms),
-            fleet.term
+            fleet.term,
+            match highest_term.0 {
+                0 => "no node was heard yet that has obeyed a later one".to_owned(),
+                _ => format!("the latest that a node was heard to have obeyed is {highest_term}"),
+            }
         ),
     })
 }

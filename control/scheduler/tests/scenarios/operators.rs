@@ -681,3 +681,97 @@ fn a_node_that_is_revoked_is_cut_off_and_what_it_ran_is_replaced_at_once() {
         "#]],
     );
 }
+
+#[test]
+fn what_a_lost_node_ran_is_not_queued_twice_when_it_is_revoked() {
+    placed(
+        &[],
+        "
+        node a 1GiB
+        node b 1GiB
+        deploy calc sum=job1@v1
+        run calc/sum 4
+        wait 1
+        show
+        down a
+        wait 40
+        show
+        revoke a
+        wait 2
+        show
+        ",
+        expect![[r#"
+            > deploy calc sum=job1@v1
+            Deployed { revision: Revision(1), changed: true }
+            > run calc/sum 4
+            RunStarted(RunId(1))
+            --show
+            a Alive, reserved 64MiB
+            b Alive, reserved 0B
+            r1 Running: 0 good, 0 bad of 4; leased 1, ready 3, backing off 0; 0 fuel
+            11s a is lost
+            11s a1 is lost
+            12s a is lost
+            --show
+            a Lost, reserved 0B
+            b Alive, reserved 64MiB
+            r1 Running: 0 good, 0 bad of 4; leased 1, ready 3, backing off 0; 0 fuel
+            > revoke a
+            Revoked
+            41s a is lost
+            a is expelled
+            --show
+            a Lost, reserved 0B
+            b Alive, reserved 64MiB
+            r1 Running: 0 good, 0 bad of 4; leased 1, ready 3, backing off 0; 0 fuel
+        "#]],
+    );
+}
+
+#[test]
+fn a_zone_that_is_held_is_looked_at_again_when_its_nodes_are_revoked() {
+    placed(
+        &[],
+        "
+        node a 1GiB
+        node b 1GiB
+        node c 1GiB
+        node d 1GiB
+        deploy shop web=4@v1
+        wait 3
+        down a
+        down b
+        down c
+        wait 60
+        where
+        revoke a
+        revoke b
+        wait 30
+        where
+        ",
+        expect![[r#"
+            > deploy shop web=4@v1
+            Deployed { revision: Revision(1), changed: true }
+            13s a is lost
+            13s a1 is lost
+            13s b is lost
+            13s a2 is lost
+            13s c is lost
+            13s a3 is lost
+            --where
+            default/shop/web on d:1
+            default/shop/web 1 of 4: 3 allocations are on lost nodes and not replaced yet: that is done for one node at a time, and for none of a zone that has lost many at once until they are back or `dunlin node release` says so
+            > revoke a
+            Revoked
+            63s a is lost
+            a is expelled
+            > revoke b
+            Revoked
+            63s b is lost
+            b is expelled
+            64s c is lost
+            --where
+            default/shop/web on d:4
+        "#]],
+    );
+}
