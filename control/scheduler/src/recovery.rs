@@ -14,7 +14,8 @@ use dunlin_model::{JobSpec, NodeId, Term, Timestamp, WorkloadKind};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Answer, Change, Cluster, Command, Counters, NodeRecord, Rejection, RunState, ScheduleRecord, Step,
+    Action, Answer, Change, Cluster, Command, Counters, NodeRecord, Rejection, RunRecord, RunState,
+    ScheduleRecord, Step,
 };
 
 /// By how much the numbers of allocations and runs go on at least, so that none is used again that was given out meanwhile.
@@ -111,8 +112,11 @@ impl Cluster {
     fn start_nothing_twice(&mut self, step: &mut Step, now: Timestamp) {
         let is_once = |job: &JobSpec| job.is_at_most_once();
         let open = self.durable.runs().values().filter(|run| run.is_open() && is_once(run.job()));
-        for run in open.map(|run| run.id).collect::<Vec<_>>() {
-            self.end_run(step, run, RunState::Cancelled, now);
+        // Those that come after others first: with an earlier one they would be abandoned, and perhaps forgotten.
+        for run in open.map(|run| run.id).rev().collect::<Vec<_>>() {
+            if self.durable.runs().get(&run).is_some_and(RunRecord::is_open) {
+                self.end_run(step, run, RunState::Cancelled, now);
+            }
         }
         let is_of_one = |record: &&ScheduleRecord| match self.durable.specs().get(&record.job) {
             Some(spec) => matches!(&spec.kind, WorkloadKind::Job(job) if is_once(job)),
