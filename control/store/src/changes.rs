@@ -136,6 +136,10 @@ pub enum CommitError {
     /// There is no room. Nothing of the batch was written; what was there can be read, and deleted.
     #[error("could not commit: the storage is full")]
     StorageFull(#[source] NoSpace),
+    /// Another coordinator is in charge, or may be: nothing may be done any more. Whether the batch was written is not
+    /// known. The process must end and start again.
+    #[error("could not commit: this coordinator is not in charge any more")]
+    Deposed(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The disk failed, and what it holds is not known. The process must end and start again.
     #[error("could not commit")]
     Io(#[source] Box<dyn std::error::Error + Send + Sync>),

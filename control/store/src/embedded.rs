@@ -34,6 +34,9 @@ const MARKER: &str = "store.created";
 /// What the store knows of itself.
 const OWN: TableDefinition<'_, &str, u64> = TableDefinition::new("store");
 const SCHEMA: &str = "schema";
+/// How far a copy has come: see [`Position`].
+const INDEX: &str = "index";
+const REIGN: &str = "reign";
 /// Counts commits, so that it can be told whether one that failed has happened after all.
 const COMMITS: &str = "commits";
 const CACHE: usize = 64 << 20;
@@ -53,6 +56,13 @@ impl Default for EmbeddedConfig {
     fn default() -> Self {
         Self { reserve: RESERVE }
     }
+}
+
+/// How far a copy of what is elsewhere has come: up to which entry of its log, and who wrote that one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) index: u64,
+    pub(crate) reign: u64,
 }
 
 /// Why a store could not be opened.
@@ -141,7 +151,8 @@ pub struct Embedded {
 /// How many commits there were.
 struct Commits {
     count: u64,
-    marker: fs::File,
+    /// A copy has none: what it lacks is had from where it was copied.
+    marker: Option<fs::File>,
 }
 
 impl Commits {
@@ -149,7 +160,8 @@ impl Commits {
     /// lag behind, which does no harm, but it can never be ahead.
     fn advance(&mut self, count: u64) {
         self.count = count;
-        if let Err(error) = self.marker.write_all_at(format!("{count:020}").as_bytes(), 0) {
+        let Some(marker) = &self.marker else { return };
+        if let Err(error) = marker.write_all_at(format!("{count:020}").as_bytes(), 0) {
             tracing::warn!(%error, "could not note the number of commits");
         }
     }
@@ -184,10 +196,103 @@ impl Embedded {
         if noted > commits {
             return Err(damaged(format!("it has {commits} commits and should have {noted}").into()));
         }
-        let mut commits = Commits { count: commits, marker };
+        let mut commits = Commits { count: commits, marker: Some(marker) };
         commits.advance(commits.count);
         let database = RwLock::new(Some(database));
         Ok(Self { folder: held, config, database, commits: Mutex::new(commits) })
+    }
+
+    /// Opens a copy of what is elsewhere, in `folder`. Whatever is wrong with it, it is made anew, and empty.
+    pub(crate) fn open_copy(folder: &Path) -> Result<Self, OpenError> {
+        let held = Folder::take(folder).map_err(|error| match error {
+            FolderError::InUse { pid } => OpenError::InUse { folder: folder.to_owned(), pid },
+            FolderError::Io(source) => io_error(folder, source),
+        })?;
+        let file = folder.join(FILE);
+        let opened = guarded(|| open_file(&file)).ok().filter(|(_, schema, _)| *schema == SCHEMA_VERSION);
+        let (database, _, count) = match opened {
+            Some(opened) => opened,
+            None => {
+                let failed = |source| OpenError::Io { folder: folder.to_owned(), source };
+                remove_if_there(&file).map_err(|error| failed(error.into()))?;
+                guarded(|| make(&file)).map_err(failed)?;
+                guarded(|| open_file(&file)).map_err(failed)?
+            }
+        };
+        let database = RwLock::new(Some(database));
+        // It has no reserve of its own: what it is a copy of was accepted already.
+        let config = EmbeddedConfig { reserve: Bytes(0) };
+        let commits = Mutex::new(Commits { count, marker: None });
+        Ok(Self { folder: held, config, database, commits })
+    }
+
+    /// Makes a copy come so far. Unless it is `durable` it may be forgotten with the process, as a whole with its
+    /// position.
+    pub(crate) fn commit_at(
+        &self,
+        writes: &[Write],
+        position: Position,
+        durable: bool,
+    ) -> Result<(), CommitError> {
+        self.with_transaction(durable, |transaction| {
+            put_all(transaction, writes)?;
+            put_position(transaction, position)
+        })
+    }
+
+    /// Empties a copy.
+    pub(crate) fn clear(&self) -> Result<(), CommitError> {
+        self.with_transaction(true, |transaction| {
+            for table in Table::ALL {
+                transaction.delete_table(definition(table))?;
+                transaction.open_table(definition(table))?;
+            }
+            put_position(transaction, Position::default())
+        })
+    }
+
+    /// Returns how far a copy has come.
+    pub(crate) fn position(&self) -> Result<Position, LoadError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let position = guarded(|| position(&database.as_ref().ok_or("the store is closed")?.begin_read()?));
+        position.map_err(|source| LoadError { table: "store", source })
+    }
+
+    /// As [`Changes::snapshot`], and tells how far the copy had come.
+    pub(crate) fn snapshot_at(
+        &self,
+        reading: &mut dyn FnMut(&dyn Snapshot, Position) -> Result<(), SnapshotError>,
+    ) -> Result<(), SnapshotError> {
+        // Held to the end: the file cannot be opened anew while somebody reads it.
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let begun = guarded(|| {
+            let transaction = database.as_ref().ok_or("the store is closed")?.begin_read()?;
+            let position = position(&transaction)?;
+            Ok((transaction, position))
+        });
+        let (transaction, position) = begun.map_err(|source| LoadError { table: "all", source })?;
+        reading(&Moment(transaction), position)
+    }
+
+    fn with_transaction(
+        &self,
+        durable: bool,
+        work: impl FnOnce(&redb::WriteTransaction) -> Result<(), Cause>,
+    ) -> Result<(), CommitError> {
+        let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_ref().ok_or_else(|| CommitError::Io("the store is closed".into()))?;
+        let done = guarded(|| {
+            let mut transaction = begin(database)?;
+            if !durable {
+                transaction.set_two_phase_commit(false);
+                transaction.set_durability(redb::Durability::None)?;
+            }
+            work(&transaction)?;
+            transaction.commit()?;
+            Ok(())
+        });
+        done.map_err(CommitError::Io)
     }
 
     fn write(&self, writes: &[Write]) -> Result<(), CommitError> {
@@ -271,11 +376,7 @@ impl Changes for Embedded {
         &self,
         reading: &mut dyn FnMut(&dyn Snapshot) -> Result<(), SnapshotError>,
     ) -> Result<(), SnapshotError> {
-        // Held to the end: the file cannot be opened anew while somebody reads it.
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let begun = guarded(|| Ok(database.as_ref().ok_or("the store is closed")?.begin_read()?));
-        let transaction = begun.map_err(|source| LoadError { table: "all", source })?;
-        reading(&Moment(transaction))
+        self.snapshot_at(&mut |snapshot, _| reading(snapshot))
     }
 
     fn delete_prefix(&self, table: Table, prefix: &[u8]) -> Result<u64, CommitError> {
@@ -460,6 +561,13 @@ fn begin(database: &Database) -> Result<redb::WriteTransaction, Cause> {
 
 fn write_all(database: &Database, writes: &[Write], number: u64) -> Result<(), Cause> {
     let transaction = begin(database)?;
+    put_all(&transaction, writes)?;
+    transaction.open_table(OWN)?.insert(COMMITS, number)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn put_all(transaction: &redb::WriteTransaction, writes: &[Write]) -> Result<(), Cause> {
     for table in Table::ALL {
         let mut of_table = writes.iter().filter(|write| write.table == table).peekable();
         if of_table.peek().is_none() {
@@ -473,9 +581,20 @@ fn write_all(database: &Database, writes: &[Write], number: u64) -> Result<(), C
             }
         }
     }
-    transaction.open_table(OWN)?.insert(COMMITS, number)?;
-    transaction.commit()?;
     Ok(())
+}
+
+fn put_position(transaction: &redb::WriteTransaction, position: Position) -> Result<(), Cause> {
+    let mut own = transaction.open_table(OWN)?;
+    own.insert(INDEX, position.index)?;
+    own.insert(REIGN, position.reign)?;
+    Ok(())
+}
+
+fn position(transaction: &redb::ReadTransaction) -> Result<Position, Cause> {
+    let own = transaction.open_table(OWN)?;
+    let value = |key: &str| -> Result<u64, Cause> { Ok(own.get(key)?.map_or(0, |value| value.value())) };
+    Ok(Position { index: value(INDEX)?, reign: value(REIGN)? })
 }
 
 /// Runs what may panic on a damaged file, and makes an error of the panic.

@@ -3,11 +3,13 @@
 //! Tests start a [`Fleet`], use it through the typed client, through the `dunlin` program and through HTTP, kill what
 //! they like, and wait for states with a time limit. Dropping the fleet ends its processes.
 
+mod etcd;
 mod fleet;
 mod http;
 mod process;
 mod wait;
 
+pub use etcd::Etcd;
 pub use fleet::{App, Fleet};
 pub use http::http;
 pub use process::{Process, is_running, program};

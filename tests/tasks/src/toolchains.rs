@@ -1,4 +1,5 @@
-//! The compilers of the guests that are not written in Rust: installed from PyPI and npm by their ordinary clients.
+//! What the tests need of others: the compilers of the guests that are not written in Rust, installed from PyPI and npm
+//! by their ordinary clients, and etcd, from Debian's packages.
 //!
 //! They are kept under `target/toolchains`, in the versions that `guests/examples/languages` pins, and are installed
 //! again only when these change. `tests/guest-artifacts` knows the same folders, and says to run this chore when they
@@ -29,10 +30,38 @@ const NODE_HELP: [&str; 3] = [
     "  help: what npm said stands above; a mirror is set by its own configuration.",
 ];
 
+const ETCD_HELP: [&str; 4] = [
+    "The tests of several coordinators need etcd 3.4 or later, and it could not be had: they will be skipped.",
+    "  help: on Debian and its like, run `apt-get update` once, so that its packages are known.",
+    "  help: elsewhere, put an `etcd` on the PATH.",
+    "  help: what apt-get said stands above; all other tests run without it.",
+];
+
 /// Installs what is missing.
 pub(crate) fn install() -> anyhow::Result<()> {
     python().inspect_err(|_| PYTHON_HELP.iter().for_each(say))?;
-    javascript().inspect_err(|_| NODE_HELP.iter().for_each(say))
+    javascript().inspect_err(|_| NODE_HELP.iter().for_each(say))?;
+    if etcd().is_err() {
+        ETCD_HELP.iter().for_each(say);
+    }
+    Ok(())
+}
+
+/// Unpacks Debian's package of etcd beside the others, unless there is one on the PATH; nothing is installed.
+fn etcd() -> anyhow::Result<()> {
+    let folder = folder("etcd");
+    let there = Command::new("etcd").arg("--version").output().is_ok_and(|output| output.status.success());
+    if there || folder.join("usr/bin/etcd").is_file() {
+        return Ok(());
+    }
+    emptied(&folder)?;
+    let mut download = Command::new("apt-get");
+    download.args(["download", "--quiet", "etcd-server"]).current_dir(&folder);
+    Step::new("etcd, for tests", download).run()?;
+    let package = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).next();
+    let mut unpack = Command::new("dpkg-deb");
+    unpack.arg("-x").arg(package.context("apt-get downloaded nothing")?).arg(&folder);
+    Step::new("etcd, unpacked", unpack).run()
 }
 
 fn folder(name: &str) -> PathBuf {

@@ -1,0 +1,178 @@
+//! All records of one moment in etcd, so that the log before them can go.
+//!
+//! They are cut into segments, named for their contents: one that has not changed since the last checkpoint is not
+//! written again. Where to cut is decided by the keys alone, so that a new record moves no other's boundary. A list of
+//! the segments makes the checkpoint; it replaces the former list in one step, and only then the rest is tidied away.
+
+use std::collections::BTreeSet;
+
+use prost::Message;
+use sha2::{Digest as _, Sha256};
+
+use super::client::EtcdError;
+use super::entry::{PIECE, compress, decompress, pack, unpack};
+use super::message::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp, TxnRequest};
+use super::{Keys, Shared};
+use crate::changes::{Snapshot, SnapshotError, Table, Write};
+use crate::embedded::Position;
+
+/// A segment ends behind a key whose hash divides by this: after about so many records.
+const RECORDS: u32 = 2_048;
+/// Or when it has so many bytes.
+const BYTES: usize = 4 << 20;
+/// So many requests make one transaction; etcd takes 128.
+const REQUESTS: usize = 100;
+
+/// The list that makes a checkpoint.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Manifest {
+    /// All up to this entry of the log is in it.
+    #[prost(uint64, tag = "1")]
+    pub(super) index: u64,
+    /// Who wrote that entry.
+    #[prost(fixed64, tag = "2")]
+    pub(super) reign: u64,
+    /// The segments, by the SHA-256 of what they hold.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub(super) segments: Vec<Vec<u8>>,
+}
+
+impl Manifest {
+    pub(super) fn position(&self) -> Position {
+        Position { index: self.index, reign: self.reign }
+    }
+}
+
+/// Writes all records of a snapshot and replaces the list; returns it, and the revision at which that happened.
+pub(super) fn write(
+    shared: &Shared,
+    leader: &Compare,
+    former: &Manifest,
+    position: Position,
+    snapshot: &dyn Snapshot,
+) -> Result<(Manifest, i64), SnapshotError> {
+    let failed = |error: EtcdError| SnapshotError::Write(std::io::Error::other(error));
+    let there: BTreeSet<&[u8]> = former.segments.iter().map(Vec::as_slice).collect();
+    let mut segments = Vec::new();
+    let mut cutter = Cutter::default();
+    let mut finish = |writes: Vec<Write>| -> Result<(), EtcdError> {
+        let packed = pack(&writes);
+        let name = Sha256::digest(&packed).to_vec();
+        if !there.contains(name.as_slice()) {
+            put(shared, leader, &name, &packed)?;
+        }
+        segments.push(name);
+        Ok(())
+    };
+    for table in Table::ALL {
+        snapshot.each(table, &mut |key, value| match cutter.take(table, key, value) {
+            Some(segment) => finish(segment).map_err(std::io::Error::other),
+            None => Ok(()),
+        })?;
+    }
+    let rest = std::mem::take(&mut cutter.writes);
+    if !rest.is_empty() {
+        finish(rest).map_err(failed)?;
+    }
+    let manifest = Manifest { index: position.index, reign: position.reign, segments };
+    let put =
+        PutRequest { key: shared.keys.checkpoint(), value: compress(&manifest.encode_to_vec()), lease: 0 };
+    let revision = shared.change(leader, vec![Request::Put(put).into()]).map_err(failed)?;
+    Ok((manifest, revision))
+}
+
+/// Gathers records into segments.
+#[derive(Default)]
+struct Cutter {
+    writes: Vec<Write>,
+    bytes: usize,
+}
+
+impl Cutter {
+    /// Takes a record; returns a segment if this was its last.
+    fn take(&mut self, table: Table, key: &[u8], value: &[u8]) -> Option<Vec<Write>> {
+        self.bytes += key.len() + value.len();
+        self.writes.push(Write { table, key: key.to_vec(), value: Some(value.to_vec()) });
+        let hash = Sha256::digest(key);
+        let is_end = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]).is_multiple_of(RECORDS);
+        (is_end || self.bytes >= BYTES).then(|| {
+            self.bytes = 0;
+            std::mem::take(&mut self.writes)
+        })
+    }
+}
+
+/// Puts one segment, in pieces.
+fn put(shared: &Shared, leader: &Compare, name: &[u8], packed: &[u8]) -> Result<(), EtcdError> {
+    for (number, piece) in packed.chunks(PIECE).enumerate() {
+        let put =
+            PutRequest { key: shared.keys.segment_piece(name, number), value: piece.to_vec(), lease: 0 };
+        shared.change(leader, vec![Request::Put(put).into()])?;
+    }
+    Ok(())
+}
+
+/// Deletes the log up to `index`, and all segments but those of `manifest`.
+pub(super) fn tidy(
+    shared: &Shared,
+    leader: &Compare,
+    manifest: &Manifest,
+    index: u64,
+) -> Result<(), EtcdError> {
+    let log = DeleteRangeRequest { key: shared.keys.log(0), range_end: shared.keys.log(index + 1) };
+    shared.change(leader, vec![Request::DeleteRange(log).into()])?;
+    let known: BTreeSet<Vec<u8>> = manifest.segments.iter().map(|name| shared.keys.segment(name)).collect();
+    let mut gone: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let mut after = shared.keys.segments();
+    loop {
+        let range = RangeRequest {
+            key: after.clone(),
+            range_end: Keys::end_of(shared.keys.segments()),
+            limit: 1_000,
+            keys_only: true,
+            ..RangeRequest::default()
+        };
+        let found = shared.read(range)?;
+        let Some(last) = found.last() else { break };
+        after = [last.key.as_slice(), &[0]].concat();
+        // The number of the piece comes behind the last slash.
+        let segment = |key: &[u8]| {
+            let end = key.iter().rposition(|byte| *byte == b'/').map_or(key.len(), |slash| slash + 1);
+            key[..end].to_vec()
+        };
+        gone.extend(found.iter().map(|found| segment(&found.key)).filter(|key| !known.contains(key)));
+    }
+    let deletions = gone.into_iter().map(|key| {
+        let range_end = Keys::end_of(key.clone());
+        RequestOp::from(Request::DeleteRange(DeleteRangeRequest { key, range_end }))
+    });
+    let deletions: Vec<RequestOp> = deletions.collect();
+    for some in deletions.chunks(REQUESTS) {
+        shared.change(leader, some.to_vec())?;
+    }
+    Ok(())
+}
+
+/// Returns the list that a value holds.
+pub(super) fn decode(value: &[u8]) -> Result<Manifest, EtcdError> {
+    let senseless = |what: &dyn std::fmt::Display| EtcdError::Senseless(format!("the checkpoint: {what}"));
+    let bytes = decompress(value).map_err(|error| senseless(&error))?;
+    Manifest::decode(&*bytes).map_err(|error| senseless(&error))
+}
+
+/// Returns the records of one segment; nothing if it is there no more, since there is a later checkpoint.
+pub(super) fn segment(shared: &Shared, name: &[u8]) -> Result<Option<Vec<Write>>, EtcdError> {
+    let key = shared.keys.segment(name);
+    let range_end = Keys::end_of(key.clone());
+    let pieces = shared.read(RangeRequest { key, range_end, ..RangeRequest::default() })?;
+    let packed: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.value).collect();
+    if *Sha256::digest(&packed) != *name {
+        return Ok(None);
+    }
+    unpack(&packed).map(Some)
+}
+
+/// Returns the transaction that changes nothing if somebody else is in charge.
+pub(super) fn guarded(leader: &Compare, success: Vec<RequestOp>) -> TxnRequest {
+    TxnRequest { compare: vec![leader.clone()], success, failure: Vec::new() }
+}

@@ -1,0 +1,278 @@
+//! The copy brought up to date: from the log, or from a checkpoint where the log does not reach back far enough.
+
+use std::sync::PoisonError;
+
+use prost::Message as _;
+
+use super::Etcd;
+use super::checkpoint::{self, Manifest};
+use super::client::EtcdError;
+use super::entry::{Assembly, Piece, unpack};
+use super::message::{KeyValue, RangeRequest, Request, SortOrder, TxnRequest};
+use crate::changes::{CommitError, LoadError, Write};
+use crate::embedded::Position;
+
+/// How many entries of the log are asked for at once.
+const ENTRIES: i64 = 64;
+/// So many records of a checkpoint are put into the copy together.
+const RECORDS: usize = 20_000;
+/// How often the log may be found cut off before it counts as damaged.
+const MAX_GAPS: u32 = 5;
+/// So many entries may be forgotten with the process: they are read again then.
+const UNSYNCED: u64 = 256;
+
+/// How far the log was read.
+#[derive(Default)]
+pub(super) struct Way {
+    /// The last entry that was read; at the beginning as far as the copy has come.
+    pub(super) head: u64,
+    /// Whether it is known that the copy is of this log.
+    is_checked: bool,
+    assembly: Assembly,
+    unsynced: u64,
+}
+
+/// What was seen of etcd when the copy was up to date.
+#[derive(Debug)]
+pub struct Seen {
+    /// What the one in charge says of itself, if one is.
+    pub leader: Option<Vec<u8>>,
+    /// The last entry of the log.
+    pub head: u64,
+    /// The last entry that the checkpoint holds; 0 if there is none yet.
+    pub checkpoint: u64,
+}
+
+/// Why the copy could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// etcd cannot be had.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// The copy cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The copy cannot be written.
+    #[error("could not write the copy of the store")]
+    Copy(#[from] CommitError),
+    /// A part of the log is in no checkpoint.
+    #[error(
+        "etcd's log has no entries from {from} to {to}, and no checkpoint holds them; make the fleet anew from a backup"
+    )]
+    Gap {
+        /// The first that is missing.
+        from: u64,
+        /// The next that is there.
+        to: u64,
+    },
+    /// There is nothing where there was something.
+    #[error(
+        "etcd holds nothing under this prefix, and the copy here has come as far as entry {index}; if etcd was emptied, \
+         make it anew from a backup, or move the folder `copy` away to begin a new fleet"
+    )]
+    Gone {
+        /// How far the copy has come.
+        index: u64,
+    },
+}
+
+impl Etcd {
+    /// Brings the copy up to date, and tells who is in charge.
+    pub fn follow(&self) -> Result<Seen, FollowError> {
+        let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gaps = 0;
+        loop {
+            let position = self.copy.position()?;
+            if !way.is_checked {
+                *way = Way { head: position.index, ..Way::default() };
+            }
+            let Look { leader, manifest, entries } = self.look(&way)?;
+            let checkpoint = manifest.as_ref().map_or(0, |manifest| manifest.index);
+            if !way.is_checked {
+                match judge(position, manifest.as_ref(), &entries) {
+                    Start::Here => way.is_checked = true,
+                    Start::Checkpoint => {
+                        let manifest = manifest.unwrap_or_default();
+                        tracing::info!(
+                            entry = manifest.index,
+                            "the copy of the store is made from a checkpoint"
+                        );
+                        self.load(&manifest)?;
+                        continue;
+                    }
+                    Start::Gone => return Err(FollowError::Gone { index: position.index }),
+                }
+            }
+            let is_last = entries.len() < usize::try_from(ENTRIES).unwrap_or(usize::MAX);
+            for (index, piece) in entries.into_iter().filter(|(index, _)| *index > position.index) {
+                if index <= way.head {
+                    continue;
+                }
+                if index != way.head + 1 {
+                    // The entries between are in a checkpoint, of which there may be a later one by now.
+                    way.is_checked = false;
+                    gaps += 1;
+                    if gaps > MAX_GAPS {
+                        return Err(FollowError::Gap { from: way.head + 1, to: index });
+                    }
+                    break;
+                }
+                self.take(&mut way, index, piece)?;
+            }
+            if way.is_checked && is_last {
+                return Ok(Seen { leader, head: way.head, checkpoint });
+            }
+        }
+    }
+
+    fn take(&self, way: &mut Way, index: u64, piece: Piece) -> Result<(), FollowError> {
+        let reign = piece.reign;
+        if let Some(batch) = way.assembly.take(piece) {
+            self.advance(way, &unpack(&batch)?, Position { index, reign })?;
+        }
+        way.head = index;
+        Ok(())
+    }
+
+    /// Puts a batch into the copy.
+    pub(super) fn advance(
+        &self,
+        way: &mut Way,
+        writes: &[Write],
+        position: Position,
+    ) -> Result<(), CommitError> {
+        way.unsynced += 1;
+        let is_durable = way.unsynced >= UNSYNCED;
+        self.copy.commit_at(writes, position, is_durable)?;
+        if is_durable {
+            way.unsynced = 0;
+        }
+        Ok(())
+    }
+
+    /// Looks at the leader, the checkpoint and the next entries, all at one moment.
+    fn look(&self, way: &Way) -> Result<Look, EtcdError> {
+        let keys = &self.shared.keys;
+        let one = |key| Request::Range(RangeRequest { key, ..RangeRequest::default() }).into();
+        // The entry as far as which the copy has come shows whether it is of this log.
+        let from = if way.is_checked { way.head + 1 } else { way.head };
+        let entries = Request::Range(RangeRequest {
+            key: keys.log(from),
+            range_end: keys.log_end(),
+            limit: ENTRIES,
+            sort_order: SortOrder::Ascend.into(),
+            ..RangeRequest::default()
+        });
+        let success = vec![one(keys.leader()), one(keys.checkpoint()), entries.into()];
+        let answer = self.shared.client.transact(&TxnRequest { success, ..TxnRequest::default() })?;
+        let mut ranges = answer.ranges();
+        let mut next = || ranges.next().unwrap_or_default();
+        let (leader, manifest, entries) = (next(), next(), next());
+        Ok(Look {
+            leader: leader.into_iter().next().map(|found| found.value),
+            manifest: manifest.first().map(|found| checkpoint::decode(&found.value)).transpose()?,
+            entries: entries.into_iter().map(entry).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Fills the copy with the records of a checkpoint. If a later one replaces it meanwhile, the copy is left empty.
+    fn load(&self, manifest: &Manifest) -> Result<(), FollowError> {
+        self.copy.clear()?;
+        let mut records = Vec::new();
+        for name in &manifest.segments {
+            let Some(segment) = checkpoint::segment(&self.shared, name)? else {
+                return Ok(self.copy.clear()?);
+            };
+            records.extend(segment);
+            if records.len() >= RECORDS {
+                self.copy.commit_at(&std::mem::take(&mut records), Position::default(), false)?;
+            }
+        }
+        Ok(self.copy.commit_at(&records, manifest.position(), true)?)
+    }
+}
+
+/// What was found at one moment.
+struct Look {
+    leader: Option<Vec<u8>>,
+    manifest: Option<Manifest>,
+    entries: Vec<(u64, Piece)>,
+}
+
+fn entry(found: KeyValue) -> Result<(u64, Piece), EtcdError> {
+    let senseless = |what: &str| EtcdError::Senseless(format!("an entry of the log: {what}"));
+    let name = found.key.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let index = str::from_utf8(name).ok().and_then(|name| name.parse().ok());
+    let piece = Piece::decode(&*found.value).map_err(|error| senseless(&error.to_string()))?;
+    Ok((index.ok_or_else(|| senseless("its key has no number"))?, piece))
+}
+
+/// From where a copy goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Start {
+    /// From where it is.
+    Here,
+    /// From the checkpoint.
+    Checkpoint,
+    /// There is nothing to go on from.
+    Gone,
+}
+
+/// Tells whether a copy that has come as far as `position` can go on by the log, whose `entries` from there on are
+/// known.
+fn judge(position: Position, manifest: Option<&Manifest>, entries: &[(u64, Piece)]) -> Start {
+    let is_here = entries
+        .first()
+        .is_some_and(|(index, piece)| *index == position.index && piece.reign == position.reign);
+    let is_at_checkpoint = manifest.is_some_and(|manifest| manifest.position() == position);
+    match manifest {
+        _ if is_here || is_at_checkpoint => Start::Here,
+        Some(_) => Start::Checkpoint,
+        // The whole log is there.
+        None if position.index == 0 => Start::Here,
+        None if entries.is_empty() => Start::Gone,
+        // A log of another fleet, or one that was begun anew: of which it is shows the first entry, which is wanted.
+        None => Start::Checkpoint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(range: std::ops::RangeInclusive<u64>, reign: u64) -> Vec<(u64, Piece)> {
+        range.map(|index| (index, Piece { reign, ..Piece::default() })).collect()
+    }
+
+    #[test]
+    fn a_copy_goes_on_where_it_is_only_if_it_is_of_this_log() {
+        let manifest = |index| Manifest { index, reign: 1, segments: Vec::new() };
+        let at = |index| Position { index, reign: 1 };
+        let cases = [
+            (at(5), None, entries(5..=9, 1), Start::Here),
+            (at(5), None, entries(5..=5, 1), Start::Here),
+            (at(5), None, entries(5..=9, 2), Start::Checkpoint),
+            (at(5), None, entries(6..=9, 1), Start::Checkpoint),
+            (at(5), None, Vec::new(), Start::Gone),
+            (at(5), Some(manifest(5)), Vec::new(), Start::Here),
+            (at(5), Some(manifest(5)), entries(6..=9, 1), Start::Here),
+            (at(5), Some(manifest(7)), entries(8..=9, 1), Start::Checkpoint),
+            (at(5), Some(manifest(3)), Vec::new(), Start::Checkpoint),
+            (Position::default(), None, Vec::new(), Start::Here),
+            (Position::default(), None, entries(1..=2, 1), Start::Here),
+            (Position::default(), Some(manifest(7)), entries(8..=9, 1), Start::Checkpoint),
+        ];
+        for (position, manifest, entries, expected) in cases {
+            assert_eq!(judge(position, manifest.as_ref(), &entries), expected, "{position:?} {manifest:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_entry_is_an_error() {
+        let found =
+            |key: &str, value: &[u8]| KeyValue { key: key.into(), value: value.into(), ..Default::default() };
+        assert!(entry(found("/dunlin/log/x", b"")).is_err());
+        assert!(entry(found("/dunlin/log/1", b"\xff")).is_err());
+        assert_eq!(entry(found("/dunlin/log/0012", b"")).unwrap().0, 12);
+    }
+}

@@ -1,0 +1,159 @@
+//! Who is in charge: from the moment at which it put itself under `leader` until its lease has ended.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::client::EtcdError;
+use super::message::{Compare, PutRequest, RangeRequest, Request, TxnRequest};
+use super::{Etcd, Keys, Shared};
+use crate::space::SHARE;
+
+/// How long a coordinator that is not heard is still believed to be in charge.
+const LEASE: Duration = Duration::from_secs(5);
+/// How often it says that it is there.
+const PERIOD: Duration = Duration::from_millis(1_200);
+/// How often it looks how full etcd is, in periods.
+const LOOK: u32 = 4;
+
+/// A time in which this coordinator, and no other, is in charge.
+pub struct Reign {
+    /// Drawn, so that what it wrote is told from what others wrote.
+    pub(super) id: u64,
+    lease: i64,
+    /// The revision at which `leader` was made.
+    revision: i64,
+    /// When etcd was asked for the last time that it granted. The lease ends no earlier than that far on.
+    renewed: Mutex<Instant>,
+    is_over: watch::Sender<bool>,
+    has_room: AtomicBool,
+}
+
+impl Reign {
+    pub(super) fn begin(shared: &Shared, me: &[u8]) -> Result<Option<Self>, EtcdError> {
+        let mut id = [0; 8];
+        getrandom::fill(&mut id)
+            .map_err(|error| EtcdError::Senseless(format!("no random bytes: {error}")))?;
+        let started = Instant::now();
+        let lease = shared.client.grant(LEASE)?;
+        let key = shared.keys.leader();
+        let value = [hex::encode(id).as_bytes(), b"\n", me].concat();
+        let answer = shared.client.transact(&TxnRequest {
+            compare: vec![Compare::absent(key.clone())],
+            success: vec![Request::Put(PutRequest { key: key.clone(), value: value.clone(), lease }).into()],
+            failure: vec![Request::Range(RangeRequest { key, ..RangeRequest::default() }).into()],
+        })?;
+        let revision = if answer.succeeded {
+            answer.revision()
+        } else {
+            // A first attempt whose answer was lost makes the second one fail.
+            let own = answer.ranges().flatten().find(|found| found.value == value);
+            match own {
+                Some(own) => own.create_revision,
+                None => {
+                    shared.client.revoke(lease)?;
+                    return Ok(None);
+                }
+            }
+        };
+        Ok(Some(Self {
+            id: u64::from_be_bytes(id),
+            lease,
+            revision,
+            renewed: Mutex::new(started),
+            is_over: watch::Sender::new(false),
+            has_room: AtomicBool::new(true),
+        }))
+    }
+
+    /// The condition that this coordinator is in charge.
+    pub(super) fn condition(&self, keys: &Keys) -> Compare {
+        Compare::made_at(keys.leader(), self.revision)
+    }
+
+    /// Returns when it is over: the lease has ended, or may have.
+    pub async fn over(&self) {
+        let mut is_over = self.is_over.subscribe();
+        while !self.is_over() {
+            // Not left to the thread which asks etcd: that may wait for an answer.
+            let left = LEASE.saturating_sub(self.unheard());
+            let _either = tokio::time::timeout(left, is_over.changed()).await;
+        }
+    }
+
+    /// Tells whether the lease has ended, or may have.
+    pub(super) fn is_over(&self) -> bool {
+        *self.is_over.borrow() || self.unheard() >= LEASE
+    }
+
+    /// Whether etcd has room, as it was seen last.
+    pub(super) fn has_room(&self) -> bool {
+        self.has_room.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn end(&self) {
+        self.is_over.send_replace(true);
+    }
+
+    fn unheard(&self) -> Duration {
+        self.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Keeps the lease in a thread of its own, as long as somebody has the reign.
+    pub(super) fn keep(reign: &Arc<Self>, etcd: &Arc<Etcd>) -> std::io::Result<()> {
+        let (reign, etcd) = (Arc::downgrade(reign), Arc::downgrade(etcd));
+        std::thread::Builder::new().name("reign".to_owned()).spawn(move || keep(&reign, &etcd)).map(drop)
+    }
+
+    /// Steps down, so that another one need not wait for the lease's end.
+    pub fn resign(&self, etcd: &Etcd) {
+        self.end();
+        if let Err(error) = etcd.shared.client.revoke(self.lease) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "others wait for the end of this lease");
+        }
+    }
+}
+
+fn keep(reign: &Weak<Reign>, etcd: &Weak<Etcd>) {
+    for turn in 0_u32.. {
+        let (Some(reign), Some(etcd)) = (reign.upgrade(), etcd.upgrade()) else { return };
+        let asked = Instant::now();
+        match etcd.shared.client.keep_alive(reign.lease) {
+            Ok(true) => *reign.renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked,
+            Ok(false) => {
+                tracing::warn!("the lease has ended; another coordinator may be in charge");
+                reign.end();
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the lease was not renewed");
+            }
+        }
+        if reign.is_over() {
+            reign.end();
+            return;
+        }
+        if turn.is_multiple_of(LOOK) {
+            look_for_room(&reign, &etcd);
+        }
+        drop((reign, etcd));
+        std::thread::sleep(PERIOD);
+    }
+}
+
+/// Notes whether etcd has room for more. A wish is refused long before its quota is reached, since then it would take
+/// no deletion either.
+fn look_for_room(reign: &Reign, etcd: &Etcd) {
+    let status = match etcd.shared.client.status() {
+        Ok(status) => status,
+        Err(error) => return tracing::debug!(error = &error as &dyn std::error::Error, "etcd tells nothing"),
+    };
+    let size = u64::try_from(status.db_size).unwrap_or_default();
+    let quota = etcd.shared.keys.location.quota.0;
+    let has_room = size < quota / 100 * SHARE && !status.errors.iter().any(|error| error.contains("NOSPACE"));
+    if reign.has_room.swap(has_room, Ordering::Relaxed) && !has_room {
+        let errors = status.errors.join("; ");
+        tracing::error!(size, quota, errors, "etcd is nearly full; wishes are refused until it has room");
+    }
+}

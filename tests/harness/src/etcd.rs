@@ -1,0 +1,136 @@
+//! A real etcd: as many members as wanted, on loopback, each in a folder of its own.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::{PATIENCE, http};
+
+/// An etcd cluster.
+pub struct Etcd {
+    folder: TempDir,
+    members: Vec<Member>,
+}
+
+struct Member {
+    arguments: Vec<String>,
+    client: SocketAddr,
+    child: Option<Child>,
+}
+
+impl Etcd {
+    /// Starts a cluster of so many members; nothing, with a word to whoever watches, where there is no etcd.
+    pub async fn start(members: usize) -> anyhow::Result<Option<Self>> {
+        let Some(program) = program() else {
+            eprintln!("skipped: there is no etcd on this machine; `cargo x setup` says how to get it");
+            return Ok(None);
+        };
+        let folder = tempfile::Builder::new().prefix("dunlin-etcd-").tempdir()?;
+        // The members must know of each other before any of them is started.
+        let free = (0..members * 2).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let free = free.collect::<Result<Vec<_>, _>>()?;
+        let addresses = free.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+        drop(free);
+        let (clients, peers) = addresses.split_at(members);
+        let all = peers.iter().enumerate().map(|(index, peer)| format!("member-{index}=http://{peer}"));
+        let all = all.collect::<Vec<_>>().join(",");
+        let members = clients.iter().zip(peers).enumerate().map(|(index, (client, peer))| {
+            let data = folder.path().join(format!("member-{index}"));
+            let (client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
+            let arguments = [
+                ("--name", format!("member-{index}")),
+                ("--data-dir", data.display().to_string()),
+                ("--listen-client-urls", client_url.clone()),
+                ("--advertise-client-urls", client_url),
+                ("--listen-peer-urls", peer_url.clone()),
+                ("--initial-advertise-peer-urls", peer_url),
+                ("--initial-cluster", all.clone()),
+                ("--logger", "zap".to_owned()),
+                ("--log-level", "error".to_owned()),
+            ];
+            let arguments = arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+            Member { arguments: arguments.collect(), client: *client, child: None }
+        });
+        let mut etcd = Self { members: members.collect(), folder };
+        for index in 0..etcd.members.len() {
+            etcd.launch(&program, index)?;
+        }
+        for index in 0..etcd.members.len() {
+            etcd.wait(index).await?;
+        }
+        Ok(Some(etcd))
+    }
+
+    /// Where it is, as `dunlin coordinator --store` takes it.
+    pub fn url(&self) -> String {
+        let members: Vec<String> = self.members.iter().map(|member| member.client.to_string()).collect();
+        format!("etcd://{}", members.join(","))
+    }
+
+    /// Sends a member a signal.
+    pub fn signal(&self, index: usize, signal: Signal) -> anyhow::Result<()> {
+        let id = self.members[index].child.as_ref().and_then(Child::id).context("the member does not run")?;
+        Ok(kill(Pid::from_raw(id.try_into()?), signal)?)
+    }
+
+    /// Kills a member with SIGKILL.
+    pub async fn kill(&mut self, index: usize) -> anyhow::Result<()> {
+        self.members[index].child.take().context("the member does not run")?.kill().await?;
+        Ok(())
+    }
+
+    /// Starts a member again, and waits until it answers.
+    pub async fn start_again(&mut self, index: usize) -> anyhow::Result<()> {
+        self.launch(&program().context("there was an etcd")?, index)?;
+        self.wait(index).await
+    }
+
+    fn launch(&mut self, program: &Path, index: usize) -> anyhow::Result<()> {
+        let log = self.folder.path().join(format!("member-{index}.log"));
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+        let mut command = Command::new(program);
+        command
+            .args(&self.members[index].arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        self.members[index].child = Some(command.kill_on_drop(true).spawn().context("could not start etcd")?);
+        Ok(())
+    }
+
+    async fn wait(&mut self, index: usize) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let health = format!("http://{}/health", self.members[index].client);
+        loop {
+            let answer = http().get(&health).timeout(Duration::from_secs(2)).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            let child = self.members[index].child.as_mut().context("it was just started")?;
+            let log = self.folder.path().join(format!("member-{index}.log"));
+            if let Some(status) = child.try_wait()? {
+                bail!("etcd ended with {status}:\n{}", std::fs::read_to_string(log)?);
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("etcd did not answer within {PATIENCE:?}:\n{}", std::fs::read_to_string(log)?);
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+}
+
+/// Returns where etcd's server is, if this machine has it.
+fn program() -> Option<PathBuf> {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/toolchains/etcd/usr/bin/etcd");
+    let on_path = std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).map(|folder| folder.join("etcd")).collect::<Vec<_>>());
+    on_path.chain([unpacked]).find(|path| path.is_file())
+}
