@@ -6,6 +6,7 @@
 mod download;
 mod error;
 mod logs;
+mod relay;
 mod transport;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use reqwest::Method;
 pub use self::download::Download;
 pub use self::error::{ClientConfigError, ClientError};
 pub use self::logs::LogStream;
+pub use self::relay::{Relay, Relayed};
 use self::transport::Transport;
 use crate::{
     AppList, AppStatus, BrakeReleased, ComponentInfo, CordonNode, CreateJoinToken, Deployed, FleetSnapshot,
@@ -34,7 +36,8 @@ pub const MAX_ANSWER: usize = 32 << 20;
 /// Where the coordinator is, who it is, and who asks.
 #[derive(Clone)]
 pub struct ClientConfig {
-    /// `https://host:port`; plain `http` only to this machine.
+    /// `https://host:port`; plain `http` only to this machine. Of several coordinators all, with commas: any may be
+    /// asked, and another one is if one does not answer.
     pub url: String,
     /// The bearer token.
     pub token: String,

@@ -13,6 +13,9 @@ pub struct FleetStatus {
     pub term: Term,
     /// The version of its coordinator.
     pub version: String,
+    /// Where the API of the coordinator in charge is, where there may be several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_charge: Option<String>,
     /// How many nodes are heard of.
     pub nodes_alive: u32,
     /// How many nodes have joined.

@@ -25,7 +25,9 @@ pub use apps::{
     AllocationState, AllocationStatus, AppList, AppStatus, Deployed, ScheduleStatus, ServiceOrJob,
     WorkloadStatus,
 };
-pub use client::{Client, ClientConfig, ClientConfigError, ClientError, Download, LogStream, MAX_ANSWER};
+pub use client::{
+    Client, ClientConfig, ClientConfigError, ClientError, Download, LogStream, MAX_ANSWER, Relay, Relayed,
+};
 pub use components::ComponentInfo;
 pub use fleet::{BrakeReleased, FleetStatus, HeldZone, Recovery};
 pub use jobs::{

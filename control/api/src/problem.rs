@@ -39,6 +39,8 @@ pub mod code {
     pub const TIMEOUT: &str = "timeout";
     /// The coordinator stops, or is not in charge.
     pub const UNAVAILABLE: &str = "unavailable";
+    /// No coordinator is in charge at the moment: nothing was done, and it can be asked again soon.
+    pub const NOT_IN_CHARGE: &str = "not_in_charge";
     /// The coordinator is at fault.
     pub const INTERNAL: &str = "internal";
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dunlin_model::ComponentLimits;
 use dunlin_scheduler::Config as Patience;
+use dunlin_store::EtcdLocation;
 use dunlin_transport::Authority;
 
 /// The UDP port on which agents find the coordinator.
@@ -38,14 +39,20 @@ impl Profile {
 /// The settings of a coordinator.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where everything is kept.
+    /// Where everything is kept that is kept on this machine.
     pub state: PathBuf,
+    /// The etcd in which the fleet's state is, for several coordinators; in the state folder if absent.
+    pub etcd: Option<EtcdLocation>,
+    /// Where components and inputs are that several coordinators share; in the state folder if absent.
+    pub objects: Option<String>,
     /// Where agents are awaited, over QUIC.
     pub fleet: SocketAddr,
     /// Where the API is served, over HTTPS.
     pub api: SocketAddr,
     /// Host names or addresses under which the API is reached, besides loopback; they go into its certificate.
     pub api_names: Vec<String>,
+    /// Where other coordinators reach the API of this one, as `host:port`; as `api` says if absent.
+    pub advertise_api: Option<String>,
     /// How patient it is.
     pub profile: Profile,
     /// How long the certificate of a node is good; from half of it on the node renews it.
@@ -59,9 +66,12 @@ impl Config {
     pub fn local(state: PathBuf) -> Self {
         Self {
             state,
+            etcd: None,
+            objects: None,
             fleet: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_FLEET_PORT)),
             api: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_API_PORT)),
             api_names: Vec::new(),
+            advertise_api: None,
             profile: Profile::Edge,
             node_lifetime: Authority::NODE_LIFETIME,
             limits: ComponentLimits::default(),

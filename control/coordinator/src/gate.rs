@@ -60,9 +60,8 @@ async fn keep_certificate(authority: Arc<Authority>, server: Weak<Server>, ident
 
 impl Gate {
     /// Lets in who comes, for ever.
-    pub(crate) async fn admit_all(self, server: Server, identity: Identity) {
+    pub(crate) async fn admit_all(self, server: Arc<Server>, identity: Identity) {
         let joining = Arc::new(Semaphore::new(MAX_JOINING));
-        let server = Arc::new(server);
         // In a task of its own: whoever dials without end must not keep it from that.
         tokio::spawn(keep_certificate(self.desk.authority.clone(), Arc::downgrade(&server), identity));
         while let Some(incoming) = server.accept().await {

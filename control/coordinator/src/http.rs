@@ -14,7 +14,7 @@ mod jobs;
 mod logs;
 mod namespaces;
 mod nodes;
-mod problem;
+pub(crate) mod problem;
 mod rollouts;
 mod tokens;
 mod traps;
@@ -73,6 +73,8 @@ pub(crate) struct Api {
     pub(crate) store: Arc<dyn Changes>,
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
+    /// Where others reach this API, where there may be several coordinators.
+    pub(crate) in_charge: Option<String>,
     /// How large and how intricate a component may be.
     pub(crate) limits: ComponentLimits,
     /// Of what backups are taken.
@@ -105,6 +107,7 @@ impl Api {
             store: Arc::clone(&desk.store),
             components: Arc::clone(&desk.components),
             inputs: Arc::clone(&desk.inputs),
+            in_charge: None,
             limits: ComponentLimits::default(),
             backup,
             backups: Arc::new(Semaphore::new(1)),
@@ -117,6 +120,11 @@ impl Api {
     /// Returns the same with these limits on components.
     pub(crate) fn within(self, limits: ComponentLimits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// Returns the same that says of itself that it is in charge.
+    pub(crate) fn in_charge(self, address: Option<String>) -> Self {
+        Self { in_charge: address, ..self }
     }
 }
 
@@ -223,7 +231,7 @@ fn server(is_http2: bool) -> auto::Builder<TokioExecutor> {
 /// Serves `router` on `listener`. Survives every error of a connection; ends when `stop` does, after what is in
 /// flight is answered.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     tls: TlsAcceptor,
     router: Router,
     stop: tokio_util::sync::CancellationToken,

@@ -17,11 +17,13 @@ mod records;
 mod restore;
 mod session;
 mod simulate;
+mod standby;
 mod sweeper;
 mod traps;
 
 pub use backup::About;
 pub use config::{Config, DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
+pub use dunlin_store::{EtcdLocation, EtcdTls, LocationError};
 pub use process::{Ended, run};
 pub use restore::{RestoreBackupError, Restored, check_backup, restore_backup};
 pub use simulate::{SimulateError, simulate_written};

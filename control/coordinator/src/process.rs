@@ -1,7 +1,9 @@
-//! The life of the process: open what is on disk, take the next term, restore, serve, and end in order.
+//! The life of the process: open what is on disk, take the next term, restore, serve, and end in order. Where there are
+//! several coordinators it waits first until it is in charge (`standby`).
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +12,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use dunlin_model::{Bytes, ClusterId, Term, Timestamp};
 use dunlin_scheduler::Cluster;
-use dunlin_store::{Changes, CommitError, Components, Embedded, Table, Write};
+use dunlin_store::{Changes, CommitError, Components, ComponentsError, Embedded, Objects, Table, Write};
 use dunlin_transport::{Authority, Identity, Server, WireLimits};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -26,11 +29,14 @@ use crate::gate::{Gate, coordinator_identity};
 use crate::http::{self, Api};
 use crate::inputs::Inputs;
 use crate::session::Desk;
+use crate::standby::{self, Turn};
 use crate::sweeper::Sweeper;
 use crate::{Config, records};
 
 /// The most bytes of one component or input.
 pub(crate) const MAX_BLOB: Bytes = Bytes(64 << 20);
+/// How long who steps down takes to tell the others.
+const RESIGN_TIME: Duration = Duration::from_secs(3);
 /// Free space that is left alone (S1).
 const RESERVE: Bytes = Bytes(64 << 20);
 
@@ -45,7 +51,57 @@ pub enum Ended {
 
 /// Runs a coordinator until `stop` is cancelled, it is to be started again, or a change could not be made durable.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ended> {
-    let disk = Disk::open(&config.state)?;
+    let Some(location) = config.etcd.clone() else {
+        let disk = Disk::open(&config)?;
+        let heartbeat = Duration::from(config.profile.patience().heartbeat);
+        let doors = Doors::open(&config, &disk.authority, heartbeat).await?;
+        return serve(config, disk, doors, std::future::pending(), stop).await;
+    };
+    let Some(turn) = standby::wait(&config, location, &stop).await? else { return Ok(Ended::Stopped) };
+    let Turn { etcd, reign, doors, authority } = turn;
+    let (leading, led) = (Arc::clone(&etcd), Arc::clone(&reign));
+    let settings = config.clone();
+    let disk = blocking(move || {
+        let store = Arc::new(leading.lead(led).context("could not take over the store in etcd")?);
+        Disk::with(store, authority, &settings)
+    });
+    let over = {
+        let reign = Arc::clone(&reign);
+        async move { reign.over().await }
+    };
+    let ended = match disk.await? {
+        Ok(disk) => serve(config, disk, doors, over, stop).await,
+        Err(error) => Err(error),
+    };
+    let resigning = tokio::task::spawn_blocking(move || reign.resign(&etcd));
+    // If etcd cannot be had now, others wait for the end of the lease.
+    let _late = tokio::time::timeout(RESIGN_TIME, resigning).await;
+    match ended {
+        // Whoever is in charge now does not need this process to end in disorder.
+        Err(error) if is_deposed(&error) => {
+            tracing::warn!(
+                error = &*error as &dyn std::error::Error,
+                "this coordinator is not in charge any more"
+            );
+            Ok(Ended::ToStartAgain)
+        }
+        ended => ended,
+    }
+}
+
+/// Tells whether an error says that another coordinator is in charge.
+fn is_deposed(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(CommitError::Deposed(_))))
+}
+
+/// Serves as the coordinator in charge until it is `over`.
+async fn serve(
+    config: Config,
+    disk: Disk,
+    doors: Doors,
+    over: impl Future<Output = ()>,
+    stop: CancellationToken,
+) -> anyhow::Result<Ended> {
     let cluster = disk.authority.cluster().clone();
     let patience = config.profile.patience();
     let changes = records::load(&*disk.store).context("could not restore the cluster")?;
@@ -61,19 +117,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
     let (store, stopping) = (Arc::clone(&disk.store), stop.clone());
     let hands = Hands { store, fleet: Arc::clone(&fleet), sweeper, stop: stopping };
     let (driver, driver_loop) = driver(brain, brain_clock, hands);
-
-    let heartbeat = Duration::from(patience.heartbeat);
-    let (server, identity) = listen_for_agents(&config, &disk.authority, heartbeat)?;
-    let listener = TcpListener::bind(config.api)
-        .await
-        .with_context(|| format!("could not listen for the API on {} (TCP)", config.api))?;
-    let tls = api_tls(&disk.authority, &config)?;
-    let ready = Ready { fleet: server.local_address(), api: listener.local_addr()?, cluster: &cluster };
+    let ready = doors.ready(&cluster)?;
 
     let desk = Desk {
         cluster: cluster.clone(),
         term: disk.term,
-        heartbeat,
+        heartbeat: Duration::from(patience.heartbeat),
         driver,
         fleet,
         store: disk.store,
@@ -84,7 +133,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
     };
     let backup = Source::of(&desk, config.state.clone());
     let api = Api::new(&desk, backup, clock.clone(), disk.admin_hash, desk.authority.key_hash())
-        .within(config.limits);
+        .within(config.limits)
+        .in_charge(config.etcd.as_ref().map(|_| ready.advertised(&config)));
     let gate = Gate { desk, clock };
 
     // The brain has a thread of its own: commits wait for the disk.
@@ -92,26 +142,40 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
     std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
         let _process_is_ending = failed.send(driver_loop.run());
     })?;
+    let Doors { server, identity, listener, tls } = doors;
+    tracing::info!(
+        %cluster, term = %disk.term, fleet = %server.local_address(), api = %listener.local_addr()?, "coordinator ready"
+    );
     tokio::spawn(gate.admit_all(server, identity));
-    let serving =
-        tokio::spawn(http::serve(listener, TlsAcceptor::from(tls), http::router(api), stop.clone()));
-    tracing::info!(%cluster, term = %disk.term, fleet = %ready.fleet, api = %ready.api, "coordinator ready");
-    ready.write(&config.state).context("could not write ready.json")?;
+    let serving = tokio::spawn(http::serve(listener, tls, http::router(api), stop.clone()));
+    ready.write(&config.state)?;
 
-    let how = until_end(&stop, failure).await?;
+    let how = until_end(&stop, failure, over).await;
     stop.cancel();
     serving.await?;
     tracing::info!("coordinator stopped");
-    Ok(how)
+    how
 }
 
-/// Waits until the process is told to stop, or its driver has ended.
+/// Does what waits for a disk or a peer, beside the tasks.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await.context("our fault: work beside the tasks has failed")
+}
+
+/// Waits until the process is told to stop, its driver has ended, or another coordinator may be in charge.
 async fn until_end(
     stop: &CancellationToken,
     driver: oneshot::Receiver<Result<Ended, CommitError>>,
+    over: impl Future<Output = ()>,
 ) -> anyhow::Result<Ended> {
     tokio::select! {
         () = stop.cancelled() => Ok(Ended::Stopped),
+        () = over => {
+            tracing::warn!("another coordinator may be in charge; this one starts again, and follows");
+            Ok(Ended::ToStartAgain)
+        }
         // What the brain has decided and the disk has not taken must reach nobody: the process ends here, and the
         // next one restores what was acknowledged.
         ended = driver => match ended {
@@ -142,51 +206,90 @@ struct Disk {
 }
 
 impl Disk {
-    fn open(state: &Path) -> anyhow::Result<Self> {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let state = &config.state;
         private_folder(state)
             .with_context(|| format!("could not make the state folder {}", state.display()))?;
         // First of all, since it keeps a second coordinator off this folder.
         let store = Embedded::open(&state.join("store")).context("could not open the coordinator's store")?;
         let authority = open_authority(state)?;
+        Self::with(Arc::new(store), authority, config)
+    }
+
+    /// The same with a store that is elsewhere.
+    fn with(store: Arc<dyn Changes>, authority: Authority, config: &Config) -> anyhow::Result<Self> {
+        let state = &config.state;
         write_private(&state.join("ca.pem"), authority.certificate_pem().as_bytes())
             .context("could not write the authority's certificate")?;
         let admin_hash = open_admin_token(&state.join(ADMIN_TOKEN))?;
-        let open = |name: &str| Components::open_folder(&state.join(name), MAX_BLOB, RESERVE).map(Arc::new);
+        let objects = config.objects.as_deref().map(Objects::open).transpose();
+        let objects = objects.context("could not open what coordinators share")?.map(Arc::new);
+        let open = |name: &'static str| {
+            let folder = Components::open_folder(&state.join(name), MAX_BLOB, RESERVE)?;
+            Ok::<_, ComponentsError>(Arc::new(match &objects {
+                Some(objects) => folder.shared(Arc::clone(objects), name),
+                None => folder,
+            }))
+        };
         let components = open("components").context("could not open the folder of components")?;
         let inputs = open("inputs").context("could not open the folder of inputs")?;
-        let seen = records::last_time_seen(&store).context("could not read the time that was last seen")?;
+        let seen = records::last_time_seen(&*store).context("could not read the time that was last seen")?;
         let mut clock = BrainClock::start(seen);
-        let term = next_term(&store, clock.read())?;
-        Ok(Self { store: Arc::new(store), authority, term, clock, admin_hash, components, inputs })
+        let term = next_term(&*store, clock.read())?;
+        Ok(Self { store, authority, term, clock, admin_hash, components, inputs })
     }
 }
 
-fn listen_for_agents(
-    config: &Config,
-    authority: &Authority,
-    heartbeat: Duration,
-) -> anyhow::Result<(Server, Identity)> {
-    let identity = coordinator_identity(authority)?;
-    // An agent must notice that its coordinator is gone, and be back, well before its lease is over.
-    let wire = WireLimits { idle: heartbeat * 3, keep_alive: heartbeat, ..WireLimits::FLEET };
-    let server = Server::bind(config.fleet, &identity, &wire)
-        .with_context(|| format!("could not listen for agents on {} (UDP)", config.fleet))?;
-    Ok((server, identity))
+/// Where agents and clients come in.
+pub(crate) struct Doors {
+    pub(crate) server: Arc<Server>,
+    pub(crate) identity: Identity,
+    pub(crate) listener: Arc<TcpListener>,
+    pub(crate) tls: TlsAcceptor,
+}
+
+impl Doors {
+    pub(crate) async fn open(
+        config: &Config,
+        authority: &Authority,
+        heartbeat: Duration,
+    ) -> anyhow::Result<Self> {
+        let identity = coordinator_identity(authority)?;
+        // An agent must notice that its coordinator is gone, and be back, well before its lease is over.
+        let wire = WireLimits { idle: heartbeat * 3, keep_alive: heartbeat, ..WireLimits::FLEET };
+        let server = Server::bind(config.fleet, &identity, &wire)
+            .with_context(|| format!("could not listen for agents on {} (UDP)", config.fleet))?;
+        let listener = TcpListener::bind(config.api)
+            .await
+            .with_context(|| format!("could not listen for the API on {} (TCP)", config.api))?;
+        let tls = TlsAcceptor::from(api_tls(authority, config)?);
+        Ok(Self { server: Arc::new(server), identity, listener: Arc::new(listener), tls })
+    }
+
+    pub(crate) fn ready(&self, cluster: &ClusterId) -> anyhow::Result<Ready> {
+        let (fleet, api) = (self.server.local_address(), self.listener.local_addr()?);
+        Ok(Ready { process: std::process::id(), fleet, api, cluster: cluster.clone() })
+    }
 }
 
 /// What is written into `ready.json` once the coordinator can be used.
-struct Ready<'a> {
-    fleet: std::net::SocketAddr,
-    api: std::net::SocketAddr,
-    cluster: &'a ClusterId,
+#[derive(Serialize)]
+pub(crate) struct Ready {
+    process: u32,
+    pub(crate) fleet: SocketAddr,
+    pub(crate) api: SocketAddr,
+    cluster: ClusterId,
 }
 
-impl Ready<'_> {
-    fn write(&self, state: &Path) -> anyhow::Result<()> {
-        let text = serde_json::json!({
-            "process": std::process::id(), "fleet": self.fleet, "api": self.api, "cluster": self.cluster,
-        });
-        write_private(&state.join("ready.json"), text.to_string().as_bytes())
+impl Ready {
+    /// Where other coordinators reach the API.
+    pub(crate) fn advertised(&self, config: &Config) -> String {
+        config.advertise_api.clone().unwrap_or_else(|| self.api.to_string())
+    }
+
+    pub(crate) fn write(&self, state: &Path) -> anyhow::Result<()> {
+        write_private(&state.join("ready.json"), &serde_json::to_vec(self)?)
+            .context("could not write ready.json")
     }
 }
 
@@ -195,15 +298,28 @@ fn open_authority(state: &Path) -> anyhow::Result<Authority> {
     if state.join(Authority::FILE).exists() {
         return Authority::load(state).context("could not open the fleet's authority");
     }
-    let mut random = [0; 5];
+    let authority = new_authority(SystemTime::now())?;
+    authority.save(state).context("could not save the fleet's authority")?;
+    tracing::info!(cluster = %authority.cluster(), "a new fleet begins");
+    Ok(authority)
+}
+
+/// Returns the authority of a new fleet, which has a name that no other has.
+pub(crate) fn new_authority(now: SystemTime) -> anyhow::Result<Authority> {
+    let cluster: ClusterId = format!("fleet-{}", hex::encode(random::<5>()?)).parse()?;
+    Authority::create(&cluster, now).context("could not make the fleet's authority")
+}
+
+/// Returns a new token for the administrator.
+pub(crate) fn new_token() -> anyhow::Result<String> {
+    Ok(format!("rlu1_{}\n", hex::encode(random::<32>()?)))
+}
+
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut random = [0; N];
     getrandom::fill(&mut random)
         .map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
-    let cluster: ClusterId = format!("fleet-{}", hex::encode(random)).parse()?;
-    let authority =
-        Authority::create(&cluster, SystemTime::now()).context("could not make the fleet's authority")?;
-    authority.save(state).context("could not save the fleet's authority")?;
-    tracing::info!(%cluster, "a new fleet begins");
-    Ok(authority)
+    Ok(random)
 }
 
 /// Takes the term after the last one, durably and with the time, before anything is decided under it.
@@ -229,11 +345,7 @@ fn next_term(store: &dyn Changes, now: Timestamp) -> anyhow::Result<Term> {
 fn open_admin_token(path: &Path) -> anyhow::Result<[u8; 32]> {
     let shown = path.display();
     if !path.exists() {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random)
-            .map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
-        write_private(path, format!("rlu1_{}\n", hex::encode(random)).as_bytes())
-            .with_context(|| format!("could not write {shown}"))?;
+        write_private(path, new_token()?.as_bytes()).with_context(|| format!("could not write {shown}"))?;
     }
     let token = fs::read_to_string(path).with_context(|| format!("could not read {shown}"))?;
     let token = token.trim();
@@ -248,13 +360,20 @@ fn api_tls(authority: &Authority, config: &Config) -> anyhow::Result<Arc<rustls:
         names.push(config.api.ip().to_string());
     }
     names.extend(config.api_names.iter().cloned());
+    names.extend(
+        config
+            .advertise_api
+            .as_deref()
+            .and_then(|address| address.rsplit_once(':'))
+            .map(|(host, _)| host.trim_start_matches('[').trim_end_matches(']').to_owned()),
+    );
     let certificate =
         authority.issue_api(&names, SystemTime::now()).context("could not make the API's certificate")?;
     certificate.server_config().context("could not set up TLS for the API")
 }
 
 /// Makes a folder into which only its owner can look, also if it is there and others could.
-fn private_folder(path: &Path) -> std::io::Result<()> {
+pub(crate) fn private_folder(path: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     // Asked first: a folder of somebody else that is private already needs no change, and would not allow one.
     if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {

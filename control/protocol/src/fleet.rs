@@ -203,6 +203,8 @@ pub enum RefusalCode {
     UnknownNode,
     /// It has obeyed a later coordinator than this one.
     Fenced,
+    /// Another coordinator of the fleet is in charge, or none is at the moment.
+    NotInCharge,
     /// A code of a later version.
     #[serde(other)]
     Other,

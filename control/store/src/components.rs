@@ -2,29 +2,48 @@
 //!
 //! A file is written under another name while its digest is computed, and gets its own name when it is whole and
 //! durable; so a file with a digest for a name is complete. What an interrupted writing left is removed at the start.
+//!
+//! Several coordinators share an object store: what one of them keeps is put there before it gets its name here, and
+//! what is not here is fetched from there. The folder holds what was used here.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dunlin_model::{Bytes, Digest, LimitHit};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::folder;
+use crate::objects::{Objects, ObjectsError};
 use crate::space::{self, NoSpace};
 
 const PARTIAL: &str = ".partial-";
 /// How many bytes are written between two looks at the free space.
 const SPACE_CHECK: u64 = 8 << 20;
 
-/// Bytes by their digest, in one folder.
+/// Bytes by their digest, in one folder, and in an object store that others share if there is one.
 #[derive(Clone, Debug)]
 pub struct Components {
     folder: PathBuf,
     max_size: Bytes,
     reserve: Bytes,
+    shared: Option<Shared>,
+}
+
+/// The part of an object store that holds these bytes.
+#[derive(Clone, Debug)]
+struct Shared {
+    objects: Arc<Objects>,
+    folder: &'static str,
+}
+
+impl Shared {
+    fn name(&self, digest: &Digest) -> String {
+        format!("{}/{}", self.folder, digest.hex())
+    }
 }
 
 /// Why bytes could not be kept or had.
@@ -47,6 +66,9 @@ pub enum ComponentsError {
     /// They are too many.
     #[error("{0}")]
     TooLarge(LimitHit),
+    /// The object store that others share cannot be had.
+    #[error("could not use the bytes that all coordinators share")]
+    Shared(#[from] ObjectsError),
     /// There is no room.
     #[error("could not keep the bytes: the storage is full")]
     StorageFull(#[source] NoSpace),
@@ -82,11 +104,41 @@ impl Components {
                 fs::remove_file(entry.path()).map_err(failed)?;
             }
         }
-        Ok(Self { folder: folder.to_owned(), max_size, reserve })
+        Ok(Self { folder: folder.to_owned(), max_size, reserve, shared: None })
     }
 
-    /// Tells whether the bytes are here.
-    pub fn contains(&self, digest: &Digest) -> bool {
+    /// Returns the same, shared with others as the folder `name` of an object store.
+    pub fn shared(self, objects: Arc<Objects>, name: &'static str) -> Self {
+        Self { shared: Some(Shared { objects, folder: name }), ..self }
+    }
+
+    /// Tells whether the bytes can be had.
+    pub fn contains(&self, digest: &Digest) -> Result<bool, ComponentsError> {
+        match &self.shared {
+            _ if self.is_here(digest) => Ok(true),
+            Some(shared) => Ok(shared.objects.contains(&shared.name(digest))?),
+            None => Ok(false),
+        }
+    }
+
+    /// Returns the first of these bytes that cannot be had.
+    pub fn first_missing<'a>(
+        &self,
+        digests: impl IntoIterator<Item = &'a Digest>,
+    ) -> Result<Option<&'a Digest>, ComponentsError> {
+        let mut missing = digests.into_iter().filter(|digest| !self.is_here(digest)).peekable();
+        if missing.peek().is_none() {
+            return Ok(None);
+        }
+        // There may be a million of them: one list of all costs less than many questions.
+        let there = match &self.shared {
+            Some(_) => self.all()?,
+            None => BTreeSet::new(),
+        };
+        Ok(missing.find(|digest| !there.contains(digest)))
+    }
+
+    fn is_here(&self, digest: &Digest) -> bool {
         self.path(digest).is_file()
     }
 
@@ -95,14 +147,19 @@ impl Components {
         self.folder.join(digest.hex())
     }
 
-    /// Returns the digests of all bytes that are here, in order.
+    /// Returns the digests of all bytes that can be had, in order.
     pub fn all(&self) -> Result<BTreeSet<Digest>, ComponentsError> {
+        let digest = |name: &str| format!("sha256:{name}").parse::<Digest>().ok();
+        if let Some(shared) = &self.shared {
+            let names = shared.objects.all(shared.folder)?;
+            return Ok(names.iter().filter_map(|name| digest(name)).collect());
+        }
         let failed = |source| ComponentsError::io(&self.folder, source);
         let mut all = BTreeSet::new();
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             // What is being written has another name.
-            all.extend(name.to_str().and_then(|name| format!("sha256:{name}").parse::<Digest>().ok()));
+            all.extend(name.to_str().and_then(digest));
         }
         Ok(all)
     }
@@ -120,7 +177,7 @@ impl Components {
     /// Keeps bytes that are in memory.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, ComponentsError> {
         let digest = Digest::of(bytes);
-        if self.contains(&digest) {
+        if self.contains(&digest)? {
             return Ok(digest);
         }
         let mut blob = self.begin()?;
@@ -132,6 +189,9 @@ impl Components {
     /// whoever receives them does.
     pub fn open(&self, digest: &Digest) -> Result<(File, u64), ComponentsError> {
         let path = self.path(digest);
+        if let Some(shared) = self.shared.as_ref().filter(|_| !self.is_here(digest)) {
+            self.fetch(shared, digest)?;
+        }
         let file = File::open(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ComponentsError::Missing { digest: *digest },
             _ => ComponentsError::io(&path, source),
@@ -155,8 +215,22 @@ impl Components {
         Ok(bytes)
     }
 
-    /// Deletes the bytes, if they are here.
+    /// Puts into the folder what is in the object store.
+    fn fetch(&self, shared: &Shared, digest: &Digest) -> Result<(), ComponentsError> {
+        let mut blob = self.begin()?;
+        let got =
+            shared.objects.get(&shared.name(digest), |piece| blob.write(piece).map_err(io::Error::other))?;
+        if !got {
+            return Err(ComponentsError::Missing { digest: *digest });
+        }
+        blob.keep(Some(*digest)).map(drop)
+    }
+
+    /// Deletes the bytes, if they are somewhere.
     pub fn remove(&self, digest: &Digest) -> Result<(), ComponentsError> {
+        if let Some(shared) = &self.shared {
+            shared.objects.remove(&shared.name(digest))?;
+        }
         let path = self.path(digest);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -208,11 +282,29 @@ impl PartialBlob {
     }
 
     /// Makes the bytes durable under their digest, unless that is another than the `expected` one.
-    pub fn finish(self, expected: Option<Digest>) -> Result<Digest, ComponentsError> {
-        let found = Digest::from_sha256(self.hash.finalize().into());
-        if let Some(expected) = expected.filter(|expected| *expected != found) {
-            return Err(ComponentsError::WrongDigest { expected, found });
+    pub fn finish(mut self, expected: Option<Digest>) -> Result<Digest, ComponentsError> {
+        if let Some(shared) = self.components.shared.clone() {
+            let digest = self.digest(expected)?;
+            let io = |source| ComponentsError::io(&self.components.folder, source);
+            let (length, file) = (self.length, self.file.as_file_mut());
+            file.rewind().map_err(io)?;
+            shared.objects.put(&shared.name(&digest), file, length)?;
         }
+        self.keep(expected)
+    }
+
+    /// Returns the digest of what was written, unless that is another than the `expected` one.
+    fn digest(&self, expected: Option<Digest>) -> Result<Digest, ComponentsError> {
+        let found = Digest::from_sha256(self.hash.clone().finalize().into());
+        match expected.filter(|expected| *expected != found) {
+            Some(expected) => Err(ComponentsError::WrongDigest { expected, found }),
+            None => Ok(found),
+        }
+    }
+
+    /// Makes the bytes durable in the folder.
+    fn keep(self, expected: Option<Digest>) -> Result<Digest, ComponentsError> {
+        let found = self.digest(expected)?;
         let path = self.components.path(&found);
         self.file.as_file().sync_all().map_err(|source| ComponentsError::io(self.file.path(), source))?;
         // A file that is already there is replaced: should the disk have changed it, that heals it.
@@ -245,7 +337,7 @@ mod tests {
         blob.write(b"world").unwrap();
         let digest = blob.finish(None).unwrap();
         assert_eq!(digest, Digest::of(b"hello world"));
-        assert!(components.contains(&digest));
+        assert!(components.contains(&digest).unwrap());
         assert_eq!(components.read(&digest).unwrap(), b"hello world");
         assert_eq!(components.open(&digest).unwrap().1, 11);
         assert_eq!(components.put(b"hello world").unwrap(), digest);

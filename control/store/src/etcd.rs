@@ -89,18 +89,23 @@ impl Etcd {
         &self.copy
     }
 
-    /// Returns what coordinators of this fleet have in common beside its state, if one was ever in charge.
-    pub fn fleet(&self) -> Result<Option<Vec<u8>>, EtcdError> {
-        let found =
-            self.shared.read(RangeRequest { key: self.shared.keys.fleet(), ..RangeRequest::default() })?;
-        Ok(found.into_iter().next().map(|found| found.value))
-    }
-
-    /// Puts down what coordinators of this fleet have in common. There must be none yet.
-    pub fn set_fleet(&self, reign: &Reign, value: Vec<u8>) -> Result<(), EtcdError> {
+    /// Returns what coordinators of this fleet have in common beside its state. If nobody has put that down yet,
+    /// `found` is it from now on.
+    pub fn fleet(&self, found: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>, EtcdError> {
         let key = self.shared.keys.fleet();
-        let put = PutRequest { key, value, lease: 0 };
-        self.shared.change(&reign.condition(&self.shared.keys), vec![Request::Put(put).into()]).map(drop)
+        let range = RangeRequest { key: key.clone(), ..RangeRequest::default() };
+        if let Some(known) = self.shared.read(range.clone())?.into_iter().next() {
+            return Ok(known.value);
+        }
+        let value = found();
+        let put = PutRequest { key: key.clone(), value: value.clone(), lease: 0 };
+        let answer = self.shared.client.transact(&TxnRequest {
+            compare: vec![Compare::absent(key)],
+            success: vec![Request::Put(put).into()],
+            failure: vec![Request::Range(range).into()],
+        })?;
+        let other = answer.ranges().flatten().next();
+        Ok(other.map_or(value, |other| other.value))
     }
 
     /// Tells whether there is a fleet here already, or anything of one.

@@ -18,8 +18,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The name of the node; used when it joins, checked later.
     pub node: NodeId,
-    /// Where the coordinator is, as `host:port`; resolved at each attempt.
-    pub coordinator: String,
+    /// Where the coordinators are, each as `host:port`; resolved at each attempt. One of them is in charge.
+    pub coordinators: Vec<String>,
     /// The join token, needed at the first start only.
     pub join_token: Option<GivenToken>,
     /// Where the ingress listens.

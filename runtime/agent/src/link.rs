@@ -1,5 +1,8 @@
 //! The one connection to the coordinator: kept up, heard, and used to fetch.
 //!
+//! Where a fleet has several coordinators all are dialed at once, and the one that is in charge welcomes the node; the
+//! others only say that they are not.
+//!
 //! Losing it changes nothing on the node: what runs goes on, and the report says all again once it is back.
 
 use std::net::{IpAddr, SocketAddr};
@@ -9,10 +12,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use dunlin_model::{AllocationId, ClusterId, InstanceId, LogRecord, NodeId, NodeInfo, Report};
 use dunlin_protocol::{
-    Hello, LogQuery, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery, Version,
+    Hello, LogQuery, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery, Version,
 };
 use dunlin_supervisor::Event;
 use dunlin_transport::{Backoff, CloseCode, Connection, NodeEndpoint, SendHalf, Stream};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -63,7 +68,8 @@ impl Link {
 pub(crate) struct LinkKeeper {
     pub(crate) endpoint: Arc<NodeEndpoint>,
     pub(crate) certificate: Certificate,
-    pub(crate) coordinator: String,
+    /// Where the coordinators are, each as `host:port`; one of them is in charge.
+    pub(crate) coordinators: Vec<String>,
     pub(crate) cluster: ClusterId,
     pub(crate) node: NodeId,
     pub(crate) info: NodeInfo,
@@ -80,22 +86,24 @@ impl LinkKeeper {
         let mut backoff = Backoff::new();
         loop {
             match self.connect().await {
-                Ok((connection, control, heartbeat)) => {
+                Ok(Welcomed { coordinator, address, connection, control, heartbeat }) => {
                     backoff.reset();
-                    tracing::info!(coordinator = self.coordinator, "coordinator connected");
+                    tracing::info!(coordinator, %address, "coordinator connected");
+                    // Anew at each connection: the way to the coordinator, and with it this machine's address, may have
+                    // changed.
+                    match self.advertise.map_or_else(|| way_out(self.endpoint.local_address(), address), Ok) {
+                        Ok(peer) => self.info.peer = peer,
+                        Err(error) => tracing::warn!(%error, "the way out of this machine was not found"),
+                    }
                     self.slot.connection.send_replace(Some(connection.clone()));
                     self.serve(&connection, control, heartbeat).await;
                     self.slot.connection.send_replace(None);
                     connection.close(CloseCode::DONE, "");
-                    tracing::warn!(coordinator = self.coordinator, "coordinator lost; what runs goes on");
+                    tracing::warn!(coordinator, "coordinator lost; what runs goes on");
                 }
                 Err(error) => {
                     let error = error.as_ref() as &dyn std::error::Error;
-                    tracing::warn!(
-                        coordinator = self.coordinator,
-                        error,
-                        "coordinator not reached; will retry"
-                    );
+                    tracing::warn!(error, "coordinator not reached; will retry");
                 }
             }
             let mut random = [0; 8];
@@ -105,9 +113,23 @@ impl LinkKeeper {
         }
     }
 
-    async fn connect(&mut self) -> anyhow::Result<(Connection, Stream, Duration)> {
+    /// Dials all coordinators, and stays with the first that welcomes this node.
+    async fn connect(&self) -> anyhow::Result<Welcomed> {
+        let mut dialing: FuturesUnordered<_> =
+            self.coordinators.iter().map(|coordinator| self.connect_to(coordinator)).collect();
+        let mut failures = Vec::new();
+        while let Some(dialed) = dialing.next().await {
+            match dialed {
+                Ok(welcomed) => return Ok(welcomed),
+                Err(error) => failures.push(error),
+            }
+        }
+        Err(told_best(failures))
+    }
+
+    async fn connect_to(&self, coordinator: &str) -> anyhow::Result<Welcomed> {
         let bound = self.endpoint.local_address();
-        let address = resolve(&self.coordinator, bound.ip()).await?;
+        let address = resolve(coordinator, bound.ip()).await?;
         let mut connection = self.endpoint.connect_coordinator(address).await?;
         if self.certificate.ends_now() {
             self.certificate
@@ -117,8 +139,6 @@ impl LinkKeeper {
             connection.close(CloseCode::DONE, "");
             connection = self.endpoint.connect_coordinator(address).await?;
         }
-        // Anew at each connection: the way to the coordinator, and with it this machine's address, may have changed.
-        self.info.peer = self.advertise.map_or_else(|| way_out(bound, address), Ok)?;
         let hello = Hello {
             min_version: Version::MIN,
             max_version: Version::MAX,
@@ -133,8 +153,9 @@ impl LinkKeeper {
             Some(ToAgent::Welcome { heartbeat_ms, .. }) => {
                 // A coordinator of another program cannot make this one spin, or fall silent.
                 let heartbeat = Duration::from_millis(heartbeat_ms.clamp(50, 60_000));
-                Ok((connection, control, heartbeat))
+                Ok(Welcomed { coordinator: coordinator.to_owned(), address, connection, control, heartbeat })
             }
+            Some(ToAgent::Refused { code: RefusalCode::NotInCharge, .. }) => Err(NotInCharge(address).into()),
             Some(ToAgent::Refused { code, message }) => {
                 bail!("the coordinator refused ({code:?}): {message}")
             }
@@ -233,6 +254,29 @@ impl LinkKeeper {
                 }
             });
         }
+    }
+}
+
+/// A coordinator that has welcomed this node.
+struct Welcomed {
+    coordinator: String,
+    address: SocketAddr,
+    connection: Connection,
+    control: Stream,
+    heartbeat: Duration,
+}
+
+/// What a coordinator says that another one is in charge for.
+#[derive(Debug, thiserror::Error)]
+#[error("the coordinator at {0} is not in charge, and no other has answered")]
+struct NotInCharge(SocketAddr);
+
+/// Returns of several failures the one to tell: that a coordinator is not in charge is as it should be.
+fn told_best(mut failures: Vec<anyhow::Error>) -> anyhow::Error {
+    let telling = failures.iter().position(|error| error.downcast_ref::<NotInCharge>().is_none());
+    match telling.or((!failures.is_empty()).then_some(0)) {
+        Some(index) => failures.swap_remove(index),
+        None => anyhow::anyhow!("no coordinator is known"),
     }
 }
 

@@ -4,13 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use dunlin_ingress::Ingress;
 use dunlin_model::{Feature, NodeId, NodeInfo, Resources};
 use dunlin_supervisor::{Config as Patience, Supervisor};
-use dunlin_transport::{Identity, JoinToken, NodeEndpoint, Role, WireLimits, join};
+use dunlin_transport::{Identity, JoinError, JoinToken, NodeEndpoint, Role, WireLimits, join};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -36,6 +36,10 @@ use crate::{Config, Settings};
 
 /// So long after the start nothing of what was needed for it is needed any more.
 const STARTED: Duration = Duration::from_secs(2);
+/// How long a machine that joins waits for one of several coordinators to be in charge,
+const CHARGE_TIME: Duration = Duration::from_secs(20);
+/// and how long from one attempt to the next.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
 /// How long workers may take to notice that they are to end.
 const WORKER_TIME: Duration = Duration::from_secs(2);
 
@@ -82,7 +86,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let keeper = LinkKeeper {
         endpoint: Arc::clone(&endpoint),
         certificate: Certificate::new(Arc::clone(&endpoint), folders.identity()),
-        coordinator: config.coordinator.clone(),
+        coordinators: config.coordinators.clone(),
         cluster,
         node: node.clone(),
         info: info.clone(),
@@ -268,12 +272,43 @@ async fn identity(config: &Config, folders: &Folders) -> anyhow::Result<Identity
          make one with `dunlin token create` and give it in DUNLIN_JOIN_TOKEN",
     )?;
     let token: JoinToken = given.0.parse().context(CannotJoin)?;
-    let address = resolve(&config.coordinator, config.endpoint.ip()).await?;
-    let key = dunlin_transport::KeyRequest::load_or_create(&folder).context(CannotJoin)?;
-    let identity = join(address, &token, &config.node, key).await.context(CannotJoin)?;
+    let identity = join_any(config, &token, &folder).await?;
     identity.save(&folder).context("could not save this node's identity")?;
     tracing::info!(cluster = %identity.cluster(), node = %config.node, "joined");
     Ok(identity)
+}
+
+/// Joins by the coordinator that is in charge. Each may be asked: the token is good again for the same key.
+async fn join_any(config: &Config, token: &JoinToken, folder: &Path) -> anyhow::Result<Identity> {
+    let started = Instant::now();
+    loop {
+        let (mut failure, mut may_be_soon) = (None, false);
+        for coordinator in &config.coordinators {
+            let key = dunlin_transport::KeyRequest::load_or_create(folder).context(CannotJoin)?;
+            let joined = match resolve(coordinator, config.endpoint.ip()).await {
+                Ok(address) => join(address, token, &config.node, key).await.context(CannotJoin),
+                Err(error) => Err(error),
+            };
+            let error = match joined {
+                Ok(identity) => return Ok(identity),
+                Err(error) => error,
+            };
+            may_be_soon |= is_not_in_charge(&error);
+            // That one is not in charge says less than what another one says.
+            if failure.as_ref().is_none_or(is_not_in_charge) {
+                failure = Some(error);
+            }
+        }
+        if !may_be_soon || started.elapsed() > CHARGE_TIME {
+            return Err(failure.context("no coordinator is known")?);
+        }
+        tokio::time::sleep(JOIN_PAUSE).await;
+    }
+}
+
+/// Tells whether a coordinator refused only because another one is in charge.
+fn is_not_in_charge(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(JoinError::Refused { code, .. }) if code == "not_in_charge"))
 }
 
 /// What stands in the chain of an error when a machine did not become a node.

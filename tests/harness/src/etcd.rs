@@ -34,10 +34,7 @@ impl Etcd {
         };
         let folder = tempfile::Builder::new().prefix("dunlin-etcd-").tempdir()?;
         // The members must know of each other before any of them is started.
-        let free = (0..members * 2).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-        let free = free.collect::<Result<Vec<_>, _>>()?;
-        let addresses = free.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
-        drop(free);
+        let addresses = free_addresses(members * 2)?;
         let (clients, peers) = addresses.split_at(members);
         let all = peers.iter().enumerate().map(|(index, peer)| format!("member-{index}=http://{peer}"));
         let all = all.collect::<Vec<_>>().join(",");
@@ -124,6 +121,14 @@ impl Etcd {
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
     }
+}
+
+/// Returns so many addresses on loopback that were free a moment ago, for TCP.
+pub(crate) fn free_addresses(count: usize) -> std::io::Result<Vec<SocketAddr>> {
+    let free = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    // All of them at once, so that no two are the same.
+    let free = free.collect::<Result<Vec<_>, _>>()?;
+    free.iter().map(TcpListener::local_addr).collect()
 }
 
 /// Returns where etcd's server is, if this machine has it.

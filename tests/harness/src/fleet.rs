@@ -46,11 +46,11 @@ impl App {
     }
 }
 
-fn words(list: &[&str]) -> Vec<String> {
+pub(crate) fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|&word| word.to_owned()).collect()
 }
 
-fn connect(coordinator: &Process) -> anyhow::Result<Client> {
+pub(crate) fn connect(coordinator: &Process) -> anyhow::Result<Client> {
     let folder = coordinator.folder();
     let config = ClientConfig {
         url: format!("https://{}", coordinator.address("api")),

@@ -3,12 +3,14 @@
 //! Tests start a [`Fleet`], use it through the typed client, through the `dunlin` program and through HTTP, kill what
 //! they like, and wait for states with a time limit. Dropping the fleet ends its processes.
 
+mod coordinators;
 mod etcd;
 mod fleet;
 mod http;
 mod process;
 mod wait;
 
+pub use coordinators::Coordinators;
 pub use etcd::Etcd;
 pub use fleet::{App, Fleet};
 pub use http::http;

@@ -34,6 +34,16 @@ impl ClientError {
         }
     }
 
+    /// Tells whether it is certain that the coordinator has not heard of the request: there was no connection.
+    pub fn was_not_sent(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => {
+                source.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
+            }
+            Self::Problem(_) | Self::BadAnswer { .. } => false,
+        }
+    }
+
     pub(super) fn unreachable(url: &str, error: reqwest::Error) -> Self {
         // The address is already said, and the path says nothing to a person.
         Self::Unreachable { url: url.to_owned(), source: Box::new(error.without_url()) }

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, Url};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
@@ -24,29 +25,33 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// How many bytes are handed to the connection at once, and so how finely progress is told.
 const UPLOAD_CHUNK: usize = 64 << 10;
 
+/// How long a request that was not carried out is sent again, while no coordinator is in charge,
+const CHARGE_TIME: Duration = Duration::from_secs(20);
+/// and how long from one attempt to the next.
+const CHARGE_PAUSE: Duration = Duration::from_millis(300);
+
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
     http: reqwest::Client,
-    url: String,
+    /// Where the coordinators are; there is at least one.
+    urls: Arc<[Url]>,
+    /// Which of them is asked: the last that answered.
+    current: Arc<AtomicUsize>,
+    /// The same as text, for people.
+    shown: String,
 }
 
 impl Transport {
     pub(super) fn new(config: ClientConfig) -> Result<Self, ClientConfigError> {
         let ClientConfig { url, token, authority_pem } = config;
-        let parsed = Url::parse(&url).ok().filter(|parsed| parsed.has_host());
-        let Some(parsed) = parsed else { return Err(ClientConfigError::Url { url }) };
-        let is_local = is_this_machine(&parsed);
-        match parsed.scheme() {
-            "https" => {}
-            "http" if is_local => {}
-            "http" => return Err(ClientConfigError::Plain { url }),
-            _ => return Err(ClientConfigError::Url { url }),
-        }
+        let urls: Vec<Url> = url.split(',').map(parsed).collect::<Result<_, _>>()?;
+        let is_local = urls.iter().all(is_this_machine);
+        let is_tls = urls.iter().any(|url| url.scheme() == "https");
         let mut authorization =
             HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| ClientConfigError::Token)?;
         authorization.set_sensitive(true);
         let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(&authority_pem, parsed.scheme() == "https")?)
+            .tls_backend_preconfigured(tls(&authority_pem, is_tls)?)
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, authorization)]))
             .user_agent(concat!("dunlin/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
@@ -56,11 +61,12 @@ impl Transport {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(ClientConfigError::Http)?;
-        Ok(Self { http, url: url.trim_end_matches('/').to_owned() })
+        let shown = url.trim_end_matches('/').to_owned();
+        Ok(Self { http, urls: urls.into(), current: Arc::default(), shown })
     }
 
     pub(super) fn url(&self) -> &str {
-        &self.url
+        &self.shown
     }
 
     pub(super) async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, ClientError> {
@@ -147,12 +153,55 @@ impl Transport {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.url))
+        let mut url = self.current_url().to_string();
+        url.truncate(url.trim_end_matches('/').len());
+        self.http.request(method, url + path)
+    }
+
+    fn current_url(&self) -> &Url {
+        &self.urls[self.current.load(Ordering::Relaxed) % self.urls.len()]
+    }
+
+    /// Sends, and sends again what was certainly not carried out: to another coordinator if one does not answer, and
+    /// after a moment if none is in charge.
+    async fn answered(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let started = Instant::now();
+        let mut request = request.build().map_err(|error| ClientError::unreachable(&self.shown, error))?;
+        let mut unreached = 0;
+        loop {
+            // A body that is streamed cannot be sent twice.
+            let (again, is_head) = (request.try_clone(), request.method() == Method::HEAD);
+            let error = match self.answered_once(request).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            let Some(again) = again else { return Err(error) };
+            if error.was_not_sent() && unreached + 1 < self.urls.len() {
+                unreached += 1;
+                self.current.fetch_add(1, Ordering::Relaxed);
+            } else if nobody_is_in_charge(&error, is_head) && started.elapsed() < CHARGE_TIME {
+                unreached = 0;
+                tokio::time::sleep(CHARGE_PAUSE).await;
+            } else {
+                return Err(error);
+            }
+            request = self.for_current(again);
+        }
+    }
+
+    /// Returns a request for the coordinator that is asked now.
+    fn for_current(&self, mut request: Request) -> Request {
+        let mut url = self.current_url().clone();
+        url.set_path(request.url().path());
+        url.set_query(request.url().query());
+        *request.url_mut() = url;
+        request
     }
 
     /// Sends and sorts out everything that is not success.
-    async fn answered(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        let response = request.send().await.map_err(|error| ClientError::unreachable(&self.url, error))?;
+    async fn answered_once(&self, request: Request) -> Result<Response, ClientError> {
+        let response =
+            self.http.execute(request).await.map_err(|error| ClientError::unreachable(&self.shown, error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -177,7 +226,8 @@ impl Transport {
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, ClientError> {
         let mut body = Vec::new();
         loop {
-            let chunk = response.chunk().await.map_err(|error| ClientError::unreachable(&self.url, error))?;
+            let chunk =
+                response.chunk().await.map_err(|error| ClientError::unreachable(&self.shown, error))?;
             let Some(chunk) = chunk else { return Ok(body) };
             if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(ClientError::bad_answer(format!("it has more than {MAX_ANSWER} bytes")));
@@ -205,6 +255,25 @@ pub(super) fn with_query(path: &str, query: &impl Serialize) -> String {
     url
 }
 
+/// Tells whether a request was refused only since no coordinator is in charge at the moment.
+fn nobody_is_in_charge(error: &ClientError, is_head: bool) -> bool {
+    error.problem().is_some_and(|problem| {
+        // The answer to a HEAD has no body that says more; it changes nothing if it is sent again.
+        problem.code == code::NOT_IN_CHARGE || (is_head && problem.status == 503)
+    })
+}
+
+fn parsed(text: &str) -> Result<Url, ClientConfigError> {
+    let wrong = || ClientConfigError::Url { url: text.to_owned() };
+    let url = Url::parse(text).ok().filter(Url::has_host).ok_or_else(wrong)?;
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_this_machine(&url) => Ok(url),
+        "http" => Err(ClientConfigError::Plain { url: text.to_owned() }),
+        _ => Err(wrong()),
+    }
+}
+
 fn is_this_machine(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -212,7 +281,7 @@ fn is_this_machine(url: &Url) -> bool {
 }
 
 /// Returns TLS which trusts the fleet's authority alone: a certificate of a public authority proves nothing here.
-fn tls(authority_pem: &str, is_needed: bool) -> Result<rustls::ClientConfig, ClientConfigError> {
+pub(super) fn tls(authority_pem: &str, is_needed: bool) -> Result<rustls::ClientConfig, ClientConfigError> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(authority_pem.as_bytes()) {
         let certificate = certificate.map_err(|_| ClientConfigError::Authority)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, GivenToken};
-use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Ended, Profile};
+use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Ended, EtcdLocation, EtcdTls, Profile};
 use dunlin_model::{Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, FuelRate, Metering, NodeId};
 use dunlin_worker::{CodeKind, HostCallWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -43,6 +43,29 @@ pub(crate) struct CoordinatorArgs {
     /// Where the API is served (HTTPS).
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_API_PORT)), value_name = "ADDRESS")]
     api: SocketAddr,
+    /// For several coordinators: where their common etcd is, as etcd://HOST:PORT,HOST:PORT,HOST:PORT[/PREFIX].
+    /// Else all is kept in --state.
+    #[arg(long, value_name = "URL", requires = "components")]
+    store: Option<EtcdLocation>,
+    /// The certificate of etcd's authority (PEM); needed unless etcd is on this machine.
+    #[arg(long, value_name = "FILE", requires = "store")]
+    etcd_ca: Option<PathBuf>,
+    /// The certificate with which etcd knows this coordinator (PEM).
+    #[arg(long, value_name = "FILE", requires = "etcd_key", requires = "etcd_ca")]
+    etcd_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "etcd_cert")]
+    etcd_key: Option<PathBuf>,
+    /// How large etcd's data may become, as its --quota-backend-bytes says.
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", requires = "store")]
+    etcd_quota: Bytes,
+    /// Where components and inputs are that all coordinators share: s3://BUCKET[/PREFIX], with AWS_ENDPOINT_URL,
+    /// AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or file:///FOLDER. Else in --state.
+    #[arg(long, value_name = "URL")]
+    components: Option<String>,
+    /// Where other coordinators reach this one's API, as host:port; as --api if absent.
+    #[arg(long, value_name = "HOST:PORT", requires = "store")]
+    advertise_api: Option<String>,
     /// A host name or address under which the API is reached, besides loopback and --api; may be repeated.
     #[arg(long, value_name = "NAME")]
     api_name: Vec<String>,
@@ -69,6 +92,26 @@ impl CoordinatorArgs {
         let why = format!("`--node-certificates` is {}", self.node_certificates);
         let help = "give from 20s to 8760h; what is good for weeks survives weeks without a coordinator";
         Err(CommandError::usage("the coordinator cannot run").because(why).help(help))
+    }
+
+    /// Returns where the state is, if that is not the state folder.
+    fn etcd(&self) -> Result<Option<EtcdLocation>, CommandError> {
+        let Some(location) = self.store.clone() else { return Ok(None) };
+        let mut location = EtcdLocation { quota: self.etcd_quota, ..location };
+        if let Some(authority) = self.etcd_ca.clone() {
+            let own = self.etcd_cert.clone().zip(self.etcd_key.clone());
+            location = location.with_tls(EtcdTls { authority, own });
+        }
+        let wrong = |error: &dyn std::error::Error, help: &str| {
+            CommandError::usage("the coordinator cannot run").caused_by(error).help(help.to_owned())
+        };
+        location.check().map_err(|error| wrong(&error, "give --etcd-ca, --etcd-cert and --etcd-key"))?;
+        if self.advertise_api.is_none() && self.api.ip().is_unspecified() {
+            let why = format!("other coordinators cannot reach the API at {}", self.api);
+            let help = "say under which address they can with `--advertise-api HOST:PORT`";
+            return Err(CommandError::usage("the coordinator cannot run").because(why).help(help));
+        }
+        Ok(Some(location))
     }
 
     fn limits(&self) -> Result<ComponentLimits, CommandError> {
@@ -113,9 +156,9 @@ pub(crate) struct AgentArgs {
     /// The name of this node.
     #[arg(long, value_name = "NAME")]
     node: NodeId,
-    /// Where the fleet's coordinator awaits agents, as host:port (UDP).
-    #[arg(long, value_name = "HOST:PORT")]
-    fleet: String,
+    /// Where the fleet's coordinator awaits agents, as host:port (UDP); of several coordinators all, with commas.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    fleet: Vec<String>,
     /// The join token, needed at the first start; better in the environment than here, where others can read it.
     #[arg(long, env = "DUNLIN_JOIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     join_token: Option<String>,
@@ -235,10 +278,13 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 /// Runs a coordinator until it is told to stop.
 pub(crate) fn coordinator(args: CoordinatorArgs) -> Result<(), CommandError> {
-    let limits = args.limits()?;
+    let (limits, etcd) = (args.limits()?, args.etcd()?);
     start_log(args.process);
     let config = dunlin_coordinator::Config {
         limits,
+        etcd,
+        objects: args.components.clone(),
+        advertise_api: args.advertise_api.clone(),
         node_lifetime: args.lifetime()?,
         state: args.state,
         fleet: args.fleet,
@@ -278,7 +324,7 @@ pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
     let config = dunlin_agent::Config {
         state: args.state,
         node: args.node,
-        coordinator: args.fleet,
+        coordinators: args.fleet,
         join_token: args.join_token.map(GivenToken),
         ingress: args.ingress,
         endpoint: args.endpoint,

@@ -53,9 +53,11 @@ pub(crate) async fn run(global: &Global, args: StatusArgs, output: &Output) -> R
 }
 
 fn in_lines(fleet: &FleetStatus) -> String {
-    let FleetStatus { cluster, term, version, nodes_alive, nodes, apps: _, held_zones, recovery } = fleet;
+    let FleetStatus { cluster, term, version, in_charge, nodes_alive, nodes, apps: _, held_zones, recovery } =
+        fleet;
+    let at = in_charge.as_ref().map(|address| format!(" at {address}")).unwrap_or_default();
     let mut text = format!(
-        "fleet {cluster}: {nodes_alive} of {nodes} nodes alive; coordinator {version}, term {term}\n"
+        "fleet {cluster}: {nodes_alive} of {nodes} nodes alive; coordinator {version}{at}, term {term}\n"
     );
     if let Some(recovery) = recovery {
         text.push_str(&format!(

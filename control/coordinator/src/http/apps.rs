@@ -1,5 +1,7 @@
 //! Apps: deploy, see, stop, delete.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
@@ -52,13 +54,8 @@ pub(crate) async fn deploy(
         return Err(problem.into());
     }
     let driver = api.driver.clone();
-    let missing = spec.workloads.iter().find(|(_, workload)| !api.components.contains(&workload.component));
-    if let Some((workload, spec)) = missing {
-        let detail = format!("`{workload}` needs component {}, which was not uploaded", spec.component);
-        let problem = Problem::new(422, code::COMPONENT_MISSING, "a component is missing", detail);
-        return Err(problem.with_hint("upload it first: PUT /v1/components/{digest}").into());
-    }
     let judged = tokio::task::spawn_blocking(move || {
+        check_components(&api, &spec)?;
         check_inputs(&api, &spec)?;
         with_components(&api, spec)
     });
@@ -67,6 +64,18 @@ pub(crate) async fn deploy(
         Answer::Deployed { revision, changed } => Ok(Json(Deployed { revision, changed })),
         other => unreachable!("the brain answers a deploy with {other:?}"),
     }
+}
+
+/// Refuses an app whose components are not there.
+fn check_components(api: &Api, spec: &AppSpec) -> Result<(), Refused> {
+    for (workload, spec) in &spec.workloads {
+        if !api.components.contains(&spec.component)? {
+            let detail = format!("`{workload}` needs component {}, which was not uploaded", spec.component);
+            let problem = Problem::new(422, code::COMPONENT_MISSING, "a component is missing", detail);
+            return Err(problem.with_hint("upload it first: PUT /v1/components/{digest}").into());
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a job whose inputs are not there, or are another number than it says.
@@ -89,8 +98,11 @@ pub(super) fn looked_at(api: &Api, mut spec: AppSpec) -> Result<AppSpec, Refused
     if let Some(problem) = broken_rules(&spec) {
         return Err(problem.into());
     }
-    let (known, unknown) =
-        spec.workloads.into_iter().partition(|(_, workload)| api.components.contains(&workload.component));
+    let (mut known, mut unknown) = (BTreeMap::new(), BTreeMap::new());
+    for (name, workload) in spec.workloads {
+        let is_known = api.components.contains(&workload.component)?;
+        if is_known { &mut known } else { &mut unknown }.insert(name, workload);
+    }
     let known = with_components(api, AppSpec { name: spec.name.clone(), workloads: known })?;
     spec.workloads = unknown;
     spec.workloads.extend(known.workloads);
@@ -115,7 +127,7 @@ fn with_components(api: &Api, mut spec: AppSpec) -> Result<AppSpec, Refused> {
                 format!("build a program with a `main`, or make it a service: `[service.{name}]`"),
             ),
         };
-        let bytes = api.components.read(&workload.component).map_err(|error| internal(&error))?;
+        let bytes = api.components.read(&workload.component)?;
         // What was admitted once and is not now was admitted by another version; the engine refuses it with reasons.
         let admitted = admit_within(&bytes, &api.limits).ok();
         if admitted.as_ref().is_some_and(|admitted| !admitted.is(world)) {

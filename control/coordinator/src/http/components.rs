@@ -2,18 +2,20 @@
 //!
 //! They are streamed to disk, hashed and bounded on the way; what is too large is refused at its limit, not after.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use dunlin_admission::{Admitted, Refusal, World, admit_within};
 use dunlin_api::{ComponentInfo, Problem, code};
 use dunlin_model::{Bytes, Digest, Feature, LimitHit};
-use dunlin_store::{Components, ComponentsError};
+use dunlin_store::Components;
 use futures_util::StreamExt as _;
 use http::StatusCode;
 
 use super::Api;
-use super::problem::{Refused, internal, storage_full};
+use super::problem::{Refused, internal};
 
 /// The most bytes of one input, or of one list of inputs.
 const MAX_INPUT: Bytes = Bytes(64 << 20);
@@ -57,7 +59,7 @@ pub(crate) async fn head(
     path: Result<Path<Digest>, axum::extract::rejection::PathRejection>,
 ) -> Result<StatusCode, Refused> {
     let Path(digest) = path?;
-    Ok(if api.components.contains(&digest) { StatusCode::OK } else { StatusCode::NOT_FOUND })
+    is_stored(api.components, digest).await
 }
 
 /// Stores an input of a job, or a list of inputs (a JSON array of names and digests).
@@ -85,7 +87,13 @@ pub(crate) async fn head_input(
     path: Result<Path<Digest>, axum::extract::rejection::PathRejection>,
 ) -> Result<StatusCode, Refused> {
     let Path(digest) = path?;
-    Ok(if api.inputs.blobs().contains(&digest) { StatusCode::OK } else { StatusCode::NOT_FOUND })
+    is_stored(Arc::clone(api.inputs.blobs()), digest).await
+}
+
+async fn is_stored(blobs: Arc<Components>, digest: Digest) -> Result<StatusCode, Refused> {
+    let found = tokio::task::spawn_blocking(move || blobs.contains(&digest));
+    let found = found.await.map_err(|error| internal(&error))??;
+    Ok(if found { StatusCode::OK } else { StatusCode::NOT_FOUND })
 }
 
 /// Returns the whole body, or refuses it at the first byte too many.
@@ -116,19 +124,7 @@ pub(crate) fn store(blobs: &Components, bytes: &[u8], digest: Digest) -> Result<
         partial.write(bytes)?;
         partial.finish(Some(digest))
     });
-    stored.map(drop).map_err(|error| match error {
-        ComponentsError::WrongDigest { .. } => Refused::new(
-            Problem::new(
-                422,
-                code::DIGEST_MISMATCH,
-                "the bytes are not the ones announced",
-                error.to_string(),
-            )
-            .with_hint("upload them again; nothing was kept"),
-        ),
-        ComponentsError::StorageFull { .. } => Refused::new(storage_full(error.to_string())),
-        other => internal(&other),
-    })
+    Ok(stored.map(drop)?)
 }
 
 /// Returns what a component exports to be run in this way.

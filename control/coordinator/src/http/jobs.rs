@@ -92,7 +92,7 @@ pub(crate) fn count_inputs(api: &Api, list: Digest) -> Result<u32, Refused> {
                 .with_hint("upload it first: PUT /v1/inputs/{digest}"),
         )
     };
-    if !api.inputs.blobs().contains(&list) {
+    if !api.inputs.blobs().contains(&list)? {
         return Err(missing(&list));
     }
     let inputs = api.inputs.list(list).map_err(|error| match error {
@@ -100,10 +100,10 @@ pub(crate) fn count_inputs(api: &Api, list: Digest) -> Result<u32, Refused> {
             let title = "the list of inputs is not a JSON array of names and digests";
             Refused::new(Problem::new(422, code::INVALID_REQUEST, title, source.to_string()))
         }
-        InputListError::Read { .. } => internal(&error),
+        InputListError::Read { source, .. } => source.into(),
     })?;
-    if let Some(input) = inputs.iter().find(|input| !api.inputs.blobs().contains(&input.digest)) {
-        return Err(missing(&input.digest));
+    if let Some(digest) = api.inputs.blobs().first_missing(inputs.iter().map(|input| &input.digest))? {
+        return Err(missing(digest));
     }
     u32::try_from(inputs.len()).map_err(|_| {
         let hit = LimitHit::new("items", MAX_ITEMS, inputs.len());

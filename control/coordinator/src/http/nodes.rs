@@ -93,6 +93,7 @@ pub(crate) async fn fleet(State(api): State<Api>) -> Json<FleetStatus> {
         cluster: api.cluster,
         term: api.term,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        in_charge: api.in_charge,
         nodes_alive: count(view.nodes.values().filter(|node| node.status == Seen::Alive).count()),
         nodes: count(view.nodes.len()),
         apps: count(view.apps.len()),

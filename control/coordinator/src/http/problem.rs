@@ -4,6 +4,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use dunlin_api::{CONTENT_TYPE_PROBLEM, Problem, code};
 use dunlin_scheduler::Rejection;
+use dunlin_store::ComponentsError;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 
 use crate::driver::Refusal;
@@ -44,6 +45,27 @@ impl From<Refusal> for Refused {
             Refusal::Overloaded => Problem::new(503, code::BUSY, "the coordinator is busy", detail),
             Refusal::StorageFull => storage_full(detail),
             Refusal::Stopping => Problem::new(503, code::UNAVAILABLE, "the coordinator is stopping", detail),
+        })
+    }
+}
+
+impl From<ComponentsError> for Refused {
+    fn from(error: ComponentsError) -> Self {
+        Self::new(match error {
+            ComponentsError::WrongDigest { .. } => {
+                let title = "the bytes are not the ones announced";
+                Problem::new(422, code::DIGEST_MISMATCH, title, error.to_string())
+                    .with_hint("upload them again; nothing was kept")
+            }
+            ComponentsError::StorageFull { .. } => storage_full(error.to_string()),
+            ComponentsError::Shared(_) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the object store cannot be had");
+                let title = "what all coordinators share cannot be had";
+                Problem::new(503, code::UNAVAILABLE, title, "the coordinator's log has the cause").with_hint(
+                    "nothing was changed, and services go on; ask again when the object store is there",
+                )
+            }
+            other => return internal(&other),
         })
     }
 }

@@ -9,6 +9,7 @@ use super::checkpoint::{self, Manifest};
 use super::client::EtcdError;
 use super::entry::{Assembly, Piece, unpack};
 use super::message::{KeyValue, RangeRequest, Request, SortOrder, TxnRequest};
+use super::reign::said;
 use crate::changes::{CommitError, LoadError, Write};
 use crate::embedded::Position;
 
@@ -169,7 +170,7 @@ impl Etcd {
         let mut next = || ranges.next().unwrap_or_default();
         let (leader, manifest, entries) = (next(), next(), next());
         Ok(Look {
-            leader: leader.into_iter().next().map(|found| found.value),
+            leader: leader.into_iter().next().map(|found| said(&found.value).to_vec()),
             manifest: manifest.first().map(|found| checkpoint::decode(&found.value)).transpose()?,
             entries: entries.into_iter().map(entry).collect::<Result<_, _>>()?,
         })

@@ -110,10 +110,20 @@ impl Reign {
     /// Steps down, so that another one need not wait for the lease's end.
     pub fn resign(&self, etcd: &Etcd) {
         self.end();
-        if let Err(error) = etcd.shared.client.revoke(self.lease) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "others wait for the end of this lease");
+        match etcd.shared.client.revoke(self.lease) {
+            // It has ended already.
+            Ok(()) | Err(EtcdError::Refused { .. }) => {}
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "others wait for the end of this lease"
+            ),
         }
     }
+}
+
+/// Returns what the one in charge says of itself, of the value under `leader`: what stands behind its reign's id.
+pub(super) fn said(value: &[u8]) -> &[u8] {
+    value.iter().position(|byte| *byte == b'\n').map_or(&[], |end| &value[end + 1..])
 }
 
 fn keep(reign: &Weak<Reign>, etcd: &Weak<Etcd>) {
