@@ -40,7 +40,7 @@ pub enum ObjectsError {
         url: String,
         /// Why.
         #[source]
-        source: object_store::Error,
+        source: Box<object_store::Error>,
     },
     /// What is to be put could not be read, or what was got not be written.
     #[error("could not pass bytes on")]
@@ -48,6 +48,13 @@ pub enum ObjectsError {
     /// The client could not be made.
     #[error("could not set up the client of the object store: {0}")]
     Setup(String),
+}
+
+impl ObjectsError {
+    /// Tells whether there is nothing under the name.
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if matches!(**source, object_store::Error::NotFound { .. }))
+    }
 }
 
 /// An object store, or a part of one.
@@ -79,7 +86,7 @@ impl Objects {
     /// `AWS_ACCESS_KEY_ID` and the like, or `file:///FOLDER`.
     pub fn open(url: &str) -> Result<Self, ObjectsError> {
         let wrong = || ObjectsError::Url { url: url.to_owned() };
-        let failed = |source| ObjectsError::Store { url: url.to_owned(), source };
+        let failed = |source| ObjectsError::Store { url: url.to_owned(), source: Box::new(source) };
         let setup = |error: &dyn fmt::Display| ObjectsError::Setup(error.to_string());
         let (store, prefix): (Arc<dyn ObjectStore>, _) = if let Some(rest) = url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -114,7 +121,7 @@ impl Objects {
     pub(crate) fn contains(&self, name: &str) -> Result<bool, ObjectsError> {
         match self.run(self.store.head(&self.name(name))) {
             Ok(_) => Ok(true),
-            Err(ObjectsError::Store { source: object_store::Error::NotFound { .. }, .. }) => Ok(false),
+            Err(error) if error.is_missing() => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -153,7 +160,7 @@ impl Objects {
     ) -> Result<bool, ObjectsError> {
         let mut pieces = match self.run(self.store.get(&self.name(name))) {
             Ok(found) => found.into_stream(),
-            Err(ObjectsError::Store { source: object_store::Error::NotFound { .. }, .. }) => {
+            Err(error) if error.is_missing() => {
                 return Ok(false);
             }
             Err(error) => return Err(error),
@@ -173,7 +180,7 @@ impl Objects {
     /// Deletes what is under a name, if there is something.
     pub(crate) fn remove(&self, name: &str) -> Result<(), ObjectsError> {
         match self.run(self.store.delete(&self.name(name))) {
-            Err(ObjectsError::Store { source: object_store::Error::NotFound { .. }, .. }) => Ok(()),
+            Err(error) if error.is_missing() => Ok(()),
             other => other,
         }
     }
@@ -184,7 +191,10 @@ impl Objects {
 
     fn run<T>(&self, call: impl Future<Output = object_store::Result<T>>) -> Result<T, ObjectsError> {
         let runtime = self.runtime.as_ref().expect("the runtime is there until it is dropped");
-        runtime.block_on(call).map_err(|source| ObjectsError::Store { url: self.url.clone(), source })
+        runtime.block_on(call).map_err(|source| {
+            let url = self.url.clone();
+            ObjectsError::Store { url, source: Box::new(source) }
+        })
     }
 }
 
@@ -229,7 +239,7 @@ mod tests {
         objects.put("components/b", &*large, large.len() as u64).unwrap();
         let get = |name: &str| {
             let mut bytes = Vec::new();
-            let found = objects.get(name, |piece| Ok(bytes.extend_from_slice(piece))).unwrap();
+            let found = objects.get(name, |piece| std::io::Write::write_all(&mut bytes, piece)).unwrap();
             found.then_some(bytes)
         };
         assert_eq!(get("components/a").unwrap(), b"hello");

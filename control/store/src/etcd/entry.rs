@@ -4,8 +4,6 @@
 //! the first of its batch and whether it is the last: a batch counts when its last piece is there. One that was left
 //! incomplete is followed by the first piece of another batch, and counts for nothing.
 
-use std::io::Read as _;
-
 use prost::Message;
 
 use super::client::EtcdError;
@@ -14,9 +12,7 @@ use crate::changes::{Table, Write};
 /// The most bytes of one piece: a third of what etcd takes in one request.
 pub(super) const PIECE: usize = 512 << 10;
 /// The most bytes of a batch when it is unpacked.
-const MAX_BATCH: u64 = 1 << 30;
-/// Fast, and a tenth of the size for what is mostly names of fields.
-const LEVEL: i32 = 1;
+const MAX_BATCH: usize = 1 << 30;
 
 #[derive(Clone, PartialEq, Message)]
 struct PackedWrite {
@@ -106,13 +102,15 @@ impl Assembly {
 }
 
 pub(super) fn compress(bytes: &[u8]) -> Vec<u8> {
-    zstd::stream::encode_all(bytes, LEVEL).expect("compressing into memory fails for want of memory only")
+    lz4_flex::compress_prepend_size(bytes)
 }
 
-pub(super) fn decompress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut unpacked = Vec::new();
-    zstd::stream::Decoder::new(bytes)?.take(MAX_BATCH).read_to_end(&mut unpacked)?;
-    Ok(unpacked)
+pub(super) fn decompress(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let (size, packed) = lz4_flex::block::uncompressed_size(bytes).map_err(|error| error.to_string())?;
+    if size > MAX_BATCH {
+        return Err(format!("it would have {size} bytes, and {MAX_BATCH} are the most"));
+    }
+    lz4_flex::decompress(packed, size).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
