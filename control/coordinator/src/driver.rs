@@ -48,7 +48,7 @@ enum Input {
 /// What is asked of the brain; it sends its answer by itself.
 type Question = Box<dyn FnOnce(&Cluster, Timestamp) + Send>;
 
-/// Why a command was not carried out. Nothing has changed.
+/// Why a command was not carried out. Nothing has changed, unless it says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     /// The brain says no.
@@ -63,6 +63,9 @@ pub(crate) enum Refusal {
     /// The coordinator is going down.
     #[error("the coordinator is stopping")]
     Stopping,
+    /// The coordinator went down before it had answered. It may have happened all the same.
+    #[error("the coordinator stopped before it had answered")]
+    Unknown,
 }
 
 /// A handle for those who want something decided or known.
@@ -89,7 +92,7 @@ impl Driver {
                 TrySendError::Disconnected(_) => Refusal::Stopping,
             }
         })?;
-        answer.await.map_err(|_| Refusal::Stopping)?
+        answer.await.map_err(|_| Refusal::Unknown)?
     }
 
     /// Tells the brain what an agent said. Dropped when too much waits: agents say it again at the next heartbeat.
@@ -218,6 +221,9 @@ impl DriverLoop {
 
         if !changes.is_empty() && self.commit(&changes, now)?.is_break() {
             return Ok(ControlFlow::Break(Ended::Stopped));
+        }
+        if !self.hands.store.is_in_charge() {
+            return Err(CommitError::Deposed("the time in which it was in charge is over".into()));
         }
         for change in &changes {
             if let Change::RunDeleted(run) = change {

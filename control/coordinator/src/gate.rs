@@ -140,7 +140,7 @@ impl Gate {
                     Refusal::Rejected(rejection) => rejection.code(),
                     Refusal::Overloaded => "busy",
                     Refusal::StorageFull => "storage_full",
-                    Refusal::Stopping => "unavailable",
+                    Refusal::Stopping | Refusal::Unknown => "unavailable",
                 };
                 refused(code, refusal.to_string())
             }

@@ -12,7 +12,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use dunlin_model::{Bytes, ClusterId, Term, Timestamp};
 use dunlin_scheduler::Cluster;
-use dunlin_store::{Changes, CommitError, Components, ComponentsError, Embedded, Objects, Table, Write};
+use dunlin_store::{
+    Changes, CommitError, Components, ComponentsError, Embedded, FollowError, Objects, Table, Write,
+};
 use dunlin_transport::{Authority, Identity, Server, WireLimits};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -89,9 +91,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
     }
 }
 
-/// Tells whether an error says that another coordinator is in charge.
+/// Tells whether an error says that another coordinator is in charge, or may be since etcd does not answer.
 fn is_deposed(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(CommitError::Deposed(_))))
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(CommitError::Deposed(_)))
+            || matches!(cause.downcast_ref(), Some(FollowError::Etcd(_)))
+    })
 }
 
 /// Serves as the coordinator in charge until it is `over`.
@@ -146,12 +151,14 @@ async fn serve(
     tracing::info!(
         %cluster, term = %disk.term, fleet = %server.local_address(), api = %listener.local_addr()?, "coordinator ready"
     );
-    tokio::spawn(gate.admit_all(server, identity));
+    tokio::spawn(gate.admit_all(Arc::clone(&server), identity));
     let serving = tokio::spawn(http::serve(listener, tls, http::router(api), stop.clone()));
     ready.write(&config.state)?;
 
     let how = until_end(&stop, failure, over).await;
     stop.cancel();
+    // First of all: agents must not go on with what they hear here if somebody else is in charge.
+    server.close("the coordinator stops").await;
     serving.await?;
     tracing::info!("coordinator stopped");
     how

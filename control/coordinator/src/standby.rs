@@ -34,6 +34,8 @@ use crate::process::{Doors, blocking, new_authority, new_token, private_folder, 
 
 /// How often it looks who is in charge.
 const LOOK: Duration = Duration::from_millis(400);
+/// How many requests are passed on at a time; who comes later is told to ask elsewhere.
+const MAX_PASSED: usize = 256;
 /// How many agents and newcomers are told at once that they are wrong here.
 const MAX_TOLD: usize = 256;
 /// How long one of them may take to hear it.
@@ -73,9 +75,13 @@ pub(crate) async fn wait(
     private_folder(&state).with_context(|| format!("could not make the state folder {}", state.display()))?;
     let opened = blocking(move || Etcd::open(location, &state.join("copy"))).await?;
     let etcd = Arc::new(opened.context("could not open the coordinator's store in etcd")?);
-    let authority = tokio::select! {
-        authority = authority(&etcd, &config.state) => authority?,
-        () = stop.cancelled() => return Ok(None),
+    // Who has been one of the fleet's coordinators answers at once, also while etcd is away.
+    let authority = match known_authority(&config.state)? {
+        Some(authority) => authority,
+        None => tokio::select! {
+            authority = shared_authority(&etcd, &config.state) => authority?,
+            () = stop.cancelled() => return Ok(None),
+        },
     };
     let heartbeat = Duration::from(config.profile.patience().heartbeat);
     let doors = Doors::open(config, &authority, heartbeat).await?;
@@ -87,16 +93,25 @@ pub(crate) async fn wait(
     let aside = stop.child_token();
     let relay =
         Relay::new(&authority.certificate_pem()).context("could not set up what passes requests on")?;
-    let router = router(Passing { relay, leader: seen });
+    let room = Arc::new(Semaphore::new(MAX_PASSED));
+    let router = router(Passing { relay, leader: seen, room });
     let passing = tokio::spawn(http::serve(doors.listener.clone(), doors.tls.clone(), router, aside.clone()));
     let telling = tokio::spawn(turn_away(doors.server.clone(), aside.clone()));
     ready.write(&config.state)?;
     tracing::info!(%cluster, fleet = %ready.fleet, api = %ready.api, "coordinator ready; it follows");
-    let reign = follow(&etcd, &me, &leader, stop).await;
+    let following = async {
+        // Whether etcd holds this fleet.
+        shared_authority(&etcd, &config.state).await?;
+        follow(&etcd, &me, &leader).await.map(Some)
+    };
+    let reign = tokio::select! {
+        reign = following => reign,
+        () = stop.cancelled() => Ok(None),
+    };
+    // Not waited for: what is passed on goes on beside what this one does now.
     aside.cancel();
-    passing.await?;
-    telling.await?;
-    Ok(reign?.map(|reign| Turn { etcd, reign: Arc::new(reign), doors, authority }))
+    drop((passing, telling));
+    Ok(reign?.map(|reign| Turn { etcd, reign, doors, authority }))
 }
 
 /// Follows until it is in charge.
@@ -104,8 +119,7 @@ async fn follow(
     etcd: &Arc<Etcd>,
     me: &Leader,
     leader: &watch::Sender<Option<Leader>>,
-    stop: &CancellationToken,
-) -> anyhow::Result<Option<Reign>> {
+) -> anyhow::Result<Arc<Reign>> {
     let own = serde_json::to_vec(me)?;
     let mut is_reached = true;
     loop {
@@ -116,7 +130,7 @@ async fn follow(
             Ok((seen.leader, reign))
         });
         match looked.await? {
-            Ok((_, Some(reign))) => return Ok(Some(reign)),
+            Ok((_, Some(reign))) => return Ok(reign),
             Ok((found, None)) => {
                 let found = found.and_then(|found| serde_json::from_slice(&found).ok());
                 leader.send_if_modified(|known| {
@@ -138,16 +152,22 @@ async fn follow(
             }
             Err(error) => return Err(error).context("could not follow the coordinator in charge"),
         }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = stop.cancelled() => return Ok(None),
-        }
+        tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Returns the fleet's authority as the state folder holds it, if this was one of the fleet's coordinators before.
+fn known_authority(state: &Path) -> anyhow::Result<Option<Authority>> {
+    if !state.join(Authority::FILE).exists() || !state.join(ADMIN_TOKEN).exists() {
+        return Ok(None);
+    }
+    let known = Authority::load(state).context("could not open the authority in the state folder")?;
+    Ok(Some(known))
 }
 
 /// Returns the fleet's authority, which etcd holds; the first coordinator makes it. What etcd holds is put into the state
 /// folder as well, as the other commands expect it there.
-async fn authority(etcd: &Arc<Etcd>, state: &Path) -> anyhow::Result<Authority> {
+async fn shared_authority(etcd: &Arc<Etcd>, state: &Path) -> anyhow::Result<Authority> {
     let mut is_reached = true;
     let secrets = loop {
         let (asking, folder) = (Arc::clone(etcd), state.to_owned());
@@ -193,10 +213,7 @@ fn is_transient(error: &anyhow::Error) -> bool {
 
 /// Refuses a state folder of another fleet: its files would be overwritten.
 fn check_folder(state: &Path, cluster: &ClusterId) -> anyhow::Result<()> {
-    if !state.join(Authority::FILE).exists() {
-        return Ok(());
-    }
-    let own = Authority::load(state).context("could not open the authority in the state folder")?;
+    let Some(own) = known_authority(state)? else { return Ok(()) };
     anyhow::ensure!(
         own.cluster() == cluster,
         "the state folder {} is of fleet {}, and etcd holds fleet {cluster}; give another --state, or another prefix",
@@ -209,10 +226,9 @@ fn check_folder(state: &Path, cluster: &ClusterId) -> anyhow::Result<()> {
 impl FleetSecrets {
     /// Returns those of the state folder, or new ones; nothing is written.
     fn of(state: &Path) -> anyhow::Result<Self> {
-        let authority = if state.join(Authority::FILE).exists() {
-            Authority::load(state).context("could not open the authority in the state folder")?
-        } else {
-            new_authority(SystemTime::now())?
+        let authority = match known_authority(state)? {
+            Some(authority) => authority,
+            None => new_authority(SystemTime::now())?,
         };
         let token = state.join(ADMIN_TOKEN);
         let admin_token = match std::fs::read_to_string(&token) {
@@ -229,6 +245,8 @@ impl FleetSecrets {
 struct Passing {
     relay: Relay,
     leader: watch::Receiver<Option<Leader>>,
+    /// Who is passed on now.
+    room: Arc<Semaphore>,
 }
 
 fn router(passing: Passing) -> Router {
@@ -236,34 +254,55 @@ fn router(passing: Passing) -> Router {
 }
 
 async fn pass_on(State(passing): State<Passing>, request: Request) -> Response {
-    let leader = passing.leader.borrow().clone();
-    let Some(leader) = leader.filter(|_| !request.headers().contains_key(Relay::MARK)) else {
+    let mut leader = passing.leader.clone();
+    let known = leader.borrow_and_update().clone();
+    let Some(Leader { api }) = known.filter(|_| !request.headers().contains_key(Relay::MARK)) else {
         return nobody("this coordinator is not, and knows no other that is").into_response();
     };
+    let Ok(room) = passing.room.try_acquire_owned() else {
+        let detail = format!("limit `requests passed on` is {MAX_PASSED}, all of them taken");
+        let problem = Problem::new(503, code::BUSY, "the coordinator is busy", detail);
+        return Refused::new(problem.with_hint("ask the coordinator in charge itself")).into_response();
+    };
     let (head, body) = request.into_parts();
+    let is_safe = head.method.is_safe();
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let relayed =
-        passing.relay.pass_on(&leader.api, head.method, &path, head.headers, body.into_data_stream()).await;
+    let relayed = tokio::select! {
+        relayed = passing.relay.pass_on(&api, head.method, &path, head.headers, body.into_data_stream()) => relayed,
+        // One that is paused, or cut off, would be waited for until the client has no more patience.
+        _ = leader.changed() => return broken_off(&api, is_safe).into_response(),
+    };
     match relayed {
         Ok(Relayed { status, headers, body }) => {
-            let body = Body::from_stream(body.map_err(std::io::Error::other));
-            (status, headers, body).into_response()
+            // Until its last byte it takes room.
+            let body = body.map_err(std::io::Error::other).inspect_ok(move |_| {
+                let _room = &room;
+            });
+            (status, headers, Body::from_stream(body)).into_response()
         }
         Err(error) => {
             tracing::debug!(
-                leader = leader.api,
+                leader = api,
                 error = &error as &dyn std::error::Error,
                 "request was not passed on"
             );
             if error.was_not_sent() {
-                return nobody(&format!("{} should be, and does not answer", leader.api)).into_response();
+                return nobody(&format!("{api} should be, and does not answer")).into_response();
             }
-            let detail = format!("{} broke off before it had answered", leader.api);
-            let problem = Problem::new(502, code::UNAVAILABLE, "the coordinator in charge broke off", detail);
-            Refused::new(problem.with_hint("it may have happened or not: look, and ask again"))
-                .into_response()
+            broken_off(&api, is_safe).into_response()
         }
     }
+}
+
+/// What is said when the one in charge is gone before it has answered. A question can be asked again; of a wish it is not
+/// known whether it came true.
+fn broken_off(leader: &str, is_safe: bool) -> Refused {
+    let detail = format!("{leader} broke off before it had answered");
+    if is_safe {
+        return nobody(&detail);
+    }
+    let problem = Problem::new(502, code::UNAVAILABLE, "the coordinator in charge broke off", detail);
+    Refused::new(problem.with_hint("it may have happened or not: look, and ask again"))
 }
 
 fn nobody(why: &str) -> Refused {

@@ -74,6 +74,12 @@ pub trait Changes: Send + Sync {
     /// Makes all `writes` durable, in their order, as one. They may be relied on when this returns.
     fn commit(&self, writes: &[Write]) -> Result<(), CommitError>;
 
+    /// Tells whether what was decided may still be said: another coordinator may be in charge by now, and nothing of
+    /// this one may reach anybody then, not even what needs no commit.
+    fn is_in_charge(&self) -> bool {
+        true
+    }
+
     /// Tells whether there is room for more than deletions.
     ///
     /// A brain cannot take back what it has decided, so a wish is refused by this before it is decided.

@@ -39,7 +39,6 @@ mod replicated;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use self::checkpoint::guarded;
 use self::client::Client;
 pub use self::client::EtcdError;
 use self::follow::Way;
@@ -122,8 +121,8 @@ impl Etcd {
     }
 
     /// Tries to be in charge: `me` is what others read of the one who is. Nobody may be.
-    pub fn campaign(&self, me: &[u8]) -> Result<Option<Reign>, EtcdError> {
-        Reign::begin(&self.shared, me)
+    pub fn campaign(self: &Arc<Self>, me: &[u8]) -> Result<Option<Arc<Reign>>, EtcdError> {
+        Reign::begin(self, me)
     }
 
     /// Returns the store of the one in charge: everything of those before is in it.
@@ -146,9 +145,10 @@ impl Shared {
         Ok(answer.ranges().flatten().collect())
     }
 
-    /// Makes a change, if `leader` is in charge; it must be one that may happen twice. Returns the revision.
-    fn change(&self, leader: &Compare, success: Vec<RequestOp>) -> Result<i64, EtcdError> {
-        let answer: TxnResponse = self.client.transact(&guarded(leader, success))?;
+    /// Makes a change on these conditions; it must be one that may happen twice. Returns the revision.
+    fn change(&self, conditions: &[Compare], success: Vec<RequestOp>) -> Result<i64, EtcdError> {
+        let request = TxnRequest { compare: conditions.to_vec(), success, failure: Vec::new() };
+        let answer: TxnResponse = self.client.transact(&request)?;
         if !answer.succeeded {
             return Err(EtcdError::Deposed);
         }

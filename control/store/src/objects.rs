@@ -107,13 +107,13 @@ impl Objects {
         } else {
             return Err(wrong());
         };
+        let prefix = Name::parse(prefix.trim_end_matches('/')).map_err(|_| wrong())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("objects")
             .enable_all()
             .build()
             .map_err(|error| setup(&error))?;
-        let prefix = Name::parse(prefix.trim_end_matches('/')).map_err(|_| wrong())?;
         Ok(Self { url: url.to_owned(), prefix, store, runtime: Some(runtime) })
     }
 
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn other_urls_are_refused() {
-        for url in ["", "s3://", "s3:///x", "file://folder", "https://bucket", "/folder"] {
+        for url in ["", "s3://", "s3:///x", "file://folder", "https://bucket", "/folder", "s3://b/x//y"] {
             assert!(matches!(Objects::open(url), Err(ObjectsError::Url { .. })), "{url}");
         }
     }

@@ -38,11 +38,6 @@ impl Backoff {
         let ceiling = (shortest << self.failures.min(6)).min(longest);
         Duration::from_millis(shortest + random % (ceiling - shortest + 1))
     }
-
-    /// Begins anew, after a success.
-    pub fn reset(&mut self) {
-        self.failures = 0;
-    }
 }
 
 #[cfg(test)]
@@ -63,15 +58,5 @@ mod tests {
                 assert!(wait >= Backoff::SHORTEST && wait <= Backoff::LONGEST, "{wait:?}");
             }
         }
-    }
-
-    #[test]
-    fn a_success_begins_anew() {
-        let mut backoff = Backoff::new();
-        for _ in 0..10 {
-            backoff.next(0);
-        }
-        backoff.reset();
-        assert!(backoff.next(u64::MAX) <= Duration::from_secs(1));
     }
 }

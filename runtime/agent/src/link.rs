@@ -28,6 +28,8 @@ use crate::logs::Logs;
 
 /// Reports that follow from changes keep at least this distance; a burst of changes makes one report.
 const REPORT_PAUSE: Duration = Duration::from_millis(5);
+/// How long after it said that it is not in charge a coordinator is asked again.
+const NOT_IN_CHARGE_PAUSE: Duration = Duration::from_millis(500);
 /// How long who wants to fetch waits for a connection.
 const CONNECTION_TIME: Duration = Duration::from_secs(5);
 /// The most lines that one question for logs may ask for.
@@ -83,48 +85,55 @@ pub(crate) struct LinkKeeper {
 impl LinkKeeper {
     /// Connects, serves the connection until it ends, and connects again, for ever.
     pub(crate) async fn run(mut self) {
-        let mut backoff = Backoff::new();
         loop {
-            match self.connect().await {
-                Ok(Welcomed { coordinator, address, connection, control, heartbeat }) => {
-                    backoff.reset();
-                    tracing::info!(coordinator, %address, "coordinator connected");
-                    // Anew at each connection: the way to the coordinator, and with it this machine's address, may have
-                    // changed.
-                    match self.advertise.map_or_else(|| way_out(self.endpoint.local_address(), address), Ok) {
-                        Ok(peer) => self.info.peer = peer,
-                        Err(error) => tracing::warn!(%error, "the way out of this machine was not found"),
-                    }
-                    self.slot.connection.send_replace(Some(connection.clone()));
-                    self.serve(&connection, control, heartbeat).await;
-                    self.slot.connection.send_replace(None);
-                    connection.close(CloseCode::DONE, "");
-                    tracing::warn!(coordinator, "coordinator lost; what runs goes on");
-                }
-                Err(error) => {
-                    let error = error.as_ref() as &dyn std::error::Error;
-                    tracing::warn!(error, "coordinator not reached; will retry");
-                }
+            let Welcomed { coordinator, address, connection, control, heartbeat } = self.connect().await;
+            tracing::info!(coordinator, %address, "coordinator connected");
+            // Anew at each connection: the way to the coordinator, and with it this machine's address, may have changed.
+            match self.advertise.map_or_else(|| way_out(self.endpoint.local_address(), address), Ok) {
+                Ok(peer) => self.info.peer = peer,
+                Err(error) => tracing::warn!(%error, "the way out of this machine was not found"),
             }
-            let mut random = [0; 8];
-            // Without randomness the waits are only less well spread.
-            let _ = getrandom::fill(&mut random);
-            sleep(backoff.next(u64::from_le_bytes(random))).await;
+            self.slot.connection.send_replace(Some(connection.clone()));
+            self.serve(&connection, control, heartbeat).await;
+            self.slot.connection.send_replace(None);
+            connection.close(CloseCode::DONE, "");
+            tracing::warn!(coordinator, "coordinator lost; what runs goes on");
+            sleep(Backoff::new().next(random())).await;
         }
     }
 
-    /// Dials all coordinators, and stays with the first that welcomes this node.
-    async fn connect(&self) -> anyhow::Result<Welcomed> {
+    /// Dials all coordinators, each again and again, and stays with the first that welcomes this node.
+    async fn connect(&self) -> Welcomed {
         let mut dialing: FuturesUnordered<_> =
-            self.coordinators.iter().map(|coordinator| self.connect_to(coordinator)).collect();
-        let mut failures = Vec::new();
-        while let Some(dialed) = dialing.next().await {
-            match dialed {
-                Ok(welcomed) => return Ok(welcomed),
-                Err(error) => failures.push(error),
+            self.coordinators.iter().map(|coordinator| self.dial(coordinator)).collect();
+        loop {
+            // None of them ends otherwise, and there is at least one.
+            if let Some(welcomed) = dialing.next().await {
+                return welcomed;
             }
         }
-        Err(told_best(failures))
+    }
+
+    async fn dial(&self, coordinator: &str) -> Welcomed {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.connect_to(coordinator).await {
+                Ok(welcomed) => return welcomed,
+                // It is there, and may be in charge soon.
+                Err(error) if error.downcast_ref::<NotInCharge>().is_some() => {
+                    tracing::debug!(coordinator, "coordinator is not in charge");
+                    sleep(NOT_IN_CHARGE_PAUSE).await;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        coordinator,
+                        error = error.as_ref() as &dyn std::error::Error,
+                        "coordinator not reached; will retry"
+                    );
+                    sleep(backoff.next(random())).await;
+                }
+            }
+        }
     }
 
     async fn connect_to(&self, coordinator: &str) -> anyhow::Result<Welcomed> {
@@ -155,7 +164,7 @@ impl LinkKeeper {
                 let heartbeat = Duration::from_millis(heartbeat_ms.clamp(50, 60_000));
                 Ok(Welcomed { coordinator: coordinator.to_owned(), address, connection, control, heartbeat })
             }
-            Some(ToAgent::Refused { code: RefusalCode::NotInCharge, .. }) => Err(NotInCharge(address).into()),
+            Some(ToAgent::Refused { code: RefusalCode::NotInCharge, .. }) => Err(NotInCharge.into()),
             Some(ToAgent::Refused { code, message }) => {
                 bail!("the coordinator refused ({code:?}): {message}")
             }
@@ -266,18 +275,16 @@ struct Welcomed {
     heartbeat: Duration,
 }
 
-/// What a coordinator says that another one is in charge for.
+/// What a coordinator says while another one is in charge, or none.
 #[derive(Debug, thiserror::Error)]
-#[error("the coordinator at {0} is not in charge, and no other has answered")]
-struct NotInCharge(SocketAddr);
+#[error("the coordinator is not in charge")]
+struct NotInCharge;
 
-/// Returns of several failures the one to tell: that a coordinator is not in charge is as it should be.
-fn told_best(mut failures: Vec<anyhow::Error>) -> anyhow::Error {
-    let telling = failures.iter().position(|error| error.downcast_ref::<NotInCharge>().is_none());
-    match telling.or((!failures.is_empty()).then_some(0)) {
-        Some(index) => failures.swap_remove(index),
-        None => anyhow::anyhow!("no coordinator is known"),
-    }
+/// Returns a random number; without randomness the waits are only less well spread.
+fn random() -> u64 {
+    let mut random = [0; 8];
+    let _ = getrandom::fill(&mut random);
+    u64::from_le_bytes(random)
 }
 
 /// Where the keeper puts the connection; made before the keeper, since others need the link first.

@@ -177,3 +177,41 @@ async fn any_coordinator_can_be_asked_for_anything() {
     // What is streamed is passed on as well.
     client.backup().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_etcd_may_go_and_come_back() {
+    let Some(mut fleet) = Coordinators::start(2, 1).await.unwrap() else { return };
+    fleet.deploy(&hello(HELLO, 1)).await.unwrap();
+    let ingress = fleet.agent(0).address("ingress");
+    eventually("the service answers", async || {
+        let answer = http().get(format!("http://{ingress}/")).header("host", "localhost").send().await;
+        let status = answer.map_err(|error| error.to_string())?.status();
+        if status.is_success() { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    let (stop, asking, failed) = ask_all_the_time(ingress);
+    for member in 0..3 {
+        fleet.etcd.kill(member).await.unwrap();
+    }
+    // Whoever was in charge is not any more, and says so; nobody can be.
+    eventually("nobody is in charge", async || {
+        for index in 0..2 {
+            match fleet.client_of(index).unwrap().status().await {
+                Err(error) if error.problem().is_some_and(|problem| problem.code == "not_in_charge") => {}
+                other => return Err(format!("{other:?}")),
+            }
+        }
+        Ok(())
+    })
+    .await;
+    for member in 0..3 {
+        fleet.etcd.launch_again(member).unwrap();
+    }
+    fleet.in_charge(None).await;
+    until_heard(&fleet).await;
+    let name: Name = "later".parse().unwrap();
+    fleet.client().unwrap().set_namespace(&name, &NamespaceSpec::default()).await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let answered = asking.await.unwrap();
+    assert_eq!(failed.load(Ordering::Relaxed), 0, "requests failed, {answered} did not");
+}

@@ -19,7 +19,7 @@ fn opened(url: &str, folder: &Path) -> Arc<Etcd> {
 /// Who is in charge at once, since nobody else is.
 fn leading(etcd: &Arc<Etcd>) -> Replicated {
     let reign = etcd.campaign(b"me").unwrap().expect("nobody else is in charge");
-    Arc::clone(etcd).lead(Arc::new(reign)).unwrap()
+    Arc::clone(etcd).lead(reign).unwrap()
 }
 
 /// Runs what blocks beside the runtime.
@@ -69,7 +69,7 @@ async fn who_was_paused_or_has_stepped_down_can_write_nothing_any_more() {
     blocking(move || {
         let folders: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
         let (first, second) = (opened(&url, folders[0].path()), opened(&url, folders[1].path()));
-        let reign = Arc::new(first.campaign(b"first").unwrap().unwrap());
+        let reign = first.campaign(b"first").unwrap().unwrap();
         let old = Arc::clone(&first).lead(Arc::clone(&reign)).unwrap();
         old.commit(&[put(Table::Apps, "a", "1")]).unwrap();
         reign.resign(&first);

@@ -1,4 +1,4 @@
-//! The chores of the project: `cargo x demo | test | bench | simulate | check | setup`.
+//! The chores of the project: `cargo x demo | test | bench | campaign | simulate | check | setup`.
 //!
 //! One file per chore, and `step`, through which all of them start programs. What a chore runs can be read off its
 //! file and typed by hand; nothing is hidden here that cargo could not do.
@@ -39,6 +39,12 @@ enum Chore {
     Bench {
         /// What to measure, and options for it; everything if absent.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Lets real processes live through many faults; see book/src/contributing/testing.md for what each name means.
+    Campaign {
+        /// Which, and options for it: `kills --rounds 5000`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
     /// Lets both brains live through many histories in a faulty world, or through one again.
@@ -97,6 +103,14 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             let mut bench = Command::new(step::program("dunlin-bench"));
             bench.args(arguments);
             Step::new("measures", bench).streamed()
+        }
+        Chore::Campaign { arguments } => {
+            setup::setup()?;
+            toolchains::install()?;
+            programs(&["dunlin", "dunlin-campaigns"]).run()?;
+            let mut campaign = Command::new(step::program("dunlin-campaigns"));
+            campaign.args(arguments);
+            Step::new("the campaign", campaign).streamed()
         }
         Chore::Simulate { seeds, from, threads, without, nodes } => {
             let simulation = ["build", "--release", "--package", "dunlin-simulation"];

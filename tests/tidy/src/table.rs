@@ -108,9 +108,16 @@ pub const RESERVED: &[Reserved] = &[
     },
     Reserved {
         package: "rustls",
-        rooms: &["control/api", "control/coordinator", "control/transport", "runtime/host", "tests/harness"],
-        reason: "transport owns TLS between nodes; the public API has TLS on both of its ends, guests ask servers by \
-                 https, and the HTTP client of tests wants to be told whose cryptography it would use",
+        rooms: &[
+            "control/api",
+            "control/coordinator",
+            "control/store",
+            "control/transport",
+            "runtime/host",
+            "tests/harness",
+        ],
+        reason: "transport owns TLS between nodes; the public API has TLS on both of its ends, object stores and guests \
+                 ask servers by https, and the HTTP client of tests wants to be told whose cryptography it would use",
     },
     Reserved {
         package: "tokio-rustls",
@@ -132,6 +139,17 @@ pub const RESERVED: &[Reserved] = &[
         rooms: &["control/store"],
         reason: "what is durable is written through the store's trait",
     },
+    Reserved {
+        package: "object_store",
+        rooms: &["control/store"],
+        reason: "bytes that coordinators share are kept where their digests are checked",
+    },
+    Reserved {
+        package: "tonic*",
+        rooms: &["control/store"],
+        reason: "etcd is spoken to in one place; nothing else of ours speaks gRPC",
+    },
+    Reserved { package: "prost", rooms: &["control/store"], reason: "it is the encoding of etcd's messages" },
     Reserved {
         package: "axum*",
         rooms: &["control/coordinator"],
@@ -181,8 +199,9 @@ pub const RESERVED: &[Reserved] = &[
     },
     Reserved {
         package: "reqwest",
-        rooms: &["control/api", "tests/e2e", "tests/harness"],
-        reason: "the typed client of the API is the one HTTP client; tests also call services as strangers do",
+        rooms: &["control/api", "control/store", "tests/e2e", "tests/harness"],
+        reason: "the typed client of the API is the one HTTP client, beside that of object stores; tests also call \
+                 services as strangers do",
     },
     Reserved {
         package: "toml_edit",

@@ -13,6 +13,8 @@ use super::{ClientConfigError, ClientError};
 
 /// How long a connection may take to be made. Coordinators are near each other.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an answer may take to begin: a little longer than clients wait.
+const ANSWER_TIME: Duration = Duration::from_secs(70);
 /// Finds a dead peer under an answer that is silent for long.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// What is said of one connection, and not of the request.
@@ -53,8 +55,9 @@ impl Relay {
             .tls_backend_preconfigured(tls(authority_pem, true)?)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .http2_keep_alive_timeout(KEEPALIVE)
+            // A connection for each request under way: on a common one, streams that go on for ever would take all places.
+            .http1_only()
+            .tcp_keepalive(KEEPALIVE)
             .no_proxy()
             .build()
             .map_err(ClientConfigError::Http)?;
@@ -80,7 +83,9 @@ impl Relay {
         headers.insert(Self::MARK, header::HeaderValue::from_static("1"));
         let request = self.http.request(method, format!("{url}{path_and_query}")).headers(headers);
         let request = request.body(reqwest::Body::wrap_stream(body));
-        let response = request.send().await.map_err(|error| ClientError::unreachable(&url, error))?;
+        let answer = tokio::time::timeout(ANSWER_TIME, request.send()).await;
+        let answer = answer.map_err(|_| ClientError::bad_answer(format!("{url} did not answer in time")))?;
+        let response = answer.map_err(|error| ClientError::unreachable(&url, error))?;
         let (status, mut headers) = (response.status(), response.headers().clone());
         without_those_of_the_connection(&mut headers);
         let body = response

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{ClientConfig, ClientConfigError, ClientError, MAX_ANSWER};
-use crate::{CONTENT_TYPE_PROBLEM, Problem, code};
+use crate::{CONTENT_TYPE_PROBLEM, Problem, code, paths};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,6 +30,9 @@ const CHARGE_TIME: Duration = Duration::from_secs(20);
 /// and how long from one attempt to the next.
 const CHARGE_PAUSE: Duration = Duration::from_millis(300);
 
+/// How long one of several coordinators may take to say that it is there.
+const FIND_TIME: Duration = Duration::from_secs(3);
+
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
     http: reqwest::Client,
@@ -37,6 +40,8 @@ pub(super) struct Transport {
     urls: Arc<[Url]>,
     /// Which of them is asked: the last that answered.
     current: Arc<AtomicUsize>,
+    /// Whether that one was found to answer, where there are several.
+    is_found: Arc<AtomicBool>,
     /// The same as text, for people.
     shown: String,
 }
@@ -62,7 +67,9 @@ impl Transport {
         }
         let http = builder.build().map_err(ClientConfigError::Http)?;
         let shown = url.trim_end_matches('/').to_owned();
-        Ok(Self { http, urls: urls.into(), current: Arc::default(), shown })
+        // One alone is asked whether it answers or not.
+        let is_found = Arc::new(AtomicBool::new(urls.len() == 1));
+        Ok(Self { http, urls: urls.into(), current: Arc::default(), is_found, shown })
     }
 
     pub(super) fn url(&self) -> &str {
@@ -169,12 +176,17 @@ impl Transport {
         let mut request = request.build().map_err(|error| ClientError::unreachable(&self.shown, error))?;
         let mut unreached = 0;
         loop {
+            self.find().await;
+            request = self.for_current(request);
             // A body that is streamed cannot be sent twice.
             let (again, is_head) = (request.try_clone(), request.method() == Method::HEAD);
             let error = match self.answered_once(request).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
+            if error.problem().is_none() && self.urls.len() > 1 {
+                self.is_found.store(false, Ordering::Relaxed);
+            }
             let Some(again) = again else { return Err(error) };
             if error.was_not_sent() && unreached + 1 < self.urls.len() {
                 unreached += 1;
@@ -185,7 +197,22 @@ impl Transport {
             } else {
                 return Err(error);
             }
-            request = self.for_current(again);
+            request = again;
+        }
+    }
+
+    /// Of several coordinators finds one that answers. One that is paused accepts connections, and would be waited for.
+    async fn find(&self) {
+        if self.is_found.load(Ordering::Relaxed) {
+            return;
+        }
+        for _ in 0..self.urls.len() {
+            let health = self.request(Method::GET, paths::HEALTH).timeout(FIND_TIME);
+            if health.send().await.is_ok_and(|answer| answer.status().is_success()) {
+                self.is_found.store(true, Ordering::Relaxed);
+                return;
+            }
+            self.current.fetch_add(1, Ordering::Relaxed);
         }
     }
 

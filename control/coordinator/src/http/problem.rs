@@ -44,6 +44,10 @@ impl From<Refusal> for Refused {
             Refusal::Rejected(rejection) => return rejection.into(),
             Refusal::Overloaded => Problem::new(503, code::BUSY, "the coordinator is busy", detail),
             Refusal::StorageFull => storage_full(detail),
+            Refusal::Unknown => {
+                Problem::new(502, code::UNAVAILABLE, "the coordinator stopped before it had answered", detail)
+                    .with_hint("it may have happened or not: look, and ask again")
+            }
             Refusal::Stopping => Problem::new(503, code::UNAVAILABLE, "the coordinator is stopping", detail),
         })
     }

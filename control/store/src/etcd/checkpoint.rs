@@ -3,15 +3,19 @@
 //! They are cut into segments, named for their contents: one that has not changed since the last checkpoint is not
 //! written again. Where to cut is decided by the keys alone, so that a new record moves no other's boundary. A list of
 //! the segments makes the checkpoint; it replaces the former list in one step, and only then the rest is tidied away.
+//!
+//! A request whose answer did not come may still be carried out much later, by a member that was paused. So each is on
+//! the condition that the list is still the one which it was made for, and a segment that is written again has another
+//! name than before: nothing that comes late can take away, or bring back, what matters.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
 use super::client::EtcdError;
 use super::entry::{PIECE, compress, decompress, pack, unpack};
-use super::message::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp, TxnRequest};
+use super::message::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp};
 use super::{Keys, Shared};
 use crate::changes::{Snapshot, SnapshotError, Table, Write};
 use crate::embedded::Position;
@@ -32,9 +36,35 @@ pub(super) struct Manifest {
     /// Who wrote that entry.
     #[prost(fixed64, tag = "2")]
     pub(super) reign: u64,
-    /// The segments, by the SHA-256 of what they hold.
+    /// The names of the segments: the SHA-256 of what each holds, and the entry of the log for whose checkpoint it was
+    /// written, in eight bytes.
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub(super) segments: Vec<Vec<u8>>,
+}
+
+/// How many bytes of a name are the hash.
+const HASH: usize = 32;
+
+/// The list that is there, and when it was put there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Current {
+    pub(super) manifest: Manifest,
+    /// The revision; 0 if there is none yet.
+    pub(super) revision: i64,
+}
+
+impl Current {
+    pub(super) fn read(shared: &Shared) -> Result<Self, EtcdError> {
+        let key = shared.keys.checkpoint();
+        let found = shared.read(RangeRequest { key, ..RangeRequest::default() })?;
+        let Some(found) = found.first() else { return Ok(Self::default()) };
+        Ok(Self { manifest: decode(&found.value)?, revision: found.mod_revision })
+    }
+
+    /// The conditions that `leader` is in charge and this is still the list.
+    fn conditions(&self, shared: &Shared, leader: &Compare) -> Vec<Compare> {
+        vec![leader.clone(), Compare::changed_at(shared.keys.checkpoint(), self.revision)]
+    }
 }
 
 impl Manifest {
@@ -43,24 +73,29 @@ impl Manifest {
     }
 }
 
-/// Writes all records of a snapshot and replaces the list; returns it, and the revision at which that happened.
+/// Writes all records of a snapshot and replaces the list; returns the new one.
 pub(super) fn write(
     shared: &Shared,
     leader: &Compare,
-    former: &Manifest,
+    former: &Current,
     position: Position,
     snapshot: &dyn Snapshot,
-) -> Result<(Manifest, i64), SnapshotError> {
+) -> Result<Current, SnapshotError> {
     let failed = |error: EtcdError| SnapshotError::Write(std::io::Error::other(error));
-    let there: BTreeSet<&[u8]> = former.segments.iter().map(Vec::as_slice).collect();
+    let conditions = former.conditions(shared, leader);
+    let there: BTreeMap<&[u8], &Vec<u8>> =
+        former.manifest.segments.iter().map(|name| (&name[..HASH.min(name.len())], name)).collect();
     let mut segments = Vec::new();
     let mut cutter = Cutter::default();
     let mut finish = |writes: Vec<Write>| -> Result<(), EtcdError> {
         let packed = pack(&writes);
-        let name = Sha256::digest(&packed).to_vec();
-        if !there.contains(name.as_slice()) {
-            put(shared, leader, &name, &packed)?;
+        let hash = Sha256::digest(&packed);
+        if let Some(name) = there.get(hash.as_slice()) {
+            segments.push((*name).clone());
+            return Ok(());
         }
+        let name = [hash.as_slice(), &position.index.to_be_bytes()].concat();
+        put(shared, &conditions, &name, &packed)?;
         segments.push(name);
         Ok(())
     };
@@ -77,8 +112,20 @@ pub(super) fn write(
     let manifest = Manifest { index: position.index, reign: position.reign, segments };
     let put =
         PutRequest { key: shared.keys.checkpoint(), value: compress(&manifest.encode_to_vec()), lease: 0 };
-    let revision = shared.change(leader, vec![Request::Put(put).into()]).map_err(failed)?;
-    Ok((manifest, revision))
+    let replaced = shared.change(&conditions, vec![Request::Put(put).into()]);
+    let revision = match replaced {
+        Ok(revision) => revision,
+        // A first attempt whose answer was lost makes the second one fail.
+        Err(EtcdError::Deposed) => {
+            let current = Current::read(shared).map_err(failed)?;
+            if current.manifest != manifest {
+                return Err(failed(EtcdError::Deposed));
+            }
+            current.revision
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    Ok(Current { manifest, revision })
 }
 
 /// Gathers records into segments.
@@ -103,25 +150,29 @@ impl Cutter {
 }
 
 /// Puts one segment, in pieces.
-fn put(shared: &Shared, leader: &Compare, name: &[u8], packed: &[u8]) -> Result<(), EtcdError> {
+fn put(shared: &Shared, conditions: &[Compare], name: &[u8], packed: &[u8]) -> Result<(), EtcdError> {
     for (number, piece) in packed.chunks(PIECE).enumerate() {
         let put =
             PutRequest { key: shared.keys.segment_piece(name, number), value: piece.to_vec(), lease: 0 };
-        shared.change(leader, vec![Request::Put(put).into()])?;
+        shared.change(conditions, vec![Request::Put(put).into()])?;
     }
     Ok(())
 }
 
-/// Deletes the log up to `index`, and all segments but those of `manifest`.
+/// Deletes what neither the list nor the `former` one needs: the log up to that one, and all other segments. Who reads
+/// the former list just now can so do that to its end, and go on by the log.
 pub(super) fn tidy(
     shared: &Shared,
     leader: &Compare,
-    manifest: &Manifest,
-    index: u64,
+    current: &Current,
+    former: &Manifest,
 ) -> Result<(), EtcdError> {
+    let conditions = current.conditions(shared, leader);
+    let index = former.index;
     let log = DeleteRangeRequest { key: shared.keys.log(0), range_end: shared.keys.log(index + 1) };
-    shared.change(leader, vec![Request::DeleteRange(log).into()])?;
-    let known: BTreeSet<Vec<u8>> = manifest.segments.iter().map(|name| shared.keys.segment(name)).collect();
+    shared.change(&conditions, vec![Request::DeleteRange(log).into()])?;
+    let known = current.manifest.segments.iter().chain(&former.segments);
+    let known: BTreeSet<Vec<u8>> = known.map(|name| shared.keys.segment(name)).collect();
     let mut gone: BTreeSet<Vec<u8>> = BTreeSet::new();
     let mut after = shared.keys.segments();
     loop {
@@ -148,7 +199,7 @@ pub(super) fn tidy(
     });
     let deletions: Vec<RequestOp> = deletions.collect();
     for some in deletions.chunks(REQUESTS) {
-        shared.change(leader, some.to_vec())?;
+        shared.change(&conditions, some.to_vec())?;
     }
     Ok(())
 }
@@ -166,13 +217,8 @@ pub(super) fn segment(shared: &Shared, name: &[u8]) -> Result<Option<Vec<Write>>
     let range_end = Keys::end_of(key.clone());
     let pieces = shared.read(RangeRequest { key, range_end, ..RangeRequest::default() })?;
     let packed: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.value).collect();
-    if *Sha256::digest(&packed) != *name {
+    if !name.starts_with(&Sha256::digest(&packed)) {
         return Ok(None);
     }
     unpack(&packed).map(Some)
-}
-
-/// Returns the transaction that changes nothing if somebody else is in charge.
-pub(super) fn guarded(leader: &Compare, success: Vec<RequestOp>) -> TxnRequest {
-    TxnRequest { compare: vec![leader.clone()], success, failure: Vec::new() }
 }

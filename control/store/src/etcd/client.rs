@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use dunlin_model::Bytes;
 use prost::Message;
 use tokio::runtime::Runtime;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -15,15 +16,17 @@ use tonic_prost::ProstCodec;
 
 use super::location::EtcdLocation;
 use super::message::{
-    CompactionRequest, CompactionResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
-    LeaseKeepAliveResponse, LeaseRevokeRequest, LeaseRevokeResponse, StatusRequest, StatusResponse,
-    TxnRequest, TxnResponse,
+    CompactionRequest, CompactionResponse, DefragmentRequest, DefragmentResponse, LeaseGrantRequest,
+    LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
+    LeaseRevokeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
 
 /// How long a connection may take to be made.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// How long one call may take. A member that has lost its peers answers nothing, and another one must be asked soon.
 const CALL_TIME: Duration = Duration::from_secs(2);
+/// How long a member may take to be defragmented.
+const DEFRAGMENT_TIME: Duration = Duration::from_secs(120);
 /// The most bytes of one answer.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -124,7 +127,6 @@ impl Client {
             let mut endpoint = endpoint
                 .map_err(|error| setup(address, &error))?
                 .connect_timeout(CONNECT_TIME)
-                .timeout(CALL_TIME)
                 .http2_keep_alive_interval(CALL_TIME)
                 .keep_alive_timeout(CALL_TIME)
                 .keep_alive_while_idle(true)
@@ -168,7 +170,8 @@ impl Client {
     /// Keeps a lease for another while; says no if it has ended.
     pub(super) fn keep_alive(&self, lease: i64) -> Result<bool, EtcdError> {
         let request = LeaseKeepAliveRequest { id: lease };
-        let answer = self.with_members(|member| {
+        let first = self.current.load(Ordering::Relaxed);
+        let answer = self.with_members(&self.members, first, CALL_TIME, |member| {
             let request = request.clone();
             async move {
                 let mut grpc = tonic::client::Grpc::new(member.channel.clone());
@@ -188,12 +191,51 @@ impl Client {
         self.call("/etcdserverpb.Maintenance/Status", &StatusRequest {})
     }
 
+    /// Lets members give back what their files hold and do not use, one after the other, if that is much: their quota
+    /// counts all of a file. A member answers nothing meanwhile.
+    pub(super) fn defragment_where_sparse(&self, quota: Bytes) -> Result<(), EtcdError> {
+        for index in 0..self.members.len() {
+            let member = std::slice::from_ref(&self.members[index]);
+            let status: StatusResponse =
+                match self.ask(member, 0, CALL_TIME, "/etcdserverpb.Maintenance/Status", &StatusRequest {}) {
+                    Ok(status) => status,
+                    // It is looked at the next time.
+                    Err(EtcdError::Unreachable { .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+            let bytes = |size: i64| u64::try_from(size).unwrap_or_default();
+            let (size, used) = (bytes(status.db_size), bytes(status.db_size_in_use));
+            if size > quota.0 / 2 && used < size / 2 {
+                tracing::info!(member = member[0].address, size, used, "a member of etcd is defragmented");
+                let path = "/etcdserverpb.Maintenance/Defragment";
+                let DefragmentResponse {} =
+                    self.ask(member, 0, DEFRAGMENT_TIME, path, &DefragmentRequest {})?;
+            }
+        }
+        Ok(())
+    }
+
     fn call<Q, A>(&self, path: &'static str, request: &Q) -> Result<A, EtcdError>
     where
         Q: Message + Clone + 'static,
         A: Message + Default + 'static,
     {
-        self.with_members(|member| {
+        self.ask(&self.members, self.current.load(Ordering::Relaxed), CALL_TIME, path, request)
+    }
+
+    fn ask<Q, A>(
+        &self,
+        members: &[EtcdMember],
+        first: usize,
+        time: Duration,
+        path: &'static str,
+        request: &Q,
+    ) -> Result<A, EtcdError>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        self.with_members(members, first, time, |member| {
             let request = Request::new(request.clone());
             async move {
                 let mut grpc =
@@ -207,24 +249,31 @@ impl Client {
     }
 
     /// Asks the member that answered last, and if it does not answer each of the others once.
-    fn with_members<'a, A, F>(&'a self, ask: impl Fn(&'a EtcdMember) -> F) -> Result<A, EtcdError>
+    fn with_members<'a, A, F>(
+        &self,
+        members: &'a [EtcdMember],
+        first: usize,
+        time: Duration,
+        ask: impl Fn(&'a EtcdMember) -> F,
+    ) -> Result<A, EtcdError>
     where
         F: Future<Output = Result<A, Status>>,
     {
         let runtime = self.runtime.as_ref().expect("the runtime is there until the client is dropped");
-        let first = self.current.load(Ordering::Relaxed);
         let mut last = None;
-        for turn in 0..self.members.len() {
-            let index = (first + turn) % self.members.len();
-            let member = &self.members[index];
-            let limited = async { tokio::time::timeout(CALL_TIME, ask(member)).await };
+        for turn in 0..members.len() {
+            let index = (first + turn) % members.len();
+            let member = &members[index];
+            let limited = async { tokio::time::timeout(time, ask(member)).await };
             let status = match runtime.block_on(limited) {
                 Ok(Ok(answer)) => {
-                    self.current.store(index, Ordering::Relaxed);
+                    if members.len() == self.members.len() {
+                        self.current.store(index, Ordering::Relaxed);
+                    }
                     return Ok(answer);
                 }
                 Ok(Err(status)) => status,
-                Err(_late) => Status::deadline_exceeded(format!("no answer within {CALL_TIME:?}")),
+                Err(_late) => Status::deadline_exceeded(format!("no answer within {time:?}")),
             };
             match failure(member, &status) {
                 error @ EtcdError::Unreachable { .. } => last = Some(error),
@@ -240,10 +289,13 @@ fn failure(member: &EtcdMember, status: &Status) -> EtcdError {
     let message = status.message().to_owned();
     match status.code() {
         Code::ResourceExhausted if message.contains("space exceeded") => EtcdError::NoSpace { message },
-        // Also what is said by one that is starting, ending, or has lost its peers.
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Aborted => {
-            EtcdError::Unreachable { member: member.address.clone(), message }
-        }
+        // Also what is said by one that is starting, ending, has too much to do, or has lost its peers.
+        Code::ResourceExhausted
+        | Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::Aborted => EtcdError::Unreachable { member: member.address.clone(), message },
         code => EtcdError::Refused { code, message },
     }
 }

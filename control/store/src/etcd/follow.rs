@@ -1,6 +1,7 @@
 //! The copy brought up to date: from the log, or from a checkpoint where the log does not reach back far enough.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use prost::Message as _;
 
@@ -17,8 +18,10 @@ use crate::embedded::Position;
 const ENTRIES: i64 = 64;
 /// So many records of a checkpoint are put into the copy together.
 const RECORDS: usize = 20_000;
-/// How often the log may be found cut off before it counts as damaged.
-const MAX_GAPS: u32 = 5;
+/// How often segments of a checkpoint may be missing before it counts as damaged,
+const MAX_IN_VAIN: u32 = 10;
+/// and how long from one attempt to the next.
+const PAUSE: Duration = Duration::from_millis(300);
 /// So many entries may be forgotten with the process: they are read again then.
 const UNSYNCED: u64 = 256;
 
@@ -26,9 +29,9 @@ const UNSYNCED: u64 = 256;
 #[derive(Default)]
 pub(super) struct Way {
     /// The last entry that was read; at the beginning as far as the copy has come.
-    pub(super) head: u64,
-    /// Whether it is known that the copy is of this log.
-    is_checked: bool,
+    pub(super) head: Position,
+    /// Whether it is known how far the copy has come.
+    is_begun: bool,
     assembly: Assembly,
     unsynced: u64,
 }
@@ -48,7 +51,7 @@ pub struct Seen {
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
     /// etcd cannot be had.
-    #[error(transparent)]
+    #[error("could not read the store in etcd")]
     Etcd(#[from] EtcdError),
     /// The copy cannot be read.
     #[error(transparent)]
@@ -66,6 +69,12 @@ pub enum FollowError {
         /// The next that is there.
         to: u64,
     },
+    /// A checkpoint is not whole, and there is no later one.
+    #[error("the checkpoint of entry {index} in etcd is damaged; make the fleet anew from a backup")]
+    Damaged {
+        /// The last entry that it should hold.
+        index: u64,
+    },
     /// There is nothing where there was something.
     #[error(
         "etcd holds nothing under this prefix, and the copy here has come as far as entry {index}; if etcd was emptied, \
@@ -81,57 +90,55 @@ impl Etcd {
     /// Brings the copy up to date, and tells who is in charge.
     pub fn follow(&self) -> Result<Seen, FollowError> {
         let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gaps = 0;
+        let mut in_vain = 0;
         loop {
-            let position = self.copy.position()?;
-            if !way.is_checked {
-                *way = Way { head: position.index, ..Way::default() };
+            if !way.is_begun {
+                let position = self.copy.position()?;
+                *way = Way { head: position, is_begun: true, ..Way::default() };
             }
-            let Look { leader, manifest, entries } = self.look(&way)?;
-            let checkpoint = manifest.as_ref().map_or(0, |manifest| manifest.index);
-            if !way.is_checked {
-                match judge(position, manifest.as_ref(), &entries) {
-                    Start::Here => way.is_checked = true,
-                    Start::Checkpoint => {
-                        let manifest = manifest.unwrap_or_default();
-                        tracing::info!(
-                            entry = manifest.index,
-                            "the copy of the store is made from a checkpoint"
-                        );
-                        self.load(&manifest)?;
-                        continue;
+            let Look { leader, manifest, entries } = self.look(way.head.index)?;
+            // Looked at each time: an etcd that was restored under its coordinators has another log.
+            match judge(way.head, manifest.as_ref(), &entries) {
+                Start::Here => {}
+                Start::Gone => return Err(FollowError::Gone { index: way.head.index }),
+                Start::Checkpoint => {
+                    let manifest = manifest.unwrap_or_default();
+                    tracing::info!(entry = manifest.index, "the copy of the store is made from a checkpoint");
+                    way.is_begun = false;
+                    if !self.load(&manifest)? {
+                        // There is a later one by now, unless it is damaged.
+                        in_vain += 1;
+                        if in_vain >= MAX_IN_VAIN {
+                            return Err(FollowError::Damaged { index: manifest.index });
+                        }
+                        std::thread::sleep(PAUSE);
                     }
-                    Start::Gone => return Err(FollowError::Gone { index: position.index }),
+                    continue;
                 }
             }
             let is_last = entries.len() < usize::try_from(ENTRIES).unwrap_or(usize::MAX);
-            for (index, piece) in entries.into_iter().filter(|(index, _)| *index > position.index) {
-                if index <= way.head {
+            let checkpoint = manifest.as_ref().map_or(0, |manifest| manifest.index);
+            for (index, piece) in entries {
+                if index <= way.head.index {
                     continue;
                 }
-                if index != way.head + 1 {
-                    // The entries between are in a checkpoint, of which there may be a later one by now.
-                    way.is_checked = false;
-                    gaps += 1;
-                    if gaps > MAX_GAPS {
-                        return Err(FollowError::Gap { from: way.head + 1, to: index });
-                    }
-                    break;
+                if index != way.head.index + 1 {
+                    return Err(FollowError::Gap { from: way.head.index + 1, to: index });
                 }
                 self.take(&mut way, index, piece)?;
             }
-            if way.is_checked && is_last {
-                return Ok(Seen { leader, head: way.head, checkpoint });
+            if is_last {
+                return Ok(Seen { leader, head: way.head.index, checkpoint });
             }
         }
     }
 
     fn take(&self, way: &mut Way, index: u64, piece: Piece) -> Result<(), FollowError> {
-        let reign = piece.reign;
+        let position = Position { index, reign: piece.reign };
         if let Some(batch) = way.assembly.take(piece) {
-            self.advance(way, &unpack(&batch)?, Position { index, reign })?;
+            self.advance(way, &unpack(&batch)?, position)?;
         }
-        way.head = index;
+        way.head = position;
         Ok(())
     }
 
@@ -151,12 +158,10 @@ impl Etcd {
         Ok(())
     }
 
-    /// Looks at the leader, the checkpoint and the next entries, all at one moment.
-    fn look(&self, way: &Way) -> Result<Look, EtcdError> {
+    /// Looks at the leader, the checkpoint and the entries from `from` on, all at one moment.
+    fn look(&self, from: u64) -> Result<Look, EtcdError> {
         let keys = &self.shared.keys;
         let one = |key| Request::Range(RangeRequest { key, ..RangeRequest::default() }).into();
-        // The entry as far as which the copy has come shows whether it is of this log.
-        let from = if way.is_checked { way.head + 1 } else { way.head };
         let entries = Request::Range(RangeRequest {
             key: keys.log(from),
             range_end: keys.log_end(),
@@ -176,20 +181,22 @@ impl Etcd {
         })
     }
 
-    /// Fills the copy with the records of a checkpoint. If a later one replaces it meanwhile, the copy is left empty.
-    fn load(&self, manifest: &Manifest) -> Result<(), FollowError> {
+    /// Fills the copy with the records of a checkpoint; says no, and leaves the copy empty, if not all are there.
+    fn load(&self, manifest: &Manifest) -> Result<bool, FollowError> {
         self.copy.clear()?;
         let mut records = Vec::new();
         for name in &manifest.segments {
             let Some(segment) = checkpoint::segment(&self.shared, name)? else {
-                return Ok(self.copy.clear()?);
+                self.copy.clear()?;
+                return Ok(false);
             };
             records.extend(segment);
             if records.len() >= RECORDS {
                 self.copy.commit_at(&std::mem::take(&mut records), Position::default(), false)?;
             }
         }
-        Ok(self.copy.commit_at(&records, manifest.position(), true)?)
+        self.copy.commit_at(&records, manifest.position(), true)?;
+        Ok(true)
     }
 }
 

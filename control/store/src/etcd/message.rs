@@ -17,6 +17,8 @@ pub(super) struct KeyValue {
     pub(super) key: Vec<u8>,
     #[prost(int64, tag = "2")]
     pub(super) create_revision: i64,
+    #[prost(int64, tag = "3")]
+    pub(super) mod_revision: i64,
     #[prost(bytes = "vec", tag = "5")]
     pub(super) value: Vec<u8>,
 }
@@ -85,16 +87,16 @@ pub(super) struct DeleteRangeResponse {
 /// One condition of a transaction: that a key was made at this revision, where 0 means that it is not there.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Compare {
-    /// 0 is `EQUAL`.
+    /// 0 is `EQUAL`, 1 is `GREATER`.
     #[prost(int32, tag = "1")]
     pub(super) result: i32,
-    /// 1 is `CREATE`.
+    /// 1 is `CREATE`, 2 is `MOD`.
     #[prost(int32, tag = "2")]
     pub(super) target: i32,
     #[prost(bytes = "vec", tag = "3")]
     pub(super) key: Vec<u8>,
-    /// Of etcd's choices the only one that is used. It is written also when it is 0, as a choice must be.
-    #[prost(oneof = "CompareWith", tags = "5")]
+    /// Of etcd's choices those that are used. It is written also when it is 0, as a choice must be.
+    #[prost(oneof = "CompareWith", tags = "5, 6")]
     pub(super) with: Option<CompareWith>,
 }
 
@@ -102,12 +104,24 @@ pub(super) struct Compare {
 pub(super) enum CompareWith {
     #[prost(int64, tag = "5")]
     CreateRevision(i64),
+    #[prost(int64, tag = "6")]
+    ModRevision(i64),
 }
 
 impl Compare {
     /// The condition that `key` was made at `revision`.
     pub(super) fn made_at(key: Vec<u8>, revision: i64) -> Self {
         Self { result: 0, target: 1, key, with: Some(CompareWith::CreateRevision(revision)) }
+    }
+
+    /// The condition that there is a `key`.
+    pub(super) fn present(key: Vec<u8>) -> Self {
+        Self { result: 1, ..Self::made_at(key, 0) }
+    }
+
+    /// The condition that `key` was changed last at `revision`, where 0 means that it is not there.
+    pub(super) fn changed_at(key: Vec<u8>, revision: i64) -> Self {
+        Self { result: 0, target: 2, key, with: Some(CompareWith::ModRevision(revision)) }
     }
 
     /// The condition that there is no `key`.
@@ -246,4 +260,13 @@ pub(super) struct StatusResponse {
     /// What is wrong with the member, `NOSPACE` among it.
     #[prost(string, repeated, tag = "8")]
     pub(super) errors: Vec<String>,
+    /// In bytes: what of the file is in use. The rest is used again, and given back by defragmenting.
+    #[prost(int64, tag = "9")]
+    pub(super) db_size_in_use: i64,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DefragmentRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DefragmentResponse {}

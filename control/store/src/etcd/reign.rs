@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::client::EtcdError;
 use super::message::{Compare, PutRequest, RangeRequest, Request, TxnRequest};
-use super::{Etcd, Keys, Shared};
+use super::{Etcd, Keys};
 use crate::space::SHARE;
 
 /// How long a coordinator that is not heard is still believed to be in charge.
@@ -32,7 +32,9 @@ pub struct Reign {
 }
 
 impl Reign {
-    pub(super) fn begin(shared: &Shared, me: &[u8]) -> Result<Option<Self>, EtcdError> {
+    /// Tries to be in charge, and if it is keeps the lease from then on, as long as somebody has the reign.
+    pub(super) fn begin(etcd: &Arc<Etcd>, me: &[u8]) -> Result<Option<Arc<Self>>, EtcdError> {
+        let shared = &etcd.shared;
         let mut id = [0; 8];
         getrandom::fill(&mut id)
             .map_err(|error| EtcdError::Senseless(format!("no random bytes: {error}")))?;
@@ -58,14 +60,18 @@ impl Reign {
                 }
             }
         };
-        Ok(Some(Self {
+        let reign = Arc::new(Self {
             id: u64::from_be_bytes(id),
             lease,
             revision,
             renewed: Mutex::new(started),
             is_over: watch::Sender::new(false),
             has_room: AtomicBool::new(true),
-        }))
+        });
+        let (kept, of) = (Arc::downgrade(&reign), Arc::downgrade(etcd));
+        let thread = std::thread::Builder::new().name("reign".to_owned()).spawn(move || keep(&kept, &of));
+        thread.map_err(|error| EtcdError::Senseless(format!("could not start a thread: {error}")))?;
+        Ok(Some(reign))
     }
 
     /// The condition that this coordinator is in charge.
@@ -99,12 +105,6 @@ impl Reign {
 
     fn unheard(&self) -> Duration {
         self.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-
-    /// Keeps the lease in a thread of its own, as long as somebody has the reign.
-    pub(super) fn keep(reign: &Arc<Self>, etcd: &Arc<Etcd>) -> std::io::Result<()> {
-        let (reign, etcd) = (Arc::downgrade(reign), Arc::downgrade(etcd));
-        std::thread::Builder::new().name("reign".to_owned()).spawn(move || keep(&reign, &etcd)).map(drop)
     }
 
     /// Steps down, so that another one need not wait for the lease's end.

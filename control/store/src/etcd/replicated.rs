@@ -1,11 +1,12 @@
 //! The store of the one in charge: what it commits is in etcd first, and then in its copy.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use prost::Message as _;
 
-use super::checkpoint::{self, Manifest};
+use super::checkpoint::{self, Current};
 use super::client::EtcdError;
 use super::entry::{Piece, cut, pack};
 use super::message::{Compare, PutRequest, RangeRequest, Request, TxnRequest};
@@ -18,6 +19,10 @@ use crate::space::NoSpace;
 const ENTRIES: u64 = 4_096;
 /// or so many bytes of them.
 const BYTES: u64 = 8 << 20;
+/// How often it looks whether there is room, if nothing is written.
+const LOOK: Duration = Duration::from_secs(20);
+/// How long from one attempt to the next while etcd does not answer.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How many records one commit of `delete_prefix` deletes.
 const DELETE_BATCH: usize = 1_000;
 
@@ -33,9 +38,15 @@ impl Replicated {
     pub(super) fn begin(etcd: Arc<Etcd>, reign: Arc<Reign>) -> Result<Self, FollowError> {
         let started =
             |error: std::io::Error| EtcdError::Senseless(format!("could not start a thread: {error}"));
-        Reign::keep(&reign, &etcd).map_err(started)?;
-        // Nobody else adds to the log from now on.
-        etcd.follow()?;
+        // Nobody else adds to the log from now on. That etcd does not answer just now is likely: this one takes over
+        // since something has failed.
+        loop {
+            match etcd.follow() {
+                Ok(_) => break,
+                Err(FollowError::Etcd(_)) if !reign.is_over() => std::thread::sleep(PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
         let (written, sizes) = channel();
         let writer = Checkpointer { etcd: Arc::clone(&etcd), reign: Arc::clone(&reign) };
         std::thread::Builder::new()
@@ -45,17 +56,25 @@ impl Replicated {
         Ok(Self { etcd, reign, written })
     }
 
-    /// Adds an entry to the log.
+    /// Adds an entry to the log, behind the one before it.
     fn append(&self, index: u64, piece: &Piece, is_first: bool) -> Result<(), CommitError> {
         let keys = &self.etcd.shared.keys;
         let (key, value) = (keys.log(index), piece.encode_to_vec());
+        let mut compare = vec![self.reign.condition(keys), Compare::absent(key.clone())];
+        if index > 1 {
+            // A request that is carried out late, when the log there has gone into a checkpoint, must not bring it back.
+            compare.push(Compare::present(keys.log(index - 1)));
+        }
         let request = TxnRequest {
-            compare: vec![self.reign.condition(keys), Compare::absent(key.clone())],
+            compare,
             success: vec![
                 Request::Put(PutRequest { key: key.clone(), value: value.clone(), lease: 0 }).into(),
             ],
-            failure: vec![Request::Range(RangeRequest { key, ..RangeRequest::default() }).into()],
+            failure: vec![
+                Request::Range(RangeRequest { key: key.clone(), ..RangeRequest::default() }).into(),
+            ],
         };
+        let mut has_waited = false;
         loop {
             match self.etcd.shared.client.transact(&request) {
                 Ok(answer) if answer.succeeded => return Ok(()),
@@ -64,17 +83,29 @@ impl Replicated {
                     let is_there = answer.ranges().flatten().any(|found| found.value == value);
                     return if is_there { Ok(()) } else { Err(self.deposed(EtcdError::Deposed)) };
                 }
-                // Nothing of the batch is there, so it may be tried again later, or given up.
-                Err(EtcdError::NoSpace { message }) if is_first => {
-                    let full = std::io::Error::new(std::io::ErrorKind::StorageFull, message);
-                    return Err(CommitError::StorageFull(NoSpace::Refused(full)));
-                }
+                // If nothing of the batch is there it may be tried again later, or given up.
+                Err(EtcdError::NoSpace { message }) if is_first => return self.full(key, &value, message),
                 Err(error @ EtcdError::Unreachable { .. }) if !self.reign.is_over() => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a change waits for etcd");
+                    if !std::mem::replace(&mut has_waited, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "a change waits for etcd");
+                    }
+                    std::thread::sleep(PAUSE);
                 }
                 Err(error) => return Err(self.deposed(error)),
             }
         }
+    }
+
+    /// Tells that etcd is full, unless an earlier attempt has found room.
+    fn full(&self, key: Vec<u8>, value: &[u8], message: String) -> Result<(), CommitError> {
+        let found = self.etcd.shared.read(RangeRequest { key, ..RangeRequest::default() });
+        let found = found.map_err(|error| self.deposed(error))?;
+        if found.iter().any(|found| found.value == value) {
+            return Ok(());
+        }
+        let full = std::io::Error::new(std::io::ErrorKind::StorageFull, message);
+        Err(CommitError::StorageFull(NoSpace::Refused(full)))
     }
 
     fn deposed(&self, error: EtcdError) -> CommitError {
@@ -91,14 +122,18 @@ impl Changes for Replicated {
         let mut way = self.etcd.way.lock().unwrap_or_else(PoisonError::into_inner);
         let pieces = cut(&pack(writes), self.reign.id);
         for piece in pieces {
-            let index = way.head + 1;
+            let index = way.head.index + 1;
             self.append(index, &piece, piece.is_first)?;
-            way.head = index;
+            way.head = Position { index, reign: self.reign.id };
             // The thread ends by a panic only; then the log grows until somebody else is in charge.
             let _written = self.written.send(piece.bytes.len() as u64);
         }
-        let position = Position { index: way.head, reign: self.reign.id };
+        let position = way.head;
         self.etcd.advance(&mut way, writes, position)
+    }
+
+    fn is_in_charge(&self) -> bool {
+        !self.reign.is_over()
     }
 
     fn has_room(&self) -> bool {
@@ -153,18 +188,22 @@ impl Checkpointer {
     fn run(&self, sizes: &Receiver<u64>) {
         // What those before have left is not known.
         let (mut entries, mut bytes) = (ENTRIES, 0);
-        let mut former: Option<(Manifest, i64)> = None;
-        while let Ok(size) = sizes.recv() {
-            entries += 1;
-            bytes += size;
-            if entries < ENTRIES && bytes < BYTES {
+        loop {
+            match sizes.recv_timeout(LOOK) {
+                Ok(size) => {
+                    entries += 1;
+                    bytes += size;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // When etcd is nearly full, wishes are refused, and only this can make room.
+            let is_full = !self.reign.has_room() && entries > 0;
+            if entries < ENTRIES && bytes < BYTES && !is_full {
                 continue;
             }
-            match self.write(former.as_ref()) {
-                Ok(done) => {
-                    former = Some(done);
-                    (entries, bytes) = (0, 0);
-                }
+            match self.write() {
+                Ok(()) => (entries, bytes) = (0, 0),
                 Err(_) if self.reign.is_over() => return,
                 Err(error) => {
                     // The log only becomes longer; it is tried again after a while.
@@ -175,36 +214,27 @@ impl Checkpointer {
         }
     }
 
-    fn write(&self, former: Option<&(Manifest, i64)>) -> Result<(Manifest, i64), SnapshotError> {
+    fn write(&self) -> Result<(), SnapshotError> {
         let failed = |error: EtcdError| SnapshotError::Write(std::io::Error::other(error));
         let shared = &self.etcd.shared;
         let leader = self.reign.condition(&shared.keys);
-        let last = match former {
-            Some((manifest, _)) => manifest.clone(),
-            None => {
-                let key = shared.keys.checkpoint();
-                let found = shared.read(RangeRequest { key, ..RangeRequest::default() }).map_err(failed)?;
-                let found = found.first().map(|found| checkpoint::decode(&found.value)).transpose();
-                found.map_err(failed)?.unwrap_or_default()
-            }
-        };
+        // Read, and not remembered: of a list that is there all segments are.
+        let former = Current::read(shared).map_err(failed)?;
         let mut written = None;
         self.etcd.copy.snapshot_at(&mut |snapshot, position| {
-            written = Some(checkpoint::write(shared, &leader, &last, position, snapshot)?);
+            written = Some(checkpoint::write(shared, &leader, &former, position, snapshot)?);
             Ok(())
         })?;
-        let (manifest, revision) = written.unwrap_or_default();
-        // What came before the last checkpoint is kept no longer, what came after it is: for those who lag behind.
-        checkpoint::tidy(shared, &leader, &manifest, last.index).map_err(failed)?;
-        if let Some((_, revision)) = former {
-            shared.client.compact(*revision).map_err(failed)?;
-        }
+        let current = written.unwrap_or_default();
+        checkpoint::tidy(shared, &leader, &current, &former.manifest).map_err(failed)?;
+        shared.client.compact(current.revision).map_err(failed)?;
+        shared.client.defragment_where_sparse(shared.keys.location.quota).map_err(failed)?;
         tracing::info!(
-            entry = manifest.index,
-            segments = manifest.segments.len(),
-            revision,
+            entry = current.manifest.index,
+            segments = current.manifest.segments.len(),
+            revision = current.revision,
             "a checkpoint of the store was written"
         );
-        Ok((manifest, revision))
+        Ok(())
     }
 }

@@ -1,0 +1,151 @@
+//! `kill -9` of the coordinator, the agent and a worker at any moment (T4).
+//!
+//! A ledger writes and a client asks all the time. After each kill the process is started again, as an init system
+//! would; what was acknowledged must be there, no request may fail because of the coordinator, and in the end every
+//! run has completed with one record for each of its items.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use dunlin_guest_artifacts::{EMPTY, HELLO};
+use dunlin_harness::{App, Fleet, is_running};
+use dunlin_model::{AppSpec, Digest, Manifest};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::chance::Chance;
+use crate::ledger::Ledger;
+use crate::report::Report;
+use crate::traffic::Traffic;
+
+/// A process is killed less than so long after the last one was well again.
+const DELAY: Duration = Duration::from_millis(250);
+/// How long it may take until a write is acknowledged again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What was acknowledged is compared after so many kills.
+const CHECK: u64 = 10;
+
+/// Kills so many processes.
+pub async fn kills(rounds: u64, seed: u64) -> anyhow::Result<Report> {
+    let mut fleet = Fleet::start(1).await?;
+    let done = run(&mut fleet, rounds, seed).await;
+    done.with_context(|| {
+        let logs = fleet.logs().into_iter().map(|(folder, log)| {
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            format!("{}:\n{}", folder.display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        });
+        format!("seed {seed}; the logs end so:\n{}", logs.collect::<Vec<_>>().join("\n"))
+    })
+}
+
+async fn run(fleet: &mut Fleet, rounds: u64, seed: u64) -> anyhow::Result<Report> {
+    let mut chance = Chance::new(seed);
+    let mut report = Report::default();
+    fleet.deploy(&app()).await?;
+    fleet.until_running("default/campaign").await;
+    let spec = job(fleet).await?;
+    let traffic = Traffic::start(fleet.ingress(0));
+    traffic.until_answered(Instant::now()).await?;
+    let ledger = Ledger::start(fleet.client(), spec);
+    for round in 0..rounds {
+        tokio::time::sleep(chance.shorter_than(DELAY)).await;
+        match chance.below(10) {
+            0..=4 => kill_coordinator(fleet, &ledger, &mut report).await?,
+            5..=7 => kill_agent(fleet, &traffic, &mut report).await?,
+            _ => kill_worker(fleet, &traffic, &mut report).await?,
+        }
+        if round % CHECK == 0 {
+            ledger.check(fleet.client()).await?;
+        }
+    }
+    ledger.check(fleet.client()).await?;
+    report.found = ledger.end().await?;
+    report.requests = traffic.end().await?;
+    let (_, failed) = report.requests;
+    ensure!(failed == 0, "{failed} requests failed though only the coordinator was killed");
+    Ok(report)
+}
+
+async fn kill_coordinator(fleet: &mut Fleet, ledger: &Ledger, report: &mut Report) -> anyhow::Result<()> {
+    let killed = Instant::now();
+    fleet.coordinator().kill().await?;
+    fleet.coordinator().start(&[]).await?;
+    report.fault("kills of the coordinator");
+    while ledger.last().is_none_or(|last| last < killed) {
+        ensure!(killed.elapsed() < PATIENCE, "no write was acknowledged for {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    report.recovered("coordinator killed, until a write is acknowledged", killed.elapsed());
+    Ok(())
+}
+
+async fn kill_agent(fleet: &mut Fleet, traffic: &Traffic, report: &mut Report) -> anyhow::Result<()> {
+    traffic.may_fail();
+    let killed = Instant::now();
+    fleet.agent(0).kill().await?;
+    fleet.agent(0).start(&[]).await?;
+    report.fault("kills of the agent");
+    report.recovered("agent killed, until a request is answered", traffic.until_answered(killed).await?);
+    Ok(())
+}
+
+async fn kill_worker(fleet: &mut Fleet, traffic: &Traffic, report: &mut Report) -> anyhow::Result<()> {
+    let agent = fleet.agent(0).id().context("the agent runs")?;
+    // There may be none for a moment, if the last one was killed too.
+    let Some(worker) = children(agent).into_iter().next() else { return Ok(()) };
+    traffic.may_fail();
+    let killed = Instant::now();
+    kill(Pid::from_raw(worker), Signal::SIGKILL)?;
+    // It may answer until it is gone.
+    while is_running(worker) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    report.fault("kills of a worker");
+    report.recovered("worker killed, until a request is answered", traffic.until_answered(killed).await?);
+    Ok(())
+}
+
+/// Returns the processes that a process has started.
+fn children(process: u32) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+fn app() -> App {
+    let manifest = r#"
+        [app]
+        name = "campaign"
+
+        [service.hello]
+        component = "hello.wasm"
+        allocations = 1
+        routes = [{ path = "/" }]
+        limits = { memory = "32MiB", fuel = "100M", fuel_rate = "10M/s", deadline = "10s" }
+    "#;
+    App::new(manifest, &[("hello.wasm", HELLO)])
+}
+
+/// Uploads a job of which runs can be started, and returns what it is as the API takes it.
+async fn job(fleet: &Fleet) -> anyhow::Result<AppSpec> {
+    let manifest = r#"
+        [app]
+        name = "ledger"
+
+        [job.empty]
+        component = "empty.wasm"
+        items = 3
+        attempts = 100
+        parallelism = 3
+        limits = { memory = "32MiB", fuel = "100M", fuel_rate = "10M/s", deadline = "10s" }
+    "#;
+    let digest = Digest::of(EMPTY);
+    fleet.client().upload_component(&digest, EMPTY.into(), |_| {}).await?;
+    let manifest = Manifest::parse(manifest).context("the campaign's own manifest is wrong")?;
+    let workloads = manifest.workloads.iter().map(|(name, section)| (name.clone(), section.spec(digest)));
+    let spec = AppSpec { name: manifest.app_name(), workloads: workloads.collect() };
+    fleet.client().deploy(&spec).await?;
+    Ok(spec)
+}

@@ -1,0 +1,6 @@
+//! Each campaign in the size that every change must pass.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_when_processes_are_killed() {
+    dunlin_campaigns::kills(100, 1).await.unwrap();
+}
