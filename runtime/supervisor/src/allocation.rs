@@ -215,6 +215,12 @@ impl Allocation {
         self.phase = Phase::Waiting { until, reason: Some(reason) };
     }
 
+    /// Tells whether it answers requests as it should, as far as is known here.
+    pub(crate) fn answers(&self) -> bool {
+        let is_well = || self.health.state(self.health_spec().is_some()) == ObservedState::Running;
+        self.items.is_none() && matches!(self.phase, Phase::Running { .. }) && is_well()
+    }
+
     /// Returns what the coordinator is to hear of it.
     pub(crate) fn report(
         &self,

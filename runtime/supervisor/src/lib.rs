@@ -14,6 +14,7 @@ mod component;
 mod config;
 mod contact;
 pub mod egress;
+mod fallback;
 mod health;
 mod items;
 mod outbox;

@@ -17,6 +17,7 @@ use dunlin_model::{
 use crate::allocation::{Allocation, Phase, Usage};
 use crate::component::{ComponentState, Components};
 use crate::contact::Contact;
+use crate::fallback::Fallback;
 use crate::health::Health;
 use crate::outbox::Outbox;
 use crate::{Action, Config, Event};
@@ -56,7 +57,10 @@ pub struct Supervisor {
     config: Config,
     /// The highest stored.
     stored: (Term, Generation),
+    /// Where requests go, as the coordinator says.
     routes: RouteTable,
+    /// What the ingress was told beyond that.
+    fallback: Fallback,
     /// The components whose code is kept though nothing runs them.
     kept: BTreeSet<Digest>,
     allocations: BTreeMap<AllocationId, Allocation>,
@@ -76,6 +80,7 @@ impl Supervisor {
             config,
             stored: (Term::default(), Generation::default()),
             routes: RouteTable::default(),
+            fallback: Fallback::default(),
             kept: BTreeSet::new(),
             allocations: BTreeMap::new(),
             components: Components::default(),
@@ -242,19 +247,12 @@ impl Supervisor {
         self.stored
     }
 
-    /// Returns what the ingress must know.
-    pub fn routes(&self) -> &RouteTable {
-        &self.routes
-    }
-
     /// Makes an assignment the wanted state; what starts from it is left to `settle`.
     fn take(&mut self, assignment: Assignment, now: Timestamp) -> Vec<Action> {
         self.stored = (assignment.term, assignment.generation);
         let mut actions = Vec::new();
-        if assignment.routes != self.routes {
-            self.routes = assignment.routes;
-            actions.push(Action::SetRoutes(self.routes.clone()));
-        }
+        let are_routes_new = assignment.routes != self.routes;
+        self.routes = assignment.routes;
         if assignment.kept != self.kept {
             self.kept = assignment.kept;
             actions.push(Action::KeepCode { components: self.kept.clone() });
@@ -266,9 +264,7 @@ impl Supervisor {
         };
         let unwanted: Vec<AllocationId> =
             self.allocations.iter().filter(is_unwanted).map(|(id, _)| *id).collect();
-        for id in unwanted {
-            actions.extend(self.remove(id));
-        }
+        let removed: Vec<Action> = unwanted.into_iter().filter_map(|id| self.remove(id)).collect();
         for (id, assigned) in wanted {
             let allocation = match self.allocations.entry(id) {
                 Entry::Occupied(known) => {
@@ -282,8 +278,21 @@ impl Supervisor {
                 items.finish(assignment.finishing.contains(&id), now);
             }
         }
+        // Before anything is stopped to which requests still go.
+        actions.extend(self.route(are_routes_new));
+        actions.extend(removed);
         actions.extend(self.settle(now));
         actions
+    }
+
+    /// Has the ingress told where requests go, if that is new.
+    fn route(&mut self, are_routes_new: bool) -> Option<Action> {
+        let fallback = Fallback::of(&self.node, &self.routes, self.allocations.values());
+        if !are_routes_new && fallback == self.fallback {
+            return None;
+        }
+        self.fallback = fallback;
+        Some(Action::SetRoutes(self.fallback.added_to(self.routes.clone())))
     }
 
     /// Forgets an allocation; its item reports go with it, since a coordinator that removed it wants none of them.
@@ -453,7 +462,7 @@ impl Supervisor {
                 | Phase::Ended => {}
             }
         }
-        stops.into_iter().chain(fetches).chain(starts).chain(runs).collect()
+        self.route(false).into_iter().chain(stops).chain(fetches).chain(starts).chain(runs).collect()
     }
 
     /// Returns a reason cut to what a report may carry.

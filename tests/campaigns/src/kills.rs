@@ -54,15 +54,14 @@ async fn run(fleet: &mut Fleet, rounds: u64, seed: u64) -> anyhow::Result<Report
             5..=7 => kill_agent(fleet, &traffic, &mut report).await?,
             _ => kill_worker(fleet, &traffic, &mut report).await?,
         }
+        traffic.check()?;
         if round % CHECK == 0 {
             ledger.check(fleet.client()).await?;
         }
     }
     ledger.check(fleet.client()).await?;
     report.found = ledger.end().await?;
-    report.requests = traffic.end().await?;
-    let (_, failed) = report.requests;
-    ensure!(failed == 0, "{failed} requests failed though only the coordinator was killed");
+    report.answered = traffic.end().await?;
     Ok(report)
 }
 

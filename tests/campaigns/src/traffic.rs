@@ -1,8 +1,8 @@
 //! Requests to a service all the time, and which of them failed though they must not.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -22,7 +22,8 @@ pub(crate) struct Traffic {
     /// Whether a request may fail now.
     may_fail: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
-    failed: Arc<AtomicU64>,
+    /// Why requests failed that must not.
+    failed: Arc<Mutex<Vec<String>>>,
     asking: JoinHandle<()>,
     address: SocketAddr,
 }
@@ -30,16 +31,20 @@ pub(crate) struct Traffic {
 impl Traffic {
     pub(crate) fn start(address: SocketAddr) -> Self {
         let (stop, may_fail) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let (answered, failed) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let (answered, failed) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Vec<String>>>::default());
         let (stopping, failing) = (stop.clone(), may_fail.clone());
         let (counting, missing) = (answered.clone(), failed.clone());
         let asking = tokio::spawn(async move {
             while !stopping.load(Ordering::Relaxed) {
                 let before = failing.load(Ordering::Relaxed);
-                if answers(address).await {
-                    counting.fetch_add(1, Ordering::Relaxed);
-                } else if !before && !failing.load(Ordering::Relaxed) {
-                    missing.fetch_add(1, Ordering::Relaxed);
+                let asked = Instant::now();
+                match ask(address).await {
+                    Ok(()) => drop(counting.fetch_add(1, Ordering::Relaxed)),
+                    Err(error) if !before && !failing.load(Ordering::Relaxed) => {
+                        let error = format!("after {:?}: {error}", asked.elapsed());
+                        missing.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+                    }
+                    Err(_) => {}
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -54,7 +59,7 @@ impl Traffic {
 
     /// Waits until the service answers again; from then on no request may fail. Returns how long after `since` that was.
     pub(crate) async fn until_answered(&self, since: Instant) -> anyhow::Result<Duration> {
-        while !answers(self.address).await {
+        while ask(self.address).await.is_err() {
             ensure!(since.elapsed() < PATIENCE, "the service does not answer for {PATIENCE:?}");
             tokio::time::sleep(PAUSE).await;
         }
@@ -63,15 +68,24 @@ impl Traffic {
         Ok(after)
     }
 
-    /// Stops asking; returns how many requests were answered, and how many failed that must not.
-    pub(crate) async fn end(self) -> anyhow::Result<(u64, u64)> {
+    /// Fails if a request failed that must not.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        ensure!(failed.is_empty(), "requests failed that must not: {failed:?}");
+        Ok(())
+    }
+
+    /// Stops asking; returns how many requests were answered. Fails if one failed that must not.
+    pub(crate) async fn end(self) -> anyhow::Result<u64> {
         self.stop.store(true, Ordering::Relaxed);
+        self.check()?;
         self.asking.await?;
-        Ok((self.answered.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed)))
+        Ok(self.answered.load(Ordering::Relaxed))
     }
 }
 
-async fn answers(address: SocketAddr) -> bool {
+async fn ask(address: SocketAddr) -> Result<(), String> {
     let request = http().get(format!("http://{address}/")).header("host", "localhost").timeout(ANSWER);
-    request.send().await.is_ok_and(|answer| answer.status().is_success())
+    let answer = request.send().await.map_err(|error| format!("{error:?}"))?;
+    if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
 }

@@ -18,9 +18,9 @@ mod partitions;
 use std::fmt::Write as _;
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, Generation, HealthSpec,
-    ItemRange, JobSpec, Limits, OnPartition, Outcome, Revision, RouteTable, RunId, Semantics, ServiceSpec,
-    Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
+    AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Endpoint, Fuel, Generation,
+    HealthSpec, ItemRange, JobSpec, Limits, OnPartition, Outcome, Revision, RouteTable, RunId, Semantics,
+    ServiceSpec, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_supervisor::{Action, Config, Event, Supervisor};
 use expect_test::{Expect, expect};
@@ -108,7 +108,14 @@ impl Scene {
                 Action::Save(assignment) => {
                     writeln!(self.said, "  save {} {}", assignment.term, assignment.generation)
                 }
-                Action::SetRoutes(table) => writeln!(self.said, "  set routes, {} peers", table.peers.len()),
+                Action::SetRoutes(table) => {
+                    write!(self.said, "  set routes, {} peers", table.peers.len()).unwrap();
+                    for (workload, endpoints) in &table.endpoints {
+                        let ids: Vec<String> = endpoints.iter().map(|it| it.allocation.to_string()).collect();
+                        write!(self.said, "; {workload} to [{}]", ids.join(" ")).unwrap();
+                    }
+                    writeln!(self.said)
+                }
                 Action::KeepCode { components } => {
                     let names: Vec<String> = components.iter().map(component_name).collect();
                     writeln!(self.said, "  keep code [{}]", names.join(" "))
@@ -227,13 +234,21 @@ fn assignment(words: &[&str]) -> Assignment {
     for peer in allocations.iter().filter_map(|word| word.strip_prefix("peer=")) {
         routes.peers.insert(peer.parse().unwrap(), "127.0.0.1:1".parse().unwrap());
     }
+    // `routed=WORKLOAD` is a service without endpoints, `routed=WORKLOAD:a7` one that is elsewhere.
+    for routed in allocations.iter().filter_map(|word| word.strip_prefix("routed=")) {
+        let (workload, elsewhere) =
+            routed.split_once(':').map_or((routed, None), |(workload, id)| (workload, Some(id)));
+        let endpoint =
+            |id: &str| Endpoint { allocation: id.parse().unwrap(), node: "other".parse().unwrap() };
+        routes.endpoints.insert(workload.parse().unwrap(), elsewhere.map(endpoint).into_iter().collect());
+    }
     Assignment {
         cluster: cluster.parse().unwrap(),
         term: Term(term.parse().unwrap()),
         generation: Generation(generation.parse().unwrap()),
         allocations: allocations
             .iter()
-            .filter(|word| !["peer=", "finishing=", "kept="].iter().any(|it| word.starts_with(it)))
+            .filter(|word| !["peer=", "routed=", "finishing=", "kept="].iter().any(|it| word.starts_with(it)))
             .map(|it| assigned(it))
             .collect(),
         finishing: allocations
