@@ -9,8 +9,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use dunlin_model::Name;
 
 use crate::commands::{
-    backup, delete, deploy, doctor, explain, job, logs, namespace, node, nodes, plan, processes, rollout,
-    run, serve, simulate, status, stop, token, up,
+    backup, delete, deploy, doctor, explain, job, logs, migrate, namespace, node, nodes, plan, processes,
+    rollout, run, serve, simulate, status, stop, token, up,
 };
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
@@ -112,6 +112,7 @@ pub(crate) enum Command {
     Token(token::TokenArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
+    MigrateStore(migrate::MigrateStoreArgs),
     Recover(backup::RecoverArgs),
     Coordinator(processes::CoordinatorArgs),
     Agent(processes::AgentArgs),

@@ -9,6 +9,7 @@ pub(crate) mod explain;
 pub(crate) mod forecast;
 pub(crate) mod job;
 pub(crate) mod logs;
+pub(crate) mod migrate;
 pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod nodes;
@@ -17,6 +18,7 @@ pub(crate) mod processes;
 pub(crate) mod rollout;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod shared;
 pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod stop;
@@ -55,6 +57,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::Backup(args) => block_on(backup::backup(&global, args, output)),
         Command::Recover(args) => block_on(backup::recover(&global, args, output)),
         Command::Restore(args) => backup::restore(args, output),
+        Command::MigrateStore(args) => migrate::migrate_store(args, output),
         Command::Token(args) => block_on(token::run(&global, args, output)),
         Command::Coordinator(args) => processes::coordinator(args),
         Command::Agent(args) => processes::agent(args),

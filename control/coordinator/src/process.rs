@@ -40,7 +40,7 @@ pub(crate) const MAX_BLOB: Bytes = Bytes(64 << 20);
 /// How long who steps down takes to tell the others.
 const RESIGN_TIME: Duration = Duration::from_secs(3);
 /// Free space that is left alone (S1).
-const RESERVE: Bytes = Bytes(64 << 20);
+pub(crate) const RESERVE: Bytes = Bytes(64 << 20);
 
 /// How a coordinator ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

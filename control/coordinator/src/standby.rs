@@ -45,7 +45,7 @@ const NOT_IN_CHARGE: &str = "another coordinator of this fleet is in charge, or 
 
 /// What all coordinators of a fleet have in common beside its state.
 #[derive(Serialize, Deserialize)]
-struct FleetSecrets {
+pub(crate) struct FleetSecrets {
     authority_pem: String,
     admin_token: String,
 }
@@ -174,8 +174,8 @@ async fn shared_authority(etcd: &Arc<Etcd>, state: &Path) -> anyhow::Result<Auth
         let asked = blocking(move || -> anyhow::Result<_> {
             // Before anything is put down: an etcd that was emptied is no new fleet.
             asking.follow()?;
-            let own = serde_json::to_vec(&FleetSecrets::of(&folder)?)?;
-            Ok(asking.fleet(|| own)?)
+            let own = FleetSecrets::of(&folder)?.to_json()?;
+            Ok(asking.fleet(own)?)
         });
         match asked.await? {
             Ok(secrets) => break secrets,
@@ -193,17 +193,7 @@ async fn shared_authority(etcd: &Arc<Etcd>, state: &Path) -> anyhow::Result<Auth
         }
         tokio::time::sleep(LOOK).await;
     };
-    let secrets: FleetSecrets =
-        serde_json::from_slice(&secrets).context("the fleet's record in etcd is damaged")?;
-    let authority =
-        Authority::from_pem(&secrets.authority_pem).context("the fleet's authority in etcd is damaged")?;
-    check_folder(state, authority.cluster())?;
-    authority.save(state).context("could not save the fleet's authority")?;
-    write_private(&state.join(ADMIN_TOKEN), secrets.admin_token.as_bytes())
-        .context("could not save the administrator's token")?;
-    write_private(&state.join("ca.pem"), authority.certificate_pem().as_bytes())
-        .context("could not write the authority's certificate")?;
-    Ok(authority)
+    FleetSecrets::from_json(&secrets)?.save(state)
 }
 
 fn is_transient(error: &anyhow::Error) -> bool {
@@ -224,6 +214,34 @@ fn check_folder(state: &Path, cluster: &ClusterId) -> anyhow::Result<()> {
 }
 
 impl FleetSecrets {
+    /// Returns those of a state folder that has them.
+    pub(crate) fn kept(state: &Path) -> anyhow::Result<Self> {
+        let authority = known_authority(state)?;
+        anyhow::ensure!(authority.is_some(), "{} holds no fleet's authority and token", state.display());
+        Self::of(state)
+    }
+
+    pub(crate) fn to_json(&self) -> anyhow::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    pub(crate) fn from_json(json: &[u8]) -> anyhow::Result<Self> {
+        serde_json::from_slice(json).context("the fleet's record in etcd is damaged")
+    }
+
+    /// Puts them into a state folder that has none, or the same; returns the authority.
+    pub(crate) fn save(&self, state: &Path) -> anyhow::Result<Authority> {
+        let authority =
+            Authority::from_pem(&self.authority_pem).context("the fleet's authority in etcd is damaged")?;
+        check_folder(state, authority.cluster())?;
+        authority.save(state).context("could not save the fleet's authority")?;
+        write_private(&state.join(ADMIN_TOKEN), self.admin_token.as_bytes())
+            .context("could not save the administrator's token")?;
+        write_private(&state.join("ca.pem"), authority.certificate_pem().as_bytes())
+            .context("could not write the authority's certificate")?;
+        Ok(authority)
+    }
+
     /// Returns those of the state folder, or new ones; nothing is written.
     fn of(state: &Path) -> anyhow::Result<Self> {
         let authority = match known_authority(state)? {

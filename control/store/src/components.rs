@@ -226,6 +226,17 @@ impl Components {
         blob.keep(Some(*digest)).map(drop)
     }
 
+    /// Puts bytes that are here into the object store that others share, if they are not there.
+    pub fn share(&self, digest: &Digest) -> Result<(), ComponentsError> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let name = shared.name(digest);
+        if !shared.objects.contains(&name)? {
+            let (file, length) = self.open(digest)?;
+            shared.objects.put(&name, file, length)?;
+        }
+        Ok(())
+    }
+
     /// Deletes the bytes, if they are somewhere.
     pub fn remove(&self, digest: &Digest) -> Result<(), ComponentsError> {
         if let Some(shared) = &self.shared {

@@ -88,23 +88,44 @@ impl Etcd {
         &self.copy
     }
 
-    /// Returns what coordinators of this fleet have in common beside its state. If nobody has put that down yet,
-    /// `found` is it from now on.
-    pub fn fleet(&self, found: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>, EtcdError> {
+    /// Returns what coordinators of this fleet have in common beside its state, if somebody has put it down.
+    pub fn known_fleet(&self) -> Result<Option<Vec<u8>>, EtcdError> {
         let key = self.shared.keys.fleet();
-        let range = RangeRequest { key: key.clone(), ..RangeRequest::default() };
-        if let Some(known) = self.shared.read(range.clone())?.into_iter().next() {
-            return Ok(known.value);
+        let found = self.shared.read(RangeRequest { key, ..RangeRequest::default() })?;
+        Ok(found.into_iter().next().map(|found| found.value))
+    }
+
+    /// The same; if nobody has put it down yet, and nothing else is there either, it is `own` from now on.
+    pub fn fleet(&self, own: Vec<u8>) -> Result<Vec<u8>, EtcdError> {
+        if let Some(known) = self.known_fleet()? {
+            return Ok(known);
         }
-        let value = found();
-        let put = PutRequest { key: key.clone(), value: value.clone(), lease: 0 };
-        let answer = self.shared.client.transact(&TxnRequest {
+        let keys = &self.shared.keys;
+        let is_new = vec![
+            Compare::absent(keys.fleet()),
+            Compare::absent(keys.log(1)),
+            Compare::absent(keys.checkpoint()),
+        ];
+        let put = PutRequest { key: keys.fleet(), value: own, lease: 0 };
+        // Whether it was this one, an earlier attempt of it or another coordinator, it is there now.
+        self.shared.client.transact(&TxnRequest {
+            compare: is_new,
+            success: vec![Request::Put(put).into()],
+            failure: Vec::new(),
+        })?;
+        self.known_fleet()?.ok_or(EtcdError::Unfinished)
+    }
+
+    /// Puts down what coordinators of this fleet have in common, when its records are there. There must be none yet.
+    pub fn set_fleet(&self, value: &[u8]) -> Result<(), EtcdError> {
+        let key = self.shared.keys.fleet();
+        let put = PutRequest { key: key.clone(), value: value.to_vec(), lease: 0 };
+        self.shared.client.transact(&TxnRequest {
             compare: vec![Compare::absent(key)],
             success: vec![Request::Put(put).into()],
-            failure: vec![Request::Range(range).into()],
+            failure: Vec::new(),
         })?;
-        let other = answer.ranges().flatten().next();
-        Ok(other.map_or(value, |other| other.value))
+        if self.known_fleet()?.as_deref() == Some(value) { Ok(()) } else { Err(EtcdError::Deposed) }
     }
 
     /// Tells whether there is a fleet here already, or anything of one.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dunlin_api::Client;
+use dunlin_api::{AppStatus, Client};
 use dunlin_e2e::hello;
 use dunlin_guest_artifacts::HELLO;
-use dunlin_harness::{Coordinators, eventually, http};
+use dunlin_harness::{Coordinators, Etcd, Fleet, eventually, http};
 use dunlin_model::{Name, NamespaceSpec};
 use nix::sys::signal::Signal;
 
@@ -211,6 +211,59 @@ async fn all_of_etcd_may_go_and_come_back() {
     until_heard(&fleet).await;
     let name: Name = "later".parse().unwrap();
     fleet.client().unwrap().set_namespace(&name, &NamespaceSpec::default()).await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let answered = asking.await.unwrap();
+    assert_eq!(failed.load(Ordering::Relaxed), 0, "requests failed, {answered} did not");
+}
+
+fn told(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_moves_into_etcd_and_back_and_its_services_go_on() {
+    let Some(etcd) = Etcd::start(1).await.unwrap() else { return };
+    let mut fleet = Fleet::start(1).await.unwrap();
+    fleet.deploy(&hello(HELLO, 1)).await.unwrap();
+    let before = fleet.until_running("default/shop").await;
+    let ids = |status: &AppStatus| {
+        status.workloads[0].allocations.iter().map(|allocation| allocation.id).collect::<Vec<_>>()
+    };
+    eventually("the service answers", async || {
+        let address = fleet.ingress(0);
+        let answer = http().get(format!("http://{address}/")).header("host", "localhost").send().await;
+        let status = answer.map_err(|error| error.to_string())?.status();
+        if status.is_success() { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    let (stop, asking, failed) = ask_all_the_time(fleet.ingress(0));
+    let state = fleet.state().display().to_string();
+    let shared = format!("file://{}", fleet.folder().join("shared").display());
+    let url = etcd.url();
+    let places = ["--state", &state, "--store", &url, "--components", &shared];
+
+    let refused = fleet.dunlin(&[&["migrate-store"], &places[..]].concat()).await.unwrap();
+    assert!(told(&refused).contains("is in use by the process"), "{}", told(&refused));
+    fleet.coordinator().end().await.unwrap();
+    let moved = fleet.dunlin(&[&["migrate-store"], &places[..]].concat()).await.unwrap();
+    assert!(told(&moved).contains("1 components and inputs"), "{}", told(&moved));
+    fleet.coordinator().add_arguments(&["--store", &url, "--components", &shared]);
+    fleet.coordinator().start(&[]).await.unwrap();
+    assert_eq!(ids(&fleet.until_running("default/shop").await), ids(&before));
+    let name: Name = "in-etcd".parse().unwrap();
+    fleet.client().set_namespace(&name, &NamespaceSpec::default()).await.unwrap();
+
+    let refused = fleet.dunlin(&[&["migrate-store", "--back"], &places[..]].concat()).await.unwrap();
+    assert!(!refused.status.success(), "{}", told(&refused));
+    fleet.coordinator().end().await.unwrap();
+    std::fs::remove_dir_all(fleet.state().join("components")).unwrap();
+    let moved = fleet.dunlin(&[&["migrate-store", "--back"], &places[..]].concat()).await.unwrap();
+    assert!(told(&moved).contains("1 components and inputs"), "{}", told(&moved));
+    fleet.coordinator().remove_arguments(&["--store", &url, "--components", &shared]);
+    fleet.coordinator().start(&[]).await.unwrap();
+    assert_eq!(ids(&fleet.until_running("default/shop").await), ids(&before));
+    let known = fleet.client().namespaces().await.unwrap().namespaces;
+    assert!(known.iter().any(|known| known.namespace == name), "{known:?}");
     stop.store(true, Ordering::Relaxed);
     let answered = asking.await.unwrap();
     assert_eq!(failed.load(Ordering::Relaxed), 0, "requests failed, {answered} did not");

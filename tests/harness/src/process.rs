@@ -73,6 +73,16 @@ impl Process {
         }
     }
 
+    /// Adds arguments for the next start.
+    pub fn add_arguments(&mut self, more: &[&str]) {
+        self.arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+    }
+
+    /// Takes arguments away for the next start.
+    pub fn remove_arguments(&mut self, less: &[&str]) {
+        self.arguments.retain(|argument| !less.contains(&argument.as_str()));
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(&mut self, environment: &[(&str, &str)]) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.folder)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, GivenToken};
-use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Ended, EtcdLocation, EtcdTls, Profile};
+use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Ended, EtcdLocation, Profile};
 use dunlin_model::{Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, FuelRate, Metering, NodeId};
 use dunlin_worker::{CodeKind, HostCallWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::commands::shared::SharedArgs;
 use crate::error::CommandError;
 use crate::memory;
 use crate::output::Output;
@@ -43,26 +44,8 @@ pub(crate) struct CoordinatorArgs {
     /// Where the API is served (HTTPS).
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_API_PORT)), value_name = "ADDRESS")]
     api: SocketAddr,
-    /// For several coordinators: where their common etcd is, as etcd://HOST:PORT,HOST:PORT,HOST:PORT[/PREFIX].
-    /// Else all is kept in --state.
-    #[arg(long, value_name = "URL", requires = "components")]
-    store: Option<EtcdLocation>,
-    /// The certificate of etcd's authority (PEM); needed unless etcd is on this machine.
-    #[arg(long, value_name = "FILE", requires = "store")]
-    etcd_ca: Option<PathBuf>,
-    /// The certificate with which etcd knows this coordinator (PEM).
-    #[arg(long, value_name = "FILE", requires = "etcd_key", requires = "etcd_ca")]
-    etcd_cert: Option<PathBuf>,
-    /// The key of that certificate (PEM).
-    #[arg(long, value_name = "FILE", requires = "etcd_cert")]
-    etcd_key: Option<PathBuf>,
-    /// How large etcd's data may become, as its --quota-backend-bytes says.
-    #[arg(long, value_name = "SIZE", default_value = "2GiB", requires = "store")]
-    etcd_quota: Bytes,
-    /// Where components and inputs are that all coordinators share: s3://BUCKET[/PREFIX], with AWS_ENDPOINT_URL,
-    /// AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or file:///FOLDER. Else in --state.
-    #[arg(long, value_name = "URL")]
-    components: Option<String>,
+    #[command(flatten)]
+    shared: SharedArgs,
     /// Where other coordinators reach this one's API, as host:port; as --api if absent.
     #[arg(long, value_name = "HOST:PORT", requires = "store")]
     advertise_api: Option<String>,
@@ -96,22 +79,13 @@ impl CoordinatorArgs {
 
     /// Returns where the state is, if that is not the state folder.
     fn etcd(&self) -> Result<Option<EtcdLocation>, CommandError> {
-        let Some(location) = self.store.clone() else { return Ok(None) };
-        let mut location = EtcdLocation { quota: self.etcd_quota, ..location };
-        if let Some(authority) = self.etcd_ca.clone() {
-            let own = self.etcd_cert.clone().zip(self.etcd_key.clone());
-            location = location.with_tls(EtcdTls { authority, own });
-        }
-        let wrong = |error: &dyn std::error::Error, help: &str| {
-            CommandError::usage("the coordinator cannot run").caused_by(error).help(help.to_owned())
-        };
-        location.check().map_err(|error| wrong(&error, "give --etcd-ca, --etcd-cert and --etcd-key"))?;
-        if self.advertise_api.is_none() && self.api.ip().is_unspecified() {
+        let location = self.shared.location("the coordinator cannot run")?;
+        if location.is_some() && self.advertise_api.is_none() && self.api.ip().is_unspecified() {
             let why = format!("other coordinators cannot reach the API at {}", self.api);
             let help = "say under which address they can with `--advertise-api HOST:PORT`";
             return Err(CommandError::usage("the coordinator cannot run").because(why).help(help));
         }
-        Ok(Some(location))
+        Ok(location)
     }
 
     fn limits(&self) -> Result<ComponentLimits, CommandError> {
@@ -283,7 +257,7 @@ pub(crate) fn coordinator(args: CoordinatorArgs) -> Result<(), CommandError> {
     let config = dunlin_coordinator::Config {
         limits,
         etcd,
-        objects: args.components.clone(),
+        objects: args.shared.components.clone(),
         advertise_api: args.advertise_api.clone(),
         node_lifetime: args.lifetime()?,
         state: args.state,

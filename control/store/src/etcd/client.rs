@@ -44,6 +44,12 @@ pub enum EtcdError {
     /// Somebody else is in charge, or nobody.
     #[error("another coordinator is in charge, or the lease of this one has ended")]
     Deposed,
+    /// There are records, and no fleet that they are of.
+    #[error(
+        "etcd holds records and no fleet: a migration was broken off, or is under way; \
+         delete what is there under this prefix, and migrate again"
+    )]
+    Unfinished,
     /// Its quota is used up, so it takes no writes.
     #[error("etcd has no room: {message}")]
     NoSpace {
