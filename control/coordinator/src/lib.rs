@@ -27,5 +27,6 @@ pub use config::{Config, DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Profile};
 pub use dunlin_store::{EtcdLocation, EtcdTls, LocationError};
 pub use migrate::{Migrated, migrate_from_etcd, migrate_to_etcd};
 pub use process::{Ended, run};
+pub use records::writes as writes_of;
 pub use restore::{RestoreBackupError, Restored, check_backup, restore_backup};
 pub use simulate::{SimulateError, simulate_written};

@@ -48,7 +48,9 @@ pub(crate) enum RestoreError {
 
 /// Returns what must be written so that all `changes` are durable, if they are committed together. Of several changes
 /// of one record only the last is written.
-pub(crate) fn writes(changes: &[Change]) -> Vec<Write> {
+///
+/// Beside the driver, what makes a store without a coordinator uses it.
+pub fn writes(changes: &[Change]) -> Vec<Write> {
     let mut seen = BTreeSet::new();
     let mut writes = Vec::new();
     let mut items: BTreeMap<(RunId, u32), BTreeMap<u32, &ItemRecord>> = BTreeMap::new();

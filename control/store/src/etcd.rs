@@ -141,6 +141,30 @@ impl Etcd {
         Ok(self.shared.read(range)?.is_empty())
     }
 
+    /// Returns how much this fleet takes of etcd.
+    pub fn footprint(&self) -> Result<Footprint, EtcdError> {
+        let mut footprint = Footprint::default();
+        let all = self.shared.keys.location.key("");
+        let mut from = all.clone();
+        loop {
+            let range_end = Keys::end_of(all.clone());
+            let found = self.shared.read(RangeRequest {
+                key: from,
+                range_end,
+                limit: 50,
+                ..RangeRequest::default()
+            })?;
+            let Some(last) = found.last() else { return Ok(footprint) };
+            from = [last.key.as_slice(), &[0]].concat();
+            for found in &found {
+                let size = found.value.len() as u64;
+                footprint.keys += 1;
+                footprint.bytes += size;
+                footprint.largest = footprint.largest.max(size);
+            }
+        }
+    }
+
     /// Tries to be in charge: `me` is what others read of the one who is. Nobody may be.
     pub fn campaign(self: &Arc<Self>, me: &[u8]) -> Result<Option<Arc<Reign>>, EtcdError> {
         Reign::begin(self, me)
@@ -150,6 +174,17 @@ impl Etcd {
     pub fn lead(self: Arc<Self>, reign: Arc<Reign>) -> Result<Replicated, FollowError> {
         Replicated::begin(self, reign)
     }
+}
+
+/// How much a fleet takes of etcd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// How many keys.
+    pub keys: u64,
+    /// How many bytes all values have.
+    pub bytes: u64,
+    /// How many bytes the largest value has.
+    pub largest: u64,
 }
 
 /// How etcd is spoken to, and the names of the keys.

@@ -17,8 +17,8 @@ pub use changes::{Changes, CommitError, Each, LoadError, Record, Snapshot, Snaps
 pub use components::{Components, ComponentsError, PartialBlob};
 pub use embedded::{Embedded, EmbeddedConfig, OpenError, SCHEMA_VERSION};
 pub use etcd::{
-    Etcd, EtcdError, EtcdLocation, EtcdTls, FollowError, LocationError, OpenEtcdError, Reign, Replicated,
-    Seen,
+    Etcd, EtcdError, EtcdLocation, EtcdTls, FollowError, Footprint, LocationError, OpenEtcdError, Reign,
+    Replicated, Seen,
 };
 pub use objects::{Objects, ObjectsError};
 pub use space::{NoSpace, RESERVE};

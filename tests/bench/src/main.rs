@@ -18,6 +18,7 @@ mod native;
 mod report;
 mod sandbox;
 mod scheduler;
+mod store;
 mod subject;
 mod wasmtime;
 
@@ -38,6 +39,11 @@ const BENCHES: &[(&str, &str)] = &[
     ("http", "requests to a service through one agent, deploy to first answer, and memory"),
     ("items", "items of a job that do nothing, from submission to the last durable record"),
     ("scheduler", "what the coordinator's brain costs at ten thousand nodes, and how well it fills them"),
+    (
+        "store",
+        "a store of ten thousand nodes and a million allocations: its size, in a file and in etcd, and how fast a \
+               coordinator starts on it",
+    ),
     ("sandbox", "what a sandbox costs: requests, wall, first answers and memory, against `wasmtime serve`"),
 ];
 
@@ -96,6 +102,7 @@ fn run(chosen: &[Chosen]) -> anyhow::Result<()> {
             "items" => runtime.block_on(items::run()),
             "sandbox" => runtime.block_on(sandbox::run(*part)),
             "scheduler" => runtime.block_on(scheduler::run()),
+            "store" => runtime.block_on(store::run()),
             other => unreachable!("`{other}` is not in the list of benches"),
         };
         let report = report.with_context(|| format!("bench `{name}` failed"))?;

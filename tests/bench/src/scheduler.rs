@@ -97,7 +97,16 @@ fn large_service(number: usize) -> Command {
 
 /// Returns a fleet that is used to four fifths.
 fn filled(nodes: usize) -> Fleet {
-    let mut fleet = Fleet::new(nodes);
+    filled_into(nodes, None)
+}
+
+/// Fills the large fleet, and hands all that is changed to `sink`; returns how many allocations it has.
+pub(crate) fn fill_into(sink: fleet::Sink) -> u64 {
+    filled_into(NODES, Some(sink)).placed
+}
+
+fn filled_into(nodes: usize, sink: Option<fleet::Sink>) -> Fleet {
+    let mut fleet = Fleet::with_sink(nodes, sink);
     for number in 0..nodes / NODES_PER_SERVICE {
         fleet.submit(large_service(number));
     }

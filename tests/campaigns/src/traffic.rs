@@ -87,5 +87,9 @@ impl Traffic {
 async fn ask(address: SocketAddr) -> Result<(), String> {
     let request = http().get(format!("http://{address}/")).header("host", "localhost").timeout(ANSWER);
     let answer = request.send().await.map_err(|error| format!("{error:?}"))?;
-    if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    Err(format!("{status}: {}", answer.text().await.unwrap_or_default()))
 }

@@ -17,6 +17,9 @@ pub(super) const NAMESPACES: usize = 50;
 /// How many zones there are.
 pub(super) const ZONES: usize = 20;
 
+/// What takes changes.
+pub(crate) type Sink = Box<dyn FnMut(&[Change])>;
+
 /// A brain, its clock, and what its nodes were told.
 pub(super) struct Fleet {
     pub(super) cluster: Cluster,
@@ -29,6 +32,8 @@ pub(super) struct Fleet {
     id: ClusterId,
     /// How long the brain has thought in each step since this was last emptied.
     pub(super) steps: Vec<Duration>,
+    /// Who takes what was changed, as a coordinator's store does.
+    pub(super) sink: Option<Sink>,
     /// How many allocations were placed since this was last emptied.
     pub(super) placed: u64,
 }
@@ -36,6 +41,11 @@ pub(super) struct Fleet {
 impl Fleet {
     /// Returns so many nodes on which nothing runs.
     pub(super) fn new(count: usize) -> Self {
+        Self::with_sink(count, None)
+    }
+
+    /// The same, with what takes all changes from the first one on.
+    pub(super) fn with_sink(count: usize, sink: Option<Sink>) -> Self {
         let id: ClusterId = "bench".parse().expect("it is a name");
         let now = Timestamp(1_000_000);
         let cluster = Cluster::new(id.clone(), Term(1), Config::EDGE, now);
@@ -48,6 +58,7 @@ impl Fleet {
             running: BTreeMap::new(),
             id,
             steps: Vec::new(),
+            sink,
             placed: 0,
         };
         let token = TokenRecord {
@@ -113,6 +124,9 @@ impl Fleet {
 
     fn take(&mut self, step: Step, took: Duration) {
         self.steps.push(took);
+        if let Some(sink) = &mut self.sink {
+            sink(&step.changes);
+        }
         for change in &step.changes {
             match change {
                 Change::Allocation(record) if record.is_assigned() => {
