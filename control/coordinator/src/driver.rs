@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{BrainClock, READ_EVERY};
 use crate::fleet::{Fleet, Heard};
+use crate::kept::Specs;
 use crate::process::Ended;
 use crate::records;
 use crate::sweeper::Sweeper;
@@ -142,6 +143,8 @@ pub(crate) struct Hands {
     pub(crate) store: Arc<dyn Changes>,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) sweeper: Sweeper,
+    /// The specs that the store holds.
+    pub(crate) specs: Specs,
     /// Ends the wait for room on the disk.
     pub(crate) stop: CancellationToken,
 }
@@ -252,8 +255,8 @@ impl DriverLoop {
     ///
     /// The brain has decided already and can not take it back. That is no harm while nobody hears of it, and services
     /// go on meanwhile: the nodes need no coordinator for that.
-    fn commit(&self, changes: &[Change], now: Timestamp) -> Result<ControlFlow<()>, CommitError> {
-        let mut writes = records::writes(changes);
+    fn commit(&mut self, changes: &[Change], now: Timestamp) -> Result<ControlFlow<()>, CommitError> {
+        let mut writes = records::writes(changes, &mut self.hands.specs);
         // Deletions are possible without room, so they must not be held up by this.
         if writes.iter().any(|write| write.value.is_some()) {
             writes.push(records::time_seen(now));
@@ -368,7 +371,8 @@ mod tests {
         let cluster = Cluster::new("c4".parse().unwrap(), Term(1), Config::LAN, clock.read());
         let stop = CancellationToken::new();
         let sweeper = Sweeper::start(Arc::clone(&store)).unwrap();
-        let hands = Hands { store, fleet: Arc::default(), sweeper, stop: stop.clone() };
+        let specs = Specs::default();
+        let hands = Hands { store, fleet: Arc::default(), sweeper, specs, stop: stop.clone() };
         let (driver, driver_loop) = driver(cluster, clock, hands);
         let thread = std::thread::spawn(move || driver_loop.run().is_ok());
         (disk, stop, driver, thread)

@@ -30,6 +30,7 @@ use crate::fleet::Fleet;
 use crate::gate::{Gate, coordinator_identity};
 use crate::http::{self, Api};
 use crate::inputs::Inputs;
+use crate::records::Loaded;
 use crate::session::Desk;
 use crate::standby::{self, Turn};
 use crate::sweeper::Sweeper;
@@ -109,7 +110,9 @@ async fn serve(
 ) -> anyhow::Result<Ended> {
     let cluster = disk.authority.cluster().clone();
     let patience = config.profile.patience();
-    let changes = records::load(&*disk.store).context("could not restore the cluster")?;
+    let Loaded { changes, specs, unneeded } =
+        records::load(&*disk.store).context("could not restore the cluster")?;
+    disk.store.commit(&unneeded).context("could not tidy the store")?;
     let mut brain_clock = disk.clock;
     let clock = brain_clock.shown();
     let brain = Cluster::restore(cluster.clone(), disk.term, patience, changes, brain_clock.read());
@@ -120,7 +123,7 @@ async fn serve(
         .context("could not look for what deleted runs left")?;
     let fleet = Arc::new(Fleet::default());
     let (store, stopping) = (Arc::clone(&disk.store), stop.clone());
-    let hands = Hands { store, fleet: Arc::clone(&fleet), sweeper, stop: stopping };
+    let hands = Hands { store, fleet: Arc::clone(&fleet), sweeper, specs, stop: stopping };
     let (driver, driver_loop) = driver(brain, brain_clock, hands);
     let ready = doors.ready(&cluster)?;
 

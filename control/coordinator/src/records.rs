@@ -1,7 +1,7 @@
 //! How the brain's changes are kept in the store: which table, which key, which bytes.
 //!
-//! Values are JSON with named fields, so that a person can read a store and a later version can add fields. Only the
-//! records of items, of which there may be a million, are packed: those of neighbours which are committed together
+//! Values are JSON with named fields, so that a person can read a store and a later version can add fields. An allocation
+//! names its spec, which is kept once for all that have it (`kept`). Only the records of items, of which there may be a million, are packed: those of neighbours which are committed together
 //! share one value, a part. Parts are never read or changed by later commits, and never reach over the end of a chunk
 //! of [`CHUNK`] items, so that the records of some items are found by looking at the parts of their chunks only.
 //! Keys sort as people count: numbers are big-endian. The key of a part is the number of its first item, which no
@@ -10,11 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AppName, ItemRecord, PackedError, Revision, RunId, Timestamp, WorkloadName, pack_items, unpack_items,
+    AppName, Digest, ItemRecord, PackedError, Revision, RunId, Timestamp, WorkloadName, pack_items,
+    unpack_items,
 };
 use dunlin_scheduler::{Change, RecoveryRecord};
 use dunlin_store::{Changes, LoadError, Table, Write};
 use serde::de::DeserializeOwned;
+
+use crate::kept::{Allocations, Specs};
 
 /// Items whose numbers differ only within this may share a part.
 const CHUNK: u32 = 1024;
@@ -41,6 +44,12 @@ pub(crate) enum RestoreError {
         /// What the decoder says.
         source: serde_json::Error,
     },
+    /// A spec is not there.
+    #[error("the store holds an allocation and not its spec {digest}")]
+    Spec {
+        /// Which.
+        digest: Digest,
+    },
     /// Records of items are not what this version writes.
     #[error("the store holds records of items that this version cannot read")]
     Items(#[from] PackedError),
@@ -49,8 +58,8 @@ pub(crate) enum RestoreError {
 /// Returns what must be written so that all `changes` are durable, if they are committed together. Of several changes
 /// of one record only the last is written.
 ///
-/// Beside the driver, what makes a store without a coordinator uses it.
-pub fn writes(changes: &[Change]) -> Vec<Write> {
+/// `specs` are those that the store holds, and with these writes will.
+pub(crate) fn writes(changes: &[Change], specs: &mut Specs) -> Vec<Write> {
     let mut seen = BTreeSet::new();
     let mut writes = Vec::new();
     let mut items: BTreeMap<(RunId, u32), BTreeMap<u32, &ItemRecord>> = BTreeMap::new();
@@ -63,9 +72,13 @@ pub fn writes(changes: &[Change]) -> Vec<Write> {
             change => key(change),
         };
         if seen.insert((table, key.clone())) {
-            let json =
-                || serde_json::to_vec(change).expect("a change has only string keys and finite numbers");
-            let value = (!is_deletion(change)).then(json);
+            let value = match change {
+                Change::Allocation(record) => Some(specs.value(record, &mut writes)),
+                change if is_deletion(change) => None,
+                change => Some(
+                    serde_json::to_vec(change).expect("a change has only string keys and finite numbers"),
+                ),
+            };
             writes.push(Write { table, key, value });
         }
     }
@@ -147,29 +160,33 @@ fn is_deletion(change: &Change) -> bool {
     }
 }
 
-/// Returns all committed changes, to restore the cluster from. Item records stay in the store.
-pub(crate) fn load(store: &dyn Changes) -> Result<Vec<Change>, RestoreError> {
+/// What a store holds.
+pub(crate) struct Loaded {
+    /// All committed changes, to restore the cluster from. Item records stay in the store.
+    pub(crate) changes: Vec<Change>,
+    /// The specs that it holds.
+    pub(crate) specs: Specs,
+    /// What deletes that of which nothing speaks any more.
+    pub(crate) unneeded: Vec<Write>,
+}
+
+/// Returns all that is needed to go on from what a store holds.
+pub(crate) fn load(store: &dyn Changes) -> Result<Loaded, RestoreError> {
     let mut changes = Vec::new();
     if let Some(value) = store.get(Table::Meta, b"counters")? {
         changes.push(decode(Table::Meta, &value)?);
     }
     changes.extend(recovery(store)?.map(Change::Recovery));
-    let tables = [
-        Table::Tokens,
-        Table::Nodes,
-        Table::Namespaces,
-        Table::Apps,
-        Table::Revisions,
-        Table::Runs,
-        Table::Allocations,
-    ];
+    let tables = [Table::Tokens, Table::Nodes, Table::Namespaces, Table::Apps, Table::Revisions, Table::Runs];
     for table in tables {
         for (_, value) in store.load(table)? {
             changes.push(decode(table, &value)?);
         }
     }
+    let Allocations { records, specs, unneeded } = Allocations::load(store)?;
+    changes.extend(records.into_iter().map(Change::Allocation));
     load_schedules(store, &mut changes)?;
-    Ok(changes)
+    Ok(Loaded { changes, specs, unneeded })
 }
 
 /// Returns why a coordinator decides nothing, if that is so.
@@ -282,7 +299,7 @@ fn item_key(run: RunId, item: u32) -> Vec<u8> {
     key
 }
 
-fn decode<T: DeserializeOwned>(table: Table, value: &[u8]) -> Result<T, RestoreError> {
+pub(crate) fn decode<T: DeserializeOwned>(table: Table, value: &[u8]) -> Result<T, RestoreError> {
     serde_json::from_slice(value).map_err(|source| RestoreError::Record { table, source })
 }
 
@@ -328,7 +345,7 @@ mod tests {
         for (index, batch) in order.chunks(97).enumerate() {
             let mut changes = items_recorded(2, batch.iter().copied(), index % 3);
             changes.extend(items_recorded(1, [u32::try_from(index).unwrap()], 0));
-            store.commit(&writes(&changes)).unwrap();
+            store.commit(&writes(&changes, &mut Specs::default())).unwrap();
         }
         for (from, limit) in [(0, 10_000), (0, 1), (1, 3), (1_023, 2), (1_024, 1_000), (4_999, 5), (5_000, 9)]
         {
@@ -340,17 +357,18 @@ mod tests {
 
     #[test]
     fn items_that_are_recorded_together_share_a_part_as_long_as_it_is_not_large() {
-        let small = writes(&items_recorded(1, 0..2_048, 0));
+        let small = writes(&items_recorded(1, 0..2_048, 0), &mut Specs::default());
         assert_eq!(small.len(), 2);
         assert!(small.iter().all(|write| write.value.as_ref().unwrap().len() < 12 * 1_024));
-        let large = writes(&items_recorded(1, 0..64, 64 << 10));
+        let large = writes(&items_recorded(1, 0..64, 64 << 10), &mut Specs::default());
         assert_eq!(large.len(), 4);
     }
 
     #[test]
     fn only_the_last_of_several_changes_of_one_record_is_written() {
         let counters = |run| Change::Counters(dunlin_scheduler::Counters { allocation: 0, run });
-        let written = writes(&[counters(1), Change::RunDeleted(RunId::new(1)), counters(2)]);
+        let changes = [counters(1), Change::RunDeleted(RunId::new(1)), counters(2)];
+        let written = writes(&changes, &mut Specs::default());
         assert_eq!(written.len(), 2);
         assert_eq!(written[0].value, None);
         let value = written[1].value.as_ref().unwrap();

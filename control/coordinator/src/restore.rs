@@ -19,6 +19,7 @@ use dunlin_transport::Authority;
 use sha2::{Digest as _, Sha256};
 
 use crate::backup::{ABOUT, ADMIN_TOKEN, About, FORMAT, SUMS, Summed};
+use crate::kept::Specs;
 use crate::process::{MAX_BLOB, write_private};
 use crate::records;
 
@@ -326,7 +327,7 @@ impl Target {
             highest_term: Term(0),
             confirmed: false,
         };
-        self.writes.extend(records::writes(&[Change::Recovery(recovery)]));
+        self.writes.extend(records::writes(&[Change::Recovery(recovery)], &mut Specs::default()));
         self.commit()?;
         for name in [Authority::FILE, ADMIN_TOKEN] {
             if !self.folder.join(name).exists() {

@@ -73,6 +73,7 @@ mod tests {
     use dunlin_store::Embedded;
 
     use super::*;
+    use crate::kept::Specs;
 
     fn run(number: u64) -> RunId {
         RunId::new(number)
@@ -86,7 +87,7 @@ mod tests {
         for number in 1..=4 {
             for item in [0, 1, u32::MAX] {
                 let change = Change::Item { run: run(number), item, record: record() };
-                writes.extend(records::writes(&[change]));
+                writes.extend(records::writes(&[change], &mut Specs::default()));
             }
         }
         store.commit(&writes).unwrap();

@@ -215,10 +215,17 @@ impl Allocation {
         self.phase = Phase::Waiting { until, reason: Some(reason) };
     }
 
-    /// Tells whether it answers requests as it should, as far as is known here.
-    pub(crate) fn answers(&self) -> bool {
-        let is_well = || self.health.state(self.health_spec().is_some()) == ObservedState::Running;
-        self.items.is_none() && matches!(self.phase, Phase::Running { .. }) && is_well()
+    /// Tells whether it answers requests as it should, as far as is known here. One that is being started may do so
+    /// before that is heard.
+    pub(crate) fn may_answer(&self) -> bool {
+        let is_checked = self.health_spec().is_some();
+        match self.phase {
+            Phase::Starting => self.items.is_none() && !is_checked,
+            Phase::Running { .. } => {
+                self.items.is_none() && self.health.state(is_checked) == ObservedState::Running
+            }
+            Phase::Waiting { .. } | Phase::Refused { .. } | Phase::Ended => false,
+        }
     }
 
     /// Returns what the coordinator is to hear of it.

@@ -24,7 +24,7 @@ impl Fallback {
         let mut endpoints: BTreeMap<WorkloadName, Vec<Endpoint>> = BTreeMap::new();
         for allocation in allocations {
             let workload = &allocation.assigned.workload;
-            if routes.endpoints.get(workload).is_some_and(Vec::is_empty) && allocation.answers() {
+            if routes.endpoints.get(workload).is_some_and(Vec::is_empty) && allocation.may_answer() {
                 let endpoint = Endpoint { allocation: allocation.assigned.id, node: node.clone() };
                 endpoints.entry(workload.clone()).or_default().push(endpoint);
             }

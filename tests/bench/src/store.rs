@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use dunlin_coordinator::writes_of;
+use dunlin_coordinator::Filler;
 use dunlin_harness::{Etcd as Server, Process};
 use dunlin_scheduler::Change;
 use dunlin_store::{Changes, Embedded, Etcd, EtcdLocation, Footprint, SnapshotError, Table, Write};
@@ -62,17 +62,17 @@ pub(crate) async fn run() -> anyhow::Result<Report> {
 fn fill(path: &Path) -> anyhow::Result<u64> {
     let store = Embedded::open(path)?;
     let waiting: Rc<RefCell<Vec<Change>>> = Rc::default();
-    let store = Rc::new(store);
-    let (taking, into) = (Rc::clone(&waiting), Rc::clone(&store));
+    let (store, filler) = (Rc::new(store), Rc::<RefCell<Filler>>::default());
+    let (taking, into, filling) = (Rc::clone(&waiting), Rc::clone(&store), Rc::clone(&filler));
     let placed = scheduler::fill_into(Box::new(move |changes| {
         let mut waiting = taking.borrow_mut();
         waiting.extend_from_slice(changes);
         if waiting.len() >= BATCH {
-            into.commit(&writes_of(&waiting)).expect("the bench's own disk takes it");
+            filling.borrow_mut().commit(&*into, &waiting).expect("the bench's own disk takes it");
             waiting.clear();
         }
     }));
-    store.commit(&writes_of(&waiting.borrow()))?;
+    filler.borrow_mut().commit(&*store, &waiting.borrow())?;
     Ok(placed)
 }
 

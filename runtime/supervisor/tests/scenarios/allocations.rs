@@ -640,9 +640,9 @@ fn a_service_of_which_the_coordinator_knows_nobody_is_answered_by_what_runs_here
               set routes, 0 peers; shop/app/front to []
               fetch c1
             fetched c1
+              set routes, 0 peers; shop/app/front to [a1]
               start a1
             started a1
-              set routes, 0 peers; shop/app/front to [a1]
             assign 1 2 a1:shop/front:c1 routed=shop/app/front:a7
               save 1 2
               set routes, 0 peers; shop/app/front to [a7]
@@ -650,11 +650,9 @@ fn a_service_of_which_the_coordinator_knows_nobody_is_answered_by_what_runs_here
               save 1 3
               set routes, 0 peers; shop/app/front to [a1]
             died shop
-              set routes, 0 peers; shop/app/front to []
               start a1
             wait 2000
             started a1
-              set routes, 0 peers; shop/app/front to [a1]
             assign 1 4 routed=shop/app/front
               save 1 4
               set routes, 0 peers; shop/app/front to []
