@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use dunlin_api::{AppStatus, Client};
 use dunlin_e2e::hello;
 use dunlin_guest_artifacts::HELLO;
-use dunlin_harness::{Coordinators, Etcd, Fleet, eventually, http};
-use dunlin_model::{Name, NamespaceSpec};
+use dunlin_harness::{Coordinators, Etcd, Fleet, S3, eventually, http};
+use dunlin_model::{Digest, Name, NamespaceSpec};
 use nix::sys::signal::Signal;
 
 /// A new one is acting so soon after the one in charge is gone (P16).
@@ -155,7 +155,7 @@ async fn any_coordinator_can_be_asked_for_anything() {
     let leader = fleet.in_charge(None).await;
     let follower = 1 - leader;
     let client = fleet.client_of(follower).unwrap();
-    let digest = dunlin_model::Digest::of(HELLO);
+    let digest = Digest::of(HELLO);
     client.upload_component(&digest, HELLO.into(), |_| {}).await.unwrap();
     assert!(fleet.client_of(leader).unwrap().has_component(&digest).await.unwrap());
     fleet.deploy(&hello(HELLO, 1)).await.unwrap();
@@ -214,6 +214,42 @@ async fn all_of_etcd_may_go_and_come_back() {
     stop.store(true, Ordering::Relaxed);
     let answered = asking.await.unwrap();
     assert_eq!(failed.load(Ordering::Relaxed), 0, "requests failed, {answered} did not");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_uploaded_is_in_s3_and_outlives_the_coordinator_that_took_it() {
+    let s3 = S3::start().await.unwrap();
+    let (url, environment) = (s3.url(), s3.environment());
+    let started = Coordinators::start_with(2, 1, Some((&url, &environment))).await.unwrap();
+    let Some(mut fleet) = started else { return };
+    let client = fleet.client().unwrap();
+    let digest = Digest::of(HELLO);
+    client.upload_component(&digest, HELLO.into(), |_| {}).await.unwrap();
+    // Larger than what is put in one part.
+    let large: Vec<u8> = (0..20_000_000_u32).map(|number| (number % 251).to_le_bytes()[0]).collect();
+    let input = Digest::of(&large);
+    client.upload_input(&input, large.into()).await.unwrap();
+    assert!(s3.files() >= 2, "{}", s3.files());
+    let unknown = Digest::of(b"never uploaded");
+    assert!(!client.has_input(&unknown).await.unwrap());
+
+    let leader = fleet.in_charge(None).await;
+    fleet.coordinator(leader).kill().await.unwrap();
+    fleet.in_charge(Some(leader)).await;
+    assert!(client.has_component(&digest).await.unwrap());
+    assert!(client.has_input(&input).await.unwrap());
+    // Nothing of it is uploaded again, and the node gets it from the one that never saw it.
+    fleet.deploy(&hello(HELLO, 1)).await.unwrap();
+    let ingress = fleet.agent(0).address("ingress");
+    eventually("the service answers", async || {
+        let answer = http().get(format!("http://{ingress}/")).header("host", "localhost").send().await;
+        let status = answer.map_err(|error| error.to_string())?.status();
+        if status.is_success() { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    let backup = fleet.folder().join("backup.tar").display().to_string();
+    let output = fleet.dunlin(&["backup", &backup]).await.unwrap();
+    assert!(told(&output).contains("2 components and inputs"), "{}", told(&output));
 }
 
 fn told(output: &std::process::Output) -> String {

@@ -8,6 +8,7 @@ mod etcd;
 mod fleet;
 mod http;
 mod process;
+mod s3;
 mod wait;
 
 pub use coordinators::Coordinators;
@@ -15,4 +16,5 @@ pub use etcd::Etcd;
 pub use fleet::{App, Fleet};
 pub use http::http;
 pub use process::{Process, is_running, program};
+pub use s3::S3;
 pub use wait::{PATIENCE, eventually};

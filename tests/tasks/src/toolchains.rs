@@ -1,5 +1,5 @@
 //! What the tests need of others: the compilers of the guests that are not written in Rust, installed from PyPI and npm
-//! by their ordinary clients, and etcd, from Debian's packages.
+//! by their ordinary clients, a server that speaks the language of S3, from npm, and etcd, from Debian's packages.
 //!
 //! They are kept under `target/toolchains`, in the versions that `guests/examples/languages` pins, and are installed
 //! again only when these change. `tests/guest-artifacts` knows the same folders, and says to run this chore when they
@@ -41,10 +41,29 @@ const ETCD_HELP: [&str; 4] = [
 pub(crate) fn install() -> anyhow::Result<()> {
     python().inspect_err(|_| PYTHON_HELP.iter().for_each(say))?;
     javascript().inspect_err(|_| NODE_HELP.iter().for_each(say))?;
+    s3_server().inspect_err(|_| NODE_HELP.iter().for_each(say))?;
     if etcd().is_err() {
         ETCD_HELP.iter().for_each(say);
     }
     Ok(())
+}
+
+/// A server for tests that speaks the language of S3.
+const S3_SERVER: &str = "s3rver@3.7.1";
+
+fn s3_server() -> anyhow::Result<()> {
+    let folder = folder("s3");
+    if is_installed(&folder, S3_SERVER) {
+        return Ok(());
+    }
+    emptied(&folder)?;
+    fs::write(folder.join("package.json"), "{}")
+        .with_context(|| format!("could not write to {}", folder.display()))?;
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error", S3_SERVER]);
+    npm.current_dir(&folder);
+    Step::new("a server that speaks the language of S3", npm).run()?;
+    note_installed(&folder, S3_SERVER)
 }
 
 /// Unpacks Debian's package of etcd beside the others, unless there is one on the PATH; nothing is installed.
