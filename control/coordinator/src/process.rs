@@ -110,9 +110,8 @@ async fn serve(
 ) -> anyhow::Result<Ended> {
     let cluster = disk.authority.cluster().clone();
     let patience = config.profile.patience();
-    let Loaded { changes, specs, unneeded } =
-        records::load(&*disk.store).context("could not restore the cluster")?;
-    disk.store.commit(&unneeded).context("could not tidy the store")?;
+    let store = Arc::clone(&disk.store);
+    let Loaded { changes, specs } = blocking(move || restored(&*store)).await??;
     let mut brain_clock = disk.clock;
     let clock = brain_clock.shown();
     let brain = Cluster::restore(cluster.clone(), disk.term, patience, changes, brain_clock.read());
@@ -165,6 +164,13 @@ async fn serve(
     serving.await?;
     tracing::info!("coordinator stopped");
     how
+}
+
+/// Returns what a store holds, less of what nothing speaks any more.
+fn restored(store: &dyn Changes) -> anyhow::Result<Loaded> {
+    let (loaded, unneeded) = records::load(store).context("could not restore the cluster")?;
+    store.commit(&unneeded).context("could not tidy the store")?;
+    Ok(loaded)
 }
 
 /// Does what waits for a disk or a peer, beside the tasks.

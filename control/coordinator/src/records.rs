@@ -166,12 +166,10 @@ pub(crate) struct Loaded {
     pub(crate) changes: Vec<Change>,
     /// The specs that it holds.
     pub(crate) specs: Specs,
-    /// What deletes that of which nothing speaks any more.
-    pub(crate) unneeded: Vec<Write>,
 }
 
-/// Returns all that is needed to go on from what a store holds.
-pub(crate) fn load(store: &dyn Changes) -> Result<Loaded, RestoreError> {
+/// Returns all that is needed to go on from what a store holds, and what deletes that of which nothing speaks any more.
+pub(crate) fn load(store: &dyn Changes) -> Result<(Loaded, Vec<Write>), RestoreError> {
     let mut changes = Vec::new();
     if let Some(value) = store.get(Table::Meta, b"counters")? {
         changes.push(decode(Table::Meta, &value)?);
@@ -186,7 +184,7 @@ pub(crate) fn load(store: &dyn Changes) -> Result<Loaded, RestoreError> {
     let Allocations { records, specs, unneeded } = Allocations::load(store)?;
     changes.extend(records.into_iter().map(Change::Allocation));
     load_schedules(store, &mut changes)?;
-    Ok(Loaded { changes, specs, unneeded })
+    Ok((Loaded { changes, specs }, unneeded))
 }
 
 /// Returns why a coordinator decides nothing, if that is so.

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use dunlin_api::Client;
 use dunlin_guest_artifacts::{EMPTY, HELLO};
 use dunlin_harness::{App, Fleet, is_running};
 use dunlin_model::{AppSpec, Digest, Manifest};
@@ -43,7 +44,7 @@ async fn run(fleet: &mut Fleet, rounds: u64, seed: u64) -> anyhow::Result<Report
     let mut report = Report::default();
     fleet.deploy(&app()).await?;
     fleet.until_running("default/campaign").await;
-    let spec = job(fleet).await?;
+    let spec = job(fleet.client()).await?;
     let traffic = Traffic::start(fleet.ingress(0));
     traffic.until_answered(Instant::now()).await?;
     let ledger = Ledger::start(fleet.client(), spec);
@@ -113,7 +114,7 @@ fn children(process: u32) -> Vec<i32> {
         .collect()
 }
 
-fn app() -> App {
+pub(crate) fn app() -> App {
     let manifest = r#"
         [app]
         name = "campaign"
@@ -128,7 +129,7 @@ fn app() -> App {
 }
 
 /// Uploads a job of which runs can be started, and returns what it is as the API takes it.
-async fn job(fleet: &Fleet) -> anyhow::Result<AppSpec> {
+pub(crate) async fn job(client: &Client) -> anyhow::Result<AppSpec> {
     let manifest = r#"
         [app]
         name = "ledger"
@@ -141,10 +142,10 @@ async fn job(fleet: &Fleet) -> anyhow::Result<AppSpec> {
         limits = { memory = "32MiB", fuel = "100M", fuel_rate = "10M/s", deadline = "10s" }
     "#;
     let digest = Digest::of(EMPTY);
-    fleet.client().upload_component(&digest, EMPTY.into(), |_| {}).await?;
+    client.upload_component(&digest, EMPTY.into(), |_| {}).await?;
     let manifest = Manifest::parse(manifest).context("the campaign's own manifest is wrong")?;
     let workloads = manifest.workloads.iter().map(|(name, section)| (name.clone(), section.spec(digest)));
     let spec = AppSpec { name: manifest.app_name(), workloads: workloads.collect() };
-    fleet.client().deploy(&spec).await?;
+    client.deploy(&spec).await?;
     Ok(spec)
 }

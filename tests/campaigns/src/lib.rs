@@ -7,15 +7,18 @@
 //! | File | What |
 //! | --- | --- |
 //! | `kills` | `kill -9` of coordinator, agent and worker at any moment (T4) |
+//! | `coordinators` | the loss of coordinators and of members of etcd (T6) |
 //! | `ledger` | a client that remembers what was acknowledged |
 //! | `traffic` | requests to a service all the time |
 //! | `report` | what a campaign says |
 
 mod chance;
+mod coordinators;
 mod kills;
 mod ledger;
 mod report;
 mod traffic;
 
+pub use coordinators::{coordinators, show_coordinators};
 pub use kills::kills;
 pub use report::Report;

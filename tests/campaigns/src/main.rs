@@ -24,6 +24,10 @@ struct Arguments {
 enum Campaign {
     /// `kill -9` of coordinator, agent and worker (T4).
     Kills,
+    /// Loss of coordinators and of members of etcd, killed or paused (T6).
+    Coordinators,
+    /// The loss of each coordinator and each member of etcd, one after the other, told step by step.
+    ShowCoordinators,
 }
 
 fn main() -> ExitCode {
@@ -39,8 +43,13 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
     let runtime = tokio::runtime::Runtime::new()?;
+    let Arguments { rounds, seed, .. } = *arguments;
     let report = match arguments.campaign {
-        Campaign::Kills => runtime.block_on(dunlin_campaigns::kills(arguments.rounds, arguments.seed)),
+        Campaign::Kills => runtime.block_on(dunlin_campaigns::kills(rounds, seed)),
+        Campaign::Coordinators => runtime.block_on(dunlin_campaigns::coordinators(rounds, seed)),
+        Campaign::ShowCoordinators => runtime.block_on(dunlin_campaigns::show_coordinators(|step| {
+            let _nobody_listens = writeln!(io::stdout(), "--- {step}");
+        })),
     };
     let (seed, seconds) = (arguments.seed, started.elapsed().as_secs());
     writeln!(io::stdout(), "{}seed {seed}, {seconds} s", report?)?;

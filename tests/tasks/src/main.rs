@@ -34,6 +34,9 @@ enum Chore {
         /// End after one round instead of waiting to be interrupted.
         #[arg(long)]
         once: bool,
+        /// Show three coordinators on three members of etcd, and the loss of each, one after the other.
+        #[arg(long)]
+        ha: bool,
     },
     /// Measures; see book/src/contributing/benchmarks.md for what each name means.
     Bench {
@@ -91,7 +94,15 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             Step::new("all tests", cargo(["test", "--release", "--workspace"])).streamed()?;
             Step::new("the teeth of the simulation", teeth()).streamed()
         }
-        Chore::Demo { once } => {
+        Chore::Demo { ha: true, .. } => {
+            setup::setup()?;
+            toolchains::install()?;
+            programs(&["dunlin", "dunlin-campaigns"]).run()?;
+            let mut show = Command::new(step::program("dunlin-campaigns"));
+            show.arg("show-coordinators");
+            Step::new("several coordinators", show).streamed()
+        }
+        Chore::Demo { once, ha: false } => {
             setup::setup()?;
             programs(&["dunlin"]).run()?;
             Step::new("the guests", setup::guests(["build"])).run()?;

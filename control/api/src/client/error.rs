@@ -44,6 +44,12 @@ impl ClientError {
         }
     }
 
+    /// One of several coordinators has stopped to answer.
+    pub(super) fn gone(url: &str) -> Self {
+        let source = "it does not answer any more; what was asked for may have happened or not".into();
+        Self::Unreachable { url: url.to_owned(), source }
+    }
+
     pub(super) fn unreachable(url: &str, error: reqwest::Error) -> Self {
         // The address is already said, and the path says nothing to a person.
         Self::Unreachable { url: url.to_owned(), source: Box::new(error.without_url()) }

@@ -180,9 +180,25 @@ impl Transport {
             request = self.for_current(request);
             // A body that is streamed cannot be sent twice.
             let (again, is_head) = (request.try_clone(), request.method() == Method::HEAD);
-            let error = match self.answered_once(request).await {
-                Ok(response) => return Ok(response),
-                Err(error) => error,
+            let is_safe = request.method().is_safe();
+            let answered = tokio::select! {
+                answered = self.answered_once(request) => Some(answered),
+                () = self.gone() => None,
+            };
+            let error = match answered {
+                Some(Ok(response)) => return Ok(response),
+                Some(Err(error)) => error,
+                None => {
+                    self.is_found.store(false, Ordering::Relaxed);
+                    self.current.fetch_add(1, Ordering::Relaxed);
+                    match again {
+                        Some(again) if is_safe && started.elapsed() < CHARGE_TIME => {
+                            request = again;
+                            continue;
+                        }
+                        _ => return Err(ClientError::gone(&self.shown)),
+                    }
+                }
             };
             if error.problem().is_none() && self.urls.len() > 1 {
                 self.is_found.store(false, Ordering::Relaxed);
@@ -201,14 +217,32 @@ impl Transport {
         }
     }
 
+    /// Returns when the coordinator that is asked does not answer any more, where there are others. One alone is waited
+    /// for as long as a request may take.
+    async fn gone(&self) {
+        if self.urls.len() == 1 {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(FIND_TIME).await;
+            if !self.is_there().await {
+                return;
+            }
+        }
+    }
+
+    async fn is_there(&self) -> bool {
+        let health = self.request(Method::GET, paths::HEALTH).timeout(FIND_TIME);
+        health.send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// Of several coordinators finds one that answers. One that is paused accepts connections, and would be waited for.
     async fn find(&self) {
         if self.is_found.load(Ordering::Relaxed) {
             return;
         }
         for _ in 0..self.urls.len() {
-            let health = self.request(Method::GET, paths::HEALTH).timeout(FIND_TIME);
-            if health.send().await.is_ok_and(|answer| answer.status().is_success()) {
+            if self.is_there().await {
                 self.is_found.store(true, Ordering::Relaxed);
                 return;
             }
