@@ -23,6 +23,9 @@ use crate::traffic::Traffic;
 const DELAY: Duration = Duration::from_millis(250);
 /// How long it may take until a write is acknowledged again.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// So many workers are killed at most until the agent is: what dies again and again is started after longer and longer
+/// waits (G20), which a new agent does not know of.
+const WORKERS: u32 = 4;
 /// What was acknowledged is compared after so many kills.
 const CHECK: u64 = 10;
 
@@ -48,12 +51,19 @@ async fn run(fleet: &mut Fleet, rounds: u64, seed: u64) -> anyhow::Result<Report
     let traffic = Traffic::start(fleet.ingress(0));
     traffic.until_answered(Instant::now()).await?;
     let ledger = Ledger::start(fleet.client(), spec);
+    let mut workers = 0;
     for round in 0..rounds {
         tokio::time::sleep(chance.shorter_than(DELAY)).await;
         match chance.below(10) {
             0..=4 => kill_coordinator(fleet, &ledger, &mut report).await?,
-            5..=7 => kill_agent(fleet, &traffic, &mut report).await?,
-            _ => kill_worker(fleet, &traffic, &mut report).await?,
+            8.. if workers < WORKERS => {
+                kill_worker(fleet, &traffic, &mut report).await?;
+                workers += 1;
+            }
+            _ => {
+                kill_agent(fleet, &traffic, &mut report).await?;
+                workers = 0;
+            }
         }
         traffic.check()?;
         if round % CHECK == 0 {
