@@ -157,7 +157,7 @@ pub const RESERVED: &[Reserved] = &[
     },
     Reserved {
         package: "clap",
-        rooms: &["control/cli", "tests/tasks"],
+        rooms: &["control/cli", "tests/tasks", "tests/campaigns"],
         reason: "only programs for people read arguments",
     },
     Reserved {
