@@ -1,8 +1,13 @@
 //! Several coordinators on etcd: whichever is lost, another one acts, and nothing that was acknowledged is lost (P16).
 
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+#![expect(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a step that fails fails the test, and one that is left out is told of"
+)]
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -303,4 +308,56 @@ async fn a_fleet_moves_into_etcd_and_back_and_its_services_go_on() {
     stop.store(true, Ordering::Relaxed);
     let answered = asking.await.unwrap();
     assert_eq!(failed.load(Ordering::Relaxed), 0, "requests failed, {answered} did not");
+}
+
+/// Makes an authority `ca.pem`, and by it `server.pem` and `client.pem`, each with its key; says no where there is no
+/// `openssl`.
+fn make_certificates(folder: &Path) -> bool {
+    let script = r#"
+        set -e
+        new="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+        openssl req -x509 $new -keyout ca.key -out ca.pem -subj /CN=etcd-ca -days 2
+        printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n' > extensions
+        for name in server client; do
+            openssl req $new -keyout $name.key -out $name.csr -subj /CN=$name
+            openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out $name.pem -days 2 -extfile extensions
+        done
+    "#;
+    let made = std::process::Command::new("sh").args(["-c", script]).current_dir(folder).output().unwrap();
+    if !made.status.success() {
+        eprintln!("skipped: there is no openssl to make certificates: {}", told(&made));
+    }
+    made.status.success()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_asks_for_certificates_gets_them() {
+    let folder = tempfile::tempdir().unwrap();
+    if !make_certificates(folder.path()) {
+        return;
+    }
+    let Some(etcd) = Etcd::start_closed(1, folder.path()).await.unwrap() else { return };
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (url, shared) = (etcd.url(), format!("file://{}", file("shared")));
+    let (ca, certificate, key) = (file("ca.pem"), file("client.pem"), file("client.key"));
+    let closed = ["--store", &url, "--components", &shared, "--etcd-ca", &ca];
+    let own = ["--etcd-cert", &certificate, "--etcd-key", &key];
+    let fleet = Fleet::start_with(&[&closed[..], &own].concat(), 0).await.unwrap();
+    let name: Name = "by-certificate".parse().unwrap();
+    fleet.client().set_namespace(&name, &NamespaceSpec::default()).await.unwrap();
+
+    // Without one, nothing is told.
+    let state = file("other");
+    let listen = ["--fleet", "127.0.0.1:0", "--api", "127.0.0.1:0"];
+    let arguments = [&["coordinator", "--state", &state], &listen[..], &closed].concat();
+    let mut other = fleet.command(folder.path(), &arguments);
+    let log = folder.path().join("other.log");
+    let mut other = other.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    eventually("it says that etcd does not want it", async || {
+        let log = std::fs::read_to_string(&log).map_err(|error| error.to_string())?;
+        if log.contains("etcd does not answer") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    assert!(!folder.path().join("other/authority.pem").exists());
+    other.kill().await.unwrap();
 }

@@ -17,6 +17,8 @@ use crate::{PATIENCE, http};
 pub struct Etcd {
     folder: TempDir,
     members: Vec<Member>,
+    /// Whether it asks for certificates.
+    is_closed: bool,
 }
 
 struct Member {
@@ -28,6 +30,15 @@ struct Member {
 impl Etcd {
     /// Starts a cluster of so many members; nothing, with a word to whoever watches, where there is no etcd.
     pub async fn start(members: usize) -> anyhow::Result<Option<Self>> {
+        Self::start_with(members, None).await
+    }
+
+    /// The same, of members that ask who dials them for a certificate of this folder's `ca.pem`, and show `server.pem`.
+    pub async fn start_closed(members: usize, certificates: &Path) -> anyhow::Result<Option<Self>> {
+        Self::start_with(members, Some(certificates)).await
+    }
+
+    async fn start_with(members: usize, certificates: Option<&Path>) -> anyhow::Result<Option<Self>> {
         let Some(program) = program() else {
             #[expect(
                 clippy::print_stderr,
@@ -46,7 +57,8 @@ impl Etcd {
         let all = all.collect::<Vec<_>>().join(",");
         let members = clients.iter().zip(peers).enumerate().map(|(index, (client, peer))| {
             let data = folder.path().join(format!("member-{index}"));
-            let (client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
+            let scheme = if certificates.is_some() { "https" } else { "http" };
+            let (client_url, peer_url) = (format!("{scheme}://{client}"), format!("http://{peer}"));
             let arguments = [
                 ("--name", format!("member-{index}")),
                 ("--data-dir", data.display().to_string()),
@@ -59,9 +71,18 @@ impl Etcd {
                 ("--log-level", "error".to_owned()),
             ];
             let arguments = arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
-            Member { arguments: arguments.collect(), client: *client, child: None }
+            let mut arguments: Vec<String> = arguments.collect();
+            if let Some(folder) = certificates {
+                let file = |name: &str| folder.join(name).display().to_string();
+                arguments.push("--client-cert-auth".to_owned());
+                arguments.extend(["--trusted-ca-file".to_owned(), file("ca.pem")]);
+                arguments.extend(["--cert-file".to_owned(), file("server.pem")]);
+                arguments.extend(["--key-file".to_owned(), file("server.key")]);
+            }
+            Member { arguments, client: *client, child: None }
         });
-        let mut etcd = Self { members: members.collect(), folder };
+        let is_closed = certificates.is_some();
+        let mut etcd = Self { members: members.collect(), folder, is_closed };
         for index in 0..etcd.members.len() {
             etcd.launch(&program, index)?;
         }
@@ -118,7 +139,9 @@ impl Etcd {
         let health = format!("http://{}/health", self.members[index].client);
         loop {
             let answer = http().get(&health).timeout(Duration::from_secs(2)).send().await;
-            if answer.is_ok_and(|answer| answer.status().is_success()) {
+            // One that wants certificates hangs up on who has none.
+            let hangs_up = self.is_closed && answer.as_ref().is_err_and(|error| !error.is_connect());
+            if hangs_up || answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
             let child = self.members[index].child.as_mut().context("it was just started")?;

@@ -292,7 +292,10 @@ impl Client {
 
 /// Returns what a member's failure means: whether another one may do better.
 fn failure(member: &EtcdMember, status: &Status) -> EtcdError {
-    let message = status.message().to_owned();
+    let message = match std::error::Error::source(status) {
+        Some(source) => format!("{}: {}", status.message(), chain(source)),
+        None => status.message().to_owned(),
+    };
     match status.code() {
         Code::ResourceExhausted if message.contains("space exceeded") => EtcdError::NoSpace { message },
         // Also what is said by one that is starting, ending, has too much to do, or has lost its peers.
