@@ -23,8 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::response::IntoResponse as _;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use dunlin_api::{Problem, code, paths};
 use dunlin_model::{ClusterId, ComponentLimits, Term};
@@ -47,7 +48,7 @@ use crate::fleet::Fleet;
 use crate::inputs::Inputs;
 use crate::session::Desk;
 use identity::BearerToken;
-use problem::Refused;
+use problem::{Refused, not_in_charge};
 
 /// The most bytes of a request body, components and inputs excepted (N1).
 const MAX_BODY: usize = 1 << 20;
@@ -197,6 +198,7 @@ pub(crate) fn router(api: Api) -> Router {
     );
     described
         .route_layer(axum::middleware::from_fn_with_state(api.clone(), identity::require))
+        .route_layer(axum::middleware::from_fn_with_state(api.clone(), while_in_charge))
         .fallback(|| async {
             Refused::new(Problem::new(
                 404,
@@ -211,6 +213,18 @@ pub(crate) fn router(api: Api) -> Router {
         })
         .with_state(api)
         .merge(open)
+}
+
+/// Answers only as long as no other coordinator can be in charge: one that was paused would tell what was, and does not
+/// know what others have acknowledged since. What a wish came to is for the driver to say, which looks as well.
+async fn while_in_charge(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let over = || not_in_charge("the time in which this coordinator was in charge is over").into_response();
+    if !api.store.is_in_charge() {
+        return over();
+    }
+    let is_safe = request.method().is_safe();
+    let answer = next.run(request).await;
+    if is_safe && !api.store.is_in_charge() { over() } else { answer }
 }
 
 /// Returns how one connection is served. The version was agreed on with TLS; were it read off the first bytes, a

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::Config;
 use crate::backup::ADMIN_TOKEN;
 use crate::http;
-use crate::http::problem::Refused;
+use crate::http::problem::{Refused, not_in_charge};
 use crate::process::{Doors, blocking, new_authority, new_token, private_folder, write_private};
 
 /// How often it looks who is in charge.
@@ -275,7 +275,7 @@ async fn pass_on(State(passing): State<Passing>, request: Request) -> Response {
     let mut leader = passing.leader.clone();
     let known = leader.borrow_and_update().clone();
     let Some(Leader { api }) = known.filter(|_| !request.headers().contains_key(Relay::MARK)) else {
-        return nobody("this coordinator is not, and knows no other that is").into_response();
+        return not_in_charge("this coordinator is not, and knows no other that is").into_response();
     };
     let Ok(room) = passing.room.try_acquire_owned() else {
         let detail = format!("limit `requests passed on` is {MAX_PASSED}, all of them taken");
@@ -305,7 +305,7 @@ async fn pass_on(State(passing): State<Passing>, request: Request) -> Response {
                 "request was not passed on"
             );
             if error.was_not_sent() {
-                return nobody(&format!("{api} should be, and does not answer")).into_response();
+                return not_in_charge(&format!("{api} should be, and does not answer")).into_response();
             }
             broken_off(&api, is_safe).into_response()
         }
@@ -317,16 +317,10 @@ async fn pass_on(State(passing): State<Passing>, request: Request) -> Response {
 fn broken_off(leader: &str, is_safe: bool) -> Refused {
     let detail = format!("{leader} broke off before it had answered");
     if is_safe {
-        return nobody(&detail);
+        return not_in_charge(&detail);
     }
     let problem = Problem::new(502, code::UNAVAILABLE, "the coordinator in charge broke off", detail);
     Refused::new(problem.with_hint("it may have happened or not: look, and ask again"))
-}
-
-fn nobody(why: &str) -> Refused {
-    let title = "no coordinator is in charge at the moment";
-    let problem = Problem::new(503, code::NOT_IN_CHARGE, title, why);
-    Refused::new(problem.with_hint("nothing was done; ask again in a few seconds"))
 }
 
 /// Tells agents and newcomers that they are wrong here, until `aside` is cancelled.

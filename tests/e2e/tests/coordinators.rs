@@ -111,9 +111,16 @@ async fn whichever_is_lost_another_one_acts_and_nothing_is_lost() {
     // Paused, and woken when another one is in charge.
     fleet.coordinator(second).signal(Signal::SIGSTOP).unwrap();
     let third = fleet.in_charge(Some(second)).await;
+    let meanwhile: Name = "while-it-was-paused".parse().unwrap();
+    fleet.client_of(third).unwrap().set_namespace(&meanwhile, &NamespaceSpec::default()).await.unwrap();
     fleet.coordinator(second).signal(Signal::SIGCONT).unwrap();
     let address = fleet.coordinator(third).address("api").to_string();
     eventually("the one that was paused follows", async || {
+        // It must never tell what was before it was paused.
+        if let Ok(known) = fleet.client_of(second).unwrap().namespaces().await {
+            let known: Vec<Name> = known.namespaces.into_iter().map(|known| known.namespace).collect();
+            assert!(known.contains(&meanwhile), "{known:?}");
+        }
         let status = fleet.client_of(second).unwrap().status().await;
         let status = status.map_err(|error| format!("{error}; it said:\n{}", fleet.log_of(second)))?;
         if status.in_charge.as_ref() == Some(&address) { Ok(()) } else { Err(format!("{status:?}")) }

@@ -74,6 +74,13 @@ impl From<ComponentsError> for Refused {
     }
 }
 
+/// Returns the problem that this coordinator is not in charge, and nothing was done.
+pub(crate) fn not_in_charge(why: &str) -> Refused {
+    let title = "no coordinator is in charge at the moment";
+    let problem = Problem::new(503, code::NOT_IN_CHARGE, title, why);
+    Refused::new(problem.with_hint("nothing was done; ask again in a few seconds"))
+}
+
 /// Returns the problem of a full disk.
 pub(crate) fn storage_full(detail: String) -> Problem {
     Problem::new(503, "storage_full", "nothing can be stored", detail)
