@@ -21,9 +21,11 @@ const BATCH: usize = 10_000;
 /// And so many bytes of them at most, about.
 const BATCH_BYTES: usize = 8 << 20;
 /// What a store is called that was moved into etcd.
-const MOVED: &str = "store.moved-to-etcd";
-/// What a store is called while it is made.
+pub(crate) const MOVED: &str = "store.moved-to-etcd";
+/// What a store is called while it is made,
 const UNFINISHED: &str = "store.unfinished";
+/// and when it is whole, but etcd may still hold the fleet.
+const WHOLE: &str = "store.whole";
 /// The folders of bytes.
 const BLOBS: [&str; 2] = ["components", "inputs"];
 
@@ -40,14 +42,27 @@ pub struct Migrated {
 pub fn migrate_to_etcd(state: &Path, location: EtcdLocation, objects: &str) -> anyhow::Result<Migrated> {
     let folder = state.join("store");
     ensure!(folder.is_dir(), "{} holds no coordinator's store", state.display());
+    let moved = state.join(MOVED);
+    ensure!(
+        !moved.exists(),
+        "{} is there already, from an earlier migration; move it away if it is not needed any more",
+        moved.display()
+    );
     let secrets = FleetSecrets::kept(state)?;
     let store = Embedded::open(&folder).context("could not open the coordinator's store")?;
     let objects = Arc::new(Objects::open(objects).context("could not open what coordinators share")?);
     // Made anew: what is there of an attempt that was broken off is of no use.
     remove(&state.join("copy"))?;
     let etcd = opened(location, &state.join("copy"))?;
+    let known = etcd.known_fleet().context("could not look into etcd")?;
     ensure!(
-        etcd.is_empty().context("could not look into etcd")?,
+        known != Some(secrets.to_json()?),
+        "etcd holds this fleet already, as if a migration had ended before it put the former store aside; \
+         if no coordinator has run since, rename {} to {MOVED}",
+        folder.display()
+    );
+    ensure!(
+        known.is_none() && etcd.is_empty().context("could not look into etcd")?,
         "etcd holds something under this prefix already; give another prefix, or delete what is there"
     );
     let blobs = upload(state, &objects)?;
@@ -56,19 +71,24 @@ pub fn migrate_to_etcd(state: &Path, location: EtcdLocation, objects: &str) -> a
     let records = copy(&store, &shared)?;
     etcd.set_fleet(&secrets.to_json()?).context("could not put the fleet's secrets into etcd")?;
     drop(store);
-    fs::rename(&folder, state.join(MOVED)).context("could not put the former store aside")?;
+    fs::rename(&folder, &moved).context("could not put the former store aside")?;
     reign.resign(&etcd);
     Ok(Migrated { records, blobs })
 }
 
 /// Moves what etcd holds into a state folder that holds no store. It blocks.
 pub fn migrate_from_etcd(location: EtcdLocation, objects: &str, state: &Path) -> anyhow::Result<Migrated> {
-    let (folder, unfinished) = (state.join("store"), state.join(UNFINISHED));
+    let (folder, unfinished, whole) = (state.join("store"), state.join(UNFINISHED), state.join(WHOLE));
     ensure!(!folder.exists(), "{} holds a store already", state.display());
     private_folder(state).with_context(|| format!("could not make {}", state.display()))?;
     let objects = Arc::new(Objects::open(objects).context("could not open what coordinators share")?);
     let etcd = opened(location, &state.join("copy"))?;
     let Some(secrets) = etcd.known_fleet().context("could not look into etcd")? else {
+        // The last step of an earlier attempt is missing.
+        if whole.exists() {
+            fs::rename(&whole, &folder).context("could not give the store its name")?;
+            return Ok(Migrated { records: 0, blobs: 0 });
+        }
         bail!("etcd holds no fleet under this prefix");
     };
     // Nobody changes anything from here on.
@@ -76,11 +96,15 @@ pub fn migrate_from_etcd(location: EtcdLocation, objects: &str, state: &Path) ->
     etcd.follow().context("could not read the store in etcd")?;
     FleetSecrets::from_json(&secrets)?.save(state)?;
     remove(&unfinished)?;
+    remove(&whole)?;
     let store = Embedded::open(&unfinished).context("could not make the coordinator's store")?;
     let records = copy(etcd.copy(), &store)?;
     drop(store);
     let blobs = download(state, &objects)?;
-    fs::rename(&unfinished, &folder).context("could not give the store its name")?;
+    fs::rename(&unfinished, &whole).context("could not give the store its name")?;
+    // From here on no coordinator begins there; if one has, it is in charge, and this fails.
+    etcd.forget_fleet(&reign).context("could not take the fleet out of etcd")?;
+    fs::rename(&whole, &folder).context("could not give the store its name")?;
     fs::File::open(state).and_then(|state| state.sync_all()).context("could not sync the state folder")?;
     reign.resign(&etcd);
     drop(etcd);

@@ -30,6 +30,7 @@ use crate::fleet::Fleet;
 use crate::gate::{Gate, coordinator_identity};
 use crate::http::{self, Api};
 use crate::inputs::Inputs;
+use crate::migrate::MOVED;
 use crate::records::Loaded;
 use crate::session::Desk;
 use crate::standby::{self, Turn};
@@ -226,6 +227,12 @@ impl Disk {
         let state = &config.state;
         private_folder(state)
             .with_context(|| format!("could not make the state folder {}", state.display()))?;
+        anyhow::ensure!(
+            state.join("store").exists() || !state.join(MOVED).exists(),
+            "the store of {} was moved into etcd; start with the same `--store` and `--components` as there, or move it \
+             back with `dunlin migrate-store --back`",
+            state.display()
+        );
         // First of all, since it keeps a second coordinator off this folder.
         let store = Embedded::open(&state.join("store")).context("could not open the coordinator's store")?;
         let authority = open_authority(state)?;

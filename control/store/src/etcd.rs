@@ -45,7 +45,8 @@ use self::follow::Way;
 pub use self::follow::{FollowError, Seen};
 pub use self::location::{EtcdLocation, EtcdTls, LocationError};
 use self::message::{
-    Compare, KeyValue, PutRequest, RangeRequest, Request, RequestOp, TxnRequest, TxnResponse,
+    Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, Request, RequestOp, TxnRequest,
+    TxnResponse,
 };
 pub use self::reign::Reign;
 pub use self::replicated::Replicated;
@@ -126,6 +127,15 @@ impl Etcd {
             failure: Vec::new(),
         })?;
         if self.known_fleet()?.as_deref() == Some(value) { Ok(()) } else { Err(EtcdError::Deposed) }
+    }
+
+    /// Takes away what coordinators have in common, so that none takes what is left for a fleet. Fails if this one is not
+    /// in charge.
+    pub fn forget_fleet(&self, reign: &Reign) -> Result<(), EtcdError> {
+        let key = self.shared.keys.fleet();
+        let deletion = DeleteRangeRequest { key, range_end: Vec::new() };
+        let condition = reign.condition(&self.shared.keys);
+        self.shared.change(&[condition], vec![Request::DeleteRange(deletion).into()]).map(drop)
     }
 
     /// Tells whether there is a fleet here already, or anything of one.

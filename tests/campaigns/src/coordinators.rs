@@ -167,8 +167,7 @@ impl Scene {
 
     async fn end(self) -> anyhow::Result<Report> {
         let Self { fleet, ledger, traffic, mut report } = self;
-        ledger.check(&fleet.client()?).await?;
-        report.found = ledger.end().await?;
+        report.found = ledger.end(&fleet.client()?).await?;
         report.answered = traffic.end().await?;
         Ok(report)
     }

@@ -26,8 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// So many workers are killed at most until the agent is: what dies again and again is started after longer and longer
 /// waits (G20), which a new agent does not know of.
 const WORKERS: u32 = 4;
-/// What was acknowledged is compared after so many kills.
-const CHECK: u64 = 10;
 
 /// Kills so many processes.
 pub async fn kills(rounds: u64, seed: u64) -> anyhow::Result<Report> {
@@ -52,7 +50,7 @@ async fn run(fleet: &mut Fleet, rounds: u64, seed: u64) -> anyhow::Result<Report
     traffic.until_answered(Instant::now()).await?;
     let ledger = Ledger::start(fleet.client(), spec);
     let mut workers = 0;
-    for round in 0..rounds {
+    for _ in 0..rounds {
         tokio::time::sleep(chance.shorter_than(DELAY)).await;
         match chance.below(10) {
             0..=4 => kill_coordinator(fleet, &ledger, &mut report).await?,
@@ -66,12 +64,8 @@ async fn run(fleet: &mut Fleet, rounds: u64, seed: u64) -> anyhow::Result<Report
             }
         }
         traffic.check()?;
-        if round % CHECK == 0 {
-            ledger.check(fleet.client()).await?;
-        }
     }
-    ledger.check(fleet.client()).await?;
-    report.found = ledger.end().await?;
+    report.found = ledger.end(fleet.client()).await?;
     report.answered = traffic.end().await?;
     Ok(report)
 }
@@ -79,7 +73,11 @@ async fn run(fleet: &mut Fleet, rounds: u64, seed: u64) -> anyhow::Result<Report
 async fn kill_coordinator(fleet: &mut Fleet, ledger: &Ledger, report: &mut Report) -> anyhow::Result<()> {
     let killed = Instant::now();
     fleet.coordinator().kill().await?;
+    // Compared before anybody writes again: what is lost is of the last moment.
+    ledger.hold();
     fleet.coordinator().start(&[]).await?;
+    ledger.check(fleet.client()).await?;
+    ledger.go_on();
     report.fault("kills of the coordinator");
     while ledger.last().is_none_or(|last| last < killed) {
         ensure!(killed.elapsed() < PATIENCE, "no write was acknowledged for {PATIENCE:?}");

@@ -49,6 +49,8 @@ struct Written {
 pub(crate) struct Ledger {
     written: Arc<Mutex<Written>>,
     stop: Arc<AtomicBool>,
+    /// Whether nobody may begin to write now.
+    held: Arc<AtomicBool>,
     writers: Vec<JoinHandle<()>>,
     app: AppName,
 }
@@ -57,14 +59,32 @@ impl Ledger {
     /// Begins to write. `spec` is an app that is deployed, with one job.
     pub(crate) fn start(client: &Client, spec: AppSpec) -> Self {
         let (written, stop) = (Arc::<Mutex<Written>>::default(), Arc::<AtomicBool>::default());
+        let held = Arc::<AtomicBool>::default();
+        // It is deployed once already.
+        written.lock().unwrap_or_else(PoisonError::into_inner).revision.attempted = 1;
         let app = spec.name.clone();
-        let writer = || Writer { client: client.clone(), written: written.clone(), stop: stop.clone() };
+        let writer = || Writer {
+            client: client.clone(),
+            written: written.clone(),
+            stop: stop.clone(),
+            held: held.clone(),
+        };
         let writers = vec![
             tokio::spawn(writer().write_namespaces()),
             tokio::spawn(writer().deploy(spec.clone())),
             tokio::spawn(writer().start_runs(spec)),
         ];
-        Self { written, stop, writers, app }
+        Self { written, stop, held, writers, app }
+    }
+
+    /// Lets nobody begin to write, so that nothing hides what is lost of the last writes.
+    pub(crate) fn hold(&self) {
+        self.held.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets everybody write again.
+    pub(crate) fn go_on(&self) {
+        self.held.store(false, Ordering::Relaxed);
     }
 
     /// When the last write was acknowledged.
@@ -95,20 +115,25 @@ impl Ledger {
             );
         }
         let (found, most) = (status.revision.0, written.revision.attempted);
-        ensure!(found >= revision, "revision {revision} was acknowledged, and {found} is there (of {most})");
+        ensure!(
+            (revision..=most).contains(&found),
+            "revision {revision} was acknowledged, {most} were attempted, and {found} is there"
+        );
         Ok(())
     }
 
-    /// Stops writing; returns how many writes of each kind were acknowledged.
-    pub(crate) async fn end(self) -> anyhow::Result<BTreeMap<String, u64>> {
+    /// Stops writing, and compares a last time; returns how many writes of each kind were acknowledged.
+    pub(crate) async fn end(mut self, client: &Client) -> anyhow::Result<BTreeMap<String, u64>> {
         self.stop.store(true, Ordering::Relaxed);
-        for writer in self.writers {
+        for writer in std::mem::take(&mut self.writers) {
             writer.await?;
         }
+        self.check(client).await?;
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(wrong) = &written.wrong {
             anyhow::bail!(wrong.clone());
         }
+        ensure!(!written.counts.contains(&0), "of some kind nothing was acknowledged: {:?}", written.counts);
         let [namespaces, revisions, runs] = written.counts;
         let kinds = [("changes of namespaces", namespaces), ("revisions", revisions), ("runs", runs)];
         Ok(kinds.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect())
@@ -124,9 +149,17 @@ struct Writer {
     client: Client,
     written: Arc<Mutex<Written>>,
     stop: Arc<AtomicBool>,
+    held: Arc<AtomicBool>,
 }
 
 impl Writer {
+    /// Waits while nobody may write.
+    async fn turn(&self) {
+        while self.held.load(Ordering::Relaxed) && self.goes_on() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
@@ -140,6 +173,7 @@ impl Writer {
             if !self.goes_on() {
                 return;
             }
+            self.turn().await;
             let name: Name = format!("ledger-{}", number % NAMESPACES).parse().expect("it is a name");
             self.note(|written| {
                 written.namespaces.entry(name.clone()).or_default().attempted = number.into();
@@ -162,6 +196,7 @@ impl Writer {
             if !self.goes_on() {
                 return;
             }
+            self.turn().await;
             for workload in spec.workloads.values_mut() {
                 workload.environment.insert("NUMBER".to_owned(), number.to_string());
             }
@@ -187,6 +222,7 @@ impl Writer {
     async fn start_runs(self, spec: AppSpec) {
         let job = spec.workloads.keys().next().expect("the app has a job").clone();
         while self.goes_on() {
+            self.turn().await;
             let wish = StartRun { items: Some(ITEMS), ..StartRun::default() };
             let Ok(started) = self.client.start_run(&spec.name, &job, &wish).await else {
                 tokio::time::sleep(PAUSE).await;

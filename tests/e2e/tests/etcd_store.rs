@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dunlin_harness::{Etcd as Server, eventually};
+use dunlin_model::Bytes;
 use dunlin_store::{Changes, CommitError, Etcd, EtcdLocation, FollowError, Replicated, Table, Write};
 use nix::sys::signal::Signal;
 
@@ -180,4 +181,46 @@ async fn an_etcd_that_was_emptied_is_not_taken_for_a_new_fleet() {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_is_nearly_full_gets_room_again_by_itself() {
+    let Some(server) = Server::start(1).await.unwrap() else { return };
+    let url = server.url();
+    let folder = tempfile::tempdir().unwrap();
+    let location = EtcdLocation { quota: Bytes(32 << 20), ..url.parse().unwrap() };
+    let etcd = Arc::new(Etcd::open(location, folder.path()).unwrap());
+    let leader = Arc::clone(&etcd);
+    let store = Arc::new(blocking(move || leading(&leader)).await);
+    // Of one record, again and again: most of it is of no use any more.
+    eventually("it has no room", async || {
+        let (store, has_room) = (Arc::clone(&store), store.has_room());
+        blocking(move || store.commit(&[put(Table::Items, "large", random(4 << 20))]).unwrap()).await;
+        if has_room { Err("it has room".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    eventually(
+        "it has room again",
+        async || {
+            if store.has_room() { Ok(()) } else { Err("it has none".to_owned()) }
+        },
+    )
+    .await;
+    // It goes on, and so does whoever takes over.
+    let (url, other) = (server.url(), tempfile::tempdir().unwrap());
+    let kept = blocking(move || {
+        store.commit(&[put(Table::Apps, "a", "1")]).unwrap();
+        drop(store);
+        let next = opened(&url, other.path());
+        let store = loop {
+            match next.campaign(b"next").unwrap() {
+                Some(reign) => break Arc::clone(&next).lead(reign).unwrap(),
+                None => std::thread::yield_now(),
+            }
+        };
+        store.commit(&[put(Table::Apps, "a", "2")]).unwrap();
+        store.get(Table::Items, b"large").unwrap().unwrap().len()
+    })
+    .await;
+    assert_eq!(kept, 4 << 20);
 }

@@ -36,6 +36,8 @@ const FIND_TIME: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
     http: reqwest::Client,
+    /// Asks whether a coordinator is there, on connections of its own: on a common one it would wait behind an upload.
+    probe: reqwest::Client,
     /// Where the coordinators are; there is at least one.
     urls: Arc<[Url]>,
     /// Which of them is asked: the last that answered.
@@ -55,21 +57,26 @@ impl Transport {
         let mut authorization =
             HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| ClientConfigError::Token)?;
         authorization.set_sensitive(true);
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(&authority_pem, is_tls)?)
-            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, authorization)]))
-            .user_agent(concat!("dunlin/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(KEEPALIVE);
-        if is_local {
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(ClientConfigError::Http)?;
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, authorization)]);
+        let client = |headers: HeaderMap| {
+            let mut builder = reqwest::Client::builder()
+                .tls_backend_preconfigured(tls(&authority_pem, is_tls)?)
+                .default_headers(headers)
+                .user_agent(concat!("dunlin/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_keepalive(KEEPALIVE);
+            if is_local {
+                builder = builder.no_proxy();
+            }
+            builder.build().map_err(ClientConfigError::Http)
+        };
+        // Whether it is there anybody may ask.
+        let (http, probe) = (client(headers)?, client(HeaderMap::new())?);
         let shown = url.trim_end_matches('/').to_owned();
         // One alone is asked whether it answers or not.
         let is_found = Arc::new(AtomicBool::new(urls.len() == 1));
-        Ok(Self { http, urls: urls.into(), current: Arc::default(), is_found, shown })
+        Ok(Self { http, probe, urls: urls.into(), current: Arc::default(), is_found, shown })
     }
 
     pub(super) fn url(&self) -> &str {
@@ -181,16 +188,16 @@ impl Transport {
             // A body that is streamed cannot be sent twice.
             let (again, is_head) = (request.try_clone(), request.method() == Method::HEAD);
             let is_safe = request.method().is_safe();
+            let asked = self.current.load(Ordering::Relaxed);
             let answered = tokio::select! {
                 answered = self.answered_once(request) => Some(answered),
-                () = self.gone() => None,
+                () = self.gone(asked) => None,
             };
             let error = match answered {
                 Some(Ok(response)) => return Ok(response),
                 Some(Err(error)) => error,
                 None => {
-                    self.is_found.store(false, Ordering::Relaxed);
-                    self.current.fetch_add(1, Ordering::Relaxed);
+                    self.leave(asked);
                     match again {
                         Some(again) if is_safe && started.elapsed() < CHARGE_TIME => {
                             request = again;
@@ -200,15 +207,17 @@ impl Transport {
                     }
                 }
             };
-            if error.problem().is_none() && self.urls.len() > 1 {
-                self.is_found.store(false, Ordering::Relaxed);
+            if error.problem().is_none() {
+                self.doubt();
             }
             let Some(again) = again else { return Err(error) };
             if error.was_not_sent() && unreached + 1 < self.urls.len() {
                 unreached += 1;
-                self.current.fetch_add(1, Ordering::Relaxed);
+                self.leave(asked);
             } else if nobody_is_in_charge(&error, is_head) && started.elapsed() < CHARGE_TIME {
                 unreached = 0;
+                // Another one may know better.
+                self.leave(asked);
                 tokio::time::sleep(CHARGE_PAUSE).await;
             } else {
                 return Err(error);
@@ -219,21 +228,37 @@ impl Transport {
 
     /// Returns when the coordinator that is asked does not answer any more, where there are others. One alone is waited
     /// for as long as a request may take.
-    async fn gone(&self) {
+    async fn gone(&self, asked: usize) {
         if self.urls.len() == 1 {
             return std::future::pending().await;
         }
         loop {
             tokio::time::sleep(FIND_TIME).await;
-            if !self.is_there().await {
+            if !self.is_there(asked).await {
                 return;
             }
         }
     }
 
-    async fn is_there(&self) -> bool {
-        let health = self.request(Method::GET, paths::HEALTH).timeout(FIND_TIME);
+    async fn is_there(&self, asked: usize) -> bool {
+        let mut url = self.urls[asked % self.urls.len()].clone();
+        url.set_path(paths::HEALTH);
+        let health = self.probe.get(url).timeout(FIND_TIME);
         health.send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Asks another coordinator from now on than the one that was `asked`, unless that has happened already.
+    fn leave(&self, asked: usize) {
+        let next = asked.wrapping_add(1);
+        let _left_already = self.current.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
+        self.doubt();
+    }
+
+    /// Has it found out anew whether the one that is asked is there, where there are others.
+    fn doubt(&self) {
+        if self.urls.len() > 1 {
+            self.is_found.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Of several coordinators finds one that answers. One that is paused accepts connections, and would be waited for.
@@ -242,11 +267,12 @@ impl Transport {
             return;
         }
         for _ in 0..self.urls.len() {
-            if self.is_there().await {
+            let asked = self.current.load(Ordering::Relaxed);
+            if self.is_there(asked).await {
                 self.is_found.store(true, Ordering::Relaxed);
                 return;
             }
-            self.current.fetch_add(1, Ordering::Relaxed);
+            self.leave(asked);
         }
     }
 

@@ -57,7 +57,7 @@ pub(crate) fn migrate_store(args: MigrateStoreArgs, output: &Output) -> Result<(
     let told = Told { records, components_and_inputs: blobs };
     let place = state.display();
     output.note(&if back {
-        format!("start it with `dunlin coordinator --state {place}`; delete the fleet's keys in etcd when it runs")
+        format!("start it with `dunlin coordinator --state {place}`; what is left of it in etcd can be deleted")
     } else {
         format!("start coordinators with the same `--store` and `--components`; the former store is kept in {place}")
     });

@@ -159,8 +159,9 @@ fn put(shared: &Shared, conditions: &[Compare], name: &[u8], packed: &[u8]) -> R
     Ok(())
 }
 
-/// Deletes what neither the list nor the `former` one needs: the log up to that one, and all other segments. Who reads
-/// the former list just now can so do that to its end, and go on by the log.
+/// Deletes what neither the list nor the `former` one needs: the log before the entry of that one, and all other
+/// segments. Who reads the former list just now can so do that to its end, and go on by the log. The last entry of the
+/// log is always there, since the next one is appended behind it.
 pub(super) fn tidy(
     shared: &Shared,
     leader: &Compare,
@@ -169,7 +170,7 @@ pub(super) fn tidy(
 ) -> Result<(), EtcdError> {
     let conditions = current.conditions(shared, leader);
     let index = former.index;
-    let log = DeleteRangeRequest { key: shared.keys.log(0), range_end: shared.keys.log(index + 1) };
+    let log = DeleteRangeRequest { key: shared.keys.log(0), range_end: shared.keys.log(index) };
     shared.change(&conditions, vec![Request::DeleteRange(log).into()])?;
     let known = current.manifest.segments.iter().chain(&former.segments);
     let known: BTreeSet<Vec<u8>> = known.map(|name| shared.keys.segment(name)).collect();

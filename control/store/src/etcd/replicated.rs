@@ -197,6 +197,11 @@ impl Checkpointer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            // What is written now is of all that was told so far.
+            for size in sizes.try_iter() {
+                entries += 1;
+                bytes += size;
+            }
             // When etcd is nearly full, wishes are refused, and only this can make room.
             let is_full = !self.reign.has_room() && entries > 0;
             if entries < ENTRIES && bytes < BYTES && !is_full {
@@ -222,10 +227,13 @@ impl Checkpointer {
         let former = Current::read(shared).map_err(failed)?;
         let mut written = None;
         self.etcd.copy.snapshot_at(&mut |snapshot, position| {
-            written = Some(checkpoint::write(shared, &leader, &former, position, snapshot)?);
+            // Nothing has come since: it would be the same.
+            if position != former.manifest.position() {
+                written = Some(checkpoint::write(shared, &leader, &former, position, snapshot)?);
+            }
             Ok(())
         })?;
-        let current = written.unwrap_or_default();
+        let current = written.unwrap_or_else(|| former.clone());
         checkpoint::tidy(shared, &leader, &current, &former.manifest).map_err(failed)?;
         shared.client.compact(current.revision).map_err(failed)?;
         shared.client.defragment_where_sparse(shared.keys.location.quota).map_err(failed)?;

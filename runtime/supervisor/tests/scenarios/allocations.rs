@@ -691,3 +691,25 @@ fn what_is_not_well_answers_nothing_though_nobody_else_does() {
         "#]],
     );
 }
+
+#[test]
+fn a_singleton_that_is_in_no_route_takes_nothing() {
+    check(
+        "
+        assign 1 1 a1:shop/front:c1:singleton routed=shop/app/front
+        heard 1 0 a1=60000
+        fetched c1
+        started a1
+        ",
+        expect![[r#"
+            assign 1 1 a1:shop/front:c1:singleton routed=shop/app/front
+              save 1 1
+              set routes, 0 peers; shop/app/front to []
+              fetch c1
+            heard 1 0 a1=60000
+            fetched c1
+              start a1
+            started a1
+        "#]],
+    );
+}
