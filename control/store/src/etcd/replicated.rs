@@ -20,7 +20,7 @@ const ENTRIES: u64 = 4_096;
 /// or so many bytes of them.
 const BYTES: u64 = 8 << 20;
 /// How often it looks whether there is room, if nothing is written.
-const LOOK: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_secs(10);
 /// How long from one attempt to the next while etcd does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How many records one commit of `delete_prefix` deletes.
@@ -203,7 +203,8 @@ impl Checkpointer {
                 bytes += size;
             }
             // When etcd is nearly full, wishes are refused, and only this can make room.
-            let is_full = !self.reign.has_room() && entries > 0;
+            // A second time lets also that go which the first one had to leave to those who lag behind.
+            let is_full = !self.reign.has_room();
             if entries < ENTRIES && bytes < BYTES && !is_full {
                 continue;
             }
