@@ -39,6 +39,8 @@ use crate::{Config, records};
 
 /// The most bytes of one component or input.
 pub(crate) const MAX_BLOB: Bytes = Bytes(64 << 20);
+/// How long who could not go on in charge waits before it starts again.
+const AGAIN_PAUSE: Duration = Duration::from_secs(1);
 /// How long who steps down takes to tell the others.
 const RESIGN_TIME: Duration = Duration::from_secs(3);
 /// Free space that is left alone (S1).
@@ -87,6 +89,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Ende
                 error = &*error as &dyn std::error::Error,
                 "this coordinator is not in charge any more"
             );
+            // Should it be the same again, it must not keep others from their turn, and the machine busy.
+            tokio::time::sleep(AGAIN_PAUSE).await;
             Ok(Ended::ToStartAgain)
         }
         ended => ended,

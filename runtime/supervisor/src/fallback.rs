@@ -25,10 +25,10 @@ impl Fallback {
         for allocation in allocations {
             let workload = &allocation.assigned.workload;
             // A singleton that leaves is in no route, and the next one waits for its end: it must take nothing new.
-            if allocation.assigned.spec.on_partition().is_singleton() {
+            if !allocation.may_answer() || allocation.assigned.spec.on_partition().is_singleton() {
                 continue;
             }
-            if routes.endpoints.get(workload).is_some_and(Vec::is_empty) && allocation.may_answer() {
+            if routes.endpoints.get(workload).is_some_and(Vec::is_empty) {
                 let endpoint = Endpoint { allocation: allocation.assigned.id, node: node.clone() };
                 endpoints.entry(workload.clone()).or_default().push(endpoint);
             }

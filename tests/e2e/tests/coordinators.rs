@@ -79,6 +79,15 @@ fn ask_all_the_time(
     (stop, asking, failed)
 }
 
+async fn until_answered(ingress: std::net::SocketAddr) {
+    eventually("the service answers", async || {
+        let answer = http().get(format!("http://{ingress}/")).header("host", "localhost").send().await;
+        let status = answer.map_err(|error| error.to_string())?.status();
+        if status.is_success() { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+}
+
 async fn until_heard(fleet: &Coordinators) {
     eventually("the node is heard", async || {
         let nodes = fleet.client().unwrap().nodes().await.map_err(|error| error.to_string())?;
@@ -92,12 +101,7 @@ async fn whichever_is_lost_another_one_acts_and_nothing_is_lost() {
     let Some(mut fleet) = Coordinators::start(3, 1).await.unwrap() else { return };
     fleet.deploy(&hello(HELLO, 2)).await.unwrap();
     let ingress = fleet.agent(0).address("ingress");
-    eventually("the service answers", async || {
-        let answer = http().get(format!("http://{ingress}/")).header("host", "localhost").send().await;
-        let status = answer.map_err(|error| error.to_string())?.status();
-        if status.is_success() { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await;
+    until_answered(ingress).await;
     let (stop, asking, failed) = ask_all_the_time(ingress);
     let ledger = Ledger::start(fleet.client().unwrap());
 
@@ -195,12 +199,7 @@ async fn all_of_etcd_may_go_and_come_back() {
     let Some(mut fleet) = Coordinators::start(2, 1).await.unwrap() else { return };
     fleet.deploy(&hello(HELLO, 1)).await.unwrap();
     let ingress = fleet.agent(0).address("ingress");
-    eventually("the service answers", async || {
-        let answer = http().get(format!("http://{ingress}/")).header("host", "localhost").send().await;
-        let status = answer.map_err(|error| error.to_string())?.status();
-        if status.is_success() { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await;
+    until_answered(ingress).await;
     let (stop, asking, failed) = ask_all_the_time(ingress);
     for member in 0..3 {
         fleet.etcd.kill(member).await.unwrap();
@@ -253,12 +252,7 @@ async fn what_was_uploaded_is_in_s3_and_outlives_the_coordinator_that_took_it() 
     // Nothing of it is uploaded again, and the node gets it from the one that never saw it.
     fleet.deploy(&hello(HELLO, 1)).await.unwrap();
     let ingress = fleet.agent(0).address("ingress");
-    eventually("the service answers", async || {
-        let answer = http().get(format!("http://{ingress}/")).header("host", "localhost").send().await;
-        let status = answer.map_err(|error| error.to_string())?.status();
-        if status.is_success() { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await;
+    until_answered(ingress).await;
     let backup = fleet.folder().join("backup.tar").display().to_string();
     let output = fleet.dunlin(&["backup", &backup]).await.unwrap();
     assert!(told(&output).contains("2 components and inputs"), "{}", told(&output));
@@ -277,13 +271,7 @@ async fn a_fleet_moves_into_etcd_and_back_and_its_services_go_on() {
     let ids = |status: &AppStatus| {
         status.workloads[0].allocations.iter().map(|allocation| allocation.id).collect::<Vec<_>>()
     };
-    eventually("the service answers", async || {
-        let address = fleet.ingress(0);
-        let answer = http().get(format!("http://{address}/")).header("host", "localhost").send().await;
-        let status = answer.map_err(|error| error.to_string())?.status();
-        if status.is_success() { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await;
+    until_answered(fleet.ingress(0)).await;
     let (stop, asking, failed) = ask_all_the_time(fleet.ingress(0));
     let state = fleet.state().display().to_string();
     let shared = format!("file://{}", fleet.folder().join("shared").display());

@@ -167,13 +167,13 @@ impl Transport {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let mut url = self.current_url().to_string();
+        let mut url = self.url_of(self.current.load(Ordering::Relaxed)).to_string();
         url.truncate(url.trim_end_matches('/').len());
         self.http.request(method, url + path)
     }
 
-    fn current_url(&self) -> &Url {
-        &self.urls[self.current.load(Ordering::Relaxed) % self.urls.len()]
+    fn url_of(&self, asked: usize) -> &Url {
+        &self.urls[asked % self.urls.len()]
     }
 
     /// Sends, and sends again what was certainly not carried out: to another coordinator if one does not answer, and
@@ -184,11 +184,12 @@ impl Transport {
         let mut unreached = 0;
         loop {
             self.find().await;
-            request = self.for_current(request);
+            // Other requests may move on meanwhile: this one is watched where it was sent.
+            let asked = self.current.load(Ordering::Relaxed);
+            request = self.sent_to(asked, request);
             // A body that is streamed cannot be sent twice.
             let (again, is_head) = (request.try_clone(), request.method() == Method::HEAD);
             let is_safe = request.method().is_safe();
-            let asked = self.current.load(Ordering::Relaxed);
             let answered = tokio::select! {
                 answered = self.answered_once(request) => Some(answered),
                 () = self.gone(asked) => None,
@@ -241,7 +242,7 @@ impl Transport {
     }
 
     async fn is_there(&self, asked: usize) -> bool {
-        let mut url = self.urls[asked % self.urls.len()].clone();
+        let mut url = self.url_of(asked).clone();
         url.set_path(paths::HEALTH);
         let health = self.probe.get(url).timeout(FIND_TIME);
         health.send().await.is_ok_and(|answer| answer.status().is_success())
@@ -276,9 +277,9 @@ impl Transport {
         }
     }
 
-    /// Returns a request for the coordinator that is asked now.
-    fn for_current(&self, mut request: Request) -> Request {
-        let mut url = self.current_url().clone();
+    /// Returns a request for the coordinator that is to be asked.
+    fn sent_to(&self, asked: usize, mut request: Request) -> Request {
+        let mut url = self.url_of(asked).clone();
         url.set_path(request.url().path());
         url.set_query(request.url().query());
         *request.url_mut() = url;

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
 
@@ -19,7 +19,7 @@ use crate::space::NoSpace;
 const ENTRIES: u64 = 4_096;
 /// or so many bytes of them.
 const BYTES: u64 = 8 << 20;
-/// How often it looks whether there is room, if nothing is written.
+/// How often it looks whether there is room if nothing is written, and makes some if there is none.
 const LOOK: Duration = Duration::from_secs(10);
 /// How long from one attempt to the next while etcd does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -188,6 +188,7 @@ impl Checkpointer {
     fn run(&self, sizes: &Receiver<u64>) {
         // What those before have left is not known.
         let (mut entries, mut bytes) = (ENTRIES, 0);
+        let mut tidied = Instant::now();
         loop {
             match sizes.recv_timeout(LOOK) {
                 Ok(size) => {
@@ -204,10 +205,11 @@ impl Checkpointer {
             }
             // When etcd is nearly full, wishes are refused, and only this can make room.
             // A second time lets also that go which the first one had to leave to those who lag behind.
-            let is_full = !self.reign.has_room();
+            let is_full = !self.reign.has_room() && tidied.elapsed() >= LOOK;
             if entries < ENTRIES && bytes < BYTES && !is_full {
                 continue;
             }
+            tidied = Instant::now();
             match self.write() {
                 Ok(()) => (entries, bytes) = (0, 0),
                 Err(_) if self.reign.is_over() => return,

@@ -11,6 +11,7 @@
 )]
 
 mod allocations;
+mod fallback;
 mod items;
 mod making_way;
 mod partitions;
