@@ -223,6 +223,10 @@ impl DriverLoop {
         }
 
         if !changes.is_empty() && self.commit(&changes, now)?.is_break() {
+            // Nothing of the batch was written, and that is known.
+            for (reply, _) in replies {
+                let _gone = reply.send(Err(Refusal::Stopping));
+            }
             return Ok(ControlFlow::Break(Ended::Stopped));
         }
         if !self.hands.store.is_in_charge() {
