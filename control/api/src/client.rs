@@ -220,6 +220,16 @@ impl Client {
         self.transport.send(Method::POST, &paths::node_revoke(node), &serde_json::json!({})).await
     }
 
+    /// Lets a machine become a node that waits for it.
+    pub async fn approve_node(&self, node: &NodeId) -> Result<(), ClientError> {
+        self.transport.order(Method::POST, &paths::node_approve(node)).await
+    }
+
+    /// Takes a node off the list that is there no more, or sends a machine away that waits to become one.
+    pub async fn remove_node(&self, node: &NodeId) -> Result<(), ClientError> {
+        self.transport.order(Method::DELETE, &paths::node(node)).await
+    }
+
     /// Lets what lost nodes ran be replaced at once, though many were lost together.
     pub async fn release_brake(&self) -> Result<BrakeReleased, ClientError> {
         self.transport.send(Method::POST, paths::BRAKE_RELEASE, &serde_json::json!({})).await

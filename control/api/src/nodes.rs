@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use dunlin_model::{DurationMs, NodeId, Resources};
+use dunlin_model::{Digest, DurationMs, NodeId, Resources};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -24,6 +24,10 @@ pub struct NodeStatus {
     /// Whether its key is not accepted any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub revoked: bool,
+    /// The SHA-256 of its public key while it waits for approval, to be compared with what its agent says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub key: Option<Digest>,
     /// What operators say about it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -84,6 +88,8 @@ pub enum NodeState {
     Lost,
     /// It has joined and never reported.
     NeverSeen,
+    /// It has a good join token and waits for an operator's approval.
+    Pending,
     /// A state of a later version.
     #[serde(other)]
     Unknown,
@@ -96,6 +102,7 @@ impl NodeState {
             Self::Alive => "alive",
             Self::Lost => "lost",
             Self::NeverSeen => "never-seen",
+            Self::Pending => "pending",
             Self::Unknown => "unknown",
         }
     }

@@ -46,6 +46,10 @@ pub const NODE_CORDON: &str = "/v1/nodes/{node}/cordon";
 pub const NODE_UNCORDON: &str = "/v1/nodes/{node}/uncordon";
 /// `POST` to accept the key of a node no more.
 pub const NODE_REVOKE: &str = "/v1/nodes/{node}/revoke";
+/// `POST` to let a machine become a node that waits for it.
+pub const NODE_APPROVE: &str = "/v1/nodes/{node}/approve";
+/// `DELETE` to take a node off the list that is there no more.
+pub const NODE: &str = "/v1/nodes/{node}";
 /// `POST` to let what lost nodes ran be replaced at once, though many were lost together.
 pub const BRAKE_RELEASE: &str = "/v1/brake/release";
 /// `GET` all namespaces.
@@ -159,6 +163,16 @@ pub fn node_uncordon(node: &NodeId) -> String {
 /// Returns the path by which the key of a node is accepted no more.
 pub fn node_revoke(node: &NodeId) -> String {
     format!("/v1/nodes/{node}/revoke")
+}
+
+/// Returns the path which lets a machine become a node that waits for it.
+pub fn node_approve(node: &NodeId) -> String {
+    format!("/v1/nodes/{node}/approve")
+}
+
+/// Returns the path of one node.
+pub fn node(node: &NodeId) -> String {
+    format!("/v1/nodes/{node}")
 }
 
 /// Returns the path of one namespace.

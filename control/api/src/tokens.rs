@@ -14,6 +14,9 @@ pub struct CreateJoinToken {
     /// How many nodes may join with it; one if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<u32>,
+    /// Whether an operator must approve each node that joins with it; no if absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approval: bool,
 }
 
 /// A new token. It is shown once and kept nowhere in this form.

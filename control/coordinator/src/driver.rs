@@ -390,6 +390,7 @@ mod tests {
             uses_left: 1,
             created: Timestamp(0),
             used_by: Vec::new(),
+            approval: false,
         };
         Command::CreateToken(token)
     }

@@ -4,9 +4,9 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use dunlin_model::Name;
-use dunlin_protocol::{JoinReply, JoinRequest};
-use dunlin_scheduler::{Command, Rejection};
+use dunlin_model::{Digest, Name};
+use dunlin_protocol::{APPROVAL_PENDING, JoinReply, JoinRequest};
+use dunlin_scheduler::{Answer, Command, Rejection};
 use dunlin_transport::{
     Authority, CloseCode, Connection, Identity, Incoming, Renewal, Role, Server, hash_secret, key_hash,
     serve_join,
@@ -93,7 +93,8 @@ impl Gate {
         let view = self.desk.driver.view();
         let token = view.tokens.get(&request.token_id).ok_or(Rejection::TokenUnknown)?;
         // A member may ask again for an answer that was lost, also after the token's end.
-        if token.expires <= self.clock.now() && !view.nodes.contains_key(&request.node) {
+        let is_known = view.nodes.contains_key(&request.node) || view.pending.contains_key(&request.node);
+        if token.expires <= self.clock.now() && !is_known {
             return Err(Rejection::TokenExpired);
         }
         Ok(())
@@ -122,6 +123,14 @@ impl Gate {
             key_fingerprint,
         };
         match self.desk.driver.submit(command).await {
+            Ok(Answer::Pending) => {
+                let key = Digest::from_sha256(key_fingerprint);
+                tracing::info!(%node, %key, token = token_id, "a machine waits for approval");
+                let message = format!(
+                    "an operator must approve it: `dunlin node approve {node}`; the SHA-256 of its key is {key}"
+                );
+                refused(APPROVAL_PENDING, message)
+            }
             Ok(_joined) => {
                 tracing::info!(%node, token = token_id, "node joined");
                 // If the name is taken over, whoever had it may still be connected; it is a stranger now.

@@ -159,6 +159,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(nodes::cordon))
         .routes(routes!(nodes::uncordon))
         .routes(routes!(nodes::revoke))
+        .routes(routes!(nodes::approve))
+        .routes(routes!(nodes::remove))
         .routes(routes!(nodes::release_brake))
         .routes(routes!(nodes::fleet))
         .routes(routes!(namespaces::list))

@@ -323,7 +323,9 @@ impl Ready {
 /// Opens the fleet's authority; at the first start makes it, and with it the fleet's name.
 fn open_authority(state: &Path) -> anyhow::Result<Authority> {
     if state.join(Authority::FILE).exists() {
-        return Authority::load(state).context("could not open the fleet's authority");
+        return Authority::load(state).with_context(|| {
+            format!("could not open the fleet's authority in {}", state.join(Authority::FILE).display())
+        });
     }
     let authority = new_authority(SystemTime::now())?;
     authority.save(state).context("could not save the fleet's authority")?;

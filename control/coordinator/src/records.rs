@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AppName, Digest, ItemRecord, PackedError, Revision, RunId, Timestamp, WorkloadName, pack_items,
+    AppName, Digest, ItemRecord, NodeId, PackedError, Revision, RunId, Timestamp, WorkloadName, pack_items,
     unpack_items,
 };
 use dunlin_scheduler::{Change, RecoveryRecord};
@@ -25,6 +25,8 @@ const CHUNK: u32 = 1024;
 const PART_BYTES: usize = 1 << 20;
 /// What the keys of schedules begin with.
 const SCHEDULES: &[u8] = b"schedule/";
+/// What the keys of machines begin with that wait to become nodes.
+const PENDING: &[u8] = b"pending/";
 /// The key of why nothing is decided.
 const RECOVERY: &[u8] = b"recovery";
 /// How many parts are read at once.
@@ -128,6 +130,8 @@ fn key(change: &Change) -> (Table, Vec<u8>) {
         Change::ScheduleDeleted(job) => (Table::Meta, schedule_key(job)),
         Change::Token(record) => (Table::Tokens, record.id.clone().into_bytes()),
         Change::TokenDeleted(id) => (Table::Tokens, id.clone().into_bytes()),
+        Change::Pending(record) => (Table::Meta, pending_key(&record.node)),
+        Change::PendingDeleted(node) => (Table::Meta, pending_key(node)),
         Change::Counters(_) => (Table::Meta, b"counters".to_vec()),
         Change::Recovery(_) => (Table::Meta, RECOVERY.to_vec()),
     }
@@ -145,7 +149,8 @@ fn is_deletion(change: &Change) -> bool {
         | Change::AllocationDeleted(_)
         | Change::RunDeleted(_)
         | Change::ScheduleDeleted(_)
-        | Change::TokenDeleted(_) => true,
+        | Change::TokenDeleted(_)
+        | Change::PendingDeleted(_) => true,
         Change::App(_)
         | Change::Revision(_)
         | Change::Node(_)
@@ -155,6 +160,7 @@ fn is_deletion(change: &Change) -> bool {
         | Change::Item { .. }
         | Change::Schedule(_)
         | Change::Token(_)
+        | Change::Pending(_)
         | Change::Counters(_)
         | Change::Recovery(_) => false,
     }
@@ -183,7 +189,9 @@ pub(crate) fn load(store: &dyn Changes) -> Result<(Loaded, Vec<Write>), RestoreE
     }
     let Allocations { records, specs, unneeded } = Allocations::load(store)?;
     changes.extend(records.into_iter().map(Change::Allocation));
-    load_schedules(store, &mut changes)?;
+    for prefix in [SCHEDULES, PENDING] {
+        load_single(store, prefix, &mut changes)?;
+    }
     Ok((Loaded { changes, specs }, unneeded))
 }
 
@@ -201,11 +209,12 @@ pub(crate) fn recovery_over() -> Write {
     Write { table: Table::Meta, key: RECOVERY.to_vec(), value: None }
 }
 
-/// Adds how far the schedules of jobs were followed. They stand among the single values: there are few of them.
-fn load_schedules(store: &dyn Changes, changes: &mut Vec<Change>) -> Result<(), RestoreError> {
+/// Adds how far the schedules of jobs were followed, or who waits to become a node. They stand among the single values:
+/// there are few of them.
+fn load_single(store: &dyn Changes, prefix: &[u8], changes: &mut Vec<Change>) -> Result<(), RestoreError> {
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let found = store.range(Table::Meta, SCHEDULES, after.as_deref(), PARTS)?;
+        let found = store.range(Table::Meta, prefix, after.as_deref(), PARTS)?;
         let is_last = found.len() < PARTS;
         for (key, value) in found {
             changes.push(decode(Table::Meta, &value)?);
@@ -215,6 +224,10 @@ fn load_schedules(store: &dyn Changes, changes: &mut Vec<Change>) -> Result<(), 
             return Ok(());
         }
     }
+}
+
+fn pending_key(node: &NodeId) -> Vec<u8> {
+    [PENDING, node.to_string().as_bytes()].concat()
 }
 
 fn schedule_key(job: &WorkloadName) -> Vec<u8> {

@@ -146,8 +146,9 @@ impl Desk {
                 return Err((RefusalCode::UnknownNode, message));
             }
             None => {
-                let message =
-                    format!("node {node} is not known to this fleet; let it join again with a new token");
+                let message = format!(
+                    "node {node} is not known to this fleet; let it join again with a fresh state folder and a new token"
+                );
                 return Err((RefusalCode::UnknownNode, message));
             }
         }

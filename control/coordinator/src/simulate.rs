@@ -320,6 +320,7 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
         losses: Vec::new(),
         leaving: BTreeMap::new(),
         revoked: false,
+        removed: false,
         revoked_keys: Default::default(),
         cordon: cordoned.then_some(Cordon { since: now, drain: None }),
     }

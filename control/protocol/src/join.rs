@@ -8,6 +8,9 @@ use std::fmt;
 use dunlin_model::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 
+/// The code of a refusal that says: the token is good, and an operator must approve the machine; ask again later.
+pub const APPROVAL_PENDING: &str = "approval_pending";
+
 /// What a node that wants to join says.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {

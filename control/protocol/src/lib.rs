@@ -18,7 +18,7 @@ pub use fleet::{
     Hello, LogQuery, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery,
 };
 pub use frame::{FrameError, MAX_DEPTH, MAX_FRAME, decode, encode, frame_length};
-pub use join::{JoinReply, JoinRequest};
+pub use join::{APPROVAL_PENDING, JoinReply, JoinRequest};
 pub use kind::decode_known;
 pub use version::{ALPN_FLEET, ALPN_JOIN, ALPN_PEER, Version, agree};
 pub use wall::{WallFinding, WallPart, WallSetup, WallState};

@@ -55,10 +55,12 @@ impl Cluster {
         let allocations = durable.allocations().values().cloned().map(Change::Allocation);
         let runs = durable.runs().values().cloned().map(Change::Run);
         let tokens = durable.tokens().values().cloned().map(Change::Token);
+        let pending = durable.pending().values().cloned().map(Change::Pending);
         let counters = [Change::Counters(durable.counters())];
         let schedules = durable.schedules().values().cloned().map(Change::Schedule);
         let recovery = durable.recovery().cloned().map(Change::Recovery);
-        let rest = apps.chain(nodes).chain(tokens).chain(schedules).chain(counters).chain(recovery);
+        let rest =
+            apps.chain(nodes).chain(tokens).chain(pending).chain(schedules).chain(counters).chain(recovery);
         let again = Durable::restore(namespaces.chain(allocations).chain(runs).chain(rest));
         ensure(again == *durable, || "an index differs from the records".to_owned())
     }

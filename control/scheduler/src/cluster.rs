@@ -68,6 +68,8 @@ impl Cluster {
             }
             Command::Cordon { node, drain } => self.cordon(&mut step, &node, drain, now)?,
             Command::Revoke(node) => self.revoke(&mut step, &node, now)?,
+            Command::Remove(node) => self.remove_node(&mut step, &node, now)?,
+            Command::Approve(node) => self.approve(&mut step, &node, now)?,
             Command::Uncordon(node) => self.uncordon(&mut step, &node, now)?,
             Command::ReleaseBrake => {
                 self.volatile.release_all = !planted(Bug::NeverRelease);

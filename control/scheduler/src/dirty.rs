@@ -121,6 +121,8 @@ impl Dirty {
             | Change::ScheduleDeleted(_)
             | Change::Token(_)
             | Change::TokenDeleted(_)
+            | Change::Pending(_)
+            | Change::PendingDeleted(_)
             | Change::Counters(_)
             | Change::Recovery(_) => {}
         }

@@ -16,8 +16,8 @@ use crate::chain::RunIndex;
 use crate::index::{Index, Tally, Usage};
 use crate::placement::Room;
 use crate::{
-    AllocationRecord, AppRecord, Counters, NamespaceRecord, NodeRecord, RecoveryRecord, RevisionRecord,
-    RunRecord, ScheduleRecord, TokenRecord,
+    AllocationRecord, AppRecord, Counters, NamespaceRecord, NodeRecord, PendingRecord, RecoveryRecord,
+    RevisionRecord, RunRecord, ScheduleRecord, TokenRecord,
 };
 
 /// One durable change.
@@ -60,6 +60,10 @@ pub enum Change {
     Token(TokenRecord),
     /// A token is forgotten.
     TokenDeleted(String),
+    /// A machine waits to become a node.
+    Pending(PendingRecord),
+    /// It does not any more.
+    PendingDeleted(NodeId),
     /// These numbers are given out.
     Counters(Counters),
     /// Nothing is decided until an operator says so.
@@ -78,6 +82,7 @@ pub(crate) enum Key {
     Item(RunId, u32),
     Schedule(WorkloadName),
     Token(String),
+    Pending(NodeId),
     Counters,
     Recovery,
 }
@@ -101,6 +106,8 @@ impl Change {
             Self::ScheduleDeleted(job) => Key::Schedule(job.clone()),
             Self::Token(record) => Key::Token(record.id.clone()),
             Self::TokenDeleted(id) => Key::Token(id.clone()),
+            Self::Pending(record) => Key::Pending(record.node.clone()),
+            Self::PendingDeleted(node) => Key::Pending(node.clone()),
             Self::Counters(_) => Key::Counters,
             Self::Recovery(_) => Key::Recovery,
         }
@@ -158,6 +165,12 @@ impl Change {
             Self::TokenDeleted(id) => {
                 durable.tokens.remove(id);
             }
+            Self::Pending(record) => {
+                durable.pending.insert(record.node.clone(), record.clone());
+            }
+            Self::PendingDeleted(node) => {
+                durable.pending.remove(node);
+            }
             Self::Counters(counters) => {
                 durable.counters.allocation = durable.counters.allocation.max(counters.allocation);
                 durable.counters.run = durable.counters.run.max(counters.run);
@@ -183,6 +196,7 @@ pub(crate) struct Durable {
     run_index: RunIndex,
     schedules: BTreeMap<WorkloadName, ScheduleRecord>,
     tokens: BTreeMap<String, TokenRecord>,
+    pending: BTreeMap<NodeId, PendingRecord>,
     index: Index,
     /// Services that run on each node that can run them.
     everywhere: BTreeSet<WorkloadName>,
@@ -269,6 +283,11 @@ impl Durable {
 
     pub(crate) fn tokens(&self) -> &BTreeMap<String, TokenRecord> {
         &self.tokens
+    }
+
+    /// Returns the machines that wait to become nodes.
+    pub(crate) fn pending(&self) -> &BTreeMap<NodeId, PendingRecord> {
+        &self.pending
     }
 
     /// Returns the workloads of the newest revisions with their specs.

@@ -52,6 +52,10 @@ pub enum Command {
     Uncordon(NodeId),
     /// Accept the key of a node no more, and replace what it runs.
     Revoke(NodeId),
+    /// Take a node off the list that is there no more, and accept its key no more; or a machine that waits to become one.
+    Remove(NodeId),
+    /// Let a machine become a node that waits for it.
+    Approve(NodeId),
     /// Let what lost nodes ran be replaced at once, though many were lost together.
     ReleaseBrake,
     /// Go on from what the store holds, though it is older than what the fleet obeys.
@@ -113,6 +117,12 @@ pub enum Answer {
     TokenCreated,
     /// The node is a member.
     Joined,
+    /// The machine waits for an operator.
+    Pending,
+    /// The machine is a node as soon as it asks again.
+    Approved,
+    /// It is not on the list any more.
+    Removed,
 }
 
 /// What happened outside.

@@ -73,7 +73,7 @@ pub use planted::{Bug, plant};
 pub use range_set::RangeSet;
 pub use record::{
     AllocationRecord, AllocationState, AppRecord, Cordon, Counters, Fate, Leaving, MakesWay, NamespaceRecord,
-    NodeRecord, RevisionRecord, RolloutRecord, RunRecord, RunState, TokenRecord,
+    NodeRecord, PendingRecord, RevisionRecord, RolloutRecord, RunRecord, RunState, TokenRecord,
 };
 pub use recovery::{RecoveryReason, RecoveryRecord};
 pub use rejection::Rejection;

@@ -70,6 +70,27 @@ impl Cluster {
         Ok(Answer::Revoked)
     }
 
+    /// Takes a node off the list: one that is lost, was revoked, or has never reported. Its key is accepted no more, as
+    /// it may come back with it. A machine that waits to become a node is sent away.
+    pub(crate) fn remove_node(
+        &mut self,
+        step: &mut Step,
+        node: &NodeId,
+        now: Timestamp,
+    ) -> Result<Answer, Rejection> {
+        if self.durable.pending().contains_key(node) {
+            self.change(step, Change::PendingDeleted(node.clone()), now);
+            return Ok(Answer::Removed);
+        }
+        let record = self.member(node)?;
+        if record.info.is_some() && record.lost.is_none() {
+            return Err(Rejection::NodeInUse(node.clone()));
+        }
+        self.revoke(step, node, now)?;
+        self.change(step, Change::Node(NodeRecord { removed: true, ..self.member(node)? }), now);
+        Ok(Answer::Removed)
+    }
+
     /// Ends what has not left a drained node in time. The node stays cordoned.
     pub(crate) fn leave_drained(&mut self, step: &mut Step, now: Timestamp) {
         while let Some((until, node)) = self.durable.drained_nodes().first().cloned() {
@@ -117,6 +138,7 @@ impl Cluster {
     }
 
     fn member(&self, node: &NodeId) -> Result<NodeRecord, Rejection> {
-        self.durable.nodes().get(node).cloned().ok_or_else(|| Rejection::UnknownNode(node.clone()))
+        let record = self.durable.nodes().get(node).filter(|record| !record.removed);
+        record.cloned().ok_or_else(|| Rejection::UnknownNode(node.clone()))
     }
 }

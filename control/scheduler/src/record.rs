@@ -128,6 +128,9 @@ pub struct NodeRecord {
     /// Whether its key is not accepted any more. It is lost then, and stays so until a machine joins under its name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub revoked: bool,
+    /// Whether an operator has taken it off the list. It is revoked then, until a machine joins under its name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
     /// The SHA-256 of the public keys that were revoked under this name.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub revoked_keys: BTreeSet<[u8; 32]>,
@@ -414,6 +417,20 @@ pub struct TokenRecord {
     /// The keys that have joined with it: a lost answer can be asked for again.
     #[serde(default)]
     pub used_by: Vec<[u8; 32]>,
+    /// Whether an operator must approve who joins with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approval: bool,
+}
+
+/// A machine that wants to be a node, had a good token, and waits for an operator. It has no certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingRecord {
+    /// The name it wants.
+    pub node: NodeId,
+    /// The SHA-256 of its public key.
+    pub key_fingerprint: [u8; 32],
+    /// When it asked first.
+    pub since: Timestamp,
 }
 
 /// The last numbers that were given out.

@@ -120,6 +120,18 @@ pub enum Rejection {
     /// Another machine has this name.
     #[error("the name `{0}` belongs to another node")]
     NameTaken(NodeId),
+    /// No machine of this name waits.
+    #[error("no machine waits to become node `{0}`")]
+    NotPending(NodeId),
+    /// Too many machines wait.
+    #[error("limit `machines that wait for approval` is {limit}, all of them taken")]
+    TooManyPending {
+        /// How many may.
+        limit: usize,
+    },
+    /// It is there.
+    #[error("node `{0}` is in use: it reported lately, and is not revoked")]
+    NodeInUse(NodeId),
 }
 
 impl Rejection {
@@ -147,6 +159,9 @@ impl Rejection {
             Self::TokenExpired => "token_expired",
             Self::TokenTaken(_) => "token_taken",
             Self::NameTaken(_) => "name_taken",
+            Self::NotPending(_) => "not_pending",
+            Self::TooManyPending { .. } => "too_many_pending",
+            Self::NodeInUse(_) => "node_in_use",
             Self::NodeRevoked(_) => "node_revoked",
             Self::Recovering { .. } => "recovering",
             Self::NothingToRecover => "nothing_to_recover",

@@ -1,11 +1,14 @@
-//! Tokens: who may join, how often and until when.
+//! Tokens: who may join, how often and until when; and who waits for an operator's approval.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{NodeId, Timestamp};
 
 use crate::volatile::NodeState;
-use crate::{Answer, Change, Cluster, NodeRecord, Rejection, Step, TokenRecord};
+use crate::{Answer, Change, Cluster, NodeRecord, PendingRecord, Rejection, Step, TokenRecord};
+
+/// How many machines may wait for approval at a time.
+const MAX_PENDING: usize = 1_000;
 
 impl Cluster {
     pub(crate) fn create_token(
@@ -46,6 +49,10 @@ impl Cluster {
         if is_again && token.used_by.contains(&key_fingerprint) {
             return Ok(Answer::Joined);
         }
+        let waiting = self.durable.pending().get(&node);
+        if waiting.is_some_and(|waiting| waiting.key_fingerprint == key_fingerprint) {
+            return Ok(Answer::Pending);
+        }
         if token.expires <= now {
             return Err(Rejection::TokenExpired);
         }
@@ -55,17 +62,51 @@ impl Cluster {
         if token.uses_left == 0 {
             return Err(Rejection::TokenUsed);
         }
-        if member.is_some_and(|member| member.lost.is_none()) {
+        if waiting.is_some() || member.is_some_and(|member| member.lost.is_none()) {
             return Err(Rejection::NameTaken(node));
         }
         let mut token = token.clone();
         token.uses_left -= 1;
         token.used_by.push(key_fingerprint);
-        let record = match member {
+        let must_wait = token.approval;
+        if must_wait && self.durable.pending().len() >= MAX_PENDING {
+            return Err(Rejection::TooManyPending { limit: MAX_PENDING });
+        }
+        self.change(step, Change::Token(token), now);
+        if must_wait {
+            let pending = PendingRecord { node, key_fingerprint, since: now };
+            self.change(step, Change::Pending(pending), now);
+            return Ok(Answer::Pending);
+        }
+        self.admit(step, node, key_fingerprint, now);
+        Ok(Answer::Joined)
+    }
+
+    /// Lets a machine become a node that waits for it.
+    pub(crate) fn approve(
+        &mut self,
+        step: &mut Step,
+        node: &NodeId,
+        now: Timestamp,
+    ) -> Result<Answer, Rejection> {
+        let pending = self.durable.pending().get(node).cloned();
+        let pending = pending.ok_or_else(|| Rejection::NotPending(node.clone()))?;
+        // Who had the name may have come back meanwhile.
+        if self.durable.nodes().get(node).is_some_and(|member| member.lost.is_none()) {
+            return Err(Rejection::NameTaken(node.clone()));
+        }
+        self.change(step, Change::PendingDeleted(node.clone()), now);
+        self.admit(step, pending.node, pending.key_fingerprint, now);
+        Ok(Answer::Approved)
+    }
+
+    /// Makes a machine a node.
+    fn admit(&mut self, step: &mut Step, node: NodeId, key_fingerprint: [u8; 32], now: Timestamp) {
+        let record = match self.durable.nodes().get(&node) {
             // Still lost until it reports. What was sent to the name stays known, so that generations only grow.
             Some(lost) => {
                 self.volatile.compiled.forget_node(&node);
-                NodeRecord { key_fingerprint, joined: now, revoked: false, ..lost.clone() }
+                NodeRecord { key_fingerprint, joined: now, revoked: false, removed: false, ..lost.clone() }
             }
             None => {
                 self.volatile.nodes.insert(node.clone(), NodeState::default());
@@ -79,14 +120,13 @@ impl Cluster {
                     losses: Vec::new(),
                     cordon: None,
                     revoked: false,
+                    removed: false,
                     revoked_keys: BTreeSet::new(),
                     leaving: BTreeMap::new(),
                 }
             }
         };
-        self.change(step, Change::Token(token), now);
         self.change(step, Change::Node(record), now);
-        Ok(Answer::Joined)
     }
 }
 

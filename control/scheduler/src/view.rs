@@ -15,8 +15,8 @@ use crate::reconcile::desired;
 use crate::record::need;
 use crate::turns::Claim;
 use crate::{
-    AllocationRecord, AllocationState, AppRecord, Cluster, Due, NodeRecord, RecoveryRecord, RevisionRecord,
-    RolloutRecord, RunRecord, RunState, TokenRecord, Usage,
+    AllocationRecord, AllocationState, AppRecord, Cluster, Due, NodeRecord, PendingRecord, RecoveryRecord,
+    RevisionRecord, RolloutRecord, RunRecord, RunState, TokenRecord, Usage,
 };
 
 /// A picture of everything.
@@ -40,6 +40,8 @@ pub struct View {
     pub held_zones: BTreeMap<String, Held>,
     /// All runs, those that have ended included.
     pub runs: BTreeMap<RunId, RunView>,
+    /// The machines that wait to become nodes.
+    pub pending: BTreeMap<NodeId, PendingRecord>,
     /// All join tokens.
     pub tokens: BTreeMap<String, TokenView>,
     /// What every ingress is told.
@@ -186,7 +188,8 @@ impl Cluster {
             let reason = preempted.or_else(|| observed.as_ref().and_then(reason));
             (record.id, AllocationView { record: Arc::clone(record), observed, reason })
         });
-        let nodes = durable.nodes().values().map(|record| (record.id.clone(), self.view_node(record)));
+        let nodes = durable.nodes().values().filter(|record| !record.removed);
+        let nodes = nodes.map(|record| (record.id.clone(), self.view_node(record)));
         let runs = durable.runs().values().map(|run| (run.id, self.view_run(run)));
         let tokens = durable.tokens().values().map(|token| (token.id.clone(), view_token(token)));
         View {
@@ -199,6 +202,7 @@ impl Cluster {
             namespaces: self.view_namespaces(),
             held_zones: held_zones(durable),
             runs: runs.collect(),
+            pending: self.durable.pending().clone(),
             tokens: tokens.collect(),
             routes: self.volatile.routes.clone(),
         }

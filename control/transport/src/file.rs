@@ -1,7 +1,8 @@
 //! Files with keys in them: readable by their owner alone, and never half written.
 //!
 //! Key and certificates stand in one file, so that no crash can leave the key of one beside the certificate of
-//! another.
+//! another. Its last line has the SHA-256 of all before it: a certificate in which a disk has turned a bit over may still
+//! look like one, and is refused by everybody else.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use sha2::{Digest as _, Sha256};
 
 /// Why a file with keys could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,15 @@ pub enum FileError {
         path: PathBuf,
         /// What the operating system says.
         source: std::io::Error,
+    },
+    /// It is not as it was written.
+    #[error(
+        "{path} is damaged: it is not as it was written; put it back from a copy",
+        path = path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
     },
     /// Others may read it.
     #[error("{path} holds a key and others may read it; it must have mode 600", path = path.display())]
@@ -51,7 +62,7 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), FileError> {
     // `create_new` refuses a link or a file of someone else that stands there.
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
+    file.write_all(with_sum(text).as_bytes()).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     fs::rename(&unfinished, path).map_err(failed)?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
@@ -60,12 +71,28 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), FileError> {
 /// Reads a file that [`write`] wrote.
 pub(crate) fn read(path: &Path) -> Result<String, FileError> {
     let failed = |source| FileError::Read { path: path.to_owned(), source };
-    let text = fs::read_to_string(path).map_err(failed)?;
+    let bytes = fs::read(path).map_err(failed)?;
+    let text = String::from_utf8(bytes).map_err(|_| FileError::Damaged { path: path.to_owned() })?;
     let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
     if mode & 0o077 != 0 {
         return Err(FileError::Exposed { path: path.to_owned() });
     }
+    if !is_as_written(&text) {
+        return Err(FileError::Damaged { path: path.to_owned() });
+    }
     Ok(text)
+}
+
+/// What the last line of a file begins with.
+const SUM: &str = "# SHA-256 ";
+
+fn with_sum(text: &str) -> String {
+    format!("{text}{SUM}{}\n", hex::encode(Sha256::digest(text)))
+}
+
+/// Tells whether a text is what [`with_sum`] made. One without a last line of that kind is of an earlier build.
+fn is_as_written(text: &str) -> bool {
+    text.find(SUM).is_none_or(|end| text == with_sum(&text[..end]))
 }
 
 /// Removes a file that [`write`] wrote, if it is there.
@@ -138,6 +165,26 @@ mod tests {
             base64(bytes.as_bytes(), &mut text);
             assert_eq!(text, expected);
         }
+    }
+
+    #[test]
+    fn a_file_in_which_a_bit_is_not_as_it_was_is_refused_and_one_of_an_earlier_build_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        let key = PrivatePkcs8KeyDer::from(vec![0xff; 100]);
+        let text = to_pem(&key, &[&CertificateDer::from(vec![0xa5; 300])]);
+        write(&path, &text).unwrap();
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(from_pem(&read(&path).unwrap()).unwrap().0, key);
+        for bit in 0..text.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, flipped).unwrap();
+            let refused = read(&path).unwrap_err().to_string();
+            assert!(refused.contains("key.pem is damaged"), "bit {bit}: {refused}");
+        }
+        fs::write(&path, &text).unwrap();
+        assert_eq!(read(&path).unwrap(), text);
     }
 
     #[test]

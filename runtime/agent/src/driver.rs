@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::components::Components;
 use crate::inputs::Inputs;
+use crate::kept_items::KeptItems;
 use crate::last_assignment::LastAssignment;
 use crate::workers::Workers;
 
@@ -130,6 +131,7 @@ impl Driver {
 /// What the loop acts with.
 pub(crate) struct Hands {
     pub(crate) last_assignment: LastAssignment,
+    pub(crate) kept_items: KeptItems,
     pub(crate) ingress: Ingress,
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
@@ -140,6 +142,18 @@ pub(crate) struct Hands {
 }
 
 impl Hands {
+    /// Keeps reports of items on disk. Where that cannot be done they are only in memory, as before.
+    fn keep(&self, reports: &[ItemReport], in_place: bool) {
+        let kept = if in_place { self.kept_items.replace(reports) } else { self.kept_items.add(reports) };
+        if let Err(error) = kept {
+            tracing::error!(
+                %error,
+                items = reports.len(),
+                "reports of items cannot be kept on this node's disk; what is lost of them is run again"
+            );
+        }
+    }
+
     /// Makes an assignment durable. While the disk is full it waits: nothing that follows from the assignment is done
     /// before it is safe, and what runs goes on meanwhile.
     fn save(&self, assignment: &Assignment) -> io::Result<()> {
@@ -183,7 +197,7 @@ impl DriverLoop {
     pub(crate) fn run(mut self, last: Option<Assignment>, hands: &Hands) -> Result<(), io::Error> {
         let began = self.driver.now();
         let actions = match last {
-            Some(last) => self.supervisor.restore(last, began),
+            Some(last) => self.supervisor.restore(last, hands.kept_items.load(), began),
             None => self.supervisor.tick(began),
         };
         self.perform(actions, hands)?;
@@ -239,6 +253,7 @@ impl DriverLoop {
                     hands.save(&assignment)?;
                     tracing::debug!(term = %assignment.term, generation = %assignment.generation, "assignment saved");
                 }
+                Action::KeepItems { reports, in_place } => hands.keep(&reports, in_place),
                 Action::SetRoutes(routes) => hands.ingress.set_routes(&routes),
                 Action::KeepCode { components } => hands.workers.keep_code(&components),
                 Action::Fetch { digest } => {

@@ -1,60 +1,150 @@
 //! The last assignment, kept on disk: with it a node that starts without its coordinator carries on,
 //! and knows which orders are too old to obey.
+//!
+//! | File | What |
+//! | --- | --- |
+//! | `assignment` | a MAC of 32 bytes (keyed BLAKE3), and the assignment as JSON |
+//! | `assignment.before` | the one before it, for a disk that has damaged the last one |
+//!
+//! What was not written by this node, or is not as it was written, is not believed: the node goes on with the one
+//! before, and with none if that is no better. It never waits for a person, who may be far away.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dunlin_model::Assignment;
 
 use crate::folders;
 
+/// What stands before the assignment.
+const MAC: usize = 32;
+
 /// Where the last assignment is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct LastAssignment {
     path: PathBuf,
+    before: PathBuf,
+    key: [u8; 32],
 }
 
-/// Why the last assignment cannot be used.
+/// Why a file is not believed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LastAssignmentError {
-    /// The file is there but cannot be read.
-    #[error("could not read the last assignment from {path}")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The file is not an assignment.
-    #[error("the last assignment in {path} is damaged; remove the file to start this node empty")]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-        /// What the decoder says.
-        source: serde_json::Error,
-    },
+enum Unbelievable {
+    #[error("it cannot be read")]
+    Unreadable(#[source] io::Error),
+    #[error("it is not as this node wrote it")]
+    Damaged,
+    #[error("it was written by another version")]
+    Unknown(#[source] serde_json::Error),
 }
 
 impl LastAssignment {
-    /// Returns the keeper of the file at `path`.
-    pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path }
+    /// Returns the keeper of the file at `path`, authenticated by a key of this node.
+    pub(crate) fn at(path: PathBuf, node_key: &[u8; 32]) -> Self {
+        let before = path.with_extension("before");
+        Self { path, before, key: blake3::derive_key("dunlin 2026-11-29 last assignment", node_key) }
     }
 
-    /// Returns what was saved last, if anything was.
-    pub(crate) fn load(&self) -> Result<Option<Assignment>, LastAssignmentError> {
-        let bytes = match std::fs::read(&self.path) {
+    /// Returns what was saved last, or before that, if anything was that can be believed.
+    pub(crate) fn load(&self) -> Option<Assignment> {
+        for path in [&self.path, &self.before] {
+            match self.read(path) {
+                Ok(Some(assignment)) => return Some(assignment),
+                Ok(None) => {}
+                Err(error) => tracing::error!(
+                    file = %path.display(),
+                    error = &error as &dyn std::error::Error,
+                    "an assignment that was kept is not believed; the node goes on with an older one, \
+                     or waits for its coordinator's"
+                ),
+            }
+        }
+        None
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Assignment>, Unbelievable> {
+        let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(LastAssignmentError::Read { path: self.path.clone(), source }),
+            Err(source) => return Err(Unbelievable::Unreadable(source)),
         };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|source| LastAssignmentError::Damaged { path: self.path.clone(), source })
+        let (mac, text) = bytes.split_first_chunk::<MAC>().ok_or(Unbelievable::Damaged)?;
+        // Compared in constant time.
+        if blake3::keyed_hash(&self.key, text) != *mac {
+            return Err(Unbelievable::Damaged);
+        }
+        serde_json::from_slice(text).map(Some).map_err(Unbelievable::Unknown)
     }
 
     /// Saves `assignment`; when this returns, a power cut does not lose it.
     pub(crate) fn save(&self, assignment: &Assignment) -> io::Result<()> {
-        folders::replace(&self.path, &serde_json::to_vec(assignment)?)
+        let text = serde_json::to_vec(assignment)?;
+        let mac = blake3::keyed_hash(&self.key, &text);
+        match std::fs::rename(&self.path, &self.before) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        folders::replace(&self.path, &[mac.as_bytes(), &text[..]].concat())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use dunlin_model::{Generation, RouteTable, Term};
+
+    use super::*;
+
+    fn of_term(term: u64) -> Assignment {
+        Assignment {
+            cluster: "c4".parse().unwrap(),
+            term: Term(term),
+            generation: Generation(1),
+            allocations: Vec::new(),
+            finishing: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            routes: RouteTable::default(),
+        }
+    }
+
+    fn damage(path: &Path) {
+        let mut bytes = std::fs::read(path).unwrap();
+        *bytes.last_mut().unwrap() ^= 4;
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_one_is_not_believed_and_the_one_before_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = LastAssignment::at(folder.path().join("assignment"), &[7; 32]);
+        assert_eq!(kept.load(), None);
+        kept.save(&of_term(1)).unwrap();
+        assert_eq!(kept.load(), Some(of_term(1)));
+        kept.save(&of_term(2)).unwrap();
+        assert_eq!(kept.load(), Some(of_term(2)));
+        damage(&kept.path);
+        assert_eq!(kept.load(), Some(of_term(1)));
+        damage(&kept.before);
+        assert_eq!(kept.load(), None);
+        std::fs::write(&kept.path, b"short").unwrap();
+        assert_eq!(kept.load(), None);
+    }
+
+    #[test]
+    fn one_that_another_node_has_written_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("assignment");
+        LastAssignment::at(path.clone(), &[7; 32]).save(&of_term(1)).unwrap();
+        assert_eq!(LastAssignment::at(path, &[8; 32]).load(), None);
+    }
+
+    #[test]
+    fn after_a_power_cut_between_two_renames_the_one_before_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = LastAssignment::at(folder.path().join("assignment"), &[7; 32]);
+        kept.save(&of_term(1)).unwrap();
+        std::fs::rename(&kept.path, &kept.before).unwrap();
+        assert_eq!(kept.load(), Some(of_term(1)));
     }
 }

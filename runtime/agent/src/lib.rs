@@ -14,6 +14,7 @@ mod egress;
 mod folders;
 mod homes;
 mod inputs;
+mod kept_items;
 mod last_assignment;
 mod link;
 mod logs;

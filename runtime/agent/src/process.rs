@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use dunlin_ingress::Ingress;
 use dunlin_model::{Feature, NodeId, NodeInfo, Resources};
+use dunlin_protocol::APPROVAL_PENDING;
 use dunlin_supervisor::{Config as Patience, Supervisor};
 use dunlin_transport::{Identity, JoinError, JoinToken, NodeEndpoint, Role, WireLimits, join};
 use tokio::net::TcpListener;
@@ -25,6 +27,7 @@ use crate::egress::Egress;
 use crate::folders::{self, Folders};
 use crate::homes::Homes;
 use crate::inputs::Inputs;
+use crate::kept_items::KeptItems;
 use crate::last_assignment::LastAssignment;
 use crate::link::{LinkKeeper, link, resolve};
 use crate::logs::Logs;
@@ -40,6 +43,8 @@ const STARTED: Duration = Duration::from_secs(2);
 const CHARGE_TIME: Duration = Duration::from_secs(20);
 /// and how long from one attempt to the next.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
+/// How long a machine that waits for an operator's approval waits until it asks again.
+const APPROVAL_PAUSE: Duration = Duration::from_secs(2);
 /// How long workers may take to notice that they are to end.
 const WORKER_TIME: Duration = Duration::from_secs(2);
 
@@ -53,8 +58,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let _lock = lock(&folders.file("lock"))?;
     let identity = identity(&config, &folders).await?;
     let (cluster, node) = (identity.cluster().clone(), config.node.clone());
-    let last_assignment = LastAssignment::at(folders.file("assignment.json"));
-    let last = last_assignment.load()?;
+    let node_key = node_key(&folders.file("node.key"))?;
+    let last_assignment = LastAssignment::at(folders.file("assignment"), &node_key);
+    let last = last_assignment.load();
     let capacity = capacity(&config, &folders).await?;
     let (endpoint, listener) = listen(&config, &identity).await?;
     let (ingress_address, peer) = (listener.local_addr()?, endpoint.local_address());
@@ -63,9 +69,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let logs = Arc::new(Logs::open(folders.logs()));
     let limits = &config.settings.limits;
     logs.dumps().bind(limits);
-    let cache_key = cache_key(&folders.file("cache.key"))?;
     let basis = Basis::of(&config, capacity);
-    let (worker_config, homes) = workers_of(basis, &config.settings, &folders, cache_key).await?;
+    let (worker_config, homes) = workers_of(basis, &config.settings, &folders, node_key).await?;
     let workers = Workers::new(worker_config, Arc::clone(&logs));
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
     let front_door = config.settings.ingress.config();
@@ -74,6 +79,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let inputs = Inputs::new(homes, link.clone());
     let hands = Hands {
         last_assignment,
+        kept_items: KeptItems::at(folders.file("items"), &node_key),
         ingress: ingress.clone(),
         components: Arc::new(Components::new(folders.components(), link, limits.component_size)),
         inputs: Arc::new(inputs),
@@ -213,8 +219,7 @@ pub(crate) async fn workers_of(
     let wall = wall.context("could not find out what the kernel gives to confine guests")?;
     wall.log();
     let users = if own_users && wall.gives_users() {
-        let users = Users::open(folders.file("users.json"), settings.worker_uids);
-        Some(users.context("could not open the table of workers' users")?)
+        Some(users(folders, settings).context("could not open the table of workers' users")?)
     } else {
         None
     };
@@ -248,6 +253,25 @@ pub(crate) async fn workers_of(
     Ok((worker_config, homes))
 }
 
+/// Returns the users of workers. If the table of them is damaged a new one begins, without anything that was theirs:
+/// whatever is left there may be read by who gets their number next.
+fn users(folders: &Folders, settings: &Settings) -> std::io::Result<Users> {
+    let path = folders.file("users");
+    match Users::open(path.clone(), settings.worker_uids) {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            tracing::error!(
+                file = %path.display(), %error,
+                "the table of workers' users is damaged; a new one begins, and components are compiled again"
+            );
+            std::fs::remove_dir_all(folders.workers())?;
+            std::fs::DirBuilder::new().mode(0o700).create(folders.workers())?;
+            std::fs::remove_file(&path)?;
+            Users::open(path, settings.worker_uids)
+        }
+        other => other,
+    }
+}
+
 fn authorities(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     let Some(path) = &settings.egress.ca_file else { return Ok(Vec::new()) };
     std::fs::read(path).with_context(|| format!("could not read the certificates in {}", path.display()))
@@ -278,37 +302,79 @@ async fn identity(config: &Config, folders: &Folders) -> anyhow::Result<Identity
     Ok(identity)
 }
 
-/// Joins by the coordinator that is in charge. Each may be asked: the token is good again for the same key.
+/// Joins by the coordinator that is in charge; where an operator must approve this machine, as soon as one has.
 async fn join_any(config: &Config, token: &JoinToken, folder: &Path) -> anyhow::Result<Identity> {
     let started = Instant::now();
+    let mut is_awaited = false;
     loop {
-        let (mut failure, mut may_be_soon) = (None, false);
-        for coordinator in &config.coordinators {
-            let key = dunlin_transport::KeyRequest::load_or_create(folder).context(CannotJoin)?;
-            let joined = match resolve(coordinator, config.endpoint.ip()).await {
-                Ok(address) => join(address, token, &config.node, key).await.context(CannotJoin),
-                Err(error) => Err(error),
-            };
-            let error = match joined {
-                Ok(identity) => return Ok(identity),
-                Err(error) => error,
-            };
-            may_be_soon |= is_not_in_charge(&error);
-            // That one is not in charge says less than what another one says.
-            if failure.as_ref().is_none_or(is_not_in_charge) {
-                failure = Some(error);
+        let NotYet { error, may_be_soon } = match join_once(config, token, folder).await {
+            Ok(identity) => return Ok(identity),
+            Err(not_yet) => not_yet,
+        };
+        let pause = match refusal(&error) {
+            Some((APPROVAL_PENDING, message)) => {
+                if !is_awaited {
+                    tracing::warn!(node = %config.node, "this machine is no node yet: {message}");
+                }
+                is_awaited = true;
+                APPROVAL_PAUSE
             }
-        }
-        if !may_be_soon || started.elapsed() > CHARGE_TIME {
-            return Err(failure.context("no coordinator is known")?);
-        }
-        tokio::time::sleep(JOIN_PAUSE).await;
+            // It was heard before, so it is out of reach for a while.
+            None if is_awaited => APPROVAL_PAUSE,
+            _ if may_be_soon && (is_awaited || started.elapsed() <= CHARGE_TIME) => JOIN_PAUSE,
+            _ => return Err(error),
+        };
+        tokio::time::sleep(pause).await;
     }
+}
+
+/// Why a machine is no node yet.
+struct NotYet {
+    error: anyhow::Error,
+    /// Whether a coordinator is there that may be in charge soon.
+    may_be_soon: bool,
+}
+
+/// Asks each coordinator once. Each may be asked: the token is good again for the same key.
+async fn join_once(config: &Config, token: &JoinToken, folder: &Path) -> Result<Identity, NotYet> {
+    let (mut failure, mut may_be_soon) = (None, false);
+    for coordinator in &config.coordinators {
+        let error = match join_at(coordinator, config, token, folder).await {
+            Ok(identity) => return Ok(identity),
+            Err(error) => error,
+        };
+        may_be_soon |= is_not_in_charge(&error);
+        // That one is not in charge says less than what another one says.
+        if failure.as_ref().is_none_or(is_not_in_charge) {
+            failure = Some(error);
+        }
+    }
+    let error = failure.unwrap_or_else(|| anyhow::anyhow!("no coordinator is known"));
+    Err(NotYet { error, may_be_soon })
+}
+
+async fn join_at(
+    coordinator: &str,
+    config: &Config,
+    token: &JoinToken,
+    folder: &Path,
+) -> anyhow::Result<Identity> {
+    let key = dunlin_transport::KeyRequest::load_or_create(folder).context(CannotJoin)?;
+    let address = resolve(coordinator, config.endpoint.ip()).await?;
+    join(address, token, &config.node, key).await.context(CannotJoin)
+}
+
+/// Returns the code and the words with which a coordinator has refused, if that is what happened.
+fn refusal(error: &anyhow::Error) -> Option<(&str, &str)> {
+    error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(JoinError::Refused { code, message }) => Some((code.as_str(), message.as_str())),
+        _ => None,
+    })
 }
 
 /// Tells whether a coordinator refused only because another one is in charge.
 fn is_not_in_charge(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(JoinError::Refused { code, .. }) if code == "not_in_charge"))
+    refusal(error).is_some_and(|(code, _)| code == "not_in_charge")
 }
 
 /// What stands in the chain of an error when a machine did not become a node.
@@ -324,8 +390,8 @@ fn lock(path: &Path) -> anyhow::Result<std::fs::File> {
     Ok(file)
 }
 
-/// Returns the key from which those for compiled code are derived; at the first start makes it.
-pub(crate) fn cache_key(path: &Path) -> anyhow::Result<[u8; 32]> {
+/// Returns the key from which those are derived that authenticate what the node keeps; at the first start makes it.
+pub(crate) fn node_key(path: &Path) -> anyhow::Result<[u8; 32]> {
     if let Ok(bytes) = std::fs::read(path)
         && let Ok(key) = bytes.try_into()
     {
@@ -334,8 +400,8 @@ pub(crate) fn cache_key(path: &Path) -> anyhow::Result<[u8; 32]> {
     let mut key = [0; 32];
     getrandom::fill(&mut key)
         .map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
-    // With a new key all compiled code is compiled again, and nothing else happens.
-    folders::replace(path, &key).context("could not save the key for compiled code")?;
+    // With a new key all compiled code is compiled again, and the last assignment is not believed.
+    folders::replace(path, &key).context("could not save the node's key")?;
     Ok(key)
 }
 

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::driver::{Driver, Told};
 use crate::folders::Folders;
 use crate::logs::Logs;
-use crate::process::{Basis, cache_key, workers_of};
+use crate::process::{Basis, node_key, workers_of};
 use crate::workers::Workers;
 use crate::{Settings, WorkerUids};
 
@@ -387,7 +387,7 @@ fn kept(slot: &Path, component: &[u8]) -> anyhow::Result<PathBuf> {
 
 async fn workers(basis: Basis, settings: &Settings, slot: PathBuf) -> anyhow::Result<(Workers, Arc<Logs>)> {
     let folders = Folders::bare(slot).context("could not make the folder for compiled code")?;
-    let key = cache_key(&folders.file("cache.key"))?;
+    let key = node_key(&folders.file("node.key"))?;
     let (config, _homes) = workers_of(basis, settings, &folders, key).await?;
     // What is logged goes to who follows and into no file; of traps the latest are kept there.
     let logs = Arc::new(Logs::open(folders.logs()));

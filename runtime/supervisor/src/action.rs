@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, HostCalls, ItemRange,
-    Name, Outcome, RouteTable, RunId, Term, Timestamp,
+    ItemReport, Name, Outcome, RouteTable, RunId, Term, Timestamp,
 };
 
 /// What the agent is to do. Actions are carried out in the order in which they were returned.
@@ -12,6 +12,13 @@ use dunlin_model::{
 pub enum Action {
     /// Keep this assignment on disk. It must be durable before any following action is carried out.
     Save(Box<Assignment>),
+    /// Keep these reports of items on disk, beside those that are there or in their place: nobody has recorded them yet.
+    KeepItems {
+        /// Which.
+        reports: Vec<ItemReport>,
+        /// Whether they take the place of those that are there.
+        in_place: bool,
+    },
     /// Give this table to the ingress.
     SetRoutes(RouteTable),
     /// Keep the compiled code of these components on the node, and of no others that nothing runs. What is to stop goes

@@ -3,6 +3,8 @@
 //! Waiting (for its component, or for a back-off to pass) → starting → running; back to waiting when its start fails
 //! or its worker dies. Refused is the end. Whether it is finished is asked of its items.
 
+use std::collections::BTreeSet;
+
 use dunlin_model::{
     AllocationReport, AssignedAllocation, Bytes, Fuel, HealthSpec, Name, ObservedState, Timestamp,
     WorkloadKind,
@@ -88,12 +90,19 @@ impl Allocation {
 
     /// Returns one that this agent has had before it was started again, and its items that are not to be run any more:
     /// those that may be started at most once, since they may have been.
-    pub(crate) fn restored(assigned: AssignedAllocation, now: Timestamp) -> (Self, Vec<u32>) {
+    pub(crate) fn restored(
+        assigned: AssignedAllocation,
+        done: BTreeSet<u32>,
+        now: Timestamp,
+    ) -> (Self, Vec<u32>) {
         let mut allocation = Self::new(assigned, now);
+        if let Some(items) = &mut allocation.items {
+            items.skip(done);
+        }
         let Some(items) = allocation.items.as_mut().filter(|items| items.is_at_most_once) else {
             return (allocation, Vec::new());
         };
-        let given_up = items.give_up().collect();
+        let given_up = items.give_up();
         allocation.phase = Phase::Ended;
         (allocation, given_up)
     }

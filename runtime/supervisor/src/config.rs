@@ -24,6 +24,8 @@ pub struct Config {
     pub outbox_items: usize,
     /// No further item is started while item reports with this many bytes wait to be recorded.
     pub outbox_bytes: usize,
+    /// How long a report of an item may wait to be recorded until it is kept on disk.
+    pub keep_items_after: DurationMs,
     /// The most characters of a reason that are kept for the coordinator.
     pub reason_length: usize,
 }
@@ -40,6 +42,7 @@ impl Default for Config {
             report_bytes: 1 << 20,
             outbox_items: 16_384,
             outbox_bytes: 32 << 20,
+            keep_items_after: DurationMs(2_000),
             reason_length: 512,
         }
     }

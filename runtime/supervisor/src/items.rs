@@ -44,6 +44,8 @@ pub(crate) struct Items {
     concurrency: usize,
     /// The first that was not taken yet.
     next: u32,
+    /// Those after it that ended before the agent was started, and are not run again.
+    done: BTreeSet<u32>,
     running: BTreeSet<u32>,
     /// To be run again, and from when on.
     again: BTreeMap<u32, Timestamp>,
@@ -83,6 +85,7 @@ impl Items {
             range,
             concurrency: usize::try_from(allocation.spec.limits.concurrency).unwrap_or(usize::MAX).max(1),
             next: range.start,
+            done: BTreeSet::new(),
             running: BTreeSet::new(),
             again: BTreeMap::new(),
             deaths: BTreeMap::new(),
@@ -156,12 +159,26 @@ impl Items {
 
     /// Takes the next items that were never run, so many at most.
     fn fresh(&mut self, most: u32) -> Option<ItemRange> {
-        let range = ItemRange { start: self.next, end: self.range.end.min(self.next.saturating_add(most)) };
+        let end = self.done.first().copied().unwrap_or(self.range.end);
+        let range = ItemRange { start: self.next, end: end.min(self.next.saturating_add(most)) };
         if range.is_empty() {
             return None;
         }
         self.next = range.end;
+        self.pass_done();
         Some(range)
+    }
+
+    /// Runs none of these, which ended before the agent was started.
+    pub(crate) fn skip(&mut self, done: BTreeSet<u32>) {
+        self.done = done;
+        self.pass_done();
+    }
+
+    fn pass_done(&mut self) {
+        while self.done.remove(&self.next) {
+            self.next += 1;
+        }
     }
 
     /// Returns how many items may wait in the worker beside those that it runs.
@@ -228,8 +245,9 @@ impl Items {
     }
 
     /// Takes all that were never taken; returns them.
-    pub(crate) fn give_up(&mut self) -> std::ops::Range<u32> {
-        let rest = self.next..self.range.end;
+    pub(crate) fn give_up(&mut self) -> Vec<u32> {
+        let done = std::mem::take(&mut self.done);
+        let rest = (self.next..self.range.end).filter(|item| !done.contains(item)).collect();
         self.next = self.range.end;
         rest
     }

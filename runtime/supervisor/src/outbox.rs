@@ -1,9 +1,12 @@
-//! The outbox: reports of items that were run, kept until the coordinator says that they are recorded.
+//! The outbox: reports of items that were run, until the coordinator says that they are recorded.
+//!
+//! Those that are not recorded after a while, most often since the coordinator is out of reach, are kept on disk, so that
+//! a node that loses power need not do the work again. Where the coordinator answers none ever is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dunlin_model::{AllocationId, ItemReport, Outcome};
+use dunlin_model::{AllocationId, ItemReport, Outcome, Timestamp};
 
 use crate::Config;
 
@@ -20,6 +23,21 @@ pub(crate) struct Outbox {
     told_until: u64,
     /// Whether something that is told is not here any more.
     told_changed: bool,
+    /// Of those that were not given to be kept: when one came, and the number after it.
+    unkept_since: Option<(Timestamp, u64)>,
+    /// The number after the last that was given to be kept on disk.
+    kept_until: u64,
+    /// How many reports the disk holds, those included that are recorded meanwhile.
+    on_disk: usize,
+}
+
+/// What is to be done with the reports on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Add these to those that are there.
+    Add(Vec<ItemReport>),
+    /// Put these in the place of those that are there.
+    Replace(Vec<ItemReport>),
 }
 
 /// How much more may come before some reports are recorded.
@@ -41,13 +59,33 @@ impl Default for Outbox {
             told: Arc::new([]),
             told_until: 0,
             told_changed: false,
+            unkept_since: None,
+            kept_until: 0,
+            on_disk: 0,
         }
     }
 }
 
 impl Outbox {
-    /// Adds a report.
-    pub(crate) fn push(&mut self, report: ItemReport) {
+    /// Adds a report that came now.
+    pub(crate) fn push(&mut self, report: ItemReport, now: Timestamp) {
+        self.insert(report);
+        self.unkept_since.get_or_insert((now, self.next));
+    }
+
+    /// Takes the reports that were on disk when the agent started, of which some may not be wanted any more.
+    pub(crate) fn restore(&mut self, reports: Vec<ItemReport>, is_wanted: impl Fn(&ItemReport) -> bool) {
+        self.on_disk = reports.len();
+        for report in reports {
+            // A disk may say the same twice.
+            if is_wanted(&report) && !self.sequence.contains_key(&(report.allocation, report.item)) {
+                self.insert(report);
+            }
+        }
+        self.kept_until = self.next;
+    }
+
+    fn insert(&mut self, report: ItemReport) {
         self.bytes += size(&report);
         let number = self.next;
         self.next += 1;
@@ -72,6 +110,51 @@ impl Outbox {
         for item in items {
             self.remove(allocation, item);
         }
+    }
+
+    /// Returns what is to be done with the reports on disk, if anything is. When one has waited for long all are kept, so
+    /// that the disk is not busy with each of them.
+    pub(crate) fn keep(&mut self, now: Timestamp, config: &Config) -> Option<Keep> {
+        let is_due = self.keeps_at(config).is_some_and(|due| due <= now);
+        if self.on_disk > 0 && self.reports.range(..self.kept_until).next().is_none() {
+            // All that is on disk is recorded.
+            self.on_disk = 0;
+            if !is_due {
+                return Some(Keep::Replace(Vec::new()));
+            }
+            return Some(Keep::Replace(self.give_to_keep(0)));
+        }
+        if !is_due {
+            return None;
+        }
+        let old = self.kept_until..self.unkept_since.map_or(self.next, |(_, next)| next);
+        if self.reports.range(old).next().is_none() {
+            // Those that came then are recorded; the others are younger.
+            let is_any = self.reports.range(self.kept_until..).next().is_some();
+            self.unkept_since = is_any.then_some((now, self.next));
+            return None;
+        }
+        let is_large = self.on_disk + self.reports.len() > 2 * config.outbox_items;
+        let new = self.give_to_keep(if is_large { 0 } else { self.kept_until });
+        if is_large {
+            self.on_disk = new.len();
+            return Some(Keep::Replace(new));
+        }
+        (!new.is_empty()).then_some(Keep::Add(new))
+    }
+
+    /// Returns all reports from a number on, which are on disk then.
+    fn give_to_keep(&mut self, from: u64) -> Vec<ItemReport> {
+        let given: Vec<ItemReport> = self.reports.range(from..).map(|(_, report)| report.clone()).collect();
+        self.kept_until = self.next;
+        self.unkept_since = None;
+        self.on_disk += given.len();
+        given
+    }
+
+    /// Returns when what is not kept is to be.
+    pub(crate) fn keeps_at(&self, config: &Config) -> Option<Timestamp> {
+        self.unkept_since.map(|(since, _)| since.plus(config.keep_items_after))
     }
 
     /// Tells whether no further item should be run before some of these are recorded.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use dunlin_model::{
     AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, ClusterId, Digest, DurationMs,
     Fuel, Generation, HostCalls, ItemRecord, ItemReport, Name, NodeId, Outcome, RouteTable, Term, Timestamp,
+    Work,
 };
 
 use crate::allocation::{Allocation, Phase, Usage};
@@ -19,7 +20,7 @@ use crate::component::{ComponentState, Components};
 use crate::contact::Contact;
 use crate::fallback::Fallback;
 use crate::health::Health;
-use crate::outbox::Outbox;
+use crate::outbox::{Keep, Outbox};
 use crate::{Action, Config, Event};
 
 /// Why an assignment was not accepted.
@@ -116,14 +117,27 @@ impl Supervisor {
     /// Takes the assignment that was on disk when the agent started.
     ///
     /// It is trusted as the highest stored, and not saved again. One of another fleet is left alone. Nobody knows which
-    /// items the agent had begun: those that may be started at most once have ended.
-    pub fn restore(&mut self, assignment: Assignment, now: Timestamp) -> Vec<Action> {
+    /// items the agent had begun: those that may be started at most once have ended. `kept` are the reports of items that
+    /// were on disk; those items are not run again.
+    pub fn restore(&mut self, assignment: Assignment, kept: Vec<ItemReport>, now: Timestamp) -> Vec<Action> {
         if assignment.cluster != self.cluster {
             return Vec::new();
         }
+        let mut done: BTreeMap<AllocationId, BTreeSet<u32>> = BTreeMap::new();
         for assigned in &assignment.allocations {
-            let (allocation, given_up) = Allocation::restored(assigned.clone(), now);
-            self.give_up(&allocation, &given_up, "the agent was started again while it ran");
+            let Work::Items { run, range, .. } = assigned.work else { continue };
+            let is_of =
+                |it: &&ItemReport| it.allocation == assigned.id && it.run == run && range.contains(it.item);
+            done.insert(assigned.id, kept.iter().filter(is_of).map(|report| report.item).collect());
+        }
+        let is_wanted = |report: &ItemReport| {
+            done.get(&report.allocation).is_some_and(|items| items.contains(&report.item))
+        };
+        self.outbox.restore(kept, is_wanted);
+        for assigned in &assignment.allocations {
+            let done = done.remove(&assigned.id).unwrap_or_default();
+            let (allocation, given_up) = Allocation::restored(assigned.clone(), done, now);
+            self.give_up(&allocation, &given_up, "the agent was started again while it ran", now);
             self.allocations.insert(assigned.id, allocation);
         }
         self.take(assignment, now)
@@ -174,7 +188,7 @@ impl Supervisor {
             }
             Event::ItemEnded { allocation, item, outcome, fuel, memory, wall, host, output, output_cut } => {
                 let end = ItemEnd { outcome, fuel, memory, wall, host, output, output_cut };
-                self.item_ended(allocation, item, end);
+                self.item_ended(allocation, item, end, now);
             }
             // Why is for the agent's log; the coordinator has no place for the reason of a single item.
             Event::ItemNotRun { allocation, item, reason: _ } => {
@@ -217,6 +231,7 @@ impl Supervisor {
             .chain(items.flat_map(|items| items.deadlines(&self.config)))
             .chain(self.components.deadlines())
             .chain(ends)
+            .chain(self.outbox.keeps_at(&self.config))
             .filter(|deadline| *deadline > self.now)
             .min()
     }
@@ -355,7 +370,7 @@ impl Supervisor {
         }
     }
 
-    fn item_ended(&mut self, id: AllocationId, item: u32, end: ItemEnd) {
+    fn item_ended(&mut self, id: AllocationId, item: u32, end: ItemEnd, now: Timestamp) {
         let Some(items) = self.allocations.get_mut(&id).and_then(|it| it.items.as_mut()) else { return };
         if !items.ended(item) {
             return;
@@ -372,7 +387,7 @@ impl Supervisor {
             output: end.output,
             output_cut: end.output_cut,
         };
-        self.outbox.push(ItemReport { allocation: id, run: items.run, item, record });
+        self.outbox.push(ItemReport { allocation: id, run: items.run, item, record }, now);
     }
 
     fn recorded(&mut self, term: Term, items: &[(AllocationId, u32)]) {
@@ -390,7 +405,7 @@ impl Supervisor {
         for allocation in allocations.values_mut() {
             if allocation.namespace() == namespace && allocation.is_in_worker() {
                 let given_up = allocation.died(now, &self.config);
-                self.give_up(allocation, &given_up, "the worker process died while running it");
+                self.give_up(allocation, &given_up, "the worker process died while running it", now);
             }
         }
         self.allocations = allocations;
@@ -398,7 +413,7 @@ impl Supervisor {
     }
 
     /// Tells the coordinator of items that will not be run again, though they have not ended by themselves.
-    fn give_up(&mut self, allocation: &Allocation, given_up: &[u32], why: &str) {
+    fn give_up(&mut self, allocation: &Allocation, given_up: &[u32], why: &str, now: Timestamp) {
         let Some(items) = &allocation.items else { return };
         let reason = why.to_owned();
         let outcome =
@@ -416,7 +431,8 @@ impl Supervisor {
         };
         for item in given_up {
             let (run, record) = (items.run, record.clone());
-            self.outbox.push(ItemReport { allocation: allocation.assigned.id, run, item: *item, record });
+            let report = ItemReport { allocation: allocation.assigned.id, run, item: *item, record };
+            self.outbox.push(report, now);
         }
     }
 
@@ -462,7 +478,18 @@ impl Supervisor {
                 | Phase::Ended => {}
             }
         }
-        self.route(false).into_iter().chain(stops).chain(fetches).chain(starts).chain(runs).collect()
+        let keep = self.outbox.keep(now, &self.config).map(|keep| match keep {
+            Keep::Add(reports) => Action::KeepItems { reports, in_place: false },
+            Keep::Replace(reports) => Action::KeepItems { reports, in_place: true },
+        });
+        self.route(false)
+            .into_iter()
+            .chain(keep)
+            .chain(stops)
+            .chain(fetches)
+            .chain(starts)
+            .chain(runs)
+            .collect()
     }
 
     /// Returns a reason cut to what a report may carry.

@@ -20,6 +20,20 @@ impl Chance {
         (number ^ (number >> 31)) % end.max(1)
     }
 
+    /// Returns a place in a list of so many.
+    pub(crate) fn place(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap_or_default()
+    }
+
+    /// Returns one of a list.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub(crate) fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.place(list.len())]
+    }
+
     /// Returns a time shorter than `end`.
     pub(crate) fn shorter_than(&mut self, end: Duration) -> Duration {
         Duration::from_micros(self.below(u64::try_from(end.as_micros()).unwrap_or(u64::MAX)))

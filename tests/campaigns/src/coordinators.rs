@@ -28,7 +28,7 @@ pub async fn coordinators(rounds: u64, seed: u64) -> anyhow::Result<Report> {
     let mut scene = Scene::begin().await?;
     let mut chance = Chance::new(seed);
     for _ in 0..rounds {
-        let member = usize::try_from(chance.below(MEMBERS as u64))?;
+        let member = chance.place(MEMBERS);
         let done = match chance.below(10) {
             0..=3 => scene.kill_the_one_in_charge().await,
             4..=6 => scene.pause_the_one_in_charge().await,

@@ -7,18 +7,35 @@
 //! | File | What |
 //! | --- | --- |
 //! | `kills` | `kill -9` of coordinator, agent and worker at any moment (T4) |
+//! | `faults` | one system call that fails, or kills (T5) |
 //! | `coordinators` | the loss of coordinators and of members of etcd (T6) |
+//! | `partitions` | cut networks (T6) |
+//! | `flips` | one bit that is not as it was written (T5) |
+//! | `reboots` | power that is cut while the coordinator is away (T7) |
+//! | `crowd` | a thousand agents whose coordinator is killed |
 //! | `ledger` | a client that remembers what was acknowledged |
+//! | `singleton` | a client that finds out whether two of a singleton run |
 //! | `traffic` | requests to a service all the time |
 //! | `report` | what a campaign says |
 
 mod chance;
 mod coordinators;
+mod crowd;
+mod faults;
+mod flips;
 mod kills;
 mod ledger;
+mod partitions;
+mod reboots;
 mod report;
+mod singleton;
 mod traffic;
 
 pub use coordinators::{coordinators, show_coordinators};
+pub use crowd::{crowd, crowd_of};
+pub use faults::faults;
+pub use flips::flips;
 pub use kills::kills;
+pub use partitions::partitions;
+pub use reboots::reboots;
 pub use report::Report;

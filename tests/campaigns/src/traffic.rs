@@ -59,11 +59,7 @@ impl Traffic {
 
     /// Waits until the service answers again; from then on no request may fail. Returns how long after `since` that was.
     pub(crate) async fn until_answered(&self, since: Instant) -> anyhow::Result<Duration> {
-        while ask(self.address).await.is_err() {
-            ensure!(since.elapsed() < PATIENCE, "the service does not answer for {PATIENCE:?}");
-            tokio::time::sleep(PAUSE).await;
-        }
-        let after = since.elapsed();
+        let after = until_answered(self.address, since).await?;
         self.may_fail.store(false, Ordering::Relaxed);
         Ok(after)
     }
@@ -81,6 +77,17 @@ impl Traffic {
         self.check()?;
         self.asking.await?;
         Ok(self.answered.load(Ordering::Relaxed))
+    }
+}
+
+/// Waits until a service answers, and returns how long after `since` that was.
+pub(crate) async fn until_answered(address: SocketAddr, since: Instant) -> anyhow::Result<Duration> {
+    loop {
+        match ask(address).await {
+            Ok(()) => return Ok(since.elapsed()),
+            Err(seen) => ensure!(since.elapsed() < PATIENCE, "no answer for {PATIENCE:?}; last: {seen}"),
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -231,7 +231,7 @@ async fn all_of_etcd_may_go_and_come_back() {
 async fn what_was_uploaded_is_in_s3_and_outlives_the_coordinator_that_took_it() {
     let s3 = S3::start().await.unwrap();
     let (url, environment) = (s3.url(), s3.environment());
-    let started = Coordinators::start_with(2, 1, Some((&url, &environment))).await.unwrap();
+    let started = Coordinators::start_with(2, 1, (&url, &environment)).await.unwrap();
     let Some(mut fleet) = started else { return };
     let client = fleet.client().unwrap();
     let digest = Digest::of(HELLO);

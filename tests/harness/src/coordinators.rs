@@ -9,8 +9,27 @@ use tempfile::TempDir;
 
 use crate::etcd::{Etcd, free_addresses};
 use crate::fleet::{App, connect, words};
+use crate::place::Place;
 use crate::process::{Process, program};
 use crate::wait::eventually;
+
+/// Where each process of such a fleet runs.
+pub struct Places {
+    /// The members of etcd.
+    pub etcd: Vec<Place>,
+    /// The coordinators.
+    pub coordinators: Vec<Place>,
+    /// The agents.
+    pub agents: Vec<Place>,
+}
+
+impl Places {
+    /// Returns places for three members of etcd, so many coordinators and so many agents, all here.
+    fn here(coordinators: usize, agents: usize) -> Self {
+        let here = |count| vec![Place::here(); count];
+        Self { etcd: here(3), coordinators: here(coordinators), agents: here(agents) }
+    }
+}
 
 /// A fleet that outlives the loss of a coordinator.
 pub struct Coordinators {
@@ -25,26 +44,35 @@ impl Coordinators {
     /// Starts so many coordinators on an etcd of three members, and agents `node-1` and so on; nothing where there is no
     /// etcd.
     pub async fn start(coordinators: usize, nodes: usize) -> anyhow::Result<Option<Self>> {
-        Self::start_with(coordinators, nodes, None).await
+        Self::start_in(&Places::here(coordinators, nodes), None).await
     }
 
     /// The same, with what the coordinators share elsewhere than in a folder.
     pub async fn start_with(
         coordinators: usize,
         nodes: usize,
+        components: (&str, &[(&str, &str)]),
+    ) -> anyhow::Result<Option<Self>> {
+        Self::start_in(&Places::here(coordinators, nodes), Some(components)).await
+    }
+
+    /// The same, each process at its place.
+    pub async fn start_in(
+        places: &Places,
         components: Option<(&str, &[(&str, &str)])>,
     ) -> anyhow::Result<Option<Self>> {
-        let Some(etcd) = Etcd::start(3).await? else { return Ok(None) };
+        let Some(etcd) = Etcd::start_in(&places.etcd).await? else { return Ok(None) };
         let folder = tempfile::Builder::new().prefix("dunlin-test-").tempdir()?;
         let shared = format!("file://{}", folder.path().join("shared").display());
         let (shared, environment) = components.unwrap_or((&shared, &[]));
         let url = etcd.url();
         let mut members = Vec::new();
         // Who is not in charge any more starts itself again, and must be found where it was.
-        let addresses = free_addresses(coordinators * 2)?;
-        for (index, addresses) in addresses.chunks(2).enumerate() {
+        let apis = free_addresses(&places.coordinators)?;
+        let fleets = free_addresses(&places.coordinators)?;
+        for (index, place) in places.coordinators.iter().enumerate() {
             let number = index + 1;
-            let [fleet, api] = [addresses[0].to_string(), addresses[1].to_string()];
+            let [fleet, api] = [fleets[index].to_string(), apis[index].to_string()];
             let path = folder.path().join(format!("coordinator-{number}"));
             let state = path.display().to_string();
             let arguments = words(&[
@@ -63,18 +91,24 @@ impl Coordinators {
                 shared,
             ]);
             let mut member = Process::new(path, arguments);
+            member.start_through(place.enter());
             member.start(environment).await?;
             members.push(member);
         }
         let mut fleet = Self { folder, etcd, members, agents: Vec::new() };
-        for _ in 0..nodes {
-            fleet.add_agent().await?;
+        for place in &places.agents {
+            fleet.add_agent_at(place).await?;
         }
         Ok(Some(fleet))
     }
 
     /// Starts one more agent.
     pub async fn add_agent(&mut self) -> anyhow::Result<()> {
+        self.add_agent_at(&Place::here()).await
+    }
+
+    async fn add_agent_at(&mut self, place: &Place) -> anyhow::Result<()> {
+        let any_port = format!("{}:0", place.address());
         let token = self.client()?.create_join_token(&CreateJoinToken::default()).await?.token;
         let node = format!("node-{}", self.agents.len() + 1);
         let path = self.folder.path().join(&node);
@@ -90,15 +124,16 @@ impl Coordinators {
             "--fleet",
             &coordinators.join(","),
             "--ingress",
-            "127.0.0.1:0",
+            &any_port,
             "--endpoint",
-            "127.0.0.1:0",
+            &any_port,
             "--memory",
             "512MiB",
             "--fuel-rate",
             "1G/s",
         ]);
         let mut agent = Process::new(path, arguments);
+        agent.start_through(place.enter());
         agent.start(&[("DUNLIN_JOIN_TOKEN", &token)]).await?;
         agent.set_argument("--ingress", agent.address("ingress").to_string());
         agent.set_argument("--endpoint", agent.address("endpoint").to_string());

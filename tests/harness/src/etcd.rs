@@ -9,9 +9,9 @@ use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
-use crate::{PATIENCE, http};
+use crate::{PATIENCE, Place, http};
 
 /// An etcd cluster.
 pub struct Etcd {
@@ -22,6 +22,7 @@ pub struct Etcd {
 }
 
 struct Member {
+    place: Place,
     arguments: Vec<String>,
     client: SocketAddr,
     child: Option<Child>,
@@ -30,15 +31,20 @@ struct Member {
 impl Etcd {
     /// Starts a cluster of so many members; nothing, with a word to whoever watches, where there is no etcd.
     pub async fn start(members: usize) -> anyhow::Result<Option<Self>> {
-        Self::start_with(members, None).await
+        Self::start_at(&vec![Place::here(); members], None).await
+    }
+
+    /// The same, one member at each place.
+    pub async fn start_in(places: &[Place]) -> anyhow::Result<Option<Self>> {
+        Self::start_at(places, None).await
     }
 
     /// The same, of members that ask who dials them for a certificate of this folder's `ca.pem`, and show `server.pem`.
     pub async fn start_closed(members: usize, certificates: &Path) -> anyhow::Result<Option<Self>> {
-        Self::start_with(members, Some(certificates)).await
+        Self::start_at(&vec![Place::here(); members], Some(certificates)).await
     }
 
-    async fn start_with(members: usize, certificates: Option<&Path>) -> anyhow::Result<Option<Self>> {
+    async fn start_at(places: &[Place], certificates: Option<&Path>) -> anyhow::Result<Option<Self>> {
         let Some(program) = program() else {
             #[expect(
                 clippy::print_stderr,
@@ -51,36 +57,36 @@ impl Etcd {
         };
         let folder = tempfile::Builder::new().prefix("dunlin-etcd-").tempdir()?;
         // The members must know of each other before any of them is started.
-        let addresses = free_addresses(members * 2)?;
-        let (clients, peers) = addresses.split_at(members);
+        let (clients, peers) = (free_addresses(places)?, free_addresses(places)?);
         let all = peers.iter().enumerate().map(|(index, peer)| format!("member-{index}=http://{peer}"));
         let all = all.collect::<Vec<_>>().join(",");
-        let members = clients.iter().zip(peers).enumerate().map(|(index, (client, peer))| {
-            let data = folder.path().join(format!("member-{index}"));
-            let scheme = if certificates.is_some() { "https" } else { "http" };
-            let (client_url, peer_url) = (format!("{scheme}://{client}"), format!("http://{peer}"));
-            let arguments = [
-                ("--name", format!("member-{index}")),
-                ("--data-dir", data.display().to_string()),
-                ("--listen-client-urls", client_url.clone()),
-                ("--advertise-client-urls", client_url),
-                ("--listen-peer-urls", peer_url.clone()),
-                ("--initial-advertise-peer-urls", peer_url),
-                ("--initial-cluster", all.clone()),
-                ("--logger", "zap".to_owned()),
-                ("--log-level", "error".to_owned()),
-            ];
-            let arguments = arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
-            let mut arguments: Vec<String> = arguments.collect();
-            if let Some(folder) = certificates {
-                let file = |name: &str| folder.join(name).display().to_string();
-                arguments.push("--client-cert-auth".to_owned());
-                arguments.extend(["--trusted-ca-file".to_owned(), file("ca.pem")]);
-                arguments.extend(["--cert-file".to_owned(), file("server.pem")]);
-                arguments.extend(["--key-file".to_owned(), file("server.key")]);
-            }
-            Member { arguments, client: *client, child: None }
-        });
+        let members =
+            places.iter().zip(clients).zip(&peers).enumerate().map(|(index, ((place, client), peer))| {
+                let data = folder.path().join(format!("member-{index}"));
+                let scheme = if certificates.is_some() { "https" } else { "http" };
+                let (client_url, peer_url) = (format!("{scheme}://{client}"), format!("http://{peer}"));
+                let arguments = [
+                    ("--name", format!("member-{index}")),
+                    ("--data-dir", data.display().to_string()),
+                    ("--listen-client-urls", client_url.clone()),
+                    ("--advertise-client-urls", client_url),
+                    ("--listen-peer-urls", peer_url.clone()),
+                    ("--initial-advertise-peer-urls", peer_url),
+                    ("--initial-cluster", all.clone()),
+                    ("--logger", "zap".to_owned()),
+                    ("--log-level", "error".to_owned()),
+                ];
+                let arguments = arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+                let mut arguments: Vec<String> = arguments.collect();
+                if let Some(folder) = certificates {
+                    let file = |name: &str| folder.join(name).display().to_string();
+                    arguments.push("--client-cert-auth".to_owned());
+                    arguments.extend(["--trusted-ca-file".to_owned(), file("ca.pem")]);
+                    arguments.extend(["--cert-file".to_owned(), file("server.pem")]);
+                    arguments.extend(["--key-file".to_owned(), file("server.key")]);
+                }
+                Member { place: place.clone(), arguments, client, child: None }
+            });
         let is_closed = certificates.is_some();
         let mut etcd = Self { members: members.collect(), folder, is_closed };
         for index in 0..etcd.members.len() {
@@ -124,7 +130,7 @@ impl Etcd {
     fn launch(&mut self, program: &Path, index: usize) -> anyhow::Result<()> {
         let log = self.folder.path().join(format!("member-{index}.log"));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-        let mut command = Command::new(program);
+        let mut command = self.members[index].place.command(program);
         command
             .args(&self.members[index].arguments)
             .stdin(Stdio::null())
@@ -157,12 +163,15 @@ impl Etcd {
     }
 }
 
-/// Returns so many addresses on loopback that were free a moment ago, for TCP.
-pub(crate) fn free_addresses(count: usize) -> std::io::Result<Vec<SocketAddr>> {
-    let free = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    // All of them at once, so that no two are the same.
+/// Returns an address at each place that was free a moment ago, for TCP.
+pub(crate) fn free_addresses(places: &[Place]) -> std::io::Result<Vec<SocketAddr>> {
+    // Ports that are free here are as good elsewhere. All of them at once, so that no two are the same.
+    let free = places.iter().map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     let free = free.collect::<Result<Vec<_>, _>>()?;
-    free.iter().map(TcpListener::local_addr).collect()
+    let address = |(place, listener): (&Place, &TcpListener)| {
+        listener.local_addr().map(|local| SocketAddr::new(place.address(), local.port()))
+    };
+    places.iter().zip(&free).map(address).collect()
 }
 
 /// Returns where etcd's server is, if this machine has it.

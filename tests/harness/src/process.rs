@@ -37,6 +37,8 @@ struct Ready {
 
 /// One coordinator or agent.
 pub struct Process {
+    /// What it is started through, and that one's arguments; nothing if it is started by itself.
+    through: Vec<String>,
     arguments: Vec<String>,
     folder: PathBuf,
     child: Option<Child>,
@@ -46,7 +48,13 @@ pub struct Process {
 impl Process {
     /// Returns a process which is not yet started and keeps its state in `folder`.
     pub fn new(folder: PathBuf, arguments: Vec<String>) -> Self {
-        Self { arguments, folder, child: None, addresses: BTreeMap::new() }
+        Self { through: Vec::new(), arguments, folder, child: None, addresses: BTreeMap::new() }
+    }
+
+    /// Has it started through another program from the next start on: one that becomes it, such as `nsenter`, or lets it
+    /// keep its process id, such as `strace -D`.
+    pub fn start_through(&mut self, words: Vec<String>) {
+        self.through = words;
     }
 
     /// Its state folder.
@@ -88,8 +96,10 @@ impl Process {
         std::fs::create_dir_all(&self.folder)?;
         let _before = std::fs::remove_file(self.ready_file());
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file())?;
-        let mut command = Command::new(program());
-        command.args(&self.arguments).arg("--end-with-stdin").envs(environment.iter().copied());
+        let program = program().display().to_string();
+        let mut words = self.through.iter().chain([&program]);
+        let mut command = Command::new(words.next().unwrap_or(&program));
+        command.args(words).args(&self.arguments).arg("--end-with-stdin").envs(environment.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         self.child = Some(command.spawn().context("could not start the process")?);
         let started = Instant::now();
@@ -121,6 +131,14 @@ impl Process {
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         let mut child = self.child.take().context("the process does not run")?;
         child.kill().await?;
+        Ok(())
+    }
+
+    /// Kills it unless it has ended by itself, as one that is about to may do at any moment.
+    pub async fn gone(&mut self) -> anyhow::Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let _has_ended = child.start_kill();
+        child.wait().await?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::etcd::free_addresses;
-use crate::{PATIENCE, http};
+use crate::{PATIENCE, Place, http};
 
 /// The bucket.
 const BUCKET: &str = "dunlin";
@@ -32,7 +32,7 @@ impl S3 {
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/toolchains/s3/node_modules/.bin/s3rver");
         ensure!(program.is_file(), "there is no S3 server for tests; run `cargo x setup`");
         let folder = tempfile::Builder::new().prefix("dunlin-s3-").tempdir()?;
-        let address = *free_addresses(1)?.first().context("one address was asked for")?;
+        let address = *free_addresses(&[Place::here()])?.first().context("one address was asked for")?;
         let (ip, port) = (address.ip().to_string(), address.port().to_string());
         let child = Command::new(program)
             .arg("--directory")

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Assignment, ClusterId, Generation, Name, NodeId, NodeInfo, Report,
-    RouteTable, RunId, Term, Timestamp,
+    AllocationId, AssignedAllocation, Assignment, ClusterId, Generation, ItemReport, Name, NodeId, NodeInfo,
+    Report, RouteTable, RunId, Term, Timestamp,
 };
 use dunlin_supervisor::{Config, Supervisor};
 
@@ -28,6 +28,8 @@ pub(crate) struct Agent {
     pub(crate) supervisor: Option<Supervisor>,
     /// Whether its power is gone for good.
     pub(crate) gone: bool,
+    /// The reports of items that it keeps on disk.
+    pub(crate) kept_items: Vec<ItemReport>,
     /// The last assignment that it saved.
     pub(crate) disk: Option<Assignment>,
     /// What its workers hold.
@@ -82,6 +84,7 @@ impl Agent {
             supervisor: None,
             gone: false,
             disk: None,
+            kept_items: Vec::new(),
             loaded: BTreeMap::new(),
             ending: BTreeMap::new(),
             heard: Timestamp::default(),

@@ -458,6 +458,8 @@ fn shown(step: &Step) -> String {
         Change::Schedule(record) => format!("the schedule of {} is followed", record.job),
         Change::ScheduleDeleted(job) => format!("{job} has no schedule"),
         Change::Token(_) | Change::TokenDeleted(_) => "token".to_owned(),
+        Change::Pending(record) => format!("{} waits", record.node),
+        Change::PendingDeleted(node) => format!("{node} waits no more"),
         Change::Counters(_) => "counters".to_owned(),
         Change::Recovery(_) => "recovery".to_owned(),
     });

@@ -89,6 +89,8 @@ pub struct Counts {
     pub outages: u64,
     /// Agents that crashed, with all their workers.
     pub agent_crashes: u64,
+    /// Reports of items that agents kept on disk.
+    pub kept_items: u64,
     /// Nodes that never came back.
     pub nodes_gone: u64,
     /// Nodes that the coordinator took for lost.
@@ -117,6 +119,7 @@ impl Counts {
             partitions: self.partitions + other.partitions,
             outages: self.outages + other.outages,
             agent_crashes: self.agent_crashes + other.agent_crashes,
+            kept_items: self.kept_items + other.kept_items,
             nodes_gone: self.nodes_gone + other.nodes_gone,
             nodes_lost: self.nodes_lost + other.nodes_lost,
             preempted: self.preempted + other.preempted,

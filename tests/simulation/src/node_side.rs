@@ -29,10 +29,11 @@ impl World {
         let own = agent.clock.at(now);
         (agent.began, agent.heard) = (own, own);
         let life = agent.life;
-        let (disk, supervisor) = (agent.disk.clone(), agent.supervisor.as_mut());
+        let (disk, kept) = (agent.disk.clone(), agent.kept_items.clone());
+        let supervisor = agent.supervisor.as_mut();
         let supervisor = supervisor.expect("it was started");
         let actions = match disk {
-            Some(saved) => supervisor.restore(saved, own),
+            Some(saved) => supervisor.restore(saved, kept, own),
             None => supervisor.tick(own),
         };
         self.note(format_args!("{node} boots"));
@@ -281,6 +282,14 @@ impl World {
                 }
                 Action::SetRoutes(routes) => self.agents.get_mut(node).expect("it is a node").routes = routes,
                 // There is no code here: whether it is kept shows on real nodes.
+                Action::KeepItems { reports, in_place } => {
+                    let kept = &mut self.agents.get_mut(node).expect("it is a node").kept_items;
+                    if in_place {
+                        kept.clear();
+                    }
+                    self.counts.kept_items += reports.len() as u64;
+                    kept.extend(reports);
+                }
                 Action::KeepCode { components: _ } => {}
                 Action::Fetch { digest } => {
                     let event = if self.random.chance(self.faults.fetch_fails) {

@@ -10,8 +10,8 @@ use dunlin_model::{
     AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Revision, RunId, Timestamp, WorkloadName,
 };
 use dunlin_scheduler::{
-    AllocationRecord, AppRecord, Change, Counters, NamespaceRecord, NodeRecord, RevisionRecord, RunRecord,
-    RunState, ScheduleRecord, TokenRecord,
+    AllocationRecord, AppRecord, Change, Counters, NamespaceRecord, NodeRecord, PendingRecord,
+    RevisionRecord, RunRecord, RunState, ScheduleRecord, TokenRecord,
 };
 
 use crate::rules::{Commit, Facts};
@@ -30,6 +30,7 @@ pub(crate) struct Store {
     /// The moments for which each scheduled job was run.
     due: BTreeSet<(WorkloadName, Timestamp)>,
     tokens: BTreeMap<String, TokenRecord>,
+    pending: BTreeMap<NodeId, PendingRecord>,
     counters: Counters,
     /// What each allocation id has ever stood for.
     identities: BTreeMap<AllocationId, (WorkloadName, NodeId)>,
@@ -106,6 +107,8 @@ impl Store {
             | Change::ScheduleDeleted(_)
             | Change::Token(_)
             | Change::TokenDeleted(_)
+            | Change::Pending(_)
+            | Change::PendingDeleted(_)
             | Change::Counters(_)
             | Change::Recovery(_) => {}
         }
@@ -127,6 +130,7 @@ impl Store {
         changes.extend(self.runs.values().cloned().map(Change::Run));
         changes.extend(self.schedules.values().cloned().map(Change::Schedule));
         changes.extend(self.tokens.values().cloned().map(Change::Token));
+        changes.extend(self.pending.values().cloned().map(Change::Pending));
         changes
     }
 
@@ -205,6 +209,8 @@ impl Store {
             Change::ScheduleDeleted(job) => drop(self.schedules.remove(&job)),
             Change::Token(record) => drop(self.tokens.insert(record.id.clone(), record)),
             Change::TokenDeleted(id) => drop(self.tokens.remove(&id)),
+            Change::Pending(record) => drop(self.pending.insert(record.node.clone(), record)),
+            Change::PendingDeleted(node) => drop(self.pending.remove(&node)),
             Change::Counters(counters) => self.counters = counters,
         }
         Ok(())

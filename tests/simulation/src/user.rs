@@ -185,6 +185,7 @@ impl World {
             uses_left: 100,
             created: self.now,
             used_by: Vec::new(),
+            approval: false,
         };
         // It is there already for all but the first node; then the answer is a refusal.
         let _ = self.submit(&Command::CreateToken(token))?;

@@ -26,7 +26,9 @@ pub(crate) enum NodeCommand {
     Drain(DrainArgs),
     Uncordon(UncordonArgs),
     Release(ReleaseArgs),
+    Approve(ApproveArgs),
     Revoke(RevokeArgs),
+    Remove(RemoveArgs),
 }
 
 /// Let nothing new go to a node; what runs there goes on, and a drain ends.
@@ -64,6 +66,25 @@ pub(crate) struct UncordonArgs {
 #[command(before_help = "Example: dunlin node release")]
 pub(crate) struct ReleaseArgs {}
 
+/// Let a machine become a node that waits for it: it has joined with a token that wants approval.
+#[derive(Debug, Args)]
+#[command(before_help = "Example: dunlin node approve edge-7")]
+pub(crate) struct ApproveArgs {
+    /// Which.
+    pub(crate) node: NodeId,
+}
+
+/// Take a node off the list that is lost, revoked or never came; or send a machine away that waits to become one.
+#[derive(Debug, Args)]
+#[command(before_help = "Example: dunlin node remove node-2 --yes")]
+pub(crate) struct RemoveArgs {
+    /// Which.
+    pub(crate) node: NodeId,
+    /// Yes, it is meant.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
 /// Cut a node off for good, and let what it runs be replaced at once: for a machine that was stolen or given away.
 #[derive(Debug, Args)]
 #[command(before_help = "Example: dunlin node revoke node-2 --yes")]
@@ -81,6 +102,8 @@ pub(crate) async fn run(global: &Global, args: NodeArgs, output: &Output) -> Res
         NodeCommand::Drain(args) => drain::run(global, &args, output).await,
         NodeCommand::Uncordon(args) => uncordon(global, &args.node, output).await,
         NodeCommand::Release(ReleaseArgs {}) => release(global, output).await,
+        NodeCommand::Approve(args) => approve(global, &args.node, output).await,
+        NodeCommand::Remove(args) => remove(global, args, output).await,
         NodeCommand::Revoke(args) => revoke(global, args, output).await,
     }
 }
@@ -108,6 +131,35 @@ async fn uncordon(global: &Global, node: &NodeId, output: &Output) -> Result<(),
         .await
         .map_err(|error| CommandError::client(format!("cannot uncordon `{node}`"), &error))?;
     output.result(&status, || format!("`{node}` is used as any other node\n"))
+}
+
+async fn approve(global: &Global, node: &NodeId, output: &Output) -> Result<(), CommandError> {
+    let client = crate::client::connect(global)?;
+    client
+        .approve_node(node)
+        .await
+        .map_err(|error| CommandError::client(format!("cannot approve `{node}`"), &error))?;
+    output.result(&serde_json::json!({ "node": node }), || {
+        format!("`{node}` is a node as soon as its agent asks again, which takes a few seconds\n")
+    })
+}
+
+async fn remove(
+    global: &Global,
+    RemoveArgs { node, yes }: RemoveArgs,
+    output: &Output,
+) -> Result<(), CommandError> {
+    if !yes {
+        return Err(CommandError::usage(format!("`{node}` is not removed"))
+            .because("a node that was removed is never let in again with the key that it has")
+            .help(format!("`dunlin node remove {node} --yes` does it")));
+    }
+    let client = crate::client::connect(global)?;
+    client
+        .remove_node(&node)
+        .await
+        .map_err(|error| CommandError::client(format!("cannot remove `{node}`"), &error))?;
+    output.result(&serde_json::json!({ "node": node }), || format!("`{node}` is off the list\n"))
 }
 
 async fn revoke(

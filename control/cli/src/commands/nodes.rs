@@ -70,6 +70,10 @@ fn state(node: &NodeStatus) -> String {
         _ if node.revoked => words.push("revoked".to_owned()),
         // That it is alive is said if there is nothing else to say.
         NodeState::Alive => {}
+        NodeState::Pending => {
+            let key = node.key.map(|key| format!(", its key is {key}")).unwrap_or_default();
+            words.push(format!("waits for approval{key}"));
+        }
         NodeState::Lost | NodeState::NeverSeen | NodeState::Unknown => {
             words.push(node.state.name().to_owned())
         }

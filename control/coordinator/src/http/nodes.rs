@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use dunlin_api::{
     BrakeReleased, CordonNode, FleetStatus, HeldZone, NodeList, NodeState, NodeStatus, Problem, Recovery,
 };
-use dunlin_model::{NodeId, Timestamp};
-use dunlin_scheduler::{Command, NodeStatus as Seen, NodeView, View};
+use dunlin_model::{Digest, NodeId, Resources, Timestamp};
+use dunlin_scheduler::{Command, NodeStatus as Seen, NodeView, PendingRecord, View};
 
 use http::StatusCode;
 
@@ -26,7 +26,11 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<NodeList> {
     }
     let nodes =
         view.nodes.iter().map(|(id, node)| node_status(node, held.get(id).copied().unwrap_or(0), now));
-    Json(NodeList { nodes: nodes.collect() })
+    let mut nodes: Vec<NodeStatus> = nodes.collect();
+    // A machine may wait for the name of a node that is lost; both are told then.
+    nodes.extend(view.pending.values().map(pending_status));
+    nodes.sort_by(|one, other| one.node.cmp(&other.node));
+    Json(NodeList { nodes })
 }
 
 /// Lets nothing new go to a node. With `drain_ms` what it runs leaves it too, and is ended if that takes longer.
@@ -70,6 +74,35 @@ pub(crate) async fn revoke(
     let Path(node) = path?;
     api.driver.submit(Command::Revoke(node.clone())).await?;
     one(&api, &node)
+}
+
+/// Lets a machine become a node that waits for it, having joined with a token that wants approval.
+#[utoipa::path(post, path = dunlin_api::paths::NODE_APPROVE, tag = "nodes", params(("node" = String, Path)),
+    responses((status = 204),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn approve(
+    State(api): State<Api>,
+    path: Result<Path<NodeId>, PathRejection>,
+) -> Result<StatusCode, Refused> {
+    let Path(node) = path?;
+    api.driver.submit(Command::Approve(node)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes a node off the list: one that is lost, was revoked or has never reported. Its key is accepted no more; a machine
+/// can join under the name with another one. A machine that waits for approval is sent away.
+#[utoipa::path(delete, path = dunlin_api::paths::NODE, tag = "nodes", params(("node" = String, Path)),
+    responses((status = 204),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn remove(
+    State(api): State<Api>,
+    path: Result<Path<NodeId>, PathRejection>,
+) -> Result<StatusCode, Refused> {
+    let Path(node) = path?;
+    api.driver.submit(Command::Remove(node)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Lets what lost nodes ran be replaced at once, though many were lost together.
@@ -124,6 +157,28 @@ fn one(api: &Api, node: &NodeId) -> Result<Json<NodeStatus>, Refused> {
     Ok(Json(node_status(found, count(held), api.clock.now())))
 }
 
+fn pending_status(pending: &PendingRecord) -> NodeStatus {
+    NodeStatus {
+        node: pending.node.clone(),
+        state: NodeState::Pending,
+        revoked: false,
+        key: Some(Digest::from_sha256(pending.key_fingerprint)),
+        labels: BTreeMap::new(),
+        capacity: Resources::default(),
+        reserved: Resources::default(),
+        ingress: None,
+        peer: None,
+        version: String::new(),
+        last_seen_ms_ago: None,
+        allocations: 0,
+        resources: BTreeMap::new(),
+        batch_overcommit: None,
+        cordoned_ms_ago: None,
+        drain_ends_in_ms: None,
+        set_aside_ends_in_ms: None,
+    }
+}
+
 fn held_zones(view: &View) -> Vec<HeldZone> {
     let zones = view.held_zones.iter().map(|(zone, held)| HeldZone {
         zone: zone.clone(),
@@ -147,6 +202,7 @@ fn node_status(node: &NodeView, allocations: u32, now: Timestamp) -> NodeStatus 
             Seen::NeverSeen => NodeState::NeverSeen,
         },
         revoked: node.record.revoked,
+        key: None,
         labels: info.map(|info| info.labels.clone()).unwrap_or_default(),
         capacity: node.capacity.unwrap_or_default(),
         reserved: node.reserved,

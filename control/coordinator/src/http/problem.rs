@@ -94,13 +94,16 @@ impl From<Rejection> for Refused {
             | Rejection::UnknownRevision { .. }
             | Rejection::UnknownWorkload(_)
             | Rejection::UnknownRun(_)
-            | Rejection::UnknownNode(_) => 404,
+            | Rejection::UnknownNode(_)
+            | Rejection::NotPending(_) => 404,
             Rejection::RouteTaken { .. }
             | Rejection::NothingToRestore(_)
             | Rejection::NothingToPromote(_)
             | Rejection::NameTaken(_)
             | Rejection::TokenTaken(_)
             | Rejection::NothingToRecover
+            | Rejection::NodeInUse(_)
+            | Rejection::TooManyPending { .. }
             | Rejection::QuotaExceeded { .. } => 409,
             Rejection::Recovering { .. } => 503,
             Rejection::NodeRevoked(_)
@@ -125,6 +128,11 @@ impl From<Rejection> for Refused {
         if let Rejection::Recovering { .. } = rejection {
             problem = problem
                 .with_hint("`dunlin recover` says what that means, and `dunlin recover --confirm` goes on");
+        }
+        if let Rejection::NodeInUse(node) = &rejection {
+            problem = problem.with_hint(format!(
+                "stop its agent and wait until it is lost, or cut it off at once: `dunlin node revoke {node}`"
+            ));
         }
         if let Rejection::NothingToWorkOn(_) = rejection {
             problem = problem.with_hint("say `--items 10`, or `--input 'texts/*.md'` for one item per file");

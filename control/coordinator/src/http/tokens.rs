@@ -50,6 +50,7 @@ pub(crate) async fn create(
         expires,
         uses_left: uses,
         used_by: Vec::new(),
+        approval: wish.approval,
     };
     api.driver.submit(Command::CreateToken(record)).await?;
     Ok(Json(JoinTokenCreated { token: token.to_string(), expires_ms: expires }))

@@ -12,6 +12,7 @@ mod fairness;
 mod fleet;
 mod foresee;
 mod jobs;
+mod members;
 mod operators;
 mod partitions;
 mod placement;

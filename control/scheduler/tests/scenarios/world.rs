@@ -128,6 +128,8 @@ impl World {
             }),
             "recover" => self.submit(Command::Recover),
             "revoke" => self.submit(Command::Revoke(rest[0].parse().unwrap())),
+            "approve" => self.submit(Command::Approve(rest[0].parse().unwrap())),
+            "remove" => self.submit(Command::Remove(rest[0].parse().unwrap())),
             "cancel" => self.submit(Command::CancelRun(rest[0].parse().unwrap())),
             "done" => self.finish(rest[0], rest[1], &Outcome::Completed),
             "fail" => self.finish(rest[0], rest[1], &Outcome::Trapped { reason: "boom".to_owned() }),
@@ -238,6 +240,7 @@ impl World {
             uses_left: u32::try_from(number(words, "uses", 1)).unwrap(),
             created: self.now,
             used_by: Vec::new(),
+            approval: number(words, "approval", 0) > 0,
         };
         self.submit(Command::CreateToken(token));
     }
@@ -554,6 +557,8 @@ impl World {
             Change::ScheduleDeleted(job) => self.store.remove(&format!("schedule {job}")),
             Change::Token(record) => self.store.insert(format!("token {}", record.id), change),
             Change::TokenDeleted(id) => self.store.remove(&format!("token {id}")),
+            Change::Pending(record) => self.store.insert(format!("pending {}", record.node), change),
+            Change::PendingDeleted(node) => self.store.remove(&format!("pending {node}")),
             Change::Counters(_) => self.store.insert("counters".to_owned(), change),
             Change::Recovery(_) => self.store.insert("recovery".to_owned(), change),
         };

@@ -19,10 +19,10 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    /// Returns those in the file `path`, as far as they are in `range`.
+    /// Returns those in the file `path`, as far as they are in `range`. What is no table is `InvalidData`.
     pub(crate) fn open(path: PathBuf, range: WorkerUids) -> io::Result<Self> {
         let mut given: BTreeMap<String, u32> = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Ok(bytes) => from_bytes(&bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
@@ -41,7 +41,7 @@ impl Users {
         })?;
         given.insert(owner.to_owned(), user);
         // Kept before it is used: files will belong to that user.
-        folders::replace(&self.path, &serde_json::to_vec(&*given)?)?;
+        folders::replace(&self.path, &to_bytes(&given)?)?;
         Ok(user)
     }
 
@@ -55,6 +55,21 @@ impl Users {
     }
 }
 
+/// The SHA-256 of the table in a line of its own, and the table as JSON: another number would let one in where another is.
+fn to_bytes(given: &BTreeMap<String, u32>) -> io::Result<Vec<u8>> {
+    let table = serde_json::to_string(given)?;
+    Ok(format!("{}\n{table}", hex::encode(Sha256::digest(&table))).into_bytes())
+}
+
+fn from_bytes(bytes: &[u8]) -> io::Result<BTreeMap<String, u32>> {
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "it is not as it was written");
+    let (sum, table) = bytes.split_at_checked(65).ok_or_else(damaged)?;
+    if *sum != *format!("{}\n", hex::encode(Sha256::digest(table))).as_bytes() {
+        return Err(damaged());
+    }
+    serde_json::from_slice(table).map_err(|_| damaged())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,13 +78,24 @@ mod tests {
     fn everybody_has_one_user_for_ever_and_nobody_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let open =
-            |count| Users::open(folder.path().join("users.json"), WorkerUids { start: 1000, count }).unwrap();
+            |count| Users::open(folder.path().join("users"), WorkerUids { start: 1000, count }).unwrap();
         let users = open(3);
         let three = ["a", "b", "c"].map(|owner| users.of(owner).unwrap());
         assert!(three.iter().all(|user| (1000..1003).contains(user)), "{three:?}");
         assert!(three[0] != three[1] && three[0] != three[2] && three[1] != three[2], "{three:?}");
         assert!(users.of("d").unwrap_err().to_string().contains("worker_uids"));
         assert_eq!(["a", "b", "c"].map(|owner| open(3).of(owner).unwrap()), three);
+        // One that is not as it was is no table.
+        let path = folder.path().join("users");
+        let whole = std::fs::read(&path).unwrap();
+        for byte in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[byte] ^= 1;
+            std::fs::write(&path, flipped).unwrap();
+            let error = Users::open(path.clone(), WorkerUids { start: 1000, count: 3 }).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
+        std::fs::write(&path, whole).unwrap();
         assert!(open(0).of("a").is_err(), "who was given a number out of the range needs another");
     }
 }

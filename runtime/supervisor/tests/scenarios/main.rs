@@ -20,8 +20,8 @@ use std::fmt::Write as _;
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Endpoint, Fuel, Generation,
-    HealthSpec, ItemRange, JobSpec, Limits, OnPartition, Outcome, Revision, RouteTable, RunId, Semantics,
-    ServiceSpec, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
+    HealthSpec, ItemRange, ItemReport, JobSpec, Limits, OnPartition, Outcome, Revision, RouteTable, RunId,
+    Semantics, ServiceSpec, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_supervisor::{Action, Config, Event, Supervisor};
 use expect_test::{Expect, expect};
@@ -31,6 +31,8 @@ struct Scene {
     config: Config,
     now: Timestamp,
     said: String,
+    /// The reports of items that are on disk.
+    kept: Vec<ItemReport>,
 }
 
 fn check(scenario: &str, expected: Expect) {
@@ -43,6 +45,7 @@ fn check_with(config: Config, scenario: &str, expected: Expect) {
         config,
         now: Timestamp(1_000_000),
         said: String::new(),
+        kept: Vec::new(),
     };
     for line in scenario.lines().map(str::trim).filter(|line| !line.is_empty()) {
         writeln!(scene.said, "{line}").unwrap();
@@ -66,7 +69,7 @@ impl Scene {
             },
             ["restart", rest @ ..] => {
                 self.supervisor = fresh_supervisor(self.config);
-                self.supervisor.restore(assignment(rest), now)
+                self.supervisor.restore(assignment(rest), self.kept.clone(), now)
             }
             ["wait", milliseconds] => return self.wait(milliseconds.parse().unwrap()),
             ["report"] => return self.report(),
@@ -108,6 +111,15 @@ impl Scene {
             match action {
                 Action::Save(assignment) => {
                     writeln!(self.said, "  save {} {}", assignment.term, assignment.generation)
+                }
+                Action::KeepItems { reports, in_place } => {
+                    if *in_place {
+                        self.kept.clear();
+                    }
+                    self.kept.extend(reports.iter().cloned());
+                    let items: Vec<String> = reports.iter().map(|it| it.item.to_string()).collect();
+                    let how = if *in_place { "only " } else { "" };
+                    writeln!(self.said, "  keep {how}items [{}] on disk", items.join(" "))
                 }
                 Action::SetRoutes(table) => {
                     write!(self.said, "  set routes, {} peers", table.peers.len()).unwrap();

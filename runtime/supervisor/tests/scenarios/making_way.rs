@@ -174,6 +174,7 @@ fn who_makes_way_finds_out_first_which_of_its_items_kills_its_worker() {
             deadline
               2s
             wait 2000
+              keep items [0] on disk
               start a1
             started a1
               run item 1 of r7 in a1 in shop

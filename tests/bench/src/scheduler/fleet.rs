@@ -68,6 +68,7 @@ impl Fleet {
             uses_left: u32::MAX,
             created: now,
             used_by: Vec::new(),
+            approval: false,
         };
         fleet.submit(Command::CreateToken(token));
         for namespace in 0..NAMESPACES {

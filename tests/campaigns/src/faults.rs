@@ -1,0 +1,416 @@
+//! One system call that fails, or that the process does not survive: at the n-th write, sync, rename, ... of a coordinator
+//! or of an agent, by `strace` (T5).
+//!
+//! A ledger writes and a client asks all the time. Each fault meets one process in the midst of that, or at its very
+//! first start. Whatever it did to the process: none may panic, and started again without faults it must be there with
+//! all that was acknowledged.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
+use dunlin_api::{Client, CreateJoinToken, NodeState};
+use dunlin_guest_artifacts::HELLO;
+use dunlin_harness::{Fleet, Process};
+use dunlin_model::{AppName, AppSpec, Digest, Manifest};
+use tempfile::TempDir;
+
+use crate::chance::Chance;
+use crate::kills::{app, job};
+use crate::ledger::Ledger;
+use crate::report::Report;
+use crate::traffic::Traffic;
+
+/// How long a process is given to come to the call that fails.
+const REACH: Duration = Duration::from_secs(3);
+/// How long it goes on after that, for what comes of it.
+const AFTER: Duration = Duration::from_millis(150);
+/// How long it may take until all is well again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// System calls that are alike, and how many of them there are at most until one fails.
+const CALLS: [(&str, u64); 5] = [
+    ("pwrite64", 400),
+    ("fsync,fdatasync", 120),
+    ("rename,renameat,renameat2", 12),
+    ("ftruncate,fallocate", 40),
+    ("mkdir,mkdirat,unlink,unlinkat,link,linkat", 12),
+];
+/// Calls that processes make for other reasons too, where nothing but their end is a fault that a disk or a machine has.
+const MOMENTS: (&str, u64) = ("write,writev,sendmsg,sendto,openat,close", 2000);
+
+/// Does harm so often, each time at another call as chance has it.
+pub async fn faults(rounds: u64, seed: u64) -> anyhow::Result<Report> {
+    let can_trace = Command::new("strace").args(["-D", "true"]).stderr(Stdio::null()).status();
+    ensure!(can_trace.is_ok_and(|status| status.success()), "there is no strace, or it may not trace here");
+    let mut scene = Scene::begin().await?;
+    let mut chance = Chance::new(seed);
+    for round in 1..=rounds {
+        let fault = Fault::draw(&mut chance);
+        let done = scene.round(round, &fault).await;
+        done.with_context(|| format!("seed {seed}, round {round}: {fault:?}\n{}", scene.logs()))?;
+    }
+    scene.end().await
+}
+
+/// Whom a fault meets.
+#[derive(Clone, Copy, Debug)]
+enum Whom {
+    Coordinator,
+    Agent,
+    /// A coordinator that is started for the first time.
+    NewCoordinator,
+    /// An agent that joins a fleet.
+    NewAgent,
+}
+
+#[derive(Debug)]
+struct Fault {
+    whom: Whom,
+    calls: &'static str,
+    /// What happens at the call, as strace takes it.
+    harm: &'static str,
+    /// At which of the calls, as strace takes it.
+    when: String,
+}
+
+impl Fault {
+    fn draw(chance: &mut Chance) -> Self {
+        let whom = match chance.below(10) {
+            0..=3 => Whom::Coordinator,
+            4..=6 => Whom::Agent,
+            7 | 8 => Whom::NewCoordinator,
+            _ => Whom::NewAgent,
+        };
+        let is_new = matches!(whom, Whom::NewCoordinator | Whom::NewAgent);
+        let index = chance.place(CALLS.len() + 1);
+        let (calls, most) = CALLS.get(index).copied().unwrap_or(MOMENTS);
+        // The first calls are the most various.
+        let range = 1 + chance.below(if is_new { most.div_ceil(4) } else { most });
+        let first = 1 + chance.below(range);
+        let (harm, when) = match chance.below(6) {
+            _ if index == CALLS.len() => ("signal=KILL", first.to_string()),
+            0 | 1 => ("signal=KILL", first.to_string()),
+            2 => ("error=EIO", first.to_string()),
+            3 => ("error=EIO", format!("{first}+")),
+            4 => ("error=ENOSPC", format!("{first}..{}", first + 8)),
+            _ => ("error=ENOSPC", format!("{first}+")),
+        };
+        Self { whom, calls, harm, when }
+    }
+
+    /// The words that have a program meet this fault, which is noted in a file.
+    fn words(&self, noted: &std::path::Path) -> Vec<String> {
+        let Self { calls, harm, when, .. } = self;
+        let noted = noted.display().to_string();
+        let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{harm}:when={when}"));
+        // The tracer stands aside, so that the process is the child of who starts it.
+        let words = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none"];
+        words.into_iter().chain(["-o", &noted, "-e", &trace, "-e", &inject]).map(str::to_owned).collect()
+    }
+
+    fn kind(&self) -> String {
+        let calls = self.calls.split(',').next().unwrap_or_default();
+        let lasts = if self.when.contains(['+', '.']) { " for long" } else { "" };
+        format!("{:?}, {calls}: {}{lasts}", self.whom, self.harm)
+    }
+}
+
+/// The fleet, and who watches it.
+struct Scene {
+    fleet: Fleet,
+    /// Without work, for agents that join.
+    yard: Fleet,
+    ledger: Ledger,
+    traffic: Traffic,
+    /// An app of which every deploy has another component.
+    growing: AppName,
+    /// The last of its deploys that was acknowledged, and the last that was attempted.
+    deployed: [u64; 2],
+    folder: TempDir,
+    report: Report,
+    /// How much of each log was looked at.
+    read: std::collections::BTreeMap<PathBuf, usize>,
+}
+
+impl Scene {
+    async fn begin() -> anyhow::Result<Self> {
+        let (fleet, yard) = (Fleet::start(1).await?, Fleet::start(0).await?);
+        fleet.deploy(&app()).await?;
+        let spec = job(fleet.client()).await?;
+        let traffic = Traffic::start(fleet.ingress(0));
+        traffic.may_fail();
+        traffic.until_answered(Instant::now()).await?;
+        let ledger = Ledger::start(fleet.client(), spec);
+        Ok(Self {
+            fleet,
+            yard,
+            ledger,
+            traffic,
+            growing: "default/growing".parse()?,
+            deployed: [0; 2],
+            folder: TempDir::new()?,
+            report: Report::default(),
+            read: std::collections::BTreeMap::new(),
+        })
+    }
+
+    async fn round(&mut self, round: u64, fault: &Fault) -> anyhow::Result<()> {
+        let noted = self.folder.path().join("noted");
+        let _before = std::fs::remove_file(&noted);
+        let words = fault.words(&noted);
+        match fault.whom {
+            Whom::Coordinator => self.coordinator(words, &noted, round).await?,
+            Whom::Agent => self.agent(words, &noted, round).await?,
+            Whom::NewCoordinator => self.new_coordinator(words, round).await?,
+            Whom::NewAgent => self.new_agent(words, round).await?,
+        }
+        let came = was_reached(&noted);
+        let kind = if came { fault.kind() } else { format!("not reached: {}", fault.kind()) };
+        self.report.fault(&kind);
+        self.traffic.check()?;
+        self.none_panicked()
+    }
+
+    /// A coordinator that has work to do.
+    async fn coordinator(
+        &mut self,
+        words: Vec<String>,
+        noted: &std::path::Path,
+        round: u64,
+    ) -> anyhow::Result<()> {
+        let process = self.fleet.coordinator();
+        process.kill().await?;
+        process.start_through(words);
+        let started = process.start(&[]).await;
+        let reached = until_reached(noted);
+        if started.is_ok() {
+            let work = grow(self.fleet.client().clone(), self.growing.clone(), round);
+            self.deployed[1] += 1;
+            let (done, ()) = tokio::join!(tokio::time::timeout(REACH, work), reached);
+            if let Ok(Ok(revision)) = done {
+                self.deployed[0] = self.deployed[0].max(revision);
+            }
+        }
+        let since = Instant::now();
+        let process = self.fleet.coordinator();
+        process.start_through(Vec::new());
+        process.gone().await?;
+        // Compared before anybody writes again: what is lost is of the last moment.
+        self.ledger.hold();
+        process.start(&[]).await?;
+        self.ledger.check(self.fleet.client()).await?;
+        self.ledger.go_on();
+        self.check_growing(round).await?;
+        self.until_acknowledged(since).await?;
+        self.report.recovered("coordinator started again, until a write is acknowledged", since.elapsed());
+        Ok(())
+    }
+
+    /// An agent that gets something new to run.
+    async fn agent(&mut self, words: Vec<String>, noted: &std::path::Path, round: u64) -> anyhow::Result<()> {
+        self.traffic.may_fail();
+        let process = self.fleet.agent(0);
+        process.kill().await?;
+        process.start_through(words);
+        let started = process.start(&[]).await;
+        self.deployed[1] += 1;
+        let revision = grow(self.fleet.client().clone(), self.growing.clone(), round).await?;
+        self.deployed[0] = revision;
+        if started.is_ok() {
+            until_reached(noted).await;
+        }
+        let since = Instant::now();
+        let process = self.fleet.agent(0);
+        process.start_through(Vec::new());
+        process.gone().await?;
+        process.start(&[]).await?;
+        self.traffic.until_answered(since).await?;
+        self.report.recovered("agent started again, until a request is answered", since.elapsed());
+        self.until_growing_runs(since).await
+    }
+
+    /// A coordinator's first start, and its second one.
+    async fn new_coordinator(&mut self, words: Vec<String>, round: u64) -> anyhow::Result<()> {
+        let folder = self.folder.path().join(format!("coordinator-{round}"));
+        let state = folder.display().to_string();
+        let arguments = ["coordinator", "--state", &state, "--fleet", "127.0.0.1:0", "--api", "127.0.0.1:0"];
+        let mut process = Process::new(folder.clone(), arguments.map(str::to_owned).to_vec());
+        process.start_through(words);
+        let _may_fail = process.start(&[]).await;
+        process.start_through(Vec::new());
+        process.gone().await?;
+        process.start(&[]).await.context("a coordinator whose first start failed does not start")?;
+        ensure!(folder.join("admin.token").exists(), "nobody can use the coordinator");
+        process.kill().await?;
+        no_panic(&process.log())?;
+        Ok(std::fs::remove_dir_all(folder)?)
+    }
+
+    /// An agent that joins, and does so again.
+    async fn new_agent(&mut self, words: Vec<String>, round: u64) -> anyhow::Result<()> {
+        let node = format!("node-{round}");
+        let folder = self.folder.path().join(&node);
+        let (state, fleet) = (folder.display().to_string(), self.yard.fleet_address().to_string());
+        let given = ["agent", "--state", &state, "--node", &node, "--fleet", &fleet];
+        let more = ["--ingress", "127.0.0.1:0", "--endpoint", "127.0.0.1:0"];
+        let capacity = ["--memory", "512MiB", "--fuel-rate", "1G/s"];
+        let arguments = [&given[..], &more, &capacity].concat().into_iter().map(str::to_owned).collect();
+        let token = self.yard.client().create_join_token(&CreateJoinToken::default()).await?.token;
+        let environment = [("DUNLIN_JOIN_TOKEN", token.as_str())];
+        let mut process = Process::new(folder.clone(), arguments);
+        process.start_through(words);
+        let _may_fail = process.start(&environment).await;
+        process.start_through(Vec::new());
+        process.gone().await?;
+        process.start(&environment).await.context("an agent whose first start failed does not start")?;
+        let since = Instant::now();
+        loop {
+            let nodes = self.yard.client().nodes().await?.nodes;
+            let found = nodes.iter().find(|found| found.node.to_string() == node);
+            if found.is_some_and(|found| found.state == NodeState::Alive) {
+                break;
+            }
+            ensure!(since.elapsed() < PATIENCE, "the node did not join: {found:?}\n{}", process.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        process.kill().await?;
+        no_panic(&process.log())?;
+        Ok(std::fs::remove_dir_all(folder)?)
+    }
+
+    async fn until_acknowledged(&self, since: Instant) -> anyhow::Result<()> {
+        while self.ledger.last().is_none_or(|last| last < since) {
+            ensure!(since.elapsed() < PATIENCE, "no write was acknowledged for {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// Compares the app that grows with what was acknowledged of it, and now and then with what its node makes of it.
+    async fn check_growing(&mut self, round: u64) -> anyhow::Result<()> {
+        let [acknowledged, attempted] = self.deployed;
+        if acknowledged == 0 {
+            return Ok(());
+        }
+        let found = self.fleet.client().app(&self.growing).await?.revision.0;
+        ensure!(
+            (acknowledged..=attempted).contains(&found),
+            "revision {acknowledged} of what grows was acknowledged, {attempted} attempted, {found} is there"
+        );
+        if round.is_multiple_of(8) {
+            self.until_growing_runs(Instant::now()).await?;
+        }
+        Ok(())
+    }
+
+    async fn until_growing_runs(&self, since: Instant) -> anyhow::Result<()> {
+        loop {
+            let status = self.fleet.client().app(&self.growing).await?;
+            let runs = |workload: &dunlin_api::WorkloadStatus| {
+                let [allocation] = &workload.allocations[..] else { return false };
+                workload.running == 1 && allocation.revision == status.revision
+            };
+            if status.workloads.iter().all(runs) {
+                return Ok(());
+            }
+            ensure!(since.elapsed() < PATIENCE, "what was deployed does not run: {status:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn none_panicked(&mut self) -> anyhow::Result<()> {
+        for (path, log) in self.fleet.logs().into_iter().chain(self.yard.logs()) {
+            let read = self.read.entry(path).or_default();
+            no_panic(log.get(*read..).unwrap_or_default())?;
+            *read = log.len();
+        }
+        Ok(())
+    }
+
+    fn logs(&self) -> String {
+        let logs = self.fleet.logs().into_iter().map(|(folder, log)| {
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            format!("{}:\n{}", folder.display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        });
+        logs.collect::<Vec<_>>().join("\n")
+    }
+
+    async fn end(self) -> anyhow::Result<Report> {
+        let Self { fleet, ledger, traffic, mut report, deployed, .. } = self;
+        report.found = ledger.end(fleet.client()).await?;
+        report.found.insert("revisions with a component each".to_owned(), deployed[0]);
+        report.answered = traffic.end().await?;
+        Ok(report)
+    }
+}
+
+/// Deploys an app with a component that nobody has seen before, and takes a backup; returns the app's revision.
+async fn grow(client: Client, name: AppName, round: u64) -> anyhow::Result<u64> {
+    let manifest = r#"
+        [app]
+        name = "growing"
+
+        [service.grown]
+        component = "hello.wasm"
+        routes = [{ host = "grown.localhost" }]
+        limits = { memory = "32MiB", fuel = "100M", fuel_rate = "10M/s", deadline = "10s" }
+    "#;
+    let bytes = another(round);
+    let digest = Digest::of(&bytes);
+    client.upload_component(&digest, bytes, |_| {}).await?;
+    let manifest = Manifest::parse(manifest).context("the campaign's own manifest is wrong")?;
+    let workloads = manifest.workloads.iter().map(|(name, section)| (name.clone(), section.spec(digest)));
+    let deployed = client.deploy(&AppSpec { name, workloads: workloads.collect() }).await?;
+    if round.is_multiple_of(4) {
+        let mut backup = client.backup().await?;
+        while backup.next().await?.is_some() {}
+    }
+    Ok(deployed.revision.0)
+}
+
+/// A component that does what another does and has bytes of its own: a custom section with a number is added.
+fn another(number: u64) -> Bytes {
+    let mut bytes = HELLO.to_vec();
+    // The section's id, its size, the size of its name, its name, and what is in it.
+    bytes.extend([0, 14, 5]);
+    bytes.extend(b"round");
+    bytes.extend(number.to_le_bytes());
+    bytes.into()
+}
+
+/// Whether strace noted that it has done harm.
+fn was_reached(noted: &std::path::Path) -> bool {
+    let noted = std::fs::read_to_string(noted).unwrap_or_default();
+    noted.contains("INJECTED") || noted.contains("killed by SIGKILL")
+}
+
+/// Waits until harm was done and for what comes of it, or for as long as one is patient.
+async fn until_reached(noted: &std::path::Path) {
+    let since = Instant::now();
+    while since.elapsed() < REACH && !was_reached(noted) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(AFTER).await;
+}
+
+pub(crate) fn no_panic(log: &str) -> anyhow::Result<()> {
+    match log.lines().find(|line| line.contains("panicked")) {
+        Some(line) => bail!("a process has panicked: {line}"),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_round_has_a_component_of_its_own() {
+        let [first, second] = [another(1), another(2)];
+        assert!(first.len() == HELLO.len() + 16 && first.starts_with(HELLO));
+        assert_ne!(Digest::of(&first), Digest::of(&second));
+    }
+}
