@@ -5,7 +5,7 @@
 //! first start. Whatever it did to the process: none may panic, and started again without faults it must be there with
 //! all that was acknowledged.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,16 +30,19 @@ const AFTER: Duration = Duration::from_millis(150);
 /// How long it may take until all is well again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// System calls that are alike, and how many of them there are at most until one fails.
-const CALLS: [(&str, u64); 5] = [
-    ("pwrite64", 400),
-    ("fsync,fdatasync", 120),
-    ("rename,renameat,renameat2", 12),
-    ("ftruncate,fallocate", 40),
-    ("mkdir,mkdirat,unlink,unlinkat,link,linkat", 12),
+/// System calls that are alike, and how many of them there are at most until one fails, with each that it may meet.
+const CALLS: [(&str, [u64; 4]); 6] = [
+    ("pwrite64", [400, 0, 60, 0]),
+    ("fsync,fdatasync", [120, 20, 20, 6]),
+    ("rename,renameat,renameat2", [4, 8, 4, 4]),
+    ("ftruncate,fallocate", [6, 0, 6, 0]),
+    ("mkdir,mkdirat,unlink,unlinkat,link,linkat", [8, 8, 8, 8]),
+    // Made for other reasons too: nothing but the end of the process is what a disk or a machine could do here.
+    (MOMENTS, [2000, 600, 300, 300]),
 ];
-/// Calls that processes make for other reasons too, where nothing but their end is a fault that a disk or a machine has.
-const MOMENTS: (&str, u64) = ("write,writev,sendmsg,sendto,openat,close", 2000);
+/// The end of the process, as strace takes it.
+const KILL: &str = "signal=KILL";
+const MOMENTS: &str = "write,writev,sendmsg,sendto,openat,close";
 
 /// Does harm so often, each time at another call as chance has it.
 pub async fn faults(rounds: u64, seed: u64) -> anyhow::Result<Report> {
@@ -84,15 +87,22 @@ impl Fault {
             7 | 8 => Whom::NewCoordinator,
             _ => Whom::NewAgent,
         };
-        let is_new = matches!(whom, Whom::NewCoordinator | Whom::NewAgent);
-        let index = chance.place(CALLS.len() + 1);
-        let (calls, most) = CALLS.get(index).copied().unwrap_or(MOMENTS);
+        let [coordinator, agent, new_coordinator, new_agent] = [0, 1, 2, 3];
+        let column = match whom {
+            Whom::Coordinator => coordinator,
+            Whom::Agent => agent,
+            Whom::NewCoordinator => new_coordinator,
+            Whom::NewAgent => new_agent,
+        };
+        let possible: Vec<(&str, u64)> =
+            CALLS.iter().map(|(calls, most)| (*calls, most[column])).filter(|(_, most)| *most > 0).collect();
+        let (calls, most) = chance.one_of(&possible);
         // The first calls are the most various.
-        let range = 1 + chance.below(if is_new { most.div_ceil(4) } else { most });
+        let range = 1 + chance.below(most);
         let first = 1 + chance.below(range);
         let (harm, when) = match chance.below(6) {
-            _ if index == CALLS.len() => ("signal=KILL", first.to_string()),
-            0 | 1 => ("signal=KILL", first.to_string()),
+            _ if calls == MOMENTS => (KILL, first.to_string()),
+            0 | 1 => (KILL, first.to_string()),
             2 => ("error=EIO", first.to_string()),
             3 => ("error=EIO", format!("{first}+")),
             4 => ("error=ENOSPC", format!("{first}..{}", first + 8)),
@@ -102,13 +112,15 @@ impl Fault {
     }
 
     /// The words that have a program meet this fault, which is noted in a file.
-    fn words(&self, noted: &std::path::Path) -> Vec<String> {
+    fn words(&self, noted: &Path) -> Vec<String> {
         let Self { calls, harm, when, .. } = self;
         let noted = noted.display().to_string();
         let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{harm}:when={when}"));
         // The tracer stands aside, so that the process is the child of who starts it.
-        let words = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none"];
-        words.into_iter().chain(["-o", &noted, "-e", &trace, "-e", &inject]).map(str::to_owned).collect()
+        let words = ["strace", "-D", "-f", "-q", "-o", &noted, "-e", &trace, "-e", &inject];
+        // That it looks at no other calls makes it fast, and cannot be had with signals.
+        let fast = (*harm != KILL).then_some("--seccomp-bpf");
+        words.into_iter().chain(fast).map(str::to_owned).collect()
     }
 
     fn kind(&self) -> String {
@@ -161,13 +173,12 @@ impl Scene {
         let noted = self.folder.path().join("noted");
         let _before = std::fs::remove_file(&noted);
         let words = fault.words(&noted);
-        match fault.whom {
+        let came = match fault.whom {
             Whom::Coordinator => self.coordinator(words, &noted, round).await?,
             Whom::Agent => self.agent(words, &noted, round).await?,
-            Whom::NewCoordinator => self.new_coordinator(words, round).await?,
-            Whom::NewAgent => self.new_agent(words, round).await?,
-        }
-        let came = was_reached(&noted);
+            Whom::NewCoordinator => self.new_coordinator(words, &noted, round).await?,
+            Whom::NewAgent => self.new_agent(words, &noted, round).await?,
+        };
         let kind = if came { fault.kind() } else { format!("not reached: {}", fault.kind()) };
         self.report.fault(&kind);
         self.traffic.check()?;
@@ -175,12 +186,7 @@ impl Scene {
     }
 
     /// A coordinator that has work to do.
-    async fn coordinator(
-        &mut self,
-        words: Vec<String>,
-        noted: &std::path::Path,
-        round: u64,
-    ) -> anyhow::Result<()> {
+    async fn coordinator(&mut self, words: Vec<String>, noted: &Path, round: u64) -> anyhow::Result<bool> {
         let process = self.fleet.coordinator();
         process.kill().await?;
         process.start_through(words);
@@ -194,6 +200,7 @@ impl Scene {
                 self.deployed[0] = self.deployed[0].max(revision);
             }
         }
+        let came = was_reached(noted);
         let since = Instant::now();
         let process = self.fleet.coordinator();
         process.start_through(Vec::new());
@@ -203,14 +210,14 @@ impl Scene {
         process.start(&[]).await?;
         self.ledger.check(self.fleet.client()).await?;
         self.ledger.go_on();
-        self.check_growing(round).await?;
         self.until_acknowledged(since).await?;
         self.report.recovered("coordinator started again, until a write is acknowledged", since.elapsed());
-        Ok(())
+        self.check_growing(round).await?;
+        Ok(came)
     }
 
     /// An agent that gets something new to run.
-    async fn agent(&mut self, words: Vec<String>, noted: &std::path::Path, round: u64) -> anyhow::Result<()> {
+    async fn agent(&mut self, words: Vec<String>, noted: &Path, round: u64) -> anyhow::Result<bool> {
         self.traffic.may_fail();
         let process = self.fleet.agent(0);
         process.kill().await?;
@@ -222,6 +229,7 @@ impl Scene {
         if started.is_ok() {
             until_reached(noted).await;
         }
+        let came = was_reached(noted);
         let since = Instant::now();
         let process = self.fleet.agent(0);
         process.start_through(Vec::new());
@@ -229,28 +237,31 @@ impl Scene {
         process.start(&[]).await?;
         self.traffic.until_answered(since).await?;
         self.report.recovered("agent started again, until a request is answered", since.elapsed());
-        self.until_growing_runs(since).await
+        self.until_growing_runs(since).await?;
+        Ok(came)
     }
 
     /// A coordinator's first start, and its second one.
-    async fn new_coordinator(&mut self, words: Vec<String>, round: u64) -> anyhow::Result<()> {
+    async fn new_coordinator(&self, words: Vec<String>, noted: &Path, round: u64) -> anyhow::Result<bool> {
         let folder = self.folder.path().join(format!("coordinator-{round}"));
         let state = folder.display().to_string();
         let arguments = ["coordinator", "--state", &state, "--fleet", "127.0.0.1:0", "--api", "127.0.0.1:0"];
         let mut process = Process::new(folder.clone(), arguments.map(str::to_owned).to_vec());
         process.start_through(words);
         let _may_fail = process.start(&[]).await;
+        let came = settled(noted).await;
         process.start_through(Vec::new());
         process.gone().await?;
         process.start(&[]).await.context("a coordinator whose first start failed does not start")?;
         ensure!(folder.join("admin.token").exists(), "nobody can use the coordinator");
         process.kill().await?;
         no_panic(&process.log())?;
-        Ok(std::fs::remove_dir_all(folder)?)
+        std::fs::remove_dir_all(folder)?;
+        Ok(came)
     }
 
     /// An agent that joins, and does so again.
-    async fn new_agent(&mut self, words: Vec<String>, round: u64) -> anyhow::Result<()> {
+    async fn new_agent(&self, words: Vec<String>, noted: &Path, round: u64) -> anyhow::Result<bool> {
         let node = format!("node-{round}");
         let folder = self.folder.path().join(&node);
         let (state, fleet) = (folder.display().to_string(), self.yard.fleet_address().to_string());
@@ -263,6 +274,7 @@ impl Scene {
         let mut process = Process::new(folder.clone(), arguments);
         process.start_through(words);
         let _may_fail = process.start(&environment).await;
+        let came = settled(noted).await;
         process.start_through(Vec::new());
         process.gone().await?;
         process.start(&environment).await.context("an agent whose first start failed does not start")?;
@@ -278,7 +290,8 @@ impl Scene {
         }
         process.kill().await?;
         no_panic(&process.log())?;
-        Ok(std::fs::remove_dir_all(folder)?)
+        std::fs::remove_dir_all(folder)?;
+        Ok(came)
     }
 
     async fn until_acknowledged(&self, since: Instant) -> anyhow::Result<()> {
@@ -382,13 +395,19 @@ fn another(number: u64) -> Bytes {
 }
 
 /// Whether strace noted that it has done harm.
-fn was_reached(noted: &std::path::Path) -> bool {
+fn was_reached(noted: &Path) -> bool {
     let noted = std::fs::read_to_string(noted).unwrap_or_default();
     noted.contains("INJECTED") || noted.contains("killed by SIGKILL")
 }
 
+/// Tells whether harm was done, after a moment in which the tracer may write it down.
+async fn settled(noted: &Path) -> bool {
+    tokio::time::sleep(AFTER).await;
+    was_reached(noted)
+}
+
 /// Waits until harm was done and for what comes of it, or for as long as one is patient.
-async fn until_reached(noted: &std::path::Path) {
+async fn until_reached(noted: &Path) {
     let since = Instant::now();
     while since.elapsed() < REACH && !was_reached(noted) {
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use dunlin_api::{AppStatus, Client};
 use dunlin_e2e::hello;
 use dunlin_guest_artifacts::HELLO;
-use dunlin_harness::{Coordinators, Etcd, Fleet, S3, eventually, http};
+use dunlin_harness::{Coordinators, Etcd, Fleet, Place, S3, eventually, http};
 use dunlin_model::{Digest, Name, NamespaceSpec};
 use nix::sys::signal::Signal;
 
@@ -305,32 +305,10 @@ async fn a_fleet_moves_into_etcd_and_back_and_its_services_go_on() {
     assert_eq!(failed.load(Ordering::Relaxed), 0, "requests failed, {answered} did not");
 }
 
-/// Makes an authority `ca.pem`, and by it `server.pem` and `client.pem`, each with its key; says no where there is no
-/// `openssl`.
-fn make_certificates(folder: &Path) -> bool {
-    let script = r#"
-        set -e
-        new="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-        openssl req -x509 $new -keyout ca.key -out ca.pem -subj /CN=etcd-ca -days 2
-        printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n' > extensions
-        for name in server client; do
-            openssl req $new -keyout $name.key -out $name.csr -subj /CN=$name
-            openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out $name.pem -days 2 -extfile extensions
-        done
-    "#;
-    let made = std::process::Command::new("sh").args(["-c", script]).current_dir(folder).output().unwrap();
-    if !made.status.success() {
-        eprintln!("skipped: there is no openssl to make certificates: {}", told(&made));
-    }
-    made.status.success()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_etcd_that_asks_for_certificates_gets_them() {
     let folder = tempfile::tempdir().unwrap();
-    if !make_certificates(folder.path()) {
-        return;
-    }
+    Etcd::make_certificates(folder.path(), &[Place::here()]).unwrap();
     let Some(etcd) = Etcd::start_closed(1, folder.path()).await.unwrap() else { return };
     let file = |name: &str| folder.path().join(name).display().to_string();
     let (url, shared) = (etcd.url(), format!("file://{}", file("shared")));

@@ -61,8 +61,20 @@ impl Coordinators {
         places: &Places,
         components: Option<(&str, &[(&str, &str)])>,
     ) -> anyhow::Result<Option<Self>> {
-        let Some(etcd) = Etcd::start_in(&places.etcd).await? else { return Ok(None) };
         let folder = tempfile::Builder::new().prefix("dunlin-test-").tempdir()?;
+        // Who is not on the same machine is spoken to under certificates only.
+        let is_closed = places.etcd.iter().any(|place| !place.address().is_loopback());
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        let certificates =
+            [("--etcd-ca", "ca.pem"), ("--etcd-cert", "client.pem"), ("--etcd-key", "client.key")];
+        let certificates: Vec<String> =
+            certificates.into_iter().flat_map(|(flag, name)| [flag.to_owned(), file(name)]).collect();
+        if is_closed {
+            Etcd::make_certificates(folder.path(), &places.etcd)?;
+        }
+        let Some(etcd) = Etcd::start_at(&places.etcd, is_closed.then_some(folder.path())).await? else {
+            return Ok(None);
+        };
         let shared = format!("file://{}", folder.path().join("shared").display());
         let (shared, environment) = components.unwrap_or((&shared, &[]));
         let url = etcd.url();
@@ -90,7 +102,8 @@ impl Coordinators {
                 "--components",
                 shared,
             ]);
-            let mut member = Process::new(path, arguments);
+            let own = certificates.iter().filter(|_| is_closed).cloned();
+            let mut member = Process::new(path, arguments.into_iter().chain(own).collect());
             member.start_through(place.enter());
             member.start(environment).await?;
             members.push(member);

@@ -34,9 +34,26 @@ impl Etcd {
         Self::start_at(&vec![Place::here(); members], None).await
     }
 
-    /// The same, one member at each place.
-    pub async fn start_in(places: &[Place]) -> anyhow::Result<Option<Self>> {
-        Self::start_at(places, None).await
+    /// Makes an authority `ca.pem`, and by it `server.pem`, good at these places, and `client.pem`, each with its key. Needs
+    /// `openssl`.
+    pub fn make_certificates(folder: &Path, places: &[Place]) -> anyhow::Result<()> {
+        let script = r#"
+            set -e
+            new="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+            openssl req -x509 $new -keyout ca.key -out ca.pem -subj /CN=etcd-ca -days 2
+            printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth,clientAuth\n' "$0" > extensions
+            for name in server client; do
+                openssl req $new -keyout $name.key -out $name.csr -subj /CN=$name
+                openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial \
+                    -out $name.pem -days 2 -extfile extensions
+            done
+        "#;
+        let names: Vec<String> = places.iter().map(|place| format!("IP:{}", place.address())).collect();
+        let mut command = std::process::Command::new("sh");
+        let made = command.args(["-c", script, &names.join(",")]).current_dir(folder).output()?;
+        let said = String::from_utf8_lossy(&made.stderr);
+        anyhow::ensure!(made.status.success(), "certificates could not be made: {said}");
+        Ok(())
     }
 
     /// The same, of members that ask who dials them for a certificate of this folder's `ca.pem`, and show `server.pem`.
@@ -44,7 +61,11 @@ impl Etcd {
         Self::start_at(&vec![Place::here(); members], Some(certificates)).await
     }
 
-    async fn start_at(places: &[Place], certificates: Option<&Path>) -> anyhow::Result<Option<Self>> {
+    /// The same, one member at each place.
+    pub(crate) async fn start_at(
+        places: &[Place],
+        certificates: Option<&Path>,
+    ) -> anyhow::Result<Option<Self>> {
         let Some(program) = program() else {
             #[expect(
                 clippy::print_stderr,

@@ -58,7 +58,7 @@ impl Network {
             echo(&mut holder).await?;
             let id = holder.id().context("a host's process has ended")?;
             network.holders.push(holder);
-            let (outside, inside) = (format!("host{host}"), "up");
+            let (outside, inside) = (format!("host{host}"), "eth0");
             ip(&format!("link add name {outside} type veth peer name {inside} netns {id}")).await?;
             ip(&format!("address add {}/24 dev {outside}", middle(host))).await?;
             ip(&format!("link set {outside} up")).await?;
