@@ -1,13 +1,8 @@
 //! Several coordinators on etcd: whichever is lost, another one acts, and nothing that was acknowledged is lost (P16).
 
-#![expect(
-    clippy::print_stderr,
-    clippy::unwrap_used,
-    reason = "a step that fails fails the test, and one that is left out is told of"
-)]
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
