@@ -20,6 +20,9 @@ pub struct RouteTable {
     /// takes their requests.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub revoked: BTreeSet<Digest>,
+    /// The services that run on every node: each node answers for them itself, as long as it can.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub everywhere: BTreeSet<WorkloadName>,
 }
 
 /// Host and path prefix → service.

@@ -120,6 +120,7 @@ fn assignment() -> Assignment {
             endpoints: BTreeMap::from([("default/shop/web".parse().unwrap(), vec![endpoint])]),
             peers: BTreeMap::from([("node-1".parse().unwrap(), "10.0.0.1:4433".parse().unwrap())]),
             revoked: Default::default(),
+            everywhere: Default::default(),
         },
     }
 }

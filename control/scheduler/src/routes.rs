@@ -17,6 +17,9 @@ pub(crate) fn route_table(durable: &Durable, silent: &BTreeSet<NodeId>) -> Route
     let mut table = RouteTable::default();
     for (workload, spec) in durable.specs() {
         table.routes.extend(own_routes(workload, spec));
+        if is_everywhere(spec) {
+            table.everywhere.insert(workload.clone());
+        }
         if let Some(endpoints) = endpoints(durable, silent, workload) {
             table.endpoints.insert(workload.clone(), endpoints);
         }
@@ -42,6 +45,14 @@ pub(crate) fn routes_of(durable: &Durable) -> BTreeMap<WorkloadName, Vec<Route>>
     all.filter(|(_, routes): &(_, Vec<Route>)| !routes.is_empty())
         .map(|(workload, routes)| (workload.clone(), routes))
         .collect()
+}
+
+/// Tells whether every node is to answer requests to a workload itself.
+fn is_everywhere(spec: &WorkloadSpec) -> bool {
+    match &spec.kind {
+        WorkloadKind::Service(service) => service.everywhere && !service.routes.is_empty(),
+        WorkloadKind::Job(_) => false,
+    }
 }
 
 /// Returns where the ingress of a node is reached, unless that is lost.
@@ -144,10 +155,16 @@ impl Cluster {
     /// Lets the requests go to a service that are its own now; tells whether these are others.
     fn refresh_routing(&mut self, workload: &WorkloadName) -> bool {
         let spec = self.durable.specs().get(workload);
+        let everywhere = &mut self.volatile.routes.everywhere;
+        let is_changed = if spec.is_some_and(|spec| is_everywhere(spec)) {
+            everywhere.insert(workload.clone())
+        } else {
+            everywhere.remove(workload)
+        };
         let now: Vec<Route> = spec.into_iter().flat_map(|spec| own_routes(workload, spec)).collect();
         let before = self.volatile.routes_of.get(workload).map_or(&[][..], Vec::as_slice);
         if now == before {
-            return false;
+            return is_changed;
         }
         let routes = &mut self.volatile.routes.routes;
         for route in before {

@@ -8,7 +8,6 @@ use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::body::Answer;
-use crate::choice;
 use crate::config::MAX_TRIES;
 use crate::failure::{FAILURE_HEADER, Failure};
 use crate::ingress::Ingress;
@@ -33,7 +32,7 @@ pub(crate) async fn forward(
     let mut unreached: Vec<&Place> = Vec::new();
     let mut failure = None;
     let mut tries = 0;
-    for index in choice::order(turn, places.len(), is_suspect) {
+    for index in target.order(turn, is_suspect) {
         let place = &*places[index];
         // What could not be reached a moment ago will not be reached by the name of another allocation there.
         if unreached.iter().any(|other| other.node == place.node) {

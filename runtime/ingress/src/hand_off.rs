@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use http::header::{EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, Request, Uri};
 
-use crate::choice;
 use crate::head::authority;
 use crate::table::{Place, Table, Target, Way};
 
@@ -37,7 +36,7 @@ pub(crate) fn decide<'a>(
     let places = target.places.as_slice();
     let turn = target.turn.load(Ordering::Relaxed);
     // Only if this service's next request would stay on this node, so that connections go round all nodes.
-    let first = choice::order(turn, places.len(), |index| is_suspect(&places[index])).next()?;
+    let first = target.order(turn, |index| is_suspect(&places[index])).next()?;
     let is_here = matches!(places[first].way, Way::Local(_)) && !is_suspect(&places[first]);
     is_here.then_some(target)
 }
@@ -99,6 +98,7 @@ mod tests {
             ]),
             peers: BTreeMap::from([("there".parse().unwrap(), "127.0.0.1:1".parse().unwrap())]),
             revoked: Default::default(),
+            everywhere: Default::default(),
         };
         let node: NodeId = "here".parse().unwrap();
         Table::new(&node, &routes, &Table::default())

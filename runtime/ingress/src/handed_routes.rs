@@ -42,7 +42,7 @@ impl HandedTarget {
     pub(crate) fn allocations(&self) -> impl Iterator<Item = AllocationId> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let allocations = self.service.allocations.as_slice();
-        choice::order(turn, allocations.len(), |_| false).map(move |index| allocations[index])
+        choice::order(turn, allocations.len(), &[], |_| false).map(move |index| allocations[index])
     }
 
     /// Tells whether more than one allocation could answer.

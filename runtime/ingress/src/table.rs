@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicUsize;
 use dunlin_model::{AllocationId, Digest, Endpoint, Name, NamespaceRoute, NodeId, RouteTable, WorkloadName};
 use http::HeaderValue;
 
+use crate::choice;
 use crate::namespace_routes::namespace_routes;
 use crate::owners::Owners;
 use crate::router::Router;
@@ -33,8 +34,27 @@ pub(crate) struct Table {
 pub(crate) struct Target {
     pub(crate) workload: WorkloadName,
     pub(crate) places: Vec<Arc<Place>>,
+    /// Those of them that are tried first.
+    first: Vec<usize>,
     /// Counts its requests. It goes on from table to table, so that the turn does not begin again at each.
     pub(crate) turn: Arc<AtomicUsize>,
+}
+
+impl Target {
+    /// Returns the order in which its places are tried by the request with this `turn`.
+    pub(crate) fn order(
+        &self,
+        turn: usize,
+        is_suspect: impl Fn(usize) -> bool + Copy,
+    ) -> impl Iterator<Item = usize> {
+        choice::order(turn, self.places.len(), &self.first, is_suspect)
+    }
+}
+
+/// Returns which places are on this node.
+fn local(places: &[Arc<Place>]) -> Vec<usize> {
+    let places = places.iter().enumerate();
+    places.filter(|(_, place)| matches!(place.way, Way::Local(_))).map(|(index, _)| index).collect()
 }
 
 /// One endpoint and the way there.
@@ -71,18 +91,19 @@ impl Table {
             table.namespaces.insert(namespace, (version, routes));
         }
         for (workload, endpoints) in &routes.endpoints {
-            let places = endpoints
+            let places: Vec<Arc<Place>> = endpoints
                 .iter()
                 .filter_map(|endpoint| table.place(node, workload, endpoint, &routes.peers, last))
                 .collect();
             let turn = last.targets.get(workload).map(|target| Arc::clone(&target.turn)).unwrap_or_default();
-            let target = Arc::new(Target { workload: workload.clone(), places, turn });
+            let first = if routes.everywhere.contains(workload) { local(&places) } else { Vec::new() };
+            let target = Arc::new(Target { workload: workload.clone(), places, first, turn });
             table.targets.insert(workload.clone(), target);
         }
         for route in &routes.routes {
             let target = table.targets.entry(route.workload.clone()).or_insert_with(|| {
                 let workload = route.workload.clone();
-                Arc::new(Target { workload, places: Vec::new(), turn: Arc::default() })
+                Arc::new(Target { workload, places: Vec::new(), first: Vec::new(), turn: Arc::default() })
             });
             table.router.insert(&route.spec, Arc::clone(target));
         }

@@ -54,6 +54,27 @@ async fn requests_go_round_all_nodes_and_are_marked() {
 }
 
 #[tokio::test]
+async fn what_runs_on_every_node_is_answered_by_the_node_that_is_asked_and_by_others_if_that_fails() {
+    let fleet = Fleet::new(&[Tell, Tell, Tell]);
+    let mut everywhere = routes(&[("n1", 1), ("n2", 2), ("n3", 3)]);
+    everywhere.everywhere = everywhere.endpoints.keys().cloned().collect();
+    fleet.ingresses[0].set_routes(&everywhere);
+    let door = fleet.open().await;
+    for _ in 0..6 {
+        assert_eq!(door.get("/").await.0, StatusCode::OK);
+    }
+    assert_eq!(fleet.workers[0].requests(), 6);
+    let without = routes(&[("n2", 2), ("n3", 3)]);
+    everywhere.endpoints = without.endpoints;
+    fleet.ingresses[0].set_routes(&everywhere);
+    for _ in 0..4 {
+        assert_eq!(door.get("/").await.0, StatusCode::OK);
+    }
+    let requests: Vec<_> = fleet.workers.iter().map(|worker| worker.requests()).collect();
+    assert_eq!(requests, [6, 2, 2]);
+}
+
+#[tokio::test]
 async fn the_turn_goes_on_when_routes_change() {
     let fleet = Fleet::new(&[Tell, Tell]);
     let door = fleet.open().await;
