@@ -11,6 +11,7 @@
 )]
 
 mod allocations;
+mod alone;
 mod fallback;
 mod items;
 mod making_way;
