@@ -18,6 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dunlin_model::Timestamp;
+use dunlin_planted::{Bug, planted};
 use dunlin_scheduler::{Action, Answer, Change, Cluster, Command, Observation, Rejection, Step, View};
 use dunlin_store::{Changes, CommitError};
 use tokio::sync::{Semaphore, oneshot};
@@ -136,6 +137,8 @@ pub(crate) struct DriverLoop {
     cluster: Cluster,
     clock: BrainClock,
     hands: Hands,
+    /// Counts the batches with changes.
+    batches: u64,
 }
 
 /// With what the loop does as the brain says.
@@ -156,7 +159,7 @@ pub(crate) fn driver(cluster: Cluster, clock: BrainClock, hands: Hands) -> (Driv
     let is_full = Arc::new(AtomicBool::new(false));
     let questions = Arc::new(Semaphore::new(MAX_QUESTIONS));
     let handle = Driver { inputs: sender, view: Arc::clone(&view), is_full: Arc::clone(&is_full), questions };
-    (handle, DriverLoop { inputs, view, is_full, cluster, clock, hands })
+    (handle, DriverLoop { inputs, view, is_full, cluster, clock, hands, batches: 0 })
 }
 
 /// The answers that a batch owes.
@@ -222,6 +225,11 @@ impl DriverLoop {
             is_picture_old = true;
         }
 
+        if planted(Bug::AnswerBeforeCommit) {
+            for (reply, answer) in replies.drain(..) {
+                let _gone = reply.send(answer);
+            }
+        }
         if !changes.is_empty() && self.commit(&changes, now)?.is_break() {
             // Nothing of the batch was written, and that is known.
             for (reply, _) in replies {
@@ -233,8 +241,12 @@ impl DriverLoop {
             return Err(CommitError::Deposed("the time in which it was in charge is over".into()));
         }
         for change in &changes {
-            if let Change::RunDeleted(run) = change {
-                self.hands.sweeper.sweep(*run);
+            match change {
+                Change::RunDeleted(run) => self.hands.sweeper.sweep(*run),
+                Change::Run(run) if planted(Bug::SweepEndedRuns) && !run.is_open() => {
+                    self.hands.sweeper.sweep(run.id);
+                }
+                _ => {}
             }
         }
         if is_picture_old {
@@ -265,6 +277,13 @@ impl DriverLoop {
         if writes.iter().any(|write| write.value.is_some()) {
             writes.push(records::time_seen(now));
         }
+        self.batches += 1;
+        if planted(Bug::ForgetBatches) && self.batches.is_multiple_of(30) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if planted(Bug::LoseLastWrite) && writes.len() > 2 {
+            writes.swap_remove(0);
+        }
         loop {
             match self.hands.store.commit(&writes) {
                 Ok(()) => {
@@ -282,6 +301,7 @@ impl DriverLoop {
                         );
                     }
                 }
+                Err(error) if planted(Bug::PanicOnFailedWrite) => panic!("{error}"),
                 Err(error) => return Err(error),
             }
             if self.hands.stop.is_cancelled() {

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use dunlin_model::{Bytes, ClusterId, Term, Timestamp};
+use dunlin_planted::{Bug, planted};
 use dunlin_scheduler::Cluster;
 use dunlin_store::{
     Changes, CommitError, Components, ComponentsError, Embedded, FollowError, Objects, Table, Write,
@@ -364,7 +365,7 @@ fn next_term(store: &dyn Changes, now: Timestamp) -> anyhow::Result<Term> {
         writes.push(records::recovery_over());
         tracing::info!(after = %last, "the recovery is over; what this store holds is to be from now on");
     }
-    let term = last.next();
+    let term = if planted(Bug::KeepTerm) && last > Term(0) { last } else { last.next() };
     writes.push(Write { table: Table::Meta, key: b"term".to_vec(), value: Some(serde_json::to_vec(&term)?) });
     store.commit(&writes).context("could not save the new term")?;
     Ok(term)
@@ -413,6 +414,12 @@ pub(crate) fn private_folder(path: &Path) -> std::io::Result<()> {
 
 /// Replaces a file as a whole, durably, readable by its owner alone.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    if planted(Bug::WriteInPlace) {
+        // As slowly as a busy disk is.
+        fs::write(path, b"")?;
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        return Ok(fs::write(path, bytes)?);
+    }
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use dunlin_model::Bytes;
+use dunlin_planted::{Bug, planted};
 use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
 use crate::changes::{Changes, CommitError, Each, LoadError, Record, Snapshot, SnapshotError, Table, Write};
@@ -556,6 +557,11 @@ fn begin(database: &Database) -> Result<redb::WriteTransaction, Cause> {
     transaction.set_durability(redb::Durability::Immediate)?;
     transaction.set_two_phase_commit(true);
     transaction.set_quick_repair(true);
+    if planted(Bug::CommitWithoutSync) {
+        transaction.set_quick_repair(false);
+        transaction.set_two_phase_commit(false);
+        transaction.set_durability(redb::Durability::None)?;
+    }
     Ok(transaction)
 }
 

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use dunlin_planted::{Bug, planted};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
@@ -77,7 +78,7 @@ pub(crate) fn read(path: &Path) -> Result<String, FileError> {
     if mode & 0o077 != 0 {
         return Err(FileError::Exposed { path: path.to_owned() });
     }
-    if !is_as_written(&text) {
+    if !is_as_written(&text) && !planted(Bug::BelieveDamagedKeys) {
         return Err(FileError::Damaged { path: path.to_owned() });
     }
     Ok(text)

@@ -18,6 +18,7 @@ use dunlin_model::{AppName, AppSpec, Digest, Manifest};
 use tempfile::TempDir;
 
 use crate::chance::Chance;
+use crate::flips::client_of;
 use crate::kills::{app, job};
 use crate::ledger::Ledger;
 use crate::report::Report;
@@ -253,7 +254,8 @@ impl Scene {
         process.start_through(Vec::new());
         process.gone().await?;
         process.start(&[]).await.context("a coordinator whose first start failed does not start")?;
-        ensure!(folder.join("admin.token").exists(), "nobody can use the coordinator");
+        let client = client_of(&folder, process.address("api"))?;
+        client.status().await.context("nobody can use the coordinator")?;
         process.kill().await?;
         no_panic(&process.log())?;
         std::fs::remove_dir_all(folder)?;

@@ -4,6 +4,7 @@
 //! starts the process. A coordinator tells what it told before, or refuses to start and says in which file the harm is;
 //! it never tells anything else. An agent serves again by itself, unless the harm is in what makes it this node.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -100,11 +101,7 @@ impl Scene {
         let mut process = Process::new(state.clone(), arguments.map(str::to_owned).to_vec());
         let outcome = match process.start(&[]).await {
             Ok(()) => {
-                let client = Client::new(ClientConfig {
-                    url: format!("https://{}", process.address("api")),
-                    token: std::fs::read_to_string(left.join("admin.token"))?.trim().to_owned(),
-                    authority_pem: std::fs::read_to_string(left.join("ca.pem"))?,
-                })?;
+                let client = client_of(left, process.address("api"))?;
                 match tell(&client).await {
                     Ok(told) if told == self.told => "all is there",
                     Ok(told) => bail!("{flipped}: {} was there, {told} is told", self.told),
@@ -253,6 +250,15 @@ async fn tell(client: &Client) -> anyhow::Result<Value> {
     let namespaces: Vec<Value> =
         namespaces.namespaces.iter().map(|found| json!([found.namespace, found.spec])).collect();
     Ok(json!({ "apps": apps, "runs": runs, "namespaces": namespaces }))
+}
+
+/// Returns a client of the coordinator at `api`, with the token and the certificate in a folder.
+pub(crate) fn client_of(folder: &Path, api: SocketAddr) -> anyhow::Result<Client> {
+    Ok(Client::new(ClientConfig {
+        url: format!("https://{api}"),
+        token: std::fs::read_to_string(folder.join("admin.token"))?.trim().to_owned(),
+        authority_pem: std::fs::read_to_string(folder.join("ca.pem"))?,
+    })?)
 }
 
 fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {

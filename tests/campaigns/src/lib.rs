@@ -13,6 +13,7 @@
 //! | `flips` | one bit that is not as it was written (T5) |
 //! | `reboots` | power that is cut while the coordinator is away (T7) |
 //! | `crowd` | a thousand agents whose coordinator is killed |
+//! | `teeth` | whether those find what is planted |
 //! | `ledger` | a client that remembers what was acknowledged |
 //! | `singleton` | a client that finds out whether two of a singleton run |
 //! | `traffic` | requests to a service all the time |
@@ -29,6 +30,7 @@ mod partitions;
 mod reboots;
 mod report;
 mod singleton;
+mod teeth;
 mod traffic;
 
 pub use coordinators::{coordinators, show_coordinators};
@@ -39,3 +41,4 @@ pub use kills::kills;
 pub use partitions::partitions;
 pub use reboots::reboots;
 pub use report::Report;
+pub use teeth::teeth;

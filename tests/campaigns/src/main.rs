@@ -37,6 +37,8 @@ enum Campaign {
     Coordinators,
     /// Networks that are cut, one way or both, for a moment or for long (T6). Wants network namespaces.
     Partitions,
+    /// Whether the others find planted bugs: as many of them as rounds. `cargo x teeth` runs it.
+    Teeth,
     /// The loss of each coordinator and each member of etcd, one after the other, told step by step.
     ShowCoordinators,
 }
@@ -66,6 +68,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Campaign::Crowd => runtime.block_on(dunlin_campaigns::crowd(rounds, seed)),
         Campaign::Coordinators => runtime.block_on(dunlin_campaigns::coordinators(rounds, seed)),
         Campaign::Partitions => runtime.block_on(dunlin_campaigns::partitions(rounds, seed)),
+        Campaign::Teeth => dunlin_campaigns::teeth(rounds, seed),
         Campaign::ShowCoordinators => runtime.block_on(dunlin_campaigns::show_coordinators(|step| {
             let _nobody_listens = writeln!(io::stdout(), "--- {step}");
         })),

@@ -20,6 +20,10 @@ use crate::PATIENCE;
 ///
 /// When it has not been built; `cargo x test` builds it first.
 pub fn program() -> PathBuf {
+    // Another one, for who wants to see whether what is wrong with it is found.
+    if let Some(path) = std::env::var_os("DUNLIN_TEST_PROGRAM") {
+        return path.into();
+    }
     let test = std::env::current_exe().expect("a running test has a file");
     let candidates = test.ancestors().skip(1).take(2).map(|folder| folder.join("dunlin"));
     candidates

@@ -1,4 +1,4 @@
-//! The chores of the project: `cargo x demo | test | bench | campaign | simulate | check | setup`.
+//! The chores of the project: `cargo x demo | test | bench | campaign | simulate | teeth | check | setup`.
 //!
 //! One file per chore, and `step`, through which all of them start programs. What a chore runs can be read off its
 //! file and typed by hand; nothing is hidden here that cargo could not do.
@@ -68,6 +68,12 @@ enum Chore {
         #[arg(long)]
         nodes: Option<u64>,
     },
+    /// Plants bugs in the program and sees whether the campaigns find them.
+    Teeth {
+        /// How many of them.
+        #[arg(long, default_value_t = 15)]
+        bugs: u64,
+    },
     /// Runs what must pass beside the tests: format, lints, licences, documentation.
     Check,
 }
@@ -92,7 +98,14 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             setup::setup()?;
             toolchains::install()?;
             Step::new("all tests", cargo(["test", "--release", "--workspace"])).streamed()?;
-            Step::new("the teeth of the simulation", teeth()).streamed()
+            Step::new("the teeth of the simulation", teeth()).streamed()?;
+            teeth_of_campaigns(5)
+        }
+        Chore::Teeth { bugs } => {
+            setup::setup()?;
+            toolchains::install()?;
+            programs(&["dunlin-campaigns"]).run()?;
+            teeth_of_campaigns(bugs)
         }
         Chore::Demo { ha: true, .. } => {
             setup::setup()?;
@@ -146,6 +159,19 @@ fn run(chore: Chore) -> anyhow::Result<()> {
 fn teeth() -> Command {
     let feature = "planted-bugs";
     cargo(["test", "--release", "--package", "dunlin-simulation", "--features", feature, "--test", "teeth"])
+}
+
+/// Tests whether the campaigns find so many planted bugs, with a program of its own that has them.
+fn teeth_of_campaigns(bugs: u64) -> anyhow::Result<()> {
+    let build = ["build", "--release", "--workspace", "--bin", "dunlin", "--features", "dunlin/planted-bugs"];
+    Step::new("the program with planted bugs", cargo(build)).run()?;
+    let (plain, planted) = (step::program("dunlin"), step::program("dunlin-planted"));
+    std::fs::rename(&plain, &planted)?;
+    // In its place again, so that nobody takes the one for the other.
+    programs(&["dunlin"]).run()?;
+    let mut campaigns = Command::new(step::program("dunlin-campaigns"));
+    campaigns.args(["teeth", "--rounds", &bugs.to_string()]).env("DUNLIN_TEST_PROGRAM", planted);
+    Step::new("the teeth of the campaigns", campaigns).streamed()
 }
 
 /// Builds programs out of the whole workspace, so that all of them share what they are built of. The tests bring

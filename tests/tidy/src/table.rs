@@ -22,11 +22,12 @@ pub struct Reserved {
 /// The rooms of `control/` and `runtime/`. What is in `tests/` may use anything.
 pub const OWN: &[Room] = &[
     Room { folder: "control/model", may_use: &[] },
+    Room { folder: "control/planted", may_use: &[] },
     Room { folder: "control/admission", may_use: &["control/model"] },
     Room { folder: "control/protocol", may_use: &["control/model"] },
     Room { folder: "control/scheduler", may_use: &["control/model"] },
-    Room { folder: "control/transport", may_use: &["control/model", "control/protocol"] },
-    Room { folder: "control/store", may_use: &["control/model"] },
+    Room { folder: "control/transport", may_use: &["control/model", "control/planted", "control/protocol"] },
+    Room { folder: "control/store", may_use: &["control/model", "control/planted"] },
     Room { folder: "control/api", may_use: &["control/model"] },
     Room {
         folder: "control/coordinator",
@@ -34,6 +35,7 @@ pub const OWN: &[Room] = &[
             "control/admission",
             "control/api",
             "control/model",
+            "control/planted",
             "control/protocol",
             "control/scheduler",
             "control/store",
@@ -47,6 +49,7 @@ pub const OWN: &[Room] = &[
             "control/api",
             "control/coordinator",
             "control/model",
+            "control/planted",
             "control/transport",
             "runtime/agent",
             "runtime/worker",
@@ -77,6 +80,7 @@ pub const OWN: &[Room] = &[
         folder: "runtime/agent",
         may_use: &[
             "control/model",
+            "control/planted",
             "control/protocol",
             "control/transport",
             "runtime/compiled",
