@@ -79,7 +79,8 @@ impl Scene {
     }
 
     async fn around(network: Network, mut fleet: Coordinators) -> anyhow::Result<Self> {
-        fleet.deploy(&app()).await?;
+        fleet.deploy(&everywhere()).await?;
+        fleet.deploy(&single()).await?;
         let client = fleet.client()?;
         let spec = job(&client).await?;
         let ingresses = [0, 1].map(|node| fleet.agent(node).address("ingress"));
@@ -198,20 +199,19 @@ impl Scene {
     /// Waits until all nodes are heard of, all runs that shall run, and the singleton answers at both nodes.
     async fn until_as_before(&mut self, since: Instant) -> anyhow::Result<()> {
         let client = self.fleet.client()?;
-        let name = "default/parted".parse().context("the campaign's own app")?;
         loop {
             self.watch()?;
-            let seen = match (client.nodes().await, client.app(&name).await) {
-                (Ok(nodes), Ok(app)) => {
+            let seen = match (client.nodes().await, client.apps().await) {
+                (Ok(nodes), Ok(apps)) => {
                     let all_alive = nodes.nodes.iter().all(|node| node.state == NodeState::Alive);
-                    let all_run = app.workloads.iter().all(|workload| {
+                    let all_run = apps.apps.iter().flat_map(|app| &app.workloads).all(|workload| {
                         workload.running == workload.desired
                             && workload.allocations.len() == workload.desired as usize
                     });
                     if all_alive && all_run && self.singleton.answered_everywhere(since) {
                         break;
                     }
-                    format!("{nodes:?}\n{app:?}\n{:?}", self.singleton.seen())
+                    format!("{nodes:?}\n{apps:?}\n{:?}", self.singleton.seen())
                 }
                 (Err(error), _) | (_, Err(error)) => error.to_string(),
             };
@@ -251,12 +251,15 @@ impl Scene {
     }
 
     fn logs(&self) -> String {
-        let logs = (0..COORDINATORS.len()).map(|index| {
-            let log = self.fleet.log_of(index);
+        let tail = |name: String, log: String| {
             let tail: Vec<&str> = log.lines().rev().take(60).collect();
-            format!("coordinator {}:\n{}", index + 1, tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
-        });
-        logs.collect::<Vec<_>>().join("\n")
+            format!("{name}:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        };
+        let coordinators = (0..COORDINATORS.len())
+            .map(|index| (format!("coordinator {}", index + 1), self.fleet.log_of(index)));
+        let nodes =
+            (0..NODES.len()).map(|index| (format!("node {}", index + 1), self.fleet.log_of_agent(index)));
+        coordinators.chain(nodes).map(|(name, log)| tail(name, log)).collect::<Vec<_>>().join("\n")
     }
 
     async fn end(self) -> anyhow::Result<Report> {
@@ -272,16 +275,26 @@ impl Scene {
     }
 }
 
-fn app() -> App {
+fn everywhere() -> App {
     let manifest = r#"
         [app]
-        name = "parted"
+        name = "everywhere"
 
         [service.each]
         component = "hello.wasm"
         everywhere = true
         routes = [{ path = "/" }]
         limits = { memory = "32MiB", fuel = "100M", fuel_rate = "10M/s", deadline = "10s" }
+    "#;
+    App::new(manifest, &[("hello.wasm", HELLO)])
+}
+
+/// In a namespace of its own: a singleton that does not stop in time takes its worker with it, whoever else is in there.
+fn single() -> App {
+    let manifest = r#"
+        [app]
+        name = "single"
+        namespace = "apart"
 
         [service.one]
         component = "guest.wasm"
@@ -289,5 +302,5 @@ fn app() -> App {
         on_partition = "singleton"
         limits = { memory = "32MiB", fuel = "100M", fuel_rate = "10M/s", deadline = "10s" }
     "#;
-    App::new(manifest, &[("hello.wasm", HELLO), ("guest.wasm", HOSTILE_HTTP)])
+    App::new(manifest, &[("guest.wasm", HOSTILE_HTTP)])
 }

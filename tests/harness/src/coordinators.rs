@@ -185,6 +185,11 @@ impl Coordinators {
         self.members[index].log()
     }
 
+    /// Everything an agent has logged, for the message of a failed test.
+    pub fn log_of_agent(&self, index: usize) -> String {
+        self.agents[index].log()
+    }
+
     /// An agent's process, counted from 0.
     pub fn agent(&mut self, index: usize) -> &mut Process {
         &mut self.agents[index]
