@@ -22,6 +22,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
         cargo(["clippy", "--release", "--locked", "--package", "dunlin-simulation", "--all-targets"]);
     planted.args(["--features", "planted-bugs", "--", "-D", "warnings"]);
     Step::new("lints of the planted bugs", planted).run()?;
+    let mut planted = cargo(["clippy", "--release", "--locked", "--package", "dunlin-planted"]);
+    planted.args(["--features", "on", "--", "-D", "warnings"]);
+    Step::new("lints of the bugs planted in processes", planted).run()?;
     let mut guests_clippy = guests(["clippy"]);
     guests_clippy.args(["--", "-D", "warnings"]);
     Step::new("lints of the guests", guests_clippy).run()?;

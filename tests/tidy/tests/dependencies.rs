@@ -164,7 +164,7 @@ fn every_crate_inherits_the_lints() -> anyhow::Result<()> {
 }
 
 #[test]
-fn only_the_simulation_can_plant_bugs() -> anyhow::Result<()> {
+fn only_who_looks_for_planted_bugs_can_plant_them() -> anyhow::Result<()> {
     let feature = "planted-bugs";
     let mut violations = Vec::new();
     for member in members()? {
@@ -172,11 +172,16 @@ fn only_the_simulation_can_plant_bugs() -> anyhow::Result<()> {
         let table: toml::Table = fs::read_to_string(root().join(&manifest))?.parse()?;
         let allowed: &[&str] = match member.folder.as_str() {
             "control/scheduler" | "tests/simulation" => &["features", "test"],
+            // For the program that `cargo x teeth` builds.
+            "control/cli" => &["features"],
             _ => &[],
         };
         let named = table.iter().filter(|(_, value)| value.to_string().contains(feature));
         let stray = named.filter(|(section, _)| !allowed.contains(&section.as_str()));
         violations.extend(stray.map(|(section, _)| format!("{manifest}: [{section}] names {feature}")));
+        let planted = table.get("dependencies").and_then(|all| all.get("dunlin-planted"));
+        let planted = planted.filter(|planted| planted.get("features").is_some());
+        violations.extend(planted.map(|_| format!("{manifest}: switches on what dunlin-planted has")));
         let default = table.get("features").and_then(|features| features.get("default"));
         let default = default.filter(|default| default.to_string().contains(feature));
         violations.extend(default.map(|_| format!("{manifest}: has {feature} by default")));
