@@ -14,6 +14,7 @@ mod allocations;
 mod alone;
 mod fallback;
 mod items;
+mod kept_items;
 mod making_way;
 mod partitions;
 
