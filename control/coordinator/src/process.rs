@@ -415,10 +415,8 @@ pub(crate) fn private_folder(path: &Path) -> std::io::Result<()> {
 /// Replaces a file as a whole, durably, readable by its owner alone.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     if planted(Bug::WriteInPlace) {
-        // As slowly as a busy disk is.
-        fs::write(path, b"")?;
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        return Ok(fs::write(path, bytes)?);
+        let mut file = fs::File::create(path)?;
+        return Ok(bytes.iter().try_for_each(|byte| file.write_all(&[*byte]))?);
     }
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
