@@ -29,6 +29,11 @@ const NODES: [u8; 2] = [6, 7];
 const HOSTS: u8 = 8;
 /// How long a way stays cut after all is well without it: from a moment to longer than a node's lease.
 const CUT: Duration = Duration::from_secs(14);
+/// A node is lost no more often than this: one that is lost three times within ten minutes is set aside, and where all are
+/// nothing new runs.
+const BETWEEN_LOSSES: Duration = Duration::from_secs(320);
+/// How long a node is cut off otherwise: shorter than its lease, with the time until a write is acknowledged.
+const SHORT_CUT: Duration = Duration::from_secs(3);
 /// How long it may take until it is well again, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -53,6 +58,8 @@ struct Scene {
     traffic: Vec<Traffic>,
     singleton: Singleton,
     report: Report,
+    /// When a node was cut off for so long that it may have been lost.
+    lost: Option<Instant>,
     /// What this round does.
     told: String,
 }
@@ -100,6 +107,7 @@ impl Scene {
             traffic,
             singleton,
             report: Report::default(),
+            lost: None,
             told,
         };
         scene.until_as_before(Instant::now()).await?;
@@ -114,18 +122,19 @@ impl Scene {
         let member = chance.one_of(&ETCD);
         let lost = chance.one_of(&[Lost::All, Lost::There, Lost::Back]);
         let stay = chance.shorter_than(CUT);
+        let of_nodes = self.shortened(stay);
         let others = |host: u8| (0..HOSTS).filter(|other| *other != host).collect::<Vec<_>>();
         match chance.below(10) {
             0 => self.cut("coordinator in charge alone", &[host], &others(host), Lost::All, stay).await?,
             1 | 2 => self.cut("coordinator in charge cut from etcd", &[host], &ETCD, lost, stay).await?,
-            3 => self.cut("coordinator in charge cut from nodes", &[host], &NODES, lost, stay).await?,
-            4 => self.cut("node cut from coordinators", &[agent], &COORDINATORS, lost, stay).await?,
+            3 => self.cut("coordinator in charge cut from nodes", &[host], &NODES, lost, of_nodes).await?,
+            4 => self.cut("node cut from coordinators", &[agent], &COORDINATORS, lost, of_nodes).await?,
             5 => self.cut("nodes cut from each other", &NODES[..1], &NODES[1..], lost, stay).await?,
             6 => self.cut("member of etcd alone", &[member], &others(member), lost, stay).await?,
             7 => {
                 let few = [host, member, agent];
                 let many: Vec<u8> = (0..HOSTS).filter(|other| !few.contains(other)).collect();
-                self.cut("minority with the coordinator in charge", &few, &many, Lost::All, stay).await?;
+                self.cut("minority with the coordinator in charge", &few, &many, Lost::All, of_nodes).await?;
             }
             8 => self.flap(&[host], &ETCD, chance).await?,
             _ => self.pause(first, &[host], &ETCD).await?,
@@ -133,6 +142,15 @@ impl Scene {
         let mended = Instant::now();
         self.mend().await?;
         self.until_as_before(mended).await
+    }
+
+    /// Returns for how long a node may be cut off.
+    fn shortened(&mut self, stay: Duration) -> Duration {
+        if stay <= SHORT_CUT || self.lost.is_some_and(|lost| lost.elapsed() < BETWEEN_LOSSES) {
+            return stay.min(SHORT_CUT);
+        }
+        self.lost = Some(Instant::now());
+        stay
     }
 
     /// Cuts the ways between some hosts and others, and leaves it so for a while after a write was acknowledged again.
