@@ -177,7 +177,8 @@ impl Cluster {
             missing: u32::try_from(held).unwrap_or(u32::MAX),
             ready_items: 0,
             reason: held_back(held),
-            nodes: u32::try_from(durable.nodes().len()).unwrap_or(u32::MAX),
+            nodes: u32::try_from(durable.nodes().values().filter(|node| !node.removed).count())
+                .unwrap_or(u32::MAX),
             able: 0,
             filters: Vec::new(),
             remedies: vec![Remedy {

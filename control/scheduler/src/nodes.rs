@@ -87,7 +87,9 @@ impl Cluster {
             return Err(Rejection::NodeInUse(node.clone()));
         }
         self.revoke(step, node, now)?;
-        self.change(step, Change::Node(NodeRecord { removed: true, ..self.member(node)? }), now);
+        // What was said of it is not said of who has the name next.
+        let record = NodeRecord { removed: true, cordon: None, losses: Vec::new(), ..self.member(node)? };
+        self.change(step, Change::Node(record), now);
         Ok(Answer::Removed)
     }
 

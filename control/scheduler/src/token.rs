@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_model::{NodeId, Timestamp};
 
 use crate::volatile::NodeState;
-use crate::{Answer, Change, Cluster, NodeRecord, PendingRecord, Rejection, Step, TokenRecord};
+use crate::{Action, Answer, Change, Cluster, NodeRecord, PendingRecord, Rejection, Step, TokenRecord};
 
 /// How many machines may wait for approval at a time.
 const MAX_PENDING: usize = 1_000;
@@ -59,7 +59,8 @@ impl Cluster {
         if is_again {
             return Ok(Answer::Joined);
         }
-        if token.uses_left == 0 {
+        // A machine that was sent away, or was replaced under its name, does not come again with what it has used.
+        if token.uses_left == 0 || token.used_by.contains(&key_fingerprint) {
             return Err(Rejection::TokenUsed);
         }
         if waiting.is_some() || member.is_some_and(|member| member.lost.is_none()) {
@@ -96,6 +97,8 @@ impl Cluster {
             return Err(Rejection::NameTaken(node.clone()));
         }
         self.change(step, Change::PendingDeleted(node.clone()), now);
+        // Who had the name may still be connected; it is a stranger now.
+        step.actions.push(Action::Expel { node: node.clone() });
         self.admit(step, pending.node, pending.key_fingerprint, now);
         Ok(Answer::Approved)
     }

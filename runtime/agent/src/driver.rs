@@ -16,13 +16,13 @@ use dunlin_model::{
 };
 use dunlin_planted::{Bug, planted};
 use dunlin_protocol::ToWorker;
-use dunlin_supervisor::{Action, Event, Supervisor};
+use dunlin_supervisor::{Action, Event, Kept, Supervisor};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::components::Components;
 use crate::inputs::Inputs;
-use crate::kept_items::KeptItems;
+use crate::kept_items::Keeper;
 use crate::last_assignment::LastAssignment;
 use crate::workers::Workers;
 
@@ -132,7 +132,7 @@ impl Driver {
 /// What the loop acts with.
 pub(crate) struct Hands {
     pub(crate) last_assignment: LastAssignment,
-    pub(crate) kept_items: KeptItems,
+    pub(crate) kept_items: Keeper,
     pub(crate) ingress: Ingress,
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
@@ -143,18 +143,6 @@ pub(crate) struct Hands {
 }
 
 impl Hands {
-    /// Keeps reports of items on disk. Where that cannot be done they are only in memory, as before.
-    fn keep(&self, reports: &[ItemReport], in_place: bool) {
-        let kept = if in_place { self.kept_items.replace(reports) } else { self.kept_items.add(reports) };
-        if let Err(error) = kept {
-            tracing::error!(
-                %error,
-                items = reports.len(),
-                "reports of items cannot be kept on this node's disk; what is lost of them is run again"
-            );
-        }
-    }
-
     /// Makes an assignment durable. While the disk is full it waits: nothing that follows from the assignment is done
     /// before it is safe, and what runs goes on meanwhile.
     fn save(&self, assignment: &Assignment) -> io::Result<()> {
@@ -193,17 +181,14 @@ pub(crate) fn driver(supervisor: Supervisor) -> (Driver, DriverLoop) {
 }
 
 impl DriverLoop {
-    /// Carries on with `last` and then does what comes, until the process ends.
+    /// Carries on with what was `kept` and then does what comes, until the process ends.
     ///
     /// # Errors
     ///
     /// An assignment could not be made durable. The process must end: it may not act on what it could forget.
-    pub(crate) fn run(mut self, last: Option<Assignment>, hands: &Hands) -> Result<(), io::Error> {
+    pub(crate) fn run(mut self, kept: Kept, hands: &Hands) -> Result<(), io::Error> {
         let began = self.driver.now();
-        let actions = match last {
-            Some(last) => self.supervisor.restore(last, hands.kept_items.load(), began),
-            None => self.supervisor.tick(began),
-        };
+        let actions = self.supervisor.restore(kept, began);
         self.perform(actions, hands)?;
         let mut is_tidy = false;
         loop {
@@ -257,7 +242,7 @@ impl DriverLoop {
                     hands.save(&assignment)?;
                     tracing::debug!(term = %assignment.term, generation = %assignment.generation, "assignment saved");
                 }
-                Action::KeepItems { reports, in_place } => hands.keep(&reports, in_place),
+                Action::KeepItems { reports, in_place } => hands.kept_items.keep(reports, in_place),
                 Action::SetRoutes(routes) => hands.ingress.set_routes(&routes),
                 Action::KeepCode { components } => hands.workers.keep_code(&components),
                 Action::Fetch { digest } => {

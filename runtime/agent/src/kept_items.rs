@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::mpsc::{Sender, channel};
 
 use dunlin_model::ItemReport;
 use dunlin_protocol::{decode, encode, frame_length};
@@ -19,6 +20,19 @@ use crate::folders;
 const MAC: usize = 32;
 /// How many reports an entry has at most: a frame is bounded.
 const ENTRY: usize = 16;
+
+/// A handle for who has reports to be kept.
+pub(crate) struct Keeper {
+    wanted: Sender<(Vec<ItemReport>, bool)>,
+}
+
+impl Keeper {
+    /// Has reports kept, beside those that are there or in their place.
+    pub(crate) fn keep(&self, reports: Vec<ItemReport>, in_place: bool) {
+        // The thread ends by a panic only; then they are in memory alone, as on a full disk.
+        let _gone = self.wanted.send((reports, in_place));
+    }
+}
 
 /// Where the reports are kept.
 #[derive(Clone)]
@@ -60,6 +74,24 @@ impl KeptItems {
         reports
     }
 
+    /// Writes what it is told to, in that order, on a thread of its own: what is to stop must not wait for a slow disk.
+    pub(crate) fn start(self) -> io::Result<Keeper> {
+        let (wanted, waiting) = channel::<(Vec<ItemReport>, bool)>();
+        std::thread::Builder::new().name("kept items".to_owned()).spawn(move || {
+            for (reports, in_place) in waiting {
+                let kept = if in_place { self.replace(&reports) } else { self.add(&reports) };
+                if let Err(error) = kept {
+                    tracing::error!(
+                        %error,
+                        items = reports.len(),
+                        "reports of items cannot be kept on this node's disk; what is lost of them is run again"
+                    );
+                }
+            }
+        })?;
+        Ok(Keeper { wanted })
+    }
+
     /// Returns the first entry, and what comes after it.
     fn entry<'a>(&self, bytes: &'a [u8]) -> Option<(Vec<ItemReport>, &'a [u8])> {
         let (mac, rest) = bytes.split_first_chunk::<MAC>()?;
@@ -74,8 +106,7 @@ impl KeptItems {
     }
 
     /// Adds reports; when this returns, a power cut does not lose them.
-    pub(crate) fn add(&self, reports: &[ItemReport]) -> io::Result<()> {
-        let is_new = !self.path.exists();
+    fn add(&self, reports: &[ItemReport]) -> io::Result<()> {
         let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?;
         let before = file.metadata()?.len();
         let written = file.write_all(&self.entries(reports)?).and_then(|()| file.sync_data());
@@ -84,14 +115,14 @@ impl KeptItems {
             file.set_len(before)?;
             return Err(error);
         }
-        match self.path.parent().filter(|_| is_new) {
+        match self.path.parent().filter(|_| before == 0) {
             Some(folder) => File::open(folder)?.sync_all(),
             None => Ok(()),
         }
     }
 
     /// Puts reports in the place of all that are there.
-    pub(crate) fn replace(&self, reports: &[ItemReport]) -> io::Result<()> {
+    fn replace(&self, reports: &[ItemReport]) -> io::Result<()> {
         folders::replace(&self.path, &self.entries(reports)?)
     }
 

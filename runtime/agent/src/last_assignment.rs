@@ -46,22 +46,33 @@ impl LastAssignment {
         Self { path, before, key: blake3::derive_key("dunlin 2026-11-29 last assignment", node_key) }
     }
 
-    /// Returns what was saved last, or before that, if anything was that can be believed.
-    pub(crate) fn load(&self) -> Option<Assignment> {
+    /// Returns what was saved last, or before that, if anything was that can be believed; and whether there is a later one
+    /// that cannot.
+    pub(crate) fn load(&self) -> (Option<Assignment>, bool) {
+        // What an earlier build has left is of no use here, and says that there was something.
+        let mut is_unsure = self.former().exists();
         for path in [&self.path, &self.before] {
             match self.read(path) {
-                Ok(Some(assignment)) => return Some(assignment),
+                Ok(Some(assignment)) => return (Some(assignment), is_unsure),
                 Ok(None) => {}
                 Err(error) if planted(Bug::StopAtDamagedAssignment) => panic!("{error}"),
-                Err(error) => tracing::error!(
-                    file = %path.display(),
-                    error = &error as &dyn std::error::Error,
-                    "an assignment that was kept is not believed; the node goes on with an older one, \
-                     or waits for its coordinator's"
-                ),
+                Err(error) => {
+                    is_unsure = true;
+                    tracing::error!(
+                        file = %path.display(),
+                        error = &error as &dyn std::error::Error,
+                        "an assignment that was kept is not believed; the node goes on with an older one, \
+                         or waits for its coordinator's"
+                    );
+                }
             }
         }
-        None
+        (None, is_unsure)
+    }
+
+    /// Where earlier builds kept it.
+    fn former(&self) -> PathBuf {
+        self.path.with_extension("json")
     }
 
     fn read(&self, path: &Path) -> Result<Option<Assignment>, Unbelievable> {
@@ -86,7 +97,11 @@ impl LastAssignment {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        folders::replace(&self.path, &[mac.as_bytes(), &text[..]].concat())
+        folders::replace(&self.path, &[mac.as_bytes(), &text[..]].concat())?;
+        match std::fs::remove_file(self.former()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -120,17 +135,29 @@ mod tests {
     fn a_damaged_one_is_not_believed_and_the_one_before_is() {
         let folder = tempfile::tempdir().unwrap();
         let kept = LastAssignment::at(folder.path().join("assignment"), &[7; 32]);
-        assert_eq!(kept.load(), None);
+        assert_eq!(kept.load(), (None, false));
         kept.save(&of_term(1)).unwrap();
-        assert_eq!(kept.load(), Some(of_term(1)));
+        assert_eq!(kept.load(), (Some(of_term(1)), false));
         kept.save(&of_term(2)).unwrap();
-        assert_eq!(kept.load(), Some(of_term(2)));
+        assert_eq!(kept.load(), (Some(of_term(2)), false));
         damage(&kept.path);
-        assert_eq!(kept.load(), Some(of_term(1)));
+        assert_eq!(kept.load(), (Some(of_term(1)), true));
         damage(&kept.before);
-        assert_eq!(kept.load(), None);
+        assert_eq!(kept.load(), (None, true));
         std::fs::write(&kept.path, b"short").unwrap();
-        assert_eq!(kept.load(), None);
+        assert_eq!(kept.load(), (None, true));
+        kept.save(&of_term(3)).unwrap();
+        assert_eq!(kept.load(), (Some(of_term(3)), false));
+    }
+
+    #[test]
+    fn one_of_an_earlier_build_is_not_believed_and_gone_with_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = LastAssignment::at(folder.path().join("assignment"), &[7; 32]);
+        std::fs::write(folder.path().join("assignment.json"), b"{}").unwrap();
+        assert_eq!(kept.load(), (None, true));
+        kept.save(&of_term(1)).unwrap();
+        assert_eq!(kept.load(), (Some(of_term(1)), false));
     }
 
     #[test]
@@ -138,7 +165,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("assignment");
         LastAssignment::at(path.clone(), &[7; 32]).save(&of_term(1)).unwrap();
-        assert_eq!(LastAssignment::at(path, &[8; 32]).load(), None);
+        assert_eq!(LastAssignment::at(path, &[8; 32]).load(), (None, true));
     }
 
     #[test]
@@ -147,6 +174,6 @@ mod tests {
         let kept = LastAssignment::at(folder.path().join("assignment"), &[7; 32]);
         kept.save(&of_term(1)).unwrap();
         std::fs::rename(&kept.path, &kept.before).unwrap();
-        assert_eq!(kept.load(), Some(of_term(1)));
+        assert_eq!(kept.load(), (Some(of_term(1)), false));
     }
 }

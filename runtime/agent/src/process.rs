@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use dunlin_ingress::Ingress;
 use dunlin_model::{Feature, NodeId, NodeInfo, Resources};
 use dunlin_protocol::APPROVAL_PENDING;
-use dunlin_supervisor::{Config as Patience, Supervisor};
+use dunlin_supervisor::{Config as Patience, Kept, Supervisor};
 use dunlin_transport::{Identity, JoinError, JoinToken, NodeEndpoint, Role, WireLimits, join};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -60,7 +60,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let (cluster, node) = (identity.cluster().clone(), config.node.clone());
     let node_key = node_key(&folders.file("node.key"))?;
     let last_assignment = LastAssignment::at(folders.file("assignment"), &node_key);
-    let last = last_assignment.load();
+    let kept_items = KeptItems::at(folders.file("items"), &node_key);
+    let kept = kept(&last_assignment, &kept_items);
     let capacity = capacity(&config, &folders).await?;
     let (endpoint, listener) = listen(&config, &identity).await?;
     let (ingress_address, peer) = (listener.local_addr()?, endpoint.local_address());
@@ -79,7 +80,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let inputs = Inputs::new(homes, link.clone());
     let hands = Hands {
         last_assignment,
-        kept_items: KeptItems::at(folders.file("items"), &node_key),
+        kept_items: kept_items.start()?,
         ingress: ingress.clone(),
         components: Arc::new(Components::new(folders.components(), link, limits.component_size)),
         inputs: Arc::new(inputs),
@@ -104,7 +105,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 
     let (failed, failure) = oneshot::channel();
     std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
-        let _process_is_ending = failed.send(driver_loop.run(last, &hands));
+        let _process_is_ending = failed.send(driver_loop.run(kept, &hands));
     })?;
     serve_metrics(&config, &workers, capacity, &stop).await?;
     tokio::spawn(keeper.run());
@@ -123,6 +124,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     workers.end(WORKER_TIME).await;
     tracing::info!(%node, "agent stopped");
     Ok(())
+}
+
+/// Returns what was on disk when the agent started.
+fn kept(last_assignment: &LastAssignment, items: &KeptItems) -> Kept {
+    let (assignment, is_unsure) = last_assignment.load();
+    Kept { assignment, items: items.load(), is_unsure }
 }
 
 /// Returns what the node tells of itself: what was measured, what its operator says, and where it is reached.
@@ -263,7 +270,10 @@ fn users(folders: &Folders, settings: &Settings) -> std::io::Result<Users> {
                 file = %path.display(), %error,
                 "the table of workers' users is damaged; a new one begins, and components are compiled again"
             );
-            std::fs::remove_dir_all(folders.workers())?;
+            match std::fs::remove_dir_all(folders.workers()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
             std::fs::DirBuilder::new().mode(0o700).create(folders.workers())?;
             std::fs::remove_file(&path)?;
             Users::open(path, settings.worker_uids)
@@ -307,50 +317,69 @@ async fn join_any(config: &Config, token: &JoinToken, folder: &Path) -> anyhow::
     let started = Instant::now();
     let mut is_awaited = false;
     loop {
-        let NotYet { error, may_be_soon } = match join_once(config, token, folder).await {
+        let error = match join_once(config, token, folder).await {
             Ok(identity) => return Ok(identity),
-            Err(not_yet) => not_yet,
+            Err(error) => error,
         };
-        let pause = match refusal(&error) {
-            Some((APPROVAL_PENDING, message)) => {
+        let pause = match answer(&error) {
+            Told::Pending(message) => {
                 if !is_awaited {
                     tracing::warn!(node = %config.node, "this machine is no node yet: {message}");
                 }
                 is_awaited = true;
                 APPROVAL_PAUSE
             }
-            // It was heard before, so it is out of reach for a while.
-            None if is_awaited => APPROVAL_PAUSE,
-            _ if may_be_soon && (is_awaited || started.elapsed() <= CHARGE_TIME) => JOIN_PAUSE,
-            _ => return Err(error),
+            // It was heard before, so it is out of reach for a while, or busy.
+            Told::Later | Told::Nothing if is_awaited => APPROVAL_PAUSE,
+            Told::NotInCharge if is_awaited || started.elapsed() <= CHARGE_TIME => JOIN_PAUSE,
+            Told::Nothing | Told::Later | Told::NotInCharge | Told::Refused => return Err(error),
         };
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Why a machine is no node yet.
-struct NotYet {
-    error: anyhow::Error,
-    /// Whether a coordinator is there that may be in charge soon.
-    may_be_soon: bool,
+/// What coordinators have said to a machine that wants to join, what says least first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Told<'a> {
+    /// None of them was reached.
+    Nothing,
+    /// Another one is in charge, or will be soon.
+    NotInCharge,
+    /// It cannot do so now.
+    Later,
+    /// No.
+    Refused,
+    /// An operator must approve it.
+    Pending(&'a str),
 }
 
-/// Asks each coordinator once. Each may be asked: the token is good again for the same key.
-async fn join_once(config: &Config, token: &JoinToken, folder: &Path) -> Result<Identity, NotYet> {
-    let (mut failure, mut may_be_soon) = (None, false);
+fn answer(error: &anyhow::Error) -> Told<'_> {
+    let refusal = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(JoinError::Refused { code, message }) => Some((code.as_str(), message.as_str())),
+        _ => None,
+    });
+    match refusal {
+        None => Told::Nothing,
+        Some((APPROVAL_PENDING, message)) => Told::Pending(message),
+        Some(("not_in_charge", _)) => Told::NotInCharge,
+        Some(("unavailable" | "busy" | "storage_full" | "recovering", _)) => Told::Later,
+        Some(_) => Told::Refused,
+    }
+}
+
+/// Asks each coordinator once, and returns what says most. Each may be asked: the token is good again for the same key.
+async fn join_once(config: &Config, token: &JoinToken, folder: &Path) -> anyhow::Result<Identity> {
+    let mut most: Option<anyhow::Error> = None;
     for coordinator in &config.coordinators {
         let error = match join_at(coordinator, config, token, folder).await {
             Ok(identity) => return Ok(identity),
             Err(error) => error,
         };
-        may_be_soon |= is_not_in_charge(&error);
-        // That one is not in charge says less than what another one says.
-        if failure.as_ref().is_none_or(is_not_in_charge) {
-            failure = Some(error);
+        if most.as_ref().is_none_or(|most| answer(most) < answer(&error)) {
+            most = Some(error);
         }
     }
-    let error = failure.unwrap_or_else(|| anyhow::anyhow!("no coordinator is known"));
-    Err(NotYet { error, may_be_soon })
+    Err(most.unwrap_or_else(|| anyhow::anyhow!("no coordinator is known")))
 }
 
 async fn join_at(
@@ -362,19 +391,6 @@ async fn join_at(
     let key = dunlin_transport::KeyRequest::load_or_create(folder).context(CannotJoin)?;
     let address = resolve(coordinator, config.endpoint.ip()).await?;
     join(address, token, &config.node, key).await.context(CannotJoin)
-}
-
-/// Returns the code and the words with which a coordinator has refused, if that is what happened.
-fn refusal(error: &anyhow::Error) -> Option<(&str, &str)> {
-    error.chain().find_map(|cause| match cause.downcast_ref() {
-        Some(JoinError::Refused { code, message }) => Some((code.as_str(), message.as_str())),
-        _ => None,
-    })
-}
-
-/// Tells whether a coordinator refused only because another one is in charge.
-fn is_not_in_charge(error: &anyhow::Error) -> bool {
-    refusal(error).is_some_and(|(code, _)| code == "not_in_charge")
 }
 
 /// What stands in the chain of an error when a machine did not become a node.

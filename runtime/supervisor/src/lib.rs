@@ -22,4 +22,4 @@ mod supervisor;
 
 pub use action::{Action, Event};
 pub use config::Config;
-pub use supervisor::{Stale, Supervisor};
+pub use supervisor::{Kept, Stale, Supervisor};

@@ -27,8 +27,10 @@ pub(crate) struct Outbox {
     unkept_since: Option<(Timestamp, u64)>,
     /// The number after the last that was given to be kept on disk.
     kept_until: u64,
-    /// How many reports the disk holds, those included that are recorded meanwhile.
+    /// How many reports the disk holds, those included that are recorded meanwhile,
     on_disk: usize,
+    /// and about how many bytes of them were added since it was tidied last.
+    bytes_on_disk: usize,
 }
 
 /// What is to be done with the reports on disk.
@@ -62,6 +64,7 @@ impl Default for Outbox {
             unkept_since: None,
             kept_until: 0,
             on_disk: 0,
+            bytes_on_disk: 0,
         }
     }
 }
@@ -73,12 +76,12 @@ impl Outbox {
         self.unkept_since.get_or_insert((now, self.next));
     }
 
-    /// Takes the reports that were on disk when the agent started, of which some may not be wanted any more.
-    pub(crate) fn restore(&mut self, reports: Vec<ItemReport>, is_wanted: impl Fn(&ItemReport) -> bool) {
-        self.on_disk = reports.len();
+    /// Takes reports that were on disk when the agent started, where there are so many.
+    pub(crate) fn restore(&mut self, reports: Vec<ItemReport>, on_disk: usize) {
+        self.on_disk = on_disk;
         for report in reports {
             // A disk may say the same twice.
-            if is_wanted(&report) && !self.sequence.contains_key(&(report.allocation, report.item)) {
+            if !self.sequence.contains_key(&(report.allocation, report.item)) {
                 self.insert(report);
             }
         }
@@ -118,7 +121,7 @@ impl Outbox {
         let is_due = self.keeps_at(config).is_some_and(|due| due <= now);
         if self.on_disk > 0 && self.reports.range(..self.kept_until).next().is_none() {
             // All that is on disk is recorded.
-            self.on_disk = 0;
+            (self.on_disk, self.bytes_on_disk) = (0, 0);
             if !is_due {
                 return Some(Keep::Replace(Vec::new()));
             }
@@ -134,12 +137,13 @@ impl Outbox {
             self.unkept_since = is_any.then_some((now, self.next));
             return None;
         }
-        let is_large = self.on_disk + self.reports.len() > 2 * config.outbox_items;
-        let new = self.give_to_keep(if is_large { 0 } else { self.kept_until });
+        let is_large = self.on_disk + self.reports.len() > 2 * config.outbox_items
+            || self.bytes_on_disk + self.bytes > 2 * config.outbox_bytes;
         if is_large {
-            self.on_disk = new.len();
-            return Some(Keep::Replace(new));
+            (self.on_disk, self.bytes_on_disk) = (0, 0);
+            return Some(Keep::Replace(self.give_to_keep(0)));
         }
+        let new = self.give_to_keep(self.kept_until);
         (!new.is_empty()).then_some(Keep::Add(new))
     }
 
@@ -149,6 +153,7 @@ impl Outbox {
         self.kept_until = self.next;
         self.unkept_since = None;
         self.on_disk += given.len();
+        self.bytes_on_disk += given.iter().map(size).sum::<usize>();
         given
     }
 

@@ -50,6 +50,27 @@ pub enum Stale {
     },
 }
 
+/// What was on disk when an agent started.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// The last assignment that can be believed.
+    pub assignment: Option<Assignment>,
+    /// Reports of items that were not recorded.
+    pub items: Vec<ItemReport>,
+    /// Whether there was another assignment, which cannot be believed.
+    pub is_unsure: bool,
+}
+
+/// Tells whether an item that was reported is of this allocation.
+fn is_of(report: &ItemReport, assigned: &AssignedAllocation) -> bool {
+    match assigned.work {
+        Work::Items { run, range, .. } => {
+            report.allocation == assigned.id && report.run == run && range.contains(report.item)
+        }
+        Work::Serve => false,
+    }
+}
+
 /// The brain of one agent.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
@@ -68,6 +89,9 @@ pub struct Supervisor {
     components: Components,
     outbox: Outbox,
     contact: Contact,
+    /// The reports on disk of which nobody knows what they are of, if an assignment that was there is not believed: with
+    /// the next one it is known what this agent may have begun.
+    unsure: Option<Vec<ItemReport>>,
     /// The latest moment it was told.
     now: Timestamp,
 }
@@ -87,6 +111,7 @@ impl Supervisor {
             components: Components::default(),
             outbox: Outbox::default(),
             contact: Contact::default(),
+            unsure: None,
             now: Timestamp::default(),
         }
     }
@@ -110,37 +135,53 @@ impl Supervisor {
             return Ok(self.settle(now));
         }
         let mut actions = vec![Action::Save(Box::new(assignment.clone()))];
+        if let Some(reports) = self.unsure.take() {
+            // The agent may have begun what is in here, and did not know so when it started.
+            let new = assignment.allocations.iter().filter(|it| !self.allocations.contains_key(&it.id));
+            for assigned in new.cloned().collect::<Vec<_>>() {
+                self.begin_again(&assigned, &reports, now);
+                let of_it: BTreeMap<u32, &ItemReport> =
+                    reports.iter().filter(|it| is_of(it, &assigned)).map(|it| (it.item, it)).collect();
+                of_it.into_values().for_each(|report| self.outbox.push(report.clone(), now));
+            }
+        }
         actions.extend(self.take(assignment, now));
         Ok(actions)
     }
 
-    /// Takes the assignment that was on disk when the agent started.
+    /// Takes what was on disk when the agent started.
     ///
-    /// It is trusted as the highest stored, and not saved again. One of another fleet is left alone. Nobody knows which
-    /// items the agent had begun: those that may be started at most once have ended. `kept` are the reports of items that
-    /// were on disk; those items are not run again.
-    pub fn restore(&mut self, assignment: Assignment, kept: Vec<ItemReport>, now: Timestamp) -> Vec<Action> {
-        if assignment.cluster != self.cluster {
-            return Vec::new();
+    /// An assignment is trusted as the highest stored, and not saved again. One of another fleet is left alone. Nobody
+    /// knows which items the agent had begun: those that may be started at most once have ended. Items of which there is a
+    /// report are not run again.
+    pub fn restore(&mut self, kept: Kept, now: Timestamp) -> Vec<Action> {
+        let Kept { assignment, items, is_unsure } = kept;
+        let on_disk = items.len();
+        let assignment = assignment.filter(|assignment| assignment.cluster == self.cluster);
+        let assigned = assignment.iter().flat_map(|assignment| &assignment.allocations);
+        let (mut wanted, mut others) = (Vec::new(), items);
+        for assigned in assigned.clone() {
+            wanted.extend(others.extract_if(.., |report| is_of(report, assigned)));
         }
-        let mut done: BTreeMap<AllocationId, BTreeSet<u32>> = BTreeMap::new();
-        for assigned in &assignment.allocations {
-            let Work::Items { run, range, .. } = assigned.work else { continue };
-            let is_of =
-                |it: &&ItemReport| it.allocation == assigned.id && it.run == run && range.contains(it.item);
-            done.insert(assigned.id, kept.iter().filter(is_of).map(|report| report.item).collect());
+        // What is not wanted may be of an assignment that is not believed, and is kept for that.
+        self.outbox.restore(wanted.clone(), if is_unsure { 0 } else { on_disk });
+        for assigned in assigned {
+            self.begin_again(assigned, &wanted, now);
         }
-        let is_wanted = |report: &ItemReport| {
-            done.get(&report.allocation).is_some_and(|items| items.contains(&report.item))
-        };
-        self.outbox.restore(kept, is_wanted);
-        for assigned in &assignment.allocations {
-            let done = done.remove(&assigned.id).unwrap_or_default();
-            let (allocation, given_up) = Allocation::restored(assigned.clone(), done, now);
-            self.give_up(&allocation, &given_up, "the agent was started again while it ran", now);
-            self.allocations.insert(assigned.id, allocation);
+        self.unsure = is_unsure.then_some(others);
+        match assignment {
+            Some(assignment) => self.take(assignment, now),
+            None => self.settle(now),
         }
-        self.take(assignment, now)
+    }
+
+    /// Takes an allocation that this agent may have had before it was started again.
+    fn begin_again(&mut self, assigned: &AssignedAllocation, reports: &[ItemReport], now: Timestamp) {
+        let done =
+            reports.iter().filter(|report| is_of(report, assigned)).map(|report| report.item).collect();
+        let (allocation, given_up) = Allocation::restored(assigned.clone(), done, now);
+        self.give_up(&allocation, &given_up, "the agent was started again while it ran", now);
+        self.allocations.insert(assigned.id, allocation);
     }
 
     /// Takes what happened on the node, or what the coordinator said of items.

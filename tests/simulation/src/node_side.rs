@@ -4,7 +4,7 @@ use dunlin_model::{
     AllocationId, AssignedAllocation, Bytes, DurationMs, Fuel, ItemRange, Name, NodeId, Outcome, RunId,
     ServiceSpec, Work, WorkloadKind,
 };
-use dunlin_supervisor::{Action, Event};
+use dunlin_supervisor::{Action, Event, Kept};
 
 use crate::agent::Loaded;
 use crate::options::Sabotage;
@@ -32,10 +32,7 @@ impl World {
         let (disk, kept) = (agent.disk.clone(), agent.kept_items.clone());
         let supervisor = agent.supervisor.as_mut();
         let supervisor = supervisor.expect("it was started");
-        let actions = match disk {
-            Some(saved) => supervisor.restore(saved, kept, own),
-            None => supervisor.tick(own),
-        };
+        let actions = supervisor.restore(Kept { assignment: disk, items: kept, is_unsure: false }, own);
         self.note(format_args!("{node} boots"));
         self.plan(DurationMs(1), Happening::Dial { node: node.clone(), life });
         self.plan(HEARTBEAT, Happening::Heartbeat { node: node.clone(), life });

@@ -211,6 +211,7 @@ fn a_machine_that_needs_approval_is_a_node_when_an_operator_has_said_so() {
             Pending
             > approve b
             Approved
+            b is expelled
             > join b t key=7
             Joined
             > approve b
@@ -329,6 +330,41 @@ fn a_node_is_taken_off_the_list_only_when_it_is_gone_and_its_key_is_never_good_a
             a Alive, reserved 128MiB
             b Lost, reserved 0B
             default/shop/web 2 of 2
+        "#]],
+    );
+}
+
+#[test]
+fn a_machine_that_was_sent_away_does_not_wait_again_by_the_same_token() {
+    placed(
+        &[],
+        "
+        node a 1GiB
+        token t expires=60 uses=3 approval=1
+        join b t key=7
+        remove b
+        join b t key=7
+        join b t key=8
+        approve b
+        show
+        ",
+        expect![[r#"
+            > token t expires=60 uses=3 approval=1
+            TokenCreated
+            > join b t key=7
+            Pending
+            > remove b
+            Removed
+            > join b t key=7
+            token_used: the join token has been used up
+            > join b t key=8
+            Pending
+            > approve b
+            Approved
+            b is expelled
+            --show
+            a Alive, reserved 0B
+            b NeverSeen, reserved 0B
         "#]],
     );
 }

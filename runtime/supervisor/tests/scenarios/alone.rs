@@ -50,7 +50,9 @@ impl Node {
         self.supervisor = fresh_supervisor(Config::default());
         self.loaded.clear();
         self.ends.clear();
-        let actions = self.supervisor.restore(self.assignment.clone(), self.disk.clone(), self.now);
+        let kept =
+            Kept { assignment: Some(self.assignment.clone()), items: self.disk.clone(), is_unsure: false };
+        let actions = self.supervisor.restore(kept, self.now);
         self.perform(actions);
     }
 

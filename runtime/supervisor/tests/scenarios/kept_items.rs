@@ -132,3 +132,65 @@ fn what_is_kept_of_items_of_another_allocation_is_forgotten() {
         "#]],
     );
 }
+
+#[test]
+fn what_may_have_begun_is_not_begun_again_where_the_last_assignment_is_not_believed() {
+    check(
+        "
+        assign 1 2 a1:shop/sum:c1:0..4*2! a2:shop/mean:c1:0..3*1
+        fetched c1
+        started a1
+        started a2
+        ended a1 1
+        ended a2 0
+        wait 2000
+        doubt
+        wait 5000
+        assign 1 2 a1:shop/sum:c1:0..4*2! a2:shop/mean:c1:0..3*1
+        report
+        fetched c1
+        started a2
+        assign 1 3 a1:shop/sum:c1:0..4*2! a2:shop/mean:c1:0..3*1 a3:shop/new:c1:0..2*2!
+        ",
+        expect![[r#"
+            assign 1 2 a1:shop/sum:c1:0..4*2! a2:shop/mean:c1:0..3*1
+              save 1 2
+              fetch c1
+            fetched c1
+              start a1
+              start a2
+            started a1
+              run item 0 of r7 in a1 in shop
+              run item 1 of r7 in a1 in shop
+            started a2
+              run item 0 of r7 in a2 in shop
+            ended a1 1
+              run item 2 of r7 in a1 in shop
+            ended a2 0
+              run item 1 of r7 in a2 in shop
+            wait 2000
+              keep items [1 0] on disk
+            doubt
+            wait 5000
+            assign 1 2 a1:shop/sum:c1:0..4*2! a2:shop/mean:c1:0..3*1
+              save 1 2
+              fetch c1
+            report
+              stored 1 2
+              a1 finished
+              a2 fetching
+              item 0 of r7 in a1 on node, attempt 2: Unknown: the agent was started again while it ran
+              item 2 of r7 in a1 on node, attempt 2: Unknown: the agent was started again while it ran
+              item 3 of r7 in a1 on node, attempt 2: Unknown: the agent was started again while it ran
+              item 1 of r7 in a1 on node, attempt 2: Completed
+              item 0 of r7 in a2 on node, attempt 2: Completed
+            fetched c1
+              start a2
+            started a2
+              run item 1 of r7 in a2 in shop
+            assign 1 3 a1:shop/sum:c1:0..4*2! a2:shop/mean:c1:0..3*1 a3:shop/new:c1:0..2*2!
+              save 1 3
+              start a3
+        "#]],
+    );
+}

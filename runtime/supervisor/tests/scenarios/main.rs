@@ -25,7 +25,7 @@ use dunlin_model::{
     HealthSpec, ItemRange, ItemReport, JobSpec, Limits, OnPartition, Outcome, Revision, RouteTable, RunId,
     Semantics, ServiceSpec, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
-use dunlin_supervisor::{Action, Config, Event, Supervisor};
+use dunlin_supervisor::{Action, Config, Event, Kept, Supervisor};
 use expect_test::{Expect, expect};
 
 struct Scene {
@@ -71,7 +71,16 @@ impl Scene {
             },
             ["restart", rest @ ..] => {
                 self.supervisor = fresh_supervisor(self.config);
-                self.supervisor.restore(assignment(rest), self.kept.clone(), now)
+                let kept =
+                    Kept { assignment: Some(assignment(rest)), items: self.kept.clone(), is_unsure: false };
+                self.supervisor.restore(kept, now)
+            }
+            // `doubt [TERM GENERATION ALLOCATION ..]`: a restart where a later assignment is not believed.
+            ["doubt", rest @ ..] => {
+                self.supervisor = fresh_supervisor(self.config);
+                let assignment = (!rest.is_empty()).then(|| assignment(rest));
+                let kept = Kept { assignment, items: self.kept.clone(), is_unsure: true };
+                self.supervisor.restore(kept, now)
             }
             ["wait", milliseconds] => return self.wait(milliseconds.parse().unwrap()),
             ["report"] => return self.report(),
