@@ -91,9 +91,12 @@ fn with_sum(text: &str) -> String {
     format!("{text}{SUM}{}\n", hex::encode(Sha256::digest(text)))
 }
 
-/// Tells whether a text is what [`with_sum`] made. One without a last line of that kind is of an earlier build.
+/// Tells whether a text is what [`with_sum`] made. One that ends with its last section is of an earlier build.
 fn is_as_written(text: &str) -> bool {
-    text.find(SUM).is_none_or(|end| text == with_sum(&text[..end]))
+    match text.find(SUM) {
+        Some(end) => text == with_sum(&text[..end]),
+        None => text.ends_with("-----\n"),
+    }
 }
 
 /// Removes a file that [`write`] wrote, if it is there.
