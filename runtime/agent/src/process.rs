@@ -263,7 +263,7 @@ pub(crate) async fn workers_of(
 /// Returns the users of workers. If the table of them is damaged a new one begins, without anything that was theirs:
 /// whatever is left there may be read by who gets their number next.
 fn users(folders: &Folders, settings: &Settings) -> std::io::Result<Users> {
-    let path = folders.file("users");
+    let path = folders.file("users.json");
     match Users::open(path.clone(), settings.worker_uids) {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             tracing::error!(

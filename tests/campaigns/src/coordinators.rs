@@ -14,6 +14,7 @@ use crate::chance::Chance;
 use crate::kills::{app, job};
 use crate::ledger::Ledger;
 use crate::report::Report;
+use crate::tails::tails;
 use crate::traffic::Traffic;
 
 /// How many coordinators, and members of etcd, there are.
@@ -157,12 +158,7 @@ impl Scene {
     }
 
     fn logs(&self) -> String {
-        let logs = (0..MEMBERS).map(|index| {
-            let log = self.fleet.log_of(index);
-            let tail: Vec<&str> = log.lines().rev().take(60).collect();
-            format!("coordinator {}:\n{}", index + 1, tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
-        });
-        logs.collect::<Vec<_>>().join("\n")
+        tails((0..MEMBERS).map(|index| (format!("coordinator {}", index + 1), self.fleet.log_of(index))))
     }
 
     async fn end(self) -> anyhow::Result<Report> {

@@ -22,6 +22,7 @@ use crate::flips::client_of;
 use crate::kills::{app, job};
 use crate::ledger::Ledger;
 use crate::report::Report;
+use crate::tails::tails_of;
 use crate::traffic::Traffic;
 
 /// How long a process is given to come to the call that fails.
@@ -39,7 +40,7 @@ const CALLS: [(&str, [u64; 4]); 6] = [
     ("ftruncate,fallocate", [6, 0, 6, 0]),
     ("mkdir,mkdirat,unlink,unlinkat,link,linkat", [8, 8, 8, 8]),
     // Made for other reasons too: nothing but the end of the process is what a disk or a machine could do here.
-    (MOMENTS, [2000, 600, 300, 300]),
+    (MOMENTS, [2000, 600, 100, 100]),
 ];
 /// The end of the process, as strace takes it.
 const KILL: &str = "signal=KILL";
@@ -54,7 +55,7 @@ pub async fn faults(rounds: u64, seed: u64) -> anyhow::Result<Report> {
     for round in 1..=rounds {
         let fault = Fault::draw(&mut chance);
         let done = scene.round(round, &fault).await;
-        done.with_context(|| format!("seed {seed}, round {round}: {fault:?}\n{}", scene.logs()))?;
+        done.with_context(|| format!("seed {seed}, round {round}: {fault:?}\n{}", tails_of(&scene.fleet)))?;
     }
     scene.end().await
 }
@@ -343,14 +344,6 @@ impl Scene {
             *read = log.len();
         }
         Ok(())
-    }
-
-    fn logs(&self) -> String {
-        let logs = self.fleet.logs().into_iter().map(|(folder, log)| {
-            let tail: Vec<&str> = log.lines().rev().take(40).collect();
-            format!("{}:\n{}", folder.display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
-        });
-        logs.collect::<Vec<_>>().join("\n")
     }
 
     async fn end(self) -> anyhow::Result<Report> {

@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use crate::chance::Chance;
 use crate::ledger::Ledger;
 use crate::report::Report;
+use crate::tails::tails_of;
 use crate::traffic::Traffic;
 
 /// A process is killed less than so long after the last one was well again.
@@ -31,13 +32,7 @@ const WORKERS: u32 = 4;
 pub async fn kills(rounds: u64, seed: u64) -> anyhow::Result<Report> {
     let mut fleet = Fleet::start(1).await?;
     let done = run(&mut fleet, rounds, seed).await;
-    done.with_context(|| {
-        let logs = fleet.logs().into_iter().map(|(folder, log)| {
-            let tail: Vec<&str> = log.lines().rev().take(40).collect();
-            format!("{}:\n{}", folder.display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
-        });
-        format!("seed {seed}; the logs end so:\n{}", logs.collect::<Vec<_>>().join("\n"))
-    })
+    done.with_context(|| format!("seed {seed}; the logs end so:\n{}", tails_of(&fleet)))
 }
 
 async fn run(fleet: &mut Fleet, rounds: u64, seed: u64) -> anyhow::Result<Report> {

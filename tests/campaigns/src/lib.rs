@@ -17,6 +17,7 @@
 //! | `ledger` | a client that remembers what was acknowledged |
 //! | `singleton` | a client that finds out whether two of a singleton run |
 //! | `traffic` | requests to a service all the time |
+//! | `tails` | the ends of logs, if it has failed |
 //! | `report` | what a campaign says |
 
 mod chance;
@@ -30,6 +31,7 @@ mod partitions;
 mod reboots;
 mod report;
 mod singleton;
+mod tails;
 mod teeth;
 mod traffic;
 

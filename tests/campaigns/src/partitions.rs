@@ -19,6 +19,7 @@ use crate::kills::job;
 use crate::ledger::Ledger;
 use crate::report::Report;
 use crate::singleton::Singleton;
+use crate::tails::tails;
 use crate::traffic::Traffic;
 
 /// The hosts of the coordinators, of the members of etcd, and of the nodes.
@@ -269,15 +270,10 @@ impl Scene {
     }
 
     fn logs(&self) -> String {
-        let tail = |name: String, log: String| {
-            let tail: Vec<&str> = log.lines().rev().take(60).collect();
-            format!("{name}:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
-        };
-        let coordinators = (0..COORDINATORS.len())
-            .map(|index| (format!("coordinator {}", index + 1), self.fleet.log_of(index)));
-        let nodes =
-            (0..NODES.len()).map(|index| (format!("node {}", index + 1), self.fleet.log_of_agent(index)));
-        coordinators.chain(nodes).map(|(name, log)| tail(name, log)).collect::<Vec<_>>().join("\n")
+        let coordinators =
+            (0..COORDINATORS.len()).map(|index| ("coordinator", index, self.fleet.log_of(index)));
+        let nodes = (0..NODES.len()).map(|index| ("node", index, self.fleet.log_of_agent(index)));
+        tails(coordinators.chain(nodes).map(|(what, index, log)| (format!("{what} {}", index + 1), log)))
     }
 
     async fn end(self) -> anyhow::Result<Report> {

@@ -13,6 +13,7 @@ use dunlin_model::{AppSpec, RunId};
 use crate::chance::Chance;
 use crate::kills::{app, job};
 use crate::report::Report;
+use crate::tails::tails_of;
 use crate::traffic::Traffic;
 
 /// How many reboots there are until the coordinator is back for a while.
@@ -30,13 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub async fn reboots(rounds: u64, seed: u64) -> anyhow::Result<Report> {
     let mut fleet = Fleet::start(1).await?;
     let done = run(&mut fleet, rounds, seed).await;
-    done.with_context(|| {
-        let logs = fleet.logs().into_iter().map(|(folder, log)| {
-            let tail: Vec<&str> = log.lines().rev().take(40).collect();
-            format!("{}:\n{}", folder.display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
-        });
-        format!("seed {seed}; the logs end so:\n{}", logs.collect::<Vec<_>>().join("\n"))
-    })
+    done.with_context(|| format!("seed {seed}; the logs end so:\n{}", tails_of(&fleet)))
 }
 
 async fn run(fleet: &mut Fleet, rounds: u64, seed: u64) -> anyhow::Result<Report> {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::folders;
@@ -19,7 +20,8 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    /// Returns those in the file `path`, as far as they are in `range`. What is no table is `InvalidData`.
+    /// Returns those in the file `path`, as far as they are in `range`. What is not as it was written, or was
+    /// written by an earlier build, is `InvalidData`.
     pub(crate) fn open(path: PathBuf, range: WorkerUids) -> io::Result<Self> {
         let mut given: BTreeMap<String, u32> = match std::fs::read(&path) {
             Ok(bytes) => from_bytes(&bytes)?,
@@ -55,19 +57,27 @@ impl Users {
     }
 }
 
-/// The SHA-256 of the table in a line of its own, and the table as JSON: another number would let one in where another is.
-fn to_bytes(given: &BTreeMap<String, u32>) -> io::Result<Vec<u8>> {
-    let table = serde_json::to_string(given)?;
-    Ok(format!("{}\n{table}", hex::encode(Sha256::digest(&table))).into_bytes())
+/// The table as it is kept: another number would let one in where another is.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    /// The SHA-256 of the rest.
+    sum: String,
+    users: BTreeMap<String, u32>,
+}
+
+fn sum(users: &BTreeMap<String, u32>) -> io::Result<String> {
+    Ok(hex::encode(Sha256::digest(serde_json::to_vec(users)?)))
+}
+
+fn to_bytes(users: &BTreeMap<String, u32>) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&Kept { sum: sum(users)?, users: users.clone() })?)
 }
 
 fn from_bytes(bytes: &[u8]) -> io::Result<BTreeMap<String, u32>> {
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "it is not as it was written");
-    let (sum, table) = bytes.split_at_checked(65).ok_or_else(damaged)?;
-    if *sum != *format!("{}\n", hex::encode(Sha256::digest(table))).as_bytes() {
-        return Err(damaged());
-    }
-    serde_json::from_slice(table).map_err(|_| damaged())
+    let kept: Kept = serde_json::from_slice(bytes).map_err(|_| damaged())?;
+    if sum(&kept.users)? == kept.sum { Ok(kept.users) } else { Err(damaged()) }
 }
 
 #[cfg(test)]
@@ -78,7 +88,7 @@ mod tests {
     fn everybody_has_one_user_for_ever_and_nobody_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let open =
-            |count| Users::open(folder.path().join("users"), WorkerUids { start: 1000, count }).unwrap();
+            |count| Users::open(folder.path().join("users.json"), WorkerUids { start: 1000, count }).unwrap();
         let users = open(3);
         let three = ["a", "b", "c"].map(|owner| users.of(owner).unwrap());
         assert!(three.iter().all(|user| (1000..1003).contains(user)), "{three:?}");
@@ -86,7 +96,7 @@ mod tests {
         assert!(users.of("d").unwrap_err().to_string().contains("worker_uids"));
         assert_eq!(["a", "b", "c"].map(|owner| open(3).of(owner).unwrap()), three);
         // One that is not as it was is no table.
-        let path = folder.path().join("users");
+        let path = folder.path().join("users.json");
         let whole = std::fs::read(&path).unwrap();
         for byte in 0..whole.len() {
             let mut flipped = whole.clone();
