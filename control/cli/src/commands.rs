@@ -13,6 +13,7 @@ pub(crate) mod migrate;
 pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod nodes;
+pub(crate) mod own_file;
 pub(crate) mod plan;
 pub(crate) mod processes;
 pub(crate) mod rollout;
@@ -60,7 +61,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::MigrateStore(args) => migrate::migrate_store(args, output),
         Command::Token(args) => block_on(token::run(&global, args, output)),
         Command::Coordinator(args) => processes::coordinator(args),
-        Command::Agent(args) => processes::agent(args),
+        Command::Agent(args) => processes::agent(args, output),
         Command::Doctor(args) => block_on(doctor::run(args, output)),
         Command::Worker(args) => processes::worker(args, output),
         Command::CompileComponent(args) => processes::compile_component(args, output),

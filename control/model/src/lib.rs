@@ -119,7 +119,7 @@ pub use quantity::{Bytes, DurationMs, Fuel, FuelRate, QuantityError};
 pub use report::Report;
 pub use rollout::{Amount, HealthSpec, Percent, PercentError, Promote, RolloutSpec};
 pub use routes::{Endpoint, LocalService, NamespaceRoute, Route, RouteTable};
-pub use run::{HostCalls, ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
+pub use run::{Begun, HostCalls, ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
 pub use schedule::{Missed, Overlap, Schedule, TimeZone, TimeZoneError};
 pub use spec::{
     AppSpec, Instances, JobSpec, Metering, RouteSpec, Semantics, ServiceSpec, WorkloadKind, WorkloadSpec,

@@ -1,5 +1,7 @@
 //! The runs of a job: their items, and the record of each.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{AllocationId, Bytes, Digest, DurationMs, Fuel, NodeId, Outcome, RunId};
@@ -54,6 +56,23 @@ pub struct ItemRecord {
     pub output: String,
     /// Whether it wrote more than was kept.
     pub output_cut: bool,
+}
+
+/// How far an allocation had come with its items when its agent was started again on purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The allocation which runs them.
+    pub allocation: AllocationId,
+    /// The run they belong to.
+    pub run: RunId,
+    /// The first that was not begun, but for those of `done`.
+    pub next: u32,
+    /// Those from `next` on that have ended.
+    pub done: BTreeSet<u32>,
+    /// Those before `next` of which nobody knows whether they have ended.
+    pub running: BTreeSet<u32>,
+    /// Those before `next` that are to be tried again.
+    pub again: BTreeSet<u32>,
 }
 
 /// An agent's word that an item was run. It is repeated until the coordinator says that it is recorded.

@@ -63,6 +63,9 @@ pub enum ToWorker {
         /// The guest's arguments after its own name.
         arguments: Vec<String>,
     },
+    /// The agent is about to be started again: when it has gone, end with the last of the connections that were handed
+    /// off, and not before. They serve what is under way on them.
+    Outlive,
     /// From now on these routes decide on requests that come on connections which were handed off.
     Routes {
         /// Whose.

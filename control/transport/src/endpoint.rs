@@ -2,8 +2,8 @@
 //!
 //! Both have one UDP socket. The identity can be replaced while connections go on; new ones show the new one.
 
-use std::net::SocketAddr;
-use std::sync::{PoisonError, RwLock};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dunlin_model::NodeId;
@@ -32,6 +32,9 @@ pub enum BindError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// The socket that is to be used is none.
+    #[error("could not use the given UDP socket")]
+    Socket(#[source] std::io::Error),
     /// The identity cannot be used for TLS.
     #[error("could not use the identity for TLS")]
     Tls(#[from] rustls::Error),
@@ -94,7 +97,7 @@ impl Server {
     /// Listens on `address`, where port 0 takes any that is free. Must be called within a tokio runtime.
     pub fn bind(address: SocketAddr, identity: &Identity, limits: &WireLimits) -> Result<Self, BindError> {
         let config = Self::config(identity, limits)?;
-        Ok(Self { listener: Listener::bind(address, config)?, limits: limits.clone() })
+        Ok(Self { listener: Listener::on(bound(address)?, config)?, limits: limits.clone() })
     }
 
     fn config(identity: &Identity, limits: &WireLimits) -> Result<quinn::ServerConfig, rustls::Error> {
@@ -152,9 +155,19 @@ impl NodeEndpoint {
         fleet: &WireLimits,
         peers: &WireLimits,
     ) -> Result<Self, BindError> {
+        Self::on(bound(address)?, identity, fleet, peers)
+    }
+
+    /// The same, on a socket that is there already.
+    pub fn on(
+        socket: UdpSocket,
+        identity: &Identity,
+        fleet: &WireLimits,
+        peers: &WireLimits,
+    ) -> Result<Self, BindError> {
         let config = Self::config(identity, peers)?;
         Ok(Self {
-            listener: Listener::bind(address, config)?,
+            listener: Listener::on(socket, config)?,
             identity: RwLock::new(identity.clone()),
             fleet: fleet.clone(),
             peers: peers.clone(),
@@ -221,7 +234,7 @@ impl NodeEndpoint {
 }
 
 fn server_config(tls: QuicServerConfig, limits: &WireLimits) -> quinn::ServerConfig {
-    let mut config = quinn::ServerConfig::with_crypto(std::sync::Arc::new(tls));
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
         .transport_config(limits.transport())
         .max_incoming(MAX_HALF_OPEN)
@@ -239,7 +252,7 @@ pub(crate) async fn dial(
     limits: &WireLimits,
 ) -> Result<Connection, ConnectError> {
     let (tls, finding) = tls.map_err(|error| ConnectError::Dial { address, reason: error.to_string() })?;
-    let mut config = quinn::ClientConfig::new(std::sync::Arc::new(tls));
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
     config.transport_config(limits.transport());
     let connecting = endpoint
         .connect_with(config, address, name)
@@ -262,6 +275,10 @@ pub(crate) async fn dial(
     }
 }
 
+fn bound(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    UdpSocket::bind(address).map_err(|source| BindError::Address { address, source })
+}
+
 /// A socket, and the task that takes connections from it.
 #[derive(Debug)]
 struct Listener {
@@ -272,10 +289,12 @@ struct Listener {
 }
 
 impl Listener {
-    fn bind(address: SocketAddr, config: quinn::ServerConfig) -> Result<Self, BindError> {
+    fn on(socket: UdpSocket, config: quinn::ServerConfig) -> Result<Self, BindError> {
+        let address = socket.local_addr().map_err(BindError::Socket)?;
         let failed = |source| BindError::Address { address, source };
-        let endpoint = quinn::Endpoint::server(config, address).map_err(failed)?;
-        let address = endpoint.local_addr().map_err(failed)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
+            .map_err(failed)?;
         let (deliver, accepted) = mpsc::channel(MAX_WAITING);
         let task = tokio::spawn(accept::accept(endpoint.clone(), deliver));
         Ok(Self { endpoint, address, accepted: Mutex::new(accepted), task })

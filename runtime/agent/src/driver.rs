@@ -17,8 +17,10 @@ use dunlin_model::{
 use dunlin_planted::{Bug, planted};
 use dunlin_protocol::ToWorker;
 use dunlin_supervisor::{Action, Event, Kept, Supervisor};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
+use crate::begun_items::BegunItems;
 use crate::clock::Clock;
 use crate::components::Components;
 use crate::inputs::Inputs;
@@ -32,6 +34,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 const TIDY_AFTER: Duration = Duration::from_secs(1);
 /// How often the clock is looked at while something runs that must stop when the coordinator is silent for long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long clients who wait already are to wait for what is being started.
+const BEGIN_TIME: Duration = Duration::from_secs(5);
 /// How long to wait before a full disk is tried again.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -40,11 +44,17 @@ enum Input {
     Event(Box<Event>),
     /// Those which came together are thought through together.
     Events(Vec<Event>),
+    /// The agent is to be started again; told when it may be.
+    Leave(oneshot::Sender<()>),
+    /// The agent is started again now: do what is to be done last, and end.
+    End(oneshot::Sender<()>),
 }
 
 /// What a heartbeat says of the allocations.
 #[derive(Clone, Debug)]
 pub(crate) struct Observed {
+    /// Whether the supervisor has said so: before, nothing is known.
+    pub(crate) is_published: bool,
     pub(crate) term: Term,
     pub(crate) generation: Generation,
     pub(crate) allocations: Vec<AllocationReport>,
@@ -55,7 +65,7 @@ pub(crate) struct Observed {
 impl Default for Observed {
     fn default() -> Self {
         let (term, generation) = Default::default();
-        Self { term, generation, allocations: Vec::new(), items: Arc::new([]) }
+        Self { is_published: false, term, generation, allocations: Vec::new(), items: Arc::new([]) }
     }
 }
 
@@ -66,6 +76,7 @@ impl Observed {
             observed.allocations.iter().map(|allocation| (allocation.id, allocation.state.clone())).collect()
         };
         (self.term, self.generation) != (other.term, other.generation)
+            || self.is_published != other.is_published
             || !Arc::ptr_eq(&self.items, &other.items)
             || states(self) != states(other)
     }
@@ -88,7 +99,7 @@ impl Told {
     /// Waits for what is told next; nothing once nobody tells any more.
     pub(crate) fn next(&self) -> Option<Vec<Event>> {
         Some(match self.0.recv().ok()? {
-            Input::Assign(_) => Vec::new(),
+            Input::Assign(_) | Input::Leave(_) | Input::End(_) => Vec::new(),
             Input::Event(event) => vec![*event],
             Input::Events(events) => events,
         })
@@ -118,6 +129,35 @@ impl Driver {
         let _stopping = self.inputs.send(Input::Events(events));
     }
 
+    /// Waits until all that the node is to run has been started, or has failed to, though not for long.
+    pub(crate) async fn has_begun(&self) {
+        let mut observed = self.observed();
+        let is_beginning =
+            |state: &ObservedState| matches!(state, ObservedState::Fetching | ObservedState::Starting);
+        let has_begun = |observed: &Arc<Observed>| {
+            observed.is_published && !observed.allocations.iter().any(|it| is_beginning(&it.state))
+        };
+        let _late = timeout(BEGIN_TIME, observed.wait_for(has_begun)).await;
+    }
+
+    /// Begins no more items, and waits until the agent may be started again.
+    pub(crate) async fn leave(&self) {
+        self.ask(Input::Leave).await;
+    }
+
+    /// Has done what is to be done last before the agent is started again. The loop ends with it.
+    pub(crate) async fn end(&self) {
+        self.ask(Input::End).await;
+    }
+
+    async fn ask(&self, input: impl FnOnce(oneshot::Sender<()>) -> Input) {
+        let (done, wait) = oneshot::channel();
+        if self.inputs.send(input(done)).is_ok() {
+            // An error means that the loop has ended, so nothing is to be waited for.
+            drop(wait.await);
+        }
+    }
+
     /// Returns what the supervisor's clock shows.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
@@ -133,6 +173,7 @@ impl Driver {
 pub(crate) struct Hands {
     pub(crate) last_assignment: LastAssignment,
     pub(crate) kept_items: Keeper,
+    pub(crate) begun_items: BegunItems,
     pub(crate) ingress: Ingress,
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
@@ -169,6 +210,8 @@ pub(crate) struct DriverLoop {
     inputs: Receiver<Input>,
     observed: watch::Sender<Arc<Observed>>,
     driver: Driver,
+    /// To be told when the agent may be started again.
+    leaving: Option<oneshot::Sender<()>>,
 }
 
 /// Returns a handle and the loop which it talks to; the caller gives the loop a thread of its own.
@@ -177,7 +220,7 @@ pub(crate) fn driver(supervisor: Supervisor) -> (Driver, DriverLoop) {
     let (observed_sender, observed) = watch::channel(Arc::new(Observed::default()));
     let driver = Driver { inputs: sender, observed, clock: Clock::new() };
     let observed = observed_sender;
-    (driver.clone(), DriverLoop { supervisor, inputs, observed, driver })
+    (driver.clone(), DriverLoop { supervisor, inputs, observed, driver, leaving: None })
 }
 
 impl DriverLoop {
@@ -215,12 +258,27 @@ impl DriverLoop {
             let rest: Vec<Input> = self.inputs.try_iter().take(1024).collect();
             for input in first.into_iter().chain(rest) {
                 forget_inputs(&input, hands);
+                if let Input::End(done) = input {
+                    return self.end(done, hands);
+                }
                 let actions = self.decide(input);
                 self.perform(actions, hands)?;
             }
             let actions = self.supervisor.tick(self.driver.now());
             self.perform(actions, hands)?;
+            if let Some(waiting) = self.leaving.take_if(|_| self.supervisor.may_leave()) {
+                let _gone = waiting.send(());
+            }
         }
+    }
+
+    /// Does what is to be done last.
+    fn end(mut self, done: oneshot::Sender<()>, hands: &Hands) -> Result<(), io::Error> {
+        let actions = self.supervisor.last_actions(self.driver.now());
+        self.perform(actions, hands)?;
+        hands.kept_items.flush();
+        let _gone = done.send(());
+        Ok(())
     }
 
     fn decide(&mut self, input: Input) -> Vec<Action> {
@@ -232,6 +290,13 @@ impl DriverLoop {
                 tracing::warn!(error = &stale as &dyn std::error::Error, "assignment refused");
                 Vec::new()
             }),
+            Input::Leave(waiting) => {
+                self.supervisor.leave(now);
+                self.leaving = Some(waiting);
+                Vec::new()
+            }
+            // It is the last one, and is not decided here.
+            Input::End(_) => Vec::new(),
         }
     }
 
@@ -243,6 +308,12 @@ impl DriverLoop {
                     tracing::debug!(term = %assignment.term, generation = %assignment.generation, "assignment saved");
                 }
                 Action::KeepItems { reports, in_place } => hands.kept_items.keep(reports, in_place),
+                // Without it the next agent takes all that it does not know for begun.
+                Action::KeepBegun(begun) => {
+                    if let Err(error) = hands.begun_items.save(&begun) {
+                        tracing::error!(%error, "it cannot be kept how far items have come");
+                    }
+                }
                 Action::SetRoutes(routes) => hands.ingress.set_routes(&routes),
                 Action::KeepCode { components } => hands.workers.keep_code(&components),
                 Action::Fetch { digest } => {
@@ -284,7 +355,7 @@ impl DriverLoop {
 
     fn publish(&mut self) {
         let (term, generation, allocations, items) = self.supervisor.report();
-        let now = Observed { term, generation, allocations, items };
+        let now = Observed { is_published: true, term, generation, allocations, items };
         self.observed.send_if_modified(|before| {
             let is_news = before.differs(&now);
             // Usage changes all the time; it is told with the next heartbeat and wakes nobody.
@@ -325,7 +396,7 @@ fn run_item(driver: Driver, of: InputOf, namespace: Name, hands: &Hands) -> impl
 /// Forgets the inputs of items that were run.
 fn forget_inputs(input: &Input, hands: &Hands) {
     let events = match input {
-        Input::Assign(_) => return,
+        Input::Assign(_) | Input::Leave(_) | Input::End(_) => return,
         Input::Event(event) => std::slice::from_ref(&**event),
         Input::Events(events) => events,
     };

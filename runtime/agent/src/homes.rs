@@ -1,7 +1,7 @@
 //! What belongs to each worker process on this node: its folder, its user and its key.
 //!
-//! A home holds all files that a worker may touch: `compiled` and `inputs`, which it may read, and `scratch`, which
-//! is its own. A worker enters its home before it gives up its rights, and all paths in its messages begin there, so
+//! A home holds all files that a worker may touch: `compiled` and `inputs`, which it may read, and `scratch.NUMBER`,
+//! which is its own. A worker enters its home before it gives up its rights, and all paths in its messages begin there, so
 //! it does not matter what its user may do with the folders above.
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -21,7 +21,7 @@ use crate::wall::Users;
 const COMPILED: &str = "compiled";
 /// In a home: inputs of items.
 const INPUTS: &str = "inputs";
-/// In a home: what guests write.
+/// In a home: how the folder with what guests write begins.
 const SCRATCH: &str = "scratch";
 /// Whose home it is where all namespaces share one; their names are kept in another folder.
 const SHARED: &str = "shared";
@@ -33,6 +33,8 @@ pub(crate) struct Homes {
     node_key: [u8; 32],
     isolation: Isolation,
     users: Option<Users>,
+    /// How the folder with what guests write is called.
+    scratch: String,
 }
 
 /// The home of one worker process.
@@ -43,28 +45,30 @@ pub(crate) struct Home {
     pub(crate) code_key: CodeKey,
     /// Absent if the agent cannot give one.
     pub(crate) user: Option<u32>,
+    scratch: String,
 }
 
 impl Homes {
-    /// Returns the homes below `root`. Inputs and scratch of other agents' processes are removed.
+    /// Returns the homes below `root`. Inputs and scratch of other agents' processes are removed, unless some of those
+    /// still run.
     pub(crate) fn open(
         root: &Path,
         node_key: [u8; 32],
         isolation: Isolation,
         users: Option<Users>,
+        has_former: bool,
     ) -> io::Result<Self> {
         let root = root.join(match isolation {
             Isolation::Namespace => "by-namespace",
             Isolation::Shared => SHARED,
         });
         DirBuilder::new().recursive(true).mode(0o700).create(&root)?;
-        let homes = Self { root, node_key, isolation, users };
+        // Another one for each start: a worker that outlived the agent before still has its own.
+        let scratch = format!("{SCRATCH}.{:016x}", getrandom::u64().map_err(io::Error::other)?);
+        let homes = Self { root, node_key, isolation, users, scratch };
         for home in homes.folders()? {
-            for left in [home.join(INPUTS), home.join(SCRATCH)] {
-                match fs::remove_dir_all(&left) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    other => other?,
-                }
+            if !has_former {
+                clear(&home)?;
             }
         }
         Ok(homes)
@@ -96,8 +100,8 @@ impl Homes {
         let mut hash = Sha256::new_with_prefix(format!("dunlin compiled code of a {tag}"));
         hash.update(self.node_key);
         hash.update(owner.as_str());
-        let folder = self.root.join(owner.as_str());
-        let home = Home { folder, code_key: CodeKey(hash.finalize().into()), user };
+        let (folder, scratch) = (self.root.join(owner.as_str()), self.scratch.clone());
+        let home = Home { folder, code_key: CodeKey(hash.finalize().into()), user, scratch };
         home.furnish()?;
         Ok(home)
     }
@@ -121,7 +125,7 @@ impl Home {
             (self.folder.clone(), readable, None),
             (self.folder.join(COMPILED), readable, None),
             (self.folder.join(INPUTS), readable, None),
-            (self.folder.join(SCRATCH), 0o700, self.user.map(Uid::from_raw)),
+            (self.folder.join(&self.scratch), 0o700, self.user.map(Uid::from_raw)),
         ] {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
             chown(&folder, owner, group)?;
@@ -157,8 +161,23 @@ impl Home {
 
     /// Returns the folder which its worker may change, as it sees it.
     pub(crate) fn scratch(&self) -> PathBuf {
-        SCRATCH.into()
+        self.scratch.clone().into()
     }
+}
+
+/// Removes inputs and scratch from a home.
+fn clear(home: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(home)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if name == INPUTS || name.starts_with(SCRATCH) {
+            match fs::remove_dir_all(home.join(&*name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Lets the worker read a file which the agent has put into its home: the folder around it keeps others out.
@@ -171,7 +190,7 @@ mod tests {
     use super::*;
 
     fn homes(isolation: Isolation, root: &Path) -> Homes {
-        Homes::open(root, [1; 32], isolation, None).unwrap()
+        Homes::open(root, [1; 32], isolation, None, false).unwrap()
     }
 
     #[test]
@@ -203,9 +222,15 @@ mod tests {
         for path in [home.compiled("code"), home.input("input")] {
             fs::write(path, b"").unwrap();
         }
+        fs::write(home.folder.join(home.scratch()).join("file"), b"").unwrap();
+        // One that outlives the agent keeps what it has, and is not in the way of another.
+        let beside = Homes::open(root.path(), [1; 32], Isolation::Namespace, None, true).unwrap();
+        assert!(home.folder.join(home.scratch()).join("file").exists());
+        assert_ne!(beside.home(&owner).unwrap().scratch(), home.scratch());
+        let before = home.folder.join(home.scratch());
         let home = homes(Isolation::Namespace, root.path()).home(&owner).unwrap();
         assert!(home.compiled("code").exists());
-        assert!(!home.input("input").exists());
+        assert!(!home.input("input").exists() && !before.exists());
         assert_eq!(home.seen_within(&home.compiled("code")), Path::new("compiled/code"));
     }
 }

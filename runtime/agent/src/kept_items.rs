@@ -23,14 +23,31 @@ const ENTRY: usize = 16;
 
 /// A handle for who has reports to be kept.
 pub(crate) struct Keeper {
-    wanted: Sender<(Vec<ItemReport>, bool)>,
+    wanted: Sender<Wanted>,
+}
+
+enum Wanted {
+    Keep {
+        reports: Vec<ItemReport>,
+        in_place: bool,
+    },
+    /// To be dropped when all before it is done.
+    Done(Sender<()>),
 }
 
 impl Keeper {
     /// Has reports kept, beside those that are there or in their place.
     pub(crate) fn keep(&self, reports: Vec<ItemReport>, in_place: bool) {
         // The thread ends by a panic only; then they are in memory alone, as on a full disk.
-        let _gone = self.wanted.send((reports, in_place));
+        let _gone = self.wanted.send(Wanted::Keep { reports, in_place });
+    }
+
+    /// Waits until all is written that was to be kept.
+    pub(crate) fn flush(&self) {
+        let (done, wait) = channel();
+        if self.wanted.send(Wanted::Done(done)).is_ok() {
+            let _dropped = wait.recv();
+        }
     }
 }
 
@@ -76,9 +93,16 @@ impl KeptItems {
 
     /// Writes what it is told to, in that order, on a thread of its own: what is to stop must not wait for a slow disk.
     pub(crate) fn start(self) -> io::Result<Keeper> {
-        let (wanted, waiting) = channel::<(Vec<ItemReport>, bool)>();
+        let (wanted, waiting) = channel();
         std::thread::Builder::new().name("kept items".to_owned()).spawn(move || {
-            for (reports, in_place) in waiting {
+            for wanted in waiting {
+                let (reports, in_place) = match wanted {
+                    Wanted::Keep { reports, in_place } => (reports, in_place),
+                    Wanted::Done(done) => {
+                        drop(done);
+                        continue;
+                    }
+                };
                 let kept = if in_place { self.replace(&reports) } else { self.add(&reports) };
                 if let Err(error) = kept {
                     tracing::error!(

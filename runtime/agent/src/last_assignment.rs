@@ -3,22 +3,19 @@
 //!
 //! | File | What |
 //! | --- | --- |
-//! | `assignment` | a MAC of 32 bytes (keyed BLAKE3), and the assignment as JSON |
+//! | `assignment` | the last assignment, authenticated |
 //! | `assignment.before` | the one before it, for a disk that has damaged the last one |
 //!
 //! What was not written by this node, or is not as it was written, is not believed: the node goes on with the one
 //! before, and with none if that is no better. It never waits for a person, who may be far away.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use dunlin_model::Assignment;
 use dunlin_planted::{Bug, planted};
 
-use crate::folders;
-
-/// What stands before the assignment.
-const MAC: usize = 32;
+use crate::authenticated;
 
 /// Where the last assignment is kept.
 #[derive(Clone)]
@@ -26,17 +23,6 @@ pub(crate) struct LastAssignment {
     path: PathBuf,
     before: PathBuf,
     key: [u8; 32],
-}
-
-/// Why a file is not believed.
-#[derive(Debug, thiserror::Error)]
-enum Unbelievable {
-    #[error("it cannot be read")]
-    Unreadable(#[source] io::Error),
-    #[error("it is not as this node wrote it")]
-    Damaged,
-    #[error("it was written by another version")]
-    Unknown(#[source] serde_json::Error),
 }
 
 impl LastAssignment {
@@ -52,7 +38,7 @@ impl LastAssignment {
         // What an earlier build has left is of no use here, and says that there was something.
         let mut is_unsure = self.former().exists();
         for path in [&self.path, &self.before] {
-            match self.read(path) {
+            match authenticated::read(path, &self.key) {
                 Ok(Some(assignment)) => return (Some(assignment), is_unsure),
                 Ok(None) => {}
                 Err(error) if planted(Bug::StopAtDamagedAssignment) => panic!("{error}"),
@@ -75,29 +61,13 @@ impl LastAssignment {
         self.path.with_extension("json")
     }
 
-    fn read(&self, path: &Path) -> Result<Option<Assignment>, Unbelievable> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Unbelievable::Unreadable(source)),
-        };
-        let (mac, text) = bytes.split_first_chunk::<MAC>().ok_or(Unbelievable::Damaged)?;
-        // Compared in constant time.
-        if blake3::keyed_hash(&self.key, text) != *mac {
-            return Err(Unbelievable::Damaged);
-        }
-        serde_json::from_slice(text).map(Some).map_err(Unbelievable::Unknown)
-    }
-
     /// Saves `assignment`; when this returns, a power cut does not lose it.
     pub(crate) fn save(&self, assignment: &Assignment) -> io::Result<()> {
-        let text = serde_json::to_vec(assignment)?;
-        let mac = blake3::keyed_hash(&self.key, &text);
         match std::fs::rename(&self.path, &self.before) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        folders::replace(&self.path, &[mac.as_bytes(), &text[..]].concat())?;
+        authenticated::replace(&self.path, &self.key, assignment)?;
         match std::fs::remove_file(self.former()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
@@ -108,6 +78,7 @@ impl LastAssignment {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::Path;
 
     use dunlin_model::{Generation, RouteTable, Term};
 

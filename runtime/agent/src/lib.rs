@@ -2,6 +2,8 @@
 //!
 //! Decisions are made by `dunlin-supervisor`; here they are carried out. Guests never run in this process.
 
+mod authenticated;
+mod begun_items;
 mod capacity;
 mod certificate;
 mod clock;
@@ -19,9 +21,11 @@ mod last_assignment;
 mod link;
 mod logs;
 mod metrics;
+mod nursery;
 mod peers;
 mod process;
 mod settings;
+mod sockets;
 mod solo;
 mod traps;
 mod wall;
@@ -30,10 +34,11 @@ mod workers;
 pub use dunlin_protocol::{WallFinding, WallPart, WallState};
 
 pub use config::{Config, DEFAULT_INGRESS_PORT, GivenToken};
-pub use process::{CannotJoin, IDENTITY_FILE, run};
+pub use process::{CannotJoin, Ended, IDENTITY_FILE, Orders, run};
 pub use settings::{
     EgressSettings, Hardening, IngressSettings, Isolation, NodeLimits, OfferedFolder, Settings,
     SettingsError, WorkerUids,
 };
+pub use sockets::{Inherited, Sockets};
 pub use solo::{Solo, SoloConfig, SoloEnd, SoloError, SoloGuest, SoloStreams, SoloUse, solo_namespace};
 pub use wall::{Advice, ProbeError, advice, examine};

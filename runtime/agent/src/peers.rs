@@ -9,6 +9,8 @@ use dunlin_ingress::{BoxedStream, Ingress, Peers};
 use dunlin_model::{Digest, NodeId};
 use dunlin_transport::{CloseCode, Connection, NodeEndpoint};
 use futures_util::future::BoxFuture;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 /// The connection to one node and the address it was dialed at. The lock is held while dialing, so that a burst of
 /// requests dials once and does not hold up requests to other nodes.
@@ -56,23 +58,46 @@ impl Peers for PeerConnections {
     }
 }
 
-/// Serves the requests that other nodes send here, for ever.
-pub(crate) async fn serve(endpoint: Arc<NodeEndpoint>, ingress: Ingress) {
-    while let Some((node, connection)) = endpoint.accept_peer().await {
-        let ingress = ingress.clone();
-        let key = connection.peer_key_hash().map(Digest::from_sha256);
+/// The serving of requests that other nodes send here.
+pub(crate) struct Serving {
+    ingress: Ingress,
+    requests: TaskTracker,
+}
+
+impl Serving {
+    /// Serves them from now on.
+    pub(crate) fn start(endpoint: Arc<NodeEndpoint>, ingress: Ingress) -> Self {
+        let serving = Self { ingress, requests: TaskTracker::new() };
+        let (ingress, requests) = (serving.ingress.clone(), serving.requests.clone());
         tokio::spawn(async move {
-            tracing::debug!(%node, "peer connected");
-            while let Ok(stream) = connection.accept().await {
-                if !key.is_some_and(|key| ingress.takes_requests_of(&key)) {
-                    tracing::warn!(%node, "a node that was revoked wants to send requests");
-                    connection.close(CloseCode::NOT_A_MEMBER, "this node was revoked");
-                    break;
-                }
-                let ingress = ingress.clone();
-                tokio::spawn(async move { ingress.serve_peer(Box::new(stream)).await });
+            while let Some((node, connection)) = endpoint.accept_peer().await {
+                tokio::spawn(serve(node, connection, ingress.clone(), requests.clone()));
             }
-            tracing::debug!(%node, "peer disconnected");
         });
+        serving
     }
+
+    /// Takes no more of them, and waits for those under way, though not for long.
+    pub(crate) async fn finish(&self) {
+        self.ingress.refuse_peers();
+        self.requests.close();
+        if timeout(self.ingress.config().drain_timeout, self.requests.wait()).await.is_err() {
+            tracing::warn!(requests = self.requests.len(), "requests that other nodes sent are cut off");
+        }
+    }
+}
+
+async fn serve(node: NodeId, connection: Connection, ingress: Ingress, requests: TaskTracker) {
+    let key = connection.peer_key_hash().map(Digest::from_sha256);
+    tracing::debug!(%node, "peer connected");
+    while let Ok(stream) = connection.accept().await {
+        if !key.is_some_and(|key| ingress.takes_requests_of(&key)) {
+            tracing::warn!(%node, "a node that was revoked wants to send requests");
+            connection.close(CloseCode::NOT_A_MEMBER, "this node was revoked");
+            break;
+        }
+        let ingress = ingress.clone();
+        requests.spawn(async move { ingress.serve_peer(Box::new(stream)).await });
+    }
+    tracing::debug!(%node, "peer disconnected");
 }

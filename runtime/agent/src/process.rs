@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use dunlin_ingress::Ingress;
+use dunlin_ingress::{Closing, Ingress};
 use dunlin_model::{Feature, NodeId, NodeInfo, Resources};
 use dunlin_protocol::APPROVAL_PENDING;
 use dunlin_supervisor::{Config as Patience, Kept, Supervisor};
@@ -18,11 +18,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::begun_items::BegunItems;
 use crate::capacity::{capacity, processor_rate};
 use crate::certificate::Certificate;
 use crate::compiler::{Compiler, platform_of};
 use crate::components::Components;
-use crate::driver::{Hands, driver};
+use crate::driver::{Driver, Hands, driver};
 use crate::egress::Egress;
 use crate::folders::{self, Folders};
 use crate::homes::Homes;
@@ -32,7 +33,9 @@ use crate::last_assignment::LastAssignment;
 use crate::link::{LinkKeeper, link, resolve};
 use crate::logs::Logs;
 use crate::metrics;
+use crate::nursery::{Nursery, nursery, wait_for_former_workers};
 use crate::peers::{self, PeerConnections};
+use crate::sockets::{Inherited, Sockets};
 use crate::wall::{Users, Wall};
 use crate::workers::{WorkerConfig, Workers};
 use crate::{Config, Settings};
@@ -51,8 +54,38 @@ const WORKER_TIME: Duration = Duration::from_secs(2);
 /// The file in the folder `identity` which a node has once it has joined.
 pub const IDENTITY_FILE: &str = Identity::FILE;
 
-/// Runs an agent until `stop` is cancelled, or an assignment could not be made durable.
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+/// How the life of an agent ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It was told to start again, and this process must become that at once: who asks meanwhile waits at these sockets.
+    ToStartAgain(Sockets),
+}
+
+/// What an agent is told.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    /// Stop.
+    pub stop: CancellationToken,
+    /// Make room for another program in the same process, and fail no request over it.
+    pub start_again: CancellationToken,
+}
+
+/// Runs an agent until it is told to end, or an assignment could not be made durable. Must be called on the first thread
+/// of the process: workers that are to outlive this program must be its children.
+pub async fn run(config: Config, inherited: Inherited, orders: Orders) -> anyhow::Result<Ended> {
+    let (nursery, births) = nursery();
+    let life = tokio::spawn(live(config, inherited, orders, nursery));
+    births.attend(life).await?
+}
+
+async fn live(
+    config: Config,
+    inherited: Inherited,
+    orders: Orders,
+    nursery: Nursery,
+) -> anyhow::Result<Ended> {
     let folders = Folders::create(config.state.clone())
         .with_context(|| format!("could not make the state folder {}", config.state.display()))?;
     let _lock = lock(&folders.file("lock"))?;
@@ -61,16 +94,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let node_key = node_key(&folders.file("node.key"))?;
     let last_assignment = LastAssignment::at(folders.file("assignment"), &node_key);
     let kept_items = KeptItems::at(folders.file("items"), &node_key);
-    let kept = kept(&last_assignment, &kept_items);
+    let begun_items = BegunItems::at(folders.file("begun"), &node_key);
+    let kept = kept(&last_assignment, &kept_items, &begun_items);
     let capacity = capacity(&config, &folders).await?;
-    let (endpoint, listener) = listen(&config, &identity).await?;
+    let is_awaited = inherited.has_clients();
+    let sockets = Sockets::open(inherited, &config)?;
+    let (endpoint, listener) = listen(sockets.again()?, &identity)?;
     let (ingress_address, peer) = (listener.local_addr()?, endpoint.local_address());
     let info = node_info(&config, capacity, ingress_address, peer);
 
     let logs = Arc::new(Logs::open(folders.logs()));
     let limits = &config.settings.limits;
     logs.dumps().bind(limits);
-    let basis = Basis::of(&config, capacity);
+    let basis = Basis::of(&config, capacity, nursery);
     let (worker_config, homes) = workers_of(basis, &config.settings, &folders, node_key).await?;
     let workers = Workers::new(worker_config, Arc::clone(&logs));
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
@@ -81,6 +117,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let hands = Hands {
         last_assignment,
         kept_items: kept_items.start()?,
+        begun_items,
         ingress: ingress.clone(),
         components: Arc::new(Components::new(folders.components(), link, limits.component_size)),
         inputs: Arc::new(inputs),
@@ -98,7 +135,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         node: node.clone(),
         info: info.clone(),
         advertise: config.advertise,
-        driver,
+        driver: driver.clone(),
         logs,
         slot,
     };
@@ -107,29 +144,90 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
         let _process_is_ending = failed.send(driver_loop.run(kept, &hands));
     })?;
-    serve_metrics(&config, &workers, capacity, &stop).await?;
+    serve_metrics(&config, &workers, capacity, &orders.stop).await?;
     tokio::spawn(keeper.run());
-    tokio::spawn(peers::serve(Arc::clone(&endpoint), ingress.clone()));
-    let serving = serving(ingress, listener, &stop);
+    if is_awaited {
+        driver.has_begun().await;
+    }
+    let from_peers = peers::Serving::start(Arc::clone(&endpoint), ingress.clone());
+    let closing = CancellationToken::new();
+    let serving = serving(ingress, listener, closing.clone());
+    let running = Running { driver, workers, endpoint, from_peers, closing, serving };
     tracing::info!(%node, ingress = %info.ingress, peer = %info.peer, "agent ready");
     write_ready(&folders, &info).context("could not write ready.json")?;
     tokio::spawn(async move {
         tokio::time::sleep(STARTED).await;
         (config.let_go_of_code)();
     });
+    running.until_end(&orders, failure, sockets).await
+}
 
-    until_end(&stop, failure).await?;
-    serving.await?;
-    endpoint.close("the agent stops").await;
-    workers.end(WORKER_TIME).await;
-    tracing::info!(%node, "agent stopped");
-    Ok(())
+/// What is to be ended, in which order.
+struct Running {
+    driver: Driver,
+    workers: Workers,
+    endpoint: Arc<NodeEndpoint>,
+    from_peers: peers::Serving,
+    /// Has the ingress accept no further clients.
+    closing: CancellationToken,
+    serving: JoinHandle<Closing>,
+}
+
+impl Running {
+    /// Waits until the agent is told to end, and ends it.
+    async fn until_end(
+        self,
+        orders: &Orders,
+        driver: oneshot::Receiver<io::Result<()>>,
+        sockets: Sockets,
+    ) -> anyhow::Result<Ended> {
+        let begins_again = async {
+            orders.start_again.cancelled().await;
+            tracing::info!("the agent is to start again; items that run are waited for");
+            self.driver.leave().await;
+        };
+        tokio::select! {
+            biased;
+            () = orders.stop.cancelled() => {
+                self.stop().await?;
+                Ok(Ended::Stopped)
+            }
+            () = begins_again => {
+                self.hand_over().await?;
+                Ok(Ended::ToStartAgain(sockets))
+            }
+            failed = driver => Err(why_failed(failed)),
+        }
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        self.closing.cancel();
+        self.serving.await?.finish().await;
+        self.endpoint.close("the agent stops").await;
+        self.workers.end(WORKER_TIME).await;
+        tracing::info!("agent stopped");
+        Ok(())
+    }
+
+    /// Ends what this program does, while workers go on with the connections that were handed to them.
+    async fn hand_over(self) -> anyhow::Result<()> {
+        self.closing.cancel();
+        let closing = self.serving.await?;
+        // From here on clients and other nodes wait: for what is served here, and then until it is served again.
+        tokio::join!(self.driver.end(), self.from_peers.finish());
+        self.workers.release_busy();
+        closing.finish().await;
+        self.endpoint.close("the agent is started again").await;
+        self.workers.end(WORKER_TIME).await;
+        tracing::info!("agent starts again");
+        Ok(())
+    }
 }
 
 /// Returns what was on disk when the agent started.
-fn kept(last_assignment: &LastAssignment, items: &KeptItems) -> Kept {
+fn kept(last_assignment: &LastAssignment, items: &KeptItems, begun: &BegunItems) -> Kept {
     let (assignment, is_unsure) = last_assignment.load();
-    Kept { assignment, items: items.load(), is_unsure }
+    Kept { assignment, items: items.load(), begun: begun.take(), is_unsure }
 }
 
 /// Returns what the node tells of itself: what was measured, what its operator says, and where it is reached.
@@ -147,10 +245,9 @@ fn node_info(config: &Config, capacity: Resources, ingress: SocketAddr, peer: So
     }
 }
 
-/// Serves requests until `stop` is cancelled.
-fn serving(ingress: Ingress, listener: TcpListener, stop: &CancellationToken) -> JoinHandle<()> {
-    let ending = stop.clone();
-    tokio::spawn(async move { ingress.serve(listener, ending.cancelled_owned()).await })
+/// Serves requests until `closing` is cancelled.
+fn serving(ingress: Ingress, listener: TcpListener, closing: CancellationToken) -> JoinHandle<Closing> {
+    tokio::spawn(async move { ingress.serve(listener, closing.cancelled_owned()).await })
 }
 
 /// Answers who asks for figures, if the node's config says where.
@@ -169,27 +266,21 @@ async fn serve_metrics(
     Ok(())
 }
 
-/// Waits until the process is told to stop, or its driver has failed.
-async fn until_end(
-    stop: &CancellationToken,
-    driver: oneshot::Receiver<io::Result<()>>,
-) -> anyhow::Result<()> {
-    tokio::select! {
-        () = stop.cancelled() => Ok(()),
-        ended = driver => match ended {
-            Ok(ended) => ended.context("an assignment could not be saved; start again"),
-            Err(_panicked) => anyhow::bail!("the brain has failed, which is our fault; start again to recover"),
-        },
+/// Returns why an agent must end whose driver has ended by itself.
+fn why_failed(driver: Result<io::Result<()>, oneshot::error::RecvError>) -> anyhow::Error {
+    match driver {
+        Ok(Err(error)) => anyhow::Error::new(error).context("an assignment could not be saved; start again"),
+        Ok(Ok(())) | Err(_) => {
+            anyhow::anyhow!("the brain has failed, which is our fault; start again to recover")
+        }
     }
 }
 
-/// Opens the sockets: for the coordinator and other nodes, and for requests.
-async fn listen(config: &Config, identity: &Identity) -> anyhow::Result<(Arc<NodeEndpoint>, TcpListener)> {
-    let endpoint = NodeEndpoint::bind(config.endpoint, identity, &WireLimits::FLEET, &WireLimits::PEER)
-        .with_context(|| format!("could not listen for other nodes on {} (UDP)", config.endpoint))?;
-    let listener = TcpListener::bind(config.ingress)
-        .await
-        .with_context(|| format!("could not listen for requests on {} (TCP)", config.ingress))?;
+/// Has both sockets served: for the coordinator and other nodes, and for requests.
+fn listen(sockets: Sockets, identity: &Identity) -> anyhow::Result<(Arc<NodeEndpoint>, TcpListener)> {
+    let endpoint = NodeEndpoint::on(sockets.endpoint, identity, &WireLimits::FLEET, &WireLimits::PEER)
+        .context("could not listen for other nodes")?;
+    let listener = TcpListener::from_std(sockets.ingress).context("could not listen for requests")?;
     Ok((Arc::new(endpoint), listener))
 }
 
@@ -203,13 +294,16 @@ pub(crate) struct Basis {
     pub(crate) log: Option<String>,
     /// Whether they become users of their own where that can be had.
     pub(crate) own_users: bool,
+    /// Where they are born, if they may outlive this program.
+    pub(crate) nursery: Option<Nursery>,
 }
 
 impl Basis {
     /// Returns what those of an agent are made of.
-    fn of(config: &Config, capacity: Resources) -> Self {
+    fn of(config: &Config, capacity: Resources, nursery: Nursery) -> Self {
         let (node, program) = (config.node.clone(), config.program.clone());
-        Self { node, program, capacity, log: std::env::var("DUNLIN_LOG").ok(), own_users: true }
+        let log = std::env::var("DUNLIN_LOG").ok();
+        Self { node, program, capacity, log, own_users: true, nursery: Some(nursery) }
     }
 }
 
@@ -220,7 +314,8 @@ pub(crate) async fn workers_of(
     folders: &Folders,
     node_key: [u8; 32],
 ) -> anyhow::Result<(WorkerConfig, Arc<Homes>)> {
-    let Basis { node, program, capacity, log, own_users } = basis;
+    let Basis { node, program, capacity, log, own_users, nursery } = basis;
+    let has_former = nursery.is_some() && wait_for_former_workers();
     let (wall, platform) =
         tokio::join!(Wall::examine(&program, folders.root(), settings), platform_of(&program));
     let wall = wall.context("could not find out what the kernel gives to confine guests")?;
@@ -231,7 +326,7 @@ pub(crate) async fn workers_of(
         None
     };
     let processor_rate = processor_rate(folders, &capacity);
-    let homes = Homes::open(&folders.workers(), node_key, settings.isolation, users);
+    let homes = Homes::open(&folders.workers(), node_key, settings.isolation, users, has_former);
     let homes = Arc::new(homes.context("could not open the folders of workers")?);
     let platform = platform?;
     let compiler = Compiler::new(program.clone(), Arc::clone(&homes), wall.is_required(), platform)
@@ -256,6 +351,7 @@ pub(crate) async fn workers_of(
         coredump_size: settings.limits.coredump_size,
         worker_reserve: settings.limits.worker_reserve,
         log,
+        nursery,
     };
     Ok((worker_config, homes))
 }

@@ -176,7 +176,7 @@ impl Solo {
             None => guest.component,
             Some(bytes) => kept(&folder, bytes).map_err(SoloError::Machine)?,
         };
-        let basis = Basis { node, program, capacity: CAPACITY, log: Some(log), own_users };
+        let basis = Basis { node, program, capacity: CAPACITY, log: Some(log), own_users, nursery: None };
         let workers = workers(basis, &settings, folder).await.map_err(SoloError::Machine)?;
         let (workers, logs) = workers;
         let (driver, told) = Driver::without_loop();
@@ -273,7 +273,8 @@ impl Solo {
             self.front_door,
         );
         ingress.set_routes(&self.routes(node));
-        let mut serving = pin!(ingress.serve(listener, stop.cancelled_owned()));
+        let mut serving =
+            pin!(async { ingress.serve(listener, stop.cancelled_owned()).await.finish().await });
         loop {
             let event = tokio::select! {
                 () = &mut serving => return,

@@ -79,8 +79,7 @@ struct Running {
 /// What the agent holds of one worker process.
 struct Worker {
     process: u32,
-    /// Ends the process.
-    kill: Arc<Notify>,
+    fate: Arc<Fate>,
     // Unbounded on purpose: what goes in follows from the assignment, and a lost `Stop` would leave a guest running.
     messages: mpsc::UnboundedSender<ToWorker>,
     passing: Queue,
@@ -96,6 +95,15 @@ struct Worker {
     asking: Arc<Asking>,
     home: Home,
     cgroup: Arc<Cgroup>,
+}
+
+/// What else may end the attendance of a worker.
+#[derive(Default)]
+struct Fate {
+    /// It is to be killed.
+    kill: Notify,
+    /// It goes on by itself, and outlives this program.
+    release: Notify,
 }
 
 impl Running {
@@ -258,7 +266,7 @@ impl Workers {
         let worker = running.by_namespace.get(&owner).filter(|worker| worker.process == process);
         if let Some(worker) = worker.filter(|worker| worker.known.contains(&allocation)) {
             tracing::warn!(%owner, process, %allocation, "worker killed: an allocation did not stop in time");
-            worker.kill.notify_one();
+            worker.fate.kill.notify_one();
         }
     }
 
@@ -282,6 +290,19 @@ impl Workers {
         let running = self.running();
         let worker = running.by_namespace.get(&self.owner(namespace));
         worker.is_some_and(|worker| worker.passing.send(passing).is_ok())
+    }
+
+    /// Lets go of the workers that have connections of clients: they end by themselves with the last of those. Nothing is
+    /// heard of them any more, nor do they keep places at the ingress.
+    pub(crate) fn release_busy(&self) {
+        let mut running = self.running();
+        running.is_ending = true;
+        let busy = running.by_namespace.extract_if(.., |_, worker| worker.held.is_any());
+        for (_, worker) in busy {
+            let _dying = worker.messages.send(ToWorker::Outlive);
+            worker.held.free(u32::MAX);
+            worker.fate.release.notify_one();
+        }
     }
 
     /// Waits until all workers have ended by themselves, since all their allocations were stopped.
@@ -322,16 +343,16 @@ impl Workers {
         tokio::spawn(channel::write(Arc::clone(&channel), Arc::clone(&held), to_pass));
         tokio::spawn(self.clone().attend_channel(namespace.clone(), process, channel, Arc::clone(&held)));
         let child = (child, Arc::clone(&cgroup));
-        let kill = Arc::new(Notify::new());
+        let fate = Arc::new(Fate::default());
         let attending =
-            self.clone().attend(namespace.clone(), child, (reader, Arc::clone(&kill)), driver.clone());
+            self.clone().attend(namespace.clone(), child, (reader, Arc::clone(&fate)), driver.clone());
         self.shared.attended.spawn(attending);
         tracing::info!(%namespace, process, "worker started");
         let (allocations, known, guests) = (BTreeSet::new(), BTreeSet::new(), Guests::default());
         let (grants, asking) = (BTreeMap::new(), Arc::default());
         Ok(Worker {
             process,
-            kill,
+            fate,
             messages,
             passing,
             held,
@@ -350,7 +371,7 @@ impl Workers {
         self,
         namespace: Name,
         (mut child, cgroup): (Child, Arc<Cgroup>),
-        (mut reader, kill): (OwnedReadHalf, Arc<Notify>),
+        (mut reader, fate): (OwnedReadHalf, Arc<Fate>),
         driver: Driver,
     ) {
         let process = child.id().unwrap_or_default();
@@ -361,7 +382,12 @@ impl Workers {
         };
         tokio::select! {
             () = listen => {}
-            () = kill.notified() => {}
+            () = fate.kill.notified() => {}
+            () = fate.release.notified() => {
+                tracing::info!(%namespace, process, "worker goes on until its last connection ends");
+                // Dropped, it would be killed.
+                return std::mem::forget(child);
+            }
         }
         // The socket is closed, or somebody says so: the process is dead, or must be.
         let _already_dead = child.start_kill();

@@ -42,6 +42,9 @@ impl Failure {
     /// The code with which a node says that it does not have, or no longer has, the allocation asked for.
     pub const NO_ALLOCATION: &'static str = "no_allocation";
 
+    /// The code with which a node says that its agent is being started again, and will have it in a moment.
+    pub const STARTING_AGAIN: &'static str = "starting_again";
+
     /// Returns a failure with this status, a `code` in snake case for programs and a `detail` for people.
     pub fn new(status: StatusCode, code: &'static str, detail: String) -> Self {
         let more =

@@ -5,10 +5,10 @@
 //! `HEAD`, `OPTIONS` without a body) is sent again.
 
 use http::{Response, StatusCode};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::body::Answer;
-use crate::config::MAX_TRIES;
+use crate::config::{BACK_PAUSE, BACK_TIME, MAX_TRIES};
 use crate::failure::{FAILURE_HEADER, Failure};
 use crate::ingress::Ingress;
 use crate::outbound::Outbound;
@@ -19,14 +19,46 @@ use crate::upstream::{SendError, Upstream};
 /// The code of a failure after which the request may have been carried out.
 const PEER_FAILED: &str = "peer_failed";
 
-/// Sends a request to the endpoints of `target` until one of them answers.
+/// Sends a request to the endpoints of `target` until one of them answers. Where none does, and one is to be back in a
+/// moment, it waits for that.
 pub(crate) async fn forward(
     ingress: &Ingress,
     target: &Target,
     turn: usize,
     outbound: &mut Outbound,
 ) -> Result<Response<Answer>, Failure> {
+    let began = Instant::now();
+    loop {
+        match forward_once(ingress, target, turn, outbound).await {
+            Err(NoAnswer { is_soon_back: true, .. }) if began.elapsed() < BACK_TIME => {
+                sleep(BACK_PAUSE).await;
+            }
+            answered => return answered.map_err(|none| none.failure),
+        }
+    }
+}
+
+/// Why a request was not answered.
+struct NoAnswer {
+    failure: Failure,
+    /// Whether a node that did not take it is to be back in a moment.
+    is_soon_back: bool,
+}
+
+impl From<Failure> for NoAnswer {
+    fn from(failure: Failure) -> Self {
+        Self { failure, is_soon_back: false }
+    }
+}
+
+async fn forward_once(
+    ingress: &Ingress,
+    target: &Target,
+    turn: usize,
+    outbound: &mut Outbound,
+) -> Result<Response<Answer>, NoAnswer> {
     let peers_until = Instant::now() + ingress.config().peer_timeout;
+    let mut is_soon_back = false;
     let places = target.places.as_slice();
     let is_suspect = |index: usize| ingress.suspects().contain(&places[index]);
     let mut unreached: Vec<&Place> = Vec::new();
@@ -48,6 +80,12 @@ pub(crate) async fn forward(
                     ingress.suspects().mark(Suspect::Allocation(place.allocation));
                     failure = Some(no_endpoint(target));
                 }
+                Some(Failure::STARTING_AGAIN) => {
+                    ingress.suspects().mark(Suspect::Node(place.node.clone()));
+                    unreached.push(place);
+                    is_soon_back = true;
+                    failure = Some(no_endpoint(target));
+                }
                 Some(PEER_FAILED) if outbound.is_repeatable() => {
                     ingress.suspects().mark(Suspect::Allocation(place.allocation));
                     failure = Some(failed(&SendError::Spent));
@@ -65,14 +103,18 @@ pub(crate) async fn forward(
                 ingress.suspects().mark(Suspect::Allocation(place.allocation));
                 failure = Some(failed(&error));
                 if !outbound.is_repeatable() {
+                    is_soon_back = false;
                     break;
                 }
             }
-            Err(SendError::Spent) => break,
-            Err(error @ SendError::TimedOut) => return Err(failed(&error)),
+            Err(SendError::Spent) => {
+                is_soon_back = false;
+                break;
+            }
+            Err(error @ SendError::TimedOut) => return Err(failed(&error).into()),
         }
     }
-    Err(failure.unwrap_or_else(|| no_endpoint(target)))
+    Err(NoAnswer { failure: failure.unwrap_or_else(|| no_endpoint(target)), is_soon_back })
 }
 
 async fn send(
@@ -109,6 +151,7 @@ fn failure_code(response: &Response<Answer>) -> Option<&'static str> {
     let code = response.headers().get(FAILURE_HEADER)?;
     match response.status() {
         StatusCode::SERVICE_UNAVAILABLE if code == Failure::NO_ALLOCATION => Some(Failure::NO_ALLOCATION),
+        StatusCode::SERVICE_UNAVAILABLE if code == Failure::STARTING_AGAIN => Some(Failure::STARTING_AGAIN),
         StatusCode::BAD_GATEWAY if code == PEER_FAILED => Some(PEER_FAILED),
         _ => None,
     }

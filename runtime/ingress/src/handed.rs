@@ -62,7 +62,7 @@ pub enum Handling<B> {
 pub enum Order {
     /// Serve them.
     Serve,
-    /// Answer what is under way, and close them.
+    /// Answer what is under way or comes soon, and close them with that response.
     Drain,
     /// Answer what is under way, and give them back.
     Leave,
@@ -166,7 +166,7 @@ pub(crate) async fn answer<H: Handed>(
     clean_request(&mut parts.headers);
     let (body, unread, follows) = HandedBody::new(incoming, pass);
     let handling = handed.handle(allocation, Request::from_parts(parts, body)).await;
-    let response = match handling {
+    let mut response = match handling {
         Handling::Answered(mut response) => {
             clean_response(response.headers_mut());
             // What the client is told of the version is up to its own connection.
@@ -180,6 +180,9 @@ pub(crate) async fn answer<H: Handed>(
         }
         Handling::NotTaken(failure) => failure.into_response().map(Either::Right),
     };
+    if door.ordered_now() == Order::Drain {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     pass.accept(follows);
     // Only now, so that the server finds what it may read when it sees that nobody wants the body.
     drop(unread);

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::{MAX_BUFFER, MAX_HEAD};
+use crate::config::{LAST_REQUEST_TIME, MAX_BUFFER, MAX_HEAD};
 use crate::handed::{Handed, HandedAnswer, HandedDoor, NotOurs, Order, answer};
 use crate::turnstile::{Pass, Turnstile};
 
@@ -79,6 +79,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut order = Order::Serve;
+    let mut idle_time = door.header_timeout;
     let mut idle = pin!(sleep_until(activity.started + door.header_timeout));
     loop {
         let mut ordered = pin!(door.ordered.notified());
@@ -119,13 +120,15 @@ where
             Event::Ordered(now) => {
                 order = now;
                 if now == Order::Drain {
-                    Pin::new(&mut *connection).graceful_shutdown();
+                    // The next response says that it is the last.
+                    idle_time = LAST_REQUEST_TIME;
+                    idle.as_mut().reset(Instant::now() + idle_time);
                 }
             }
             Event::Idle => {
-                let until = activity.last() + door.header_timeout;
+                let until = activity.last() + idle_time;
                 if activity.is_answering() {
-                    idle.as_mut().reset(Instant::now() + door.header_timeout);
+                    idle.as_mut().reset(Instant::now() + idle_time);
                 } else if until <= Instant::now() {
                     return false;
                 } else {

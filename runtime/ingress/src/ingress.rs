@@ -1,6 +1,6 @@
 //! The ingress itself: what it knows, and what it does with one request.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dunlin_model::{AllocationId, Digest, NodeId, RouteTable};
@@ -35,6 +35,8 @@ struct Inner {
     table: RwLock<Arc<Table>>,
     suspects: Suspects,
     shared_clients: SharedClients,
+    /// Whether nothing more is taken from other nodes, as the agent is about to be started again.
+    is_leaving: AtomicBool,
 }
 
 impl Ingress {
@@ -53,7 +55,9 @@ impl Ingress {
         let forwarded = forwarded_by(&node);
         let (table, suspects, shared_clients) =
             (RwLock::default(), Suspects::default(), SharedClients::default());
-        let inner = Inner { node, forwarded, local, peers, config, table, suspects, shared_clients };
+        let is_leaving = AtomicBool::new(false);
+        let inner =
+            Inner { node, forwarded, local, peers, config, table, suspects, shared_clients, is_leaving };
         Self { inner: Arc::new(inner) }
     }
 
@@ -75,7 +79,13 @@ impl Ingress {
         !self.table().revoked.contains(key)
     }
 
-    pub(crate) fn config(&self) -> &IngressConfig {
+    /// Takes nothing more from other nodes: those wait for a moment, as the agent is about to be started again.
+    pub fn refuse_peers(&self) {
+        self.inner.is_leaving.store(true, Ordering::Release);
+    }
+
+    /// Returns its limits.
+    pub fn config(&self) -> &IngressConfig {
         &self.inner.config
     }
 
@@ -120,6 +130,11 @@ impl Ingress {
 
     /// Answers a request that another node's ingress has sent on: here or not at all.
     pub(crate) async fn answer_peer(&self, request: Request<Incoming>) -> Response<Answer> {
+        if self.inner.is_leaving.load(Ordering::Acquire) {
+            let detail = format!("the agent of node {} is being started again", self.inner.node);
+            let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, Failure::STARTING_AGAIN, detail);
+            return refuse(failure.retry_after(1));
+        }
         let asked = request.headers().get(ALLOCATION_HEADER).and_then(|value| value.to_str().ok());
         let Some(Ok(allocation)) = asked.map(str::parse::<AllocationId>) else {
             let detail = "a request from another node must name its allocation".to_owned();

@@ -43,5 +43,6 @@ pub use handed_body::HandedBody;
 pub use handed_server::{HandedEnd, serve_handed};
 pub use head::{ALLOCATION_HEADER, FORWARDED_HEADER, FUEL_HEADER};
 pub use ingress::Ingress;
+pub use server::Closing;
 pub use slot::Slot;
 pub use stream::{BoxedStream, HandOff, Local, Peers, Stream};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{HTTP2_WINDOWS, MAX_BUFFER, MAX_CONCURRENT_STREAMS, MAX_HEAD};
+use crate::config::{HTTP2_WINDOWS, LAST_REQUEST_TIME, MAX_BUFFER, MAX_CONCURRENT_STREAMS, MAX_HEAD};
 use crate::hand_off::{self, MAX_PEEK};
 use crate::ingress::Ingress;
 use crate::rewind::Rewind;
@@ -31,10 +32,14 @@ use crate::table::{Place, Target};
 
 /// How HTTP/2 begins, and no request of HTTP/1.
 const PREFACE: &[u8] = b"PRI";
+/// How often it is looked whether all connections have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What every connection of one listener watches.
 #[derive(Clone, Debug)]
 pub(crate) struct Shutdown {
+    /// The next response is the last.
+    pub(crate) leaving: CancellationToken,
     /// Take no further requests.
     pub(crate) draining: CancellationToken,
     /// End, whatever is under way.
@@ -42,40 +47,54 @@ pub(crate) struct Shutdown {
 }
 
 impl Ingress {
-    /// Answers clients in HTTP/1.1 and HTTP/2 until `shutdown`; then requests under way may end, within a limit.
-    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
+    /// Answers clients in HTTP/1.1 and HTTP/2 until `shutdown`. Then every connection gets one more response, if its
+    /// client asks for one soon; what is under way after that is waited for by [`Closing::finish`].
+    ///
+    /// A client that keeps its connection for the next request is told with a response that there will be none; closed
+    /// in between, it could be sending one.
+    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Closing {
         let connections = self.config().max_connections;
         let slots = Arc::new(Semaphore::new(connections as usize));
-        let watch = Shutdown { draining: CancellationToken::new(), cut: CancellationToken::new() };
-        let mut shutdown = pin!(shutdown);
-        loop {
-            let accepting = async {
-                let slot = Arc::clone(&slots).acquire_owned().await;
-                (slot, accept(&listener).await)
-            };
-            let (slot, (stream, client)) = tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                accepted = accepting => accepted,
-            };
-            let (ingress, watch) = (self.clone(), watch.clone());
-            let Ok(permit) = slot else { break };
-            let slot = Slot { permit, ingress, watch };
-            tokio::spawn(async move {
-                let cut = slot.watch.cut.clone();
-                tokio::select! {
-                    () = cut.cancelled() => {}
-                    () = serve_client(stream, client, slot) => {}
-                }
-            });
-        }
-        drop(listener);
-        watch.draining.cancel();
+        let watch = Shutdown {
+            leaving: CancellationToken::new(),
+            draining: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        };
+        self.accept_until(&listener, &slots, &watch, shutdown).await;
+        watch.leaving.cancel();
         self.local().drain();
-        // All slots are free again when the last connection has ended.
-        if timeout(self.config().drain_timeout, slots.acquire_many(connections)).await.is_err() {
-            tracing::warn!("requests were cut off by the shutdown");
-            watch.cut.cancel();
+        self.accept_until(&listener, &slots, &watch, all_idle(&slots, connections)).await;
+        watch.draining.cancel();
+        Closing { slots, watch, connections, limit: self.config().drain_timeout }
+    }
+
+    /// Accepts connections until `end`.
+    async fn accept_until<T>(
+        &self,
+        listener: &TcpListener,
+        slots: &Arc<Semaphore>,
+        watch: &Shutdown,
+        end: impl Future<Output = T> + Send,
+    ) -> T {
+        let accepting = async {
+            // Nobody closes the semaphore.
+            while let Ok(permit) = Arc::clone(slots).acquire_owned().await {
+                let (stream, client) = accept(listener).await;
+                let slot = Slot { permit, ingress: self.clone(), watch: watch.clone() };
+                tokio::spawn(async move {
+                    let cut = slot.watch.cut.clone();
+                    tokio::select! {
+                        () = cut.cancelled() => {}
+                        () = serve_client(stream, client, slot) => {}
+                    }
+                });
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            end = end => end,
+            never = accepting => never,
         }
     }
 
@@ -91,6 +110,38 @@ impl Ingress {
             tracing::debug!(%error, "stream from another node ended");
         }
     }
+}
+
+/// The end of an ingress: it accepts no clients any more, and some of them still wait for responses.
+#[must_use = "until it is finished, clients are cut off"]
+#[derive(Debug)]
+pub struct Closing {
+    slots: Arc<Semaphore>,
+    watch: Shutdown,
+    connections: u32,
+    limit: Duration,
+}
+
+impl Closing {
+    /// Waits for the requests under way, and cuts off those that take too long.
+    pub async fn finish(self) {
+        // All slots are free again when the last connection has ended.
+        if timeout(self.limit, self.slots.acquire_many(self.connections)).await.is_err() {
+            tracing::warn!("requests were cut off by the shutdown");
+            self.watch.cut.cancel();
+        }
+    }
+}
+
+/// Waits until no connection is open, though not for long. One place may be that of who comes next.
+async fn all_idle(slots: &Semaphore, connections: u32) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    let idle = async {
+        while slots.available_permits() + 1 < connections as usize {
+            looks.tick().await;
+        }
+    };
+    let _not_all = timeout(LAST_REQUEST_TIME, idle).await;
 }
 
 /// Accepts one connection, however long it takes.
@@ -124,16 +175,21 @@ async fn serve_client(mut stream: TcpStream, client: SocketAddr, mut slot: Slot)
         }
     };
     let draining = slot.watch.draining.clone();
+    let silent = async {
+        draining.cancelled().await;
+        // Its first request may be on its way.
+        sleep(LAST_REQUEST_TIME).await;
+    };
     let peeked = tokio::select! {
-        () = draining.cancelled() => return,
+        () = silent => return,
         peeked = timeout(limit, peeking) => peeked,
     };
     let Ok(Ok(beginning)) = peeked else { return };
     let ingress = slot.ingress.clone();
     let served = match beginning {
         Beginning::End => return,
-        Beginning::Http2 => serve_http2(&ingress, stream, &draining).await,
-        Beginning::Http1 => serve_http1(&ingress, stream, &draining).await,
+        Beginning::Http2 => serve_http2(&ingress, stream, &slot.watch.leaving).await,
+        Beginning::Http1 => serve_http1(&ingress, stream, &slot.watch).await,
         Beginning::For(target, routes) => {
             let namespace = target.workload.namespace.clone();
             let hand_off = HandOff { stream, client, namespace, routes, slot };
@@ -142,7 +198,7 @@ async fn serve_client(mut stream: TcpStream, client: SocketAddr, mut slot: Slot)
                 return;
             };
             (stream, slot) = (refused.stream, refused.slot);
-            serve_http1(&ingress, stream, &draining).await
+            serve_http1(&ingress, stream, &slot.watch).await
         }
     };
     drop(slot);
@@ -156,8 +212,8 @@ fn log_end(served: Result<(), hyper::Error>) {
 }
 
 /// Goes on with a connection that a worker has given back.
-pub(crate) async fn serve_returned(ingress: &Ingress, rewind: Rewind, draining: &CancellationToken) {
-    log_end(serve_http1(ingress, rewind, draining).await);
+pub(crate) async fn serve_returned(ingress: &Ingress, rewind: Rewind, watch: &Shutdown) {
+    log_end(serve_http1(ingress, rewind, watch).await);
 }
 
 /// What the first bytes of a connection say.
@@ -199,9 +255,15 @@ fn peek(stream: &TcpStream, ingress: &Ingress, client: SocketAddr) -> io::Result
 async fn serve_http1(
     ingress: &Ingress,
     stream: impl Stream,
-    draining: &CancellationToken,
+    Shutdown { leaving, draining, cut: _ }: &Shutdown,
 ) -> Result<(), hyper::Error> {
-    let service = service_fn(|request| async { Ok::<_, Infallible>(ingress.answer(request).await) });
+    let service = service_fn(|request| async {
+        let mut response = ingress.answer(request).await;
+        if leaving.is_cancelled() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok::<_, Infallible>(response)
+    });
     let server = http1_server(ingress.config().header_timeout);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
@@ -214,7 +276,7 @@ async fn serve_http1(
 async fn serve_http2(
     ingress: &Ingress,
     stream: TcpStream,
-    draining: &CancellationToken,
+    leaving: &CancellationToken,
 ) -> Result<(), hyper::Error> {
     let limit = ingress.config().header_timeout;
     let has_asked = Arc::new(AtomicBool::new(false));
@@ -237,7 +299,7 @@ async fn serve_http2(
     // The keep-alive begins after the handshake, for which hyper itself has no limit.
     tokio::select! {
         served = &mut connection => return served,
-        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = leaving.cancelled() => connection.as_mut().graceful_shutdown(),
         () = sleep(limit) => {}
     }
     if !has_asked.load(Ordering::Relaxed) {
@@ -245,7 +307,7 @@ async fn serve_http2(
     }
     tokio::select! {
         served = &mut connection => return served,
-        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = leaving.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
 }

@@ -40,7 +40,7 @@ impl Slot {
             let rewind = Rewind { read: Bytes::from(read), stream };
             tokio::select! {
                 () = watch.cut.cancelled() => {}
-                () = serve_returned(&ingress, rewind, &watch.draining) => {}
+                () = serve_returned(&ingress, rewind, &watch) => {}
             }
             drop(permit);
         });

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Fuel, HostCalls, ItemRange,
-    ItemReport, Name, Outcome, RouteTable, RunId, Term, Timestamp,
+    AllocationId, AssignedAllocation, Assignment, Begun, Bytes, Digest, DurationMs, Fuel, HostCalls,
+    ItemRange, ItemReport, Name, Outcome, RouteTable, RunId, Term, Timestamp,
 };
 
 /// What the agent is to do. Actions are carried out in the order in which they were returned.
@@ -19,6 +19,9 @@ pub enum Action {
         /// Whether they take the place of those that are there.
         in_place: bool,
     },
+    /// Keep on disk how far all allocations have come with their items, for the agent that comes right after this one, and
+    /// for no later one.
+    KeepBegun(Vec<Begun>),
     /// Give this table to the ingress.
     SetRoutes(RouteTable),
     /// Keep the compiled code of these components on the node, and of no others that nothing runs. What is to stop goes

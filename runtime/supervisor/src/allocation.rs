@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use dunlin_model::{
-    AllocationReport, AssignedAllocation, Bytes, Fuel, HealthSpec, Name, ObservedState, Timestamp,
+    AllocationReport, AssignedAllocation, Begun, Bytes, Fuel, HealthSpec, Name, ObservedState, Timestamp,
     WorkloadKind,
 };
 
@@ -89,13 +89,19 @@ impl Allocation {
     }
 
     /// Returns one that this agent has had before it was started again, and its items that are not to be run any more:
-    /// those that may be started at most once, since they may have been.
+    /// those that may be started at most once, since they may have been. How far it had come is known only if the agent
+    /// was to be started again.
     pub(crate) fn restored(
         assigned: AssignedAllocation,
         done: BTreeSet<u32>,
+        begun: Option<&Begun>,
         now: Timestamp,
     ) -> (Self, Vec<u32>) {
         let mut allocation = Self::new(assigned, now);
+        if let (Some(items), Some(begun)) = (&mut allocation.items, begun) {
+            let given_up = items.resume(begun, now);
+            return (allocation, given_up);
+        }
         if let Some(items) = &mut allocation.items {
             items.skip(done);
         }

@@ -10,7 +10,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_model::{AssignedAllocation, DurationMs, ItemRange, RunId, Timestamp, Work, WorkloadKind};
+use dunlin_model::{
+    AllocationId, AssignedAllocation, Begun, DurationMs, ItemRange, RunId, Timestamp, Work, WorkloadKind,
+};
 
 use crate::Config;
 use crate::backoff::Backoff;
@@ -101,6 +103,11 @@ impl Items {
         self.running.is_empty() && (is_all || is_enough)
     }
 
+    /// Tells whether the worker has some that have not ended.
+    pub(crate) fn is_any_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     /// Takes no new ones from now on, or takes them again.
     pub(crate) fn finish(&mut self, is_finishing: bool, now: Timestamp) {
         let since = self.finishing.unwrap_or(now);
@@ -173,6 +180,25 @@ impl Items {
     pub(crate) fn skip(&mut self, done: BTreeSet<u32>) {
         self.done = done;
         self.pass_done();
+    }
+
+    /// Returns how far it has come.
+    pub(crate) fn begun(&self, allocation: AllocationId) -> Begun {
+        let (run, next, done, running) = (self.run, self.next, self.done.clone(), self.running.clone());
+        Begun { allocation, run, next, done, running, again: self.again.keys().copied().collect() }
+    }
+
+    /// Goes on from where an agent had come before this one; returns what is not run again, as it may have been run.
+    pub(crate) fn resume(&mut self, begun: &Begun, now: Timestamp) -> Vec<u32> {
+        self.next = begun.next.clamp(self.range.start, self.range.end);
+        self.done.extend(&begun.done);
+        self.pass_done();
+        self.again.extend(begun.again.iter().map(|item| (*item, now)));
+        if self.is_at_most_once {
+            return begun.running.iter().copied().collect();
+        }
+        self.again.extend(begun.running.iter().map(|item| (*item, now)));
+        Vec::new()
     }
 
     fn pass_done(&mut self) {

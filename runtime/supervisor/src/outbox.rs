@@ -147,6 +147,11 @@ impl Outbox {
         (!new.is_empty()).then_some(Keep::Add(new))
     }
 
+    /// Returns all reports.
+    pub(crate) fn all(&self) -> impl Iterator<Item = ItemReport> {
+        self.reports.values().cloned()
+    }
+
     /// Returns all reports from a number on, which are on disk then.
     fn give_to_keep(&mut self, from: u64) -> Vec<ItemReport> {
         let given: Vec<ItemReport> = self.reports.range(from..).map(|(_, report)| report.clone()).collect();

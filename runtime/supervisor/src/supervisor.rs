@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, ClusterId, Digest, DurationMs,
-    Fuel, Generation, HostCalls, ItemRecord, ItemReport, Name, NodeId, Outcome, RouteTable, Term, Timestamp,
-    Work,
+    AllocationId, AllocationReport, AssignedAllocation, Assignment, Begun, Bytes, ClusterId, Digest,
+    DurationMs, Fuel, Generation, HostCalls, ItemRecord, ItemReport, Name, NodeId, Outcome, RouteTable, Term,
+    Timestamp, Work,
 };
 
 use crate::allocation::{Allocation, Phase, Usage};
@@ -57,6 +57,8 @@ pub struct Kept {
     pub assignment: Option<Assignment>,
     /// Reports of items that were not recorded.
     pub items: Vec<ItemReport>,
+    /// How far allocations had come with their items, if the agent before this one was to be started again.
+    pub begun: Vec<Begun>,
     /// Whether there was another assignment, which cannot be believed.
     pub is_unsure: bool,
 }
@@ -69,6 +71,11 @@ fn is_of(report: &ItemReport, assigned: &AssignedAllocation) -> bool {
         }
         Work::Serve => false,
     }
+}
+
+/// Tells whether that is how far this allocation has come.
+fn is_begun_of(begun: &Begun, assigned: &AssignedAllocation) -> bool {
+    matches!(assigned.work, Work::Items { run, .. } if (begun.allocation, begun.run) == (assigned.id, run))
 }
 
 /// The brain of one agent.
@@ -92,6 +99,8 @@ pub struct Supervisor {
     /// The reports on disk of which nobody knows what they are of, if an assignment that was there is not believed: with
     /// the next one it is known what this agent may have begun.
     unsure: Option<Vec<ItemReport>>,
+    /// Until when items that run are waited for, if the agent is about to be started again: no new ones are begun.
+    leaving: Option<Timestamp>,
     /// The latest moment it was told.
     now: Timestamp,
 }
@@ -112,6 +121,7 @@ impl Supervisor {
             outbox: Outbox::default(),
             contact: Contact::default(),
             unsure: None,
+            leaving: None,
             now: Timestamp::default(),
         }
     }
@@ -139,7 +149,7 @@ impl Supervisor {
             // The agent may have begun what is in here, and did not know so when it started.
             let new = assignment.allocations.iter().filter(|it| !self.allocations.contains_key(&it.id));
             for assigned in new.cloned().collect::<Vec<_>>() {
-                self.begin_again(&assigned, &reports, now);
+                self.begin_again(&assigned, &reports, &[], now);
                 let of_it: BTreeMap<u32, &ItemReport> =
                     reports.iter().filter(|it| is_of(it, &assigned)).map(|it| (it.item, it)).collect();
                 of_it.into_values().for_each(|report| self.outbox.push(report.clone(), now));
@@ -155,7 +165,7 @@ impl Supervisor {
     /// knows which items the agent had begun: those that may be started at most once have ended. Items of which there is a
     /// report are not run again.
     pub fn restore(&mut self, kept: Kept, now: Timestamp) -> Vec<Action> {
-        let Kept { assignment, items, is_unsure } = kept;
+        let Kept { assignment, items, begun, is_unsure } = kept;
         let on_disk = items.len();
         let assignment = assignment.filter(|assignment| assignment.cluster == self.cluster);
         let assigned = assignment.iter().flat_map(|assignment| &assignment.allocations);
@@ -166,7 +176,7 @@ impl Supervisor {
         // What is not wanted may be of an assignment that is not believed, and is kept for that.
         self.outbox.restore(wanted.clone(), if is_unsure { 0 } else { on_disk });
         for assigned in assigned {
-            self.begin_again(assigned, &wanted, now);
+            self.begin_again(assigned, &wanted, &begun, now);
         }
         self.unsure = is_unsure.then_some(others);
         match assignment {
@@ -176,10 +186,17 @@ impl Supervisor {
     }
 
     /// Takes an allocation that this agent may have had before it was started again.
-    fn begin_again(&mut self, assigned: &AssignedAllocation, reports: &[ItemReport], now: Timestamp) {
+    fn begin_again(
+        &mut self,
+        assigned: &AssignedAllocation,
+        reports: &[ItemReport],
+        begun: &[Begun],
+        now: Timestamp,
+    ) {
         let done =
             reports.iter().filter(|report| is_of(report, assigned)).map(|report| report.item).collect();
-        let (allocation, given_up) = Allocation::restored(assigned.clone(), done, now);
+        let begun = begun.iter().find(|begun| is_begun_of(begun, assigned));
+        let (allocation, given_up) = Allocation::restored(assigned.clone(), done, begun, now);
         self.give_up(&allocation, &given_up, "the agent was started again while it ran", now);
         self.allocations.insert(assigned.id, allocation);
     }
@@ -258,6 +275,33 @@ impl Supervisor {
         self.settle(now)
     }
 
+    /// Begins no more items: the agent is about to be started again, while all else goes on until it is.
+    pub fn leave(&mut self, now: Timestamp) {
+        self.leaving.get_or_insert(now.plus(self.config.finish_within));
+    }
+
+    /// Tells whether the agent that is about to be started again need not wait any more: no item runs, or those that do
+    /// take too long.
+    pub fn may_leave(&self) -> bool {
+        let mut items = self.allocations.values().filter_map(|allocation| allocation.items.as_ref());
+        self.leaving.is_some_and(|end| end <= self.now || items.all(|items| !items.is_any_running()))
+    }
+
+    /// Returns what is to be done last before the agent is started again: nothing runs then that must not run twice, and
+    /// what no coordinator has recorded is on disk.
+    pub fn last_actions(&mut self, now: Timestamp) -> Vec<Action> {
+        self.now = self.now.max(now);
+        let is_once = |it: &&Allocation| it.items.is_some() || it.assigned.spec.on_partition().is_singleton();
+        let in_worker = self.allocations.values().filter(|it| it.is_in_worker());
+        let once: Vec<AssignedAllocation> = in_worker.filter(is_once).map(|it| it.assigned.clone()).collect();
+        let stops: Vec<Action> = once.iter().map(|assigned| self.stop(assigned, true, true)).collect();
+        let unsure = self.unsure.iter().flatten().cloned();
+        let reports = self.outbox.all().chain(unsure).collect();
+        let begun = self.allocations.iter().filter_map(|(id, it)| Some(it.items.as_ref()?.begun(*id)));
+        let keep = [Action::KeepItems { reports, in_place: true }, Action::KeepBegun(begun.collect())];
+        stops.into_iter().chain(keep).collect()
+    }
+
     /// Returns when to call `tick` if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let waiting = self.allocations.values().filter_map(|allocation| match allocation.phase {
@@ -273,6 +317,7 @@ impl Supervisor {
             .chain(self.components.deadlines())
             .chain(ends)
             .chain(self.outbox.keeps_at(&self.config))
+            .chain(self.leaving)
             .filter(|deadline| *deadline > self.now)
             .min()
     }
@@ -502,7 +547,7 @@ impl Supervisor {
                         starts.push(Action::Start { allocation: Box::new(allocation.assigned.clone()) });
                     }
                 }
-                Phase::Running { .. } if !self.outbox.is_full(&self.config) => {
+                Phase::Running { .. } if !self.outbox.is_full(&self.config) && self.leaving.is_none() => {
                     let namespace = allocation.assigned.workload.namespace.clone();
                     let Some(items) = &mut allocation.items else { continue };
                     let room = self.outbox.room(&self.config);

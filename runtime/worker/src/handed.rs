@@ -22,6 +22,9 @@ use crate::data::{Answer, respond};
 /// How long ended connections wait to be told of together.
 const TELL_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How long connections may last when the agent has gone, which is as long as a request may take.
+const OUTLIVE_TIME: Duration = Duration::from_secs(600);
+
 /// The connections of clients that were handed to this worker.
 pub(crate) struct Connections {
     allocations: Arc<Allocations>,
@@ -70,6 +73,13 @@ impl Connections {
         for door in doors.by_namespace.values() {
             door.order(order);
         }
+    }
+
+    /// Waits until the last connection has ended, though not for ever.
+    pub(crate) async fn outlive(&self) {
+        self.order(Order::Drain);
+        let mut open = self.open.subscribe();
+        let _late = tokio::time::timeout(OUTLIVE_TIME, open.wait_for(|open| *open == 0)).await;
     }
 
     /// Gives back all connections, and says so when none is left.

@@ -170,9 +170,11 @@ fn follow(
     let namespace = namespace.as_ref().map_or("all namespaces", Name::as_str);
     tracing::info!(namespace, "worker ready");
 
+    let mut outlives = false;
     while let Some(message) = control::read(&mut control)? {
         match message {
             ToWorker::Setup(_) => bail!("the agent sent `setup` twice"),
+            ToWorker::Outlive => outlives = true,
             ToWorker::Start { allocation, compiled } => allocations.start(*allocation, compiled),
             ToWorker::Stop { allocation, at_once } => {
                 let allocations = allocations.clone();
@@ -192,6 +194,10 @@ fn follow(
                 runtime.spawn(async move { allocations.run_item(allocation, item).await });
             }
         }
+    }
+    if outlives {
+        tracing::info!("the agent is started again; this worker ends with its last connection");
+        runtime.block_on(connections.outlive());
     }
     Ok(())
 }

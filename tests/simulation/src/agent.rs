@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Assignment, ClusterId, Generation, ItemReport, Name, NodeId, NodeInfo,
-    Report, RouteTable, RunId, Term, Timestamp,
+    AllocationId, AssignedAllocation, Assignment, Begun, ClusterId, Generation, ItemReport, Name, NodeId,
+    NodeInfo, Report, RouteTable, RunId, Term, Timestamp,
 };
 use dunlin_supervisor::{Config, Supervisor};
 
@@ -30,6 +30,8 @@ pub(crate) struct Agent {
     pub(crate) gone: bool,
     /// The reports of items that it keeps on disk.
     pub(crate) kept_items: Vec<ItemReport>,
+    /// How far items had come, if it was to be started again.
+    pub(crate) begun_items: Vec<Begun>,
     /// The last assignment that it saved.
     pub(crate) disk: Option<Assignment>,
     /// What its workers hold.
@@ -85,6 +87,7 @@ impl Agent {
             gone: false,
             disk: None,
             kept_items: Vec::new(),
+            begun_items: Vec::new(),
             loaded: BTreeMap::new(),
             ending: BTreeMap::new(),
             heard: Timestamp::default(),

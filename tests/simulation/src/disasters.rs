@@ -34,7 +34,10 @@ impl World {
             Kind::Partitions => self.partition(&node),
             Kind::Flapping => self.flap(&node),
             Kind::Outages => self.zone_goes(&node),
-            Kind::Agents => self.agent_crashes(&node),
+            Kind::Agents => {
+                self.agent_is_to_start_again(&node)?;
+                self.agent_crashes(&node);
+            }
             Kind::Workers => self.any_worker_dies(&node)?,
             Kind::Machines => self.power_is_lost(&node),
             _ => self.coordinator_crashes("by chance"),

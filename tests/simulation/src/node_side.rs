@@ -30,12 +30,27 @@ impl World {
         (agent.began, agent.heard) = (own, own);
         let life = agent.life;
         let (disk, kept) = (agent.disk.clone(), agent.kept_items.clone());
+        let begun = std::mem::take(&mut agent.begun_items);
         let supervisor = agent.supervisor.as_mut();
         let supervisor = supervisor.expect("it was started");
-        let actions = supervisor.restore(Kept { assignment: disk, items: kept, is_unsure: false }, own);
+        let actions =
+            supervisor.restore(Kept { assignment: disk, items: kept, begun, is_unsure: false }, own);
         self.note(format_args!("{node} boots"));
         self.plan(DurationMs(1), Happening::Dial { node: node.clone(), life });
         self.plan(HEARTBEAT, Happening::Heartbeat { node: node.clone(), life });
+        self.agent_acts(node, actions)
+    }
+
+    /// Every third time an agent that is about to end knows so, and does what is to be done last.
+    pub(crate) fn agent_is_to_start_again(&mut self, node: &NodeId) -> Result<(), String> {
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        let now = agent.clock.at(self.now);
+        let Some(supervisor) = agent.supervisor.as_mut().filter(|_| agent.life.is_multiple_of(3)) else {
+            return Ok(());
+        };
+        supervisor.leave(now);
+        let actions = supervisor.last_actions(now);
+        self.note(format_args!("{node} is to start again"));
         self.agent_acts(node, actions)
     }
 
@@ -286,6 +301,9 @@ impl World {
                     }
                     self.counts.kept_items += reports.len() as u64;
                     kept.extend(reports);
+                }
+                Action::KeepBegun(begun) => {
+                    self.agents.get_mut(node).expect("it is a node").begun_items = begun;
                 }
                 Action::KeepCode { components: _ } => {}
                 Action::Fetch { digest } => {

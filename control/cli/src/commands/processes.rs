@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, GivenToken};
-use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, Ended, EtcdLocation, Profile};
+use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, Ended, GivenToken, Inherited, Orders};
+use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, EtcdLocation, Profile};
 use dunlin_model::{Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, FuelRate, Metering, NodeId};
 use dunlin_worker::{CodeKind, HostCallWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::commands::own_file::OwnFile;
 use crate::commands::shared::SharedArgs;
 use crate::error::CommandError;
 use crate::memory;
@@ -157,6 +158,9 @@ pub(crate) struct AgentArgs {
     /// Computing that guests may use, like 2G/s; measured at the first start if absent.
     #[arg(long, value_name = "RATE")]
     fuel_rate: Option<FuelRate>,
+    /// Check the command line and the config file, and end.
+    #[arg(long)]
+    check: bool,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -273,8 +277,8 @@ pub(crate) fn coordinator(args: CoordinatorArgs) -> Result<(), CommandError> {
     tracing::info!(?config, "coordinator starts");
     let work = run_until_stopped(args.process, |stop| dunlin_coordinator::run(config, stop));
     match work.map_err(|error| failed("the coordinator cannot run", &error))? {
-        Ended::Stopped => Ok(()),
-        Ended::ToStartAgain => Err(start_again()),
+        dunlin_coordinator::Ended::Stopped => Ok(()),
+        dunlin_coordinator::Ended::ToStartAgain => Err(start_again()),
     }
 }
 
@@ -286,16 +290,49 @@ fn start_again() -> CommandError {
     CommandError::failed("the coordinator could not start itself again").caused_by(&error).help("start it")
 }
 
-/// Runs an agent until it is told to stop.
-pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
-    start_log(args.process);
+/// Runs an agent until it is told to stop; at SIGHUP, and then with the program that is in this one's file by then.
+pub(crate) fn agent(args: AgentArgs, output: &Output) -> Result<(), CommandError> {
+    let is_check = args.check;
+    let process = args.process;
+    let inherited =
+        Inherited::take().map_err(|error| failed("the agent cannot run", &anyhow::Error::new(error)))?;
+    let program = OwnFile::find();
+    let config = agent_config(args)?;
+    if is_check {
+        return output.text("the command line and the config file are in order\n");
+    }
+    start_log(process);
+    tracing::info!(?config, "agent starts");
+    let orders = Orders::default();
+    let started = run_until_stopped(process, |stop| async {
+        let orders = Orders { stop, ..orders };
+        let mut hang_up = signal(SignalKind::hangup()).context("could not listen for SIGHUP")?;
+        let (start_again, checked) = (orders.start_again.clone(), program.clone());
+        tokio::spawn(async move {
+            while hang_up.recv().await.is_some() {
+                match checked.check().await {
+                    Ok(()) => start_again.cancel(),
+                    Err(error) => tracing::error!("SIGHUP: the agent does not start again: {error:#}"),
+                }
+            }
+        });
+        match dunlin_agent::run(config, inherited, orders).await? {
+            Ended::Stopped => Ok(()),
+            // At once: while the runtime ends, workers that are to go on would be killed.
+            Ended::ToStartAgain(sockets) => Err(program.become_it(sockets)),
+        }
+    });
+    started.map_err(|error| failed("the agent cannot run", &error))
+}
+
+fn agent_config(args: AgentArgs) -> Result<dunlin_agent::Config, CommandError> {
     let mut settings = match args.config {
         None => dunlin_agent::Settings::default(),
         Some(path) => dunlin_agent::Settings::read(&path)
             .map_err(|error| failed("the agent cannot run", &anyhow::Error::new(error)))?,
     };
     settings.metrics = args.metrics.or(settings.metrics);
-    let config = dunlin_agent::Config {
+    Ok(dunlin_agent::Config {
         state: args.state,
         node: args.node,
         coordinators: args.fleet,
@@ -311,10 +348,7 @@ pub(crate) fn agent(args: AgentArgs) -> Result<(), CommandError> {
         settings,
         tidy: memory::tidy,
         let_go_of_code: dunlin_worker::let_go_of_code,
-    };
-    tracing::info!(?config, "agent starts");
-    let work = run_until_stopped(args.process, |stop| dunlin_agent::run(config, stop));
-    work.map_err(|error| failed("the agent cannot run", &error))
+    })
 }
 
 /// Runs a worker: its agent is at the other end of standard input.

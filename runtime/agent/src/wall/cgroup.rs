@@ -66,7 +66,9 @@ impl Cgroups {
         let name = format!("{FOLDER}{}", hex::encode(&hash[..6]));
         let places = places();
         let open = |controller| hierarchy(&places, controller, &name);
-        Self { memory: open("memory"), processes: open("pids"), made: AtomicU64::new(0) }
+        // Numbers that no earlier program of this process had: a worker that outlives it is still in its group.
+        let first = getrandom::u32().unwrap_or_default();
+        Self { memory: open("memory"), processes: open("pids"), made: AtomicU64::new(u64::from(first)) }
     }
 
     /// Returns what was found of both parts.
@@ -230,7 +232,10 @@ fn clear(folder: &Path) {
         let name = entry.file_name().to_string_lossy().into_owned();
         // `owner.agent.number`: a group without a process may be one that was just made.
         let agent = name.rsplit('.').nth(1);
-        if agent.is_some_and(|agent| !Path::new("/proc").join(agent).exists()) {
+        let own = std::process::id().to_string();
+        // This process may have been another program before, whose groups these are then.
+        let is_gone = |agent: &str| agent == own || !Path::new("/proc").join(agent).exists();
+        if agent.is_some_and(is_gone) {
             // Whoever is still in it dies with its agent, and its group is found next time.
             let _in_use = fs::remove_dir(entry.path());
         }

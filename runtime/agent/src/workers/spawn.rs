@@ -18,6 +18,7 @@ use crate::OfferedFolder;
 use crate::compiler::Compiler;
 use crate::egress::Egress;
 use crate::homes::{Home, Homes};
+use crate::nursery::Nursery;
 use crate::wall::{Cgroup, Wall};
 
 /// The memory of a guest as it is written, the whole dump, and the file in which it is passed on.
@@ -51,6 +52,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) processor_rate: FuelRate,
     /// How much workers log; as they would by themselves if absent.
     pub(crate) log: Option<String>,
+    /// Where they are born, if they may outlive this program.
+    pub(crate) nursery: Option<Nursery>,
 }
 
 /// A worker process that was just started.
@@ -79,7 +82,10 @@ pub(super) fn spawn(config: &WorkerConfig, owner: &Name, home: &Home) -> io::Res
     if let Some(filter) = &config.log {
         command.env("DUNLIN_LOG", filter);
     }
-    let child = command.spawn()?;
+    let child = match &config.nursery {
+        Some(nursery) => nursery.spawn(command),
+        None => command.spawn(),
+    }?;
     let process = child.id().unwrap_or_default();
     // It does nothing before it hears of its setup, so it is in its group in time.
     let cgroup = Arc::new(config.wall.confine(owner.as_str(), process, config.worker_reserve)?);

@@ -238,7 +238,7 @@ impl Door {
         let address = listener.local_addr().unwrap();
         let (closing, closed) = oneshot::channel();
         let served = tokio::spawn(async move {
-            ingress.serve(listener, async { drop(closed.await) }).await;
+            ingress.serve(listener, async { drop(closed.await) }).await.finish().await;
         });
         Self { address, closing: Some(closing), served }
     }

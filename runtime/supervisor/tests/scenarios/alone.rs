@@ -51,7 +51,7 @@ impl Node {
         self.loaded.clear();
         self.ends.clear();
         let kept =
-            Kept { assignment: Some(self.assignment.clone()), items: self.disk.clone(), is_unsure: false };
+            Kept { assignment: Some(self.assignment.clone()), items: self.disk.clone(), ..Kept::default() };
         let actions = self.supervisor.restore(kept, self.now);
         self.perform(actions);
     }
@@ -86,7 +86,7 @@ impl Node {
                     self.disk.extend(reports);
                     self.most_on_disk = self.most_on_disk.max(self.disk.len());
                 }
-                Action::Save(_) | Action::SetRoutes(_) | Action::KeepCode { .. } => {}
+                Action::Save(_) | Action::SetRoutes(_) | Action::KeepBegun(_) | Action::KeepCode { .. } => {}
                 Action::Stop { .. } => panic!("nobody has said that anything is to stop"),
             }
         }

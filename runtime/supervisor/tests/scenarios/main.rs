@@ -15,15 +15,16 @@ mod alone;
 mod fallback;
 mod items;
 mod kept_items;
+mod leaving;
 mod making_way;
 mod partitions;
 
 use std::fmt::Write as _;
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Assignment, Bytes, Digest, DurationMs, Endpoint, Fuel, Generation,
-    HealthSpec, ItemRange, ItemReport, JobSpec, Limits, OnPartition, Outcome, Revision, RouteTable, RunId,
-    Semantics, ServiceSpec, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
+    AllocationId, AssignedAllocation, Assignment, Begun, Bytes, Digest, DurationMs, Endpoint, Fuel,
+    Generation, HealthSpec, ItemRange, ItemReport, JobSpec, Limits, OnPartition, Outcome, Revision,
+    RouteTable, RunId, Semantics, ServiceSpec, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_supervisor::{Action, Config, Event, Kept, Supervisor};
 use expect_test::{Expect, expect};
@@ -35,6 +36,7 @@ struct Scene {
     said: String,
     /// The reports of items that are on disk.
     kept: Vec<ItemReport>,
+    begun: Vec<Begun>,
 }
 
 fn check(scenario: &str, expected: Expect) {
@@ -48,6 +50,7 @@ fn check_with(config: Config, scenario: &str, expected: Expect) {
         now: Timestamp(1_000_000),
         said: String::new(),
         kept: Vec::new(),
+        begun: Vec::new(),
     };
     for line in scenario.lines().map(str::trim).filter(|line| !line.is_empty()) {
         writeln!(scene.said, "{line}").unwrap();
@@ -71,19 +74,27 @@ impl Scene {
             },
             ["restart", rest @ ..] => {
                 self.supervisor = fresh_supervisor(self.config);
-                let kept =
-                    Kept { assignment: Some(assignment(rest)), items: self.kept.clone(), is_unsure: false };
+                let begun = std::mem::take(&mut self.begun);
+                let items = self.kept.clone();
+                let kept = Kept { assignment: Some(assignment(rest)), items, begun, is_unsure: false };
                 self.supervisor.restore(kept, now)
             }
             // `doubt [TERM GENERATION ALLOCATION ..]`: a restart where a later assignment is not believed.
             ["doubt", rest @ ..] => {
                 self.supervisor = fresh_supervisor(self.config);
                 let assignment = (!rest.is_empty()).then(|| assignment(rest));
-                let kept = Kept { assignment, items: self.kept.clone(), is_unsure: true };
+                let begun = std::mem::take(&mut self.begun);
+                let kept = Kept { assignment, items: self.kept.clone(), begun, is_unsure: true };
                 self.supervisor.restore(kept, now)
             }
             ["wait", milliseconds] => return self.wait(milliseconds.parse().unwrap()),
             ["report"] => return self.report(),
+            ["leave"] => return self.supervisor.leave(now),
+            ["may-leave"] => {
+                let answer = if self.supervisor.may_leave() { "yes" } else { "not yet" };
+                return writeln!(self.said, "  {answer}").unwrap();
+            }
+            ["last-actions"] => self.supervisor.last_actions(now),
             ["deadline"] => {
                 let deadline = self.supervisor.next_deadline().map(|it| it.since(now).to_string());
                 return writeln!(self.said, "  {}", deadline.as_deref().unwrap_or("none")).unwrap();
@@ -131,6 +142,16 @@ impl Scene {
                     let items: Vec<String> = reports.iter().map(|it| it.item.to_string()).collect();
                     let how = if *in_place { "only " } else { "" };
                     writeln!(self.said, "  keep {how}items [{}] on disk", items.join(" "))
+                }
+                Action::KeepBegun(begun) => {
+                    self.begun.clone_from(begun);
+                    for it in begun {
+                        let Begun { allocation, next, running, again, .. } = it;
+                        write!(self.said, "  {allocation} has come to item {next}").unwrap();
+                        write!(self.said, ", runs {running:?}, again {again:?}").unwrap();
+                        writeln!(self.said).unwrap();
+                    }
+                    Ok(())
                 }
                 Action::SetRoutes(table) => {
                     write!(self.said, "  set routes, {} peers", table.peers.len()).unwrap();

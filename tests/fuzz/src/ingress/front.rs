@@ -82,7 +82,7 @@ fn front() -> Front {
     ingress.set_routes(&routes(&node));
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    runtime.spawn(async move { ingress.serve(listener, std::future::pending()).await });
+    runtime.spawn(async move { ingress.serve(listener, std::future::pending()).await.finish().await });
     Front { address, notebook, _runtime: runtime }
 }
 

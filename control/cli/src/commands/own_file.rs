@@ -1,0 +1,60 @@
+//! The file of this program, which may hold another version by the time this one is to become it.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use command_fds::{CommandFdExt as _, FdMapping};
+use dunlin_agent::Sockets;
+
+/// How long a program may take to say whether it would run.
+const CHECK_TIME: Duration = Duration::from_secs(10);
+/// The first descriptor that is passed on, as `sd_listen_fds(3)` has it.
+const FIRST_DESCRIPTOR: i32 = 3;
+
+/// Where this program came from.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnFile(PathBuf);
+
+impl OwnFile {
+    /// Finds it. To be called early: the file may be replaced.
+    pub(crate) fn find() -> Self {
+        // Without `/proc` there would be no workers either.
+        Self(std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()))
+    }
+
+    /// Finds out whether what is in the file now would run with this command line.
+    pub(crate) async fn check(&self) -> anyhow::Result<()> {
+        let mut command = tokio::process::Command::new(&self.0);
+        command.args(std::env::args_os().skip(1)).arg("--check");
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let checked = tokio::time::timeout(CHECK_TIME, command.output()).await;
+        let output = checked
+            .with_context(|| format!("{} says nothing within {CHECK_TIME:?}", self.0.display()))?
+            .with_context(|| format!("could not run {}", self.0.display()))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{} would not run: {}", self.0.display(), said.trim_end());
+        Ok(())
+    }
+
+    /// Becomes what is in the file now, in the same process, with the same command line, and with these sockets; returns
+    /// why it could not.
+    pub(crate) fn become_it(&self, sockets: Sockets) -> anyhow::Error {
+        let sockets = [sockets.ingress.into(), sockets.endpoint.into()];
+        let mut command = std::process::Command::new(&self.0);
+        command.args(std::env::args_os().skip(1));
+        command
+            .env("LISTEN_FDS", sockets.len().to_string())
+            .env("LISTEN_PID", std::process::id().to_string());
+        command.env_remove("LISTEN_FDNAMES");
+        let mappings = (FIRST_DESCRIPTOR..).zip(sockets);
+        let mappings = mappings.map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
+        if let Err(error) = command.fd_mappings(mappings) {
+            return anyhow::Error::new(error).context("could not pass the sockets on");
+        }
+        let error = command.exec();
+        anyhow::Error::new(error).context(format!("could not become {}", self.0.display()))
+    }
+}

@@ -1,0 +1,93 @@
+//! The two sockets at which a node is reached: those it was given when it was started, or new ones.
+//!
+//! They are given as systemd does it: by `sd_listen_fds(3)`, so a unit of type `.socket` works, and so does an agent that
+//! starts itself again: who connects meanwhile waits for a moment and is not refused.
+
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+
+use anyhow::Context as _;
+use listenfd::ListenFd;
+
+use crate::Config;
+
+/// How many clients may wait to be accepted; the kernel's own limit is lower on some machines.
+const MAX_WAITING: u32 = 4096;
+
+/// Sockets that were there before the agent was started.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    ingress: Option<TcpListener>,
+    endpoint: Option<UdpSocket>,
+}
+
+impl Inherited {
+    /// Takes what the environment tells of, each by its kind. To be called once, before the process has threads: what was
+    /// taken stands there no more.
+    ///
+    /// # Errors
+    ///
+    /// Something else was given, or more than one of a kind.
+    pub fn take() -> io::Result<Self> {
+        let (mut given, mut inherited) = (ListenFd::from_env(), Self::default());
+        for index in 0..given.len() {
+            match (given.take_tcp_listener(index), given.take_udp_socket(index)) {
+                (Ok(Some(listener)), _) if inherited.ingress.is_none() => inherited.ingress = Some(listener),
+                (_, Ok(Some(socket))) if inherited.endpoint.is_none() => inherited.endpoint = Some(socket),
+                _ => {
+                    let number = index + 1;
+                    let what = format!(
+                        "socket {number} of those in LISTEN_FDS is none that an agent can use: it takes one that \
+                         listens on TCP, for requests, and one of UDP, for its coordinator and other nodes"
+                    );
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+                }
+            }
+        }
+        Ok(inherited)
+    }
+
+    /// Tells whether clients may wait already.
+    pub(crate) fn has_clients(&self) -> bool {
+        self.ingress.is_some()
+    }
+}
+
+/// The sockets of an agent. Clients that come while nobody accepts them wait in the first one.
+#[derive(Debug)]
+pub struct Sockets {
+    /// For requests (TCP).
+    pub ingress: TcpListener,
+    /// For the coordinator and other nodes (UDP).
+    pub endpoint: UdpSocket,
+}
+
+impl Sockets {
+    /// Returns those that were inherited, and for the others new ones at the addresses of `config`.
+    pub(crate) fn open(inherited: Inherited, config: &Config) -> anyhow::Result<Self> {
+        let endpoint = inherited.endpoint.map_or_else(|| UdpSocket::bind(config.endpoint), Ok);
+        let endpoint = endpoint
+            .with_context(|| format!("could not listen for other nodes on {} (UDP)", config.endpoint))?;
+        let ingress = inherited.ingress.map_or_else(|| listen(config), Ok);
+        let ingress =
+            ingress.with_context(|| format!("could not listen for requests on {} (TCP)", config.ingress))?;
+        ingress.set_nonblocking(true)?;
+        Ok(Self { ingress, endpoint })
+    }
+
+    /// Returns the same sockets once more.
+    pub(crate) fn again(&self) -> io::Result<Self> {
+        Ok(Self { ingress: self.ingress.try_clone()?, endpoint: self.endpoint.try_clone()? })
+    }
+}
+
+/// Listens as tokio does: with the address free again at once after the end, and room for many who wait.
+fn listen(config: &Config) -> io::Result<TcpListener> {
+    let socket = match config.ingress {
+        std::net::SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+        std::net::SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(config.ingress)?;
+    socket.listen(MAX_WAITING)?.into_std()
+}
