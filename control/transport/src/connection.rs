@@ -32,6 +32,15 @@ impl CloseCode {
     pub const BUSY: Self = Self(6);
     /// The other side is no member of the fleet any more.
     pub const NOT_A_MEMBER: Self = Self(7);
+    /// The process is started again and will be back in a moment. What was asked of it and has no answer, it has not begun.
+    pub const STARTING_AGAIN: Self = Self(8);
+}
+
+impl ConnectionEnded {
+    /// Tells whether the other side closed the connection with this code.
+    pub fn is_closed_with(&self, wanted: CloseCode) -> bool {
+        matches!(self, Self::Closed { code, .. } if *code == u64::from(wanted.0))
+    }
 }
 
 /// Why a connection is at its end.

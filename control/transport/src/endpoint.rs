@@ -133,7 +133,7 @@ impl Server {
 
     /// Closes all connections and waits a short while until the other sides know.
     pub async fn close(&self, reason: &str) {
-        self.listener.close(reason).await;
+        self.listener.close(CloseCode::SHUTTING_DOWN, reason).await;
     }
 }
 
@@ -223,8 +223,8 @@ impl NodeEndpoint {
     }
 
     /// Closes all connections and waits a short while until the other sides know.
-    pub async fn close(&self, reason: &str) {
-        self.listener.close(reason).await;
+    pub async fn close(&self, code: CloseCode, reason: &str) {
+        self.listener.close(code, reason).await;
     }
 
     /// Returns the identity that it shows.
@@ -304,8 +304,8 @@ impl Listener {
         self.accepted.lock().await.recv().await
     }
 
-    async fn close(&self, reason: &str) {
-        self.endpoint.close(VarInt::from_u32(CloseCode::SHUTTING_DOWN.0), reason.as_bytes());
+    async fn close(&self, code: CloseCode, reason: &str) {
+        self.endpoint.close(VarInt::from_u32(code.0), reason.as_bytes());
         // A side that is gone would be waited for until its time is up; nobody needs that.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
     }

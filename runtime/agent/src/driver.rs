@@ -35,7 +35,7 @@ const TIDY_AFTER: Duration = Duration::from_secs(1);
 /// How often the clock is looked at while something runs that must stop when the coordinator is silent for long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long clients who wait already are to wait for what is being started.
-const BEGIN_TIME: Duration = Duration::from_secs(5);
+const BEGIN_TIME: Duration = Duration::from_secs(3);
 /// How long to wait before a full disk is tried again.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 

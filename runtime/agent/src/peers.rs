@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use dunlin_ingress::{BoxedStream, Ingress, Peers};
 use dunlin_model::{Digest, NodeId};
@@ -12,37 +13,67 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-/// The connection to one node and the address it was dialed at. The lock is held while dialing, so that a burst of
-/// requests dials once and does not hold up requests to other nodes.
-type Slot = Arc<tokio::sync::Mutex<Option<(SocketAddr, Connection)>>>;
+/// For so long a node that said so counts as one that will be back in a moment.
+const BACK_TIME: Duration = Duration::from_secs(15);
+
+/// The way to one node.
+#[derive(Default)]
+struct Way {
+    /// Held while dialing, so that a burst of requests dials once and does not hold up requests to other nodes.
+    dialing: tokio::sync::Mutex<()>,
+    last: Mutex<Last>,
+}
+
+/// The last connection to a node.
+#[derive(Default)]
+struct Last {
+    /// At which address it was dialed, and the connection, which may have ended.
+    connection: Option<(SocketAddr, Connection)>,
+    /// Since when the node is known to start again.
+    away_since: Option<Instant>,
+}
+
+impl Last {
+    fn current(&self, address: SocketAddr) -> Option<Connection> {
+        let (at, connection) = self.connection.as_ref()?;
+        (*at == address && connection.ended().is_none()).then(|| connection.clone())
+    }
+
+    fn is_starting_again(&mut self) -> bool {
+        let ended = self.connection.as_ref().and_then(|(_, connection)| connection.ended());
+        if !ended.is_some_and(|ended| ended.is_closed_with(CloseCode::STARTING_AGAIN)) {
+            return false;
+        }
+        self.away_since.get_or_insert_with(Instant::now).elapsed() < BACK_TIME
+    }
+}
 
 /// Connections to other nodes, made when they are needed.
 pub(crate) struct PeerConnections {
     endpoint: Arc<NodeEndpoint>,
-    connections: Mutex<BTreeMap<NodeId, Slot>>,
+    ways: Mutex<BTreeMap<NodeId, Arc<Way>>>,
 }
 
 impl PeerConnections {
     /// Returns no connections yet.
     pub(crate) fn new(endpoint: Arc<NodeEndpoint>) -> Self {
-        Self { endpoint, connections: Mutex::default() }
+        Self { endpoint, ways: Mutex::default() }
+    }
+
+    fn way(&self, node: &NodeId) -> Arc<Way> {
+        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(ways.entry(node.clone()).or_default())
     }
 
     async fn connection(&self, node: &NodeId, address: SocketAddr) -> io::Result<Connection> {
-        let slot = {
-            let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(connections.entry(node.clone()).or_default())
-        };
-        let mut slot = slot.lock().await;
-        if let Some((at, connection)) = slot.as_ref()
-            && *at == address
-            && connection.ended().is_none()
-        {
-            return Ok(connection.clone());
+        let way = self.way(node);
+        let last = || way.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let _dialing = way.dialing.lock().await;
+        if let Some(connection) = last().current(address) {
+            return Ok(connection);
         }
-        *slot = None;
         let connection = self.endpoint.connect_peer(address, node).await.map_err(io::Error::other)?;
-        *slot = Some((address, connection.clone()));
+        *last() = Last { connection: Some((address, connection.clone())), away_since: None };
         Ok(connection)
     }
 }
@@ -55,6 +86,10 @@ impl Peers for PeerConnections {
             let stream = connection.open_raw().await.map_err(io::Error::other)?;
             Ok(Box::new(stream) as BoxedStream)
         })
+    }
+
+    fn is_starting_again(&self, node: &NodeId) -> bool {
+        self.way(node).last.lock().unwrap_or_else(PoisonError::into_inner).is_starting_again()
     }
 }
 
@@ -77,13 +112,15 @@ impl Serving {
         serving
     }
 
-    /// Takes no more of them, and waits for those under way, though not for long.
-    pub(crate) async fn finish(&self) {
+    /// Takes no more of them, and waits for those under way, though not for long; tells whether none is left.
+    pub(crate) async fn finish(&self) -> bool {
         self.ingress.refuse_peers();
         self.requests.close();
-        if timeout(self.ingress.config().drain_timeout, self.requests.wait()).await.is_err() {
+        let is_done = timeout(self.ingress.config().drain_timeout, self.requests.wait()).await.is_ok();
+        if !is_done {
             tracing::warn!(requests = self.requests.len(), "requests that other nodes sent are cut off");
         }
+        is_done
     }
 }
 

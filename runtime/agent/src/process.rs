@@ -12,7 +12,7 @@ use dunlin_ingress::{Closing, Ingress};
 use dunlin_model::{Feature, NodeId, NodeInfo, Resources};
 use dunlin_protocol::APPROVAL_PENDING;
 use dunlin_supervisor::{Config as Patience, Kept, Supervisor};
-use dunlin_transport::{Identity, JoinError, JoinToken, NodeEndpoint, Role, WireLimits, join};
+use dunlin_transport::{CloseCode, Identity, JoinError, JoinToken, NodeEndpoint, Role, WireLimits, join};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -145,10 +145,11 @@ async fn live(
         let _process_is_ending = failed.send(driver_loop.run(kept, &hands));
     })?;
     serve_metrics(&config, &workers, capacity, &orders.stop).await?;
-    tokio::spawn(keeper.run());
     if is_awaited {
+        // Before the coordinator hears of this node again: it would take away the routes to what is not yet there.
         driver.has_begun().await;
     }
+    tokio::spawn(keeper.run());
     let from_peers = peers::Serving::start(Arc::clone(&endpoint), ingress.clone());
     let closing = CancellationToken::new();
     let serving = serving(ingress, listener, closing.clone());
@@ -203,7 +204,7 @@ impl Running {
     async fn stop(self) -> anyhow::Result<()> {
         self.closing.cancel();
         self.serving.await?.finish().await;
-        self.endpoint.close("the agent stops").await;
+        self.endpoint.close(CloseCode::SHUTTING_DOWN, "the agent stops").await;
         self.workers.end(WORKER_TIME).await;
         tracing::info!("agent stopped");
         Ok(())
@@ -214,10 +215,12 @@ impl Running {
         self.closing.cancel();
         let closing = self.serving.await?;
         // From here on clients and other nodes wait: for what is served here, and then until it is served again.
-        tokio::join!(self.driver.end(), self.from_peers.finish());
-        self.workers.release_busy();
+        let ((), is_done) = tokio::join!(self.driver.end(), self.from_peers.finish());
+        self.workers.let_go_of_connections();
         closing.finish().await;
-        self.endpoint.close("the agent is started again").await;
+        let code = if is_done { CloseCode::STARTING_AGAIN } else { CloseCode::SHUTTING_DOWN };
+        self.endpoint.close(code, "the agent is started again").await;
+        self.workers.release_busy();
         self.workers.end(WORKER_TIME).await;
         tracing::info!("agent starts again");
         Ok(())

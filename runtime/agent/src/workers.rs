@@ -84,6 +84,8 @@ struct Worker {
     messages: mpsc::UnboundedSender<ToWorker>,
     passing: Queue,
     held: Arc<Held>,
+    /// Whether it has connections that are not waited for any more.
+    outlives: bool,
     /// What it is to run.
     allocations: BTreeSet<AllocationId>,
     /// What it may speak about: also what it was told to stop, until it says that it has.
@@ -292,15 +294,22 @@ impl Workers {
         worker.is_some_and(|worker| worker.passing.send(passing).is_ok())
     }
 
-    /// Lets go of the workers that have connections of clients: they end by themselves with the last of those. Nothing is
-    /// heard of them any more, nor do they keep places at the ingress.
+    /// Waits no more for the connections that workers have: those outlive this program with them.
+    pub(crate) fn let_go_of_connections(&self) {
+        for worker in self.running().by_namespace.values_mut().filter(|worker| worker.held.is_any()) {
+            worker.outlives = true;
+            worker.held.free(u32::MAX);
+        }
+    }
+
+    /// Lets go of the workers that have connections of clients: they end by themselves with the last of those, and nothing
+    /// is heard of them any more.
     pub(crate) fn release_busy(&self) {
         let mut running = self.running();
         running.is_ending = true;
-        let busy = running.by_namespace.extract_if(.., |_, worker| worker.held.is_any());
-        for (_, worker) in busy {
+        let is_busy = |worker: &mut Worker| worker.outlives || worker.held.is_any();
+        for (_, worker) in running.by_namespace.extract_if(.., |_, worker| is_busy(worker)) {
             let _dying = worker.messages.send(ToWorker::Outlive);
-            worker.held.free(u32::MAX);
             worker.fate.release.notify_one();
         }
     }
@@ -356,6 +365,7 @@ impl Workers {
             messages,
             passing,
             held,
+            outlives: false,
             allocations,
             known,
             guests,

@@ -92,6 +92,11 @@ async fn forward_once(
                 }
                 _ => return Ok(response),
             },
+            Err(SendError::NotSent(_) | SendError::Broken(_)) if is_starting_again(ingress, place) => {
+                unreached.push(place);
+                is_soon_back = true;
+                failure = Some(no_endpoint(target));
+            }
             Err(error @ SendError::NotSent(_)) => {
                 tracing::debug!(node = %place.node, allocation = %place.allocation, %error, "endpoint not reached");
                 ingress.suspects().mark(unreachable(place));
@@ -135,6 +140,12 @@ async fn send(
             upstream.send(request, peers_until, None).await
         }
     }
+}
+
+/// Tells whether a node to which no request could be sent, or that has not answered one, has not begun it and will be
+/// back in a moment.
+fn is_starting_again(ingress: &Ingress, place: &Place) -> bool {
+    matches!(place.way, Way::Peer(_)) && ingress.peers().is_starting_again(&place.node)
 }
 
 /// Returns what to avoid when `place` cannot be reached: a whole node, but of this node only the allocation, since

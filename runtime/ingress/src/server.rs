@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -279,9 +279,9 @@ async fn serve_http2(
     leaving: &CancellationToken,
 ) -> Result<(), hyper::Error> {
     let limit = ingress.config().header_timeout;
-    let has_asked = Arc::new(AtomicBool::new(false));
+    let asked = Notify::new();
     let service = service_fn(|request| {
-        has_asked.store(true, Ordering::Relaxed);
+        asked.notify_one();
         // Requests of one connection run as tasks of their own, so each needs its own ingress.
         let ingress = ingress.clone();
         async move { Ok::<_, Infallible>(ingress.answer(request).await) }
@@ -296,14 +296,18 @@ async fn serve_http2(
         .keep_alive_interval(limit)
         .keep_alive_timeout(limit);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    // The keep-alive begins after the handshake, for which hyper itself has no limit.
+    // The keep-alive begins after the handshake, for which hyper itself has no limit; and a shutdown before it would
+    // leave a first request that is on its way without an answer.
+    let silent = async {
+        tokio::select! {
+            () = sleep(limit) => {}
+            () = leaving.cancelled() => sleep(LAST_REQUEST_TIME).await,
+        }
+    };
     tokio::select! {
         served = &mut connection => return served,
-        () = leaving.cancelled() => connection.as_mut().graceful_shutdown(),
-        () = sleep(limit) => {}
-    }
-    if !has_asked.load(Ordering::Relaxed) {
-        return Ok(());
+        () = asked.notified() => {}
+        () = silent => return Ok(()),
     }
     tokio::select! {
         served = &mut connection => return served,

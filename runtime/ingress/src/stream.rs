@@ -58,4 +58,9 @@ pub trait Local: Send + Sync {
 pub trait Peers: Send + Sync {
     /// Opens one stream to the ingress of `node`, for one request in HTTP/1.1.
     fn open(&self, node: &NodeId, address: SocketAddr) -> BoxFuture<'_, io::Result<BoxedStream>>;
+
+    /// Tells whether `node` is away for a moment and has begun nothing of what it has not answered.
+    fn is_starting_again(&self, _node: &NodeId) -> bool {
+        false
+    }
 }
