@@ -1,7 +1,6 @@
 //! The door for agents: members are served, newcomers may join.
 
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
 
 use anyhow::Context as _;
 use dunlin_model::{Digest, Name};
@@ -29,8 +28,14 @@ pub(crate) struct Gate {
 
 /// Returns a new identity of the coordinator's.
 pub(crate) fn coordinator_identity(authority: &Authority) -> anyhow::Result<Identity> {
+    if authority.has_no_clock() {
+        tracing::error!(
+            "this machine's clock is not set: it shows a time before the fleet began; certificates are made for that \
+             moment, so set the clock and start again"
+        );
+    }
     let role = Role::Coordinator(Name::try_from("main".to_owned())?);
-    Identity::issue(authority, &role, SystemTime::now(), Authority::COORDINATOR_LIFETIME)
+    Identity::issue(authority, &role, authority.now(), Authority::COORDINATOR_LIFETIME)
         .context("could not make the coordinator's certificate")
 }
 
@@ -52,7 +57,7 @@ async fn keep_certificate(authority: Arc<Authority>, server: Weak<Server>, ident
             Err(error) => {
                 let error = &*error as &dyn std::error::Error;
                 tracing::error!(error, "the coordinator's certificate was not renewed; will retry");
-                Renewal::in_an_hour()
+                Renewal::in_an_hour(&identity)
             }
         };
     }
@@ -109,7 +114,7 @@ impl Gate {
         // The certificate before the decision: a signing request that is none must not use up the token.
         let role = Role::Node(request.node.clone());
         let Desk { authority, node_lifetime, .. } = &self.desk;
-        let issued = authority.issue(&request.signing_request, &role, SystemTime::now(), *node_lifetime);
+        let issued = authority.issue(&request.signing_request, &role, authority.now(), *node_lifetime);
         let certificate = match issued {
             Ok(certificate) => certificate,
             Err(error) => return refused("signing_request_invalid", error.to_string()),

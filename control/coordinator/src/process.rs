@@ -398,7 +398,7 @@ fn api_tls(authority: &Authority, config: &Config) -> anyhow::Result<Arc<rustls:
             .map(|(host, _)| host.trim_start_matches('[').trim_end_matches(']').to_owned()),
     );
     let certificate =
-        authority.issue_api(&names, SystemTime::now()).context("could not make the API's certificate")?;
+        authority.issue_api(&names, authority.now()).context("could not make the API's certificate")?;
     certificate.server_config().context("could not set up TLS for the API")
 }
 

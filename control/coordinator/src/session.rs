@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use dunlin_model::{Assignment, ClusterId, Digest, NodeId, RunId, Term, Work};
 use dunlin_protocol::{
@@ -310,7 +310,7 @@ impl Desk {
             return refuse(stream, &format!("node {node} is not known to this fleet by this key")).await;
         }
         let role = Role::Node(node.clone());
-        let issued = self.authority.issue(signing_request, &role, SystemTime::now(), self.node_lifetime);
+        let issued = self.authority.issue(signing_request, &role, self.authority.now(), self.node_lifetime);
         let certificate = match issued {
             Ok(certificate) if key_hash(&certificate) == key => certificate,
             Ok(_) => return refuse(stream, "a node renews the certificate of the key that it has").await,

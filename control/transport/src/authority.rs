@@ -18,7 +18,9 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::file::{self, FileError};
+use crate::identity::validity;
 use crate::member::cluster_of_authority;
+use crate::wall_clock::is_unset;
 use crate::{Member, Role, tls};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -177,6 +179,22 @@ impl Authority {
             return Err(refused("its key is of another kind"));
         }
         self.issue_for(key, role, now, lifetime)
+    }
+
+    /// Returns the present moment, as far as the machine that has the authority knows it: it is no earlier than when that
+    /// was made. Certificates are given for this moment.
+    pub fn now(&self) -> SystemTime {
+        SystemTime::now().max(self.made())
+    }
+
+    /// Tells whether the clock of this machine is not set: it shows a time before the authority was made.
+    pub fn has_no_clock(&self) -> bool {
+        is_unset(SystemTime::now(), self.made())
+    }
+
+    fn made(&self) -> SystemTime {
+        let not_before = validity(&self.certificate).map(|(not_before, _)| not_before + CLOCK_TOLERANCE);
+        not_before.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     pub(crate) fn issue_for(

@@ -8,7 +8,7 @@ use quinn::VarInt;
 use rustls_pki_types::CertificateDer;
 
 use crate::authority::key_hash;
-use crate::identity::not_after;
+use crate::identity::validity;
 use crate::{Member, SendError, Stream};
 
 /// Why a connection was closed, for programs.
@@ -138,8 +138,8 @@ impl Connection {
     pub fn peer_is_late(&self) -> bool {
         let certificates =
             self.inner.peer_identity().and_then(|it| it.downcast::<Vec<CertificateDer<'static>>>().ok());
-        let end = certificates.and_then(|certificates| not_after(certificates.first()?));
-        end.is_some_and(|end| end < SystemTime::now())
+        let validity = certificates.and_then(|certificates| validity(certificates.first()?));
+        validity.is_some_and(|(_, end)| end < SystemTime::now())
     }
 
     /// Opens a stream that begins with `request`. Waits while the other side grants no more streams.

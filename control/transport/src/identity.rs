@@ -12,6 +12,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authority::{CLOCK_TOLERANCE, public_key};
 use crate::file::{self, FileError};
+use crate::wall_clock::{WallClock, is_unset};
 use crate::{Authority, IssueError, Member, NotAMember, PeerRefusal, Role, tls};
 
 /// Who this process is, with the key that proves it.
@@ -129,16 +130,28 @@ impl KeyRequest {
         certificate: CertificateDer<'static>,
         authority: CertificateDer<'static>,
     ) -> Result<Identity, WrongIdentity> {
-        tls::verify_leaf(&certificate, &authority, UnixTime::now()).map_err(WrongIdentity::Untrusted)?;
+        self.into_identity_by(WallClock::of_a_stranger(), certificate, authority)
+    }
+
+    fn into_identity_by(
+        self,
+        clock: WallClock,
+        certificate: CertificateDer<'static>,
+        authority: CertificateDer<'static>,
+    ) -> Result<Identity, WrongIdentity> {
+        let now = clock.judging(&certificate, UnixTime::now());
+        tls::verify_leaf(&certificate, &authority, now).map_err(WrongIdentity::Untrusted)?;
         Identity::assemble(&self.key, certificate, authority)
     }
 }
 
-/// Returns when a certificate ends.
-pub(crate) fn not_after(certificate: &[u8]) -> Option<SystemTime> {
+/// Returns from when and until when a certificate is good.
+pub(crate) fn validity(certificate: &[u8]) -> Option<(SystemTime, SystemTime)> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
-    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    let moment =
+        |seconds: i64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?));
+    let validity = parsed.validity();
+    Some((moment(validity.not_before.timestamp())?, moment(validity.not_after.timestamp())?))
 }
 
 impl fmt::Debug for KeyRequest {
@@ -175,11 +188,7 @@ impl Identity {
         if public_key(&certificate).as_deref() != Some(key.der_bytes()) {
             return Err(WrongIdentity::OtherKey);
         }
-        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| NotAMember::Malformed)?;
-        let moment =
-            |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        let not_before = moment(parsed.validity().not_before.timestamp());
-        let not_after = moment(parsed.validity().not_after.timestamp());
+        let (not_before, not_after) = validity(&certificate).ok_or(NotAMember::Malformed)?;
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         Ok(Self { member, certificate, key, authority, not_before, not_after })
     }
@@ -237,10 +246,20 @@ impl Identity {
         self.not_after
     }
 
+    /// Returns when the certificate was made, by the clock of the coordinator.
+    pub(crate) fn made(&self) -> SystemTime {
+        // It was dated back.
+        self.not_before + CLOCK_TOLERANCE
+    }
+
+    /// Tells whether the clock of this machine is not set: it shows a time before the certificate was made.
+    pub fn has_no_clock(&self) -> bool {
+        is_unset(SystemTime::now(), self.made())
+    }
+
     /// Returns when to ask for a new one: at half of the certificate's life.
     pub fn renew_at(&self) -> SystemTime {
-        // It was dated back when it was made.
-        let made = self.not_before + CLOCK_TOLERANCE;
+        let made = self.made();
         made + self.not_after.duration_since(made).unwrap_or_default() / 2
     }
 
@@ -251,7 +270,8 @@ impl Identity {
 
     /// Returns what this identity becomes by a certificate (DER) that the authority gave for its [`Identity::renewal`].
     pub fn renewed(&self, request: KeyRequest, certificate: Vec<u8>) -> Result<Self, WrongIdentity> {
-        request.into_identity(CertificateDer::from(certificate), self.authority.clone())
+        let clock = WallClock::of(self);
+        request.into_identity_by(clock, CertificateDer::from(certificate), self.authority.clone())
     }
 
     /// Returns the certificate and that of the authority, which a joining node must see.

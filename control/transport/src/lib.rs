@@ -24,6 +24,7 @@ mod renewal;
 mod stream;
 mod tls;
 mod token;
+mod wall_clock;
 
 pub use authority::{ApiCertificate, Authority, IssueError, OpenAuthorityError, key_hash};
 pub use backoff::Backoff;
@@ -38,3 +39,4 @@ pub use refusal::PeerRefusal;
 pub use renewal::Renewal;
 pub use stream::{ReceiveError, ReceiveHalf, SendError, SendHalf, Stream};
 pub use token::{JoinToken, JoinTokenError, hash_secret, is_secret};
+pub use wall_clock::WallClock;

@@ -17,8 +17,9 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureS
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::authority::key_hash;
-use crate::identity::not_after;
+use crate::identity::validity;
 use crate::refusal::Finding;
+use crate::wall_clock::WallClock;
 use crate::{ApiCertificate, Identity, Member, PeerRefusal, Role};
 
 /// Whom a dialing side wants to meet.
@@ -66,7 +67,8 @@ pub(crate) fn client(
     alpn: &[u8],
 ) -> Result<(QuicClientConfig, Finding), rustls::Error> {
     let finding = Finding::default();
-    let verifier = ServerVerifier { wanted, finding: finding.clone(), provider: provider() };
+    let clock = identity.map_or_else(WallClock::of_a_stranger, WallClock::of);
+    let verifier = ServerVerifier { wanted, clock, finding: finding.clone(), provider: provider() };
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -98,7 +100,8 @@ pub(crate) fn server(
         Anonymous::Accepted => builder.allow_unauthenticated(),
     };
     let inner = inner.build().map_err(|error| rustls::Error::General(error.to_string()))?;
-    let verifier = NodeVerifier { inner, cluster: identity.cluster().clone(), late };
+    let clock = WallClock::of(identity);
+    let verifier = NodeVerifier { inner, cluster: identity.cluster().clone(), clock, late };
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -142,6 +145,7 @@ pub(crate) fn api_server(certificate: &ApiCertificate) -> Result<Arc<rustls::Ser
 #[derive(Debug)]
 struct ServerVerifier {
     wanted: Wanted,
+    clock: WallClock,
     finding: Finding,
     provider: Arc<CryptoProvider>,
 }
@@ -183,7 +187,7 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         // The name that TLS sends is not compared: `verify_leaf` checks the one that belongs to the member.
-        match self.verify(leaf, intermediates, now) {
+        match self.verify(leaf, intermediates, self.clock.judging(leaf, now)) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(refusal) => {
                 let error = refusal.to_tls();
@@ -222,6 +226,7 @@ impl ServerCertVerifier for ServerVerifier {
 struct NodeVerifier {
     inner: Arc<dyn ClientCertVerifier>,
     cluster: ClusterId,
+    clock: WallClock,
     late: Late,
 }
 
@@ -234,7 +239,8 @@ impl NodeVerifier {
         error: &rustls::Error,
     ) -> Option<UnixTime> {
         let has_ended = PeerRefusal::from(error.clone()) == PeerRefusal::Expired;
-        let end = not_after(leaf)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let (_, end) = validity(leaf)?;
+        let end = end.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let is_late = self.late == Late::Accepted && has_ended;
         (is_late && now.as_secs() <= (end + LATE).as_secs()).then(|| UnixTime::since_unix_epoch(end))
     }
@@ -259,6 +265,7 @@ impl ClientCertVerifier for NodeVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
+        let now = self.clock.judging(leaf, now);
         let verified = self.inner.verify_client_cert(leaf, intermediates, now).or_else(|error| {
             let moment = self.last_moment(leaf, now, &error).ok_or(error)?;
             self.inner.verify_client_cert(leaf, intermediates, moment)

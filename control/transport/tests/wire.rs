@@ -207,6 +207,40 @@ async fn who_comes_late_is_let_in_to_renew_by_the_coordinator_and_by_no_node() {
 }
 
 #[tokio::test]
+async fn who_has_no_clock_believes_what_was_made_later_than_all_that_it_knows() {
+    // Seen from these certificates, the clock of this machine is years behind.
+    let authority = authority("c4");
+    let later = SystemTime::now() + 1000 * DAY;
+    let of = |name: &str, made: SystemTime| {
+        node_with(&Identity::issue(&authority, &node_role(name), made, 30 * DAY).unwrap())
+    };
+    let role = Role::Coordinator("main".parse().unwrap());
+    let coordinator = Identity::issue(&authority, &role, later + 3 * DAY, 30 * DAY).unwrap();
+    let server = Server::bind(LOOPBACK, &coordinator, &WireLimits::FLEET).unwrap();
+    let (one, other) = (of("node-1", later), of("node-2", later + 10 * DAY));
+    let dialed = soon(one.connect_coordinator(server.local_address())).await.unwrap();
+    let Some(Incoming::Fleet(..)) = soon(server.accept()).await else { panic!("no node came") };
+    drop(dialed);
+    soon(one.connect_peer(other.local_address(), &"node-2".parse().unwrap())).await.unwrap();
+    soon(other.connect_peer(one.local_address(), &"node-1".parse().unwrap())).await.unwrap();
+    assert!(one.identity().has_no_clock());
+    let renewal = one.identity().renewal().unwrap();
+    let signing_request = renewal.signing_request().to_vec();
+    let made = later + 20 * DAY;
+    let certificate = authority.issue(&signing_request, &node_role("node-1"), made, 30 * DAY).unwrap();
+    let renewed = one.identity().renewed(renewal, certificate.to_vec()).unwrap();
+    assert!(renewed.renew_at() > made);
+
+    // What had ended by then is still not believed, nor does who has a clock believe what has not begun.
+    let ended = of("node-3", later - 60 * DAY);
+    let refused = soon(one.connect_peer(ended.local_address(), &"node-3".parse().unwrap())).await;
+    assert!(matches!(refused, Err(ConnectError::WrongPeer { .. })), "{refused:?}");
+    let with_clock = node(&authority, "node-4");
+    let refused = soon(with_clock.connect_coordinator(server.local_address())).await;
+    assert!(matches!(refused, Err(ConnectError::WrongPeer { .. })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn another_protocol_is_refused() {
     let authority = authority("c4");
     let (one, other) = (node(&authority, "node-1"), node(&authority, "node-2"));

@@ -90,6 +90,12 @@ async fn live(
         .with_context(|| format!("could not make the state folder {}", config.state.display()))?;
     let _lock = lock(&folders.file("lock"))?;
     let identity = identity(&config, &folders).await?;
+    if identity.has_no_clock() {
+        tracing::warn!(
+            "this machine's clock is not set: it shows a time before its certificate was made; certificates are \
+             judged by what is known, and logs show wrong times until the clock is set"
+        );
+    }
     let (cluster, node) = (identity.cluster().clone(), config.node.clone());
     let node_key = node_key(&folders.file("node.key"))?;
     let last_assignment = LastAssignment::at(folders.file("assignment"), &node_key);
