@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use dunlin_model::{ClusterId, Timestamp};
+use dunlin_planted::{Point, fails};
 use dunlin_store::{Changes, Components, SCHEMA_VERSION, Snapshot, SnapshotError, Table};
 use dunlin_transport::Authority;
 use serde::{Deserialize, Serialize};
@@ -155,6 +156,7 @@ impl<W: Write> Archive<W> {
             if !records.is_empty() {
                 self.add(&member(table, number), &records)?;
             }
+            fails(Point::BackupMid)?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dunlin_model::Timestamp;
-use dunlin_planted::{Bug, planted};
+use dunlin_planted::{Bug, Point, planted, reached};
 use dunlin_scheduler::{Action, Answer, Change, Cluster, Command, Observation, Rejection, Step, View};
 use dunlin_store::{Changes, CommitError};
 use tokio::sync::{Semaphore, oneshot};
@@ -165,6 +165,21 @@ pub(crate) fn driver(cluster: Cluster, clock: BrainClock, hands: Hands) -> (Driv
 /// The answers that a batch owes.
 type Replies = Vec<(oneshot::Sender<Result<Answer, Refusal>>, Result<Answer, Refusal>)>;
 
+/// Tells those who wished something what came of it.
+fn answer(replies: Replies, has_changed: bool) {
+    let are_wishes = has_changed && !replies.is_empty();
+    if are_wishes {
+        reached(Point::ApiBeforeAck);
+    }
+    for (reply, answer) in replies {
+        // Who asked may have gone away meanwhile; what was decided stands.
+        let _gone = reply.send(answer);
+    }
+    if are_wishes {
+        reached(Point::ApiAfterAck);
+    }
+}
+
 impl DriverLoop {
     /// Runs until all handles are gone, the process stops while it waits for room, the brain wants a new start, or a
     /// commit fails.
@@ -226,9 +241,7 @@ impl DriverLoop {
         }
 
         if planted(Bug::AnswerBeforeCommit) {
-            for (reply, answer) in replies.drain(..) {
-                let _gone = reply.send(answer);
-            }
+            answer(std::mem::take(&mut replies), false);
         }
         if !changes.is_empty() && self.commit(&changes, now)?.is_break() {
             // Nothing of the batch was written, and that is known.
@@ -253,10 +266,7 @@ impl DriverLoop {
             let view = Arc::new(self.cluster.view());
             *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
         }
-        for (reply, answer) in replies {
-            // Who asked may have gone away meanwhile; what was decided stands.
-            let _gone = reply.send(answer);
-        }
+        answer(replies, !changes.is_empty());
         if actions.contains(&Action::StartAgain) {
             return Ok(ControlFlow::Break(Ended::ToStartAgain));
         }
@@ -322,7 +332,10 @@ impl DriverLoop {
                 // The loop has ended.
                 Action::StartAgain => {}
                 Action::AssignAll => nodes.extend(self.cluster.listeners().cloned()),
-                Action::Recorded { node, items } => self.hands.fleet.recorded(&node, items),
+                Action::Recorded { node, items } => {
+                    reached(Point::AckBeforeRecord);
+                    self.hands.fleet.recorded(&node, items);
+                }
                 Action::Heard { node, sent, leases } => {
                     self.hands.fleet.heard(&node, Heard { sent, leases });
                 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use dunlin_model::{Bytes, ClusterId, Term, Timestamp};
-use dunlin_planted::{Bug, planted};
+use dunlin_planted::{Bug, Point, fails, planted, reached};
 use dunlin_scheduler::Cluster;
 use dunlin_store::{
     Changes, CommitError, Components, ComponentsError, Embedded, FollowError, Objects, Table, Write,
@@ -367,6 +367,7 @@ fn next_term(store: &dyn Changes, now: Timestamp) -> anyhow::Result<Term> {
     }
     let term = if planted(Bug::KeepTerm) && last > Term(0) { last } else { last.next() };
     writes.push(Write { table: Table::Meta, key: b"term".to_vec(), value: Some(serde_json::to_vec(&term)?) });
+    reached(Point::TermBeforePersist);
     store.commit(&writes).context("could not save the new term")?;
     Ok(term)
 }
@@ -423,6 +424,7 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    fails(Point::StateRename)?;
     fs::rename(&temporary, path)?;
     fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
     Ok(())

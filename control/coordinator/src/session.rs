@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_model::{Assignment, ClusterId, Digest, NodeId, RunId, Term, Work};
+use dunlin_planted::{Point, reached};
 use dunlin_protocol::{
     Hello, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, Version, agree,
 };
@@ -195,7 +196,12 @@ impl Desk {
                     }
                 }
             };
+            let is_order = matches!(message, ToAgent::Assign(_));
+            if is_order {
+                reached(Point::DispatchBeforeSend);
+            }
             match sender.send_message(&message).await {
+                Ok(()) if is_order => reached(Point::DispatchAfterSend),
                 Ok(()) => {}
                 Err(SendError::Frame(error)) => {
                     // It would be the same the next time: somebody must give the node less to do.

@@ -6,5 +6,7 @@
 //! the environment says which one is made: `DUNLIN_PLANTED=answer-before-commit`.
 
 mod bugs;
+mod points;
 
 pub use bugs::{Bug, planted};
+pub use points::{Point, fails, reached};

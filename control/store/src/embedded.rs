@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use dunlin_model::Bytes;
-use dunlin_planted::{Bug, planted};
+use dunlin_planted::{Bug, Point, fails, planted};
 use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
 use crate::changes::{Changes, CommitError, Each, LoadError, Record, Snapshot, SnapshotError, Table, Write};
@@ -485,6 +485,7 @@ fn make_if_new(folder: &Path, reserve: Bytes) -> Result<(), OpenError> {
             .map_err(|error| failed(error.into()))?
             .map_err(|source| OpenError::StorageFull { folder: folder.to_owned(), source })?;
         guarded(|| make(&unfinished)).map_err(failed)?;
+        fails(Point::StoreCreateRename).map_err(|error| failed(error.into()))?;
         fs::rename(&unfinished, &file).map_err(|error| failed(error.into()))?;
         folder::sync(folder).map_err(|error| failed(error.into()))?;
     }
@@ -566,11 +567,13 @@ fn begin(database: &Database) -> Result<redb::WriteTransaction, Cause> {
 }
 
 fn write_all(database: &Database, writes: &[Write], number: u64) -> Result<(), Cause> {
+    fails(Point::StoreBegin)?;
     let transaction = begin(database)?;
     put_all(&transaction, writes)?;
     transaction.open_table(OWN)?.insert(COMMITS, number)?;
+    fails(Point::StoreBeforeCommit)?;
     transaction.commit()?;
-    Ok(())
+    Ok(fails(Point::StoreAfterCommit)?)
 }
 
 fn put_all(transaction: &redb::WriteTransaction, writes: &[Write]) -> Result<(), Cause> {

@@ -20,7 +20,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::file::{self, FileError};
 use crate::identity::validity;
 use crate::member::cluster_of_authority;
-use crate::wall_clock::is_unset;
+use crate::wall_clock::WallClock;
 use crate::{Member, Role, tls};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -181,15 +181,16 @@ impl Authority {
         self.issue_for(key, role, now, lifetime)
     }
 
-    /// Returns the present moment, as far as the machine that has the authority knows it: it is no earlier than when that
-    /// was made. Certificates are given for this moment.
+    /// Returns the present moment, for which certificates are given. Where the clock is not set, it is no earlier than when
+    /// the authority was made.
     pub fn now(&self) -> SystemTime {
-        SystemTime::now().max(self.made())
+        if self.has_no_clock() { self.made() } else { SystemTime::now() }
     }
 
-    /// Tells whether the clock of this machine is not set: it shows a time before the authority was made.
+    /// Tells whether the clock of this machine is not set. That it may be behind the authority's beginning is not enough to
+    /// say so: that clock may have been ahead.
     pub fn has_no_clock(&self) -> bool {
-        is_unset(SystemTime::now(), self.made())
+        SystemTime::now() < WallClock::least()
     }
 
     fn made(&self) -> SystemTime {

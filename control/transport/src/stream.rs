@@ -82,6 +82,18 @@ pub enum ReceiveError {
 pub struct SendHalf {
     inner: quinn::SendStream,
     finished: bool,
+    ending: Option<Ending>,
+}
+
+/// Is over when the other side has received everything, or wants no more.
+struct Ending(
+    Pin<Box<dyn Future<Output = Result<Option<quinn::VarInt>, quinn::StoppedError>> + Send + Sync>>,
+);
+
+impl std::fmt::Debug for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ending(..)")
+    }
 }
 
 impl SendHalf {
@@ -140,9 +152,17 @@ impl AsyncWrite for SendHalf {
         AsyncWrite::poll_flush(Pin::new(&mut self.inner), context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.finish();
-        Poll::Ready(Ok(()))
+    /// Is over when the other side has received everything, so that who closes the connection after it cuts nothing off.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ending.is_none() {
+            self.finish();
+            self.ending = Some(Ending(Box::pin(self.inner.stopped())));
+        }
+        match &mut self.ending {
+            // How it ended is for who reads the other half.
+            Some(Ending(ending)) => ending.as_mut().poll(context).map(|_| Ok(())),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -235,7 +255,7 @@ pub struct Stream {
 impl Stream {
     pub(crate) fn new(send: quinn::SendStream, receive: quinn::RecvStream) -> Self {
         Self {
-            send: SendHalf { inner: send, finished: false },
+            send: SendHalf { inner: send, finished: false, ending: None },
             receive: ReceiveHalf { inner: receive, frame: Vec::new() },
         }
     }

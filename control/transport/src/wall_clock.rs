@@ -31,8 +31,12 @@ impl WallClock {
 
     /// Returns the clock of a machine that has no identity yet.
     pub(crate) fn of_a_stranger() -> Self {
-        let known = SystemTime::UNIX_EPOCH + Duration::from_secs(WRITTEN);
-        Self { known, since: Instant::now() }
+        Self { known: Self::least(), since: Instant::now() }
+    }
+
+    /// Returns a moment that has passed on every machine.
+    pub(crate) fn least() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(WRITTEN)
     }
 
     /// Returns the present moment.

@@ -14,12 +14,15 @@ use crate::authenticated;
 pub(crate) struct BegunItems {
     path: PathBuf,
     key: [u8; 32],
+    /// Which process this is. It stays the same when it becomes another program.
+    process: String,
 }
 
 impl BegunItems {
     /// Returns the keeper of the file at `path`, authenticated by a key of this node.
     pub(crate) fn at(path: PathBuf, node_key: &[u8; 32]) -> Self {
-        Self { path, key: blake3::derive_key("dunlin 2026-11-29 begun items", node_key) }
+        let key = blake3::derive_key("dunlin 2026-11-29 begun items", node_key);
+        Self { path, key, process: this_process() }
     }
 
     /// Takes what was told, if it can be believed. It is told once: what is begun from now on, it does not know.
@@ -35,18 +38,31 @@ impl BegunItems {
     }
 
     fn try_take(&self) -> anyhow::Result<Vec<Begun>> {
-        let Some(begun) = authenticated::read(&self.path, &self.key)? else { return Ok(Vec::new()) };
+        let told: Option<(String, Vec<Begun>)> = authenticated::read(&self.path, &self.key)?;
+        let Some((process, begun)) = told else { return Ok(Vec::new()) };
+        let is_of_now = process == self.process;
         std::fs::remove_file(&self.path)?;
         if let Some(folder) = self.path.parent() {
             File::open(folder)?.sync_all()?;
         }
-        Ok(begun)
+        // What another process has told is older than what was begun since.
+        Ok(if is_of_now { begun } else { Vec::new() })
     }
 
     /// Tells it to the next agent.
     pub(crate) fn save(&self, begun: &[Begun]) -> io::Result<()> {
-        authenticated::replace(&self.path, &self.key, &begun)
+        authenticated::replace(&self.path, &self.key, &(&self.process, begun))
     }
+}
+
+/// Returns what no other process has, this or another time that the machine runs.
+fn this_process() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let (stat, boot) = (read("/proc/self/stat"), read("/proc/sys/kernel/random/boot_id"));
+    // After the name, which may hold anything: the state, then 18 more, then when it was started.
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let started = after_name.split_whitespace().nth(19).unwrap_or_default();
+    format!("{} {started} {}", std::process::id(), boot.trim())
 }
 
 #[cfg(test)]
@@ -73,6 +89,11 @@ mod tests {
         items.save(std::slice::from_ref(&begun)).unwrap();
         assert_eq!(items.take(), vec![begun.clone()]);
         assert_eq!(items.take(), Vec::new());
+        let other =
+            BegunItems { process: "another".to_owned(), ..BegunItems::at(items.path.clone(), &[7; 32]) };
+        other.save(std::slice::from_ref(&begun)).unwrap();
+        assert_eq!(items.take(), Vec::new());
+        assert!(items.process.split(' ').all(|part| !part.is_empty()), "{}", items.process);
         items.save(&[begun]).unwrap();
         let mut bytes = std::fs::read(&items.path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;

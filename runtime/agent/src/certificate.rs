@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use dunlin_planted::{Point, fails};
 use dunlin_protocol::{StreamReply, StreamRequest};
 use dunlin_transport::{Connection, NodeEndpoint, Renewal};
 use tokio::io::AsyncReadExt as _;
@@ -65,8 +66,10 @@ impl Certificate {
         let answer = timeout(ANSWER_TIME, ask(connection, request.signing_request().to_vec()));
         let certificate = answer.await.context("the coordinator did not answer within 10s")??;
         let renewed = identity.renewed(request, certificate)?;
+        fails(Point::CertBeforeSwap)?;
         let (folder, saved) = (self.folder.clone(), renewed.clone());
         tokio::task::spawn_blocking(move || saved.save(&folder)).await??;
+        fails(Point::CertAfterSwap)?;
         self.endpoint.replace_identity(&renewed)?;
         tracing::info!("this node's certificate was renewed");
         Ok(())

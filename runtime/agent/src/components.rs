@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use dunlin_model::{Bytes, Digest};
+use dunlin_planted::{Point, fails};
 use dunlin_protocol::StreamRequest;
 use dunlin_supervisor::Event;
 use sha2::{Digest as _, Sha256};
@@ -88,10 +89,12 @@ impl Components {
             if count == 0 {
                 break;
             }
+            fails(Point::PullMidStream)?;
             length += count as u64;
             hash.update(&buffer[..count]);
             file.write_all(&buffer[..count]).await?;
         }
+        fails(Point::PullBeforeVerify)?;
         let received = Digest::from_sha256(hash.finalize().into());
         let checked = if length > self.size.0 {
             Err(FetchError::TooLarge(self.size))
@@ -105,6 +108,7 @@ impl Components {
             return Err(error);
         }
         file.sync_all().await?;
+        fails(Point::PullBeforeRename)?;
         tokio::fs::rename(&partial, path).await?;
         Ok(())
     }

@@ -14,7 +14,7 @@ use dunlin_model::{
     AllocationId, AllocationReport, Assignment, Generation, ItemReport, Name, ObservedState, RunId, Term,
     Timestamp,
 };
-use dunlin_planted::{Bug, planted};
+use dunlin_planted::{Bug, Point, planted, reached};
 use dunlin_protocol::ToWorker;
 use dunlin_supervisor::{Action, Event, Kept, Supervisor};
 use tokio::sync::{oneshot, watch};
@@ -140,22 +140,20 @@ impl Driver {
         let _late = timeout(BEGIN_TIME, observed.wait_for(has_begun)).await;
     }
 
-    /// Begins no more items, and waits until the agent may be started again.
-    pub(crate) async fn leave(&self) {
-        self.ask(Input::Leave).await;
+    /// Begins no more items, and waits until the agent may be started again; false if the loop has ended.
+    pub(crate) async fn leave(&self) -> bool {
+        self.ask(Input::Leave).await
     }
 
-    /// Has done what is to be done last before the agent is started again. The loop ends with it.
-    pub(crate) async fn end(&self) {
-        self.ask(Input::End).await;
+    /// Has done what is to be done last before the agent is started again; false if the loop had ended before, as it does
+    /// with this.
+    pub(crate) async fn end(&self) -> bool {
+        self.ask(Input::End).await
     }
 
-    async fn ask(&self, input: impl FnOnce(oneshot::Sender<()>) -> Input) {
+    async fn ask(&self, input: impl FnOnce(oneshot::Sender<()>) -> Input) -> bool {
         let (done, wait) = oneshot::channel();
-        if self.inputs.send(input(done)).is_ok() {
-            // An error means that the loop has ended, so nothing is to be waited for.
-            drop(wait.await);
-        }
+        self.inputs.send(input(done)).is_ok() && wait.await.is_ok()
     }
 
     /// Returns what the supervisor's clock shows.
@@ -276,7 +274,6 @@ impl DriverLoop {
     fn end(mut self, done: oneshot::Sender<()>, hands: &Hands) -> Result<(), io::Error> {
         let actions = self.supervisor.last_actions(self.driver.now());
         self.perform(actions, hands)?;
-        hands.kept_items.flush();
         let _gone = done.send(());
         Ok(())
     }
@@ -308,9 +305,12 @@ impl DriverLoop {
                     tracing::debug!(term = %assignment.term, generation = %assignment.generation, "assignment saved");
                 }
                 Action::KeepItems { reports, in_place } => hands.kept_items.keep(reports, in_place),
-                // Without it the next agent takes all that it does not know for begun.
+                // Without it the next agent takes all that it does not know for begun; so also if it could not know how
+                // those ended that have.
                 Action::KeepBegun(begun) => {
-                    if let Err(error) = hands.begun_items.save(&begun) {
+                    let saved =
+                        if hands.kept_items.flush() { hands.begun_items.save(&begun) } else { Ok(()) };
+                    if let Err(error) = saved {
                         tracing::error!(%error, "it cannot be kept how far items have come");
                     }
                 }
@@ -326,11 +326,14 @@ impl DriverLoop {
                     tracing::info!(allocation = %allocation.id, workload = %allocation.workload, "allocation starts");
                     // Worker processes are awaited by the runtime, so they must be born within it.
                     let _within = hands.runtime.enter();
+                    reached(Point::AgentBeforeStart);
                     hands.workers.start(*allocation, component, &self.driver);
+                    reached(Point::AgentAfterStart);
                 }
                 Action::Stop { at_once: true, .. } if planted(Bug::OutliveLease) => {}
                 Action::Stop { allocation, namespace, at_once } => {
                     tracing::info!(%allocation, "allocation stops");
+                    reached(Point::AgentBeforeStop);
                     hands.inputs.forget_all(allocation);
                     let _within = hands.runtime.enter();
                     hands.workers.stop(allocation, &namespace, at_once, &self.driver);

@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use dunlin_planted::{Point, fails};
+
 /// The folders of one agent, all readable by its user alone.
 #[derive(Clone, Debug)]
 pub(crate) struct Folders {
@@ -70,8 +72,10 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    fails(Point::SnapshotWrite)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    fails(Point::SnapshotRename)?;
     fs::rename(&temporary, path)?;
     File::open(parent)?.sync_all()
 }

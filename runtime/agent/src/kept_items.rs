@@ -31,8 +31,8 @@ enum Wanted {
         reports: Vec<ItemReport>,
         in_place: bool,
     },
-    /// To be dropped when all before it is done.
-    Done(Sender<()>),
+    /// To be told when all before it is done, whether the last of it has succeeded.
+    Done(Sender<bool>),
 }
 
 impl Keeper {
@@ -42,12 +42,10 @@ impl Keeper {
         let _gone = self.wanted.send(Wanted::Keep { reports, in_place });
     }
 
-    /// Waits until all is written that was to be kept.
-    pub(crate) fn flush(&self) {
+    /// Waits until all is written that was to be kept; tells whether the last of it was.
+    pub(crate) fn flush(&self) -> bool {
         let (done, wait) = channel();
-        if self.wanted.send(Wanted::Done(done)).is_ok() {
-            let _dropped = wait.recv();
-        }
+        self.wanted.send(Wanted::Done(done)).is_ok() && wait.recv() == Ok(true)
     }
 }
 
@@ -95,15 +93,17 @@ impl KeptItems {
     pub(crate) fn start(self) -> io::Result<Keeper> {
         let (wanted, waiting) = channel();
         std::thread::Builder::new().name("kept items".to_owned()).spawn(move || {
+            let mut is_kept = true;
             for wanted in waiting {
                 let (reports, in_place) = match wanted {
                     Wanted::Keep { reports, in_place } => (reports, in_place),
                     Wanted::Done(done) => {
-                        drop(done);
+                        let _gone = done.send(is_kept);
                         continue;
                     }
                 };
                 let kept = if in_place { self.replace(&reports) } else { self.add(&reports) };
+                is_kept = kept.is_ok();
                 if let Err(error) = kept {
                     tracing::error!(
                         %error,

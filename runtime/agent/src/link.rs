@@ -228,8 +228,12 @@ impl LinkKeeper {
                 tracing::debug!(error = &error as &dyn std::error::Error, "report could not be sent");
                 return;
             }
-            // Either is a reason to report again; that the driver is gone is none.
-            let _reason = timeout(heartbeat, observed.changed()).await;
+            match timeout(heartbeat, observed.changed()).await {
+                // Either is a reason to report again.
+                Ok(Ok(())) | Err(_) => {}
+                // What was observed last is not what is: the agent is about to end.
+                Ok(Err(_gone)) => std::future::pending().await,
+            }
             tokio::time::sleep_until(last + REPORT_PAUSE).await;
         }
     }

@@ -5,9 +5,18 @@
 
 use std::io;
 use std::pin::pin;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
+
+/// How long a worker may outlive the agent that started it: a little longer than it gives itself.
+const FORMER_TIME: Duration = Duration::from_secs(620);
+/// How often it is looked which have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 type Birth = Box<dyn FnOnce() + Send>;
 
@@ -53,25 +62,38 @@ impl Births {
 }
 
 /// Waits for the workers which outlived the program that this process was before: somebody must, or the system keeps
-/// what is left of each.
-pub(crate) fn wait_for_former_workers() -> bool {
-    let children = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()));
-    let former: Vec<i32> =
-        children.unwrap_or_default().split_whitespace().filter_map(|process| process.parse().ok()).collect();
-    if former.is_empty() {
+/// what is left of each. Who takes too long is killed. Tells whether there are any.
+pub(crate) fn wait_for(former: Vec<i32>) -> bool {
+    // Only children can be waited for, so that no stranger is meant by a number that is wrong.
+    let mut left: Vec<Pid> =
+        former.into_iter().map(Pid::from_raw).filter(|process| is_child(*process)).collect();
+    if left.is_empty() {
         return false;
     }
     tracing::info!(
-        workers = former.len(),
+        workers = left.len(),
         "workers of the agent before go on until their last connection ends"
     );
     let waiting = std::thread::Builder::new().name("former workers".to_owned()).spawn(move || {
-        for process in former {
-            let _gone = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(process), None);
+        let began = Instant::now();
+        while !left.is_empty() {
+            std::thread::sleep(LOOK_EVERY);
+            left.retain(|process| is_child(*process));
+            if began.elapsed() > FORMER_TIME {
+                for process in &left {
+                    tracing::warn!(%process, "a worker of the agent before is killed: it did not end in time");
+                    let _gone = kill(*process, Signal::SIGKILL);
+                }
+            }
         }
     });
     if let Err(error) = waiting {
         tracing::warn!(%error, "workers of the agent before are not awaited");
     }
     true
+}
+
+/// Tells whether a process is a child that has not ended. One that has is gone with that.
+fn is_child(process: Pid) -> bool {
+    matches!(waitpid(process, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
 }

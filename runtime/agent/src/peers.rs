@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 /// For so long a node that said so counts as one that will be back in a moment.
-const BACK_TIME: Duration = Duration::from_secs(15);
+const BACK_TIME: Duration = Duration::from_secs(20);
 
 /// The way to one node.
 #[derive(Default)]

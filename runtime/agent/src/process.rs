@@ -23,7 +23,7 @@ use crate::capacity::{capacity, processor_rate};
 use crate::certificate::Certificate;
 use crate::compiler::{Compiler, platform_of};
 use crate::components::Components;
-use crate::driver::{Driver, Hands, driver};
+use crate::driver::{Driver, DriverLoop, Hands, driver};
 use crate::egress::Egress;
 use crate::folders::{self, Folders};
 use crate::homes::Homes;
@@ -33,7 +33,7 @@ use crate::last_assignment::LastAssignment;
 use crate::link::{LinkKeeper, link, resolve};
 use crate::logs::Logs;
 use crate::metrics;
-use crate::nursery::{Nursery, nursery, wait_for_former_workers};
+use crate::nursery::{Nursery, nursery, wait_for};
 use crate::peers::{self, PeerConnections};
 use crate::sockets::{Inherited, Sockets};
 use crate::wall::{Users, Wall};
@@ -60,7 +60,12 @@ pub enum Ended {
     /// It was told to stop.
     Stopped,
     /// It was told to start again, and this process must become that at once: who asks meanwhile waits at these sockets.
-    ToStartAgain(Sockets),
+    ToStartAgain {
+        /// Where they wait.
+        sockets: Sockets,
+        /// The processes of workers that go on by themselves.
+        workers: Vec<u32>,
+    },
 }
 
 /// What an agent is told.
@@ -90,20 +95,14 @@ async fn live(
         .with_context(|| format!("could not make the state folder {}", config.state.display()))?;
     let _lock = lock(&folders.file("lock"))?;
     let identity = identity(&config, &folders).await?;
-    if identity.has_no_clock() {
-        tracing::warn!(
-            "this machine's clock is not set: it shows a time before its certificate was made; certificates are \
-             judged by what is known, and logs show wrong times until the clock is set"
-        );
-    }
+    warn_of_clock(&identity);
     let (cluster, node) = (identity.cluster().clone(), config.node.clone());
     let node_key = node_key(&folders.file("node.key"))?;
-    let last_assignment = LastAssignment::at(folders.file("assignment"), &node_key);
-    let kept_items = KeptItems::at(folders.file("items"), &node_key);
-    let begun_items = BegunItems::at(folders.file("begun"), &node_key);
-    let kept = kept(&last_assignment, &kept_items, &begun_items);
+    let disk = Disk::of(&folders, &node_key);
+    let kept = disk.kept();
     let capacity = capacity(&config, &folders).await?;
     let is_awaited = inherited.has_clients();
+    let has_former = wait_for(inherited.former_workers());
     let sockets = Sockets::open(inherited, &config)?;
     let (endpoint, listener) = listen(sockets.again()?, &identity)?;
     let (ingress_address, peer) = (listener.local_addr()?, endpoint.local_address());
@@ -112,7 +111,7 @@ async fn live(
     let logs = Arc::new(Logs::open(folders.logs()));
     let limits = &config.settings.limits;
     logs.dumps().bind(limits);
-    let basis = Basis::of(&config, capacity, nursery);
+    let basis = Basis { has_former, ..Basis::of(&config, capacity, nursery) };
     let (worker_config, homes) = workers_of(basis, &config.settings, &folders, node_key).await?;
     let workers = Workers::new(worker_config, Arc::clone(&logs));
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
@@ -121,9 +120,9 @@ async fn live(
     let (link, slot) = link();
     let inputs = Inputs::new(homes, link.clone());
     let hands = Hands {
-        last_assignment,
-        kept_items: kept_items.start()?,
-        begun_items,
+        last_assignment: disk.last_assignment,
+        kept_items: disk.kept_items.start()?,
+        begun_items: disk.begun_items,
         ingress: ingress.clone(),
         components: Arc::new(Components::new(folders.components(), link, limits.component_size)),
         inputs: Arc::new(inputs),
@@ -146,10 +145,7 @@ async fn live(
         slot,
     };
 
-    let (failed, failure) = oneshot::channel();
-    std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
-        let _process_is_ending = failed.send(driver_loop.run(kept, &hands));
-    })?;
+    let failure = drive(driver_loop, kept, hands)?;
     serve_metrics(&config, &workers, capacity, &orders.stop).await?;
     if is_awaited {
         // Before the coordinator hears of this node again: it would take away the routes to what is not yet there.
@@ -162,10 +158,7 @@ async fn live(
     let running = Running { driver, workers, endpoint, from_peers, closing, serving };
     tracing::info!(%node, ingress = %info.ingress, peer = %info.peer, "agent ready");
     write_ready(&folders, &info).context("could not write ready.json")?;
-    tokio::spawn(async move {
-        tokio::time::sleep(STARTED).await;
-        (config.let_go_of_code)();
-    });
+    tokio::spawn(let_go_of_code(config.let_go_of_code));
     running.until_end(&orders, failure, sockets).await
 }
 
@@ -191,17 +184,26 @@ impl Running {
         let begins_again = async {
             orders.start_again.cancelled().await;
             tracing::info!("the agent is to start again; items that run are waited for");
-            self.driver.leave().await;
+            if !self.driver.leave().await {
+                // Why is told elsewhere, and that is what is to be done about it.
+                std::future::pending::<()>().await;
+            }
         };
         tokio::select! {
             biased;
             () = orders.stop.cancelled() => {
+                // Or clients would go on to wait here.
+                drop(sockets);
                 self.stop().await?;
                 Ok(Ended::Stopped)
             }
             () = begins_again => {
-                self.hand_over().await?;
-                Ok(Ended::ToStartAgain(sockets))
+                let workers = self.hand_over().await?;
+                // It may have been told to stop meanwhile, and the next program would not know.
+                if orders.stop.is_cancelled() {
+                    return Ok(Ended::Stopped);
+                }
+                Ok(Ended::ToStartAgain { sockets, workers })
             }
             failed = driver => Err(why_failed(failed)),
         }
@@ -217,26 +219,71 @@ impl Running {
     }
 
     /// Ends what this program does, while workers go on with the connections that were handed to them.
-    async fn hand_over(self) -> anyhow::Result<()> {
+    /// Returns their processes.
+    async fn hand_over(self) -> anyhow::Result<Vec<u32>> {
         self.closing.cancel();
         let closing = self.serving.await?;
         // From here on clients and other nodes wait: for what is served here, and then until it is served again.
-        let ((), is_done) = tokio::join!(self.driver.end(), self.from_peers.finish());
+        anyhow::ensure!(
+            self.driver.end().await,
+            "the brain has failed, which is our fault; start again to recover"
+        );
+        self.workers.until_stopped().await;
         self.workers.let_go_of_connections();
-        closing.finish().await;
+        let (is_done, ()) = tokio::join!(self.from_peers.finish(), closing.finish());
         let code = if is_done { CloseCode::STARTING_AGAIN } else { CloseCode::SHUTTING_DOWN };
         self.endpoint.close(code, "the agent is started again").await;
-        self.workers.release_busy();
+        let outliving = self.workers.release_busy();
         self.workers.end(WORKER_TIME).await;
         tracing::info!("agent starts again");
-        Ok(())
+        Ok(outliving)
     }
 }
 
-/// Returns what was on disk when the agent started.
-fn kept(last_assignment: &LastAssignment, items: &KeptItems, begun: &BegunItems) -> Kept {
-    let (assignment, is_unsure) = last_assignment.load();
-    Kept { assignment, items: items.load(), begun: begun.take(), is_unsure }
+fn warn_of_clock(identity: &Identity) {
+    if identity.has_no_clock() {
+        tracing::warn!(
+            "this machine's clock is not set: it shows a time before its certificate was made; certificates are \
+             judged by what is known, and logs show wrong times until the clock is set"
+        );
+    }
+}
+
+/// What the agent goes on from, and what it keeps for that.
+struct Disk {
+    last_assignment: LastAssignment,
+    kept_items: KeptItems,
+    begun_items: BegunItems,
+}
+
+impl Disk {
+    fn of(folders: &Folders, node_key: &[u8; 32]) -> Self {
+        Self {
+            last_assignment: LastAssignment::at(folders.file("assignment"), node_key),
+            kept_items: KeptItems::at(folders.file("items"), node_key),
+            begun_items: BegunItems::at(folders.file("begun"), node_key),
+        }
+    }
+
+    /// Returns what is there when the agent starts.
+    fn kept(&self) -> Kept {
+        let (assignment, is_unsure) = self.last_assignment.load();
+        Kept { assignment, items: self.kept_items.load(), begun: self.begun_items.take(), is_unsure }
+    }
+}
+
+/// Starts the thread of the brain; returns what hears of its end.
+fn drive(driver: DriverLoop, kept: Kept, hands: Hands) -> io::Result<oneshot::Receiver<io::Result<()>>> {
+    let (failed, failure) = oneshot::channel();
+    std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
+        let _process_is_ending = failed.send(driver.run(kept, &hands));
+    })?;
+    Ok(failure)
+}
+
+async fn let_go_of_code(let_go: fn()) {
+    tokio::time::sleep(STARTED).await;
+    let_go();
 }
 
 /// Returns what the node tells of itself: what was measured, what its operator says, and where it is reached.
@@ -305,6 +352,8 @@ pub(crate) struct Basis {
     pub(crate) own_users: bool,
     /// Where they are born, if they may outlive this program.
     pub(crate) nursery: Option<Nursery>,
+    /// Whether there are some that have outlived the one before.
+    pub(crate) has_former: bool,
 }
 
 impl Basis {
@@ -312,7 +361,7 @@ impl Basis {
     fn of(config: &Config, capacity: Resources, nursery: Nursery) -> Self {
         let (node, program) = (config.node.clone(), config.program.clone());
         let log = std::env::var("DUNLIN_LOG").ok();
-        Self { node, program, capacity, log, own_users: true, nursery: Some(nursery) }
+        Self { node, program, capacity, log, own_users: true, nursery: Some(nursery), has_former: false }
     }
 }
 
@@ -323,8 +372,7 @@ pub(crate) async fn workers_of(
     folders: &Folders,
     node_key: [u8; 32],
 ) -> anyhow::Result<(WorkerConfig, Arc<Homes>)> {
-    let Basis { node, program, capacity, log, own_users, nursery } = basis;
-    let has_former = nursery.is_some() && wait_for_former_workers();
+    let Basis { node, program, capacity, log, own_users, nursery, has_former } = basis;
     let (wall, platform) =
         tokio::join!(Wall::examine(&program, folders.root(), settings), platform_of(&program));
     let wall = wall.context("could not find out what the kernel gives to confine guests")?;

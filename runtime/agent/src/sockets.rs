@@ -14,14 +14,19 @@ use crate::Config;
 /// How many clients may wait to be accepted; the kernel's own limit is lower on some machines.
 const MAX_WAITING: u32 = 4096;
 
-/// Sockets that were there before the agent was started.
+/// What was there before the agent was started.
 #[derive(Debug, Default)]
 pub struct Inherited {
     ingress: Option<TcpListener>,
     endpoint: Option<UdpSocket>,
+    former_workers: Vec<i32>,
 }
 
 impl Inherited {
+    /// The variable that names the processes of workers which outlived the program that this process was before, with
+    /// commas.
+    pub const FORMER_WORKERS: &str = "DUNLIN_FORMER_WORKERS";
+
     /// Takes what the environment tells of, each by its kind. To be called once, before the process has threads: what was
     /// taken stands there no more.
     ///
@@ -30,6 +35,8 @@ impl Inherited {
     /// Something else was given, or more than one of a kind.
     pub fn take() -> io::Result<Self> {
         let (mut given, mut inherited) = (ListenFd::from_env(), Self::default());
+        let former = std::env::var(Self::FORMER_WORKERS).unwrap_or_default();
+        inherited.former_workers = former.split(',').filter_map(|process| process.parse().ok()).collect();
         for index in 0..given.len() {
             match (given.take_tcp_listener(index), given.take_udp_socket(index)) {
                 (Ok(Some(listener)), _) if inherited.ingress.is_none() => inherited.ingress = Some(listener),
@@ -45,6 +52,11 @@ impl Inherited {
             }
         }
         Ok(inherited)
+    }
+
+    /// Takes the workers that outlived the program before.
+    pub(crate) fn former_workers(&self) -> Vec<i32> {
+        self.former_workers.clone()
     }
 
     /// Tells whether clients may wait already.

@@ -176,7 +176,15 @@ impl Solo {
             None => guest.component,
             Some(bytes) => kept(&folder, bytes).map_err(SoloError::Machine)?,
         };
-        let basis = Basis { node, program, capacity: CAPACITY, log: Some(log), own_users, nursery: None };
+        let basis = Basis {
+            node,
+            program,
+            capacity: CAPACITY,
+            log: Some(log),
+            own_users,
+            nursery: None,
+            has_former: false,
+        };
         let workers = workers(basis, &settings, folder).await.map_err(SoloError::Machine)?;
         let (workers, logs) = workers;
         let (driver, told) = Driver::without_loop();

@@ -49,6 +49,9 @@ const LEAVE_TIME: Duration = Duration::from_secs(5);
 /// How long an allocation may take to stop that has to at once. Then its worker is killed, in which it is.
 const STOP_TIME: Duration = Duration::from_millis(400);
 
+/// How often it is looked whether that has happened, where it is waited for.
+const STOP_LOOK: Duration = Duration::from_millis(5);
+
 /// By which grant a worker asks for something outbound, and how much of it.
 type Asked = (Arc<Grant>, Arc<Asking>);
 
@@ -121,6 +124,11 @@ impl Running {
 }
 
 impl Worker {
+    /// Tells whether it is at something that it was told to stop.
+    fn is_stopping(&self) -> bool {
+        self.known.iter().any(|allocation| !self.allocations.contains(allocation))
+    }
+
     /// Forgets an allocation that it does not run any more.
     fn forget(&mut self, allocation: AllocationId) {
         self.allocations.remove(&allocation);
@@ -294,6 +302,17 @@ impl Workers {
         worker.is_some_and(|worker| worker.passing.send(passing).is_ok())
     }
 
+    /// Waits until no worker is at anything that it was told to stop. Who does not stop in time is killed meanwhile.
+    pub(crate) async fn until_stopped(&self) {
+        let is_stopping = |worker: &Worker| worker.is_stopping();
+        let stopped = async {
+            while self.running().by_namespace.values().any(is_stopping) {
+                tokio::time::sleep(STOP_LOOK).await;
+            }
+        };
+        let _late = tokio::time::timeout(2 * STOP_TIME, stopped).await;
+    }
+
     /// Waits no more for the connections that workers have: those outlive this program with them.
     pub(crate) fn let_go_of_connections(&self) {
         for worker in self.running().by_namespace.values_mut().filter(|worker| worker.held.is_any()) {
@@ -303,15 +322,20 @@ impl Workers {
     }
 
     /// Lets go of the workers that have connections of clients: they end by themselves with the last of those, and nothing
-    /// is heard of them any more.
-    pub(crate) fn release_busy(&self) {
+    /// is heard of them any more. Returns their processes. One that has not stopped what it was to stop ends with the rest.
+    pub(crate) fn release_busy(&self) -> Vec<u32> {
         let mut running = self.running();
         running.is_ending = true;
         let is_busy = |worker: &mut Worker| worker.outlives || worker.held.is_any();
-        for (_, worker) in running.by_namespace.extract_if(.., |_, worker| is_busy(worker)) {
+        let mut released = Vec::new();
+        for (_, worker) in
+            running.by_namespace.extract_if(.., |_, worker| is_busy(worker) && !worker.is_stopping())
+        {
             let _dying = worker.messages.send(ToWorker::Outlive);
             worker.fate.release.notify_one();
+            released.push(worker.process);
         }
+        released
     }
 
     /// Waits until all workers have ended by themselves, since all their allocations were stopped.

@@ -19,7 +19,7 @@ pub(crate) const MAX_IDLE: usize = 256;
 /// How long a client whose connection is to end may take to send the request that gets the last response.
 pub(crate) const LAST_REQUEST_TIME: Duration = Duration::from_secs(1);
 /// How long a request waits for a node that says it is about to be back, if no other can answer,
-pub(crate) const BACK_TIME: Duration = Duration::from_secs(10);
+pub(crate) const BACK_TIME: Duration = Duration::from_secs(20);
 /// and how long from one try to the next.
 pub(crate) const BACK_PAUSE: Duration = Duration::from_millis(50);
 /// How long an endpoint that failed is tried last.

@@ -75,7 +75,7 @@ async fn forward_once(
         }
         tries += 1;
         match send(ingress, place, outbound, peers_until).await {
-            Ok(response) => match failure_code(&response) {
+            Ok(response) => match failure_code(&response, place) {
                 Some(Failure::NO_ALLOCATION) => {
                     ingress.suspects().mark(Suspect::Allocation(place.allocation));
                     failure = Some(no_endpoint(target));
@@ -158,11 +158,16 @@ fn unreachable(place: &Place) -> Suspect {
 }
 
 /// Returns the failure which the other side says it is, if it is one that another endpoint may not have.
-fn failure_code(response: &Response<Answer>) -> Option<&'static str> {
+fn failure_code(response: &Response<Answer>, place: &Place) -> Option<&'static str> {
     let code = response.headers().get(FAILURE_HEADER)?;
     match response.status() {
         StatusCode::SERVICE_UNAVAILABLE if code == Failure::NO_ALLOCATION => Some(Failure::NO_ALLOCATION),
-        StatusCode::SERVICE_UNAVAILABLE if code == Failure::STARTING_AGAIN => Some(Failure::STARTING_AGAIN),
+        // Said by a worker it is not believed: that would be a word about all of its node.
+        StatusCode::SERVICE_UNAVAILABLE
+            if code == Failure::STARTING_AGAIN && matches!(place.way, Way::Peer(_)) =>
+        {
+            Some(Failure::STARTING_AGAIN)
+        }
         StatusCode::BAD_GATEWAY if code == PEER_FAILED => Some(PEER_FAILED),
         _ => None,
     }

@@ -8,7 +8,6 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::Failure;
 use crate::body::Answer;
 use crate::config::IngressConfig;
 use crate::forward;
@@ -19,6 +18,7 @@ use crate::stream::{Local, Peers};
 use crate::suspects::Suspects;
 use crate::table::{Table, Way};
 use crate::upstream::{Opener, SendError};
+use crate::{FAILURE_HEADER, Failure};
 
 /// The front door of one node. Clones are the same ingress.
 #[derive(Clone)]
@@ -147,7 +147,14 @@ impl Ingress {
         let mut outbound = Outbound::new(request, self.inner.forwarded.clone());
         let until = Instant::now() + self.inner.config.local_timeout;
         match pool.send(self.opener(), &mut outbound, place, until).await {
-            Ok(response) => response,
+            Ok(mut response) => {
+                // That is for this ingress to say, and not for a worker.
+                if response.headers().get(FAILURE_HEADER).is_some_and(|code| code == Failure::STARTING_AGAIN)
+                {
+                    response.headers_mut().remove(FAILURE_HEADER);
+                }
+                response
+            }
             // Nothing was sent, so the other node may as well try elsewhere.
             Err(SendError::NotSent(error)) => {
                 tracing::debug!(%allocation, %error, "worker not reached");

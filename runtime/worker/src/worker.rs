@@ -170,8 +170,22 @@ fn follow(
     let namespace = namespace.as_ref().map_or("all namespaces", Name::as_str);
     tracing::info!(namespace, "worker ready");
 
+    if obey(&mut control, runtime, &allocations, &connections)? {
+        tracing::info!("the agent is started again; this worker ends with its last connection");
+        runtime.block_on(connections.outlive());
+    }
+    Ok(())
+}
+
+/// Does what the agent says until it is gone; tells whether this is to outlive it.
+fn obey(
+    control: &mut UnixStream,
+    runtime: &Runtime,
+    allocations: &Arc<Allocations>,
+    connections: &Connections,
+) -> anyhow::Result<bool> {
     let mut outlives = false;
-    while let Some(message) = control::read(&mut control)? {
+    while let Some(message) = control::read(control)? {
         match message {
             ToWorker::Setup(_) => bail!("the agent sent `setup` twice"),
             ToWorker::Outlive => outlives = true,
@@ -195,9 +209,5 @@ fn follow(
             }
         }
     }
-    if outlives {
-        tracing::info!("the agent is started again; this worker ends with its last connection");
-        runtime.block_on(connections.outlive());
-    }
-    Ok(())
+    Ok(outlives)
 }

@@ -1,5 +1,5 @@
 //! One system call that fails, or that the process does not survive: at the n-th write, sync, rename, ... of a coordinator
-//! or of an agent, by `strace` (T5).
+//! or of an agent, by `strace` (T5). Or the same at a fault point, a moment that has a name in the program.
 //!
 //! A ledger writes and a client asks all the time. Each fault meets one process in the midst of that, or at its very
 //! first start. Whatever it did to the process: none may panic, and started again without faults it must be there with
@@ -15,6 +15,7 @@ use dunlin_api::{Client, CreateJoinToken, NodeState};
 use dunlin_guest_artifacts::HELLO;
 use dunlin_harness::{Fleet, Process};
 use dunlin_model::{AppName, AppSpec, Digest, Manifest};
+use dunlin_planted::Point;
 use tempfile::TempDir;
 
 use crate::chance::Chance;
@@ -26,7 +27,7 @@ use crate::tails::tails_of;
 use crate::traffic::Traffic;
 
 /// How long a process is given to come to the call that fails.
-const REACH: Duration = Duration::from_secs(3);
+const REACH: Duration = Duration::from_secs(6);
 /// How long it goes on after that, for what comes of it.
 const AFTER: Duration = Duration::from_millis(150);
 /// How long it may take until all is well again.
@@ -44,18 +45,64 @@ const CALLS: [(&str, [u64; 4]); 6] = [
 ];
 /// The end of the process, as strace takes it.
 const KILL: &str = "signal=KILL";
+/// How often a fault point is tried that the process does not come to by chance.
+const TRIES: u64 = 4;
+/// What may happen at a fault point.
+const POINT_HARMS: [&str; 3] = ["kill", "error", "sleep"];
 const MOMENTS: &str = "write,writev,sendmsg,sendto,openat,close";
 
 /// Does harm so often, each time at another call as chance has it.
 pub async fn faults(rounds: u64, seed: u64) -> anyhow::Result<Report> {
     let can_trace = Command::new("strace").args(["-D", "true"]).stderr(Stdio::null()).status();
     ensure!(can_trace.is_ok_and(|status| status.success()), "there is no strace, or it may not trace here");
+    harm(rounds, seed, 1, |_, chance| Fault::draw(chance)).await
+}
+
+/// Does harm so often at the fault points of the program, which has to have them: at each with each kind of harm, one after
+/// the other, the first or a later time that it is reached.
+pub async fn points(rounds: u64, seed: u64) -> anyhow::Result<Report> {
+    ensure!(
+        std::env::var_os("DUNLIN_TEST_PROGRAM").is_some(),
+        "there is no program with fault points; `cargo x teeth` builds one"
+    );
+    let all = usize::try_from(rounds)?;
+    let report = harm(rounds, seed, TRIES, |round, chance| {
+        let (points, harms) = (Point::ALL.len(), POINT_HARMS.len());
+        let number = usize::try_from(round - 1).unwrap_or_default();
+        let point = Point::ALL[number % points];
+        Fault::at(point, POINT_HARMS[(number / points) % harms], chance)
+    })
+    .await?;
+    let reached = report.faults.iter().filter(|(kind, _)| !kind.starts_with("not reached"));
+    let reached: std::collections::BTreeSet<&str> =
+        reached.filter_map(|(kind, _)| kind.split(": ").nth(1)).collect();
+    // Once round, a point that is never reached is one that nobody would miss.
+    let missing = Point::ALL.iter().filter(|point| !reached.contains(point.name()));
+    let missing: Vec<&str> = missing.map(|point| point.name()).collect();
+    ensure!(all < Point::ALL.len() * POINT_HARMS.len() || missing.is_empty(), "never reached: {missing:?}");
+    Ok(report)
+}
+
+/// Does harm so often, each time as `draw` says; again if the process does not come there, so often at most.
+async fn harm(
+    rounds: u64,
+    seed: u64,
+    tries: u64,
+    mut draw: impl FnMut(u64, &mut Chance) -> Fault,
+) -> anyhow::Result<Report> {
     let mut scene = Scene::begin().await?;
     let mut chance = Chance::new(seed);
+    let mut number = 0;
     for round in 1..=rounds {
-        let fault = Fault::draw(&mut chance);
-        let done = scene.round(round, &fault).await;
-        done.with_context(|| format!("seed {seed}, round {round}: {fault:?}\n{}", tails_of(&scene.fleet)))?;
+        for _ in 0..tries {
+            let fault = draw(round, &mut chance);
+            number += 1;
+            let done = scene.round(number, &fault).await;
+            let told = || format!("seed {seed}, round {round}: {fault:?}\n{}", tails_of(&scene.fleet));
+            if done.with_context(told)? {
+                break;
+            }
+        }
     }
     scene.end().await
 }
@@ -74,11 +121,24 @@ enum Whom {
 #[derive(Debug)]
 struct Fault {
     whom: Whom,
-    calls: &'static str,
-    /// What happens at the call, as strace takes it.
+    place: Place,
+    /// What happens there, as strace takes it, or the program itself.
     harm: &'static str,
-    /// At which of the calls, as strace takes it.
-    when: String,
+}
+
+/// Where a fault is met.
+#[derive(Debug)]
+enum Place {
+    Calls {
+        calls: &'static str,
+        /// At which of the calls, as strace takes it.
+        when: String,
+    },
+    Point {
+        point: Point,
+        /// At which time that it is reached.
+        number: u64,
+    },
 }
 
 impl Fault {
@@ -110,25 +170,61 @@ impl Fault {
             4 => ("error=ENOSPC", format!("{first}..{}", first + 8)),
             _ => ("error=ENOSPC", format!("{first}+")),
         };
-        Self { whom, calls, harm, when }
+        Self { whom, place: Place::Calls { calls, when }, harm }
+    }
+
+    /// Returns one at a fault point, in a process that comes there.
+    fn at(point: Point, harm: &'static str, chance: &mut Chance) -> Self {
+        let (whom, most) = match point {
+            Point::StoreCreateRename => (Whom::NewCoordinator, 1),
+            Point::StateRename => (Whom::NewCoordinator, 4),
+            Point::StoreBegin | Point::StoreBeforeCommit | Point::StoreAfterCommit => (Whom::Coordinator, 20),
+            Point::ApiBeforeAck | Point::ApiAfterAck | Point::AckBeforeRecord => (Whom::Coordinator, 20),
+            Point::DispatchBeforeSend
+            | Point::DispatchAfterSend
+            | Point::TermBeforePersist
+            | Point::BackupMid => (Whom::Coordinator, 1),
+            Point::SnapshotWrite | Point::SnapshotRename => (Whom::Agent, 2),
+            Point::AgentBeforeStart | Point::AgentAfterStart => (Whom::Agent, 3),
+            Point::AgentBeforeStop
+            | Point::PullMidStream
+            | Point::PullBeforeVerify
+            | Point::PullBeforeRename
+            | Point::CompileSpawn
+            | Point::CertBeforeSwap
+            | Point::CertAfterSwap => (Whom::Agent, 1),
+        };
+        Self { whom, place: Place::Point { point, number: 1 + chance.below(most) }, harm }
     }
 
     /// The words that have a program meet this fault, which is noted in a file.
     fn words(&self, noted: &Path) -> Vec<String> {
-        let Self { calls, harm, when, .. } = self;
         let noted = noted.display().to_string();
+        let harm = self.harm;
+        let (calls, when) = match &self.place {
+            Place::Calls { calls, when } => (calls, when),
+            Place::Point { point, number } => {
+                let fault = format!("DUNLIN_FAULT={}:{harm}:{number}", point.name());
+                return vec!["env".to_owned(), fault, format!("DUNLIN_FAULT_NOTED={noted}")];
+            }
+        };
         let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{harm}:when={when}"));
         // The tracer stands aside, so that the process is the child of who starts it.
         let words = ["strace", "-D", "-f", "-q", "-o", &noted, "-e", &trace, "-e", &inject];
         // That it looks at no other calls makes it fast, and cannot be had with signals.
-        let fast = (*harm != KILL).then_some("--seccomp-bpf");
+        let fast = (harm != KILL).then_some("--seccomp-bpf");
         words.into_iter().chain(fast).map(str::to_owned).collect()
     }
 
     fn kind(&self) -> String {
-        let calls = self.calls.split(',').next().unwrap_or_default();
-        let lasts = if self.when.contains(['+', '.']) { " for long" } else { "" };
-        format!("{:?}, {calls}: {}{lasts}", self.whom, self.harm)
+        let (whom, harm) = (self.whom, self.harm);
+        let (calls, when) = match &self.place {
+            Place::Calls { calls, when } => (calls, when),
+            Place::Point { point, .. } => return format!("{harm} at: {}: {whom:?}", point.name()),
+        };
+        let calls = calls.split(',').next().unwrap_or_default();
+        let lasts = if when.contains(['+', '.']) { " for long" } else { "" };
+        format!("{whom:?}, {calls}: {harm}{lasts}")
     }
 }
 
@@ -151,7 +247,9 @@ struct Scene {
 
 impl Scene {
     async fn begin() -> anyhow::Result<Self> {
-        let (fleet, yard) = (Fleet::start(1).await?, Fleet::start(0).await?);
+        // Certificates that are soon half over, so that renewing them is part of it.
+        let fleet = Fleet::start_with(&["--node-certificates", "20s"], 1).await?;
+        let yard = Fleet::start(0).await?;
         fleet.deploy(&app()).await?;
         let spec = job(fleet.client()).await?;
         let traffic = Traffic::start(fleet.ingress(0));
@@ -171,7 +269,8 @@ impl Scene {
         })
     }
 
-    async fn round(&mut self, round: u64, fault: &Fault) -> anyhow::Result<()> {
+    /// Tells whether harm was done.
+    async fn round(&mut self, round: u64, fault: &Fault) -> anyhow::Result<bool> {
         let noted = self.folder.path().join("noted");
         let _before = std::fs::remove_file(&noted);
         let words = fault.words(&noted);
@@ -184,7 +283,8 @@ impl Scene {
         let kind = if came { fault.kind() } else { format!("not reached: {}", fault.kind()) };
         self.report.fault(&kind);
         self.traffic.check()?;
-        self.none_panicked()
+        self.none_panicked()?;
+        Ok(came)
     }
 
     /// A coordinator that has work to do.
@@ -372,7 +472,7 @@ async fn grow(client: Client, name: AppName, round: u64) -> anyhow::Result<u64> 
     let manifest = Manifest::parse(manifest).context("the campaign's own manifest is wrong")?;
     let workloads = manifest.workloads.iter().map(|(name, section)| (name.clone(), section.spec(digest)));
     let deployed = client.deploy(&AppSpec { name, workloads: workloads.collect() }).await?;
-    if round.is_multiple_of(4) {
+    if round.is_multiple_of(2) {
         let mut backup = client.backup().await?;
         while backup.next().await?.is_some() {}
     }

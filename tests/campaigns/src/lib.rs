@@ -7,7 +7,7 @@
 //! | File | What |
 //! | --- | --- |
 //! | `kills` | `kill -9` of coordinator, agent and worker at any moment (T4) |
-//! | `faults` | one system call that fails, or kills (T5) |
+//! | `faults` | one system call that fails, or kills (T5); or a fault point of the program is reached |
 //! | `coordinators` | the loss of coordinators and of members of etcd (T6) |
 //! | `partitions` | cut networks (T6) |
 //! | `flips` | one bit that is not as it was written (T5) |
@@ -37,7 +37,7 @@ mod traffic;
 
 pub use coordinators::{coordinators, show_coordinators};
 pub use crowd::{crowd, crowd_of};
-pub use faults::faults;
+pub use faults::{faults, points};
 pub use flips::flips;
 pub use kills::kills;
 pub use partitions::partitions;

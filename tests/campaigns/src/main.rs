@@ -27,6 +27,8 @@ enum Campaign {
     Kills,
     /// One system call that fails, or that its process does not survive (T5). Wants `strace`.
     Faults,
+    /// The program ends, fails or stands still at one of its fault points. `cargo x teeth` builds a program with them.
+    Points,
     /// One bit that is not as it was written, in any file of a coordinator or an agent (T5).
     Flips,
     /// Power that is cut again and again while the coordinator is away (T7).
@@ -63,6 +65,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let report = match arguments.campaign {
         Campaign::Kills => runtime.block_on(dunlin_campaigns::kills(rounds, seed)),
         Campaign::Faults => runtime.block_on(dunlin_campaigns::faults(rounds, seed)),
+        Campaign::Points => runtime.block_on(dunlin_campaigns::points(rounds, seed)),
         Campaign::Flips => runtime.block_on(dunlin_campaigns::flips(rounds, seed)),
         Campaign::Reboots => runtime.block_on(dunlin_campaigns::reboots(rounds, seed)),
         Campaign::Crowd => runtime.block_on(dunlin_campaigns::crowd(rounds, seed)),

@@ -99,13 +99,13 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             toolchains::install()?;
             Step::new("all tests", cargo(["test", "--release", "--workspace"])).streamed()?;
             Step::new("the teeth of the simulation", teeth()).streamed()?;
-            teeth_of_campaigns(5)
+            teeth_of_campaigns(5, EACH_POINT)
         }
         Chore::Teeth { bugs } => {
             setup::setup()?;
             toolchains::install()?;
             programs(&["dunlin-campaigns"]).run()?;
-            teeth_of_campaigns(bugs)
+            teeth_of_campaigns(bugs, 3 * EACH_POINT)
         }
         Chore::Demo { ha: true, .. } => {
             setup::setup()?;
@@ -161,8 +161,12 @@ fn teeth() -> Command {
     cargo(["test", "--release", "--package", "dunlin-simulation", "--features", feature, "--test", "teeth"])
 }
 
-/// Tests whether the campaigns find so many planted bugs, with a program of its own that has them.
-fn teeth_of_campaigns(bugs: u64) -> anyhow::Result<()> {
+/// How many rounds come to each fault point once.
+const EACH_POINT: u64 = 23;
+
+/// Tests whether the campaigns find so many planted bugs, with a program of its own that has them, and then what comes of
+/// so many faults at the points that it has for that.
+fn teeth_of_campaigns(bugs: u64, points_rounds: u64) -> anyhow::Result<()> {
     let build = ["build", "--release", "--workspace", "--bin", "dunlin", "--features", "dunlin/planted-bugs"];
     Step::new("the program with planted bugs", cargo(build)).run()?;
     let (plain, planted) = (step::program("dunlin"), step::program("dunlin-planted"));
@@ -170,8 +174,11 @@ fn teeth_of_campaigns(bugs: u64) -> anyhow::Result<()> {
     // In its place again, so that nobody takes the one for the other.
     programs(&["dunlin"]).run()?;
     let mut campaigns = Command::new(step::program("dunlin-campaigns"));
-    campaigns.args(["teeth", "--rounds", &bugs.to_string()]).env("DUNLIN_TEST_PROGRAM", planted);
-    Step::new("the teeth of the campaigns", campaigns).streamed()
+    campaigns.args(["teeth", "--rounds", &bugs.to_string()]).env("DUNLIN_TEST_PROGRAM", &planted);
+    Step::new("the teeth of the campaigns", campaigns).streamed()?;
+    let mut points = Command::new(step::program("dunlin-campaigns"));
+    points.args(["points", "--rounds", &points_rounds.to_string()]).env("DUNLIN_TEST_PROGRAM", planted);
+    Step::new("the fault points of the program", points).streamed()
 }
 
 /// Builds programs out of the whole workspace, so that all of them share what they are built of. The tests bring

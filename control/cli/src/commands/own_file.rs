@@ -1,13 +1,14 @@
 //! The file of this program, which may hold another version by the time this one is to become it.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use command_fds::{CommandFdExt as _, FdMapping};
-use dunlin_agent::Sockets;
+use dunlin_agent::{Inherited, Sockets};
 
 /// How long a program may take to say whether it would run.
 const CHECK_TIME: Duration = Duration::from_secs(10);
@@ -39,22 +40,36 @@ impl OwnFile {
         Ok(())
     }
 
-    /// Becomes what is in the file now, in the same process, with the same command line, and with these sockets; returns
-    /// why it could not.
-    pub(crate) fn become_it(&self, sockets: Sockets) -> anyhow::Error {
-        let sockets = [sockets.ingress.into(), sockets.endpoint.into()];
-        let mut command = std::process::Command::new(&self.0);
-        command.args(std::env::args_os().skip(1));
-        command
-            .env("LISTEN_FDS", sockets.len().to_string())
-            .env("LISTEN_PID", std::process::id().to_string());
-        command.env_remove("LISTEN_FDNAMES");
-        let mappings = (FIRST_DESCRIPTOR..).zip(sockets);
-        let mappings = mappings.map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
-        if let Err(error) = command.fd_mappings(mappings) {
-            return anyhow::Error::new(error).context("could not pass the sockets on");
-        }
-        let error = command.exec();
-        anyhow::Error::new(error).context(format!("could not become {}", self.0.display()))
+    /// Becomes what is in the file now, in the same process, with the same command line, with these sockets and with the
+    /// word that these workers go on; or this program once more if that cannot be. Returns why neither was possible.
+    pub(crate) fn become_it(&self, sockets: &Sockets, workers: &[u32]) -> anyhow::Error {
+        let error = exec(&self.0, sockets, workers);
+        tracing::error!(
+            file = %self.0.display(), error = error.as_ref() as &dyn std::error::Error,
+            "the agent cannot become the program in its file, and starts as it was"
+        );
+        exec(Path::new("/proc/self/exe"), sockets, workers).context(error)
     }
+}
+
+fn exec(program: &Path, sockets: &Sockets, workers: &[u32]) -> anyhow::Error {
+    let mut command = std::process::Command::new(program);
+    let workers = workers.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    command.args(std::env::args_os().skip(1)).env(Inherited::FORMER_WORKERS, workers);
+    let passed = sockets.ingress.try_clone().map(OwnedFd::from).and_then(|ingress| {
+        let endpoint = OwnedFd::from(sockets.endpoint.try_clone()?);
+        Ok([ingress, endpoint])
+    });
+    let passed = match passed {
+        Ok(passed) => passed,
+        Err(error) => return anyhow::Error::new(error).context("could not pass the sockets on"),
+    };
+    command.env("LISTEN_FDS", passed.len().to_string()).env("LISTEN_PID", std::process::id().to_string());
+    command.env_remove("LISTEN_FDNAMES");
+    let mappings = (FIRST_DESCRIPTOR..).zip(passed);
+    let mappings = mappings.map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
+    if let Err(error) = command.fd_mappings(mappings) {
+        return anyhow::Error::new(error).context("could not pass the sockets on");
+    }
+    anyhow::Error::new(command.exec()).context(format!("could not become {}", program.display()))
 }

@@ -311,7 +311,7 @@ pub(crate) fn agent(args: AgentArgs, output: &Output) -> Result<(), CommandError
         tokio::spawn(async move {
             while hang_up.recv().await.is_some() {
                 match checked.check().await {
-                    Ok(()) => start_again.cancel(),
+                    Ok(()) => return start_again.cancel(),
                     Err(error) => tracing::error!("SIGHUP: the agent does not start again: {error:#}"),
                 }
             }
@@ -319,7 +319,7 @@ pub(crate) fn agent(args: AgentArgs, output: &Output) -> Result<(), CommandError
         match dunlin_agent::run(config, inherited, orders).await? {
             Ended::Stopped => Ok(()),
             // At once: while the runtime ends, workers that are to go on would be killed.
-            Ended::ToStartAgain(sockets) => Err(program.become_it(sockets)),
+            Ended::ToStartAgain { sockets, workers } => Err(program.become_it(&sockets, &workers)),
         }
     });
     started.map_err(|error| failed("the agent cannot run", &error))

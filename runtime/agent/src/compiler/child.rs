@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dunlin_compiled::{CodeKind, Platform};
 use dunlin_model::{CompileLimits, LimitHit, Metering};
+use dunlin_planted::{Point, fails};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -57,10 +58,8 @@ pub(super) struct Child<'a> {
 impl Child<'_> {
     /// Compiles `component` to code of this kind.
     pub(super) async fn compile(self, component: Vec<u8>, kind: CodeKind) -> Result<Vec<u8>, CompileError> {
-        let mut child = self
-            .command(kind)
-            .stdin(Stdio::piped())
-            .spawn()
+        let mut child = fails(Point::CompileSpawn)
+            .and_then(|()| self.command(kind).stdin(Stdio::piped()).spawn())
             .map_err(|error| CompileError::Failed(format!("could not start the compiler: {error}")))?;
         let mut stdin = child.stdin.take().expect("standard input was asked to be a pipe");
         let stdout = child.stdout.take().expect("standard output was asked to be a pipe");

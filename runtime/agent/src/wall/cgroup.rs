@@ -201,6 +201,13 @@ pub(super) fn look() -> [WallFinding; 2] {
 
 fn hierarchy(places: &BTreeMap<String, Place>, controller: &str, name: &str) -> Result<Hierarchy, String> {
     let place = places.get(controller).ok_or_else(|| no_controller(controller))?;
+    // A process that becomes another program is where it moved before.
+    let place = match place.group.parent() {
+        Some(above) if place.group.ends_with(own_group(name)) => {
+            &Place { group: above.to_owned(), ..place.clone() }
+        }
+        _ => place,
+    };
     let folder = place.group.join(name);
     let refused = |error: io::Error| format!("{}: {error}", not_ours(place));
     if place.version == Version::V1 {
@@ -214,6 +221,11 @@ fn hierarchy(places: &BTreeMap<String, Place>, controller: &str, name: &str) -> 
         delegate(&place.group, &folder).map_err(refused)?;
     }
     Ok(Hierarchy { folder, version: place.version })
+}
+
+/// Returns how the group is called into which the agent with the folder `name` moves where it may not stay.
+fn own_group(name: &str) -> String {
+    format!("{name}.agent")
 }
 
 /// Removes what killed agents left, also those with another state folder.
@@ -248,7 +260,7 @@ fn delegate(group: &Path, folder: &Path) -> io::Result<()> {
     let control = group.join("cgroup.subtree_control");
     let passed = match write(&control, CONTROLLERS) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            let own = folder.with_extension("agent");
+            let own = group.join(own_group(&folder.file_name().unwrap_or_default().to_string_lossy()));
             match fs::create_dir(&own) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other?,
