@@ -233,6 +233,7 @@ impl Running {
         let (is_done, ()) = tokio::join!(self.from_peers.finish(), closing.finish());
         let code = if is_done { CloseCode::STARTING_AGAIN } else { CloseCode::SHUTTING_DOWN };
         self.endpoint.close(code, "the agent is started again").await;
+        self.workers.until_passed().await;
         let outliving = self.workers.release_busy();
         self.workers.end(WORKER_TIME).await;
         tracing::info!("agent starts again");

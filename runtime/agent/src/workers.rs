@@ -321,6 +321,19 @@ impl Workers {
         }
     }
 
+    /// Waits until all connections have gone to their workers that were handed off.
+    pub(crate) async fn until_passed(&self) {
+        let passed: Vec<_> = {
+            let running = self.running();
+            let queues = running.by_namespace.values().map(|worker| &worker.passing);
+            queues.filter_map(|queue| channel::last(queue, PassedToWorker::Drain)).collect()
+        };
+        for passed in passed {
+            // An error means that the worker has died.
+            let _late = tokio::time::timeout(STOP_TIME, passed).await;
+        }
+    }
+
     /// Lets go of the workers that have connections of clients: they end by themselves with the last of those, and nothing
     /// is heard of them any more. Returns their processes. One that has not stopped what it was to stop ends with the rest.
     pub(crate) fn release_busy(&self) -> Vec<u32> {

@@ -155,7 +155,7 @@ fn follow(
     }
     let allocations = Arc::new(Allocations::new(engine, access, node, agent.clone(), logs.clone()));
     let connections = Arc::new(Connections::new(allocations.clone(), passing.clone()));
-    runtime.spawn(passed::take(passing, allocations.clone(), connections.clone()));
+    let taking = runtime.spawn(passed::take(passing, allocations.clone(), connections.clone()));
     let (ended, told) = (connections.clone(), agent.clone());
     runtime.spawn(async move { ended.tell_ended(&told).await });
     let usage = allocations.clone();
@@ -172,7 +172,11 @@ fn follow(
 
     if obey(&mut control, runtime, &allocations, &connections)? {
         tracing::info!("the agent is started again; this worker ends with its last connection");
-        runtime.block_on(connections.outlive());
+        runtime.block_on(async {
+            // Those that were handed off last may still be on their way here.
+            let _panicked = taking.await;
+            connections.outlive().await;
+        });
     }
     Ok(())
 }

@@ -480,7 +480,7 @@ async fn grow(client: Client, name: AppName, round: u64) -> anyhow::Result<u64> 
 }
 
 /// A component that does what another does and has bytes of its own: a custom section with a number is added.
-fn another(number: u64) -> Bytes {
+pub(crate) fn another(number: u64) -> Bytes {
     let mut bytes = HELLO.to_vec();
     // The section's id, its size, the size of its name, its name, and what is in it.
     bytes.extend([0, 14, 5]);

@@ -12,6 +12,7 @@
 //! | `partitions` | cut networks (T6) |
 //! | `flips` | one bit that is not as it was written (T5) |
 //! | `reboots` | power that is cut while the coordinator is away (T7) |
+//! | `updates` | new revisions, drains, new programs and killed agents, over which no request fails (T8) |
 //! | `crowd` | a thousand agents whose coordinator is killed |
 //! | `teeth` | whether those find what is planted |
 //! | `ledger` | a client that remembers what was acknowledged |
@@ -34,6 +35,7 @@ mod singleton;
 mod tails;
 mod teeth;
 mod traffic;
+mod updates;
 
 pub use coordinators::{coordinators, show_coordinators};
 pub use crowd::{crowd, crowd_of};
@@ -44,3 +46,4 @@ pub use partitions::partitions;
 pub use reboots::reboots;
 pub use report::Report;
 pub use teeth::teeth;
+pub use updates::updates;

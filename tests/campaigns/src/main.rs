@@ -33,6 +33,8 @@ enum Campaign {
     Flips,
     /// Power that is cut again and again while the coordinator is away (T7).
     Reboots,
+    /// New revisions, drains, new programs and killed agents, over which no request may fail (T8).
+    Updates,
     /// A thousand agents whose coordinator is killed.
     Crowd,
     /// Loss of coordinators and of members of etcd, killed or paused (T6).
@@ -68,6 +70,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Campaign::Points => runtime.block_on(dunlin_campaigns::points(rounds, seed)),
         Campaign::Flips => runtime.block_on(dunlin_campaigns::flips(rounds, seed)),
         Campaign::Reboots => runtime.block_on(dunlin_campaigns::reboots(rounds, seed)),
+        Campaign::Updates => runtime.block_on(dunlin_campaigns::updates(rounds, seed)),
         Campaign::Crowd => runtime.block_on(dunlin_campaigns::crowd(rounds, seed)),
         Campaign::Coordinators => runtime.block_on(dunlin_campaigns::coordinators(rounds, seed)),
         Campaign::Partitions => runtime.block_on(dunlin_campaigns::partitions(rounds, seed)),

@@ -5,14 +5,12 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dunlin_api::{ItemsQuery, RunStatus};
 use dunlin_e2e::{hello, job, printed};
 use dunlin_guest_artifacts::{ENV, HELLO, SAY_HTTP};
-use dunlin_harness::{Fleet, eventually, http, is_running};
+use dunlin_harness::{Fleet, Load, eventually, http, is_running};
 use dunlin_model::RunId;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -60,75 +58,6 @@ async fn until_started(fleet: &mut Fleet, node: usize, times: usize) {
     while starts(fleet, node) < times {
         assert!(tokio::time::Instant::now() < patience, "{}", fleet.agent(node).log());
         tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Clients that ask until they are told to stop.
-struct Load {
-    is_over: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    clients: Vec<tokio::task::JoinHandle<Vec<String>>>,
-}
-
-impl Load {
-    /// Starts clients that keep their connections, in HTTP/1.1 and HTTP/2, with and without a body.
-    fn start(addresses: &[std::net::SocketAddr]) -> Self {
-        let mut load = Self { is_over: Arc::default(), answered: Arc::default(), clients: Vec::new() };
-        for address in addresses {
-            for (is_http2, has_body) in [(false, false), (false, true), (true, false), (true, true)] {
-                let builder = reqwest::Client::builder().no_proxy();
-                let builder = if is_http2 { builder.http2_prior_knowledge() } else { builder.http1_only() };
-                // The provider of what does TLS comes with the client of the harness.
-                let client = Some(http()).and_then(|_| builder.build().ok()).unwrap();
-                let url = format!("http://{address}/{}", if has_body { "echo" } else { "" });
-                let (is_over, answered) = (Arc::clone(&load.is_over), Arc::clone(&load.answered));
-                load.clients.push(tokio::spawn(async move {
-                    let mut failures = Vec::new();
-                    while !is_over.load(Ordering::Relaxed) {
-                        let request = if has_body {
-                            client.post(&url).body("x".repeat(1000))
-                        } else {
-                            client.get(&url)
-                        };
-                        let answer = async {
-                            let response = request.send().await.map_err(|error| format!("{error:?}"))?;
-                            let (status, version) = (response.status(), response.version());
-                            let text = response.text().await.map_err(|error| format!("{error:?}"))?;
-                            if status.is_success() {
-                                Ok(())
-                            } else {
-                                Err(format!("{version:?} {status}: {text}"))
-                            }
-                        };
-                        match answer.await {
-                            Ok(()) => drop(answered.fetch_add(1, Ordering::Relaxed)),
-                            Err(error) => failures.push(format!("{url} (body: {has_body}): {error}")),
-                        }
-                    }
-                    failures
-                }));
-            }
-        }
-        load
-    }
-
-    /// Waits for so many answers more.
-    async fn until_answered(&self, more: u64) {
-        let wanted = self.answered.load(Ordering::Relaxed) + more;
-        eventually("requests are answered", || async {
-            let answered = self.answered.load(Ordering::Relaxed);
-            if answered >= wanted { Ok(()) } else { Err(format!("{answered} of {wanted}")) }
-        })
-        .await;
-    }
-
-    async fn end(self) -> (u64, Vec<String>) {
-        self.is_over.store(true, Ordering::Relaxed);
-        let mut failures = Vec::new();
-        for client in self.clients {
-            failures.extend(client.await.unwrap());
-        }
-        (self.answered.load(Ordering::Relaxed), failures)
     }
 }
 

@@ -35,6 +35,13 @@ impl Passing {
 // itself has asked for.
 pub(super) type Queue = mpsc::UnboundedSender<Passing>;
 
+/// Queues a message; returns what is told when it and all before it have left, if the worker is there.
+pub(super) fn last(queue: &Queue, message: PassedToWorker) -> Option<oneshot::Receiver<()>> {
+    let (sent, has_left) = oneshot::channel();
+    queue.send(Passing { message, descriptor: None, sent: Some(sent) }).ok()?;
+    Some(has_left)
+}
+
 /// What one worker holds of the ingress: the places of the connections that were handed to it.
 ///
 /// Which connection has which place does not matter, only how many there are; so a worker can free its own places and
