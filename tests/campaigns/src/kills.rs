@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use dunlin_api::Client;
 use dunlin_guest_artifacts::{EMPTY, HELLO};
-use dunlin_harness::{App, Fleet, is_running};
+use dunlin_harness::{App, Fleet, children, is_running};
 use dunlin_model::{AppSpec, Digest, Manifest};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -106,15 +106,6 @@ async fn kill_worker(fleet: &mut Fleet, traffic: &Traffic, report: &mut Report) 
     report.fault("kills of a worker");
     report.recovered("worker killed, until a request is answered", traffic.until_answered(killed).await?);
     Ok(())
-}
-
-/// Returns the processes that a process has started.
-fn children(process: u32) -> Vec<i32> {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
-    lists
-        .flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>())
-        .collect()
 }
 
 pub(crate) fn app() -> App {

@@ -1,10 +1,8 @@
 //! What is killed comes back or is replaced, and what was acknowledged is still there.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
-
 use dunlin_e2e::hello;
 use dunlin_guest_artifacts::HELLO;
-use dunlin_harness::{App, Fleet, eventually, http, is_running};
+use dunlin_harness::{App, Fleet, children, eventually, http, is_running};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -17,14 +15,6 @@ async fn get(fleet: &Fleet, node: usize) -> Result<String, String> {
     let status = response.status();
     let body = response.text().await.map_err(|error| error.to_string())?;
     if status.is_success() { Ok(body) } else { Err(format!("{status}: {body}")) }
-}
-
-/// Returns the processes that `process` has started.
-fn children(process: u32) -> Vec<i32> {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let lists =
-        tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
-    lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<_>>()).collect()
 }
 
 #[tokio::test]

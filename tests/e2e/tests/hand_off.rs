@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dunlin_guest_artifacts::{HELLO, HELLO_V2};
-use dunlin_harness::{App, Fleet, PATIENCE, eventually, is_running};
+use dunlin_harness::{App, Fleet, PATIENCE, children, eventually, is_running};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -93,14 +93,6 @@ fn response_length(bytes: &[u8]) -> Option<usize> {
             return Some(at);
         }
     }
-}
-
-/// Returns the processes that `process` has started.
-fn children(process: u32) -> Vec<i32> {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let lists =
-        tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
-    lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<_>>()).collect()
 }
 
 /// Starts the app of `namespace` on a fleet of one node and returns its worker.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dunlin_api::{ItemsQuery, RunStatus};
 use dunlin_e2e::{hello, job, printed};
 use dunlin_guest_artifacts::{ENV, HELLO, SAY_HTTP};
-use dunlin_harness::{Fleet, Load, eventually, http, is_running};
+use dunlin_harness::{Fleet, Load, children, eventually, http, is_running};
 use dunlin_model::RunId;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -120,14 +120,6 @@ async fn a_request_that_takes_longer_than_the_change_goes_on() {
         if left.len() == 1 && left != former { Ok(()) } else { Err(format!("{left:?}, before {former:?}")) }
     })
     .await;
-}
-
-/// Returns the processes that `process` has started.
-fn children(process: u32) -> Vec<i32> {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let lists =
-        tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
-    lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<_>>()).collect()
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ pub use http::http;
 pub use load::Load;
 pub use network::Network;
 pub use place::Place;
-pub use process::{Process, is_running, program};
+pub use process::{Process, children, is_running, program};
 pub use s3::S3;
 pub use simulated::SimulatedAgents;
 pub use wait::{PATIENCE, eventually};
