@@ -44,6 +44,7 @@
 //! | ingress | the HTTP front door on each node |
 //! | desired / observed | what should be / what agents last said |
 
+mod address_range;
 mod allocation;
 mod assignment;
 mod capability;
@@ -80,6 +81,7 @@ mod schedule;
 mod spec;
 mod trap;
 
+pub use address_range::{AddressRange, AddressRangeError};
 pub use allocation::{AllocationReport, ObservedState};
 pub use assignment::{AssignedAllocation, Assignment, ItemRange, Work};
 pub use capability::{Capabilities, FolderGrant};

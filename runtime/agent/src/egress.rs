@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use dunlin_model::{AssignedAllocation, Capabilities, Host, LimitHit};
+use dunlin_model::{AddressRange, AssignedAllocation, Capabilities, Host, LimitHit};
 use dunlin_protocol::{ConnectError, Outbound};
 use dunlin_supervisor::egress::{
-    Denial, MAX_ADDRESSES, Opened, Range, Using, chosen, granted, granted_lookup, permitted,
+    Denial, MAX_ADDRESSES, Opened, Using, chosen, granted, granted_lookup, permitted,
 };
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -122,7 +122,7 @@ impl Turns {
 impl Egress {
     /// Returns what the node's config lets out.
     pub(crate) fn new(settings: &EgressSettings) -> anyhow::Result<Self> {
-        let ranges = settings.allow.iter().map(|range| range.parse::<Range>());
+        let ranges = settings.allow.iter().map(|range| range.parse::<AddressRange>());
         let opened =
             ranges.collect::<Result<_, _>>().context("`[egress] allow` of the config file is wrong")?;
         Ok(Self { opened })

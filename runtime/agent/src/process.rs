@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use dunlin_ingress::{Closing, Ingress};
+use dunlin_ingress::{Closing, Doors, Ingress, TlsDoor};
 use dunlin_model::{Feature, NodeId, NodeInfo, Resources};
 use dunlin_protocol::APPROVAL_PENDING;
 use dunlin_supervisor::{Config as Patience, Kept, Supervisor};
@@ -104,9 +104,8 @@ async fn live(
     let is_awaited = inherited.has_clients();
     let has_former = wait_for(inherited.former_workers());
     let sockets = Sockets::open(inherited, &config)?;
-    let (endpoint, listener) = listen(sockets.again()?, &identity)?;
-    let (ingress_address, peer) = (listener.local_addr()?, endpoint.local_address());
-    let info = node_info(&config, capacity, ingress_address, peer);
+    let Listening { endpoint, doors, addresses } = listen(sockets.again()?, &identity, &config.settings)?;
+    let info = node_info(&config, capacity, &addresses);
 
     let logs = Arc::new(Logs::open(folders.logs()));
     let limits = &config.settings.limits;
@@ -154,10 +153,10 @@ async fn live(
     tokio::spawn(keeper.run());
     let from_peers = peers::Serving::start(Arc::clone(&endpoint), ingress.clone());
     let closing = CancellationToken::new();
-    let serving = serving(ingress, listener, closing.clone());
+    let serving = serving(ingress, doors, closing.clone());
     let running = Running { driver, workers, endpoint, from_peers, closing, serving };
     tracing::info!(%node, ingress = %info.ingress, peer = %info.peer, "agent ready");
-    write_ready(&folders, &info).context("could not write ready.json")?;
+    write_ready(&folders, &addresses).context("could not write ready.json")?;
     tokio::spawn(let_go_of_code(config.let_go_of_code));
     running.until_end(&orders, failure, sockets).await
 }
@@ -288,14 +287,14 @@ async fn let_go_of_code(let_go: fn()) {
 }
 
 /// Returns what the node tells of itself: what was measured, what its operator says, and where it is reached.
-fn node_info(config: &Config, capacity: Resources, ingress: SocketAddr, peer: SocketAddr) -> NodeInfo {
+fn node_info(config: &Config, capacity: Resources, addresses: &Addresses) -> NodeInfo {
     let mut labels = config.labels.clone();
     Feature::set_labels(&mut labels, config.settings.features.iter().copied());
     NodeInfo {
         capacity,
         labels,
-        ingress,
-        peer,
+        ingress: addresses.ingress,
+        peer: addresses.endpoint,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         resources: config.settings.resources.clone(),
         batch_overcommit: config.settings.batch_overcommit,
@@ -303,8 +302,8 @@ fn node_info(config: &Config, capacity: Resources, ingress: SocketAddr, peer: So
 }
 
 /// Serves requests until `closing` is cancelled.
-fn serving(ingress: Ingress, listener: TcpListener, closing: CancellationToken) -> JoinHandle<Closing> {
-    tokio::spawn(async move { ingress.serve(listener, closing.cancelled_owned()).await })
+fn serving(ingress: Ingress, doors: Doors, closing: CancellationToken) -> JoinHandle<Closing> {
+    tokio::spawn(async move { ingress.serve(doors, closing.cancelled_owned()).await })
 }
 
 /// Answers who asks for figures, if the node's config says where.
@@ -333,12 +332,41 @@ fn why_failed(driver: Result<io::Result<()>, oneshot::error::RecvError>) -> anyh
     }
 }
 
-/// Has both sockets served: for the coordinator and other nodes, and for requests.
-fn listen(sockets: Sockets, identity: &Identity) -> anyhow::Result<(Arc<NodeEndpoint>, TcpListener)> {
+/// What serves the sockets of a node, and where they are.
+struct Listening {
+    endpoint: Arc<NodeEndpoint>,
+    doors: Doors,
+    addresses: Addresses,
+}
+
+/// Where a node is reached.
+struct Addresses {
+    ingress: SocketAddr,
+    ingress_tls: Option<SocketAddr>,
+    endpoint: SocketAddr,
+}
+
+/// Has the sockets served: for the coordinator and other nodes, and for requests.
+fn listen(sockets: Sockets, identity: &Identity, settings: &Settings) -> anyhow::Result<Listening> {
     let endpoint = NodeEndpoint::on(sockets.endpoint, identity, &WireLimits::FLEET, &WireLimits::PEER)
         .context("could not listen for other nodes")?;
-    let listener = TcpListener::from_std(sockets.ingress).context("could not listen for requests")?;
-    Ok((Arc::new(endpoint), listener))
+    let mut addresses = Addresses {
+        ingress: sockets.ingress.local_addr()?,
+        ingress_tls: None,
+        endpoint: endpoint.local_address(),
+    };
+    let plain = TcpListener::from_std(sockets.ingress).context("could not listen for requests")?;
+    let tls = match (sockets.ingress_tls, &settings.ingress.tls) {
+        (Some(listener), Some(tls)) => {
+            addresses.ingress_tls = Some(listener.local_addr()?);
+            let listener = TcpListener::from_std(listener).context("could not listen for requests")?;
+            let certificates = Arc::new(tls.read()?);
+            tokio::spawn(Arc::clone(&certificates).keep_current());
+            Some(TlsDoor::new(listener, certificates))
+        }
+        _ => None,
+    };
+    Ok(Listening { endpoint: Arc::new(endpoint), doors: Doors { plain, tls }, addresses })
 }
 
 /// What workers are made of, beside what the node's config file says.
@@ -575,9 +603,12 @@ pub(crate) fn node_key(path: &Path) -> anyhow::Result<[u8; 32]> {
     Ok(key)
 }
 
-fn write_ready(folders: &Folders, info: &NodeInfo) -> std::io::Result<()> {
-    let text = serde_json::json!({
-        "process": std::process::id(), "ingress": info.ingress, "endpoint": info.peer,
+fn write_ready(folders: &Folders, addresses: &Addresses) -> std::io::Result<()> {
+    let mut text = serde_json::json!({
+        "process": std::process::id(), "ingress": addresses.ingress, "endpoint": addresses.endpoint,
     });
+    if let Some(address) = addresses.ingress_tls {
+        text["ingress_tls"] = serde_json::json!(address);
+    }
     folders::replace(&folders.file("ready.json"), text.to_string().as_bytes())
 }

@@ -7,10 +7,11 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use dunlin_ingress::IngressConfig;
+use anyhow::Context as _;
+use dunlin_ingress::{CertificateFiles, Certificates, IngressConfig};
 use dunlin_model::{
-    Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, LimitHit, LimitRow, LimitValue, Name,
-    Overcommit, check_node_resources,
+    AddressRange, Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, LimitHit, LimitRow, LimitValue,
+    Name, Overcommit, check_node_resources,
 };
 use serde::Deserialize;
 
@@ -153,6 +154,49 @@ pub struct IngressSettings {
     pub hand_off: bool,
     /// How many connections of clients may be open, wherever they are handed; further ones wait.
     pub max_connections: NonZeroU32,
+    /// Address ranges of proxies, `10.0.0.0/8`, whose word on where a request comes from is believed.
+    #[serde(deserialize_with = "ranges")]
+    pub trusted_proxies: Vec<AddressRange>,
+    /// Where clients are served over TLS; nowhere if absent.
+    pub tls: Option<TlsSettings>,
+}
+
+/// The front door for clients that speak TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// Where it listens (TCP).
+    pub listen: SocketAddr,
+    /// The certificates by which clients know services: the first one is for clients that ask for no name, or for one
+    /// that no other is for.
+    pub certificates: Vec<CertificateSettings>,
+}
+
+/// Where a certificate is kept; read again when a file changes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateSettings {
+    /// The certificate in PEM, and after it those that lead to an authority which clients know.
+    pub chain: PathBuf,
+    /// Its private key in PEM.
+    pub key: PathBuf,
+}
+
+impl TlsSettings {
+    /// Reads the certificates.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be used, or there is none.
+    pub fn read(&self) -> anyhow::Result<Certificates> {
+        anyhow::ensure!(
+            !self.certificates.is_empty(),
+            "`[ingress.tls] certificates` is empty, and nobody can be served over TLS without one"
+        );
+        let files = self.certificates.iter().cloned();
+        let files = files.map(|CertificateSettings { chain, key }| CertificateFiles { chain, key });
+        Certificates::read(files).context("`[ingress.tls] certificates` cannot be used")
+    }
 }
 
 impl IngressSettings {
@@ -161,6 +205,7 @@ impl IngressSettings {
         IngressConfig {
             hand_off: self.hand_off,
             max_connections: self.max_connections.get(),
+            trusted_proxies: self.trusted_proxies.clone(),
             ..IngressConfig::default()
         }
     }
@@ -168,7 +213,7 @@ impl IngressSettings {
 
 impl Default for IngressSettings {
     fn default() -> Self {
-        Self { hand_off: true, max_connections: MAX_CONNECTIONS }
+        Self { hand_off: true, max_connections: MAX_CONNECTIONS, trusted_proxies: Vec::new(), tls: None }
     }
 }
 
@@ -305,6 +350,15 @@ pub struct OfferedFolder {
     pub namespaces: BTreeSet<Name>,
 }
 
+/// Reads ranges of addresses.
+fn ranges<'de, D>(deserializer: D) -> Result<Vec<AddressRange>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    let ranges = Vec::<String>::deserialize(deserializer)?;
+    ranges.iter().map(|range| range.parse().map_err(serde::de::Error::custom)).collect()
+}
+
 /// Reads a size, or a time, as people write it: `4MiB`, `30s`.
 fn size<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -399,5 +453,19 @@ mod tests {
         let (unsaid, default) = (IngressSettings::default().config(), IngressConfig::default());
         assert_eq!(unsaid.max_connections, default.max_connections);
         assert!(toml::from_str::<Settings>("[ingress]\nmax_connections = 0\n").is_err());
+        let error = read_all("[ingress]\ntrusted_proxies = [\"10.0.0.0/8\", \"lb.example\"]\n").unwrap_err();
+        assert!(error.contains("`lb.example` is not a range of addresses"), "{error}");
+    }
+
+    #[test]
+    fn tls_needs_a_certificate_that_can_be_read() {
+        let tls = |certificates: &str| {
+            let text = format!("[ingress.tls]\nlisten = \"127.0.0.1:0\"\ncertificates = {certificates}\n");
+            let settings: Settings = toml::from_str(&text).unwrap();
+            format!("{:#}", settings.ingress.tls.unwrap().read().unwrap_err())
+        };
+        assert!(tls("[]").contains("nobody can be served over TLS"), "{}", tls("[]"));
+        let absent = tls("[{ chain = \"/no/such.pem\", key = \"/no/such.key\" }]");
+        assert!(absent.contains("cannot read /no/such.pem"), "{absent}");
     }
 }

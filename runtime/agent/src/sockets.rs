@@ -1,15 +1,16 @@
-//! The two sockets at which a node is reached: those it was given when it was started, or new ones.
+//! The sockets at which a node is reached: those it was given when it was started, or new ones.
 //!
 //! They are given as systemd does it: by `sd_listen_fds(3)`, so a unit of type `.socket` works, and so does an agent that
 //! starts itself again: who connects meanwhile waits for a moment and is not refused.
 
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::Context as _;
 use listenfd::ListenFd;
 
 use crate::Config;
+use crate::settings::TlsSettings;
 
 /// How many clients may wait to be accepted; the kernel's own limit is lower on some machines.
 const MAX_WAITING: u32 = 4096;
@@ -18,6 +19,7 @@ const MAX_WAITING: u32 = 4096;
 #[derive(Debug, Default)]
 pub struct Inherited {
     ingress: Option<TcpListener>,
+    ingress_tls: Option<TcpListener>,
     endpoint: Option<UdpSocket>,
     former_workers: Vec<i32>,
 }
@@ -40,12 +42,17 @@ impl Inherited {
         for index in 0..given.len() {
             match (given.take_tcp_listener(index), given.take_udp_socket(index)) {
                 (Ok(Some(listener)), _) if inherited.ingress.is_none() => inherited.ingress = Some(listener),
+                // As in the files of a unit, the order tells which is which.
+                (Ok(Some(listener)), _) if inherited.ingress_tls.is_none() => {
+                    inherited.ingress_tls = Some(listener);
+                }
                 (_, Ok(Some(socket))) if inherited.endpoint.is_none() => inherited.endpoint = Some(socket),
                 _ => {
                     let number = index + 1;
                     let what = format!(
                         "socket {number} of those in LISTEN_FDS is none that an agent can use: it takes one that \
-                         listens on TCP, for requests, and one of UDP, for its coordinator and other nodes"
+                         listens on TCP, for requests, then perhaps one more, for requests over TLS, and one of UDP, \
+                         for its coordinator and other nodes"
                     );
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
                 }
@@ -70,6 +77,8 @@ impl Inherited {
 pub struct Sockets {
     /// For requests (TCP).
     pub ingress: TcpListener,
+    /// For requests over TLS (TCP), if the node's config file wants it.
+    pub ingress_tls: Option<TcpListener>,
     /// For the coordinator and other nodes (UDP).
     pub endpoint: UdpSocket,
 }
@@ -80,26 +89,37 @@ impl Sockets {
         let endpoint = inherited.endpoint.map_or_else(|| UdpSocket::bind(config.endpoint), Ok);
         let endpoint = endpoint
             .with_context(|| format!("could not listen for other nodes on {} (UDP)", config.endpoint))?;
-        let ingress = inherited.ingress.map_or_else(|| listen(config), Ok);
+        let ingress = inherited.ingress.map_or_else(|| listen(config.ingress), Ok);
         let ingress =
             ingress.with_context(|| format!("could not listen for requests on {} (TCP)", config.ingress))?;
         ingress.set_nonblocking(true)?;
-        Ok(Self { ingress, endpoint })
+        let ingress_tls = match &config.settings.ingress.tls {
+            None => None,
+            Some(TlsSettings { listen: address, .. }) => {
+                let listener = inherited.ingress_tls.map_or_else(|| listen(*address), Ok);
+                let listener = listener
+                    .with_context(|| format!("could not listen for requests over TLS on {address} (TCP)"))?;
+                listener.set_nonblocking(true)?;
+                Some(listener)
+            }
+        };
+        Ok(Self { ingress, ingress_tls, endpoint })
     }
 
     /// Returns the same sockets once more.
     pub(crate) fn again(&self) -> io::Result<Self> {
-        Ok(Self { ingress: self.ingress.try_clone()?, endpoint: self.endpoint.try_clone()? })
+        let ingress_tls = self.ingress_tls.as_ref().map(TcpListener::try_clone).transpose()?;
+        Ok(Self { ingress: self.ingress.try_clone()?, ingress_tls, endpoint: self.endpoint.try_clone()? })
     }
 }
 
 /// Listens as tokio does: with the address free again at once after the end, and room for many who wait.
-fn listen(config: &Config) -> io::Result<TcpListener> {
-    let socket = match config.ingress {
-        std::net::SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
-        std::net::SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
     }?;
     socket.set_reuseaddr(true)?;
-    socket.bind(config.ingress)?;
+    socket.bind(address)?;
     socket.listen(MAX_WAITING)?.into_std()
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dunlin_ingress::{BoxedStream, Ingress, IngressConfig, Peers};
+use dunlin_ingress::{BoxedStream, Doors, Ingress, IngressConfig, Peers};
 use dunlin_model::{
     AllocationId, AssignedAllocation, Bytes, CoreDump, DurationMs, Endpoint, Fuel, HostCalls, InstanceId,
     ItemRange, Limits, LogRecord, Name, NodeId, Outcome, Resources, Revision, Route, RouteSpec, RouteTable,
@@ -278,11 +278,12 @@ impl Solo {
             node.clone(),
             Arc::new(self.workers.clone()),
             Arc::new(NoPeers),
-            self.front_door,
+            self.front_door.clone(),
         );
         ingress.set_routes(&self.routes(node));
-        let mut serving =
-            pin!(async { ingress.serve(listener, stop.cancelled_owned()).await.finish().await });
+        let mut serving = pin!(async {
+            ingress.serve(Doors::plain(listener), stop.cancelled_owned()).await.finish().await
+        });
         loop {
             let event = tokio::select! {
                 () = &mut serving => return,

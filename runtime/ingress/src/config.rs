@@ -1,6 +1,9 @@
 //! The limits of an ingress. Each default is a documented constant.
 
+use std::net::IpAddr;
 use std::time::Duration;
+
+use dunlin_model::AddressRange;
 
 /// The most bytes of a request's head.
 pub(crate) const MAX_HEAD: u32 = 32 << 10;
@@ -26,7 +29,7 @@ pub(crate) const BACK_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) const SUSPECT_FOR: Duration = Duration::from_secs(2);
 
 /// What an operator or a test may set.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct IngressConfig {
     /// How long a client may take to send the head of a request, and how long it may be idle.
     pub header_timeout: Duration,
@@ -42,6 +45,16 @@ pub struct IngressConfig {
     pub max_connections: u32,
     /// Whether connections are handed to workers.
     pub hand_off: bool,
+    /// The addresses of proxies, whose word on where a request comes from is believed.
+    pub trusted_proxies: Vec<AddressRange>,
+}
+
+impl IngressConfig {
+    /// Tells whether what this client says of where requests come from is believed.
+    pub(crate) fn trusts(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        self.trusted_proxies.iter().any(|range| range.contains(client))
+    }
 }
 
 impl Default for IngressConfig {
@@ -54,6 +67,7 @@ impl Default for IngressConfig {
             drain_timeout: Duration::from_secs(10),
             max_connections: 8192,
             hand_off: true,
+            trusted_proxies: Vec::new(),
         }
     }
 }

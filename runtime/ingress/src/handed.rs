@@ -22,6 +22,7 @@ use crate::config::IngressConfig;
 use crate::handed_body::HandedBody;
 use crate::handed_routes::HandedRoutes;
 use crate::head::{authority, clean_request, clean_response};
+use crate::origin::Origin;
 use crate::turnstile::Pass;
 
 /// How long the routes by which a connection was handed off are waited for.
@@ -137,6 +138,7 @@ pub(crate) type HandedAnswer<B> = Either<B, Full<Bytes>>;
 pub(crate) async fn answer<H: Handed>(
     door: &HandedDoor,
     handed: &H,
+    origin: &Origin,
     pass: &Arc<Pass>,
     request: Request<Incoming>,
 ) -> Result<Response<HandedAnswer<H::Body>>, NotOurs> {
@@ -164,6 +166,7 @@ pub(crate) async fn answer<H: Handed>(
     };
     let (mut parts, incoming) = request.into_parts();
     clean_request(&mut parts.headers);
+    origin.mark(&mut parts.headers);
     let (body, unread, follows) = HandedBody::new(incoming, pass);
     let handling = handed.handle(allocation, Request::from_parts(parts, body)).await;
     let mut response = match handling {

@@ -1,5 +1,6 @@
 //! One handed connection from its first request to its end.
 
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::{LAST_REQUEST_TIME, MAX_BUFFER, MAX_HEAD};
 use crate::handed::{Handed, HandedAnswer, HandedDoor, NotOurs, Order, answer};
+use crate::origin::Origin;
 use crate::turnstile::{Pass, Turnstile};
 
 /// The most bytes that are given back with a connection.
@@ -36,8 +38,15 @@ pub enum HandedEnd {
     },
 }
 
-/// Serves a connection in HTTP/1.1 until it ends, or is to be given back.
-pub async fn serve_handed<H: Handed>(stream: TcpStream, door: &HandedDoor, handed: &H) -> HandedEnd {
+/// Serves a connection of `client` in HTTP/1.1 until it ends, or is to be given back.
+pub async fn serve_handed<H: Handed>(
+    stream: TcpStream,
+    client: SocketAddr,
+    door: &HandedDoor,
+    handed: &H,
+) -> HandedEnd {
+    // Those of proxies are not handed off, and none has TLS.
+    let origin = &Origin::new(client.ip(), false, false);
     let turnstile = Turnstile::new(stream);
     let pass = Arc::clone(&turnstile.pass);
     let activity = Arc::new(Activity::new());
@@ -45,7 +54,7 @@ pub async fn serve_handed<H: Handed>(stream: TcpStream, door: &HandedDoor, hande
         let answering = activity.begin();
         let pass = &pass;
         async move {
-            let response = answer(door, handed, pass, request).await?;
+            let response = answer(door, handed, origin, pass, request).await?;
             Ok::<_, NotOurs>(response.map(|body| AnswerBody { body, _answering: answering }))
         }
     });

@@ -1,5 +1,6 @@
 //! The ingress itself: what it knows, and what it does with one request.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -12,6 +13,7 @@ use crate::body::Answer;
 use crate::config::IngressConfig;
 use crate::forward;
 use crate::head::{ALLOCATION_HEADER, authority, forwarded_by};
+use crate::origin::Origin;
 use crate::outbound::Outbound;
 use crate::shared_clients::SharedClients;
 use crate::stream::{Local, Peers};
@@ -89,6 +91,18 @@ impl Ingress {
         &self.inner.config
     }
 
+    /// Returns what guests are told of a client that speaks for itself, or for others if it is trusted.
+    pub(crate) fn origin(&self, client: SocketAddr, is_tls: bool) -> Origin {
+        Origin::new(client.ip(), is_tls, self.config().trusts(client.ip()))
+    }
+
+    /// Tells whether connections of this client may be handed to workers. Those of proxies carry requests for whoever it
+    /// is, and what those say only an ingress knows to believe.
+    pub(crate) fn may_hand_off(&self, client: IpAddr) -> bool {
+        let config = self.config();
+        config.hand_off && !config.trusts(client) && !self.shared_clients().contain(client)
+    }
+
     pub(crate) fn suspects(&self) -> &Suspects {
         &self.inner.suspects
     }
@@ -114,7 +128,7 @@ impl Ingress {
     }
 
     /// Answers a request from outside.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+    pub(crate) async fn answer(&self, request: Request<Incoming>, origin: &Origin) -> Response<Answer> {
         let host = match authority(&request) {
             Ok(host) => host,
             Err(failure) => return refuse(failure),
@@ -123,7 +137,7 @@ impl Ingress {
             Some(target) => Arc::clone(target),
             None => return refuse(no_route(host, request.uri().path())),
         };
-        let mut outbound = Outbound::new(request, self.inner.forwarded.clone());
+        let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Some(origin));
         let turn = target.turn.fetch_add(1, Ordering::Relaxed);
         forward::forward(self, &target, turn, &mut outbound).await.unwrap_or_else(refuse)
     }
@@ -144,7 +158,7 @@ impl Ingress {
         let Some((place, Way::Local(pool))) = place.as_ref().map(|place| (place, &place.way)) else {
             return refuse(self.no_allocation(allocation));
         };
-        let mut outbound = Outbound::new(request, self.inner.forwarded.clone());
+        let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), None);
         let until = Instant::now() + self.inner.config.local_timeout;
         match pool.send(self.opener(), &mut outbound, place, until).await {
             Ok(mut response) => {

@@ -11,8 +11,10 @@
 //! Not here: how connections to workers and nodes are made (the agent), and what a guest does with a request.
 
 mod body;
+mod certificates;
 mod choice;
 mod config;
+mod doors;
 mod failure;
 mod forward;
 mod hand_off;
@@ -23,6 +25,7 @@ mod handed_server;
 mod head;
 mod ingress;
 mod namespace_routes;
+mod origin;
 mod outbound;
 mod owners;
 mod rewind;
@@ -36,7 +39,9 @@ mod table;
 mod turnstile;
 mod upstream;
 
+pub use certificates::{CertificateError, CertificateFiles, Certificates};
 pub use config::IngressConfig;
+pub use doors::{Doors, TlsDoor};
 pub use failure::{FAILURE_HEADER, Failure, PROBLEM_JSON};
 pub use handed::{Handed, HandedDoor, Handling, Order};
 pub use handed_body::HandedBody;

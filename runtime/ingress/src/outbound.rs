@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 
 use crate::body::{Outgoing, Replay};
 use crate::head::{ALLOCATION_HEADER, FORWARDED_HEADER, clean_request, make_http1};
+use crate::origin::Origin;
 use crate::table::{Place, Way};
 
 /// A request on its way out.
@@ -21,10 +22,14 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// Returns `request` cleaned of what must not go further. `forwarded` tells another node who sent it.
-    pub(crate) fn new(request: Request<Incoming>, forwarded: HeaderValue) -> Self {
+    /// Returns `request` cleaned of what must not go further. `forwarded` tells another node who sent it, and `origin` is
+    /// where it comes from, unless another node has told that already.
+    pub(crate) fn new(request: Request<Incoming>, forwarded: HeaderValue, origin: Option<&Origin>) -> Self {
         let (mut parts, incoming) = request.into_parts();
         clean_request(&mut parts.headers);
+        if let Some(origin) = origin {
+            origin.mark(&mut parts.headers);
+        }
         if parts.version == Version::HTTP_2 {
             make_http1(&mut parts);
         }

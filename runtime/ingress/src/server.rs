@@ -1,14 +1,14 @@
-//! The doors: connections of clients over TCP, and streams from other nodes.
+//! Connections of clients from their first byte to their end, and streams from other nodes.
 //!
-//! HTTP/2 is recognised by its first three bytes, which no HTTP/1 request has; the bytes are only looked at, so that
-//! nothing has to be put back. No connection can hold up another, and no error ends the accepting of further ones.
+//! HTTP/2 in the clear is recognised by its first three bytes, which no HTTP/1 request has; the bytes are only looked at,
+//! so that nothing has to be put back. Over TLS the client has chosen in the handshake. No connection can hold up another, and no error ends the accepting of further ones.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
@@ -17,14 +17,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{HTTP2_WINDOWS, LAST_REQUEST_TIME, MAX_BUFFER, MAX_CONCURRENT_STREAMS, MAX_HEAD};
+use crate::doors::{Arrival, Doors, TlsDoor};
 use crate::hand_off::{self, MAX_PEEK};
 use crate::ingress::Ingress;
+use crate::origin::Origin;
 use crate::rewind::Rewind;
 use crate::slot::Slot;
 use crate::stream::{BoxedStream, HandOff, Stream};
@@ -46,13 +49,21 @@ pub(crate) struct Shutdown {
     pub(crate) cut: CancellationToken,
 }
 
+impl Shutdown {
+    /// Waits until a first request that was on its way when the draining began would have come.
+    async fn has_waited(&self) {
+        self.draining.cancelled().await;
+        sleep(LAST_REQUEST_TIME).await;
+    }
+}
+
 impl Ingress {
     /// Answers clients in HTTP/1.1 and HTTP/2 until `shutdown`. Then every connection gets one more response, if its
     /// client asks for one soon; what is under way after that is waited for by [`Closing::finish`].
     ///
     /// A client that keeps its connection for the next request is told with a response that there will be none; closed
     /// in between, it could be sending one.
-    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Closing {
+    pub async fn serve(&self, doors: Doors, shutdown: impl Future<Output = ()> + Send) -> Closing {
         let connections = self.config().max_connections;
         let slots = Arc::new(Semaphore::new(connections as usize));
         let watch = Shutdown {
@@ -60,10 +71,10 @@ impl Ingress {
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
         };
-        self.accept_until(&listener, &slots, &watch, shutdown).await;
+        self.accept_until(&doors, &slots, &watch, shutdown).await;
         watch.leaving.cancel();
         self.local().drain();
-        self.accept_until(&listener, &slots, &watch, all_idle(&slots, connections)).await;
+        self.accept_until(&doors, &slots, &watch, all_idle(&slots, connections)).await;
         watch.draining.cancel();
         Closing { slots, watch, connections, limit: self.config().drain_timeout }
     }
@@ -71,7 +82,7 @@ impl Ingress {
     /// Accepts connections until `end`.
     async fn accept_until<T>(
         &self,
-        listener: &TcpListener,
+        doors: &Doors,
         slots: &Arc<Semaphore>,
         watch: &Shutdown,
         end: impl Future<Output = T> + Send,
@@ -79,13 +90,13 @@ impl Ingress {
         let accepting = async {
             // Nobody closes the semaphore.
             while let Ok(permit) = Arc::clone(slots).acquire_owned().await {
-                let (stream, client) = accept(listener).await;
+                let arrival = doors.accept().await;
                 let slot = Slot { permit, ingress: self.clone(), watch: watch.clone() };
                 tokio::spawn(async move {
                     let cut = slot.watch.cut.clone();
                     tokio::select! {
                         () = cut.cancelled() => {}
-                        () = serve_client(stream, client, slot) => {}
+                        () = serve_arrival(arrival, slot) => {}
                     }
                 });
             }
@@ -144,25 +155,18 @@ async fn all_idle(slots: &Semaphore, connections: u32) {
     let _not_all = timeout(LAST_REQUEST_TIME, idle).await;
 }
 
-/// Accepts one connection, however long it takes.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
-            Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
-                // Most often there are too many open files, which only time can help.
-                sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
 /// Serves one client until it goes away, or its current request is answered while draining; or hands it to a worker.
-async fn serve_client(mut stream: TcpStream, client: SocketAddr, mut slot: Slot) {
+async fn serve_arrival(Arrival { stream, client, tls }: Arrival, slot: Slot) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "could not set nodelay");
     }
+    match tls {
+        None => serve_plain(stream, client, slot).await,
+        Some(acceptor) => serve_tls(stream, client, &acceptor, &slot).await,
+    }
+}
+
+async fn serve_plain(mut stream: TcpStream, client: SocketAddr, mut slot: Slot) {
     let limit = slot.ingress.config().header_timeout;
     let peeking = async {
         loop {
@@ -174,22 +178,17 @@ async fn serve_client(mut stream: TcpStream, client: SocketAddr, mut slot: Slot)
             }
         }
     };
-    let draining = slot.watch.draining.clone();
-    let silent = async {
-        draining.cancelled().await;
-        // Its first request may be on its way.
-        sleep(LAST_REQUEST_TIME).await;
-    };
+    let watch = slot.watch.clone();
     let peeked = tokio::select! {
-        () = silent => return,
+        () = watch.has_waited() => return,
         peeked = timeout(limit, peeking) => peeked,
     };
     let Ok(Ok(beginning)) = peeked else { return };
     let ingress = slot.ingress.clone();
     let served = match beginning {
         Beginning::End => return,
-        Beginning::Http2 => serve_http2(&ingress, stream, &slot.watch.leaving).await,
-        Beginning::Http1 => serve_http1(&ingress, stream, &slot.watch).await,
+        Beginning::Http2 => serve_http2(&ingress, stream, &ingress.origin(client, false), &slot.watch).await,
+        Beginning::Http1 => serve_http1(&ingress, stream, &ingress.origin(client, false), &slot.watch).await,
         Beginning::For(target, routes) => {
             let namespace = target.workload.namespace.clone();
             let hand_off = HandOff { stream, client, namespace, routes, slot };
@@ -198,10 +197,31 @@ async fn serve_client(mut stream: TcpStream, client: SocketAddr, mut slot: Slot)
                 return;
             };
             (stream, slot) = (refused.stream, refused.slot);
-            serve_http1(&ingress, stream, &slot.watch).await
+            serve_http1(&ingress, stream, &ingress.origin(client, false), &slot.watch).await
         }
     };
     drop(slot);
+    log_end(served);
+}
+
+async fn serve_tls(stream: TcpStream, client: SocketAddr, acceptor: &TlsAcceptor, slot: &Slot) {
+    let (ingress, watch) = (&slot.ingress, &slot.watch);
+    let opened = tokio::select! {
+        () = watch.has_waited() => return,
+        opened = timeout(ingress.config().header_timeout, acceptor.accept(stream)) => opened,
+    };
+    let stream = match opened {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%client, %error, "a client's TLS did not begin"),
+        Err(_late) => return tracing::debug!(%client, "a client's TLS did not begin in time"),
+    };
+    let origin = ingress.origin(client, true);
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(TlsDoor::HTTP2);
+    let served = if is_http2 {
+        serve_http2(ingress, stream, &origin, watch).await
+    } else {
+        serve_http1(ingress, stream, &origin, watch).await
+    };
     log_end(served);
 }
 
@@ -212,8 +232,8 @@ fn log_end(served: Result<(), hyper::Error>) {
 }
 
 /// Goes on with a connection that a worker has given back.
-pub(crate) async fn serve_returned(ingress: &Ingress, rewind: Rewind, watch: &Shutdown) {
-    log_end(serve_http1(ingress, rewind, watch).await);
+pub(crate) async fn serve_returned(ingress: &Ingress, rewind: Rewind, origin: &Origin, watch: &Shutdown) {
+    log_end(serve_http1(ingress, rewind, origin, watch).await);
 }
 
 /// What the first bytes of a connection say.
@@ -228,7 +248,7 @@ enum Beginning {
 /// Looks at the first bytes, which are there and stay there.
 fn peek(stream: &TcpStream, ingress: &Ingress, client: SocketAddr) -> io::Result<Beginning> {
     let mut bytes = [0; MAX_PEEK];
-    let may_hand_off = ingress.config().hand_off && !ingress.shared_clients().contain(client.ip());
+    let may_hand_off = ingress.may_hand_off(client.ip());
     let wanted = if may_hand_off { MAX_PEEK } else { PREFACE.len() };
     let length = stream.try_io(Interest::READABLE, || {
         let (_, length) = rustix::net::recv(stream, &mut bytes[..wanted], RecvFlags::PEEK)?;
@@ -255,11 +275,14 @@ fn peek(stream: &TcpStream, ingress: &Ingress, client: SocketAddr) -> io::Result
 async fn serve_http1(
     ingress: &Ingress,
     stream: impl Stream,
-    Shutdown { leaving, draining, cut: _ }: &Shutdown,
+    origin: &Origin,
+    watch: &Shutdown,
 ) -> Result<(), hyper::Error> {
+    let is_asked = AtomicBool::new(false);
     let service = service_fn(|request| async {
-        let mut response = ingress.answer(request).await;
-        if leaving.is_cancelled() {
+        is_asked.store(true, Ordering::Relaxed);
+        let mut response = ingress.answer(request, origin).await;
+        if watch.leaving.is_cancelled() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok::<_, Infallible>(response)
@@ -268,23 +291,31 @@ async fn serve_http1(
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         served = &mut connection => return served,
-        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = watch.draining.cancelled() => {}
     }
+    if !is_asked.load(Ordering::Relaxed) {
+        tokio::select! {
+            served = &mut connection => return served,
+            () = watch.has_waited() => {}
+        }
+    }
+    connection.as_mut().graceful_shutdown();
     connection.await
 }
 
 async fn serve_http2(
     ingress: &Ingress,
-    stream: TcpStream,
-    leaving: &CancellationToken,
+    stream: impl Stream + 'static,
+    origin: &Origin,
+    Shutdown { leaving, .. }: &Shutdown,
 ) -> Result<(), hyper::Error> {
     let limit = ingress.config().header_timeout;
-    let asked = Notify::new();
+    let (asked, origin) = (Notify::new(), Arc::new(origin.clone()));
     let service = service_fn(|request| {
         asked.notify_one();
-        // Requests of one connection run as tasks of their own, so each needs its own ingress.
-        let ingress = ingress.clone();
-        async move { Ok::<_, Infallible>(ingress.answer(request).await) }
+        // Requests of one connection run as tasks of their own, so each needs its own.
+        let (ingress, origin) = (ingress.clone(), Arc::clone(&origin));
+        async move { Ok::<_, Infallible>(ingress.answer(request, &origin).await) }
     });
     let mut server = http2::Builder::new(TokioExecutor::new());
     server

@@ -38,9 +38,10 @@ impl Slot {
         }
         tokio::spawn(async move {
             let rewind = Rewind { read: Bytes::from(read), stream };
+            let origin = ingress.origin(client, false);
             tokio::select! {
                 () = watch.cut.cancelled() => {}
-                () = serve_returned(&ingress, rewind, &watch) => {}
+                () = serve_returned(&ingress, rewind, &origin, &watch) => {}
             }
             drop(permit);
         });

@@ -102,7 +102,7 @@ impl Local for Node {
             (Arc::clone(&self.door), Arc::clone(&self.guests), Arc::clone(&self.returned));
         tokio::spawn(async move {
             door.wait_for_routes(routes).await;
-            match serve_handed(stream, &door, &*guests).await {
+            match serve_handed(stream, client, &door, &*guests).await {
                 HandedEnd::Closed => drop(slot),
                 HandedEnd::GiveBack { stream, read } => {
                     returned.fetch_add(1, Ordering::SeqCst);
@@ -242,8 +242,9 @@ async fn a_handed_connection_carries_many_requests_cleaned_as_any() {
         assert_eq!(status, StatusCode::OK);
         let allocation = 2 - number % 2;
         let expected = format!(
-            "handed to a{allocation}: POST /cart?x=1\ncontent-length: 5\nhost: shop.example:80\n\
-             x-public: seen\nbody: 5\n"
+            "handed to a{allocation}: POST /cart?x=1\ncontent-length: 5\n\
+             forwarded: for=127.0.0.1;proto=http\nhost: shop.example:80\nx-forwarded-for: 127.0.0.1\n\
+             x-forwarded-proto: http\nx-public: seen\nbody: 5\n"
         );
         assert_eq!(told, expected);
         assert!(!headers.contains_key("x-private") && headers.contains_key("date"));

@@ -6,9 +6,8 @@
 //! Not here: asking for addresses and connecting (`runtime/agent`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
-use dunlin_model::{Capabilities, Host};
+use dunlin_model::{AddressRange, Capabilities, Host};
 
 /// The most addresses of one name that are looked at.
 pub const MAX_ADDRESSES: usize = 16;
@@ -66,58 +65,10 @@ pub enum Denial {
 
 /// Ranges of addresses that a node's operator has opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Opened(Vec<Range>);
+pub struct Opened(Vec<AddressRange>);
 
-/// A range of addresses: `10.0.0.0/8`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    first: IpAddr,
-    prefix: u8,
-}
-
-/// Why a text is no range of addresses.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a range of addresses; write it like \"10.0.0.0/8\" or \"fd00::/8\"")]
-pub struct RangeError(String);
-
-impl FromStr for Range {
-    type Err = RangeError;
-
-    fn from_str(text: &str) -> Result<Self, RangeError> {
-        let wrong = || RangeError(text.chars().take(80).flat_map(char::escape_debug).collect());
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let first: IpAddr = address.parse().map_err(|_| wrong())?;
-        let most = if first.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => most,
-            Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= most).ok_or_else(wrong)?,
-        };
-        Ok(Self { first, prefix })
-    }
-}
-
-impl Range {
-    /// Tells whether `address` is in it.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.first, address) {
-            (IpAddr::V4(first), IpAddr::V4(address)) => {
-                let shift = 32 - u32::from(self.prefix);
-                first.to_bits().checked_shr(shift) == address.to_bits().checked_shr(shift)
-            }
-            (IpAddr::V6(first), IpAddr::V6(address)) => {
-                let shift = 128 - u32::from(self.prefix);
-                first.to_bits().checked_shr(shift) == address.to_bits().checked_shr(shift)
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromIterator<Range> for Opened {
-    fn from_iter<I: IntoIterator<Item = Range>>(ranges: I) -> Self {
+impl FromIterator<AddressRange> for Opened {
+    fn from_iter<I: IntoIterator<Item = AddressRange>>(ranges: I) -> Self {
         Self(ranges.into_iter().collect())
     }
 }

@@ -107,7 +107,7 @@ impl Connections {
             let _open = Open(&this.open);
             let door = this.door(namespace);
             door.wait_for_routes(routes).await;
-            match serve_handed(stream, &door, &*this.allocations).await {
+            match serve_handed(stream, client, &door, &*this.allocations).await {
                 HandedEnd::Closed => this.count_ended(),
                 HandedEnd::GiveBack { stream, read } => {
                     let message = PassedToAgent::GiveBack { client, read };

@@ -118,15 +118,16 @@ pub const RESERVED: &[Reserved] = &[
             "control/store",
             "control/transport",
             "runtime/host",
+            "runtime/ingress",
             "tests/harness",
         ],
-        reason: "transport owns TLS between nodes; the public API has TLS on both of its ends, object stores and guests \
+        reason: "transport owns TLS between nodes; clients ask services by https, the public API has TLS on both of its ends, object stores and guests \
                  ask servers by https, and the HTTP client of tests wants to be told whose cryptography it would use",
     },
     Reserved {
         package: "tokio-rustls",
-        rooms: &["control/coordinator", "runtime/host"],
-        reason: "the public API is served over TLS on TCP, and guests ask servers by https",
+        rooms: &["control/coordinator", "runtime/host", "runtime/ingress"],
+        reason: "the public API and services are served over TLS on TCP, and guests ask servers by https",
     },
     Reserved {
         package: "ciborium",

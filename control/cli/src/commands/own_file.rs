@@ -1,5 +1,6 @@
 //! The file of this program, which may hold another version by the time this one is to become it.
 
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -58,7 +59,8 @@ fn exec(program: &Path, sockets: &Sockets, workers: &[u32]) -> anyhow::Error {
     command.args(std::env::args_os().skip(1)).env(Inherited::FORMER_WORKERS, workers);
     let passed = sockets.ingress.try_clone().map(OwnedFd::from).and_then(|ingress| {
         let endpoint = OwnedFd::from(sockets.endpoint.try_clone()?);
-        Ok([ingress, endpoint])
+        let tls = sockets.ingress_tls.as_ref().map(TcpListener::try_clone).transpose()?;
+        Ok([ingress, endpoint].into_iter().chain(tls.map(OwnedFd::from)).collect::<Vec<_>>())
     });
     let passed = match passed {
         Ok(passed) => passed,

@@ -299,6 +299,9 @@ pub(crate) fn agent(args: AgentArgs, output: &Output) -> Result<(), CommandError
     let program = OwnFile::find();
     let config = agent_config(args)?;
     if is_check {
+        if let Some(tls) = &config.settings.ingress.tls {
+            let _certificates = tls.read().map_err(|error| failed("the agent cannot run", &error))?;
+        }
         return output.text("the command line and the config file are in order\n");
     }
     start_log(process);

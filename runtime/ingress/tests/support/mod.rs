@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_ingress::{BoxedStream, Failure, Ingress, IngressConfig, Local, Peers};
+use dunlin_ingress::{BoxedStream, Doors, Failure, Ingress, IngressConfig, Local, Peers};
 use dunlin_model::{Endpoint, Name, NodeId, Route, RouteSpec, RouteTable};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -238,7 +238,7 @@ impl Door {
         let address = listener.local_addr().unwrap();
         let (closing, closed) = oneshot::channel();
         let served = tokio::spawn(async move {
-            ingress.serve(listener, async { drop(closed.await) }).await.finish().await;
+            ingress.serve(Doors::plain(listener), async { drop(closed.await) }).await.finish().await;
         });
         Self { address, closing: Some(closing), served }
     }

@@ -248,7 +248,7 @@ fn an_opened_range_opens_its_addresses_and_their_mapped_form_and_no_others() {
     let everything: Opened = ["0.0.0.0/0", "::/0"].map(|text| text.parse().unwrap()).into_iter().collect();
     assert!(permitted(["10.0.0.1", "::1"].map(address), &everything).is_ok());
     for text in ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "10/8", "a/8", "10.0.0.0/-1", "10.0.0.0/+8x"] {
-        assert!(text.parse::<Range>().is_err(), "{text:?}");
+        assert!(text.parse::<AddressRange>().is_err(), "{text:?}");
     }
 }
 
@@ -325,7 +325,7 @@ fn oracle(address: IpAddr) -> bool {
     ];
     const V6: &[&str] = &["2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"];
     let within = |ranges: &[&str], address| {
-        ranges.iter().any(|range| range.parse::<Range>().unwrap().contains(address))
+        ranges.iter().any(|range| range.parse::<AddressRange>().unwrap().contains(address))
     };
     match address {
         IpAddr::V4(_) => within(V4, address),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use dunlin_ingress::{BoxedStream, Ingress, IngressConfig, Local, Peers};
+use dunlin_ingress::{BoxedStream, Doors, Ingress, IngressConfig, Local, Peers};
 use dunlin_model::{AllocationId, Endpoint, Name, NodeId, Route, RouteSpec, RouteTable, WorkloadName};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -82,7 +82,9 @@ fn front() -> Front {
     ingress.set_routes(&routes(&node));
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    runtime.spawn(async move { ingress.serve(listener, std::future::pending()).await.finish().await });
+    runtime.spawn(async move {
+        ingress.serve(Doors::plain(listener), std::future::pending()).await.finish().await
+    });
     Front { address, notebook, _runtime: runtime }
 }
 

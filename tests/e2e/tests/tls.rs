@@ -1,0 +1,179 @@
+//! Services over TLS, asked by clients of other people: curl, Python and reqwest.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use dunlin_e2e::hello;
+use dunlin_guest_artifacts::HELLO;
+use dunlin_harness::{Fleet, PATIENCE, eventually, http};
+use nix::sys::signal::Signal;
+use rcgen::{CertificateParams, KeyPair};
+
+const NAME: &str = "shop.example";
+
+/// Makes a certificate which is its own authority, and puts it where the node's config file says.
+fn certificate(folder: &Path) -> PathBuf {
+    let key = KeyPair::generate().unwrap();
+    let made = CertificateParams::new(vec![NAME.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let chain = folder.join("shop.pem");
+    std::fs::write(&chain, made.pem()).unwrap();
+    std::fs::write(folder.join("shop.key"), key.serialize_pem()).unwrap();
+    chain
+}
+
+/// Starts a fleet of one node, with a service that is asked over TLS.
+async fn start() -> (Fleet, PathBuf) {
+    let mut fleet = Fleet::start(0).await.unwrap();
+    let chain = certificate(fleet.folder());
+    let config = fleet.folder().join("node.toml");
+    let text = format!(
+        "[ingress.tls]\nlisten = \"127.0.0.1:0\"\ncertificates = [{{ chain = \"{}\", key = \"{}\" }}]\n",
+        chain.display(),
+        fleet.folder().join("shop.key").display(),
+    );
+    std::fs::write(&config, text).unwrap();
+    fleet.add_agent(&["--config", config.to_str().unwrap()]).await.unwrap();
+    fleet.deploy(&hello(HELLO, 1)).await.unwrap();
+    fleet.until_running("default/shop").await;
+    (fleet, chain)
+}
+
+/// Asks with curl; returns the version of HTTP, and the body.
+async fn curl(address: SocketAddr, authority: &Path, flags: &[&str]) -> Result<(String, String), String> {
+    let url = format!("https://{NAME}:{}/", address.port());
+    let resolve = format!("{NAME}:{}:{}", address.port(), address.ip());
+    let output = tokio::process::Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", "20", "--noproxy", "*", "--resolve", &resolve])
+        .args(flags)
+        .args(["--write-out", "\n%{http_version}", "--cacert"])
+        .arg(authority)
+        .arg(url)
+        .output()
+        .await
+        .unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (body, version) = text.rsplit_once('\n').unwrap();
+    Ok((version.to_owned(), body.to_owned()))
+}
+
+#[tokio::test]
+async fn other_peoples_clients_are_served_and_a_new_certificate_is_taken() {
+    let (mut fleet, chain) = start().await;
+    let address = fleet.agent(0).address("ingress_tls");
+    for (flags, version) in
+        [(&["--http1.1"][..], "1.1"), (&["--http2"], "2"), (&["--http2", "--tls-max", "1.2"], "2")]
+    {
+        let (spoken, body) = curl(address, &chain, flags).await.unwrap();
+        assert_eq!((spoken.as_str(), body.contains("hello")), (version, true), "{flags:?}: {body}");
+    }
+    let script = format!(
+        "import http.client, socket, ssl\n\
+         context = ssl.create_default_context(cafile='{}')\n\
+         raw = socket.create_connection(('{}', {}), timeout=20)\n\
+         connection = http.client.HTTPSConnection('{NAME}')\n\
+         connection.sock = context.wrap_socket(raw, server_hostname='{NAME}')\n\
+         for _ in range(2):\n\
+         \x20   connection.request('GET', '/')\n\
+         \x20   response = connection.getresponse()\n\
+         \x20   print(response.status, response.read().decode())\n",
+        chain.display(),
+        address.ip(),
+        address.port(),
+    );
+    let output = tokio::process::Command::new("python3").args(["-c", &script]).output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.matches("200 hello").count(), 2, "{text} {}", String::from_utf8_lossy(&output.stderr));
+
+    let former = fleet.folder().join("former.pem");
+    std::fs::copy(&chain, &former).unwrap();
+    certificate(fleet.folder());
+    eventually("the new certificate is served", || async { curl(address, &chain, &[]).await.map(drop) })
+        .await;
+    let refused = curl(address, &former, &[]).await.unwrap_err();
+    assert!(refused.contains("certificate"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_becomes_the_next_program_and_no_request_over_tls_fails() {
+    let (mut fleet, chain) = start().await;
+    let address = fleet.agent(0).address("ingress_tls");
+    // Its cryptography is chosen with the first client.
+    let _plain = http();
+    let authority = reqwest::Certificate::from_pem(&std::fs::read(&chain).unwrap()).unwrap();
+    let (answered, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let clients: Vec<_> = (0..4)
+        .map(|number| {
+            let builder = reqwest::Client::builder().no_proxy().resolve(NAME, address);
+            let builder = builder.tls_certs_only([authority.clone()]).timeout(PATIENCE);
+            let builder = if number % 2 == 0 { builder.http1_only() } else { builder };
+            let client = builder.build().unwrap();
+            let (answered, is_over) = (Arc::clone(&answered), Arc::clone(&is_over));
+            let url = format!("https://{NAME}:{}/", address.port());
+            tokio::spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    let response = client.get(&url).send().await.map_err(|error| format!("{error:?}"))?;
+                    let status = response.status();
+                    let body = response.text().await.map_err(|error| format!("{error:?}"))?;
+                    if !status.is_success() {
+                        return Err(format!("{status}: {body}"));
+                    }
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    let more = async |count: u64| {
+        let wanted = answered.load(Ordering::Relaxed) + count;
+        while answered.load(Ordering::Relaxed) < wanted && !clients.iter().any(|it| it.is_finished()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    more(100).await;
+    for starts in 2..4 {
+        fleet.agent(0).signal(Signal::SIGHUP).unwrap();
+        let log = fleet.folder().join("node-1/process.log");
+        eventually("the agent starts again", || async {
+            let log = std::fs::read_to_string(&log).unwrap_or_default();
+            if log.matches("agent ready").count() == starts { Ok(()) } else { Err(log) }
+        })
+        .await;
+        more(100).await;
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for client in clients {
+        assert_eq!(
+            client.await.unwrap(),
+            Ok(()),
+            "beside {} that were answered",
+            answered.load(Ordering::Relaxed)
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_agent_says_which_certificate_it_cannot_use() {
+    let (mut fleet, chain) = start().await;
+    std::fs::write(&chain, "nothing").unwrap();
+    let config = fleet.folder().join("node.toml");
+    let state = fleet.agent(0).folder().display().to_string();
+    let config = config.to_str().unwrap();
+    let arguments =
+        ["agent", "--state", &state, "--node", "node-1", "--fleet", "127.0.0.1:1", "--config", config];
+    let checked = fleet.dunlin(&[&arguments[..], &["--check"]].concat()).await.unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(!checked.status.success(), "{said}");
+    for part in
+        ["`[ingress.tls] certificates` cannot be used", "shop.pem is wrong: it has no certificate in PEM"]
+    {
+        assert!(said.contains(part), "{part:?} is missing in {said}");
+    }
+}
