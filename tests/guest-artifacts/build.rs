@@ -10,7 +10,7 @@ use std::{env, fs};
 
 const TARGET: &str = "wasm32-wasip2";
 
-const PROGRAMS: [&str; 28] = [
+const PROGRAMS: [&str; 29] = [
     "ask-http",
     "calls",
     "cat",
@@ -36,6 +36,7 @@ const PROGRAMS: [&str; 28] = [
     "sockets-http",
     "spin",
     "spin-http",
+    "tell-http",
     "trap",
     "trap-http",
     "word-count",

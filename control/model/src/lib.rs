@@ -47,6 +47,7 @@
 mod address_range;
 mod allocation;
 mod assignment;
+mod call;
 mod capability;
 mod chain;
 mod check;
@@ -84,6 +85,7 @@ mod trap;
 pub use address_range::{AddressRange, AddressRangeError};
 pub use allocation::{AllocationReport, ObservedState};
 pub use assignment::{AssignedAllocation, Assignment, ItemRange, Work};
+pub use call::CALLER_HEADER;
 pub use capability::{Capabilities, FolderGrant};
 pub use chain::chain_of;
 pub use check::SpecError;
@@ -120,7 +122,7 @@ pub use priority::{Priority, PriorityError};
 pub use quantity::{Bytes, DurationMs, Fuel, FuelRate, QuantityError};
 pub use report::Report;
 pub use rollout::{Amount, HealthSpec, Percent, PercentError, Promote, RolloutSpec};
-pub use routes::{Endpoint, LocalService, NamespaceRoute, Route, RouteTable};
+pub use routes::{Endpoint, LocalService, NamespaceRoute, NamespaceRoutes, Route, RouteTable};
 pub use run::{Begun, HostCalls, ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
 pub use schedule::{Missed, Overlap, Schedule, TimeZone, TimeZoneError};
 pub use spec::{

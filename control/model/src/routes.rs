@@ -12,7 +12,7 @@ use crate::{AllocationId, Digest, NodeId, RouteSpec, WorkloadName};
 pub struct RouteTable {
     /// Host and path prefix → service.
     pub routes: Vec<Route>,
-    /// The running allocations of each routed service.
+    /// The running allocations of each service that has routes, or that guests of its namespace may call by its name.
     pub endpoints: BTreeMap<WorkloadName, Vec<Endpoint>>,
     /// Where other nodes' ingresses are reached over QUIC.
     pub peers: BTreeMap<NodeId, SocketAddr>,
@@ -42,6 +42,15 @@ pub struct Endpoint {
     pub allocation: AllocationId,
     /// Where it runs.
     pub node: NodeId,
+}
+
+/// What the worker of a namespace may know of the route table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceRoutes {
+    /// Which requests of clients it may answer, in the order in which they count.
+    pub routes: Vec<NamespaceRoute>,
+    /// The services of the namespace that run on this node, for guests that call them.
+    pub services: BTreeMap<WorkloadName, LocalService>,
 }
 
 /// One route as the worker of a namespace may know it.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Bytes, Fuel, FuelRate, HostCalls, InstanceId, ItemRange, ItemRecord,
-    LogRecord, Name, NamespaceRoute, NodeId, TrapRecord,
+    LogRecord, Name, NamespaceRoutes, NodeId, TrapRecord, WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -66,14 +66,14 @@ pub enum ToWorker {
     /// The agent is about to be started again: when it has gone, end with the last of the connections that were handed
     /// off, and not before. They serve what is under way on them.
     Outlive,
-    /// From now on these routes decide on requests that come on connections which were handed off.
+    /// From now on these routes decide on requests that come on connections which were handed off, and on calls of guests.
     Routes {
         /// Whose.
         namespace: Name,
         /// Higher for each later one of the same namespace.
         version: u64,
-        /// In the order in which they count.
-        routes: Vec<NamespaceRoute>,
+        /// All of them.
+        routes: NamespaceRoutes,
     },
 }
 
@@ -244,6 +244,14 @@ pub enum PassedToWorker {
         /// Where it leads, or why there is none.
         result: Result<SocketAddr, ConnectError>,
     },
+    /// With one end of a pair of sockets, if the service is known: at the other end the agent takes one request in
+    /// HTTP/1.1 for it.
+    Called {
+        /// As in [`PassedToAgent::Call`].
+        request: u64,
+        /// Why there is none.
+        result: Result<(), ConnectError>,
+    },
     /// The answer to [`PassedToAgent::Resolve`].
     Resolved {
         /// As there.
@@ -299,6 +307,15 @@ pub enum PassedToAgent {
         /// Which of the host's addresses it must be; any, if absent.
         #[serde(default)]
         address: Option<IpAddr>,
+    },
+    /// Asks for a way to send one request to a service of the guest's namespace, wherever that runs.
+    Call {
+        /// Returns in the answer.
+        request: u64,
+        /// Whose guest.
+        allocation: AllocationId,
+        /// Which service.
+        service: WorkloadName,
     },
     /// Asks for the addresses of a name on behalf of a guest that may open sockets to it.
     Resolve {

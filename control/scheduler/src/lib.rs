@@ -11,6 +11,7 @@
 mod assign;
 mod baking;
 mod brake;
+mod called;
 mod chain;
 mod check;
 mod cluster;

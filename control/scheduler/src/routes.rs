@@ -8,6 +8,7 @@ use dunlin_model::{
     WorkloadSpec,
 };
 
+use crate::called::Called;
 use crate::durable::Durable;
 use crate::planted::{Bug, planted};
 use crate::{AllocationRecord, AllocationState, Cluster, NodeRecord};
@@ -15,12 +16,13 @@ use crate::{AllocationRecord, AllocationState, Cluster, NodeRecord};
 /// Returns the routing of the whole fleet, in which nothing leads to nodes that are `silent`.
 pub(crate) fn route_table(durable: &Durable, silent: &BTreeSet<NodeId>) -> RouteTable {
     let mut table = RouteTable::default();
+    let called = Called::restore(durable);
     for (workload, spec) in durable.specs() {
         table.routes.extend(own_routes(workload, spec));
-        if is_everywhere(spec) {
+        if is_everywhere(spec, called.contains(workload)) {
             table.everywhere.insert(workload.clone());
         }
-        if let Some(endpoints) = endpoints(durable, silent, workload) {
+        if let Some(endpoints) = endpoints(durable, silent, &called, workload) {
             table.endpoints.insert(workload.clone(), endpoints);
         }
     }
@@ -48,9 +50,9 @@ pub(crate) fn routes_of(durable: &Durable) -> BTreeMap<WorkloadName, Vec<Route>>
 }
 
 /// Tells whether every node is to answer requests to a workload itself.
-fn is_everywhere(spec: &WorkloadSpec) -> bool {
+fn is_everywhere(spec: &WorkloadSpec, is_called: bool) -> bool {
     match &spec.kind {
-        WorkloadKind::Service(service) => service.everywhere && !service.routes.is_empty(),
+        WorkloadKind::Service(service) => service.everywhere && (is_called || !service.routes.is_empty()),
         WorkloadKind::Job(_) => false,
     }
 }
@@ -69,12 +71,17 @@ fn own_routes(workload: &WorkloadName, spec: &WorkloadSpec) -> impl Iterator<Ite
     routes.iter().map(|route| Route { spec: route.clone(), workload: workload.clone() })
 }
 
-/// Returns what answers for a service that has routes.
+/// Returns what answers for a service that has routes or is called by its name.
 ///
 /// An allocation is in it from the moment its node says that it runs until it drains, or its node is lost or silent.
-fn endpoints(durable: &Durable, silent: &BTreeSet<NodeId>, workload: &WorkloadName) -> Option<Vec<Endpoint>> {
+fn endpoints(
+    durable: &Durable,
+    silent: &BTreeSet<NodeId>,
+    called: &Called,
+    workload: &WorkloadName,
+) -> Option<Vec<Endpoint>> {
     match &durable.specs().get(workload)?.kind {
-        WorkloadKind::Service(service) if !service.routes.is_empty() => {}
+        WorkloadKind::Service(service) if !service.routes.is_empty() || called.contains(workload) => {}
         WorkloadKind::Service(_) | WorkloadKind::Job(_) => return None,
     }
     let serving = durable.of_workload(workload);
@@ -133,9 +140,9 @@ impl Cluster {
                 None => drop(peers.remove(&node)),
             }
         }
-        for workload in std::mem::take(&mut self.volatile.dirty.services) {
+        for workload in self.take_routed() {
             is_new |= self.refresh_routing(&workload);
-            let now = endpoints(&self.durable, &self.volatile.silent, &workload);
+            let now = endpoints(&self.durable, &self.volatile.silent, &self.volatile.called, &workload);
             let endpoints = &mut self.volatile.routes.endpoints;
             if now.as_ref() != endpoints.get(&workload) {
                 is_new = true;
@@ -152,11 +159,29 @@ impl Cluster {
         is_new
     }
 
+    /// Takes the services of which something has changed, and those that others may call by now, or no longer.
+    fn take_routed(&mut self) -> BTreeSet<WorkloadName> {
+        let mut services = std::mem::take(&mut self.volatile.dirty.services);
+        let mut namespaces = BTreeSet::new();
+        for workload in &services {
+            let spec = self.durable.specs().get(workload).map(|spec| &**spec);
+            if self.volatile.called.set(workload, spec) {
+                namespaces.insert(workload.namespace.clone());
+            }
+        }
+        for namespace in namespaces {
+            let of_it = self.durable.specs().keys().filter(|workload| workload.namespace == namespace);
+            services.extend(of_it.cloned());
+        }
+        services
+    }
+
     /// Lets the requests go to a service that are its own now; tells whether these are others.
     fn refresh_routing(&mut self, workload: &WorkloadName) -> bool {
         let spec = self.durable.specs().get(workload);
         let everywhere = &mut self.volatile.routes.everywhere;
-        let is_changed = if spec.is_some_and(|spec| is_everywhere(spec)) {
+        let is_called = self.volatile.called.contains(workload);
+        let is_changed = if spec.is_some_and(|spec| is_everywhere(spec, is_called)) {
             everywhere.insert(workload.clone())
         } else {
             everywhere.remove(workload)

@@ -8,6 +8,7 @@ use dunlin_model::{
 };
 
 use crate::baking::Baking;
+use crate::called::Called;
 use crate::dirty::Dirty;
 use crate::durable::Durable;
 use crate::failures::Failures;
@@ -76,6 +77,8 @@ pub(crate) struct Volatile {
     pub(crate) copies: Copies,
     /// What every ingress must know.
     pub(crate) routes: RouteTable,
+    /// Which services are in there though they may have no routes.
+    pub(crate) called: Called,
     /// The routes in there by workload.
     pub(crate) routes_of: BTreeMap<WorkloadName, Vec<Route>>,
     /// When requests go no longer to a node that stays silent, if that is before its lease ends.
@@ -137,6 +140,7 @@ impl Volatile {
         let mut volatile = Self {
             queues: queues.collect(),
             routes: route_table(durable, &BTreeSet::new()),
+            called: Called::restore(durable),
             routes_of: routes_of(durable),
             calendar: Calendar::restore(durable),
             baking: Baking::restore(durable),

@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use dunlin_model::{AddressRange, AssignedAllocation, Capabilities, Host, LimitHit};
+use dunlin_model::{AddressRange, AssignedAllocation, Capabilities, Host, LimitHit, WorkloadName};
 use dunlin_protocol::{ConnectError, Outbound};
 use dunlin_supervisor::egress::{
     Denial, MAX_ADDRESSES, Opened, Using, chosen, granted, granted_lookup, permitted,
 };
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use self::answers::Answers;
@@ -28,6 +28,9 @@ use crate::settings::EgressSettings;
 const MAX_CONNECTING: usize = 64;
 /// How many connections one worker may ask for in a second.
 const MAX_RATE: u32 = 500;
+/// How many calls of services one worker may have the agent pass on at the same time, and in a second.
+const MAX_CALLS: usize = 4096;
+const MAX_CALL_RATE: u32 = 20_000;
 /// How many names one worker may have looked up in a second, and at the same time.
 const MAX_LOOKUP_RATE: u32 = 100;
 const MAX_LOOKUPS: usize = 16;
@@ -42,6 +45,8 @@ pub(crate) struct Egress {
 /// What one allocation may ask for.
 #[derive(Clone, Debug)]
 pub(crate) struct Grant {
+    /// Whose it is.
+    pub(crate) workload: WorkloadName,
     capabilities: Capabilities,
     connect_time: Duration,
 }
@@ -49,6 +54,7 @@ pub(crate) struct Grant {
 impl Grant {
     pub(crate) fn of(allocation: &AssignedAllocation) -> Self {
         Self {
+            workload: allocation.workload.clone(),
             capabilities: allocation.spec.capabilities.clone(),
             connect_time: allocation.spec.limits.connect_timeout.into(),
         }
@@ -61,6 +67,8 @@ pub(crate) struct Asking {
     lookups: Arc<Semaphore>,
     connection_turns: Turns,
     lookup_turns: Turns,
+    calls: Arc<Semaphore>,
+    call_turns: Turns,
     answers: Mutex<Answers>,
 }
 
@@ -71,6 +79,8 @@ impl Default for Asking {
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             connection_turns: Turns::new(MAX_RATE),
             lookup_turns: Turns::new(MAX_LOOKUP_RATE),
+            calls: Arc::new(Semaphore::new(MAX_CALLS)),
+            call_turns: Turns::new(MAX_CALL_RATE),
             answers: Mutex::default(),
         }
     }
@@ -155,6 +165,25 @@ impl Egress {
         };
         let time = grant.connect_time.saturating_sub(started.elapsed());
         connect_to_one(&addresses, port, time).await
+    }
+
+    /// Lets a guest call a service of its namespace, if `grant` does. The call is over when what is returned is dropped.
+    pub(crate) fn call(
+        &self,
+        asking: &Asking,
+        grant: &Grant,
+        service: &WorkloadName,
+    ) -> Result<OwnedSemaphorePermit, ConnectError> {
+        let host = service.host().to_string();
+        granted(&grant.capabilities, Using::Http, &host, WorkloadName::PORT).map_err(denied)?;
+        if service.namespace != grant.workload.namespace {
+            return Err(ConnectError::Denied(format!("egress_denied: `{service}` is of another namespace")));
+        }
+        asking.call_turns.take("calls of services per second of one worker")?;
+        Arc::clone(&asking.calls).try_acquire_owned().map_err(|_| {
+            let name = "calls of services of one worker";
+            ConnectError::LimitHit(LimitHit::new(name, MAX_CALLS, MAX_CALLS + 1))
+        })
     }
 
     /// Returns the addresses of `name` to which a guest may connect, if `grant` lets it ask.
@@ -260,7 +289,11 @@ mod tests {
 
     fn grant(pattern: &str) -> Grant {
         let capabilities = Capabilities { outbound_http: vec![pattern.to_owned()], ..Default::default() };
-        Grant { capabilities, connect_time: Duration::from_secs(5) }
+        Grant { workload: web(), capabilities, connect_time: Duration::from_secs(5) }
+    }
+
+    fn web() -> WorkloadName {
+        "demo/shop/web".parse().unwrap()
     }
 
     fn http(host: &str, port: u16) -> Wanted<'_> {
@@ -303,7 +336,27 @@ mod tests {
     fn sockets(patterns: &[&str]) -> Grant {
         let sockets = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         let capabilities = Capabilities { sockets, ..Default::default() };
-        Grant { capabilities, connect_time: Duration::from_secs(5) }
+        Grant { workload: web(), capabilities, connect_time: Duration::from_secs(5) }
+    }
+
+    #[test]
+    fn services_of_its_own_namespace_are_called_where_that_is_granted() {
+        let (egress, asking) = (egress(&[]), Asking::default());
+        let call =
+            |pattern: &str, service: &str| egress.call(&asking, &grant(pattern), &service.parse().unwrap());
+        for pattern in ["http://cart.shop.internal", "http://*.shop.internal", "http://*"] {
+            drop(call(pattern, "demo/shop/cart").unwrap());
+        }
+        for (pattern, service) in [
+            ("http://cart.shop.internal", "demo/shop/stock"),
+            ("http://*.shop.internal", "demo/bank/cart"),
+            ("http://*.shop.internal", "other/shop/cart"),
+            ("https://cart.shop.internal", "demo/shop/cart"),
+            ("http://cart.shop.internal:8080", "demo/shop/cart"),
+        ] {
+            let refused = call(pattern, service).unwrap_err();
+            assert!(matches!(refused, ConnectError::Denied(_)), "{pattern} {service}: {refused:?}");
+        }
     }
 
     #[tokio::test]

@@ -116,6 +116,7 @@ async fn live(
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
     let front_door = config.settings.ingress.config();
     let ingress = Ingress::with_config(node.clone(), Arc::new(workers.clone()), peers, front_door);
+    workers.call_by(ingress.clone());
     let (link, slot) = link();
     let inputs = Inputs::new(homes, link.clone());
     let hands = Hands {
@@ -211,6 +212,7 @@ impl Running {
     async fn stop(self) -> anyhow::Result<()> {
         self.closing.cancel();
         self.serving.await?.finish().await;
+        self.workers.until_called().await;
         self.endpoint.close(CloseCode::SHUTTING_DOWN, "the agent stops").await;
         self.workers.end(WORKER_TIME).await;
         tracing::info!("agent stopped");
@@ -229,7 +231,8 @@ impl Running {
         );
         self.workers.until_stopped().await;
         self.workers.let_go_of_connections();
-        let (is_done, ()) = tokio::join!(self.from_peers.finish(), closing.finish());
+        let (is_done, (), ()) =
+            tokio::join!(self.from_peers.finish(), closing.finish(), self.workers.until_called());
         let code = if is_done { CloseCode::STARTING_AGAIN } else { CloseCode::SHUTTING_DOWN };
         self.endpoint.close(code, "the agent is started again").await;
         self.workers.until_passed().await;

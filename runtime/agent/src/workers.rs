@@ -6,6 +6,7 @@
 //!
 //! A worker runs strangers' code and is not believed: it speaks only about allocations it was told to run.
 
+mod asking;
 mod channel;
 mod control;
 mod spawn;
@@ -14,16 +15,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dunlin_compiled::CodeKind;
 use dunlin_descriptors::Channel;
-use dunlin_ingress::{BoxedStream, HandOff, Local};
+use dunlin_ingress::{BoxedStream, HandOff, Ingress, Local};
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Digest, InstanceId, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoute,
+    AllocationId, AssignedAllocation, Digest, InstanceId, ItemRecord, MAX_ITEM_OUTPUT, Name, NamespaceRoutes,
 };
-use dunlin_protocol::{ConnectError, FromWorker, PassedToAgent, PassedToWorker, StandardStream, ToWorker};
+use dunlin_protocol::{FromWorker, PassedToAgent, PassedToWorker, StandardStream, ToWorker};
 use dunlin_supervisor::Event;
 use futures_util::future::BoxFuture;
 use tokio::net::unix::OwnedReadHalf;
@@ -68,13 +69,17 @@ struct Shared {
     running: Mutex<Running>,
     /// One task for each worker process that is not yet gone.
     attended: TaskTracker,
+    /// What sends calls of guests on; without it there is no way to services.
+    ingress: OnceLock<Ingress>,
+    /// One task for each call that is under way.
+    calls: TaskTracker,
 }
 
 #[derive(Default)]
 struct Running {
     by_namespace: BTreeMap<Name, Worker>,
     /// By which routes each namespace's worker serves handed connections, and their version.
-    routes: BTreeMap<Name, (u64, Vec<NamespaceRoute>)>,
+    routes: BTreeMap<Name, (u64, NamespaceRoutes)>,
     /// Set when the agent ends: then no worker is started any more.
     is_ending: bool,
 }
@@ -156,7 +161,8 @@ impl Workers {
     pub(crate) fn new(config: WorkerConfig, logs: Arc<Logs>) -> Self {
         let (running, attended) = (Mutex::default(), TaskTracker::new());
         let metrics = Arc::default();
-        Self { shared: Arc::new(Shared { config, logs, metrics, running, attended }) }
+        let (ingress, calls) = (OnceLock::new(), TaskTracker::new());
+        Self { shared: Arc::new(Shared { config, logs, metrics, running, attended, ingress, calls }) }
     }
 
     /// Returns what workloads use here.
@@ -483,6 +489,11 @@ impl Workers {
                         this.pass(&namespace, process, passing);
                     });
                 }
+                PassedToAgent::Call { request, allocation, service } => {
+                    let asked = self.asked(&namespace, process, allocation);
+                    let passing = self.called(asked, request, service);
+                    self.pass(&namespace, process, passing);
+                }
                 PassedToAgent::GiveBack { client, read } => match descriptor {
                     Some(stream) => held.take_back(&namespace, client, read, stream),
                     None => held.free(1),
@@ -517,46 +528,6 @@ impl Workers {
         let keeping = tokio::task::spawn_blocking(move || logs.dumps().keep(instance, descriptor));
         if let Err(error) = keeping.await.map_err(io::Error::other).flatten() {
             tracing::warn!(%instance, %error, "core dump could not be kept");
-        }
-    }
-
-    /// Returns by which grant a worker may ask for something outbound on behalf of a guest, and how much of it; nothing
-    /// if the guest is not its own.
-    fn asked(&self, namespace: &Name, process: u32, allocation: AllocationId) -> Option<Asked> {
-        let running = self.running();
-        let worker = running.by_namespace.get(namespace).filter(|worker| worker.process == process)?;
-        Some((Arc::clone(worker.grants.get(&allocation)?), Arc::clone(&worker.asking)))
-    }
-
-    /// Makes an outbound connection, if the guest may have it, and returns the answer.
-    async fn connected(&self, asked: Option<Asked>, request: u64, wanted: Wanted<'_>) -> Passing {
-        let connected = match &asked {
-            None => Err(not_its_own()),
-            Some((grant, asking)) => self.shared.config.egress.connect(asking, grant, wanted).await,
-        };
-        let (result, descriptor) = match connected.map(|(stream, address)| (stream.into_std(), address)) {
-            Ok((Ok(stream), address)) => (Ok(address), Some(stream.into())),
-            Ok((Err(error), _)) => (Err(ConnectError::NotConnected(error.to_string())), None),
-            Err(error) => (Err(error), None),
-        };
-        Passing { descriptor, ..Passing::bare(PassedToWorker::Connected { request, result }) }
-    }
-
-    /// Asks for the addresses of a name, if the guest may have them, and returns the answer.
-    async fn resolved(&self, asked: Option<Asked>, request: u64, name: &str) -> Passing {
-        let result = match &asked {
-            None => Err(not_its_own()),
-            Some((grant, asking)) => self.shared.config.egress.resolve(asking, grant, name).await,
-        };
-        Passing::bare(PassedToWorker::Resolved { request, result })
-    }
-
-    /// Queues a message for a worker, if it is still the one of its namespace.
-    fn pass(&self, namespace: &Name, process: u32, passing: Passing) {
-        let running = self.running();
-        if let Some(worker) = running.by_namespace.get(namespace).filter(|worker| worker.process == process) {
-            // A worker that takes no messages has died, which is noticed by who attends it.
-            let _dying = worker.passing.send(passing);
         }
     }
 
@@ -668,10 +639,6 @@ fn event(message: FromWorker, own: &BTreeSet<AllocationId>) -> Option<Event> {
     own.contains(&allocation).then_some(event)
 }
 
-fn not_its_own() -> ConnectError {
-    ConnectError::Denied("egress_denied: the allocation is not the worker's".to_owned())
-}
-
 impl Local for Workers {
     fn connect(&self, namespace: &Name) -> BoxFuture<'_, io::Result<BoxedStream>> {
         let owner = self.owner(namespace);
@@ -682,9 +649,9 @@ impl Local for Workers {
         })
     }
 
-    fn set_routes(&self, namespace: &Name, version: u64, routes: &[NamespaceRoute]) {
+    fn set_routes(&self, namespace: &Name, version: u64, routes: &NamespaceRoutes) {
         let mut running = self.running();
-        running.routes.insert(namespace.clone(), (version, routes.to_vec()));
+        running.routes.insert(namespace.clone(), (version, routes.clone()));
         running.tell_routes(&self.owner(namespace), namespace);
     }
 

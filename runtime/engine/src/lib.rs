@@ -50,4 +50,4 @@ pub use limits::{
 };
 pub use platform::platform;
 pub use sandbox::{Usage, check_environment};
-pub use service::{Failure, Service, Spent};
+pub use service::{Failure, Place, Service, Spent};

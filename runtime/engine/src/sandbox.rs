@@ -97,7 +97,7 @@ impl Sandbox {
     ) -> Result<Self, NotGranted> {
         let limits = allocation.spec.limits;
         let room = Room::of(&allocation.workload.namespace);
-        let granted = access.grant(allocation.id, &allocation.spec.capabilities, &limits)?;
+        let granted = access.grant(allocation, &limits)?;
         Ok(Self {
             allocation: allocation.id,
             workload: allocation.workload.clone(),

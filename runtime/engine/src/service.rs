@@ -20,6 +20,7 @@ use crate::body::GuestBody;
 use crate::code::{Linked, Loaded};
 use crate::engine::LoadError;
 use crate::exchange::{Asked, Exchange, Head, Running, content_length};
+use crate::gate::Permit;
 use crate::outcome::trap_text;
 use crate::reuse::{Idle, Live};
 use crate::sandbox::{Own, Sandbox, Usage, Used};
@@ -36,6 +37,12 @@ struct Inner {
     /// Instances that wait for a request, if they are used again.
     idle: Option<Idle>,
     tells_fuel: bool,
+}
+
+/// Room for one request at a service, taken before the request is given away.
+pub struct Place {
+    service: Service,
+    permit: Permit,
 }
 
 /// Why a request got no response from the guest.
@@ -125,17 +132,38 @@ impl Service {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let hops = self.look_at(&mut request).inspect_err(|failure| self.count(failure))?;
+        let permit = self.0.sandbox.gate.enter().await;
+        let permit = permit.map_err(Failure::Overloaded).inspect_err(|failure| self.count(failure))?;
+        self.handle_in(permit, hops, request).await
+    }
+
+    /// Takes room for one request, if there is some without waiting.
+    pub fn place(&self) -> Option<Place> {
+        Some(Place { permit: self.0.sandbox.gate.enter_at_once()?, service: self.clone() })
+    }
+
+    /// Returns through how many services a request has come, if it may be given to a guest. The guest is not told.
+    fn look_at<B>(&self, request: &mut Request<B>) -> Result<u32, Failure> {
+        let limits = &self.0.sandbox.limits;
+        let hops = take_hops(request).map_err(Failure::TooManyHops)?;
+        check_length(request, limits.request_body)?;
+        check_headers(request.headers(), limits).map_err(Failure::HeadTooLarge)?;
+        Ok(hops)
+    }
+
+    async fn handle_in<B>(
+        &self,
+        permit: Permit,
+        hops: u32,
+        request: Request<B>,
+    ) -> Result<Response<GuestBody>, Failure>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let Inner { sandbox, loaded, idle, .. } = &*self.0;
         let limits = &sandbox.limits;
-        let hops = take_hops(&mut request)
-            .map_err(Failure::TooManyHops)
-            .inspect_err(|failure| self.count(failure))?;
-        check_length(&request, limits.request_body).inspect_err(|failure| self.count(failure))?;
-        check_headers(request.headers(), limits)
-            .map_err(Failure::HeadTooLarge)
-            .inspect_err(|failure| self.count(failure))?;
-        let permit = sandbox.gate.enter().await;
-        let permit = permit.map_err(Failure::Overloaded).inspect_err(|failure| self.count(failure))?;
         let linked = loaded
             .linked()
             .await
@@ -201,6 +229,24 @@ impl Service {
             stderr: Stdout::Log,
         };
         sandbox.begin(linked, loaded.gauge(), own).map(Live::new)
+    }
+}
+
+impl Place {
+    /// Tells whether responses say what they burned.
+    pub fn tells_fuel(&self) -> bool {
+        self.service.tells_fuel()
+    }
+
+    /// Does what [`Service::handle`] does, in this place.
+    pub async fn handle<B>(self, mut request: Request<B>) -> Result<Response<GuestBody>, Failure>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Self { service, permit } = self;
+        let hops = service.look_at(&mut request).inspect_err(|failure| service.count(failure))?;
+        service.handle_in(permit, hops, request).await
     }
 }
 

@@ -18,6 +18,7 @@ pub use self::folders::OfferedFolder;
 pub(crate) use self::folders::Opened;
 pub use self::outbound::{ConnectFailure, Connecting, Connector, Resolving, Using, Wanted};
 pub(crate) use self::outbound_http::OutboundHttp;
+pub use self::outbound_http::{Answering, CallBody, Callee, Calling, call_body};
 pub(crate) use self::sockets::{Names, SocketsView, is_open_socket};
 
 use std::collections::BTreeMap;
@@ -27,10 +28,10 @@ use std::sync::Arc;
 use wasmtime::component::Linker;
 use wasmtime_wasi::p2::bindings::{filesystem, sockets as wasi_sockets};
 
-use dunlin_model::{AllocationId, Capabilities, Limits, Name};
+use dunlin_model::{AssignedAllocation, Limits, Name};
 
 use self::folders::Folders;
-use self::outbound::{Outbound, Tls};
+use self::outbound::{GrantedOutbound, Outbound, Tls};
 use self::scratch::ScratchBase;
 use self::sockets::Sockets;
 use crate::guest::Guest;
@@ -117,29 +118,25 @@ impl Access {
     }
 
     /// Opens what `allocation` is granted.
-    pub fn grant(
-        &self,
-        allocation: AllocationId,
-        capabilities: &Capabilities,
-        limits: &Limits,
-    ) -> Result<Granted, NotGranted> {
+    pub fn grant(&self, allocation: &AssignedAllocation, limits: &Limits) -> Result<Granted, NotGranted> {
+        let capabilities = &allocation.spec.capabilities;
         let outbound = match &self.connector {
             Some(connector) if !capabilities.outbound_http.is_empty() || !capabilities.sockets.is_empty() => {
-                Outbound::granted(
-                    allocation,
-                    capabilities.clone(),
-                    limits,
-                    Arc::clone(connector),
-                    Arc::clone(&self.tls),
-                )
+                let granted = GrantedOutbound {
+                    workload: allocation.workload.clone(),
+                    capabilities: capabilities.clone(),
+                    connector: Arc::clone(connector),
+                    tls: Arc::clone(&self.tls),
+                };
+                Outbound::granted(allocation.id, limits, granted)
             }
-            _ => Outbound::denied(allocation, limits),
+            _ => Outbound::denied(allocation.id, limits),
         };
         let scratch = match (&capabilities.scratch, &self.scratch) {
             (None, _) => None,
             (Some(_), None) => return Err(NotGranted::NoScratch),
             (Some(path), Some(base)) => {
-                Some(ScratchBase::new(path.clone(), base, allocation, limits.scratch))
+                Some(ScratchBase::new(path.clone(), base, allocation.id, limits.scratch))
             }
         };
         Ok(Granted {

@@ -25,6 +25,8 @@ pub(crate) const LAST_REQUEST_TIME: Duration = Duration::from_secs(1);
 pub(crate) const BACK_TIME: Duration = Duration::from_secs(20);
 /// and how long from one try to the next.
 pub(crate) const BACK_PAUSE: Duration = Duration::from_millis(50);
+/// How long a request waits where all that should answer say that they are not there: others may be known in a moment.
+pub(crate) const ROUTES_TIME: Duration = Duration::from_secs(1);
 /// How long an endpoint that failed is tried last.
 pub(crate) const SUSPECT_FOR: Duration = Duration::from_secs(2);
 

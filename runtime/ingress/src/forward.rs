@@ -4,11 +4,14 @@
 //! says that the allocation is not there. If it broke on the way, only what may be repeated without harm (`GET`,
 //! `HEAD`, `OPTIONS` without a body) is sent again.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::{Response, StatusCode};
 use tokio::time::{Instant, sleep};
 
 use crate::body::Answer;
-use crate::config::{BACK_PAUSE, BACK_TIME, MAX_TRIES};
+use crate::config::{BACK_PAUSE, BACK_TIME, MAX_TRIES, ROUTES_TIME};
 use crate::failure::{FAILURE_HEADER, Failure};
 use crate::ingress::Ingress;
 use crate::outbound::Outbound;
@@ -19,19 +22,24 @@ use crate::upstream::{SendError, Upstream};
 /// The code of a failure after which the request may have been carried out.
 const PEER_FAILED: &str = "peer_failed";
 
-/// Sends a request to the endpoints of `target` until one of them answers. Where none does, and one is to be back in a
-/// moment, it waits for that.
+/// Sends a request to the endpoints of `target` until one of them answers. Where none does, and one is to be back or
+/// known in a moment, it waits for that.
 pub(crate) async fn forward(
     ingress: &Ingress,
-    target: &Target,
+    target: &Arc<Target>,
     turn: usize,
     outbound: &mut Outbound,
 ) -> Result<Response<Answer>, Failure> {
     let began = Instant::now();
+    let mut target = Arc::clone(target);
     loop {
-        match forward_once(ingress, target, turn, outbound).await {
-            Err(NoAnswer { is_soon_back: true, .. }) if began.elapsed() < BACK_TIME => {
+        match forward_once(ingress, &target, turn, outbound).await {
+            Err(NoAnswer { patience, .. }) if began.elapsed() < patience => {
                 sleep(BACK_PAUSE).await;
+                // Its endpoints may be others by now.
+                if let Some(now) = ingress.table().targets.get(&target.workload) {
+                    target = Arc::clone(now);
+                }
             }
             answered => return answered.map_err(|none| none.failure),
         }
@@ -41,13 +49,13 @@ pub(crate) async fn forward(
 /// Why a request was not answered.
 struct NoAnswer {
     failure: Failure,
-    /// Whether a node that did not take it is to be back in a moment.
-    is_soon_back: bool,
+    /// For how long after its beginning the request is worth another round.
+    patience: Duration,
 }
 
 impl From<Failure> for NoAnswer {
     fn from(failure: Failure) -> Self {
-        Self { failure, is_soon_back: false }
+        Self { failure, patience: Duration::ZERO }
     }
 }
 
@@ -58,7 +66,7 @@ async fn forward_once(
     outbound: &mut Outbound,
 ) -> Result<Response<Answer>, NoAnswer> {
     let peers_until = Instant::now() + ingress.config().peer_timeout;
-    let mut is_soon_back = false;
+    let mut patience = Duration::ZERO;
     let places = target.places.as_slice();
     let is_suspect = |index: usize| ingress.suspects().contain(&places[index]);
     let mut unreached: Vec<&Place> = Vec::new();
@@ -78,12 +86,14 @@ async fn forward_once(
             Ok(response) => match failure_code(&response, place) {
                 Some(Failure::NO_ALLOCATION) => {
                     ingress.suspects().mark(Suspect::Allocation(place.allocation));
+                    // Nodes hear of new routes one before the other.
+                    patience = patience.max(ROUTES_TIME);
                     failure = Some(no_endpoint(target));
                 }
                 Some(Failure::STARTING_AGAIN) => {
                     ingress.suspects().mark(Suspect::Node(place.node.clone()));
                     unreached.push(place);
-                    is_soon_back = true;
+                    patience = BACK_TIME;
                     failure = Some(no_endpoint(target));
                 }
                 Some(PEER_FAILED) if outbound.is_repeatable() => {
@@ -94,7 +104,7 @@ async fn forward_once(
             },
             Err(SendError::NotSent(_) | SendError::Broken(_)) if is_starting_again(ingress, place) => {
                 unreached.push(place);
-                is_soon_back = true;
+                patience = BACK_TIME;
                 failure = Some(no_endpoint(target));
             }
             Err(error @ SendError::NotSent(_)) => {
@@ -108,18 +118,18 @@ async fn forward_once(
                 ingress.suspects().mark(Suspect::Allocation(place.allocation));
                 failure = Some(failed(&error));
                 if !outbound.is_repeatable() {
-                    is_soon_back = false;
+                    patience = Duration::ZERO;
                     break;
                 }
             }
             Err(SendError::Spent) => {
-                is_soon_back = false;
+                patience = Duration::ZERO;
                 break;
             }
             Err(error @ SendError::TimedOut) => return Err(failed(&error).into()),
         }
     }
-    Err(NoAnswer { failure: failure.unwrap_or_else(|| no_endpoint(target)), is_soon_back })
+    Err(NoAnswer { failure: failure.unwrap_or_else(|| no_endpoint(target)), patience })
 }
 
 async fn send(

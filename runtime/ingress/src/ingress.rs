@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use dunlin_model::{AllocationId, Digest, NodeId, RouteTable};
+use dunlin_model::{AllocationId, Digest, NodeId, RouteTable, WorkloadName};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use crate::config::IngressConfig;
 use crate::forward;
 use crate::head::{ALLOCATION_HEADER, authority, forwarded_by};
 use crate::origin::Origin;
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, Sender};
 use crate::shared_clients::SharedClients;
 use crate::stream::{Local, Peers};
 use crate::suspects::Suspects;
@@ -137,7 +137,28 @@ impl Ingress {
             Some(target) => Arc::clone(target),
             None => return refuse(no_route(host, request.uri().path())),
         };
-        let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Some(origin));
+        let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Sender::Client(origin));
+        let turn = target.turn.fetch_add(1, Ordering::Relaxed);
+        forward::forward(self, &target, turn, &mut outbound).await.unwrap_or_else(refuse)
+    }
+
+    /// Tells whether there is a service of this name, whether or not anything runs of it.
+    pub fn knows(&self, service: &WorkloadName) -> bool {
+        self.table().targets.contains_key(service)
+    }
+
+    /// Answers a call of `service` by a guest of the workload that `caller` names.
+    pub(crate) async fn answer_call(
+        &self,
+        request: Request<Incoming>,
+        service: &WorkloadName,
+        caller: &HeaderValue,
+    ) -> Response<Answer> {
+        let Some(target) = self.table().targets.get(service).cloned() else {
+            let detail = format!("there is no service `{service}`");
+            return refuse(Failure::new(StatusCode::NOT_FOUND, "no_route", detail));
+        };
+        let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Sender::Guest(caller));
         let turn = target.turn.fetch_add(1, Ordering::Relaxed);
         forward::forward(self, &target, turn, &mut outbound).await.unwrap_or_else(refuse)
     }
@@ -158,7 +179,7 @@ impl Ingress {
         let Some((place, Way::Local(pool))) = place.as_ref().map(|place| (place, &place.way)) else {
             return refuse(self.no_allocation(allocation));
         };
-        let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), None);
+        let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Sender::Peer);
         let until = Instant::now() + self.inner.config.local_timeout;
         match pool.send(self.opener(), &mut outbound, place, until).await {
             Ok(mut response) => {

@@ -1,17 +1,20 @@
-//! What the worker of a namespace may know of the route table: its own routes, and of others only the bare patterns
-//! without which it would take requests that are not its own. Pure.
+//! What the worker of a namespace may know of the route table: its own routes and services, and of others only the bare
+//! patterns without which it would take requests that are not its own. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_model::{LocalService, Name, NamespaceRoute, NodeId, Route, RouteTable, WorkloadName};
+use dunlin_model::{
+    LocalService, Name, NamespaceRoute, NamespaceRoutes, NodeId, Route, RouteTable, WorkloadName,
+};
 
 use crate::router::normal_host;
 
-/// A namespace with more routes than this is served without hand-off: its worker would have to be told too much.
+/// A namespace with more routes than this is served without hand-off, and its guests' calls go by the agent: its worker
+/// would have to be told too much.
 const MAX_ROUTES: usize = 4096;
 
 /// Returns the routes of each namespace that has an allocation on `node`.
-pub(crate) fn namespace_routes(node: &NodeId, routes: &RouteTable) -> BTreeMap<Name, Vec<NamespaceRoute>> {
+pub(crate) fn namespace_routes(node: &NodeId, routes: &RouteTable) -> BTreeMap<Name, NamespaceRoutes> {
     let mut services: BTreeMap<&WorkloadName, LocalService> = BTreeMap::new();
     let mut namespaces = BTreeSet::new();
     for (workload, endpoints) in &routes.endpoints {
@@ -36,10 +39,16 @@ pub(crate) fn namespace_routes(node: &NodeId, routes: &RouteTable) -> BTreeMap<N
             }
             own.is_shadowed_by(route).then(|| NamespaceRoute { spec: route.spec.clone(), service: None })
         };
-        routes.routes.iter().filter_map(of_route).collect::<Vec<_>>()
+        let here = services
+            .iter()
+            .filter(|(name, service)| name.namespace == *namespace && !service.allocations.is_empty());
+        NamespaceRoutes {
+            routes: routes.routes.iter().filter_map(of_route).collect(),
+            services: here.map(|(name, service)| ((*name).clone(), service.clone())).collect(),
+        }
     };
     let all = namespaces.into_iter().map(|namespace| (namespace.clone(), known(namespace)));
-    all.filter(|(_, routes)| routes.len() <= MAX_ROUTES).collect()
+    all.filter(|(_, known)| known.routes.len() <= MAX_ROUTES).collect()
 }
 
 /// The paths of a namespace's own routes, without a slash at the end.
@@ -120,7 +129,7 @@ mod tests {
         let theirs = others.iter().map(|(host, path)| ("theirs/app/web", *host, *path));
         let routes: Vec<_> = mine.chain(theirs).collect();
         let known = namespace_routes(&"n1".parse().unwrap(), &table(&routes));
-        let known = &known[&"mine".parse::<Name>().unwrap()];
+        let known = &known[&"mine".parse::<Name>().unwrap()].routes;
         let expected: Vec<_> = told.iter().map(|index| others[*index]).collect();
         let foreign = known.iter().filter(|route| route.service.is_none());
         let seen: Vec<_> =
@@ -145,7 +154,9 @@ mod tests {
         let web = table.endpoints.get_mut(&"mine/app/web".parse().unwrap()).unwrap();
         web.push(Endpoint { allocation: AllocationId::new(7), node: "n2".parse().unwrap() });
         let known = namespace_routes(&"n1".parse().unwrap(), &table);
-        let services: Vec<_> = known[&"mine".parse::<Name>().unwrap()]
+        let mine = &known[&"mine".parse::<Name>().unwrap()];
+        let services: Vec<_> = mine
+            .routes
             .iter()
             .map(|route| {
                 let service = route.service.as_ref().unwrap();
@@ -154,6 +165,16 @@ mod tests {
             .collect();
         let expected = [(vec![AllocationId::new(1)], true), (vec![AllocationId::new(2)], false)];
         assert_eq!(services, expected);
+        // By name it is told of its own alone, and of what has no route as well.
+        let mut table = table;
+        table.routes.clear();
+        let unrouted = namespace_routes(&"n1".parse().unwrap(), &table);
+        assert_eq!(unrouted.keys().map(Name::as_str).collect::<Vec<_>>(), ["mine"]);
+        let by_name = &unrouted[&"mine".parse::<Name>().unwrap()].services;
+        assert_eq!(by_name, &mine.services);
+        let web = &by_name[&"mine/app/web".parse().unwrap()];
+        assert_eq!((web.allocations.as_slice(), web.is_elsewhere), (&[AllocationId::new(1)][..], true));
+        assert_eq!(by_name.len(), 2);
         assert!(namespace_routes(&"n3".parse().unwrap(), &table).is_empty());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dunlin_model::CALLER_HEADER;
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::{Body, SizeHint};
@@ -11,6 +12,17 @@ use crate::body::{Outgoing, Replay};
 use crate::head::{ALLOCATION_HEADER, FORWARDED_HEADER, clean_request, make_http1};
 use crate::origin::Origin;
 use crate::table::{Place, Way};
+
+/// Who has sent a request here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sender<'a> {
+    /// Somebody outside.
+    Client(&'a Origin),
+    /// The ingress of another node, which has told all that is to be told.
+    Peer,
+    /// A guest of this workload, by its worker.
+    Guest(&'a HeaderValue),
+}
 
 /// A request on its way out.
 pub(crate) struct Outbound {
@@ -22,13 +34,20 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// Returns `request` cleaned of what must not go further. `forwarded` tells another node who sent it, and `origin` is
-    /// where it comes from, unless another node has told that already.
-    pub(crate) fn new(request: Request<Incoming>, forwarded: HeaderValue, origin: Option<&Origin>) -> Self {
+    /// Returns `request` of `sender` cleaned of what must not go further. `forwarded` tells another node who sent it on.
+    pub(crate) fn new(request: Request<Incoming>, forwarded: HeaderValue, sender: Sender<'_>) -> Self {
         let (mut parts, incoming) = request.into_parts();
+        let caller = match sender {
+            Sender::Client(_) => None,
+            Sender::Peer => parts.headers.remove(CALLER_HEADER),
+            Sender::Guest(caller) => Some(caller.clone()),
+        };
         clean_request(&mut parts.headers);
-        if let Some(origin) = origin {
+        if let Sender::Client(origin) = sender {
             origin.mark(&mut parts.headers);
+        }
+        if let Some(caller) = caller {
+            parts.headers.insert(CALLER_HEADER, caller);
         }
         if parts.version == Version::HTTP_2 {
             make_http1(&mut parts);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dunlin_model::WorkloadName;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -119,6 +120,23 @@ impl Ingress {
             .await;
         if let Err(error) = served {
             tracing::debug!(%error, "stream from another node ended");
+        }
+    }
+
+    /// Answers one call of `service` by a guest of `caller`, in HTTP/1.1, wherever the service runs.
+    pub async fn serve_call(&self, stream: BoxedStream, service: &WorkloadName, caller: &WorkloadName) {
+        let caller = HeaderValue::try_from(caller.to_string())
+            .expect("a name has letters, digits and marks, which any header can hold");
+        let service = service_fn(|request| {
+            let caller = &caller;
+            async move { Ok::<_, Infallible>(self.answer_call(request, service, caller).await) }
+        });
+        let served = http1_server(self.config().header_timeout)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "call of a guest ended");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use dunlin_model::{Name, NamespaceRoute, NodeId};
+use dunlin_model::{Name, NamespaceRoutes, NodeId};
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -38,8 +38,8 @@ pub trait Local: Send + Sync {
     /// Opens a connection to the worker of `namespace`, which speaks HTTP/1.1 on it and keeps it alive.
     fn connect(&self, namespace: &Name) -> BoxFuture<'_, io::Result<BoxedStream>>;
 
-    /// Tells the worker of `namespace` the routes by which it serves connections that are handed to it.
-    fn set_routes(&self, _namespace: &Name, _version: u64, _routes: &[NamespaceRoute]) {}
+    /// Tells the worker of `namespace` the routes by which it serves connections that are handed to it, and calls.
+    fn set_routes(&self, _namespace: &Name, _version: u64, _routes: &NamespaceRoutes) {}
 
     /// Gives a connection to the worker of its namespace.
     ///

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use dunlin_model::{AllocationId, Digest, Endpoint, Name, NamespaceRoute, NodeId, RouteTable, WorkloadName};
+use dunlin_model::{AllocationId, Digest, Endpoint, Name, NamespaceRoutes, NodeId, RouteTable, WorkloadName};
 use http::HeaderValue;
 
 use crate::choice;
@@ -20,11 +20,12 @@ pub(crate) struct Table {
     pub(crate) router: Router<Arc<Target>>,
     pub(crate) owners: Owners,
     /// What the workers of this node may know, and the version of each, for the namespaces that have a worker.
-    pub(crate) namespaces: BTreeMap<Name, (u64, Vec<NamespaceRoute>)>,
+    pub(crate) namespaces: BTreeMap<Name, (u64, NamespaceRoutes)>,
     version: u64,
     /// The allocations on this node: the only ones that requests from other nodes may reach.
     pub(crate) local: HashMap<AllocationId, Arc<Place>>,
-    targets: BTreeMap<WorkloadName, Arc<Target>>,
+    /// All services, also those without routes, which guests of their namespace may call.
+    pub(crate) targets: BTreeMap<WorkloadName, Arc<Target>>,
     pools: BTreeMap<Name, Arc<Pool>>,
     /// The keys of machines whose requests are not taken.
     pub(crate) revoked: BTreeSet<Digest>,
@@ -114,11 +115,11 @@ impl Table {
     pub(crate) fn news<'a>(
         &'a self,
         last: &'a Self,
-    ) -> impl Iterator<Item = (&'a Name, u64, &'a [NamespaceRoute])> {
+    ) -> impl Iterator<Item = (&'a Name, u64, &'a NamespaceRoutes)> {
         let told = |namespace: &Name| last.namespaces.get(namespace).map(|(version, _)| *version);
         let all = self.namespaces.iter();
         all.filter(move |(namespace, (version, _))| told(namespace) != Some(*version))
-            .map(|(namespace, (version, routes))| (namespace, *version, routes.as_slice()))
+            .map(|(namespace, (version, routes))| (namespace, *version, routes))
     }
 
     /// Returns the way to `endpoint`, or nothing if its node has no known address.

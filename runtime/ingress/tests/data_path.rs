@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dunlin_ingress::Ingress;
 use futures_util::StreamExt;
 use http::{Request, StatusCode};
 use http_body::Frame;
@@ -302,5 +303,91 @@ async fn failures_are_problem_json() {
         let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!((problem["status"].as_u64(), problem["code"].as_str()), (Some(status.into()), Some(code)));
         assert!(!problem["detail"].as_str().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_hears_of_new_routes_later_is_waited_for() {
+    let fleet = Fleet::new(&[Tell, Tell]);
+    let door = fleet.open().await;
+    // The first node knows already that the service moves to the second, which does not.
+    fleet.ingresses[0].set_routes(&routes(&[("n2", 9)]));
+    let post = Request::post("/").header("host", "shop.example").body(full("hello")).unwrap();
+    let second = fleet.ingresses[1].clone();
+    let hearing = async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        second.set_routes(&routes(&[("n2", 9)]));
+    };
+    let ((status, _, told), ()) = tokio::join!(door.send(post), hearing);
+    assert_eq!(status, StatusCode::OK, "{told}");
+    assert!(told.contains("node: n2\n") && told.contains("body: 5\n"), "{told}");
+}
+
+#[tokio::test]
+async fn what_no_node_knows_is_refused_after_a_moment() {
+    let fleet = Fleet::new(&[Tell, Tell]);
+    let door = fleet.open().await;
+    fleet.ingresses[0].set_routes(&routes(&[("n2", 9)]));
+    let (status, headers, told) = door.get("/").await;
+    assert_eq!(
+        (status, headers["dunlin-failure"].to_str().unwrap()),
+        (StatusCode::SERVICE_UNAVAILABLE, "no_endpoint"),
+        "{told}"
+    );
+}
+
+/// Has the ingress take a call of a service, as a worker sends it.
+async fn call(ingress: &Ingress, service: &str) -> (StatusCode, http::HeaderMap, String) {
+    let (ours, theirs) = tokio::io::duplex(64 << 10);
+    let (ingress, service) = (ingress.clone(), service.parse().unwrap());
+    tokio::spawn(async move {
+        ingress.serve_call(Box::new(theirs), &service, &"demo/shop/front".parse().unwrap()).await;
+    });
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(ours)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("/x")
+        .header("host", "web.shop.internal")
+        .header("dunlin-caller", "forged")
+        .header("dunlin-hops", "3")
+        .header("x-forwarded-for", "192.0.2.1")
+        .body(full(""))
+        .unwrap();
+    receive(sender.send_request(request).await.unwrap()).await
+}
+
+#[tokio::test]
+async fn a_call_goes_to_any_node_and_says_who_calls() {
+    let fleet = Fleet::new(&[Tell, Tell]);
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let (status, _, told) = call(&fleet.ingresses[0], "demo/shop/web").await;
+        assert_eq!(status, StatusCode::OK, "{told}");
+        nodes.push(told.lines().next().unwrap().to_owned());
+        for line in
+            ["GET /x\n", "dunlin-caller: demo/shop/front\n", "dunlin-hops: 3\n", "host: web.shop.internal\n"]
+        {
+            assert!(told.contains(line), "{line:?} is missing in {told}");
+        }
+        // The guest may pass on whom it serves itself.
+        assert!(told.contains("x-forwarded-for: 192.0.2.1\n"), "{told}");
+        assert!(!told.contains("forged"), "{told}");
+    }
+    nodes.sort();
+    assert_eq!(nodes, ["node: n1", "node: n2"]);
+    assert!(fleet.ingresses[0].knows(&"demo/shop/web".parse().unwrap()));
+    assert!(!fleet.ingresses[0].knows(&"demo/shop/none".parse().unwrap()));
+    assert_eq!(call(&fleet.ingresses[0], "demo/shop/none").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_client_cannot_say_that_it_is_a_guest() {
+    let fleet = Fleet::new(&[Tell, Tell]);
+    let door = fleet.open().await;
+    for _ in 0..2 {
+        let request =
+            Request::get("/").header("host", "shop.example").header("dunlin-caller", "demo/shop/front");
+        let (_, _, told) = door.send(request.body(full("")).unwrap()).await;
+        assert!(!told.contains("dunlin-caller"), "{told}");
     }
 }

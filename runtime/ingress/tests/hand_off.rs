@@ -15,7 +15,7 @@ use dunlin_ingress::{
     BoxedStream, Failure, HandOff, Handed, HandedBody, HandedDoor, HandedEnd, Handling, Ingress,
     IngressConfig, Local, Order, serve_handed,
 };
-use dunlin_model::{AllocationId, Endpoint, Name, NamespaceRoute, Route, RouteSpec, RouteTable};
+use dunlin_model::{AllocationId, Endpoint, Name, NamespaceRoutes, Route, RouteSpec, RouteTable};
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -77,7 +77,7 @@ struct Node {
     door: Arc<HandedDoor>,
     handed: AtomicUsize,
     returned: Arc<AtomicUsize>,
-    told: Mutex<BTreeMap<Name, Vec<NamespaceRoute>>>,
+    told: Mutex<BTreeMap<Name, NamespaceRoutes>>,
 }
 
 impl Local for Node {
@@ -85,11 +85,11 @@ impl Local for Node {
         self.worker.connect(namespace)
     }
 
-    fn set_routes(&self, namespace: &Name, version: u64, routes: &[NamespaceRoute]) {
+    fn set_routes(&self, namespace: &Name, version: u64, routes: &NamespaceRoutes) {
         if namespace.as_str() == "demo" {
-            self.door.set_routes(version, routes.to_vec());
+            self.door.set_routes(version, routes.routes.clone());
         }
-        self.told.lock().unwrap().insert(namespace.clone(), routes.to_vec());
+        self.told.lock().unwrap().insert(namespace.clone(), routes.clone());
     }
 
     fn hand_off(&self, hand_off: HandOff) -> Result<(), Box<HandOff>> {
@@ -278,8 +278,8 @@ async fn a_worker_is_told_its_own_routes_only() {
     let told = house.node.told.lock().unwrap();
     for (namespace, host) in [("demo", "shop.example"), ("other", "other.example")] {
         let routes = &told[&namespace.parse::<Name>().unwrap()];
-        assert!(!routes.is_empty());
-        assert!(routes.iter().all(|route| route.spec.host.as_deref() == Some(host)), "{routes:?}");
+        assert!(!routes.routes.is_empty());
+        assert!(routes.routes.iter().all(|route| route.spec.host.as_deref() == Some(host)), "{routes:?}");
     }
 }
 

@@ -7,9 +7,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dunlin_descriptors::{Channel, file_in_memory};
-use dunlin_model::{AllocationId, InstanceId};
+use dunlin_model::{AllocationId, InstanceId, WorkloadName};
 use dunlin_protocol::{ConnectError, Outbound, PassedToAgent, PassedToWorker, decode, encode};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 
 /// Passes messages and descriptors to the agent, and waits for its answers.
@@ -29,10 +29,12 @@ struct Asked {
 enum Waiting {
     ForConnection(oneshot::Sender<Connection>),
     ForAddresses(oneshot::Sender<Addresses>),
+    ForCall(oneshot::Sender<Call>),
 }
 
 type Connection = Result<(TcpStream, SocketAddr), ConnectError>;
 type Addresses = Result<Vec<IpAddr>, ConnectError>;
+type Call = Result<UnixStream, ConnectError>;
 
 /// Where a connection is wanted to, on behalf of a guest.
 #[derive(Debug)]
@@ -84,6 +86,15 @@ impl Passing {
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
+    /// Asks for a way to send one request of a guest of `allocation` to `service`.
+    pub(crate) async fn call(&self, allocation: AllocationId, service: WorkloadName) -> Call {
+        let (answer, answered) = oneshot::channel();
+        let question = self.question(Waiting::ForCall(answer));
+        let message = PassedToAgent::Call { request: question.request, allocation, service };
+        self.send(&message, None).await.map_err(|_| gone())?;
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+
     fn question(&self, waiting: Waiting) -> Question<'_> {
         let mut asked = self.asked();
         asked.last += 1;
@@ -102,7 +113,7 @@ impl Passing {
         let answer = result.and_then(|address| match stream.map(tcp) {
             Some(Ok(stream)) => Ok((stream, address)),
             Some(Err(error)) => Err(ConnectError::NotConnected(error.to_string())),
-            None => Err(ConnectError::NotConnected("this worker has too many open files".to_owned())),
+            None => Err(too_many_files()),
         });
         let _gone = waiting.send(answer);
     }
@@ -113,6 +124,17 @@ impl Passing {
         let _gone = waiting.send(result);
     }
 
+    /// Gives the way for a call to who waits for it.
+    fn called(&self, request: u64, result: Result<(), ConnectError>, stream: Option<OwnedFd>) {
+        let Some(Waiting::ForCall(waiting)) = self.asked().waiting.remove(&request) else { return };
+        let answer = result.and_then(|()| match stream.map(unix) {
+            Some(Ok(stream)) => Ok(stream),
+            Some(Err(error)) => Err(ConnectError::NotConnected(error.to_string())),
+            None => Err(too_many_files()),
+        });
+        let _gone = waiting.send(answer);
+    }
+
     /// Returns the next message of the agent that is no answer; nothing once the agent is gone.
     pub(crate) async fn next(&self) -> io::Result<Option<(PassedToWorker, Option<OwnedFd>)>> {
         while let Some(message) = self.channel.receive().await? {
@@ -121,6 +143,9 @@ impl Passing {
                     self.connected(request, result, message.descriptor);
                 }
                 PassedToWorker::Resolved { request, result } => self.resolved(request, result),
+                PassedToWorker::Called { request, result } => {
+                    self.called(request, result, message.descriptor);
+                }
                 other => return Ok(Some((other, message.descriptor))),
             }
         }
@@ -140,6 +165,10 @@ impl Drop for Question<'_> {
     }
 }
 
+fn too_many_files() -> ConnectError {
+    ConnectError::NotConnected("this worker has too many open files".to_owned())
+}
+
 fn gone() -> ConnectError {
     ConnectError::NotConnected("the agent is gone".to_owned())
 }
@@ -149,4 +178,11 @@ pub(crate) fn tcp(descriptor: OwnedFd) -> io::Result<TcpStream> {
     let stream = std::net::TcpStream::from(descriptor);
     stream.set_nonblocking(true)?;
     TcpStream::from_std(stream)
+}
+
+/// The same of one end of a pair of sockets.
+pub(crate) fn unix(descriptor: OwnedFd) -> io::Result<UnixStream> {
+    let stream = std::os::unix::net::UnixStream::from(descriptor);
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }

@@ -96,16 +96,23 @@ where
     // It is of the connection, and says that there may be a trailer.
     let reads_trailers = request.headers_mut().remove(TE).is_some();
     match service.handle(request).await {
-        Ok(mut response) => {
-            remove_own_headers(response.headers_mut());
-            if service.tells_fuel() {
-                tell_fuel(&mut response, reads_trailers);
-            }
-            Answer::Response(response)
-        }
+        Ok(response) => Answer::Response(told(response, service.tells_fuel(), reads_trailers)),
         Err(overloaded @ EngineFailure::Overloaded(_)) => Answer::NotTaken(failure::of(overloaded)),
         Err(failure) => Answer::Failed(failure::of(failure)),
     }
+}
+
+/// Returns a guest's response with what Dunlin says of it, and nothing that the guest says in its place.
+pub(crate) fn told(
+    mut response: Response<GuestBody>,
+    tells_fuel: bool,
+    reads_trailers: bool,
+) -> Response<GuestBody> {
+    remove_own_headers(response.headers_mut());
+    if tells_fuel {
+        tell_fuel(&mut response, reads_trailers);
+    }
+    response
 }
 
 /// Says what a request burned: in a header if that is known, after the body if it is still being made.

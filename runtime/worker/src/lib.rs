@@ -21,6 +21,7 @@ mod log_queue;
 mod outbound;
 mod passed;
 mod resident;
+mod services;
 mod worker;
 
 pub use compiler::{BareWall, compile_component, platform, probe};

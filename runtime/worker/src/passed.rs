@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use dunlin_ingress::Order;
 use dunlin_protocol::PassedToWorker;
-use tokio::net::UnixStream;
 
 use crate::allocations::Allocations;
-use crate::channel::{Passing, tcp};
+use crate::channel::{Passing, tcp, unix};
 use crate::data;
 use crate::handed::Connections;
 
@@ -64,12 +63,8 @@ fn take_one(
             tokio::spawn(async move { connections.leave().await });
         }
         // The channel itself gives answers to who asked.
-        PassedToWorker::Connected { .. } | PassedToWorker::Resolved { .. } => {}
+        PassedToWorker::Connected { .. }
+        | PassedToWorker::Resolved { .. }
+        | PassedToWorker::Called { .. } => {}
     }
-}
-
-fn unix(descriptor: OwnedFd) -> std::io::Result<UnixStream> {
-    let stream = std::os::unix::net::UnixStream::from(descriptor);
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
 }

@@ -26,6 +26,7 @@ use crate::log_queue::LogQueue;
 use crate::outbound::AgentConnector;
 use crate::passed;
 use crate::resident::Resident;
+use crate::services::Services;
 
 /// After how many steps a thread of the runtime looks for I/O and timers. Computing guests make long steps, of up
 /// to [`dunlin_engine::EPOCH_TICK`]; tokio's own 61 of them would let a request wait for half a second.
@@ -147,13 +148,14 @@ fn follow(
     engine.set_coredump_size(coredump_size);
     let passing = Passing::new(channel).context("cannot use the channel")?;
     let logs = Arc::new(LogQueue::new(passing.clone()));
-    let mut access = Access::none()
-        .folders(before.folders)
-        .connector(Arc::new(AgentConnector(passing.clone())), authorities);
+    let services = Arc::new(Services::default());
+    let connector = AgentConnector { passing: passing.clone(), services: services.clone() };
+    let mut access = Access::none().folders(before.folders).connector(Arc::new(connector), authorities);
     if let Some(scratch) = scratch {
         access = access.scratch(scratch);
     }
     let allocations = Arc::new(Allocations::new(engine, access, node, agent.clone(), logs.clone()));
+    services.run_by(&allocations);
     let connections = Arc::new(Connections::new(allocations.clone(), passing.clone()));
     let taking = runtime.spawn(passed::take(passing, allocations.clone(), connections.clone()));
     let (ended, told) = (connections.clone(), agent.clone());
@@ -170,7 +172,7 @@ fn follow(
     let namespace = namespace.as_ref().map_or("all namespaces", Name::as_str);
     tracing::info!(namespace, "worker ready");
 
-    if obey(&mut control, runtime, &allocations, &connections)? {
+    if obey(&mut control, runtime, &allocations, &connections, &services)? {
         tracing::info!("the agent is started again; this worker ends with its last connection");
         runtime.block_on(async {
             // Those that were handed off last may still be on their way here.
@@ -187,6 +189,7 @@ fn obey(
     runtime: &Runtime,
     allocations: &Arc<Allocations>,
     connections: &Connections,
+    services: &Services,
 ) -> anyhow::Result<bool> {
     let mut outlives = false;
     while let Some(message) = control::read(control)? {
@@ -199,7 +202,8 @@ fn obey(
                 runtime.spawn(async move { allocations.stop(allocation, at_once).await });
             }
             ToWorker::Routes { namespace, version, routes } => {
-                connections.set_routes(namespace, version, routes);
+                services.set(&namespace, routes.services);
+                connections.set_routes(namespace, version, routes.routes);
             }
             ToWorker::RunItems { allocation, range } => allocations.run_items(allocation, range),
             ToWorker::RunAttached { allocation, arguments } => {

@@ -14,6 +14,7 @@ use dunlin_harness::{App, Fleet};
 use dunlin_model::{AppName, Name, RunId};
 
 use crate::memory::children;
+use crate::processor::cpu;
 use crate::report::{Report, Row, Series};
 use crate::warn;
 
@@ -181,16 +182,4 @@ fn size(path: &std::path::Path) -> anyhow::Result<u64> {
         return Ok(bytes);
     }
     Ok(path.metadata()?.len())
-}
-
-/// Returns how many seconds of processor time a process has taken.
-fn cpu(process: Option<u32>) -> anyhow::Result<f64> {
-    let process = process.context("the process does not run")?;
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name of the program may hold anything, and ends with the last parenthesis.
-    let (_, fields) = stat.rsplit_once(')').context("the kernel's line has no name")?;
-    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
-    let ticks = ticks.sum::<Result<u32, _>>().context("the kernel's line has no times")?;
-    // Linux counts in hundredths of a second for programs, whatever it does inside.
-    Ok(f64::from(ticks) / 100.0)
 }

@@ -15,6 +15,8 @@ mod items;
 mod load;
 mod memory;
 mod native;
+mod network;
+mod processor;
 mod report;
 mod sandbox;
 mod scheduler;
@@ -38,6 +40,7 @@ const BENCHES: &[(&str, &str)] = &[
     ("fuel-rate", "whether busy guests get their fuel rates, and what calls into the host should cost"),
     ("http", "requests to a service through one agent, deploy to first answer, and memory"),
     ("items", "items of a job that do nothing, from submission to the last durable record"),
+    ("network", "requests from node to node, calls of services, and clients that are idle"),
     ("scheduler", "what the coordinator's brain costs at ten thousand nodes, and how well it fills them"),
     (
         "store",
@@ -100,6 +103,7 @@ fn run(chosen: &[Chosen]) -> anyhow::Result<()> {
             "fuel-rate" => runtime.block_on(fuel_rate::run()),
             "http" => runtime.block_on(http::run()),
             "items" => runtime.block_on(items::run()),
+            "network" => runtime.block_on(network::run()),
             "sandbox" => runtime.block_on(sandbox::run(*part)),
             "scheduler" => runtime.block_on(scheduler::run()),
             "store" => runtime.block_on(store::run()),

@@ -129,6 +129,10 @@ component!(
     SPIN_HTTP, SPIN_HTTP_PATH, "spin-http.wasm"
 );
 component!(
+    /// Service: answers with the head of the request.
+    TELL_HTTP, TELL_HTTP_PATH, "tell-http.wasm"
+);
+component!(
     /// Service: calls the host and panics; built with debug information.
     TRACED_HTTP, TRACED_HTTP_PATH, "traced-http.wasm"
 );

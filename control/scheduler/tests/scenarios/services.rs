@@ -564,6 +564,42 @@ fn an_allocation_that_stops_running_leaves_the_routes() {
 }
 
 #[test]
+fn a_service_without_routes_is_in_them_as_long_as_somebody_may_call_it() {
+    check(
+        "
+        node a
+        deploy shop cart=1@v1 stock=1@v1
+        wait 1
+        deploy web front=1@v1,calls:cart.shop.internal
+        wait 1
+        deploy batch sum=job1@v1,calls:*.shop.internal
+        wait 1
+        delete web
+        wait 2
+        delete batch
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            > deploy shop cart=1@v1 stock=1@v1
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.3: a1@1 a2@1 | peers a
+            > deploy web front=1@v1,calls:cart.shop.internal
+            Deployed { revision: Revision(1), changed: true }
+            1s a gets 1.5: a1@1 a2@1 a3@1 | cart.shop.internal: a1 on a | peers a
+            > deploy batch sum=job1@v1,calls:*.shop.internal
+            Deployed { revision: Revision(1), changed: true }
+            2s a gets 1.6: a1@1 a2@1 a3@1 | cart.shop.internal: a1 on a | stock.shop.internal: a2 on a | peers a
+            > delete web
+            Deleted
+            4s a gets 1.7: a1@1 a2@1 | cart.shop.internal: a1 on a | stock.shop.internal: a2 on a | peers a
+            > delete batch
+            Deleted
+            5s a gets 1.8: a1@1 a2@1 | peers a
+        "#]],
+    );
+}
+
+#[test]
 fn a_stopped_app_can_be_deployed_again() {
     check(
         "

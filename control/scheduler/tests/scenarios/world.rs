@@ -16,8 +16,8 @@ use dunlin_model::{
     AllocationId, AllocationReport, AppName, AppSpec, AssignedAllocation, Assignment, Bytes, ClusterId,
     Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits,
     Manifest, Name, NamespaceSpec, NodeId, NodeInfo, ObservedState, OnPartition, Outcome, Overcommit,
-    Packing, Quota, Report, Resources, Revision, RolloutSpec, RouteSpec, RunId, ServiceSpec, Term, Timestamp,
-    Work, WorkloadKind, WorkloadSpec,
+    Packing, Quota, Report, Resources, Revision, RolloutSpec, RouteSpec, RouteTable, RunId, ServiceSpec,
+    Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_scheduler::{
     Action, AllocationState, Change, Cluster, Command, Config, Due, Fate, Observation, RunWish,
@@ -392,6 +392,7 @@ impl World {
                     ("route", host) => {
                         routes.push(RouteSpec { host: Some(host.to_owned()), path: "/".to_owned() });
                     }
+                    ("calls", host) => spec.capabilities.outbound_http.push(format!("http://{host}")),
                     (label, value) => {
                         spec.node_labels.insert(label.to_owned(), value.to_owned());
                     }
@@ -752,11 +753,13 @@ fn describe(assignment: &Assignment) -> String {
             }
         }
     }
-    for route in &assignment.routes.routes {
-        let endpoints = assignment.routes.endpoints[&route.workload].iter();
+    let RouteTable { routes, endpoints, .. } = &assignment.routes;
+    let routed = routes.iter().map(|route| (route.spec.host.clone().unwrap(), &route.workload));
+    let unrouted = endpoints.keys().filter(|name| !routes.iter().any(|route| route.workload == **name));
+    for (host, workload) in routed.chain(unrouted.map(|name| (name.host().to_string(), name))) {
+        let endpoints = endpoints[workload].iter();
         let endpoints: Vec<String> =
             endpoints.map(|endpoint| format!("{} on {}", endpoint.allocation, endpoint.node)).collect();
-        let host = route.spec.host.as_deref().unwrap_or("*");
         write!(told, " | {host}: {}", endpoints.join(", ")).unwrap();
     }
     let peers: Vec<String> = assignment.routes.peers.keys().map(ToString::to_string).collect();

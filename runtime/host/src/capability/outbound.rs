@@ -9,13 +9,14 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use dunlin_model::{AllocationId, Capabilities, DurationMs, InstanceId, LimitHit, Limits};
+use dunlin_model::{AllocationId, Capabilities, DurationMs, InstanceId, LimitHit, Limits, WorkloadName};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
+use super::outbound_http::{Callee, Calling};
 use crate::denials::Hits;
 use crate::logs::Logs;
 
@@ -80,6 +81,16 @@ pub trait Connector: Send + Sync {
 
     /// Returns the addresses of `name` to which guests of `allocation` may open sockets.
     fn resolve(&self, allocation: AllocationId, name: String) -> Resolving;
+
+    /// Takes a place for one request at `service` in this process, if one is free.
+    fn callee(&self, _service: &WorkloadName) -> Option<Box<dyn Callee>> {
+        None
+    }
+
+    /// Opens a way on which one request in HTTP/1.1 of a guest of `allocation` goes to `service`, wherever that runs.
+    fn call(&self, _allocation: AllocationId, service: WorkloadName) -> Calling {
+        Box::pin(async move { Err(ConnectFailure::NotResolved(format!("there is no service `{service}`"))) })
+    }
 }
 
 /// What one allocation may do outbound.
@@ -92,6 +103,8 @@ pub(crate) struct Outbound {
 }
 
 pub(super) struct GrantedOutbound {
+    /// Whose guest it is.
+    pub(super) workload: WorkloadName,
     pub(super) capabilities: Capabilities,
     pub(super) connector: Arc<dyn Connector>,
     pub(super) tls: Arc<Tls>,
@@ -129,14 +142,8 @@ impl Outbound {
         Self { allocation, granted: None, limits, hits: Hits::default(), notices: Mutex::default() }
     }
 
-    pub(super) fn granted(
-        allocation: AllocationId,
-        capabilities: Capabilities,
-        limits: &Limits,
-        connector: Arc<dyn Connector>,
-        tls: Arc<Tls>,
-    ) -> Self {
-        let granted = Some(GrantedOutbound { capabilities, connector, tls });
+    pub(super) fn granted(allocation: AllocationId, limits: &Limits, granted: GrantedOutbound) -> Self {
+        let granted = Some(granted);
         let limits = OutboundLimits::of(limits);
         Self { allocation, granted, limits, hits: Hits::default(), notices: Mutex::default() }
     }

@@ -6,6 +6,8 @@
 //!
 //! A guest whose request is refused hears `HTTP-request-denied`, and its log says which line would allow it.
 
+mod call;
+
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -17,11 +19,10 @@ use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -29,7 +30,9 @@ use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::outbound::{ConnectFailure, Counted, Outbound, OutboundLimits, Using, Wanted};
+pub use self::call::{Answering, CallBody, Callee, Calling, call_body};
+
+use super::outbound::{ConnectFailure, Counted, GrantedOutbound, Outbound, OutboundLimits, Using, Wanted};
 use crate::limits::MAX_WRITE;
 use crate::logs::Logs;
 
@@ -53,6 +56,16 @@ struct Destination {
     is_tls: bool,
     host: Host,
     port: u16,
+}
+
+/// How a destination is reached.
+enum Way {
+    /// On a connection of its own.
+    Connection(TcpStream),
+    /// It is a service, and has a place for the request in this process.
+    Callee(Box<dyn Callee>),
+    /// It is a service, and the agent takes the request on this stream.
+    Agent(UnixStream),
 }
 
 type Ended = Box<dyn Future<Output = Result<(), Error>> + Send>;
@@ -119,14 +132,20 @@ impl Exchange {
     async fn run(self, request: Request<WasiBody>) -> Sent {
         let (parts, body) = request.into_parts();
         match self.connect(&parts).await {
-            Ok((destination, stream, permit)) => {
-                let request = prepared(Request::from_parts(parts, body), &destination, self.hops)?;
-                match destination.is_tls {
-                    false => self.send(request, stream, permit).await,
-                    true => {
+            Ok((destination, way, permit)) => {
+                let mut request = Request::from_parts(parts, body);
+                if let (Way::Callee(_) | Way::Agent(_), Some(granted)) = (&way, &self.outbound.granted) {
+                    call::sign(request.headers_mut(), &granted.workload)?;
+                }
+                let request = prepared(request, &destination, self.hops)?;
+                match way {
+                    Way::Callee(callee) => self.ask(callee, request, permit).await,
+                    Way::Agent(stream) => self.send(request, stream, permit).await,
+                    Way::Connection(stream) if destination.is_tls => {
                         let stream = self.greet(&destination.host, stream).await?;
                         self.send(request, stream, permit).await
                     }
+                    Way::Connection(stream) => self.send(request, stream, permit).await,
                 }
             }
             Err(error) => {
@@ -148,7 +167,7 @@ impl Exchange {
     async fn connect(
         &self,
         request: &http::request::Parts,
-    ) -> Result<(Destination, TcpStream, OwnedSemaphorePermit), Error> {
+    ) -> Result<(Destination, Way, OwnedSemaphorePermit), Error> {
         if request.method == Method::CONNECT {
             return Err(Error::HttpRequestMethodInvalid);
         }
@@ -169,22 +188,42 @@ impl Exchange {
         if wait >= time {
             return Err(self.limit_hit(&destination, "connection_rate", self.outbound.limits.rate));
         }
+        match timeout(time, self.way(granted, &destination, wait)).await {
+            Ok(Ok(way)) => Ok((destination, way, permit)),
+            Ok(Err(failure)) => Err(self.not_connected(&destination, failure)),
+            Err(_elapsed) => Err(self.late("connect_timeout", time, Error::ConnectionTimeout)),
+        }
+    }
+
+    /// Opens the way to a destination, after this `wait`.
+    async fn way(
+        &self,
+        granted: &GrantedOutbound,
+        destination: &Destination,
+        wait: Duration,
+    ) -> Result<Way, ConnectFailure> {
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        let allocation = self.outbound.allocation;
+        if let Some(service) = destination.service(&granted.workload) {
+            if let Some(callee) = granted.connector.callee(&service) {
+                return Ok(Way::Callee(callee));
+            }
+            let called = granted.connector.call(allocation, service.clone()).await;
+            if let Err(ConnectFailure::NotResolved(_)) = &called {
+                self.not_there(&service);
+            }
+            return called.map(Way::Agent);
+        }
         let wanted = Wanted {
-            allocation: self.outbound.allocation,
+            allocation,
             using: if destination.is_tls { Using::Https } else { Using::Http },
             host: destination.host.to_string(),
             port: destination.port,
             address: None,
         };
-        let connecting = async {
-            tokio::time::sleep(wait).await;
-            granted.connector.connect(wanted).await
-        };
-        match timeout(time, connecting).await {
-            Ok(Ok(stream)) => Ok((destination, stream, permit)),
-            Ok(Err(failure)) => Err(self.not_connected(&destination, failure)),
-            Err(_elapsed) => Err(self.late("connect_timeout", time, Error::ConnectionTimeout)),
-        }
+        granted.connector.connect(wanted).await.map(Way::Connection)
     }
 
     /// Counts that something took as long as it may, unless the guest itself wanted it faster.
@@ -288,7 +327,7 @@ impl Exchange {
             return Err(Error::HttpUpgradeFailed);
         }
         let outbound = Arc::clone(&self.outbound);
-        let response = response.map(|body| Timed::new(body, between_bytes, outbound).boxed_unsync());
+        let response = response.map(|body| Timed::new(body, between_bytes, outbound, None).boxed_unsync());
         let ended: Ended = Box::new(async move {
             let result = connection.await;
             // The connection counts as open until here.
@@ -365,20 +404,25 @@ fn prepared(
 }
 
 /// A body of which no piece may take too long.
-struct Timed {
-    inner: Incoming,
+struct Timed<B> {
+    inner: B,
     most: Duration,
     late: Pin<Box<Sleep>>,
     outbound: Arc<Outbound>,
+    /// What counts as open until the body ends, if that is not the connection.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Timed {
-    fn new(inner: Incoming, most: Duration, outbound: Arc<Outbound>) -> Self {
-        Self { inner, most, late: Box::pin(tokio::time::sleep(most)), outbound }
+impl<B> Timed<B> {
+    fn new(inner: B, most: Duration, outbound: Arc<Outbound>, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self { inner, most, late: Box::pin(tokio::time::sleep(most)), outbound, _permit: permit }
     }
 }
 
-impl Body for Timed {
+impl<B> Body for Timed<B>
+where
+    B: Body<Data = Bytes, Error: Into<Error>> + Unpin,
+{
     type Data = Bytes;
     type Error = Error;
 
@@ -390,7 +434,7 @@ impl Body for Timed {
             Poll::Ready(frame) => {
                 let most = self.most;
                 self.late.as_mut().reset(Instant::now() + most);
-                Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => {
                 ready!(self.late.as_mut().poll(context));

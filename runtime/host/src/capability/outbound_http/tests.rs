@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use dunlin_model::{AllocationId, Capabilities, Limits, LogRecord};
+use dunlin_model::{AllocationId, Capabilities, Limits, LogRecord, WorkloadName};
 use http_body_util::{Empty, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::super::outbound::{Connecting, Connector, Resolving, Tls};
+use super::super::outbound::{Connecting, Connector, Resolving};
 use super::*;
 use crate::logs::LogSink;
 
@@ -74,12 +74,16 @@ async fn setup(grants: &[&str], limits: Limits, answers: &'static [&'static str]
         ..Default::default()
     };
     let allocation = AllocationId::new(1);
-    let outbound =
-        Outbound::granted(allocation, capabilities, &limits, connector.clone(), Arc::new(Tls::default()));
+    let outbound = Outbound::granted(allocation, &limits, granted(capabilities, connector.clone()));
     let log = Arc::new(Kept::default());
     let logs = Arc::new(Logs::new(log.clone(), &limits));
     let http = OutboundHttp::new(Arc::new(outbound), InstanceId { allocation, number: 1 }, logs);
     Setup { http, connector, log, heard }
+}
+
+fn granted(capabilities: Capabilities, connector: Arc<dyn Connector>) -> GrantedOutbound {
+    let workload = "demo/shop/web".parse().unwrap();
+    GrantedOutbound { workload, capabilities, connector, tls: Arc::default() }
 }
 
 fn request(uri: &str) -> Request<WasiBody> {
@@ -220,8 +224,7 @@ async fn a_server_that_is_not_reached_in_time_is_given_up() {
     let mut setup = setup(&["http://a.example"], limits, &[FINE]).await;
     let near = Arc::clone(&setup.http.outbound);
     let capabilities = near.granted.as_ref().unwrap().capabilities.clone();
-    let tls = Arc::new(Tls::default());
-    let far = Outbound::granted(AllocationId::new(1), capabilities, &limits, Arc::new(Nowhere), tls);
+    let far = Outbound::granted(AllocationId::new(1), &limits, granted(capabilities, Arc::new(Nowhere)));
     setup.http.outbound = Arc::new(far);
     let started = Instant::now();
     let given_up = sent(&mut setup.http, request("http://a.example/")).await.unwrap_err();
@@ -285,4 +288,102 @@ async fn a_refusal_is_heard_by_who_still_writes() {
     let body = Full::new(Bytes::from_static(b"body")).map_err(|never| match never {}).boxed_unsync();
     let request = Request::post("http://a.example/").body(body).unwrap();
     assert!(matches!(sent(&mut setup.http, request).await, Err(Error::HttpRequestDenied)));
+}
+
+/// A fleet in which `cart` has a place in this process, `stock` runs elsewhere, and nothing else is there.
+#[derive(Default)]
+struct Services(Arc<Mutex<Vec<String>>>);
+
+struct Cart(Arc<Mutex<Vec<String>>>);
+
+fn told(request: &Request<WasiBody>) -> String {
+    let mut lines: Vec<_> = request
+        .headers()
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    lines.sort();
+    format!("{} {}\n{}", request.method(), request.uri(), lines.join("\n"))
+}
+
+impl Callee for Cart {
+    fn answer(self: Box<Self>, request: Request<WasiBody>) -> Answering {
+        self.0.lock().unwrap().push(told(&request));
+        let body = Full::new(Bytes::from_static(b"cart")).map_err(|never| match never {}).boxed_unsync();
+        let response = Response::builder().header("x-padding", "x".repeat(3000)).body(body).unwrap();
+        Box::pin(async move { response })
+    }
+}
+
+impl Connector for Services {
+    fn connect(&self, wanted: Wanted) -> Connecting {
+        panic!("{wanted:?} is no service")
+    }
+
+    fn resolve(&self, _: AllocationId, name: String) -> Resolving {
+        panic!("a call needs no addresses of {name}")
+    }
+
+    fn callee(&self, service: &WorkloadName) -> Option<Box<dyn Callee>> {
+        let is_here = service.to_string() == "demo/shop/cart";
+        is_here.then(|| Box::new(Cart(Arc::clone(&self.0))) as Box<dyn Callee>)
+    }
+
+    fn call(&self, _: AllocationId, service: WorkloadName) -> Calling {
+        let heard = Arc::clone(&self.0);
+        Box::pin(async move {
+            if service.to_string() != "demo/shop/stock" {
+                return Err(ConnectFailure::NotResolved(service.to_string()));
+            }
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    assert_ne!(theirs.read_buf(&mut head).await.unwrap(), 0);
+                }
+                heard.lock().unwrap().push(String::from_utf8(head).unwrap());
+                theirs.write_all(FINE.as_bytes()).await.unwrap();
+            });
+            Ok(ours)
+        })
+    }
+}
+
+#[tokio::test]
+async fn services_are_called_by_their_names_and_told_who_calls() {
+    let heard = Arc::default();
+    let mut setup = setup(&["http://*.shop.internal", "http://*:8080"], Limits::SERVICE, &[]).await;
+    let capabilities = setup.http.outbound.granted.as_ref().unwrap().capabilities.clone();
+    let mut call = async |limits: &Limits, uri: &str| {
+        let granted = granted(capabilities.clone(), Arc::new(Services(Arc::clone(&heard))));
+        setup.http.outbound = Arc::new(Outbound::granted(AllocationId::new(1), limits, granted));
+        let mut request = request(uri);
+        request.headers_mut().insert("dunlin-caller", HeaderValue::from_static("bank/bank/bank"));
+        sent(&mut setup.http, request).await
+    };
+    for (uri, body) in [("http://cart.shop.internal/a?b", "cart"), ("http://stock.shop.internal/a?b", "fine")]
+    {
+        let response = call(&Limits::SERVICE, uri).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+        let heard = std::mem::take(&mut *heard.lock().unwrap()).concat().to_ascii_lowercase();
+        let host = uri.split('/').nth(2).unwrap();
+        assert!(heard.starts_with("get /a?b"), "{heard}");
+        for line in
+            [format!("host: {host}"), "dunlin-caller: demo/shop/web".to_owned(), "dunlin-hops: 1".to_owned()]
+        {
+            assert!(heard.lines().any(|heard| heard == line), "{line:?} is missing in {heard}");
+        }
+        assert!(!heard.contains("bank") && !heard.contains("forged"), "{heard}");
+    }
+    let absent = call(&Limits::SERVICE, "http://nobody.shop.internal/").await.unwrap_err();
+    assert!(matches!(absent, Error::DnsError { .. }), "{absent:?}");
+    for uri in ["http://cart.bank.internal/", "https://cart.shop.internal/", "http://cart.internal/"] {
+        let denied = call(&Limits::SERVICE, uri).await.unwrap_err();
+        assert!(matches!(denied, Error::HttpRequestDenied), "{uri}: {denied:?}");
+    }
+    let small = Limits { header_bytes: dunlin_model::Bytes(2048), ..Limits::SERVICE };
+    let long = call(&small, "http://cart.shop.internal/").await.unwrap_err();
+    assert!(matches!(long, Error::HttpResponseHeaderSectionSize(_)), "{long:?}");
+    let log = setup.log.0.lock().unwrap().iter().map(|record| format!("{record:?}")).collect::<String>();
+    assert!(log.contains("there is no service `demo/shop/nobody`, which the guest calls"), "{log}");
 }

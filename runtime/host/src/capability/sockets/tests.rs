@@ -14,7 +14,7 @@ use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket::Host as _;
 use wasmtime_wasi::p2::{Pollable as _, StreamError};
 use wasmtime_wasi::sockets::{WasiSocketsCtx, WasiSocketsCtxView};
 
-use super::super::outbound::{ConnectFailure, Connecting, Connector, Outbound, Resolving, Tls};
+use super::super::outbound::{ConnectFailure, Connecting, Connector, GrantedOutbound, Outbound, Resolving};
 use super::*;
 use crate::limits::MAX_WRITE;
 use crate::logs::{LogSink, Logs};
@@ -79,8 +79,13 @@ impl Rig {
         let sockets = sockets.iter().map(|&pattern| pattern.to_owned()).collect();
         let capabilities = Capabilities { sockets, ..Default::default() };
         let allocation = AllocationId::new(1);
-        let tls = Arc::new(Tls::default());
-        let outbound = Outbound::granted(allocation, capabilities, &limits, connector.clone(), tls);
+        let granted = GrantedOutbound {
+            workload: "demo/shop/web".parse().unwrap(),
+            capabilities,
+            connector: connector.clone(),
+            tls: Arc::default(),
+        };
+        let outbound = Outbound::granted(allocation, &limits, granted);
         let log = Arc::new(Kept::default());
         let logs = Arc::new(Logs::new(log.clone(), &limits));
         let http = OutboundHttp::new(Arc::new(outbound), InstanceId { allocation, number: 1 }, logs);

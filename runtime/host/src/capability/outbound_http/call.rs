@@ -1,0 +1,103 @@
+//! Calls of services of the guest's own namespace: in this process where one has room, else by the agent, which knows
+//! where others run. There is no name to look up and no address to judge.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use dunlin_model::{CALLER_HEADER, WorkloadName};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use wasmtime_wasi_http::{Error, WasiBody};
+
+use super::{Destination, Ended, Exchange, Sent, Timed, bounded};
+use crate::capability::outbound::{ConnectFailure, OutboundLimits};
+
+/// All headers of Dunlin begin so. None of them is a guest's to write.
+const OWN_HEADERS: &str = "dunlin-";
+
+/// The body of a call, and of the answer to it.
+pub type CallBody = WasiBody;
+
+/// A response in the making. Dropping it gives up, and ends the instance that makes it.
+pub type Answering = Pin<Box<dyn Future<Output = Response<CallBody>> + Send>>;
+
+/// A way to a service in the making. Dropping it gives up.
+pub type Calling = Pin<Box<dyn Future<Output = Result<UnixStream, ConnectFailure>> + Send>>;
+
+/// A place for one request at a service in this process.
+pub trait Callee: Send + Sync {
+    /// Has the service answer `request`.
+    fn answer(self: Box<Self>, request: Request<CallBody>) -> Answering;
+}
+
+/// Returns `body` as that of an answer to a call.
+pub fn call_body<B>(body: B) -> CallBody
+where
+    B: Body<Data = Bytes, Error: std::fmt::Display> + Send + 'static,
+{
+    body.map_err(|error| Error::InternalError(Some(error.to_string()))).boxed_unsync()
+}
+
+impl Destination {
+    /// Returns which service of the guest's namespace it is, if it is one.
+    pub(super) fn service(&self, caller: &WorkloadName) -> Option<WorkloadName> {
+        if self.is_tls { None } else { self.host.service(self.port, &caller.namespace) }
+    }
+}
+
+/// Says in the head of a call who calls, whatever the guest has said.
+pub(super) fn sign(headers: &mut HeaderMap, caller: &WorkloadName) -> Result<(), Error> {
+    let own = headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADERS)).cloned();
+    for name in own.collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+    let caller = HeaderValue::try_from(caller.to_string()).map_err(|_| Error::InternalError(None))?;
+    headers.insert(CALLER_HEADER, caller);
+    Ok(())
+}
+
+impl Exchange {
+    /// Has a service in this process answer.
+    pub(super) async fn ask(
+        self,
+        callee: Box<dyn Callee>,
+        mut request: Request<WasiBody>,
+        permit: OwnedSemaphorePermit,
+    ) -> Sent {
+        let OutboundLimits { first_byte, between_bytes, headers, header_bytes, .. } = self.outbound.limits;
+        let first_byte = bounded(self.options.first_byte_timeout, first_byte.into());
+        let between_bytes = bounded(self.options.between_bytes_timeout, between_bytes.into());
+        // There is no connection of which it could speak.
+        request.headers_mut().remove(header::CONNECTION);
+        let response = match timeout(first_byte, callee.answer(request)).await {
+            Ok(response) => response,
+            Err(_elapsed) => {
+                return Err(self.late("first_byte_timeout", first_byte, Error::ConnectionReadTimeout));
+            }
+        };
+        let lines = response.headers().iter();
+        let bytes: usize = lines.map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let is_long = response.headers().len() > usize::try_from(headers).unwrap_or(usize::MAX);
+        if is_long || u64::try_from(bytes).unwrap_or(u64::MAX) > header_bytes {
+            self.outbound.hits.count(if is_long { "headers" } else { "header_bytes" });
+            return Err(Error::HttpResponseHeaderSectionSize(u32::try_from(header_bytes).ok()));
+        }
+        let response = response.map(|body| {
+            // The call counts as a connection until its answer is read or nobody wants it.
+            Timed::new(body, between_bytes, self.outbound, Some(permit)).boxed_unsync()
+        });
+        let ended: Ended = Box::new(async { Ok(()) });
+        Ok((response, ended))
+    }
+
+    /// Tells the owner of a guest that it calls what is not there.
+    pub(super) fn not_there(&self, service: &WorkloadName) {
+        let text =
+            format!("there is no service `{service}`, which the guest calls; `dunlin status` lists all");
+        self.outbound.notice(&self.logs, self.instance, &service.to_string(), &text);
+    }
+}
