@@ -327,9 +327,11 @@ pub(crate) fn route_host(host: &str) -> Result<(), Broken> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    if host.len() > 253 || !host.split('.').all(is_label) {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    if host.len() > 253 || !name.split('.').all(is_label) {
         return Err(Broken::new(format!(
-            "`{}` is not a host name: write it in lower case and without a port, like \"hello.localhost\"",
+            "`{}` is not a host name: write it in lower case and without a port, like \"hello.localhost\", or \
+             \"*.hello.localhost\" for all names below one",
             shown(host)
         )));
     }
@@ -425,7 +427,8 @@ mod tests {
 
     #[test]
     fn a_sound_spec_is_accepted() {
-        let spec = service(&[("hello.localhost", "/"), ("", "/api/v1"), ("127.0.0.1", "/")]);
+        let spec =
+            service(&[("hello.localhost", "/"), ("", "/api/v1"), ("127.0.0.1", "/"), ("*.localhost", "/")]);
         assert_eq!(app(spec).check(), []);
     }
 
@@ -436,7 +439,11 @@ mod tests {
             ("hello.localhost:80", "/"),
             ("hello..localhost", "/"),
             ("hello.", "/"),
-            ("*.localhost", "/"),
+            ("*", "/"),
+            ("*.", "/"),
+            ("a.*.localhost", "/"),
+            ("*a.localhost", "/"),
+            ("*.*.localhost", "/"),
             ("", ""),
             ("", "a"),
             ("", "/a/../b"),

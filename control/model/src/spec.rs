@@ -166,7 +166,7 @@ pub struct ServiceSpec {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RouteSpec {
-    /// The host name in lower case and without port; any if absent.
+    /// The host name in lower case and without port, or `*.` and a name for all names below it; any if absent.
     pub host: Option<String>,
     /// The path begins with these segments; `/` takes all.
     pub path: String,

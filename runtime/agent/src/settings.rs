@@ -167,6 +167,9 @@ pub struct IngressSettings {
 pub struct TlsSettings {
     /// Where it listens (TCP).
     pub listen: SocketAddr,
+    /// The port to which clients in the clear are sent, `443` for most; they are served in the clear if absent.
+    #[serde(default)]
+    pub redirect_port: Option<u16>,
     /// The certificates by which clients know services: the first one is for clients that ask for no name, or for one
     /// that no other is for.
     pub certificates: Vec<CertificateSettings>,
@@ -206,6 +209,7 @@ impl IngressSettings {
             hand_off: self.hand_off,
             max_connections: self.max_connections.get(),
             trusted_proxies: self.trusted_proxies.clone(),
+            redirect_port: self.tls.as_ref().and_then(|tls| tls.redirect_port),
             ..IngressConfig::default()
         }
     }

@@ -49,6 +49,8 @@ pub struct IngressConfig {
     pub hand_off: bool,
     /// The addresses of proxies, whose word on where a request comes from is believed.
     pub trusted_proxies: Vec<AddressRange>,
+    /// Where clients in the clear are sent to, if they are not served: the port at which they are served over TLS.
+    pub redirect_port: Option<u16>,
 }
 
 impl IngressConfig {
@@ -70,6 +72,7 @@ impl Default for IngressConfig {
             max_connections: 8192,
             hand_off: true,
             trusted_proxies: Vec::new(),
+            redirect_port: None,
         }
     }
 }

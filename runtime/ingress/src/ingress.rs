@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dunlin_model::{AllocationId, Digest, NodeId, RouteTable, WorkloadName};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::LOCATION;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -15,12 +18,16 @@ use crate::forward;
 use crate::head::{ALLOCATION_HEADER, authority, forwarded_by};
 use crate::origin::Origin;
 use crate::outbound::{Outbound, Sender};
+use crate::router::normal_host;
 use crate::shared_clients::SharedClients;
 use crate::stream::{Local, Peers};
 use crate::suspects::Suspects;
 use crate::table::{Table, Way};
 use crate::upstream::{Opener, SendError};
 use crate::{FAILURE_HEADER, Failure};
+
+/// The port that need not be named.
+const HTTPS: u16 = 443;
 
 /// The front door of one node. Clones are the same ingress.
 #[derive(Clone)]
@@ -100,7 +107,10 @@ impl Ingress {
     /// is, and what those say only an ingress knows to believe.
     pub(crate) fn may_hand_off(&self, client: IpAddr) -> bool {
         let config = self.config();
-        config.hand_off && !config.trusts(client) && !self.shared_clients().contain(client)
+        config.hand_off
+            && config.redirect_port.is_none()
+            && !config.trusts(client)
+            && !self.shared_clients().contain(client)
     }
 
     pub(crate) fn suspects(&self) -> &Suspects {
@@ -133,6 +143,11 @@ impl Ingress {
             Ok(host) => host,
             Err(failure) => return refuse(failure),
         };
+        if let Some(port) = self.config().redirect_port
+            && !origin.has_tls()
+        {
+            return redirect(host, port, request.uri());
+        }
         let target = match self.table().router.find(host, request.uri().path()) {
             Some(target) => Arc::clone(target),
             None => return refuse(no_route(host, request.uri().path())),
@@ -208,6 +223,22 @@ impl Ingress {
 /// Returns the response that tells a failure.
 fn refuse(failure: Failure) -> Response<Answer> {
     failure.into_response().map(Answer::Whole)
+}
+
+/// Sends a client to the same place by TLS. The method stays, and so does the body.
+fn redirect(authority: &str, port: u16, target: &Uri) -> Response<Answer> {
+    let host = normal_host(authority);
+    let path = target.path_and_query().map_or("/", PathAndQuery::as_str);
+    let place =
+        if port == HTTPS { format!("https://{host}{path}") } else { format!("https://{host}:{port}{path}") };
+    let Ok(place) = HeaderValue::try_from(place) else {
+        let detail = "the target of the request cannot stand in a header".to_owned();
+        return refuse(Failure::new(StatusCode::BAD_REQUEST, "bad_target", detail));
+    };
+    let mut response = Response::new(Answer::Whole(Full::default()));
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(LOCATION, place);
+    response
 }
 
 fn no_route(host: &str, path: &str) -> Failure {

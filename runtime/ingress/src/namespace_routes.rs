@@ -7,7 +7,7 @@ use dunlin_model::{
     LocalService, Name, NamespaceRoute, NamespaceRoutes, NodeId, Route, RouteTable, WorkloadName,
 };
 
-use crate::router::normal_host;
+use crate::router::{normal_host, parents};
 
 /// A namespace with more routes than this is served without hand-off, and its guests' calls go by the agent: its worker
 /// would have to be told too much.
@@ -55,6 +55,8 @@ pub(crate) fn namespace_routes(node: &NodeId, routes: &RouteTable) -> BTreeMap<N
 #[derive(Default)]
 struct Own<'a> {
     hosts: BTreeMap<String, BTreeSet<&'a str>>,
+    /// Those of all names below one.
+    below: BTreeMap<String, BTreeSet<&'a str>>,
     any_host: BTreeSet<&'a str>,
 }
 
@@ -63,7 +65,10 @@ impl<'a> Own<'a> {
         let mut own = Self::default();
         for route in routes {
             let paths = match &route.spec.host {
-                Some(host) => own.hosts.entry(normal_host(host).into_owned()).or_default(),
+                Some(host) => match host.strip_prefix("*.") {
+                    Some(parent) => own.below.entry(normal_host(parent).into_owned()).or_default(),
+                    None => own.hosts.entry(normal_host(host).into_owned()).or_default(),
+                },
                 None => &mut own.any_host,
             };
             paths.insert(prefix(&route.spec.path));
@@ -77,10 +82,17 @@ impl<'a> Own<'a> {
         match &route.spec.host {
             None => has_prefix_of(&self.any_host, path),
             Some(host) => {
-                let same_host = self.hosts.get(&*normal_host(host));
+                let (same_host, name) = match host.strip_prefix("*.") {
+                    Some(parent) => (self.below.get(parent), parent),
+                    None => (self.hosts.get(&*normal_host(host)), host.as_str()),
+                };
+                let name = normal_host(name);
+                // Those come first that say more of the host, whatever their paths.
+                let mut wider = parents(&name).filter_map(|parent| self.below.get(parent));
+                let meets = |paths: &BTreeSet<&str>| has_prefix_of(paths, path) || has_within(paths, path);
                 same_host.is_some_and(|paths| has_prefix_of(paths, path))
-                    || has_prefix_of(&self.any_host, path)
-                    || has_within(&self.any_host, path)
+                    || wider.any(meets)
+                    || meets(&self.any_host)
             }
         }
     }
@@ -146,6 +158,18 @@ mod tests {
         let host = [(Some("shop.example"), "/cart")];
         check(&host, &[(None, "/cart/x"), (Some("other"), "/cart"), (Some("SHOP.example"), "/cart/x")], &[2]);
         check(&host, &[(Some("shop.example"), "/"), (Some("shop.example"), "/cart/")], &[1]);
+        check(&host, &[(Some("*.example"), "/cart/x"), (Some("*.shop.example"), "/cart")], &[]);
+        let wild = [(Some("*.example"), "/cart")];
+        let others = [
+            (Some("shop.example"), "/cart/x"),
+            (Some("*.shop.example"), "/"),
+            (Some("*.example"), "/cart/x"),
+            (Some("*.example"), "/"),
+            (Some("shop.example"), "/web"),
+            (Some("example"), "/cart/x"),
+            (None, "/cart/x"),
+        ];
+        check(&wild, &others, &[0, 1, 2]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(crate) struct Origin {
     address: HeaderValue,
     forwarded: HeaderValue,
     scheme: HeaderValue,
+    has_tls: bool,
     is_trusted: bool,
 }
 
@@ -43,8 +44,14 @@ impl Origin {
             address: value(client.to_string()),
             forwarded: value(format!("for={node};proto={scheme}")),
             scheme: HeaderValue::from_static(scheme),
+            has_tls: is_tls,
             is_trusted,
         }
+    }
+
+    /// Tells whether the client speaks TLS here.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.has_tls
     }
 
     /// Puts it into the head of a request.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use dunlin_model::{Name, RouteTable};
 
-use crate::router::normal_host;
+use crate::router::{normal_host, parents};
 
-/// For each host, the one namespace that all its routes lead to, if there is but one.
+/// For each host as routes name it, the one namespace that these lead to, if there is but one.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
     hosts: BTreeMap<String, Owner>,
+    /// Of all names below one.
+    below: BTreeMap<String, Owner>,
     any_host: Owner,
 }
 
@@ -36,29 +38,32 @@ impl Owners {
         let mut owners = Self::default();
         for route in &routes.routes {
             let owner = match &route.spec.host {
-                Some(host) => owners.hosts.entry(normal_host(host).into_owned()).or_default(),
+                Some(host) => match host.strip_prefix("*.") {
+                    Some(parent) => owners.below.entry(normal_host(parent).into_owned()).or_default(),
+                    None => owners.hosts.entry(normal_host(host).into_owned()).or_default(),
+                },
                 None => &mut owners.any_host,
             };
             owner.add(&route.workload.namespace);
-        }
-        // Where none of a host's own routes fits, those without a host are tried.
-        for owner in owners.hosts.values_mut() {
-            match &owners.any_host {
-                Owner::Nobody => {}
-                Owner::One(namespace) => owner.add(namespace),
-                Owner::Several => *owner = Owner::Several,
-            }
         }
         owners
     }
 
     /// Tells whether no request with this `authority` can be for another namespace.
     pub(crate) fn is_sole(&self, authority: &str, namespace: &Name) -> bool {
-        let owner = if self.hosts.is_empty() {
-            &self.any_host
-        } else {
-            self.hosts.get(&*normal_host(authority)).unwrap_or(&self.any_host)
+        let host = normal_host(authority);
+        let is_foreign = |owner: &Owner| match owner {
+            Owner::Nobody => false,
+            Owner::One(sole) => sole != namespace,
+            Owner::Several => true,
         };
-        matches!(owner, Owner::One(sole) if sole == namespace)
+        // Where none of a host's own routes fits, the others are tried.
+        let own = self.hosts.get(&*host);
+        if own.is_some_and(is_foreign) || is_foreign(&self.any_host) {
+            return false;
+        }
+        let is_shared = !self.below.is_empty()
+            && parents(&host).filter_map(|parent| self.below.get(parent)).any(is_foreign);
+        !is_shared
     }
 }

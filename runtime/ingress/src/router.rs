@@ -1,6 +1,7 @@
 //! Host and path → whatever answers there. Pure.
 //!
-//! An exact host goes before any-host, and within a host the longest path prefix wins. A prefix ends at a segment
+//! An exact host goes before one with a `*`, of those the one that says most of the name goes before others, and any-host
+//! comes last; within a host the longest path prefix wins. Where none of a host's paths fits, the next one is asked. A prefix ends at a segment
 //! boundary: `/shop` takes `/shop` and `/shop/x`, not `/shopping`. Paths are compared as they were sent: nothing is
 //! decoded or collapsed here, so that ingress and guest can never disagree on what a path means.
 
@@ -13,12 +14,14 @@ use dunlin_model::RouteSpec;
 #[derive(Debug)]
 pub(crate) struct Router<T> {
     hosts: HashMap<String, Paths<T>>,
+    /// Those of all names below one.
+    below: HashMap<String, Paths<T>>,
     any_host: Paths<T>,
 }
 
 impl<T> Default for Router<T> {
     fn default() -> Self {
-        Self { hosts: HashMap::new(), any_host: Paths::default() }
+        Self { hosts: HashMap::new(), below: HashMap::new(), any_host: Paths::default() }
     }
 }
 
@@ -26,7 +29,10 @@ impl<T> Router<T> {
     /// Adds a route. Of two equal ones the first stands.
     pub(crate) fn insert(&mut self, spec: &RouteSpec, target: T) {
         let paths = match &spec.host {
-            Some(host) => self.hosts.entry(normal_host(host).into_owned()).or_default(),
+            Some(host) => match host.strip_prefix("*.") {
+                Some(parent) => self.below.entry(normal_host(parent).into_owned()).or_default(),
+                None => self.hosts.entry(normal_host(host).into_owned()).or_default(),
+            },
             None => &mut self.any_host,
         };
         paths.insert(&spec.path, target);
@@ -34,9 +40,25 @@ impl<T> Router<T> {
 
     /// Returns what answers `path` at `authority`, which is a host with or without a port.
     pub(crate) fn find(&self, authority: &str, path: &str) -> Option<&T> {
-        let exact = if self.hosts.is_empty() { None } else { self.hosts.get(&*normal_host(authority)) };
-        exact.and_then(|paths| paths.find(path)).or_else(|| self.any_host.find(path))
+        self.find_by_host(authority, path).or_else(|| self.any_host.find(path))
     }
+
+    fn find_by_host(&self, authority: &str, path: &str) -> Option<&T> {
+        if self.hosts.is_empty() && self.below.is_empty() {
+            return None;
+        }
+        let host = normal_host(authority);
+        let exact = self.hosts.get(&*host).and_then(|paths| paths.find(path));
+        if exact.is_some() || self.below.is_empty() {
+            return exact;
+        }
+        parents(&host).find_map(|parent| self.below.get(parent)?.find(path))
+    }
+}
+
+/// Returns the names of which a normal `host` is below, the longest first.
+pub(crate) fn parents(host: &str) -> impl Iterator<Item = &str> {
+    host.match_indices('.').map(|(dot, _)| &host[dot + 1..])
 }
 
 /// The routes of one host. Prefixes are stored without a slash at the end, so `/` is the empty one.
@@ -101,6 +123,10 @@ mod tests {
         (Some("shop.example"), "/cart/item/", "item"),
         (Some("only.example"), "/api", "api"),
         (Some("[::1]"), "/", "six"),
+        (Some("*.wild.example"), "/", "wild"),
+        (Some("*.wild.example"), "/cart", "wild cart"),
+        (Some("*.deep.wild.example"), "/", "deep"),
+        (Some("own.wild.example"), "/own", "own"),
     ];
 
     fn find(host: &str, path: &str) -> Option<&'static str> {
@@ -139,6 +165,17 @@ mod tests {
             ("only.example", "/apix", "any"),
             ("[::1]:8080", "/x", "six"),
             ("[::2]:8080", "/x", "any"),
+            ("a.wild.example", "/", "wild"),
+            ("A.Wild.Example:80", "/cart/x", "wild cart"),
+            ("a.b.wild.example", "/", "wild"),
+            ("wild.example", "/", "any"),
+            ("a.deep.wild.example", "/", "deep"),
+            ("deep.wild.example", "/", "wild"),
+            // What its own routes do not take goes to those of the next one.
+            ("a.deep.wild.example", "/cart", "deep"),
+            ("own.wild.example", "/own/x", "own"),
+            ("own.wild.example", "/cart", "wild cart"),
+            (".wild.example", "/", "wild"),
             ("", "/x", "any"),
             ("[", "/x", "any"),
         ] {

@@ -249,3 +249,23 @@ async fn a_trusted_proxy_speaks_for_its_clients_also_in_the_clear() {
     }
     wait_until("the request was answered by the worker", || worker.requests() == 1).await;
 }
+
+#[tokio::test]
+async fn clients_in_the_clear_are_sent_to_tls_if_that_is_wanted() {
+    let worker = Worker::new("n1", Behaviour::Tell);
+    for (redirect_port, authority, place) in [
+        (443, "shop.example:80", "https://shop.example/a?b"),
+        (7443, "Shop.example", "https://shop.example:7443/a?b"),
+        (7443, "[::1]:80", "https://[::1]:7443/a?b"),
+    ] {
+        let config = IngressConfig { redirect_port: Some(redirect_port), ..config() };
+        let wires = Arc::new(support::Wires::default());
+        let ingress = Ingress::with_config("n1".parse().unwrap(), Arc::clone(&worker) as _, wires, config);
+        ingress.set_routes(&routes(&[("n1", 1)]));
+        let door = Door::open(ingress).await;
+        let request = Request::post("/a?b").header("host", authority).body(full("hello")).unwrap();
+        let (status, headers, _) = door.send(request).await;
+        assert_eq!((status.as_u16(), headers["location"].to_str().unwrap()), (308, place));
+    }
+    assert_eq!(worker.requests(), 0);
+}

@@ -14,7 +14,7 @@ use crate::report::{Report, Row, Series, in_turns, percentile};
 use crate::subject::{Subject, first_200, rounds};
 use crate::warn;
 
-/// Each is on one node alone, `far` without hand-off: what enters at one node must be decided there for each request.
+/// Each is on one node alone. `alone` is the guest of `outer` without the grant.
 const MANIFEST: &str = r#"
 [app]
 name = "bench"
@@ -35,6 +35,13 @@ limits = { fuel = "100M", fuel_rate = "100G/s", concurrency = 1024, host_calls =
 [service.outer.capabilities]
 outbound_http = ["http://hello.bench.internal"]
 
+[service.alone]
+component = "ask.wasm"
+routes = [{ host = "alone.localhost", path = "/" }]
+node_labels = { of = "first" }
+environment = { NEXT = "http://hello.bench.internal/" }
+limits = { fuel = "100M", fuel_rate = "100G/s", concurrency = 1024, host_calls = 10000000 }
+
 [service.away]
 component = "ask.wasm"
 routes = [{ host = "away.localhost", path = "/" }]
@@ -48,6 +55,7 @@ outbound_http = ["http://hello.bench.internal"]
 const HELLO_HOST: &str = "hello.localhost";
 const OUTER_HOST: &str = "outer.localhost";
 const AWAY_HOST: &str = "away.localhost";
+const ALONE_HOST: &str = "alone.localhost";
 /// What the agents are given: more than there is, so that no rate holds anything back.
 const CAPACITY: [&str; 4] = ["--memory", "64GiB", "--fuel-rate", "1000G/s"];
 /// How many connections ask at the same time.
@@ -75,14 +83,13 @@ pub(crate) async fn run() -> anyhow::Result<Report> {
     report.note("load generator, agents and workers share the cores; the generator takes one thread");
     let mut fleet = Fleet::start(0).await?;
     for of in ["of=first", "of=second"] {
-        // The front door decides on each request, as it must where a client's requests are for several services.
         let config = fleet.folder().join("node.toml");
         std::fs::write(&config, "[ingress]\nmax_connections = 16384\n")?;
         let config = config.display().to_string();
         fleet.add_agent(&[&CAPACITY[..], &["--label", of, "--config", &config]].concat()).await?;
     }
     fleet.deploy(&App::new(MANIFEST, &[("hello.wasm", HELLO), ("ask.wasm", ASK_HTTP)])).await?;
-    for host in [HELLO_HOST, OUTER_HOST, AWAY_HOST] {
+    for host in [HELLO_HOST, OUTER_HOST, AWAY_HOST, ALONE_HOST] {
         for node in 0..2 {
             first_200(fleet.ingress(node), host).await?;
         }
@@ -126,6 +133,7 @@ async fn calls(fleet: &mut Fleet) -> anyhow::Result<Vec<Row>> {
         Subject::new("calls a service in its process", fleet.ingress(0), OUTER_HOST),
         Subject::new("calls a service on another node", fleet.ingress(1), AWAY_HOST),
         Subject::new("calls nobody", fleet.ingress(0), HELLO_HOST),
+        Subject::new("may not call", fleet.ingress(0), ALONE_HOST),
     ];
     let costs = in_turns(ROUNDS, &subjects, async |subject: &Subject| {
         let before = processor_time(&processes)?;
@@ -140,6 +148,8 @@ async fn calls(fleet: &mut Fleet) -> anyhow::Result<Vec<Row>> {
         Row::new("processor time of a request that calls a service in its process", "us", &costs[0])
             .against("one that calls nobody", &costs[2])
             .ratio_at_most(CALL_COST),
+        Row::new("processor time of a request that calls a service in its process", "us", &costs[0])
+            .against("the same guest, which may not call", &costs[3]),
         Row::new("processor time of a request that calls a service on another node", "us", &costs[1])
             .against("one that calls nobody", &costs[2]),
     ])

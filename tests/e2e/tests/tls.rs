@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dunlin_e2e::hello;
-use dunlin_guest_artifacts::HELLO;
-use dunlin_harness::{Fleet, PATIENCE, eventually, http};
+use dunlin_guest_artifacts::{HELLO, HELLO_V2};
+use dunlin_harness::{App, Fleet, PATIENCE, eventually, http};
 use nix::sys::signal::Signal;
 use rcgen::{CertificateParams, KeyPair};
 
@@ -91,6 +91,24 @@ async fn other_peoples_clients_are_served_and_a_new_certificate_is_taken() {
     let output = tokio::process::Command::new("python3").args(["-c", &script]).output().await.unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(text.matches("200 hello").count(), 2, "{text} {}", String::from_utf8_lossy(&output.stderr));
+
+    // In the clear, and below a name that a route takes whole.
+    let wild = r#"
+        [app]
+        name = "wild"
+        [service.hello]
+        component = "guest.wasm"
+        routes = [{ host = "*.shop.example", path = "/" }]
+    "#;
+    fleet.deploy(&App::new(wild, &[("guest.wasm", HELLO_V2)])).await.unwrap();
+    for (host, is_wild) in [("a.b.shop.example", true), ("shop.example", false)] {
+        eventually("an answer of the service whose route it is", || async {
+            let asking = http().get(format!("http://{}/", fleet.ingress(0))).header("host", host).send();
+            let text = asking.await.unwrap().text().await.unwrap();
+            if text.contains("hello") && text.contains("again") == is_wild { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
 
     let former = fleet.folder().join("former.pem");
     std::fs::copy(&chain, &former).unwrap();

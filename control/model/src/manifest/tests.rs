@@ -255,7 +255,7 @@ attempts = 0
             6:52: `service.cart.limits.deadline`: `2` needs one of the units ms, s, m, h, d, like "30s"
             6:66: `service.cart.limits.memory`: limit `memory` is 1GiB, observed 2GiB
             7:1: `service.cart.alocations`: unknown field `alocations`; did you mean `allocations`?
-            9:8: `service.cart.routes[0].host`: `Cart.localhost:80` is not a host name: write it in lower case and without a port, like "hello.localhost"
+            9:8: `service.cart.routes[0].host`: `Cart.localhost:80` is not a host name: write it in lower case and without a port, like "hello.localhost", or "*.hello.localhost" for all names below one
             10:8: `service.cart.routes[0].path`: `../` should begin with `/`
             11:1: `job.cart`: `cart` is already the name of a service; give one of them another
             14:1: `job.cart.items`: a job has either `items` or `input`, not both: each file of `input` is one item
