@@ -34,6 +34,16 @@ impl WorkloadName {
     pub fn host(&self) -> Host {
         Host::Name(format!("{}.{}.{DOMAIN}", self.workload, self.app))
     }
+
+    /// Returns the hosts that a grant may name to mean this service among others.
+    pub fn granted_by(&self) -> [HostPattern; 4] {
+        [
+            HostPattern::Exactly(self.host()),
+            HostPattern::Below(format!("{}.{DOMAIN}", self.app)),
+            HostPattern::Below(DOMAIN.to_owned()),
+            HostPattern::Any,
+        ]
+    }
 }
 
 impl HttpPattern {
@@ -81,7 +91,8 @@ mod tests {
     #[test]
     fn a_service_has_one_host_and_some_grants_may_mean_it() {
         let name: WorkloadName = "demo/shop/cart".parse().unwrap();
-        assert_eq!(name.host().service(WorkloadName::PORT, &name.namespace), Some(name));
+        assert_eq!(name.host().service(WorkloadName::PORT, &name.namespace).as_ref(), Some(&name));
+        assert!(name.granted_by().iter().all(|pattern| pattern.matches(&name.host())));
         let may_be = |grant: &str| grant.parse::<HttpPattern>().unwrap().may_be_service();
         for grant in [
             "http://*",

@@ -90,7 +90,7 @@ impl fmt::Display for Host {
 }
 
 /// Hosts, as a manifest names them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostPattern {
     /// This one.
     Exactly(Host),

@@ -295,6 +295,13 @@ impl Durable {
         &self.specs
     }
 
+    /// Returns the workloads of one namespace.
+    pub(crate) fn of_namespace(&self, namespace: &Name) -> impl Iterator<Item = &WorkloadName> {
+        let apps = self.apps.values().filter(move |app| app.name.namespace == *namespace);
+        let names = apps.flat_map(|app| app.spec.workloads.keys().map(|name| app.name.workload(name)));
+        names.filter_map(|name| self.specs.get_key_value(&name).map(|(name, _)| name))
+    }
+
     /// Returns the lost nodes of which nothing may be replaced yet, the first that was lost first.
     pub(crate) fn unreleased(&self) -> &BTreeSet<(Timestamp, NodeId)> {
         &self.unreleased

@@ -8,6 +8,7 @@ use dunlin_model::{
     WorkloadSpec,
 };
 
+use crate::durable::Durable;
 use crate::record::KEPT_REVISIONS;
 use crate::validate::check_routes;
 use crate::{
@@ -240,11 +241,19 @@ impl Cluster {
 
     /// Returns how a service that is in a rollout was before: its allocations are of that as long as there is doubt.
     pub(crate) fn spec_before(&self, workload: &WorkloadName) -> Option<(Revision, Arc<WorkloadSpec>)> {
-        let app = workload.app_name();
-        let from = self.durable.apps().get(&app)?.rollout.as_ref()?.from?;
-        let spec = self.durable.revision(&app, from)?.spec.workloads.get(&workload.workload)?;
+        let (from, spec) = before_rollout(&self.durable, workload)?;
         is_wanted(spec).then(|| (from, Arc::new(spec.clone())))
     }
+}
+
+/// Returns how a workload was before the rollout that its app is in.
+pub(crate) fn before_rollout<'a>(
+    durable: &'a Durable,
+    workload: &WorkloadName,
+) -> Option<(Revision, &'a WorkloadSpec)> {
+    let app = workload.app_name();
+    let from = durable.apps().get(&app)?.rollout.as_ref()?.from?;
+    Some((from, durable.revision(&app, from)?.spec.workloads.get(&workload.workload)?))
 }
 
 /// Returns the services that are to run and are others under `after`.

@@ -164,14 +164,12 @@ impl Cluster {
         let mut services = std::mem::take(&mut self.volatile.dirty.services);
         let mut namespaces = BTreeSet::new();
         for workload in &services {
-            let spec = self.durable.specs().get(workload).map(|spec| &**spec);
-            if self.volatile.called.set(workload, spec) {
+            if self.volatile.called.refresh(&self.durable, workload) {
                 namespaces.insert(workload.namespace.clone());
             }
         }
         for namespace in namespaces {
-            let of_it = self.durable.specs().keys().filter(|workload| workload.namespace == namespace);
-            services.extend(of_it.cloned());
+            services.extend(self.durable.of_namespace(&namespace).cloned());
         }
         services
     }

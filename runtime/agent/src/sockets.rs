@@ -22,6 +22,8 @@ pub struct Inherited {
     ingress_tls: Option<TcpListener>,
     endpoint: Option<UdpSocket>,
     former_workers: Vec<i32>,
+    /// Whether this process was an agent before.
+    is_own: bool,
 }
 
 impl Inherited {
@@ -37,7 +39,9 @@ impl Inherited {
     /// Something else was given, or more than one of a kind.
     pub fn take() -> io::Result<Self> {
         let (mut given, mut inherited) = (ListenFd::from_env(), Self::default());
-        let former = std::env::var(Self::FORMER_WORKERS).unwrap_or_default();
+        let former = std::env::var(Self::FORMER_WORKERS);
+        inherited.is_own = former.is_ok();
+        let former = former.unwrap_or_default();
         inherited.former_workers = former.split(',').filter_map(|process| process.parse().ok()).collect();
         for index in 0..given.len() {
             match (given.take_tcp_listener(index), given.take_udp_socket(index)) {
@@ -96,11 +100,23 @@ impl Sockets {
         let ingress_tls = match &config.settings.ingress.tls {
             None => None,
             Some(TlsSettings { listen: address, .. }) => {
-                let listener = inherited.ingress_tls.map_or_else(|| listen(*address), Ok);
-                let listener = listener
-                    .with_context(|| format!("could not listen for requests over TLS on {address} (TCP)"))?;
-                listener.set_nonblocking(true)?;
-                Some(listener)
+                let is_own = inherited.is_own;
+                let kept = inherited.ingress_tls.filter(|kept| !is_own || is_at(kept, *address));
+                let opened = kept.map_or_else(|| listen(*address), Ok);
+                let opened = opened
+                    .with_context(|| format!("could not listen for requests over TLS on {address} (TCP)"));
+                match opened {
+                    Ok(listener) => {
+                        listener.set_nonblocking(true)?;
+                        Some(listener)
+                    }
+                    // Those who wait at the other socket are served all the same.
+                    Err(error) if is_own => {
+                        tracing::error!("{error:#}; nobody is served over TLS until the agent starts again");
+                        None
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         };
         Ok(Self { ingress, ingress_tls, endpoint })
@@ -111,6 +127,12 @@ impl Sockets {
         let ingress_tls = self.ingress_tls.as_ref().map(TcpListener::try_clone).transpose()?;
         Ok(Self { ingress: self.ingress.try_clone()?, ingress_tls, endpoint: self.endpoint.try_clone()? })
     }
+}
+
+/// Tells whether a socket is where it should be; any port will do where none is wanted.
+fn is_at(listener: &TcpListener, wanted: SocketAddr) -> bool {
+    let is_port = |address: SocketAddr| wanted.port() == 0 || address.port() == wanted.port();
+    listener.local_addr().is_ok_and(|address| address.ip() == wanted.ip() && is_port(address))
 }
 
 /// Listens as tokio does: with the address free again at once after the end, and room for many who wait.

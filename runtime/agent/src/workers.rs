@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -73,6 +74,8 @@ struct Shared {
     ingress: OnceLock<Ingress>,
     /// One task for each call that is under way.
     calls: TaskTracker,
+    /// Whether no further one is sent on, as the agent ends.
+    calls_are_over: AtomicBool,
 }
 
 #[derive(Default)]
@@ -161,8 +164,9 @@ impl Workers {
     pub(crate) fn new(config: WorkerConfig, logs: Arc<Logs>) -> Self {
         let (running, attended) = (Mutex::default(), TaskTracker::new());
         let metrics = Arc::default();
-        let (ingress, calls) = (OnceLock::new(), TaskTracker::new());
-        Self { shared: Arc::new(Shared { config, logs, metrics, running, attended, ingress, calls }) }
+        let (ingress, calls, calls_are_over) = (OnceLock::new(), TaskTracker::new(), AtomicBool::new(false));
+        let shared = Shared { config, logs, metrics, running, attended, ingress, calls, calls_are_over };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Returns what workloads use here.

@@ -79,6 +79,8 @@ pub struct Certificates {
 struct Read {
     files: CertificateFiles,
     stamps: Stamps,
+    /// Whether a file could not be read when it was looked at last.
+    is_unread: bool,
     certificate: Arc<Certificate>,
     warned: Option<SystemTime>,
 }
@@ -110,7 +112,7 @@ impl Certificates {
             // First, so that a file which changes meanwhile is read again.
             let stamps = Stamps::of(&files);
             let certificate = Arc::new(Certificate::read(&files, &provider)?);
-            Ok(Read { files, stamps, certificate, warned: None })
+            Ok(Read { files, stamps, is_unread: false, certificate, warned: None })
         };
         let read = files.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let chosen = RwLock::new(Arc::new(Chosen::of(&read)));
@@ -165,8 +167,15 @@ impl Read {
         if stamps == self.stamps {
             return false;
         }
-        self.stamps = stamps;
-        match Certificate::read(&self.files, provider) {
+        let read = Certificate::read(&self.files, provider);
+        // What could not be read may be read the next time, though nothing of it is new then.
+        let is_said =
+            std::mem::replace(&mut self.is_unread, matches!(read, Err(CertificateError::Read { .. })));
+        if !self.is_unread {
+            self.stamps = stamps;
+        }
+        match read {
+            Err(_) if is_said && self.is_unread => false,
             Ok(certificate) => {
                 let names = certificate.names.join(", ");
                 tracing::info!(file = %self.files.chain.display(), %names, "a new certificate is served");
@@ -276,13 +285,14 @@ impl Chosen {
 
 /// By what it is seen that one of two files is another one than before.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamps([Option<(SystemTime, u64, u64)>; 2]);
+struct Stamps([Option<[i64; 5]>; 2]);
 
 impl Stamps {
     fn of(files: &CertificateFiles) -> Self {
         use std::os::unix::fs::MetadataExt as _;
-        let stamp = |it: Metadata| Some((it.modified().ok()?, it.len(), it.ino()));
+        let stamp =
+            |it: Metadata| [it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec(), it.ino().cast_signed()];
         // Links are followed: tools change where they lead.
-        Self([&files.chain, &files.key].map(|path| fs::metadata(path).ok().and_then(stamp)))
+        Self([&files.chain, &files.key].map(|path| fs::metadata(path).ok().map(stamp)))
     }
 }

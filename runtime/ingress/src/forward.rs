@@ -1,4 +1,5 @@
-//! One request, up to three endpoints: who is tried next, and when it must not be tried again.
+//! One request, up to three endpoints: who is tried next, and when it must not be tried again. Where all of them say that
+//! they have not begun it and others may be known in a moment, there are further rounds.
 //!
 //! A request is sent again if nothing of it was carried out: the connection could not be opened, or the other side
 //! says that the allocation is not there. If it broke on the way, only what may be repeated without harm (`GET`,
@@ -67,6 +68,8 @@ async fn forward_once(
 ) -> Result<Response<Answer>, NoAnswer> {
     let peers_until = Instant::now() + ingress.config().peer_timeout;
     let mut patience = Duration::ZERO;
+    // Then it gets the tries of this round and no further ones.
+    let mut may_have_begun = false;
     let places = target.places.as_slice();
     let is_suspect = |index: usize| ingress.suspects().contain(&places[index]);
     let mut unreached: Vec<&Place> = Vec::new();
@@ -97,6 +100,7 @@ async fn forward_once(
                     failure = Some(no_endpoint(target));
                 }
                 Some(PEER_FAILED) if outbound.is_repeatable() => {
+                    may_have_begun = true;
                     ingress.suspects().mark(Suspect::Allocation(place.allocation));
                     failure = Some(failed(&SendError::Spent));
                 }
@@ -117,17 +121,20 @@ async fn forward_once(
                 tracing::debug!(node = %place.node, allocation = %place.allocation, %error, "endpoint broke");
                 ingress.suspects().mark(Suspect::Allocation(place.allocation));
                 failure = Some(failed(&error));
+                may_have_begun = true;
                 if !outbound.is_repeatable() {
-                    patience = Duration::ZERO;
                     break;
                 }
             }
             Err(SendError::Spent) => {
-                patience = Duration::ZERO;
+                may_have_begun = true;
                 break;
             }
             Err(error @ SendError::TimedOut) => return Err(failed(&error).into()),
         }
+    }
+    if may_have_begun {
+        patience = Duration::ZERO;
     }
     Err(NoAnswer { failure: failure.unwrap_or_else(|| no_endpoint(target)), patience })
 }

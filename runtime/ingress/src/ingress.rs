@@ -194,7 +194,8 @@ impl Ingress {
         let Some((place, Way::Local(pool))) = place.as_ref().map(|place| (place, &place.way)) else {
             return refuse(self.no_allocation(allocation));
         };
-        let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Sender::Peer);
+        let mut outbound =
+            Outbound::new(request, self.inner.forwarded.clone(), Sender::Peer(pool.namespace()));
         let until = Instant::now() + self.inner.config.local_timeout;
         match pool.send(self.opener(), &mut outbound, place, until).await {
             Ok(mut response) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dunlin_model::CALLER_HEADER;
+use dunlin_model::{CALLER_HEADER, Name, WorkloadName};
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::{Body, SizeHint};
@@ -18,10 +18,17 @@ use crate::table::{Place, Way};
 pub(crate) enum Sender<'a> {
     /// Somebody outside.
     Client(&'a Origin),
-    /// The ingress of another node, which has told all that is to be told.
-    Peer,
+    /// The ingress of another node, which has told all that is to be told, for a service of this namespace. It is believed
+    /// about callers of no other.
+    Peer(&'a Name),
     /// A guest of this workload, by its worker.
     Guest(&'a HeaderValue),
+}
+
+/// Tells whether this is a workload of a namespace.
+fn is_of(caller: &HeaderValue, namespace: &Name) -> bool {
+    let name = caller.to_str().ok().and_then(|name| name.parse::<WorkloadName>().ok());
+    name.is_some_and(|name| name.namespace == *namespace)
 }
 
 /// A request on its way out.
@@ -39,7 +46,10 @@ impl Outbound {
         let (mut parts, incoming) = request.into_parts();
         let caller = match sender {
             Sender::Client(_) => None,
-            Sender::Peer => parts.headers.remove(CALLER_HEADER),
+            Sender::Peer(namespace) => {
+                let caller = parts.headers.remove(CALLER_HEADER);
+                caller.filter(|caller| is_of(caller, namespace))
+            }
             Sender::Guest(caller) => Some(caller.clone()),
         };
         clean_request(&mut parts.headers);

@@ -120,6 +120,11 @@ impl Pool {
         Self { namespace, idle: Mutex::default() }
     }
 
+    /// Returns whose worker it is.
+    pub(crate) fn namespace(&self) -> &Name {
+        &self.namespace
+    }
+
     /// Sends a request to the worker, on an idle connection if there is one.
     pub(crate) async fn send(
         self: &Arc<Self>,

@@ -4,7 +4,7 @@
 
 use dunlin_api::ItemsQuery;
 use dunlin_e2e::{outside, printed};
-use dunlin_guest_artifacts::{WASI3_COMMAND, WASI3_COMMAND_PATH, WASI3_SERVICE, WASI3_SERVICE_PATH};
+use dunlin_guest_artifacts::{HELLO, WASI3_COMMAND, WASI3_COMMAND_PATH, WASI3_SERVICE, WASI3_SERVICE_PATH};
 use dunlin_harness::{App, Fleet, eventually, http};
 
 const LIMITS: &str = r#"limits = { memory = "8MiB", fuel = "200M", fuel_rate = "100M/s", fuel_burst = "20G", deadline = "30s" }"#;
@@ -116,6 +116,48 @@ async fn a_service_runs_where_it_is_switched_on_and_nowhere_else() {
     assert!(answer.contains("not fetched") && answer.contains("HttpRequestDenied"), "{answer}");
     let listed = printed(&fleet.dunlin(&["nodes"]).await.unwrap());
     assert!(listed.assert_done().contains("feature/wasi-0.3=on"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn a_service_of_wasi_0_3_calls_others_of_both_versions() {
+    let mut fleet = Fleet::start(0).await.unwrap();
+    let node = add_node(&mut fleet).await;
+    let manifest = format!(
+        r#"
+        [app]
+        name = "shop"
+
+        [service.web]
+        component = "web.wasm"
+        routes = [{{ path = "/" }}]
+        {LIMITS}
+        [service.web.capabilities]
+        outbound_http = ["http://*.shop.internal"]
+
+        [service.young]
+        component = "web.wasm"
+        {LIMITS}
+
+        [service.old]
+        component = "hello.wasm"
+        {LIMITS}
+        "#
+    );
+    fleet.deploy(&App::new(&manifest, &[("web.wasm", WASI3_SERVICE), ("hello.wasm", HELLO)])).await.unwrap();
+    fleet.until_running("default/shop").await;
+    for callee in ["young", "old"] {
+        let answer = eventually("the callee greets", || async {
+            let (status, said) = ask(&fleet, node, &format!("/fetch?{callee}.shop.internal"), b"").await?;
+            let said = String::from_utf8_lossy(&said).into_owned();
+            if status == 200 && said.starts_with("hello from") {
+                Ok(said)
+            } else {
+                Err(format!("{status}: {said}"))
+            }
+        })
+        .await;
+        assert!(answer.contains(&format!("default/shop/{callee}")), "{answer}");
+    }
 }
 
 #[tokio::test]

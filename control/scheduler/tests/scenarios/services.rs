@@ -600,6 +600,41 @@ fn a_service_without_routes_is_in_them_as_long_as_somebody_may_call_it() {
 }
 
 #[test]
+fn what_a_revision_may_call_can_be_called_until_nothing_of_it_is_left() {
+    check(
+        "
+        node a
+        deploy shop cart=1@v1
+        deploy web front=1@v1,calls:cart.shop.internal
+        wait 20
+        deploy web front=1@v2
+        wait 3
+        show
+        wait 20
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            > deploy shop cart=1@v1
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.3: a1@1 | peers a
+            > deploy web front=1@v1,calls:cart.shop.internal
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.5: a1@1 a2@1 | cart.shop.internal:  | peers a
+            1s a gets 1.6: a1@1 a2@1 | cart.shop.internal: a1 on a | peers a
+            > deploy web front=1@v2
+            Deployed { revision: Revision(2), changed: true }
+            20s a gets 1.8: a1@1 a2@1 a3@2 | cart.shop.internal: a1 on a | peers a
+            22s a gets 1.9: a1@1 a3@2 | cart.shop.internal: a1 on a | peers a
+            --show
+            a Alive, reserved 128MiB
+            default/shop/cart 1 of 1
+            default/web/front 1 of 1
+            32s a gets 1.10: a1@1 a3@2 | peers a
+        "#]],
+    );
+}
+
+#[test]
 fn a_stopped_app_can_be_deployed_again() {
     check(
         "

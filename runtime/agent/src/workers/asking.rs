@@ -2,12 +2,14 @@
 //! believed: whose guest it is, and what that may have, is looked up here.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dunlin_ingress::Ingress;
 use dunlin_model::{AllocationId, Name, WorkloadName};
 use dunlin_protocol::{ConnectError, PassedToWorker};
 use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::channel::Passing;
 use super::{Asked, Workers};
@@ -22,12 +24,13 @@ impl Workers {
         let _known = self.shared.ingress.set(ingress);
     }
 
-    /// Waits for the calls that are under way, though not for ever.
+    /// Waits for the calls that are under way, though not for ever. From then on none is taken.
     pub(crate) async fn until_called(&self) {
         self.shared.calls.close();
         if tokio::time::timeout(CALL_TIME, self.shared.calls.wait()).await.is_err() {
             tracing::warn!("calls of guests were cut off by the end of the agent");
         }
+        self.shared.calls_are_over.store(true, Ordering::Release);
     }
 
     /// Returns by which grant a worker may ask for something outbound on behalf of a guest, and how much of it; nothing
@@ -63,11 +66,11 @@ impl Workers {
 
     /// Lets one request of a guest go to a service, wherever that runs, and returns the answer.
     pub(super) fn called(&self, asked: Option<Asked>, request: u64, service: WorkloadName) -> Passing {
-        let (result, descriptor) = match self.way(asked, service) {
-            Ok(theirs) => (Ok(()), Some(theirs.into())),
-            Err(error) => (Err(error), None),
+        let (result, descriptor, turn) = match self.way(asked, service) {
+            Ok((theirs, turn)) => (Ok(()), Some(theirs.into()), Some(turn)),
+            Err(error) => (Err(error), None, None),
         };
-        Passing { descriptor, ..Passing::bare(PassedToWorker::Called { request, result }) }
+        Passing { descriptor, _turn: turn, ..Passing::bare(PassedToWorker::Called { request, result }) }
     }
 
     /// Returns the worker's end of a stream of which the ingress serves the other one.
@@ -75,20 +78,23 @@ impl Workers {
         &self,
         asked: Option<Asked>,
         service: WorkloadName,
-    ) -> Result<std::os::unix::net::UnixStream, ConnectError> {
+    ) -> Result<(std::os::unix::net::UnixStream, Arc<OwnedSemaphorePermit>), ConnectError> {
         let (grant, asking) = asked.ok_or_else(not_its_own)?;
-        let turn = self.shared.config.egress.call(&asking, &grant, &service)?;
+        if self.shared.calls_are_over.load(Ordering::Acquire) {
+            return Err(ConnectError::NotConnected("the agent is being started again".to_owned()));
+        }
+        let turn = Arc::new(self.shared.config.egress.call(&asking, &grant, &service)?);
         let ingress = self.shared.ingress.get().filter(|ingress| ingress.knows(&service));
         let ingress =
             ingress.ok_or_else(|| ConnectError::NotResolved(format!("there is no service `{service}`")))?;
         let failed = |error: std::io::Error| ConnectError::NotConnected(error.to_string());
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        let (ingress, caller) = (ingress.clone(), grant.workload.clone());
+        let (ingress, caller, until_answered) = (ingress.clone(), grant.workload.clone(), Arc::clone(&turn));
         self.shared.calls.spawn(async move {
             ingress.serve_call(Box::new(ours), &service, &caller).await;
-            drop(turn);
+            drop(until_answered);
         });
-        theirs.into_std().map_err(failed)
+        Ok((theirs.into_std().map_err(failed)?, turn))
     }
 
     /// Queues a message for a worker, if it is still the one of its namespace.

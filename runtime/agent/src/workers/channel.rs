@@ -13,7 +13,7 @@ use dunlin_ingress::{HandOff, Slot};
 use dunlin_model::Name;
 use dunlin_protocol::{PassedToAgent, PassedToWorker, decode, encode};
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 /// One message for a worker.
 pub(super) struct Passing {
@@ -21,12 +21,14 @@ pub(super) struct Passing {
     pub(super) descriptor: Option<OwnedFd>,
     /// Told once the message has left; dropped if it never will.
     pub(super) sent: Option<oneshot::Sender<()>>,
+    /// What counts as open until the message has left.
+    pub(super) _turn: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Passing {
     /// Returns a message without a descriptor.
     pub(super) fn bare(message: PassedToWorker) -> Self {
-        Self { message, descriptor: None, sent: None }
+        Self { message, descriptor: None, sent: None, _turn: None }
     }
 }
 
@@ -38,7 +40,7 @@ pub(super) type Queue = mpsc::UnboundedSender<Passing>;
 /// Queues a message; returns what is told when it and all before it have left, if the worker is there.
 pub(super) fn last(queue: &Queue, message: PassedToWorker) -> Option<oneshot::Receiver<()>> {
     let (sent, has_left) = oneshot::channel();
-    queue.send(Passing { message, descriptor: None, sent: Some(sent) }).ok()?;
+    queue.send(Passing { sent: Some(sent), ..Passing::bare(message) }).ok()?;
     Some(has_left)
 }
 
@@ -84,7 +86,7 @@ impl Held {
         let Ok(stream) = stream.into_std() else { return None };
         let message = PassedToWorker::Connection { client, namespace, routes };
         self.add(slot);
-        let passing = Passing { message, descriptor: Some(OwnedFd::from(stream)), sent: None };
+        let passing = Passing { descriptor: Some(OwnedFd::from(stream)), ..Passing::bare(message) };
         // It may have died right now, as it may at any later moment.
         let _dying = queue.send(passing);
         None
@@ -167,7 +169,7 @@ pub(super) async fn connect(queue: Queue) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     let descriptor = Some(OwnedFd::from(theirs.into_std()?));
     let (sent, has_left) = oneshot::channel();
-    let passing = Passing { message: PassedToWorker::Proxied, descriptor, sent: Some(sent) };
+    let passing = Passing { descriptor, sent: Some(sent), ..Passing::bare(PassedToWorker::Proxied) };
     queue.send(passing).map_err(|_| io::ErrorKind::NotConnected)?;
     // Nothing of a request may be written before it is known that the worker was there.
     has_left.await.map_err(|_| io::ErrorKind::NotConnected)?;

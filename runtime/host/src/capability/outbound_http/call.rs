@@ -2,15 +2,18 @@
 //! where others run. There is no name to look up and no address to judge.
 
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use dunlin_model::{CALLER_HEADER, WorkloadName};
-use http::{HeaderMap, HeaderValue, Request, Response, header};
-use http_body::Body;
-use http_body_util::BodyExt as _;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Empty};
 use tokio::net::UnixStream;
+use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
+use wasmtime_wasi::runtime::spawn;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::{Destination, Ended, Exchange, Sent, Timed, bounded};
@@ -60,6 +63,44 @@ pub(super) fn sign(headers: &mut HeaderMap, caller: &WorkloadName) -> Result<(),
     Ok(())
 }
 
+/// A body that is read to its end also if nobody wants the rest: a guest that still writes it would hear of a broken stream
+/// in place of the answer. The body ends with the guest.
+struct Patient(Option<CallBody>);
+
+impl Body for Patient {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for Patient {
+    fn drop(&mut self) {
+        // Without a runtime there is no guest any more either.
+        if let (Some(mut body), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+        }
+    }
+}
+
 impl Exchange {
     /// Has a service in this process answer.
     pub(super) async fn ask(
@@ -73,7 +114,11 @@ impl Exchange {
         let between_bytes = bounded(self.options.between_bytes_timeout, between_bytes.into());
         // There is no connection of which it could speak.
         request.headers_mut().remove(header::CONNECTION);
-        let response = match timeout(first_byte, callee.answer(request)).await {
+        let wants_no_body = *request.method() == Method::HEAD;
+        let request = request.map(|body| Patient(Some(body)).boxed_unsync());
+        // In a task of its own: the caller's instance may be in the middle of a step right here.
+        let answering = spawn(callee.answer(request));
+        let mut response = match timeout(first_byte, answering).await {
             Ok(response) => response,
             Err(_elapsed) => {
                 return Err(self.late("first_byte_timeout", first_byte, Error::ConnectionReadTimeout));
@@ -85,6 +130,9 @@ impl Exchange {
         if is_long || u64::try_from(bytes).unwrap_or(u64::MAX) > header_bytes {
             self.outbound.hits.count(if is_long { "headers" } else { "header_bytes" });
             return Err(Error::HttpResponseHeaderSectionSize(u32::try_from(header_bytes).ok()));
+        }
+        if wants_no_body || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status()) {
+            *response.body_mut() = call_body(Empty::new());
         }
         let response = response.map(|body| {
             // The call counts as a connection until its answer is read or nobody wants it.

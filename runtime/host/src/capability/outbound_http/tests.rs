@@ -309,6 +309,12 @@ fn told(request: &Request<WasiBody>) -> String {
 impl Callee for Cart {
     fn answer(self: Box<Self>, request: Request<WasiBody>) -> Answering {
         self.0.lock().unwrap().push(told(&request));
+        if request.uri().path() == "/refused" {
+            // As a service does it that answers before it has read the body.
+            drop(request);
+            let body = Full::new(Bytes::from_static(b"no")).map_err(|never| match never {}).boxed_unsync();
+            return Box::pin(async move { Response::builder().status(413).body(body).unwrap() });
+        }
         let body = Full::new(Bytes::from_static(b"cart")).map_err(|never| match never {}).boxed_unsync();
         let response = Response::builder().header("x-padding", "x".repeat(3000)).body(body).unwrap();
         Box::pin(async move { response })
@@ -386,4 +392,43 @@ async fn services_are_called_by_their_names_and_told_who_calls() {
     assert!(matches!(long, Error::HttpResponseHeaderSectionSize(_)), "{long:?}");
     let log = setup.log.0.lock().unwrap().iter().map(|record| format!("{record:?}")).collect::<String>();
     assert!(log.contains("there is no service `demo/shop/nobody`, which the guest calls"), "{log}");
+}
+
+/// A body that a guest writes piece by piece.
+struct Written(tokio::sync::mpsc::Receiver<Bytes>);
+
+impl Body for Written {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+#[tokio::test]
+async fn who_still_writes_hears_the_answer_and_a_head_has_no_body() {
+    let mut setup = setup(&["http://*.shop.internal"], Limits::SERVICE, &[]).await;
+    let capabilities = setup.http.outbound.granted.as_ref().unwrap().capabilities.clone();
+    let granted = granted(capabilities, Arc::new(Services::default()));
+    setup.http.outbound = Arc::new(Outbound::granted(AllocationId::new(1), &Limits::SERVICE, granted));
+    let (writer, body) = tokio::sync::mpsc::channel(1);
+    let mut posted = request("http://cart.shop.internal/refused").map(|_| Written(body).boxed_unsync());
+    *posted.method_mut() = Method::POST;
+    let answer = sent(&mut setup.http, posted).await.unwrap();
+    assert_eq!(answer.status(), 413);
+    for _ in 0..8 {
+        writer.send(Bytes::from_static(b"more")).await.unwrap();
+    }
+    drop(writer);
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "no");
+
+    let mut asked = request("http://cart.shop.internal/");
+    *asked.method_mut() = Method::HEAD;
+    let answer = sent(&mut setup.http, asked).await.unwrap();
+    assert!(answer.headers().contains_key("x-padding"));
+    assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
 }
