@@ -34,7 +34,7 @@ async fn a_local_request_reaches_the_worker_clean_and_with_its_allocation() {
     assert_eq!(status, StatusCode::OK);
     let expected = "node: n1\nPOST /cart?x=1\ncontent-length: 5\ndunlin-allocation: a1\n\
                     forwarded: for=127.0.0.1;proto=http\nhost: shop.example:80\nx-forwarded-for: 127.0.0.1\n\
-                    x-forwarded-proto: http\nx-public: seen\nbody: 5\n";
+                    x-public: seen\nbody: 5\n";
     assert_eq!(told, expected);
     assert!(!headers.contains_key("x-private"), "the worker's connection headers stay behind");
 }
