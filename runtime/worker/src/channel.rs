@@ -27,9 +27,9 @@ struct Asked {
 
 /// Who waits for an answer.
 enum Waiting {
-    ForConnection(oneshot::Sender<Connection>),
-    ForAddresses(oneshot::Sender<Addresses>),
-    ForCall(oneshot::Sender<Call>),
+    Connection(oneshot::Sender<Connection>),
+    Addresses(oneshot::Sender<Addresses>),
+    Call(oneshot::Sender<Call>),
 }
 
 type Connection = Result<(TcpStream, SocketAddr), ConnectError>;
@@ -69,7 +69,7 @@ impl Passing {
     /// Asks for a connection, and returns it with its address.
     pub(crate) async fn connect(&self, wanted: Wanted) -> Connection {
         let (answer, answered) = oneshot::channel();
-        let question = self.question(Waiting::ForConnection(answer));
+        let question = self.question(Waiting::Connection(answer));
         let Wanted { allocation, using, host, port, address } = wanted;
         let message =
             PassedToAgent::Connect { request: question.request, allocation, using, host, port, address };
@@ -80,7 +80,7 @@ impl Passing {
     /// Asks for the addresses of `name` on behalf of a guest of `allocation`.
     pub(crate) async fn resolve(&self, allocation: AllocationId, name: String) -> Addresses {
         let (answer, answered) = oneshot::channel();
-        let question = self.question(Waiting::ForAddresses(answer));
+        let question = self.question(Waiting::Addresses(answer));
         let message = PassedToAgent::Resolve { request: question.request, allocation, name };
         self.send(&message, None).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
@@ -89,7 +89,7 @@ impl Passing {
     /// Asks for a way to send one request of a guest of `allocation` to `service`.
     pub(crate) async fn call(&self, allocation: AllocationId, service: WorkloadName) -> Call {
         let (answer, answered) = oneshot::channel();
-        let question = self.question(Waiting::ForCall(answer));
+        let question = self.question(Waiting::Call(answer));
         let message = PassedToAgent::Call { request: question.request, allocation, service };
         self.send(&message, None).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
@@ -109,7 +109,7 @@ impl Passing {
 
     /// Gives a connection to who waits for it.
     fn connected(&self, request: u64, result: Result<SocketAddr, ConnectError>, stream: Option<OwnedFd>) {
-        let Some(Waiting::ForConnection(waiting)) = self.asked().waiting.remove(&request) else { return };
+        let Some(Waiting::Connection(waiting)) = self.asked().waiting.remove(&request) else { return };
         let answer = result.and_then(|address| match stream.map(tcp) {
             Some(Ok(stream)) => Ok((stream, address)),
             Some(Err(error)) => Err(ConnectError::NotConnected(error.to_string())),
@@ -120,13 +120,13 @@ impl Passing {
 
     /// Gives addresses to who waits for them.
     fn resolved(&self, request: u64, result: Addresses) {
-        let Some(Waiting::ForAddresses(waiting)) = self.asked().waiting.remove(&request) else { return };
+        let Some(Waiting::Addresses(waiting)) = self.asked().waiting.remove(&request) else { return };
         let _gone = waiting.send(result);
     }
 
     /// Gives the way for a call to who waits for it.
     fn called(&self, request: u64, result: Result<(), ConnectError>, stream: Option<OwnedFd>) {
-        let Some(Waiting::ForCall(waiting)) = self.asked().waiting.remove(&request) else { return };
+        let Some(Waiting::Call(waiting)) = self.asked().waiting.remove(&request) else { return };
         let answer = result.and_then(|()| match stream.map(unix) {
             Some(Ok(stream)) => Ok(stream),
             Some(Err(error)) => Err(ConnectError::NotConnected(error.to_string())),

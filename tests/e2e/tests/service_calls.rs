@@ -1,7 +1,5 @@
 //! Guests that call services of their namespace by name: in the same process, by another node, during rollouts, in loops.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
-
 use dunlin_guest_artifacts::{ASK_HTTP, FETCH_HTTP, TELL_HTTP};
 use dunlin_harness::{App, Fleet, eventually, http};
 
