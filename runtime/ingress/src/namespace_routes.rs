@@ -190,7 +190,6 @@ mod tests {
         let expected = [(vec![AllocationId::new(1)], true), (vec![AllocationId::new(2)], false)];
         assert_eq!(services, expected);
         // By name it is told of its own alone, and of what has no route as well.
-        let mut table = table;
         table.routes.clear();
         let unrouted = namespace_routes(&"n1".parse().unwrap(), &table);
         assert_eq!(unrouted.keys().map(Name::as_str).collect::<Vec<_>>(), ["mine"]);
