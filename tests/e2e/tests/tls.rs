@@ -178,6 +178,34 @@ async fn an_agent_becomes_the_next_program_and_no_request_over_tls_fails() {
 }
 
 #[tokio::test]
+async fn another_port_is_taken_up_and_one_that_is_taken_ends_nothing() {
+    let (mut fleet, chain) = start().await;
+    let config = fleet.folder().join("node.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let log = fleet.folder().join("node-1/process.log");
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    for (starts, port) in [(2, taken.local_addr().unwrap().port()), (3, 0)] {
+        // At first nobody may listen there, and then anybody: then the former one is as good as another.
+        let listen = format!("listen = \"127.0.0.1:{port}\"");
+        std::fs::write(&config, text.replace("listen = \"127.0.0.1:0\"", &listen)).unwrap();
+        fleet.agent(0).signal(Signal::SIGHUP).unwrap();
+        eventually("the agent starts again", || async {
+            let log = read(&log);
+            if log.matches("agent ready").count() == starts { Ok(()) } else { Err(log) }
+        })
+        .await;
+        let plain = http().get(format!("http://{}/", fleet.ingress(0))).send().await.unwrap();
+        assert!(plain.status().is_success());
+    }
+    assert!(read(&log).contains("nobody is served over TLS until the agent starts again"), "{}", read(&log));
+    let ready: serde_json::Value =
+        serde_json::from_str(&read(&fleet.agent(0).folder().join("ready.json"))).unwrap();
+    let address: SocketAddr = ready["ingress_tls"].as_str().unwrap().parse().unwrap();
+    curl(address, &chain, &[]).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_agent_says_which_certificate_it_cannot_use() {
     let (mut fleet, chain) = start().await;
     std::fs::write(&chain, "nothing").unwrap();
