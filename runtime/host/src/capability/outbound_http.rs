@@ -30,6 +30,7 @@ use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
+use self::call::Patient;
 pub use self::call::{Answering, CallBody, Callee, Calling, call_body};
 
 use super::outbound::{ConnectFailure, Counted, GrantedOutbound, Outbound, OutboundLimits, Using, Wanted};
@@ -130,7 +131,9 @@ struct Exchange {
 
 impl Exchange {
     async fn run(self, request: Request<WasiBody>) -> Sent {
-        let (parts, body) = request.into_parts();
+        // Whoever ends the request early, be it a refusal, a server that answers before it has read or a connection that
+        // is closed: the guest hears that, and not that nobody reads what it writes.
+        let (parts, body) = request.map(Patient::of).into_parts();
         match self.connect(&parts).await {
             Ok((destination, way, permit)) => {
                 let mut request = Request::from_parts(parts, body);
@@ -148,15 +151,7 @@ impl Exchange {
                     Way::Connection(stream) => self.send(request, stream, permit).await,
                 }
             }
-            Err(error) => {
-                // A guest that is still writing the body would see a broken stream instead of the refusal. The body
-                // ends with the guest.
-                tokio::spawn(async move {
-                    let mut body = body;
-                    while let Some(Ok(_)) = body.frame().await {}
-                });
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 

@@ -65,7 +65,14 @@ pub(super) fn sign(headers: &mut HeaderMap, caller: &WorkloadName) -> Result<(),
 
 /// A body that is read to its end also if nobody wants the rest: a guest that still writes it would hear of a broken stream
 /// in place of the answer. The body ends with the guest.
-struct Patient(Option<CallBody>);
+pub(super) struct Patient(Option<CallBody>);
+
+impl Patient {
+    /// Returns `body` as one that is read to its end.
+    pub(super) fn of(body: CallBody) -> CallBody {
+        Self(Some(body)).boxed_unsync()
+    }
+}
 
 impl Body for Patient {
     type Data = Bytes;
@@ -115,7 +122,6 @@ impl Exchange {
         // There is no connection of which it could speak.
         request.headers_mut().remove(header::CONNECTION);
         let wants_no_body = *request.method() == Method::HEAD;
-        let request = request.map(|body| Patient(Some(body)).boxed_unsync());
         // In a task of its own: the caller's instance may be in the middle of a step right here.
         let answering = spawn(callee.answer(request));
         let mut response = match timeout(first_byte, answering).await {
