@@ -36,8 +36,8 @@ pub use dunlin_protocol::{WallFinding, WallPart, WallState};
 pub use config::{Config, DEFAULT_INGRESS_PORT, GivenToken};
 pub use process::{CannotJoin, Ended, IDENTITY_FILE, Orders, run};
 pub use settings::{
-    CertificateSettings, EgressSettings, Hardening, IngressSettings, Isolation, NodeLimits, OfferedFolder,
-    Settings, SettingsError, TlsSettings, WorkerUids,
+    EgressSettings, Hardening, IngressSettings, Isolation, NodeLimits, OfferedFolder, Settings,
+    SettingsError, TlsSettings, WorkerUids,
 };
 pub use sockets::{Inherited, Sockets};
 pub use solo::{Solo, SoloConfig, SoloEnd, SoloError, SoloGuest, SoloStreams, SoloUse, solo_namespace};

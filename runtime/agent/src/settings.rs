@@ -172,17 +172,7 @@ pub struct TlsSettings {
     pub redirect_port: Option<u16>,
     /// The certificates by which clients know services: the first one is for clients that ask for no name, or for one
     /// that no other is for.
-    pub certificates: Vec<CertificateSettings>,
-}
-
-/// Where a certificate is kept; read again when a file changes.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CertificateSettings {
-    /// The certificate in PEM, and after it those that lead to an authority which clients know.
-    pub chain: PathBuf,
-    /// Its private key in PEM.
-    pub key: PathBuf,
+    pub certificates: Vec<CertificateFiles>,
 }
 
 impl TlsSettings {
@@ -196,9 +186,8 @@ impl TlsSettings {
             !self.certificates.is_empty(),
             "`[ingress.tls] certificates` is empty, and nobody can be served over TLS without one"
         );
-        let files = self.certificates.iter().cloned();
-        let files = files.map(|CertificateSettings { chain, key }| CertificateFiles { chain, key });
-        Certificates::read(files).context("`[ingress.tls] certificates` cannot be used")
+        Certificates::read(self.certificates.iter().cloned())
+            .context("`[ingress.tls] certificates` cannot be used")
     }
 }
 

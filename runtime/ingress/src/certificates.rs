@@ -15,6 +15,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde::Deserialize;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -27,8 +28,9 @@ const WARN_BEFORE: Duration = Duration::from_secs(7 * 86_400);
 /// and so often.
 const WARN_EVERY: Duration = Duration::from_secs(86_400);
 
-/// Where one certificate is kept, both in PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where one certificate is kept, both in PEM, as a node's config file says it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CertificateFiles {
     /// The certificate, and after it those that lead from it to an authority which clients know.
     pub chain: PathBuf,

@@ -159,6 +159,15 @@ impl Exchange {
         bounded(self.options.connect_timeout, self.outbound.limits.connect.into())
     }
 
+    /// How long the head of the answer may take, and each piece of its body.
+    fn answer_times(&self) -> (Duration, Duration) {
+        let OutboundLimits { first_byte, between_bytes, .. } = self.outbound.limits;
+        (
+            bounded(self.options.first_byte_timeout, first_byte.into()),
+            bounded(self.options.between_bytes_timeout, between_bytes.into()),
+        )
+    }
+
     async fn connect(
         &self,
         request: &http::request::Parts,
@@ -297,9 +306,8 @@ impl Exchange {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let OutboundLimits { first_byte, between_bytes, headers, header_bytes, .. } = self.outbound.limits;
-        let first_byte = bounded(self.options.first_byte_timeout, first_byte.into());
-        let between_bytes = bounded(self.options.between_bytes_timeout, between_bytes.into());
+        let OutboundLimits { headers, header_bytes, .. } = self.outbound.limits;
+        let (first_byte, between_bytes) = self.answer_times();
         let buffer = usize::try_from(header_bytes).unwrap_or(usize::MAX).max(MIN_HEAD_BUFFER);
         let (mut sender, connection) = http1::Builder::new()
             .max_headers(usize::try_from(headers).unwrap_or(usize::MAX))

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use wasmtime_wasi::runtime::spawn;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use super::{Destination, Ended, Exchange, Sent, Timed, bounded};
+use super::{Destination, Ended, Exchange, Sent, Timed};
 use crate::capability::outbound::{ConnectFailure, OutboundLimits};
 
 /// All headers of Dunlin begin so. None of them is a guest's to write.
@@ -116,9 +116,8 @@ impl Exchange {
         mut request: Request<WasiBody>,
         permit: OwnedSemaphorePermit,
     ) -> Sent {
-        let OutboundLimits { first_byte, between_bytes, headers, header_bytes, .. } = self.outbound.limits;
-        let first_byte = bounded(self.options.first_byte_timeout, first_byte.into());
-        let between_bytes = bounded(self.options.between_bytes_timeout, between_bytes.into());
+        let OutboundLimits { headers, header_bytes, .. } = self.outbound.limits;
+        let (first_byte, between_bytes) = self.answer_times();
         // There is no connection of which it could speak.
         request.headers_mut().remove(header::CONNECTION);
         let wants_no_body = *request.method() == Method::HEAD;
