@@ -10,10 +10,11 @@ use std::{env, fs};
 
 const TARGET: &str = "wasm32-wasip2";
 
-const PROGRAMS: [&str; 29] = [
+const PROGRAMS: [&str; 30] = [
     "ask-http",
     "calls",
     "cat",
+    "config-http",
     "empty-std",
     "env",
     "exit-code",
@@ -69,7 +70,7 @@ fn main() {
 
 fn build() -> Result<(), Vec<String>> {
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests");
-    for watched in ["Cargo.toml", "Cargo.lock", "computing", "examples", "fixtures", "wasi3"] {
+    for watched in ["Cargo.toml", "Cargo.lock", "computing", "examples", "fixtures", "wasi3", "../wit"] {
         tell(&format!("rerun-if-changed={}", guests.join(watched).display()));
     }
     tell("rerun-if-changed=build.rs");

@@ -14,7 +14,7 @@ use std::fmt;
 use bytes::Bytes;
 use dunlin_model::{
     AllocationExplanation, AllocationId, AppName, AppSpec, Digest, Explanation, Forecast, InstanceId, Name,
-    NamespaceSpec, NodeId, Plan, Revision, RunId, WorkloadName,
+    NamespaceSpec, NodeId, Plan, Revision, RunId, SecretId, WorkloadName,
 };
 use reqwest::Method;
 
@@ -26,8 +26,8 @@ use self::transport::Transport;
 use crate::{
     AppList, AppStatus, BrakeReleased, ComponentInfo, CordonNode, CreateJoinToken, Deployed, FleetSnapshot,
     FleetStatus, ItemPage, ItemsQuery, JoinTokenCreated, LogsQuery, NamespaceList, NamespaceStatus, NodeList,
-    NodeStatus, RevisionList, Rollback, RunList, RunStarted, RunStatus, RunsQuery, Simulate, StartRun,
-    TrapList, TrapsQuery, paths,
+    NodeStatus, RevisionList, Rollback, RunList, RunStarted, RunStatus, RunsQuery, SecretList, SecretStatus,
+    SetSecret, Simulate, StartRun, TrapList, TrapsQuery, paths,
 };
 
 /// The most bytes of an answer that is not a stream.
@@ -252,6 +252,21 @@ impl Client {
         spec: &NamespaceSpec,
     ) -> Result<NamespaceStatus, ClientError> {
         self.transport.send(Method::PUT, &paths::namespace(namespace), spec).await
+    }
+
+    /// Returns which secrets a namespace has.
+    pub async fn secrets(&self, namespace: &Name) -> Result<SecretList, ClientError> {
+        self.transport.get(&paths::secrets(namespace)).await
+    }
+
+    /// Lets a secret have this value.
+    pub async fn set_secret(&self, id: &SecretId, wish: &SetSecret) -> Result<SecretStatus, ClientError> {
+        self.transport.send(Method::PUT, &paths::secret(id), wish).await
+    }
+
+    /// Forgets a secret that nothing reads.
+    pub async fn delete_secret(&self, id: &SecretId) -> Result<(), ClientError> {
+        self.transport.order(Method::DELETE, &paths::secret(id)).await
     }
 
     /// Creates a token with which nodes join.

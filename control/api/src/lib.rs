@@ -17,6 +17,7 @@ mod nodes;
 pub mod paths;
 mod problem;
 mod rollouts;
+mod secrets;
 mod simulations;
 mod tokens;
 mod traps;
@@ -39,6 +40,7 @@ pub use namespaces::{NamespaceList, NamespaceStatus};
 pub use nodes::{CordonNode, NodeList, NodeState, NodeStatus};
 pub use problem::{CONTENT_TYPE_PROBLEM, Problem, code};
 pub use rollouts::{RevisionList, RevisionState, RevisionStatus, Rollback, RolloutStatus};
+pub use secrets::{SecretList, SecretStatus, SetSecret};
 pub use simulations::{
     FleetSnapshot, Scale, Simulate, SnapshotAllocation, SnapshotApp, SnapshotNode, SnapshotProfile,
     SnapshotRun,

@@ -1,6 +1,6 @@
 //! The paths of the API, as templates for the server and filled in for the client.
 
-use dunlin_model::{AllocationId, AppName, Digest, InstanceId, Name, NodeId, RunId, WorkloadName};
+use dunlin_model::{AllocationId, AppName, Digest, InstanceId, Name, NodeId, RunId, SecretId, WorkloadName};
 
 /// `PUT` the bytes of a component, `HEAD` to ask whether they are there.
 pub const COMPONENT: &str = "/v1/components/{digest}";
@@ -56,6 +56,10 @@ pub const BRAKE_RELEASE: &str = "/v1/brake/release";
 pub const NAMESPACES: &str = "/v1/namespaces";
 /// `GET` what a namespace may have and has, `PUT` what it may have.
 pub const NAMESPACE: &str = "/v1/namespaces/{namespace}";
+/// `GET` which secrets a namespace has.
+pub const SECRETS: &str = "/v1/namespaces/{namespace}/secrets";
+/// `PUT` the value of a secret, `DELETE` it. Nobody can `GET` it.
+pub const SECRET: &str = "/v1/namespaces/{namespace}/secrets/{name}";
 /// `POST` to create a token with which a node joins.
 pub const JOIN_TOKENS: &str = "/v1/tokens/join";
 /// `GET` all that the coordinator has, to be restored elsewhere.
@@ -178,4 +182,14 @@ pub fn node(node: &NodeId) -> String {
 /// Returns the path of one namespace.
 pub fn namespace(namespace: &Name) -> String {
     format!("/v1/namespaces/{namespace}")
+}
+
+/// Returns the path of the secrets of a namespace.
+pub fn secrets(of: &Name) -> String {
+    format!("{}/secrets", namespace(of))
+}
+
+/// Returns the path of one secret.
+pub fn secret(id: &SecretId) -> String {
+    format!("{}/{}", secrets(&id.namespace), id.name)
 }

@@ -10,7 +10,7 @@ use dunlin_model::Name;
 
 use crate::commands::{
     backup, delete, deploy, doctor, explain, job, logs, migrate, namespace, node, nodes, plan, processes,
-    rollout, run, serve, simulate, status, stop, token, up,
+    rollout, run, secret, serve, simulate, status, stop, token, up,
 };
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
@@ -109,6 +109,7 @@ pub(crate) enum Command {
     Promote(rollout::PromoteArgs),
     Stop(stop::StopArgs),
     Delete(delete::DeleteArgs),
+    Secret(secret::SecretArgs),
     Token(token::TokenArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
@@ -183,6 +184,10 @@ mod tests {
             "dunlin promote shop",
             "dunlin stop shop",
             "dunlin delete shop --yes",
+            "dunlin secret set DATABASE_URL",
+            "dunlin secret set team-a/DATABASE_URL --file url.txt --output json",
+            "dunlin --namespace team-a secret list",
+            "dunlin secret delete DATABASE_URL --yes",
             "dunlin token create --lifetime 2h --uses 3",
             "dunlin doctor --output json",
             "dunlin run word-count.wasm --fuel 1G --quiet -- a --b",
@@ -210,6 +215,8 @@ mod tests {
             "dunlin job status 3",
             "dunlin explain a/b/c/d",
             "dunlin logs --traps --follow",
+            "dunlin secret set",
+            "dunlin secret set KEY value",
             "dunlin token create --uses 0",
             "dunlin rollback shop --to last",
             "dunlin node drain",

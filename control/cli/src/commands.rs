@@ -18,6 +18,7 @@ pub(crate) mod plan;
 pub(crate) mod processes;
 pub(crate) mod rollout;
 pub(crate) mod run;
+pub(crate) mod secret;
 pub(crate) mod serve;
 pub(crate) mod shared;
 pub(crate) mod simulate;
@@ -59,6 +60,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::Recover(args) => block_on(backup::recover(&global, args, output)),
         Command::Restore(args) => backup::restore(args, output),
         Command::MigrateStore(args) => migrate::migrate_store(args, output),
+        Command::Secret(args) => block_on(secret::run(&global, args, output)),
         Command::Token(args) => block_on(token::run(&global, args, output)),
         Command::Coordinator(args) => processes::coordinator(args),
         Command::Agent(args) => processes::agent(args, output),

@@ -16,6 +16,7 @@ mod namespaces;
 mod nodes;
 pub(crate) mod problem;
 mod rollouts;
+mod secrets;
 mod tokens;
 mod traps;
 
@@ -29,6 +30,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use dunlin_api::{Problem, code, paths};
 use dunlin_model::{ClusterId, ComponentLimits, Term};
+use dunlin_sealed::SealingKey;
 use dunlin_store::{Changes, Components};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -84,6 +86,8 @@ pub(crate) struct Api {
     pub(crate) backups: Arc<Semaphore>,
     /// Who may look ahead now: it takes a copy of the whole brain.
     pub(crate) forecasts: Arc<Semaphore>,
+    /// Seals secrets.
+    pub(crate) sealing: SealingKey,
     /// SHA-256 of the administrator's token.
     pub(crate) admin_hash: [u8; 32],
     /// SHA-256 of the authority's public key, for join tokens.
@@ -113,6 +117,7 @@ impl Api {
             backup,
             backups: Arc::new(Semaphore::new(1)),
             forecasts: Arc::new(Semaphore::new(MAX_FORECASTS)),
+            sealing: desk.sealing.clone(),
             admin_hash,
             authority_hash,
         }
@@ -165,6 +170,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(nodes::fleet))
         .routes(routes!(namespaces::list))
         .routes(routes!(namespaces::set, namespaces::status))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::set, secrets::delete))
         .routes(routes!(tokens::create))
         .routes(routes!(backups::take))
         .routes(routes!(nodes::recover))

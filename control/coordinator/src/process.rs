@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use dunlin_model::{Bytes, ClusterId, Term, Timestamp};
 use dunlin_planted::{Bug, Point, fails, planted, reached};
-use dunlin_scheduler::Cluster;
+use dunlin_scheduler::{Cluster, View};
+use dunlin_sealed::SealingKey;
 use dunlin_store::{
     Changes, CommitError, Components, ComponentsError, Embedded, FollowError, Objects, Table, Write,
 };
@@ -33,7 +34,7 @@ use crate::http::{self, Api};
 use crate::inputs::Inputs;
 use crate::migrate::MOVED;
 use crate::records::Loaded;
-use crate::session::Desk;
+use crate::session::{Desk, sealed_for};
 use crate::standby::{self, Turn};
 use crate::sweeper::Sweeper;
 use crate::{Config, records};
@@ -44,6 +45,8 @@ pub(crate) const MAX_BLOB: Bytes = Bytes(64 << 20);
 const AGAIN_PAUSE: Duration = Duration::from_secs(1);
 /// How long who steps down takes to tell the others.
 const RESIGN_TIME: Duration = Duration::from_secs(3);
+/// For what the key is derived that seals secrets.
+const SECRETS: &str = "dunlin 2026-11-29 secrets";
 /// Free space that is left alone (S1).
 pub(crate) const RESERVE: Bytes = Bytes(64 << 20);
 
@@ -132,6 +135,8 @@ async fn serve(
     let (driver, driver_loop) = driver(brain, brain_clock, hands);
     let ready = doors.ready(&cluster)?;
 
+    let sealing = SealingKey::derived(SECRETS, disk.authority.private_key());
+    check_secrets(&driver.view(), &sealing)?;
     let desk = Desk {
         cluster: cluster.clone(),
         term: disk.term,
@@ -142,6 +147,7 @@ async fn serve(
         components: disk.components,
         inputs: Arc::new(Inputs::new(disk.inputs)),
         authority: Arc::new(disk.authority),
+        sealing,
         node_lifetime: config.node_lifetime,
     };
     let backup = Source::of(&desk, config.state.clone());
@@ -170,6 +176,20 @@ async fn serve(
     serving.await?;
     tracing::info!("coordinator stopped");
     how
+}
+
+/// Refuses to work with secrets that are sealed with the key of another fleet, or damaged: nodes would wait for them.
+fn check_secrets(view: &View, sealing: &SealingKey) -> anyhow::Result<()> {
+    for (id, secret) in &view.secrets {
+        sealing.unseal(&sealed_for(id, secret.version), &secret.sealed).with_context(|| {
+            format!(
+                "the store's secret {id} cannot be unsealed with the key of {}; restore the state folder and the store \
+                 from the same backup: `dunlin restore`",
+                Authority::FILE
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// Returns what a store holds, less of what nothing speaks any more.

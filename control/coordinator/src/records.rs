@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AppName, Digest, ItemRecord, NodeId, PackedError, Revision, RunId, Timestamp, WorkloadName, pack_items,
-    unpack_items,
+    AppName, Digest, ItemRecord, NodeId, PackedError, Revision, RunId, SecretId, Timestamp, WorkloadName,
+    pack_items, unpack_items,
 };
 use dunlin_planted::{Bug, planted};
 use dunlin_scheduler::{Change, RecoveryRecord};
@@ -28,6 +28,8 @@ const PART_BYTES: usize = 1 << 20;
 const SCHEDULES: &[u8] = b"schedule/";
 /// What the keys of machines begin with that wait to become nodes.
 const PENDING: &[u8] = b"pending/";
+/// What the keys of secrets begin with.
+const SECRETS: &[u8] = b"secret/";
 /// The key of why nothing is decided.
 const RECOVERY: &[u8] = b"recovery";
 /// How many parts are read at once.
@@ -133,6 +135,8 @@ fn key(change: &Change) -> (Table, Vec<u8>) {
         Change::TokenDeleted(id) => (Table::Tokens, id.clone().into_bytes()),
         Change::Pending(record) => (Table::Meta, pending_key(&record.node)),
         Change::PendingDeleted(node) => (Table::Meta, pending_key(node)),
+        Change::Secret(record) => (Table::Meta, secret_key(&record.id)),
+        Change::SecretDeleted(id) => (Table::Meta, secret_key(id)),
         Change::Counters(_) => (Table::Meta, b"counters".to_vec()),
         Change::Recovery(_) => (Table::Meta, RECOVERY.to_vec()),
     }
@@ -151,7 +155,8 @@ fn is_deletion(change: &Change) -> bool {
         | Change::RunDeleted(_)
         | Change::ScheduleDeleted(_)
         | Change::TokenDeleted(_)
-        | Change::PendingDeleted(_) => true,
+        | Change::PendingDeleted(_)
+        | Change::SecretDeleted(_) => true,
         Change::App(_)
         | Change::Revision(_)
         | Change::Node(_)
@@ -162,6 +167,7 @@ fn is_deletion(change: &Change) -> bool {
         | Change::Schedule(_)
         | Change::Token(_)
         | Change::Pending(_)
+        | Change::Secret(_)
         | Change::Counters(_)
         | Change::Recovery(_) => false,
     }
@@ -195,7 +201,7 @@ pub(crate) fn load(store: &dyn Changes) -> Result<(Loaded, Vec<Write>), RestoreE
     }
     let Allocations { records, specs, unneeded } = Allocations::load(store)?;
     changes.extend(records.into_iter().map(Change::Allocation));
-    for prefix in [SCHEDULES, PENDING] {
+    for prefix in [SCHEDULES, PENDING, SECRETS] {
         load_single(store, prefix, &mut changes)?;
     }
     Ok((Loaded { changes, specs }, unneeded))
@@ -215,8 +221,8 @@ pub(crate) fn recovery_over() -> Write {
     Write { table: Table::Meta, key: RECOVERY.to_vec(), value: None }
 }
 
-/// Adds how far the schedules of jobs were followed, or who waits to become a node. They stand among the single values:
-/// there are few of them.
+/// Adds how far the schedules of jobs were followed, who waits to become a node, or the secrets. They stand among the
+/// single values: there are few of them.
 fn load_single(store: &dyn Changes, prefix: &[u8], changes: &mut Vec<Change>) -> Result<(), RestoreError> {
     let mut after: Option<Vec<u8>> = None;
     loop {
@@ -234,6 +240,10 @@ fn load_single(store: &dyn Changes, prefix: &[u8], changes: &mut Vec<Change>) ->
 
 fn pending_key(node: &NodeId) -> Vec<u8> {
     [PENDING, node.to_string().as_bytes()].concat()
+}
+
+fn secret_key(id: &SecretId) -> Vec<u8> {
+    [SECRETS, id.to_string().as_bytes()].concat()
 }
 
 fn schedule_key(job: &WorkloadName) -> Vec<u8> {

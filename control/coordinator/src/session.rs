@@ -7,12 +7,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model::{Assignment, ClusterId, Digest, NodeId, RunId, Term, Work};
+use dunlin_model::{Assignment, ClusterId, Digest, NodeId, RunId, SecretId, SecretVersion, Term, Work};
 use dunlin_planted::{Point, reached};
 use dunlin_protocol::{
     Hello, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, Version, agree,
 };
-use dunlin_scheduler::{Observation, RunRecord};
+use dunlin_scheduler::{AllocationRecord, Observation, RunRecord};
+use dunlin_sealed::SealingKey;
 use dunlin_store::{Changes, Components};
 use dunlin_transport::{
     Authority, CloseCode, Connection, ReceiveHalf, Role, SendError, SendHalf, Stream, key_hash,
@@ -41,6 +42,8 @@ pub(crate) struct Desk {
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
     pub(crate) authority: Arc<Authority>,
+    /// Unseals secrets.
+    pub(crate) sealing: SealingKey,
     /// How long the certificate of a node is good.
     pub(crate) node_lifetime: Duration,
 }
@@ -252,6 +255,9 @@ impl Desk {
         match stream.receive_request().await? {
             StreamRequest::Component { digest } => self.send_component(stream, node, digest).await,
             StreamRequest::Input { run, item } => self.send_input(stream, node, run, item).await,
+            StreamRequest::Secret { secret, version } => {
+                self.send_secret(stream, connection, node, &secret, version).await
+            }
             StreamRequest::Renew { signing_request } => {
                 self.renew(stream, connection, node, &signing_request).await
             }
@@ -342,6 +348,44 @@ impl Desk {
         send_blob(stream, Arc::clone(&self.components), digest).await
     }
 
+    /// Sends the value of a secret to a node that has an allocation which reads it. To any other, one that is not there and
+    /// one that it may not have are the same.
+    async fn send_secret(
+        &self,
+        mut stream: Stream,
+        connection: &Connection,
+        node: &NodeId,
+        secret: &SecretId,
+        version: SecretVersion,
+    ) -> anyhow::Result<()> {
+        let view = self.driver.view();
+        let reads = |record: &AllocationRecord| {
+            record.node == *node
+                && record.is_assigned()
+                && record.workload.namespace == secret.namespace
+                && record.spec.capabilities.secrets.contains(&secret.name)
+        };
+        let is_reader = view.allocations.values().any(|held| reads(&held.record));
+        let Some(known) = view.secrets.get(secret).filter(|_| is_reader && self.is_member(node, connection))
+        else {
+            return refuse(stream, &format!("secret {secret} is not for node {node}")).await;
+        };
+        if known.version != version {
+            return refuse(stream, &format!("secret {secret} has another value by now")).await;
+        }
+        let value = self.sealing.unseal(&sealed_for(secret, version), &known.sealed);
+        let value = match value {
+            Ok(value) => value,
+            Err(error) => {
+                tracing::error!(%secret, %error, "secret cannot be unsealed");
+                return refuse(stream, &format!("secret {secret} cannot be unsealed: {error}")).await;
+            }
+        };
+        stream.send_message(&StreamReply::Ok { length: Some(value.len() as u64), name: None }).await?;
+        stream.write_all(&value).await?;
+        end(stream).await
+    }
+
     async fn send_input(
         &self,
         mut stream: Stream,
@@ -405,6 +449,11 @@ impl Desk {
         }
         end(stream).await
     }
+}
+
+/// Returns to what the value of a secret belongs: it is sealed together with it.
+pub(crate) fn sealed_for(secret: &SecretId, version: SecretVersion) -> String {
+    format!("{secret}/{version}")
 }
 
 /// Returns whose outputs are what a run has given: the total if there is one, else those of all items.

@@ -1,14 +1,14 @@
 //! What one node must run: the whole list, sent again until the node reports it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AllocationId, ClusterId, Digest, Generation, Resources, Revision, RouteTable, RunId, Term, WorkloadName,
-    WorkloadSpec,
+    AllocationId, ClusterId, Digest, Generation, Resources, Revision, RouteTable, RunId, SecretId,
+    SecretVersion, Term, WorkloadName, WorkloadSpec,
 };
 
 /// Everything one node must run, and the routes its ingress must know.
@@ -31,6 +31,10 @@ pub struct Assignment {
     /// goes back to them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub kept: BTreeSet<Digest>,
+    /// The secrets that these allocations are granted, each with the value that is meant. One that is not here is not
+    /// set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<SecretId, SecretVersion>,
     /// What the ingress must know.
     pub routes: RouteTable,
 }
@@ -51,6 +55,12 @@ pub struct AssignedAllocation {
 }
 
 impl AssignedAllocation {
+    /// Returns the secrets that it is granted.
+    pub fn secrets(&self) -> impl Iterator<Item = SecretId> {
+        let names = self.spec.capabilities.secrets.iter().cloned();
+        names.map(|name| SecretId { namespace: self.workload.namespace.clone(), name })
+    }
+
     /// Returns what it reserves on its node.
     pub fn resources(&self) -> Resources {
         Resources { memory: self.spec.limits.memory, fuel_rate: self.spec.limits.fuel_rate }

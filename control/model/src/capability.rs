@@ -1,11 +1,12 @@
 //! What a guest may touch beyond computing. Everything is denied unless it stands here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Broken, at_most, shown};
-use crate::{DestinationError, Host, HttpPattern, Name, SocketPattern};
+use crate::secret::MAX_GRANTED;
+use crate::{DestinationError, Host, HttpPattern, Name, SecretName, SocketPattern};
 
 /// The most places where one workload may connect to, by each capability.
 pub(crate) const MAX_PATTERNS: usize = 64;
@@ -27,6 +28,9 @@ pub struct Capabilities {
     pub sockets: Vec<String>,
     /// What it finds in `wasi:config`.
     pub config: BTreeMap<String, String>,
+    /// Secrets of its namespace which it finds there as well, each by its name.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub secrets: BTreeSet<SecretName>,
     /// Folders of its node which it sees, by the path at which it sees them.
     pub folders: BTreeMap<String, FolderGrant>,
     /// The path at which it sees a scratch folder, empty at the start of each instance and bounded by
@@ -78,6 +82,10 @@ impl Capabilities {
             note("config".to_owned(), config_value(key, value));
         }
         note("config".to_owned(), at_most("config", MAX_CONFIG, self.config.len()));
+        for name in &self.secrets {
+            note("secrets".to_owned(), not_in_config(name.as_str(), &self.config));
+        }
+        note("secrets".to_owned(), at_most("secrets", MAX_GRANTED, self.secrets.len()));
         for path in self.folders.keys() {
             note("folders".to_owned(), guest_path(path));
         }
@@ -113,6 +121,14 @@ pub(crate) fn config_value(key: &str, value: &str) -> Result<(), Broken> {
         return Err(Broken::new(format!("the value of `{}` has a zero byte in it", shown(key))));
     }
     Ok(())
+}
+
+/// A secret has a name of its own among what a guest finds in `wasi:config`.
+pub(crate) fn not_in_config(name: &str, config: &BTreeMap<String, String>) -> Result<(), Broken> {
+    match config.contains_key(name) {
+        true => Err(Broken::new(format!("`{}` is already a value of `config`", shown(name)))),
+        false => Ok(()),
+    }
 }
 
 /// A path at which a guest sees a folder: `/data`.
@@ -183,12 +199,13 @@ mod tests {
         let capabilities = Capabilities {
             outbound_http: vec!["https://fine.example".to_owned(), "nonsense".to_owned()],
             sockets: vec!["nonsense".to_owned()],
-            config: [(String::new(), String::new())].into(),
+            config: [(String::new(), String::new()), ("KEY".to_owned(), String::new())].into(),
+            secrets: ["KEY".parse().unwrap(), "OTHER".parse().unwrap()].into(),
             folders: [("/tmp".to_owned(), folder.clone()), ("relative".to_owned(), folder)].into(),
             scratch: Some("/tmp".to_owned()),
         };
         let mut wrong = Vec::new();
         capabilities.check(&mut |field, result| wrong.extend(result.is_err().then_some(field)));
-        assert_eq!(wrong, ["outbound_http[1]", "sockets[0]", "config", "folders", "scratch"]);
+        assert_eq!(wrong, ["outbound_http[1]", "sockets[0]", "config", "secrets", "folders", "scratch"]);
     }
 }

@@ -9,8 +9,8 @@ use std::fmt;
 
 use crate::placement::Home;
 use crate::{
-    AppSpec, Bytes, DurationMs, Feature, JobSpec, LimitHit, Limits, MAX_ITEMS, Name, Placement, RouteSpec,
-    ServiceSpec, WorkloadKind, WorkloadSpec,
+    AppSpec, Bytes, Capabilities, DurationMs, Feature, JobSpec, LimitHit, Limits, MAX_ITEMS, Name, Placement,
+    RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec,
 };
 use crate::{chain, partition};
 
@@ -132,6 +132,7 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
     }
     check_environment(spec, note);
     spec.capabilities.check(&mut |field, result| note(format!("capabilities.{field}"), result));
+    note("coredump".to_owned(), dumped(spec.coredump, &spec.capabilities));
     for (key, value) in &spec.node_labels {
         note("node_labels".to_owned(), label(key, value));
     }
@@ -165,6 +166,16 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
             }
         }
         WorkloadKind::Job(job) => check_job(job, note),
+    }
+}
+
+/// A core dump has all that a guest has read.
+pub(crate) fn dumped(coredump: bool, capabilities: &Capabilities) -> Result<(), Broken> {
+    match coredump && !capabilities.secrets.is_empty() {
+        true => Err(Broken::new(
+            "a core dump would hold the secrets that the guest has read: have one or the other",
+        )),
+        false => Ok(()),
     }
 }
 

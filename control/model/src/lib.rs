@@ -38,6 +38,7 @@
 //! | priority | which workload goes first where there is not room for all: [`Priority`] |
 //! | countable resource | what a node has a number of and an allocation takes whole: `gpu = 1` |
 //! | capability | one thing a guest may touch beyond computing; denied unless granted |
+//! | secret | a value of a namespace that its guests read by name and nobody is shown: [`SecretId`] |
 //! | feature | what is young and off unless a node's operator switches it on: [`Feature`] |
 //! | outcome | how an instance ended: [`Outcome`] |
 //! | route | host and path prefix → service |
@@ -79,6 +80,7 @@ mod rollout;
 mod routes;
 mod run;
 mod schedule;
+mod secret;
 mod spec;
 mod trap;
 
@@ -125,6 +127,10 @@ pub use rollout::{Amount, HealthSpec, Percent, PercentError, Promote, RolloutSpe
 pub use routes::{Endpoint, LocalService, NamespaceRoute, NamespaceRoutes, Route, RouteTable};
 pub use run::{Begun, HostCalls, ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
 pub use schedule::{Missed, Overlap, Schedule, TimeZone, TimeZoneError};
+pub use secret::{
+    MAX_SECRET, MAX_SECRETS, SecretId, SecretIdError, SecretName, SecretNameError, SecretValue,
+    SecretValueError, SecretVersion, SecretVersionError,
+};
 pub use spec::{
     AppSpec, Instances, JobSpec, Metering, RouteSpec, Semantics, ServiceSpec, WorkloadKind, WorkloadSpec,
 };

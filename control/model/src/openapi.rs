@@ -7,11 +7,12 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::{
-    AllocationId, AppName, ClusterId, Cron, Digest, LabelExpression, Name, NodeId, RunId, TimeZone,
-    WorkloadName,
+    AllocationId, AppName, ClusterId, Cron, Digest, LabelExpression, Name, NodeId, RunId, SecretId,
+    SecretName, SecretVersion, TimeZone, WorkloadName,
 };
 
 const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
+const SECRET: &str = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}";
 /// The key of a node's label, or its value.
 const WORD: &str = "[A-Za-z0-9_./-]{1,63}";
 
@@ -41,6 +42,14 @@ text_schema!(
     "The full name of a workload.",
     "default/shop/cart",
     format!("^{LABEL}/{LABEL}/{LABEL}$")
+);
+text_schema!(SecretName, "The name of a secret.", "DATABASE_URL", format!("^{SECRET}$"));
+text_schema!(SecretId, "A secret of a namespace.", "default/DATABASE_URL", format!("^{LABEL}/{SECRET}$"));
+text_schema!(
+    SecretVersion,
+    "Which of the values that a secret has had.",
+    "6c1f0a9be2d34478",
+    "^[0-9a-f]{16}$"
 );
 text_schema!(AllocationId, "An allocation.", "a12", "^a[0-9]+$");
 text_schema!(RunId, "A run of a job.", "r3", "^r[0-9]+$");

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use dunlin_model::{
-    AllocationId, Assignment, ClusterId, Digest, DurationMs, InstanceId, Name, NodeId, Report, RunId, Term,
-    Timestamp, TrapRecord, WorkloadName,
+    AllocationId, Assignment, ClusterId, Digest, DurationMs, InstanceId, Name, NodeId, Report, RunId,
+    SecretId, SecretVersion, Term, Timestamp, TrapRecord, WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,13 @@ pub enum StreamRequest {
         run: RunId,
         /// Which item; the number of items asks for the outputs of all, which the combining instance reads.
         item: u32,
+    },
+    /// From an agent: the value of a secret that an allocation which is assigned to it is granted, as bytes.
+    Secret {
+        /// Which.
+        secret: SecretId,
+        /// Which of its values; there is none but the latest.
+        version: SecretVersion,
     },
     /// From an agent: a new certificate for the key that it has, as bytes (DER).
     Renew {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Bytes, Fuel, FuelRate, HostCalls, InstanceId, ItemRange, ItemRecord,
-    LogRecord, Name, NamespaceRoutes, NodeId, TrapRecord, WorkloadName,
+    LogRecord, Name, NamespaceRoutes, NodeId, SecretName, SecretValue, TrapRecord, WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,16 @@ pub enum ToWorker {
         allocation: Box<AssignedAllocation>,
         /// The file with its component's compiled code.
         compiled: PathBuf,
+        /// The secrets that it is granted.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        secrets: BTreeMap<SecretName, SecretValue>,
+    },
+    /// From now on these are the secrets of this allocation, which was started before.
+    Secrets {
+        /// Which.
+        allocation: AllocationId,
+        /// All of them.
+        secrets: BTreeMap<SecretName, SecretValue>,
     },
     /// Stop: take no new request, end what runs after a short while, forget it.
     Stop {

@@ -47,6 +47,10 @@ fn stream_requests() -> Vec<StreamRequest> {
         }),
         StreamRequest::CoreDump { instance: "a12.3".parse().unwrap() },
         StreamRequest::Renew { signing_request: vec![0x30, 0x82, 1] },
+        StreamRequest::Secret {
+            secret: "default/DATABASE_URL".parse().unwrap(),
+            version: "6c1f0a9be2d34478".parse().unwrap(),
+        },
     ]
 }
 
@@ -115,6 +119,7 @@ fn assignment() -> Assignment {
         ],
         finishing: Default::default(),
         kept: Default::default(),
+        secrets: Default::default(),
         routes: RouteTable {
             routes: vec![Route { spec: route, workload: "default/shop/web".parse().unwrap() }],
             endpoints: BTreeMap::from([("default/shop/web".parse().unwrap(), vec![endpoint])]),

@@ -24,6 +24,7 @@ impl Cluster {
             allocations: allocations.map(crate::AllocationRecord::assigned).collect(),
             finishing: finishing.map(|record| record.id).collect(),
             kept: self.volatile.baking.kept(),
+            secrets: self.secrets_on(node),
             routes: self.volatile.routes.clone(),
         })
     }

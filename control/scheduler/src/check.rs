@@ -58,9 +58,10 @@ impl Cluster {
         let pending = durable.pending().values().cloned().map(Change::Pending);
         let counters = [Change::Counters(durable.counters())];
         let schedules = durable.schedules().values().cloned().map(Change::Schedule);
+        let secrets = durable.secrets().values().cloned().map(Change::Secret);
         let recovery = durable.recovery().cloned().map(Change::Recovery);
-        let rest =
-            apps.chain(nodes).chain(tokens).chain(pending).chain(schedules).chain(counters).chain(recovery);
+        let rest = apps.chain(nodes).chain(tokens).chain(pending).chain(schedules).chain(counters);
+        let rest = rest.chain(secrets).chain(recovery);
         let again = Durable::restore(namespaces.chain(allocations).chain(runs).chain(rest));
         ensure(again == *durable, || "an index differs from the records".to_owned())
     }

@@ -66,6 +66,10 @@ impl Cluster {
             Command::SetNamespace { namespace, spec } => {
                 self.set_namespace(&mut step, namespace, spec, now)?
             }
+            Command::SetSecret { id, version, sealed } => {
+                self.set_secret(&mut step, id, version, sealed, now)?
+            }
+            Command::DeleteSecret(id) => self.delete_secret(&mut step, &id, now)?,
             Command::Cordon { node, drain } => self.cordon(&mut step, &node, drain, now)?,
             Command::Revoke(node) => self.revoke(&mut step, &node, now)?,
             Command::Remove(node) => self.remove_node(&mut step, &node, now)?,

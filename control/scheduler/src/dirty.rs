@@ -113,6 +113,9 @@ impl Dirty {
                 self.runs.insert(record.id);
             }
             Change::Namespace(record) => drop(self.allowed.insert(record.name.clone())),
+            Change::Secret(record) => {
+                self.nodes.extend(before.readers(&record.id).map(|record| record.node.clone()));
+            }
             Change::Revision(_)
             | Change::RevisionDeleted(..)
             | Change::RunDeleted(_)
@@ -123,6 +126,7 @@ impl Dirty {
             | Change::TokenDeleted(_)
             | Change::Pending(_)
             | Change::PendingDeleted(_)
+            | Change::SecretDeleted(_)
             | Change::Counters(_)
             | Change::Recovery(_) => {}
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Priority, Resources, Revision, RunId,
-    Timestamp, WorkloadKind, WorkloadName, WorkloadSpec,
+    SecretId, Timestamp, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ use crate::index::{Index, Tally, Usage};
 use crate::placement::Room;
 use crate::{
     AllocationRecord, AppRecord, Counters, NamespaceRecord, NodeRecord, PendingRecord, RecoveryRecord,
-    RevisionRecord, RunRecord, ScheduleRecord, TokenRecord,
+    RevisionRecord, RunRecord, ScheduleRecord, SecretRecord, TokenRecord,
 };
 
 /// One durable change.
@@ -64,6 +64,10 @@ pub enum Change {
     Pending(PendingRecord),
     /// It does not any more.
     PendingDeleted(NodeId),
+    /// A secret is so.
+    Secret(Arc<SecretRecord>),
+    /// A secret is forgotten.
+    SecretDeleted(SecretId),
     /// These numbers are given out.
     Counters(Counters),
     /// Nothing is decided until an operator says so.
@@ -83,6 +87,7 @@ pub(crate) enum Key {
     Schedule(WorkloadName),
     Token(String),
     Pending(NodeId),
+    Secret(SecretId),
     Counters,
     Recovery,
 }
@@ -108,6 +113,8 @@ impl Change {
             Self::TokenDeleted(id) => Key::Token(id.clone()),
             Self::Pending(record) => Key::Pending(record.node.clone()),
             Self::PendingDeleted(node) => Key::Pending(node.clone()),
+            Self::Secret(record) => Key::Secret(record.id.clone()),
+            Self::SecretDeleted(id) => Key::Secret(id.clone()),
             Self::Counters(_) => Key::Counters,
             Self::Recovery(_) => Key::Recovery,
         }
@@ -171,6 +178,12 @@ impl Change {
             Self::PendingDeleted(node) => {
                 durable.pending.remove(node);
             }
+            Self::Secret(record) => {
+                durable.secrets.insert(record.id.clone(), Arc::clone(record));
+            }
+            Self::SecretDeleted(id) => {
+                durable.secrets.remove(id);
+            }
             Self::Counters(counters) => {
                 durable.counters.allocation = durable.counters.allocation.max(counters.allocation);
                 durable.counters.run = durable.counters.run.max(counters.run);
@@ -197,6 +210,7 @@ pub(crate) struct Durable {
     schedules: BTreeMap<WorkloadName, ScheduleRecord>,
     tokens: BTreeMap<String, TokenRecord>,
     pending: BTreeMap<NodeId, PendingRecord>,
+    secrets: BTreeMap<SecretId, Arc<SecretRecord>>,
     index: Index,
     /// Services that run on each node that can run them.
     everywhere: BTreeSet<WorkloadName>,
@@ -252,6 +266,11 @@ impl Durable {
     /// Returns what the allocations of a namespace have.
     pub(crate) fn usage(&self, namespace: &Name) -> Usage {
         self.index.usages().get(namespace).copied().unwrap_or_default()
+    }
+
+    /// Returns all secrets.
+    pub(crate) fn secrets(&self) -> &BTreeMap<SecretId, Arc<SecretRecord>> {
+        &self.secrets
     }
 
     /// Returns the services that run on each node that can run them.

@@ -1,7 +1,10 @@
 //! What the brain can be told, and what it answers.
 
+use std::sync::Arc;
+
 use dunlin_model::{
-    AppName, AppSpec, DurationMs, Name, NamespaceSpec, NodeId, Report, Revision, RunId, Term, WorkloadName,
+    AppName, AppSpec, DurationMs, Name, NamespaceSpec, NodeId, Report, Revision, RunId, SecretId,
+    SecretVersion, Term, WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +44,17 @@ pub enum Command {
         /// How much.
         spec: NamespaceSpec,
     },
+    /// Let a secret have this value.
+    SetSecret {
+        /// Which.
+        id: SecretId,
+        /// What tells this value from all others.
+        version: SecretVersion,
+        /// The value, sealed.
+        sealed: Arc<[u8]>,
+    },
+    /// Forget a secret that nothing reads.
+    DeleteSecret(SecretId),
     /// Let nothing new go to a node.
     Cordon {
         /// Which.
@@ -103,6 +117,10 @@ pub enum Answer {
     Cancelled,
     /// The namespace may have that.
     NamespaceSet,
+    /// The secret has that value.
+    SecretSet,
+    /// The secret is forgotten.
+    SecretDeleted,
     /// Nothing new goes to the node.
     Cordoned,
     /// The node is used as any other.

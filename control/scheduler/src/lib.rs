@@ -49,6 +49,7 @@ mod rollout;
 mod routes;
 mod run;
 mod schedule;
+mod secrets;
 mod share;
 mod singleton;
 mod start;
@@ -74,7 +75,7 @@ pub use planted::{Bug, plant};
 pub use range_set::RangeSet;
 pub use record::{
     AllocationRecord, AllocationState, AppRecord, Cordon, Counters, Fate, Leaving, MakesWay, NamespaceRecord,
-    NodeRecord, PendingRecord, RevisionRecord, RolloutRecord, RunRecord, RunState, TokenRecord,
+    NodeRecord, PendingRecord, RevisionRecord, RolloutRecord, RunRecord, RunState, SecretRecord, TokenRecord,
 };
 pub use recovery::{RecoveryReason, RecoveryRecord};
 pub use rejection::Rejection;

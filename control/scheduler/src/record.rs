@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AppName, AppSpec, AssignedAllocation, Digest, DurationMs, Fuel, ItemRange, JobSpec, Name,
-    NamespaceSpec, NodeId, NodeInfo, Resources, Revision, RolloutSpec, RunId, Timestamp, Work, WorkloadKind,
-    WorkloadName, WorkloadSpec,
+    NamespaceSpec, NodeId, NodeInfo, Resources, Revision, RolloutSpec, RunId, SecretId, SecretVersion,
+    Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -420,6 +420,38 @@ pub struct TokenRecord {
     /// Whether an operator must approve who joins with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub approval: bool,
+}
+
+/// A secret, as only who has the key can read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretRecord {
+    /// Which.
+    pub id: SecretId,
+    /// Which of its values this is.
+    pub version: SecretVersion,
+    /// The value, sealed.
+    #[serde(with = "sealed")]
+    pub sealed: Arc<[u8]>,
+    /// When it was set first.
+    pub created: Timestamp,
+    /// When it was set to this value.
+    pub updated: Timestamp,
+}
+
+/// Sealed values are written as hexadecimal digits: the store's records are JSON.
+mod sealed {
+    use std::sync::Arc;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(sealed: &Arc<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(sealed))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[u8]>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        hex::decode(text).map(Arc::from).map_err(de::Error::custom)
+    }
 }
 
 /// A machine that wants to be a node, had a good token, and waits for an operator. It has no certificate.

@@ -1,6 +1,6 @@
 //! Why a wish is refused. Nothing has changed then.
 
-use dunlin_model::{AppName, LimitHit, Name, NodeId, Revision, RunId, WorkloadName};
+use dunlin_model::{AppName, LimitHit, Name, NodeId, Revision, RunId, SecretId, WorkloadName};
 
 /// Why a wish is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -129,6 +129,33 @@ pub enum Rejection {
         /// How many may.
         limit: usize,
     },
+    /// There is no such secret.
+    #[error("there is no secret `{0}`")]
+    UnknownSecret(SecretId),
+    /// A workload is granted a secret that is not set.
+    #[error("`{workload}` reads the secret `{secret}`, which is not set")]
+    MissingSecret {
+        /// Which workload.
+        workload: WorkloadName,
+        /// Which secret.
+        secret: Box<SecretId>,
+    },
+    /// Something reads it.
+    #[error("`{workload}` reads the secret `{secret}`")]
+    SecretInUse {
+        /// Which secret.
+        secret: Box<SecretId>,
+        /// What reads it, or one of them.
+        workload: WorkloadName,
+    },
+    /// The namespace has as many secrets as it may.
+    #[error("namespace `{namespace}`: {hit}")]
+    TooManySecrets {
+        /// Which.
+        namespace: Name,
+        /// How many it would have.
+        hit: LimitHit,
+    },
     /// It is there.
     #[error("node `{0}` is in use: it reported lately, and is not revoked")]
     NodeInUse(NodeId),
@@ -161,6 +188,10 @@ impl Rejection {
             Self::NameTaken(_) => "name_taken",
             Self::NotPending(_) => "not_pending",
             Self::TooManyPending { .. } => "too_many_pending",
+            Self::UnknownSecret(_) => "unknown_secret",
+            Self::MissingSecret { .. } => "missing_secret",
+            Self::SecretInUse { .. } => "secret_in_use",
+            Self::TooManySecrets { .. } => "too_many_secrets",
             Self::NodeInUse(_) => "node_in_use",
             Self::NodeRevoked(_) => "node_revoked",
             Self::Recovering { .. } => "recovering",

@@ -16,6 +16,7 @@ impl Cluster {
         check_spec(&spec)?;
         check_patience(&spec, &self.config)?;
         check_routes(&self.volatile.routes.routes, &spec)?;
+        self.check_secrets(&spec)?;
         let (revision, changed) = self.revise(step, spec, Origin::Wish, now);
         Ok(Answer::Deployed { revision, changed })
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, ClusterId, Generation, Name, NamespaceSpec, NodeId,
-    ObservedState, Resources, Revision, RouteTable, RunId, Term, Timestamp, WorkloadName, WorkloadSpec,
+    ObservedState, Resources, Revision, RouteTable, RunId, SecretId, Term, Timestamp, WorkloadName,
+    WorkloadSpec,
 };
 use serde::Serialize;
 
@@ -16,7 +17,7 @@ use crate::record::need;
 use crate::turns::Claim;
 use crate::{
     AllocationRecord, AllocationState, AppRecord, Cluster, Due, NodeRecord, PendingRecord, RecoveryRecord,
-    RevisionRecord, RolloutRecord, RunRecord, RunState, TokenRecord, Usage,
+    RevisionRecord, RolloutRecord, RunRecord, RunState, SecretRecord, TokenRecord, Usage,
 };
 
 /// A picture of everything.
@@ -42,6 +43,9 @@ pub struct View {
     pub runs: BTreeMap<RunId, RunView>,
     /// The machines that wait to become nodes.
     pub pending: BTreeMap<NodeId, PendingRecord>,
+    /// All secrets, sealed; they are not part of what is written down of a fleet.
+    #[serde(skip)]
+    pub secrets: BTreeMap<SecretId, Arc<SecretRecord>>,
     /// All join tokens.
     pub tokens: BTreeMap<String, TokenView>,
     /// What every ingress is told.
@@ -203,6 +207,7 @@ impl Cluster {
             held_zones: held_zones(durable),
             runs: runs.collect(),
             pending: self.durable.pending().clone(),
+            secrets: self.durable.secrets().clone(),
             tokens: tokens.collect(),
             routes: self.volatile.routes.clone(),
         }

@@ -151,6 +151,11 @@ impl Authority {
         file::certificate_pem(&self.certificate)
     }
 
+    /// Returns its private key (PKCS#8, DER), from which others are derived that only coordinators have. This is a secret.
+    pub fn private_key(&self) -> &[u8] {
+        self.key.serialized_der()
+    }
+
     /// Returns the SHA-256 of its public key (SubjectPublicKeyInfo), which join tokens carry.
     pub fn key_hash(&self) -> [u8; 32] {
         key_hash(&self.certificate).expect("a certificate made here is well-formed")

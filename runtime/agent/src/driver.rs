@@ -26,6 +26,8 @@ use crate::components::Components;
 use crate::inputs::Inputs;
 use crate::kept_items::Keeper;
 use crate::last_assignment::LastAssignment;
+use crate::link::Link;
+use crate::secrets::Secrets;
 use crate::workers::Workers;
 
 const NO_WORKER: &str = "its worker process is gone";
@@ -175,6 +177,8 @@ pub(crate) struct Hands {
     pub(crate) ingress: Ingress,
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) link: Link,
     pub(crate) workers: Workers,
     pub(crate) runtime: tokio::runtime::Handle,
     /// Gives back memory that the thread which calls it has freed.
@@ -316,6 +320,15 @@ impl DriverLoop {
                 }
                 Action::SetRoutes(routes) => hands.ingress.set_routes(&routes),
                 Action::KeepCode { components } => hands.workers.keep_code(&components),
+                Action::KeepSecrets { secrets } => hands.secrets.keep(secrets),
+                Action::FetchSecret { secret, version } => {
+                    let (secrets, link) = (Arc::clone(&hands.secrets), hands.link.clone());
+                    let driver = self.driver.clone();
+                    hands
+                        .runtime
+                        .spawn(async move { driver.tell(secrets.fetch(secret, version, &link).await) });
+                }
+                Action::GiveSecrets { allocation } => hands.workers.give_secrets(&allocation),
                 Action::Fetch { digest } => {
                     let components = Arc::clone(&hands.components);
                     let driver = self.driver.clone();

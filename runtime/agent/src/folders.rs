@@ -22,6 +22,7 @@ impl Folders {
             folders.identity(),
             folders.components(),
             folders.logs(),
+            folders.secrets(),
             folders.workers(),
         ] {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -44,6 +45,11 @@ impl Folders {
     /// Components by digest.
     pub(crate) fn components(&self) -> PathBuf {
         self.root.join("components")
+    }
+
+    /// Secrets that allocations are granted, sealed.
+    pub(crate) fn secrets(&self) -> PathBuf {
+        self.root.join("secrets")
     }
 
     /// What guests printed.

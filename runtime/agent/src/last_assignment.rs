@@ -77,7 +77,7 @@ impl LastAssignment {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::path::Path;
 
     use dunlin_model::{Generation, RouteTable, Term};
@@ -92,6 +92,7 @@ mod tests {
             allocations: Vec::new(),
             finishing: BTreeSet::new(),
             kept: BTreeSet::new(),
+            secrets: BTreeMap::new(),
             routes: RouteTable::default(),
         }
     }

@@ -24,6 +24,7 @@ mod metrics;
 mod nursery;
 mod peers;
 mod process;
+mod secrets;
 mod settings;
 mod sockets;
 mod solo;

@@ -35,6 +35,7 @@ use crate::logs::Logs;
 use crate::metrics;
 use crate::nursery::{Nursery, nursery, wait_for};
 use crate::peers::{self, PeerConnections};
+use crate::secrets::Secrets;
 use crate::sockets::{Inherited, Sockets};
 use crate::wall::{Users, Wall};
 use crate::workers::{WorkerConfig, Workers};
@@ -124,8 +125,10 @@ async fn live(
         kept_items: disk.kept_items.start()?,
         begun_items: disk.begun_items,
         ingress: ingress.clone(),
-        components: Arc::new(Components::new(folders.components(), link, limits.component_size)),
+        components: Arc::new(Components::new(folders.components(), link.clone(), limits.component_size)),
         inputs: Arc::new(inputs),
+        secrets: workers.secrets(),
+        link,
         workers: workers.clone(),
         runtime: tokio::runtime::Handle::current(),
         tidy: config.tidy,
@@ -421,6 +424,7 @@ pub(crate) async fn workers_of(
     let compiler = Compiler::new(program.clone(), Arc::clone(&homes), wall.is_required(), platform)
         .within(&settings.limits);
     let (compiler, wall) = (Arc::new(compiler), Arc::new(wall));
+    let secrets = Arc::new(Secrets::new(folders.secrets(), &node_key));
     let (folders, authorities) = (settings.folders.clone(), authorities(settings)?);
     let egress = Arc::new(Egress::new(&settings.egress)?);
     let worker_config = WorkerConfig {
@@ -434,6 +438,7 @@ pub(crate) async fn workers_of(
         processor_rate,
         folders,
         authorities,
+        secrets,
         egress,
         features: settings.features.clone(),
         namespace_concurrency: settings.limits.namespace_concurrency,

@@ -43,6 +43,7 @@ use crate::egress::{Asking, Grant, Wanted};
 use crate::homes::Home;
 use crate::logs::Logs;
 use crate::metrics::{Metrics, Use};
+use crate::secrets::Secrets;
 use crate::wall::Cgroup;
 
 /// How long a worker that is to end may take to give back its connections.
@@ -241,8 +242,10 @@ impl Workers {
             Ok(path) => {
                 let compiled = worker.home.seen_within(&path);
                 // A worker that takes no messages has died, which is told to the driver by who attends it.
-                let _dying =
-                    worker.messages.send(ToWorker::Start { allocation: Box::new(allocation), compiled });
+                // As they are now: who has another value since then is told of that after this.
+                let secrets = self.shared.config.secrets.of(&allocation);
+                let allocation = Box::new(allocation);
+                let _dying = worker.messages.send(ToWorker::Start { allocation, compiled, secrets });
             }
             Err(error) => {
                 worker.forget(id);
@@ -257,6 +260,20 @@ impl Workers {
     /// Returns under whose name the worker of `namespace` goes.
     fn owner(&self, namespace: &Name) -> Name {
         self.shared.config.homes.owner(namespace)
+    }
+
+    /// Returns the secrets of this node.
+    pub(crate) fn secrets(&self) -> Arc<Secrets> {
+        Arc::clone(&self.shared.config.secrets)
+    }
+
+    /// Gives an allocation its secrets as they are now; one that is still to be started gets them with that.
+    pub(crate) fn give_secrets(&self, allocation: &AssignedAllocation) {
+        let running = self.running();
+        if let Some(worker) = running.by_namespace.get(&self.owner(&allocation.workload.namespace)) {
+            let secrets = self.shared.config.secrets.of(allocation);
+            let _dying = worker.messages.send(ToWorker::Secrets { allocation: allocation.id, secrets });
+        }
     }
 
     /// Keeps the compiled code of these components, and of no others that nothing runs.

@@ -23,13 +23,14 @@ pub(crate) use self::sockets::{Names, SocketsView, is_open_socket};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::component::Linker;
 use wasmtime_wasi::p2::bindings::{filesystem, sockets as wasi_sockets};
 
-use dunlin_model::{AssignedAllocation, Limits, Name};
+use dunlin_model::{AllocationId, AssignedAllocation, Limits, Name, SecretName, SecretValue};
 
+use self::config::Secrets;
 use self::folders::Folders;
 use self::outbound::{GrantedOutbound, Outbound, Tls};
 use self::scratch::ScratchBase;
@@ -56,6 +57,8 @@ pub struct Access {
     tls: Arc<Tls>,
     folders: Folders,
     scratch: Option<PathBuf>,
+    /// Of each allocation that was given some.
+    secrets: Mutex<BTreeMap<AllocationId, Secrets>>,
 }
 
 /// Why an allocation cannot have what it is granted.
@@ -91,7 +94,8 @@ pub enum NotGranted {
 impl Access {
     /// Returns access to nothing: no connections, no folders, no scratch.
     pub fn none() -> Self {
-        Self { connector: None, tls: Arc::default(), folders: Folders::default(), scratch: None }
+        let (tls, folders, secrets) = Default::default();
+        Self { connector: None, tls, folders, scratch: None, secrets }
     }
 
     /// Has connections made by `connector`. `authorities` are certificates in PEM whose servers are trusted in
@@ -115,6 +119,28 @@ impl Access {
     pub fn scratch(mut self, base: PathBuf) -> Self {
         self.scratch = Some(base);
         self
+    }
+
+    /// Lets the instances of an allocation see these secrets from now on, those that run as well.
+    pub fn give_secrets(&self, allocation: AllocationId, values: BTreeMap<SecretName, SecretValue>) {
+        self.secrets().entry(allocation).or_default().set(values);
+    }
+
+    /// Wipes the secrets of an allocation that has ended. What of it still runs sees none any more.
+    pub fn take_secrets(&self, allocation: AllocationId) {
+        if let Some(secrets) = self.secrets().remove(&allocation) {
+            secrets.set(BTreeMap::new());
+        }
+    }
+
+    fn config(&self, allocation: &AssignedAllocation) -> Config {
+        let capabilities = &allocation.spec.capabilities;
+        let secrets = self.secrets().get(&allocation.id).cloned().unwrap_or_default();
+        Config::new(capabilities.config.clone(), capabilities.secrets.clone(), secrets)
+    }
+
+    fn secrets(&self) -> MutexGuard<'_, BTreeMap<AllocationId, Secrets>> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens what `allocation` is granted.
@@ -141,7 +167,7 @@ impl Access {
         };
         Ok(Granted {
             outbound: Arc::new(outbound),
-            config: Config::new(capabilities.config.clone()),
+            config: self.config(allocation),
             folders: self.folders.open(&capabilities.folders)?,
             scratch,
         })

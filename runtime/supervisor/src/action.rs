@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Assignment, Begun, Bytes, Digest, DurationMs, Fuel, HostCalls,
-    ItemRange, ItemReport, Name, Outcome, RouteTable, RunId, Term, Timestamp,
+    ItemRange, ItemReport, Name, Outcome, RouteTable, RunId, SecretId, SecretVersion, Term, Timestamp,
 };
 
 /// What the agent is to do. Actions are carried out in the order in which they were returned.
@@ -34,6 +34,23 @@ pub enum Action {
     Fetch {
         /// Which.
         digest: Digest,
+    },
+    /// Keep these secrets on the node, and wipe all others.
+    KeepSecrets {
+        /// Which.
+        secrets: BTreeSet<SecretId>,
+    },
+    /// Bring this value of a secret to the node, unless it is there; answered by `SecretFetched` or `SecretNotFetched`.
+    FetchSecret {
+        /// Of which secret.
+        secret: SecretId,
+        /// Which value.
+        version: SecretVersion,
+    },
+    /// Give an allocation that was started the values which its secrets have now.
+    GiveSecrets {
+        /// Which.
+        allocation: Box<AssignedAllocation>,
     },
     /// Start it in its namespace's worker; answered by `Started` or `NotStarted`.
     Start {
@@ -82,6 +99,24 @@ pub enum Event {
     FetchFailed {
         /// Which.
         digest: Digest,
+        /// Why.
+        reason: String,
+    },
+    /// A value of a secret is on the node.
+    SecretFetched {
+        /// Of which secret.
+        secret: SecretId,
+        /// Which value.
+        version: SecretVersion,
+    },
+    /// A value of a secret could not be brought to the node. It is tried again after a while.
+    SecretNotFetched {
+        /// Of which secret.
+        secret: SecretId,
+        /// Which value.
+        version: SecretVersion,
+        /// Which other value is there.
+        present: Option<SecretVersion>,
         /// Why.
         reason: String,
     },

@@ -247,12 +247,13 @@ impl Allocation {
     pub(crate) fn report(
         &self,
         component: Option<&ComponentState>,
+        obstacle: Option<String>,
         contact: &Contact,
         now: Timestamp,
     ) -> AllocationReport {
         AllocationReport {
             id: self.assigned.id,
-            state: self.state(component, contact, now),
+            state: self.state(component, obstacle, contact, now),
             restarts: self.restarts,
             fuel: self.usage.fuel,
             memory: self.usage.memory,
@@ -261,7 +262,13 @@ impl Allocation {
         }
     }
 
-    fn state(&self, component: Option<&ComponentState>, contact: &Contact, now: Timestamp) -> ObservedState {
+    fn state(
+        &self,
+        component: Option<&ComponentState>,
+        obstacle: Option<String>,
+        contact: &Contact,
+        now: Timestamp,
+    ) -> ObservedState {
         if let Phase::Waiting { .. } = self.phase
             && let Some(reason) = contact.must_not_run(&self.assigned, now)
         {
@@ -272,11 +279,14 @@ impl Allocation {
             Phase::Waiting { until, reason: Some(reason) } if *until > now => {
                 ObservedState::BackingOff { reason: reason.clone() }
             }
-            Phase::Waiting { .. } => match component {
-                Some(ComponentState::Failed { reason, .. }) => ObservedState::BackingOff {
+            Phase::Waiting { .. } => match (component, obstacle) {
+                (Some(ComponentState::Failed { reason, .. }), _) => ObservedState::BackingOff {
                     reason: format!("its component could not be fetched: {reason}"),
                 },
-                Some(ComponentState::Fetching | ComponentState::Present) | None => ObservedState::Fetching,
+                (_, Some(reason)) => ObservedState::BackingOff { reason },
+                (Some(ComponentState::Fetching | ComponentState::Present) | None, None) => {
+                    ObservedState::Fetching
+                }
             },
             Phase::Starting => ObservedState::Starting,
             Phase::Running { .. } if self.is_finished() => ObservedState::Finished,

@@ -18,6 +18,7 @@ mod fallback;
 mod health;
 mod items;
 mod outbox;
+mod secrets;
 mod supervisor;
 
 pub use action::{Action, Event};

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AllocationReport, AssignedAllocation, Assignment, Begun, Bytes, ClusterId, Digest,
-    DurationMs, Fuel, Generation, HostCalls, ItemRecord, ItemReport, Name, NodeId, Outcome, RouteTable, Term,
-    Timestamp, Work,
+    DurationMs, Fuel, Generation, HostCalls, ItemRecord, ItemReport, Name, NodeId, Outcome, RouteTable,
+    SecretId, SecretVersion, Term, Timestamp, Work,
 };
 
 use crate::allocation::{Allocation, Phase, Usage};
@@ -21,6 +21,7 @@ use crate::contact::Contact;
 use crate::fallback::Fallback;
 use crate::health::Health;
 use crate::outbox::{Keep, Outbox};
+use crate::secrets::Secrets;
 use crate::{Action, Config, Event};
 
 /// Why an assignment was not accepted.
@@ -94,6 +95,9 @@ pub struct Supervisor {
     kept: BTreeSet<Digest>,
     allocations: BTreeMap<AllocationId, Allocation>,
     components: Components,
+    secrets: Secrets,
+    /// Which values of secrets are meant, as the coordinator says.
+    meant: BTreeMap<SecretId, SecretVersion>,
     outbox: Outbox,
     contact: Contact,
     /// The reports on disk of which nobody knows what they are of, if an assignment that was there is not believed: with
@@ -118,6 +122,8 @@ impl Supervisor {
             kept: BTreeSet::new(),
             allocations: BTreeMap::new(),
             components: Components::default(),
+            secrets: Secrets::default(),
+            meant: BTreeMap::new(),
             outbox: Outbox::default(),
             contact: Contact::default(),
             unsure: None,
@@ -179,6 +185,7 @@ impl Supervisor {
             self.begin_again(assigned, &wanted, &begun, now);
         }
         self.unsure = is_unsure.then_some(others);
+        self.secrets.doubt();
         match assignment {
             Some(assignment) => self.take(assignment, now),
             None => self.settle(now),
@@ -226,6 +233,11 @@ impl Supervisor {
             Event::FetchFailed { digest, reason } => {
                 let reason = self.shortened(reason);
                 self.components.failed(&digest, reason, now, &self.config);
+            }
+            Event::SecretFetched { secret, version } => self.secrets.fetched(secret, version),
+            Event::SecretNotFetched { secret, version, present, reason } => {
+                let why = (self.shortened(reason), present);
+                self.secrets.failed(&secret, version, why, now, &self.config);
             }
             Event::Started { allocation } => self.started(allocation, now),
             Event::Stopped { allocation } => {
@@ -315,6 +327,7 @@ impl Supervisor {
         waiting
             .chain(items.flat_map(|items| items.deadlines(&self.config)))
             .chain(self.components.deadlines())
+            .chain(self.secrets.deadlines())
             .chain(ends)
             .chain(self.outbox.keeps_at(&self.config))
             .chain(self.leaving)
@@ -330,7 +343,8 @@ impl Supervisor {
         let (term, generation) = self.stored;
         let allocations = self.allocations.values().map(|allocation| {
             let component = self.components.state(&allocation.assigned.spec.component);
-            allocation.report(component, &self.contact, self.now)
+            let obstacle = self.secrets.obstacle(&allocation.assigned);
+            allocation.report(component, obstacle, &self.contact, self.now)
         });
         let leaving = self.contact.reports(|id| self.allocations.contains_key(&id));
         let allocations = allocations.chain(leaving).collect();
@@ -351,6 +365,7 @@ impl Supervisor {
     /// Makes an assignment the wanted state; what starts from it is left to `settle`.
     fn take(&mut self, assignment: Assignment, now: Timestamp) -> Vec<Action> {
         self.stored = (assignment.term, assignment.generation);
+        self.meant = assignment.secrets;
         let mut actions = Vec::new();
         let are_routes_new = assignment.routes != self.routes;
         self.routes = assignment.routes;
@@ -529,6 +544,7 @@ impl Supervisor {
         self.now = now;
         let needed: BTreeSet<_> = self.allocations.values().map(|it| it.assigned.spec.component).collect();
         self.components.keep(&needed);
+        let secrets = self.settle_secrets(now);
         let stops = self.stop_some(now);
         let mut fetches = Vec::new();
         let mut starts = Vec::new();
@@ -540,6 +556,7 @@ impl Supervisor {
                     if self.components.need(digest, now) {
                         fetches.push(Action::Fetch { digest });
                     } else if self.components.state(&digest) == Some(&ComponentState::Present)
+                        && self.secrets.are_ready(&allocation.assigned)
                         && !self.contact.is_stopping(*id)
                         && self.contact.must_not_run(&allocation.assigned, now).is_none()
                     {
@@ -572,10 +589,25 @@ impl Supervisor {
             .into_iter()
             .chain(keep)
             .chain(stops)
+            .chain(secrets)
             .chain(fetches)
             .chain(starts)
             .chain(runs)
             .collect()
+    }
+
+    /// Returns what is to be done about secrets now. Those who run with one that has another value are told.
+    fn settle_secrets(&mut self, now: Timestamp) -> Vec<Action> {
+        let granted = self.allocations.values().flat_map(|it| it.assigned.secrets()).collect();
+        self.secrets.want(&granted, &self.meant);
+        let keep = self.secrets.news_to_keep().map(|secrets| Action::KeepSecrets { secrets });
+        let missing = self.secrets.missing(now).into_iter();
+        let fetches = missing.map(|(secret, version)| Action::FetchSecret { secret, version });
+        let changed = self.secrets.take_changed();
+        let in_worker = self.allocations.values().filter(|it| it.is_in_worker());
+        let readers = in_worker.filter(|it| it.assigned.secrets().any(|secret| changed.contains(&secret)));
+        let give = readers.map(|it| Action::GiveSecrets { allocation: Box::new(it.assigned.clone()) });
+        keep.into_iter().chain(fetches).chain(give).collect()
     }
 
     /// Returns a reason cut to what a report may carry.

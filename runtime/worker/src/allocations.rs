@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dunlin_engine::{Engine, Item, Job, LoadError, Service, Usage, check_environment};
 use dunlin_host::Access;
-use dunlin_model::{AllocationId, AssignedAllocation, ItemRange, NodeId, Work};
+use dunlin_model::{AllocationId, AssignedAllocation, ItemRange, NodeId, SecretName, SecretValue, Work};
 use dunlin_protocol::{Account, FromWorker};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -100,7 +100,12 @@ impl Allocations {
     }
 
     /// Begins to load an allocation. To be asked again for one that is here does no harm.
-    pub(crate) fn start(self: &Arc<Self>, allocation: AssignedAllocation, compiled: PathBuf) {
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        allocation: AssignedAllocation,
+        compiled: PathBuf,
+        secrets: BTreeMap<SecretName, SecretValue>,
+    ) {
         let id = allocation.id;
         let mut slots = self.slots();
         match slots.get(&id) {
@@ -112,6 +117,7 @@ impl Allocations {
             }
             None => {}
         }
+        self.access.give_secrets(id, secrets);
         let this = self.clone();
         // The slots stay locked until the task is in them, so that it cannot be done before.
         let task = tokio::spawn(async move {
@@ -152,15 +158,24 @@ impl Allocations {
                 Some(FromWorker::Started { allocation })
             }
             Err(error) => {
+                self.access.take_secrets(allocation);
                 let refused = matches!(error, LoadError::Refused(_));
                 Some(FromWorker::NotStarted { allocation, reason: error.to_string(), refused })
             }
         }
     }
 
+    /// Lets an allocation see these secrets from now on; one that is not here sees none.
+    pub(crate) fn change_secrets(&self, id: AllocationId, secrets: BTreeMap<SecretName, SecretValue>) {
+        if self.slots().contains_key(&id) {
+            self.access.give_secrets(id, secrets);
+        }
+    }
+
     /// Stops an allocation, and breaks off what it is at if that must be `at_once`; one that is not here is stopped already.
     pub(crate) async fn stop(&self, id: AllocationId, at_once: bool) {
         let slot = self.slots().remove(&id);
+        self.access.take_secrets(id);
         self.items.stop(id);
         match slot {
             None => {}

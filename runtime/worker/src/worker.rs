@@ -196,7 +196,10 @@ fn obey(
         match message {
             ToWorker::Setup(_) => bail!("the agent sent `setup` twice"),
             ToWorker::Outlive => outlives = true,
-            ToWorker::Start { allocation, compiled } => allocations.start(*allocation, compiled),
+            ToWorker::Start { allocation, compiled, secrets } => {
+                allocations.start(*allocation, compiled, secrets);
+            }
+            ToWorker::Secrets { allocation, secrets } => allocations.change_secrets(allocation, secrets),
             ToWorker::Stop { allocation, at_once } => {
                 let allocations = allocations.clone();
                 runtime.spawn(async move { allocations.stop(allocation, at_once).await });

@@ -199,6 +199,20 @@ async fn the_page_for_operators_can_be_followed_word_for_word() {
 }
 
 #[tokio::test]
+async fn the_page_on_secrets_can_be_followed_word_for_word() {
+    let reader = Reader::start().await;
+    let seen = reader.follow(&page("book/src/guides/secrets.md")).await;
+    for words in
+        ["secret `default/DATABASE_URL` is set", "READ BY", "secret `default/DATABASE_URL` is deleted"]
+    {
+        assert!(seen.contains(words), "`{words}` is missing: {seen}");
+    }
+    let mut shown = seen.lines().filter(|line| !line.starts_with("$ "));
+    assert!(!shown.any(|line| line.contains("hunter2")), "the value of a secret is shown: {seen}");
+    reader.end().await;
+}
+
+#[tokio::test]
 async fn the_page_on_looking_ahead_can_be_followed_word_for_word() {
     let reader = Reader::start().await;
     let seen = reader.follow(&page("book/src/guides/looking-ahead.md")).await;

@@ -29,6 +29,10 @@ component!(
     CONFIG, CONFIG_PATH, "config.wasm"
 );
 component!(
+    /// Service: answers with the value of its configuration that the path names.
+    CONFIG_HTTP, CONFIG_HTTP_PATH, "config-http.wasm"
+);
+component!(
     /// A core module: valid wasm, but not a component.
     CORE_MODULE, CORE_MODULE_PATH, "core-module.wasm"
 );

@@ -305,7 +305,10 @@ impl World {
                 Action::KeepBegun(begun) => {
                     self.agents.get_mut(node).expect("it is a node").begun_items = begun;
                 }
-                Action::KeepCode { components: _ } => {}
+                Action::KeepCode { components: _ }
+                | Action::KeepSecrets { .. }
+                | Action::FetchSecret { .. }
+                | Action::GiveSecrets { .. } => {}
                 Action::Fetch { digest } => {
                     let event = if self.random.chance(self.faults.fetch_fails) {
                         Event::FetchFailed { digest, reason: "simulated".to_owned() }

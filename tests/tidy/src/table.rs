@@ -23,6 +23,7 @@ pub struct Reserved {
 pub const OWN: &[Room] = &[
     Room { folder: "control/model", may_use: &[] },
     Room { folder: "control/planted", may_use: &[] },
+    Room { folder: "control/sealed", may_use: &[] },
     Room { folder: "control/admission", may_use: &["control/model"] },
     Room { folder: "control/protocol", may_use: &["control/model"] },
     Room { folder: "control/scheduler", may_use: &["control/model"] },
@@ -38,6 +39,7 @@ pub const OWN: &[Room] = &[
             "control/planted",
             "control/protocol",
             "control/scheduler",
+            "control/sealed",
             "control/store",
             "control/transport",
         ],
@@ -82,6 +84,7 @@ pub const OWN: &[Room] = &[
             "control/model",
             "control/planted",
             "control/protocol",
+            "control/sealed",
             "control/transport",
             "runtime/compiled",
             "runtime/descriptors",
@@ -128,6 +131,11 @@ pub const RESERVED: &[Reserved] = &[
         package: "tokio-rustls",
         rooms: &["control/coordinator", "runtime/host", "runtime/ingress"],
         reason: "the public API and services are served over TLS on TCP, and guests ask servers by https",
+    },
+    Reserved {
+        package: "chacha20poly1305",
+        rooms: &["control/sealed"],
+        reason: "what is sealed has one form, and one place that is to be read for it",
     },
     Reserved {
         package: "ciborium",

@@ -226,6 +226,7 @@ impl SandboxArgs {
             sockets: self.allow_socket,
             config: self.config.into_iter().collect(),
             folders,
+            secrets: Default::default(),
             scratch: self.scratch,
         };
         WorkloadSpec {

@@ -95,6 +95,7 @@ impl From<Rejection> for Refused {
             | Rejection::UnknownWorkload(_)
             | Rejection::UnknownRun(_)
             | Rejection::UnknownNode(_)
+            | Rejection::UnknownSecret(_)
             | Rejection::NotPending(_) => 404,
             Rejection::RouteTaken { .. }
             | Rejection::NothingToRestore(_)
@@ -103,6 +104,8 @@ impl From<Rejection> for Refused {
             | Rejection::TokenTaken(_)
             | Rejection::NothingToRecover
             | Rejection::NodeInUse(_)
+            | Rejection::SecretInUse { .. }
+            | Rejection::TooManySecrets { .. }
             | Rejection::TooManyPending { .. }
             | Rejection::QuotaExceeded { .. } => 409,
             Rejection::Recovering { .. } => 503,
@@ -116,11 +119,15 @@ impl From<Rejection> for Refused {
             | Rejection::NothingToWorkOn(_)
             | Rejection::InvalidRun { .. }
             | Rejection::InvalidSpec { .. }
+            | Rejection::MissingSecret { .. }
             | Rejection::InvalidNamespace { .. } => 422,
         };
         let mut problem =
             Problem::new(status, rejection.code(), "the wish was refused", rejection.to_string());
-        if let Rejection::TooManyItems(hit) | Rejection::QuotaExceeded { hit, .. } = rejection.clone() {
+        if let Rejection::TooManyItems(hit)
+        | Rejection::QuotaExceeded { hit, .. }
+        | Rejection::TooManySecrets { hit, .. } = rejection.clone()
+        {
             problem.limit = Some(hit.limit);
             problem.value = Some(hit.value);
             problem.observed = Some(hit.observed);
@@ -133,6 +140,15 @@ impl From<Rejection> for Refused {
             problem = problem.with_hint(format!(
                 "stop its agent and wait until it is lost, or cut it off at once: `dunlin node revoke {node}`"
             ));
+        }
+        if let Rejection::MissingSecret { secret, .. } = &rejection {
+            problem = problem.with_hint(format!("set it first: `dunlin secret set {secret}`"));
+        }
+        if let Rejection::SecretInUse { .. } = &rejection {
+            problem = problem.with_hint(
+                "deploy it without the secret, and delete that once the rollout is over; another value takes its place \
+                 at once: `dunlin secret set`",
+            );
         }
         if let Rejection::NothingToWorkOn(_) = rejection {
             problem = problem.with_hint("say `--items 10`, or `--input 'texts/*.md'` for one item per file");

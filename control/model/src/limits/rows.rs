@@ -285,6 +285,22 @@ impl LimitRow {
             "refused at deploy, and not started",
             "a_guest_is_not_given_more_than_its_environment_may_hold",
         )),
+        fixed(
+            "G18",
+            "secret_size",
+            LimitValue::Bytes(Bytes(crate::MAX_SECRET as u64)),
+            "the value of a secret",
+            ("422 `limit_exceeded`", ANSWERED),
+            "a_value_is_not_shown_and_has_bounds",
+        ),
+        fixed(
+            "G18",
+            "secrets",
+            LimitValue::Count(crate::MAX_SECRETS as u64),
+            "secrets of a namespace",
+            ("409 `too_many_secrets`", ANSWERED),
+            "a_namespace_has_so_many_secrets_and_no_more",
+        ),
         manifest(
             "G19",
             "scratch",

@@ -1,16 +1,17 @@
 //! Reading `[service.NAME.capabilities]` and `[job.NAME.capabilities]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::reader::{Found, Reader, Section};
 use crate::capability::{
     MAX_CONFIG, MAX_FOLDERS, MAX_PATTERNS, config_value, guest_path, http_pattern, not_a_folder,
-    socket_pattern,
+    not_in_config, socket_pattern,
 };
 use crate::check::{Broken, at_most};
-use crate::{Capabilities, FolderGrant};
+use crate::secret::{MAX_GRANTED, secret_name};
+use crate::{Capabilities, FolderGrant, SecretName};
 
-const FIELDS: [&str; 5] = ["outbound_http", "sockets", "config", "folders", "scratch"];
+const FIELDS: [&str; 6] = ["outbound_http", "sockets", "config", "secrets", "folders", "scratch"];
 const FOLDER_FIELDS: [&str; 2] = ["folder", "writable"];
 const FOLDER_EXAMPLE: &str = "\"data\"";
 
@@ -23,13 +24,14 @@ pub(super) fn capabilities(reader: &mut Reader<'_>, section: &Section<'_>) -> Ca
         patterns(reader, section, "outbound_http", "[\"https://api.example.com\"]", http_pattern);
     let sockets = patterns(reader, section, "sockets", "[\"db.example.com:5432\"]", socket_pattern);
     let config = config(reader, section);
+    let secrets = secrets(reader, section, &config);
     let folders = folders(reader, section);
     let scratch = reader.string(section, "scratch", "a string like \"/tmp\"").map(|Found { value, at }| {
         reader.expect(at, section.path("scratch"), guest_path(&value));
         reader.expect(at, section.path("scratch"), not_a_folder(&value, &folders));
         value
     });
-    Capabilities { outbound_http, sockets, config, folders, scratch }
+    Capabilities { outbound_http, sockets, config, secrets, folders, scratch }
 }
 
 fn patterns(
@@ -60,6 +62,26 @@ fn config(reader: &mut Reader<'_>, section: &Section<'_>) -> BTreeMap<String, St
         reader.expect(inner.place(key), inner.path(key), config_value(key, &found.value));
     }
     entries.into_iter().map(|(key, found)| (key, found.value)).collect()
+}
+
+fn secrets(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    config: &BTreeMap<String, String>,
+) -> BTreeSet<SecretName> {
+    let Some(Found { value: list, at }) = reader.list_of_strings(section, "secrets", "[\"DATABASE_URL\"]")
+    else {
+        return BTreeSet::new();
+    };
+    reader.expect(at, section.path("secrets"), at_most("secrets", MAX_GRANTED, list.len()));
+    let mut names = BTreeSet::new();
+    for (index, Found { value, at }) in list.into_iter().enumerate() {
+        let path = format!("{}[{index}]", section.path("secrets"));
+        reader.expect(at, path.clone(), secret_name(&value));
+        reader.expect(at, path, not_in_config(&value, config));
+        names.extend(value.parse::<SecretName>());
+    }
+    names
 }
 
 fn folders(reader: &mut Reader<'_>, section: &Section<'_>) -> BTreeMap<String, FolderGrant> {

@@ -478,7 +478,7 @@ sockets = ["db.example.com:5432", "db.example.com"]
 config = { "a b" = "x", number = 7 }
 folders = { "/data/.." = { folder = "data" }, "/a" = { folder = "Data", writeable = true }, "/b" = {} }
 scratch = "tmp"
-secrets = true
+secrets = ["a/b", "number"]
 "#,
         ),
         expect![[r#"
@@ -492,7 +492,7 @@ secrets = true
             10:73: `service.cart.capabilities.folders."/a".writeable`: unknown field `writeable`; did you mean `writable`?
             10:93: `service.cart.capabilities.folders."/b".folder`: this field is missing; write `folder = "data"`
             11:11: `service.cart.capabilities.scratch`: `tmp` should begin with `/`
-            12:1: `service.cart.capabilities.secrets`: unknown field `secrets`; did you mean `sockets`?
+            12:12: `service.cart.capabilities.secrets[0]`: `a/b` cannot name a secret: use 1 to 128 letters, digits, `-`, `_` and `.`, with a letter, digit or `_` at the beginning, as in `DATABASE_URL`
         "#]],
     );
 }

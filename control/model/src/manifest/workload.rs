@@ -129,6 +129,11 @@ fn workload(
         choice(reader, section, "instances", &[("fresh", Instances::Fresh), ("reused", Instances::Reused)]);
     let metering = choice(reader, section, "metering", &[("fuel", Metering::Fuel), ("time", Metering::Time)]);
     let coredump = reader.truth(section, "coredump").unwrap_or(false);
+    reader.expect(
+        section.place("coredump"),
+        section.path("coredump"),
+        check::dumped(coredump, &capabilities),
+    );
     let placement = placement::placement(reader, section, home);
     let priority = priority(reader, section);
     if !section.has("component") {

@@ -17,6 +17,8 @@ pub(crate) const FRAMES: &[&str] = &[
     "0000002da169636f72652d64756d70a168696e7374616e6365a26a616c6c6f636174696f6e63613132666e756d62657203",
     // StreamRequest::Renew
     "0000001ca16572656e6577a16f7369676e696e675f7265717565737443308201",
+    // StreamRequest::Secret
+    "XX",
     // StreamReply::Ok with a length
     "00000011a1626f6ba1666c656e6774681a000124f8",
     // StreamReply::Ok without

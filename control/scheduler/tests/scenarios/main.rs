@@ -23,6 +23,7 @@ mod rebalance;
 mod recovery;
 mod revisions;
 mod rollouts;
+mod secrets;
 mod services;
 mod world;
 

@@ -3,7 +3,7 @@
 //! Words of a script, one thing a line: `token ID uses=1 expires=60`, `join NODE TOKEN [key=1] [secret=1]`,
 //! `node NAME [MEMORY] [label=value] [+resource=2] [overcommit=150]` (joins and reports), `beat [NODE..]` (these or all nodes report),
 //! `pass SECONDS` (silence), `wait SECONDS` (all nodes that are up report every second), `down`, `up`,
-//! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB`, `stop`, `delete`, `run`, `start NAMESPACE/APP/JOB ITEMS`, `cancel`,
+//! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `secret` and `forget` (in `secrets`), `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB`, `stop`, `delete`, `run`, `start NAMESPACE/APP/JOB ITEMS`, `cancel`,
 //! `rollback APP [REVISION]`, `promote APP`, `history APP`, `restarts ALLOCATION 4`, `served ALLOCATION REQUESTS FAILED FUEL`,
 //! `dark` (at the start: the profile of that name), `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `absent SECONDS`, `show`, `where`, `show-kept`,
 //! `explain WORKLOAD|ALLOCATION`, `plan MANIFEST`, `simulate [lose=NODE] [zone=ZONE] [apply=MANIFEST] [within=SECONDS]`.
@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::{explain, foresee};
+use crate::{explain, foresee, secrets};
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, AppSpec, AssignedAllocation, Assignment, Bytes, ClusterId,
     Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits,
@@ -103,6 +103,7 @@ impl World {
             "disconnect" => self.observe(Observation::Disconnected { node: rest[0].parse().unwrap() }),
             "deploy" => self.deploy(rest),
             "namespace" => self.namespace(rest),
+            "secret" | "forget" => self.submit(secrets::command(verb, rest)),
             "apply" => self.apply(rest[0]),
             "rollback" | "promote" | "history" | "restarts" | "served" => self.roll(verb, rest),
             "stop" => self.submit(Command::Stop(app(rest[0]))),
@@ -392,6 +393,7 @@ impl World {
                     ("route", host) => {
                         routes.push(RouteSpec { host: Some(host.to_owned()), path: "/".to_owned() });
                     }
+                    ("secret", name) => drop(spec.capabilities.secrets.insert(name.parse().unwrap())),
                     ("calls", host) => spec.capabilities.outbound_http.push(format!("http://{host}")),
                     (label, value) => {
                         spec.node_labels.insert(label.to_owned(), value.to_owned());
@@ -560,6 +562,8 @@ impl World {
             Change::TokenDeleted(id) => self.store.remove(&format!("token {id}")),
             Change::Pending(record) => self.store.insert(format!("pending {}", record.node), change),
             Change::PendingDeleted(node) => self.store.remove(&format!("pending {node}")),
+            Change::Secret(record) => self.store.insert(format!("secret {}", record.id), change),
+            Change::SecretDeleted(id) => self.store.remove(&format!("secret {id}")),
             Change::Counters(_) => self.store.insert("counters".to_owned(), change),
             Change::Recovery(_) => self.store.insert("recovery".to_owned(), change),
         };
@@ -753,6 +757,7 @@ fn describe(assignment: &Assignment) -> String {
             }
         }
     }
+    secrets::describe(&mut told, assignment);
     let RouteTable { routes, endpoints, .. } = &assignment.routes;
     let routed = routes.iter().map(|route| (route.spec.host.clone().unwrap(), &route.workload));
     let unrouted = endpoints.keys().filter(|name| !routes.iter().any(|route| route.workload == **name));

@@ -19,6 +19,7 @@ use crate::compiler::Compiler;
 use crate::egress::Egress;
 use crate::homes::{Home, Homes};
 use crate::nursery::Nursery;
+use crate::secrets::Secrets;
 use crate::wall::{Cgroup, Wall};
 
 /// The memory of a guest as it is written, the whole dump, and the file in which it is passed on.
@@ -38,6 +39,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) folders: BTreeMap<Name, OfferedFolder>,
     /// Certificates of authorities that guests may believe beside those of the public.
     pub(crate) authorities: Vec<u8>,
+    /// The secrets that guests may be granted.
+    pub(crate) secrets: Arc<Secrets>,
     /// Where guests may connect to.
     pub(crate) egress: Arc<Egress>,
     /// What is switched on though it is young.

@@ -241,6 +241,7 @@ fn a_restarted_agent_runs_its_last_assignment_without_saving_it() {
         expect![[r#"
             restart 4 7 a1:shop/front:c1 peer=b
               set routes, 1 peers
+              keep secrets []
               fetch c1
             assign 4 6
               refused: the assignment is of term 4, generation 6; stored is term 4, generation 7

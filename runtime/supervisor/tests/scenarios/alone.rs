@@ -86,7 +86,15 @@ impl Node {
                     self.disk.extend(reports);
                     self.most_on_disk = self.most_on_disk.max(self.disk.len());
                 }
-                Action::Save(_) | Action::SetRoutes(_) | Action::KeepBegun(_) | Action::KeepCode { .. } => {}
+                Action::FetchSecret { secret, version } => {
+                    self.tell(Event::SecretFetched { secret, version })
+                }
+                Action::Save(_)
+                | Action::SetRoutes(_)
+                | Action::KeepBegun(_)
+                | Action::KeepCode { .. }
+                | Action::KeepSecrets { .. }
+                | Action::GiveSecrets { .. } => {}
                 Action::Stop { .. } => panic!("nobody has said that anything is to stop"),
             }
         }

@@ -29,6 +29,7 @@ fn a_restarted_agent_runs_its_items_again() {
               run item 1 of r7 in a1 in shop
             ended a1 0
             restart 1 1 a1:shop/sum:c1:0..2*2
+              keep secrets []
               fetch c1
             fetched c1
               start a1
@@ -700,6 +701,7 @@ fn a_restarted_agent_knows_nothing_of_items_that_may_be_started_once() {
         ",
         expect![[r#"
             restart 4 7 a1:shop/pay:c1:3..5*2! a2:shop/sum:c1:0..1*1
+              keep secrets []
               fetch c1
             fetched c1
               start a2

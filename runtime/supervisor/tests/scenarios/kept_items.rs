@@ -42,6 +42,7 @@ fn items_that_are_not_recorded_for_long_are_kept_and_not_run_again_after_a_resta
             recorded 1 a1 0
             ended a1 2
             restart 1 1 a1:shop/sum:c1:0..4*2
+              keep secrets []
               fetch c1
             fetched c1
               start a1
@@ -88,6 +89,7 @@ fn an_item_that_may_be_started_once_and_whose_end_was_kept_is_not_unknown_after_
             wait 2000
               keep items [1] on disk
             restart 1 1 a1:shop/sum:c1:0..3*2!
+              keep secrets []
             report
               stored 1 1
               a1 finished
@@ -125,6 +127,7 @@ fn what_is_kept_of_items_of_another_allocation_is_forgotten() {
               keep items [1] on disk
             restart 1 2 a2:shop/sum:c1:0..3*2
               keep only items [] on disk
+              keep secrets []
               fetch c1
             report
               stored 1 2
@@ -171,6 +174,7 @@ fn what_may_have_begun_is_not_begun_again_where_the_last_assignment_is_not_belie
             wait 2000
               keep items [1 0] on disk
             doubt
+              keep secrets []
             wait 5000
             assign 1 2 a1:shop/sum:c1:0..4*2! a2:shop/mean:c1:0..3*1
               save 1 2

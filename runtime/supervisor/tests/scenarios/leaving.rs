@@ -46,6 +46,7 @@ fn items_that_run_are_waited_for_and_no_new_ones_are_begun() {
               keep only items [0 1] on disk
               a1 has come to item 2, runs {}, again {}
             restart 1 1 a1:shop/sum:c1:0..6*2
+              keep secrets []
               fetch c1
             fetched c1
               start a1
@@ -97,6 +98,7 @@ fn an_item_that_takes_long_is_not_waited_for_without_end() {
               keep only items [0] on disk
               a1 has come to item 3, runs {1, 2}, again {}
             restart 1 1 a1:shop/sum:c1:0..6*2!
+              keep secrets []
               fetch c1
             report
               stored 1 1

@@ -3,7 +3,8 @@
 //! An allocation is written `a1:shop/front:c1`, a job's `a2:shop/sum:c1:0..3*2` (items 0..3, two at a time; `+` at
 //! the end for the combining instance, `!` for items that may be started once). A revision other than the first is written `a1:shop/front@2:c1`;
 //! `a1:shop/front:c1:stop=5000` stops after so many milliseconds without word, and `a1:shop/front:c1:singleton` is one;
-//! `a1:shop/front:c1:health=2,4` is unwell after two bad checks, and started again after four.
+//! `a1:shop/front:c1:health=2,4` is unwell after two bad checks, and started again after four; and
+//! `a1:shop/front:c1:secrets=URL,KEY` reads these secrets, of which `secret=shop/URL@3` says the value that is meant.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,13 +19,16 @@ mod kept_items;
 mod leaving;
 mod making_way;
 mod partitions;
+mod secrets;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Assignment, Begun, Bytes, Digest, DurationMs, Endpoint, Fuel,
-    Generation, HealthSpec, ItemRange, ItemReport, JobSpec, Limits, OnPartition, Outcome, Revision,
-    RouteTable, RunId, Semantics, ServiceSpec, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
+    AllocationId, AssignedAllocation, Assignment, Begun, Bytes, Capabilities, Digest, DurationMs, Endpoint,
+    Fuel, Generation, HealthSpec, ItemRange, ItemReport, JobSpec, Limits, OnPartition, Outcome, Revision,
+    RouteTable, RunId, SecretId, SecretVersion, Semantics, ServiceSpec, Term, Timestamp, Work, WorkloadKind,
+    WorkloadSpec,
 };
 use dunlin_supervisor::{Action, Config, Event, Kept, Supervisor};
 use expect_test::{Expect, expect};
@@ -165,6 +169,16 @@ impl Scene {
                     let names: Vec<String> = components.iter().map(component_name).collect();
                     writeln!(self.said, "  keep code [{}]", names.join(" "))
                 }
+                Action::KeepSecrets { secrets } => {
+                    let ids: Vec<String> = secrets.iter().map(ToString::to_string).collect();
+                    writeln!(self.said, "  keep secrets [{}]", ids.join(" "))
+                }
+                Action::FetchSecret { secret, version } => {
+                    writeln!(self.said, "  fetch secret {secret}@{}", version.0)
+                }
+                Action::GiveSecrets { allocation } => {
+                    writeln!(self.said, "  give secrets to {}", allocation.id)
+                }
                 Action::Fetch { digest } => writeln!(self.said, "  fetch {}", component_name(digest)),
                 Action::Start { allocation } => writeln!(self.said, "  start {}", allocation.id),
                 Action::Stop { allocation, namespace, at_once } => {
@@ -217,12 +231,28 @@ fn component_name(digest: &Digest) -> String {
     (0..10).map(|number| format!("c{number}")).find(|name| component(name) == *digest).unwrap()
 }
 
+/// One value of a secret: `shop/URL@3`.
+fn value(text: &str) -> (SecretId, SecretVersion) {
+    let (id, version) = text.split_once('@').unwrap();
+    (id.parse().unwrap(), SecretVersion(version.parse().unwrap()))
+}
+
 fn event(words: &[&str]) -> Event {
     let id = |text: &&str| text.parse::<AllocationId>().unwrap();
     match words {
         ["fetched", name] => Event::Fetched { digest: component(name) },
         ["fetch-failed", name] => {
             Event::FetchFailed { digest: component(name), reason: "the coordinator is away".to_owned() }
+        }
+        ["secret-fetched", secret] => {
+            let (secret, version) = value(secret);
+            Event::SecretFetched { secret, version }
+        }
+        ["secret-failed", secret, present @ ..] => {
+            let (secret, version) = value(secret);
+            let present = present.first().map(|number| SecretVersion(number.parse().unwrap()));
+            let reason = "the coordinator is away".to_owned();
+            Event::SecretNotFetched { secret, version, present, reason }
         }
         ["started", allocation] => Event::Started { allocation: id(allocation) },
         ["stopped", allocation] => Event::Stopped { allocation: id(allocation) },
@@ -293,7 +323,9 @@ fn assignment(words: &[&str]) -> Assignment {
         generation: Generation(generation.parse().unwrap()),
         allocations: allocations
             .iter()
-            .filter(|word| !["peer=", "routed=", "finishing=", "kept="].iter().any(|it| word.starts_with(it)))
+            .filter(|word| {
+                !["peer=", "routed=", "finishing=", "kept=", "secret="].iter().any(|it| word.starts_with(it))
+            })
             .map(|it| assigned(it))
             .collect(),
         finishing: allocations
@@ -301,6 +333,7 @@ fn assignment(words: &[&str]) -> Assignment {
             .filter_map(|word| word.strip_prefix("finishing=")?.parse().ok())
             .collect(),
         kept: allocations.iter().filter_map(|word| word.strip_prefix("kept=")).map(component).collect(),
+        secrets: allocations.iter().filter_map(|word| word.strip_prefix("secret=")).map(value).collect(),
         routes,
     }
 }
@@ -329,7 +362,11 @@ fn assigned(text: &str) -> AssignedAllocation {
         Some(_) | None => OnPartition::Keep,
     };
     let health = parts.get(3).and_then(|text| text.strip_prefix("health=")).map(health);
-    let items = parts.get(3).filter(|_| on_partition.is_keep() && health.is_none());
+    let secrets = parts.get(3).and_then(|text| text.strip_prefix("secrets="));
+    let secrets: BTreeSet<_> =
+        secrets.into_iter().flat_map(|names| names.split(',')).map(|name| name.parse().unwrap()).collect();
+    let is_service = !on_partition.is_keep() || health.is_some() || !secrets.is_empty();
+    let items = parts.get(3).filter(|_| !is_service);
     let (kind, work, concurrency) = match items {
         None => (
             WorkloadKind::Service(ServiceSpec {
@@ -365,7 +402,7 @@ fn assigned(text: &str) -> AssignedAllocation {
             limits: Limits { concurrency, ..Limits::JOB },
             environment: Default::default(),
             node_labels: Default::default(),
-            capabilities: Default::default(),
+            capabilities: Capabilities { secrets, ..Default::default() },
             instances: Default::default(),
             metering: Default::default(),
             coredump: false,

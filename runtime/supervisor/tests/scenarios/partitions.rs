@@ -96,6 +96,7 @@ fn an_agent_that_was_started_again_counts_from_its_start() {
         ",
         expect![[r#"
             restart 1 1 a1:shop/front:c1:stop=5000
+              keep secrets []
               fetch c1
             fetched c1
               start a1
@@ -185,6 +186,7 @@ fn an_answer_to_what_was_sent_before_this_start_gives_no_lease() {
         expect![[r#"
             wait 500
             restart 1 1 a1:shop/front:c1:singleton
+              keep secrets []
               fetch c1
             fetched c1
             heard 1 50 a1=10000
@@ -211,6 +213,7 @@ fn a_singleton_is_not_started_from_what_was_kept() {
         ",
         expect![[r#"
             restart 1 1 a1:shop/front:c1:singleton
+              keep secrets []
               fetch c1
             fetched c1
             report
