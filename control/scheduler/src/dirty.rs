@@ -113,6 +113,7 @@ impl Dirty {
                 self.runs.insert(record.id);
             }
             Change::Namespace(record) => drop(self.allowed.insert(record.name.clone())),
+            Change::Secret(_) if planted(Bug::ForgetReaders) => {}
             Change::Secret(record) => {
                 self.nodes.extend(before.readers(&record.id).map(|record| record.node.clone()));
             }

@@ -127,6 +127,10 @@ pub enum Bug {
     ReplaceWhileDraining,
     /// That a singleton which was ended may still run is not looked at.
     SingletonForgetsLeaving,
+    /// Nodes are not told that a secret has another value.
+    ForgetReaders,
+    /// A secret is deleted though something reads it.
+    DeleteSecretInUse,
     /// The term is not told to agents as it is, but as the first one.
     IgnoreTerm,
 }
@@ -193,6 +197,8 @@ impl Bug {
         Self::BelieveItHasStopped,
         Self::ReplaceWhileDraining,
         Self::SingletonForgetsLeaving,
+        Self::ForgetReaders,
+        Self::DeleteSecretInUse,
         Self::IgnoreTerm,
     ];
 }

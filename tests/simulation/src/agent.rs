@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Assignment, Begun, ClusterId, Generation, ItemReport, Name, NodeId,
-    NodeInfo, Report, RouteTable, RunId, Term, Timestamp,
+    NodeInfo, Report, RouteTable, RunId, SecretId, SecretVersion, Term, Timestamp,
 };
 use dunlin_supervisor::{Config, Supervisor};
 
@@ -34,6 +34,10 @@ pub(crate) struct Agent {
     pub(crate) begun_items: Vec<Begun>,
     /// The last assignment that it saved.
     pub(crate) disk: Option<Assignment>,
+    /// The secrets on its disk, each with the value that is there.
+    pub(crate) secrets: BTreeMap<SecretId, SecretVersion>,
+    /// Those that it may have.
+    pub(crate) granted: BTreeSet<SecretId>,
     /// What its workers hold.
     pub(crate) loaded: BTreeMap<AllocationId, Loaded>,
     /// What they were told to stop at once and still hold.
@@ -59,6 +63,8 @@ pub(crate) struct Loaded {
     pub(crate) load: u64,
     /// What was started.
     pub(crate) assigned: AssignedAllocation,
+    /// The values of secrets that it sees.
+    pub(crate) secrets: BTreeMap<SecretId, SecretVersion>,
     /// Whether it has come up.
     pub(crate) started: bool,
     /// The items which it is running.
@@ -88,6 +94,8 @@ impl Agent {
             disk: None,
             kept_items: Vec::new(),
             begun_items: Vec::new(),
+            secrets: BTreeMap::new(),
+            granted: BTreeSet::new(),
             loaded: BTreeMap::new(),
             ending: BTreeMap::new(),
             heard: Timestamp::default(),
@@ -110,6 +118,7 @@ impl Agent {
         self.supervisor = None;
         self.loaded.clear();
         self.ending.clear();
+        self.granted.clear();
         self.routes = RouteTable::default();
         self.connection = None;
         self.wake = None;
@@ -144,6 +153,7 @@ impl Agent {
                 self.node
             ));
         }
+        self.check_secrets()?;
         let assigned = self.disk.iter().flat_map(|saved| &saved.allocations);
         let assigned: BTreeMap<AllocationId, &AssignedAllocation> = assigned.map(|it| (it.id, it)).collect();
         for (id, loaded) in &self.loaded {

@@ -331,6 +331,7 @@ impl World {
         if told != committed {
             return Err(format!("{node} is told to run {told:?}, committed to it is {committed:?}"));
         }
+        crate::secrets::check_told(store, node, assignment)?;
         if self.routes.0 == self.counts.commits && self.routes.1 == assignment.routes {
             return Ok(());
         }
@@ -410,6 +411,7 @@ const CODES: &[&str] = &[
     "invalid_namespace",
     "invalid_run",
     "invalid_spec",
+    "missing_secret",
     "name_taken",
     "no_items",
     "not_a_job",
@@ -418,6 +420,7 @@ const CODES: &[&str] = &[
     "nothing_to_work_on",
     "quota_exceeded",
     "route_taken",
+    "secret_in_use",
     "token_expired",
     "token_taken",
     "token_unknown",
@@ -427,6 +430,7 @@ const CODES: &[&str] = &[
     "unknown_node",
     "unknown_revision",
     "unknown_run",
+    "unknown_secret",
     "unknown_workload",
 ];
 
@@ -457,6 +461,8 @@ fn shown(step: &Step) -> String {
         Change::Item { run, item, .. } => format!("item {item} of {run}"),
         Change::Schedule(record) => format!("the schedule of {} is followed", record.job),
         Change::ScheduleDeleted(job) => format!("{job} has no schedule"),
+        Change::Secret(record) => format!("secret {} is {}", record.id, record.version),
+        Change::SecretDeleted(id) => format!("secret {id} forgotten"),
         Change::Token(_) | Change::TokenDeleted(_) => "token".to_owned(),
         Change::Pending(record) => format!("{} waits", record.node),
         Change::PendingDeleted(node) => format!("{node} waits no more"),

@@ -23,6 +23,7 @@ mod rules_of_partitions;
 mod rules_of_places;
 mod rules_of_preemption;
 mod rules_of_runs;
+mod secrets;
 mod shrink;
 mod simulation;
 mod store;

@@ -46,6 +46,7 @@ impl World {
         }
         for agent in self.living() {
             self.check_node(agent)?;
+            self.check_secrets_of(agent)?;
         }
         // Until every node that is gone is lost and released, things look better than they are, or worse.
         let mut members = self.coordinator.store.nodes.values().filter(|node| node.info.is_some());
@@ -228,6 +229,9 @@ impl World {
             let (_, _, reports, outbox) = supervisor.clone().report();
             if !agent.loaded.is_empty() || !reports.is_empty() || !outbox.is_empty() {
                 return Err(format!("{} still has {:?}", agent.node, agent.loaded.keys()));
+            }
+            if !agent.secrets.is_empty() {
+                return Err(format!("{} still has {:?}", agent.node, agent.secrets.keys()));
             }
             if !agent.routes.routes.is_empty() || !agent.routes.endpoints.is_empty() {
                 return Err(format!("{} still has routes", agent.node));

@@ -199,7 +199,13 @@ impl World {
                 loaded.running.remove(item);
                 freed = Some((*allocation, loaded.assigned.workload.namespace.clone()));
             }
-            Event::Fetched { .. }
+            Event::SecretFetched { secret, version } => {
+                if !agent.keep_secret(secret, *version) {
+                    return Ok(());
+                }
+            }
+            Event::SecretNotFetched { .. }
+            | Event::Fetched { .. }
             | Event::FetchFailed { .. }
             | Event::Recorded { .. }
             | Event::Heard { .. }
@@ -305,10 +311,19 @@ impl World {
                 Action::KeepBegun(begun) => {
                     self.agents.get_mut(node).expect("it is a node").begun_items = begun;
                 }
-                Action::KeepCode { components: _ }
-                | Action::KeepSecrets { .. }
-                | Action::FetchSecret { .. }
-                | Action::GiveSecrets { .. } => {}
+                Action::KeepCode { components: _ } => {}
+                Action::KeepSecrets { secrets } => {
+                    self.agents.get_mut(node).expect("it is a node").keep_secrets(secrets);
+                }
+                Action::FetchSecret { secret, version } => {
+                    let event = self.fetch_secret(node, secret, version);
+                    let wait = self.draw(5, 3_000);
+                    self.plan_on_node(node, wait, None, event);
+                }
+                Action::GiveSecrets { allocation } => {
+                    let agent = self.agents.get_mut(node).expect("it is a node");
+                    agent.give_secrets(allocation.id, &allocation)?;
+                }
                 Action::Fetch { digest } => {
                     let event = if self.random.chance(self.faults.fetch_fails) {
                         Event::FetchFailed { digest, reason: "simulated".to_owned() }
@@ -391,8 +406,9 @@ impl World {
         let load = self.loads;
         let component = assigned.spec.component;
         let (running, waiting) = Default::default();
-        let loaded = Loaded { load, assigned, started: false, running, waiting };
         let agent = self.agents.get_mut(node).expect("it is a node");
+        let secrets = agent.secrets_for(&assigned)?;
+        let loaded = Loaded { load, assigned, secrets, started: false, running, waiting };
         if agent.loaded.insert(id, loaded).is_some() {
             return Err(format!("{node} starts {id}, which its worker has already"));
         }
@@ -524,6 +540,8 @@ fn shown(event: &Event) -> String {
     match event {
         Event::Fetched { digest } => format!("fetched {}", digest.short()),
         Event::FetchFailed { digest, .. } => format!("could not fetch {}", digest.short()),
+        Event::SecretFetched { secret, version } => format!("fetched {secret} {version}"),
+        Event::SecretNotFetched { secret, version, .. } => format!("could not fetch {secret} {version}"),
         Event::Started { allocation } => format!("started {allocation}"),
         Event::NotStarted { allocation, .. } => format!("could not start {allocation}"),
         Event::ItemEnded { allocation, item, outcome, .. } => {

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
-    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Revision, RunId, Timestamp, WorkloadName,
+    AllocationId, AppName, ItemRecord, Name, NamespaceSpec, NodeId, Revision, RunId, SecretId, Timestamp,
+    WorkloadName,
 };
 use dunlin_scheduler::{
     AllocationRecord, AppRecord, Change, Counters, NamespaceRecord, NodeRecord, PendingRecord,
-    RevisionRecord, RunRecord, RunState, ScheduleRecord, TokenRecord,
+    RevisionRecord, RunRecord, RunState, ScheduleRecord, SecretRecord, TokenRecord,
 };
 
 use crate::rules::{Commit, Facts};
@@ -29,6 +30,7 @@ pub(crate) struct Store {
     schedules: BTreeMap<WorkloadName, ScheduleRecord>,
     /// The moments for which each scheduled job was run.
     due: BTreeSet<(WorkloadName, Timestamp)>,
+    pub(crate) secrets: BTreeMap<SecretId, Arc<SecretRecord>>,
     tokens: BTreeMap<String, TokenRecord>,
     pending: BTreeMap<NodeId, PendingRecord>,
     counters: Counters,
@@ -105,6 +107,8 @@ impl Store {
             | Change::Item { .. }
             | Change::Schedule(_)
             | Change::ScheduleDeleted(_)
+            | Change::Secret(_)
+            | Change::SecretDeleted(_)
             | Change::Token(_)
             | Change::TokenDeleted(_)
             | Change::Pending(_)
@@ -129,6 +133,7 @@ impl Store {
         changes.extend(self.allocations.values().cloned().map(Change::Allocation));
         changes.extend(self.runs.values().cloned().map(Change::Run));
         changes.extend(self.schedules.values().cloned().map(Change::Schedule));
+        changes.extend(self.secrets.values().cloned().map(Change::Secret));
         changes.extend(self.tokens.values().cloned().map(Change::Token));
         changes.extend(self.pending.values().cloned().map(Change::Pending));
         changes
@@ -207,6 +212,8 @@ impl Store {
                 self.schedules.insert(record.job.clone(), record);
             }
             Change::ScheduleDeleted(job) => drop(self.schedules.remove(&job)),
+            Change::Secret(record) => drop(self.secrets.insert(record.id.clone(), record)),
+            Change::SecretDeleted(id) => drop(self.secrets.remove(&id)),
             Change::Token(record) => drop(self.tokens.insert(record.id.clone(), record)),
             Change::TokenDeleted(id) => drop(self.tokens.remove(&id)),
             Change::Pending(record) => drop(self.pending.insert(record.node.clone(), record)),

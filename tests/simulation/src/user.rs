@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AppName, AppSpec, Name, NamespaceSpec, NodeId, Revision, RunId, Timestamp, WorkloadKind, WorkloadName,
+    AppName, AppSpec, Name, NamespaceSpec, NodeId, Revision, RunId, SecretId, SecretVersion, Timestamp,
+    WorkloadKind, WorkloadName,
 };
 use dunlin_scheduler::{Answer, Command, TokenRecord, View};
 
@@ -20,6 +21,7 @@ pub(crate) struct User {
     /// The nodes of which an operator has last said that nothing new shall go there, or that it may.
     cordoned: BTreeMap<NodeId, bool>,
     namespaces: BTreeMap<Name, NamespaceSpec>,
+    secrets: BTreeMap<SecretId, SecretVersion>,
 }
 
 /// What was promised of an app.
@@ -104,6 +106,10 @@ impl User {
             (Command::SetNamespace { namespace, spec }, Answer::NamespaceSet) => {
                 self.namespaces.insert(namespace.clone(), *spec);
             }
+            (Command::SetSecret { id, version, .. }, Answer::SecretSet) => {
+                self.secrets.insert(id.clone(), *version);
+            }
+            (Command::DeleteSecret(id), Answer::SecretDeleted) => drop(self.secrets.remove(id)),
             (Command::Promote(_), Answer::Promoted)
             | (Command::CreateToken(_), Answer::TokenCreated)
             | (Command::ReleaseBrake, Answer::BrakeReleased) => {}
@@ -162,6 +168,11 @@ impl User {
             if view.nodes[node].record.cordon.is_some() != *is_cordoned {
                 return Err(format!("{node} should be cordoned: {is_cordoned}"));
             }
+        }
+        let secrets = view.secrets.values().map(|known| (&known.id, &known.version));
+        if !secrets.clone().eq(self.secrets.iter()) {
+            let known: Vec<_> = secrets.collect();
+            return Err(format!("the secrets are {:?}, known are {known:?}", self.secrets));
         }
         for (namespace, spec) in &self.namespaces {
             if view.namespaces.get(namespace).map(|known| known.spec) != Some(*spec) {

@@ -13,10 +13,14 @@ use dunlin_model::{
 use dunlin_scheduler::{Command, RunWish};
 
 use crate::random::Random;
+use crate::secrets::any_secrets;
 use crate::world::{Happening, World};
 
 impl World {
     pub(crate) fn wish(&mut self) -> Command {
+        if let Some(command) = self.first_secret() {
+            return command;
+        }
         let most = most_allocations(self.agents.len());
         let random = &mut self.random;
         let apps: Vec<&AppSpec> = self.user.apps().collect();
@@ -53,11 +57,12 @@ impl World {
         let nodes: Vec<NodeId> = self.agents.keys().cloned().collect();
         let random = &mut self.random;
         let node = random.choose(&nodes).clone();
-        match random.between(0, 9) {
+        match random.between(0, 10) {
             0..2 => Command::Cordon { node, drain: None },
             2..4 => Command::Cordon { node, drain: Some(DurationMs(random.between(1_000, 60_000))) },
             4..7 => Command::Uncordon(node),
             7 => Command::ReleaseBrake,
+            10 => self.secret_wish(),
             _ => {
                 let namespace = format!("team-{}", random.between(0, 1)).parse().expect("it is a name");
                 let quota = Quota {
@@ -303,7 +308,7 @@ fn any_workload(app: &AppName, (count, path): (u64, &str), most: u32, random: &m
         },
         environment: BTreeMap::new(),
         node_labels: labels.into_iter().collect(),
-        capabilities: Default::default(),
+        capabilities: any_secrets(random),
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,

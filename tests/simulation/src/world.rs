@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) blocked: BTreeMap<NodeId, Blocked>,
     pub(crate) connections: u64,
     pub(crate) loads: u64,
+    /// How many values secrets have had.
+    pub(crate) secret_values: u64,
     /// Every assignment the coordinator ever sent.
     pub(crate) sent: BTreeMap<(NodeId, Term, Generation), Assignment>,
     /// Every item that ever began.
@@ -122,6 +124,7 @@ impl World {
             blocked: BTreeMap::new(),
             connections: 0,
             loads: 0,
+            secret_values: 0,
             sent: BTreeMap::new(),
             begun: BTreeSet::new(),
             routes: Default::default(),
