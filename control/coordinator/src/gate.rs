@@ -12,6 +12,7 @@ use dunlin_transport::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::api_tls::ApiTls;
 use crate::clock::Clock;
 use crate::driver::Refusal;
 use crate::session::Desk;
@@ -39,24 +40,29 @@ pub(crate) fn coordinator_identity(authority: &Authority) -> anyhow::Result<Iden
         .context("could not make the coordinator's certificate")
 }
 
-/// Renews the coordinator's certificate whenever that is due, as long as there is the server.
-async fn keep_certificate(authority: Arc<Authority>, server: Weak<Server>, identity: Identity) {
+/// Renews the coordinator's certificate whenever that is due, and with it that of its API, as long as there is the server.
+pub(crate) async fn keep_certificates(
+    (authority, api): (Arc<Authority>, ApiTls),
+    server: Weak<Server>,
+    identity: Identity,
+) {
     let mut renewal = Renewal::of(&identity);
     loop {
         renewal.due().await;
         let Some(server) = server.upgrade() else { return };
         let renewed = coordinator_identity(&authority).and_then(|identity| {
             server.replace_identity(&identity)?;
+            api.renew(&authority)?;
             Ok(identity)
         });
         renewal = match renewed {
             Ok(identity) => {
-                tracing::info!("the coordinator's certificate was renewed");
+                tracing::info!("the coordinator's certificates were renewed");
                 Renewal::of(&identity)
             }
             Err(error) => {
                 let error = &*error as &dyn std::error::Error;
-                tracing::error!(error, "the coordinator's certificate was not renewed; will retry");
+                tracing::error!(error, "the coordinator's certificates were not renewed; will retry");
                 Renewal::in_an_hour(&identity)
             }
         };
@@ -65,10 +71,8 @@ async fn keep_certificate(authority: Arc<Authority>, server: Weak<Server>, ident
 
 impl Gate {
     /// Lets in who comes, for ever.
-    pub(crate) async fn admit_all(self, server: Arc<Server>, identity: Identity) {
+    pub(crate) async fn admit_all(self, server: Arc<Server>) {
         let joining = Arc::new(Semaphore::new(MAX_JOINING));
-        // In a task of its own: whoever dials without end must not keep it from that.
-        tokio::spawn(keep_certificate(self.desk.authority.clone(), Arc::downgrade(&server), identity));
         while let Some(incoming) = server.accept().await {
             match incoming {
                 Incoming::Fleet(node, connection) => {

@@ -37,12 +37,12 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::api_tls::ApiTls;
 use crate::backup::Source;
 use crate::clock::Clock;
 use crate::driver::Driver;
@@ -255,7 +255,7 @@ fn server(is_http2: bool) -> auto::Builder<TokioExecutor> {
 /// flight is answered.
 pub(crate) async fn serve(
     listener: Arc<TcpListener>,
-    tls: TlsAcceptor,
+    tls: ApiTls,
     router: Router,
     stop: tokio_util::sync::CancellationToken,
 ) {
@@ -281,7 +281,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+        let (tls, router, stop) = (tls.acceptor(), router.clone(), stop.clone());
         tracker.spawn(async move {
             let _room = room;
             let Ok(Ok(stream)) = tokio::time::timeout(HEADER_TIME, tls.accept(stream)).await else { return };

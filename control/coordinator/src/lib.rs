@@ -3,6 +3,7 @@
 //! Decisions are made by `dunlin-scheduler`; here they are made durable, answered and carried out, in that order.
 //! `driver` owns the one `Cluster`; everything else asks it through a channel or reads its last view.
 
+mod api_tls;
 mod backup;
 mod clock;
 mod config;

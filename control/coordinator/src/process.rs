@@ -17,19 +17,19 @@ use dunlin_sealed::SealingKey;
 use dunlin_store::{
     Changes, CommitError, Components, ComponentsError, Embedded, FollowError, Objects, Table, Write,
 };
-use dunlin_transport::{Authority, Identity, Server, WireLimits};
+use dunlin_transport::{Authority, Server, WireLimits};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_tls::ApiTls;
 use crate::backup::{ADMIN_TOKEN, Source};
 use crate::clock::BrainClock;
 use crate::driver::{Hands, driver};
 use crate::fleet::Fleet;
-use crate::gate::{Gate, coordinator_identity};
+use crate::gate::{Gate, coordinator_identity, keep_certificates};
 use crate::http::{self, Api};
 use crate::inputs::Inputs;
 use crate::migrate::MOVED;
@@ -146,7 +146,7 @@ async fn serve(
         store: disk.store,
         components: disk.components,
         inputs: Arc::new(Inputs::new(disk.inputs)),
-        authority: Arc::new(disk.authority),
+        authority: disk.authority,
         sealing,
         node_lifetime: config.node_lifetime,
     };
@@ -161,11 +161,11 @@ async fn serve(
     std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
         let _process_is_ending = failed.send(driver_loop.run());
     })?;
-    let Doors { server, identity, listener, tls } = doors;
+    let Doors { server, listener, tls } = doors;
     tracing::info!(
         %cluster, term = %disk.term, fleet = %server.local_address(), api = %listener.local_addr()?, "coordinator ready"
     );
-    tokio::spawn(gate.admit_all(Arc::clone(&server), identity));
+    tokio::spawn(gate.admit_all(Arc::clone(&server)));
     let serving = tokio::spawn(http::serve(listener, tls, http::router(api), stop.clone()));
     ready.write(&config.state)?;
 
@@ -238,7 +238,7 @@ fn say_if_recovering(brain: &Cluster) {
 /// What a coordinator finds on its disk, or makes there at its first start.
 struct Disk {
     store: Arc<dyn Changes>,
-    authority: Authority,
+    authority: Arc<Authority>,
     /// Taken durably: no other start of a coordinator has it.
     term: Term,
     clock: BrainClock,
@@ -260,12 +260,12 @@ impl Disk {
         );
         // First of all, since it keeps a second coordinator off this folder.
         let store = Embedded::open(&state.join("store")).context("could not open the coordinator's store")?;
-        let authority = open_authority(state)?;
+        let authority = Arc::new(open_authority(state)?);
         Self::with(Arc::new(store), authority, config)
     }
 
     /// The same with a store that is elsewhere.
-    fn with(store: Arc<dyn Changes>, authority: Authority, config: &Config) -> anyhow::Result<Self> {
+    fn with(store: Arc<dyn Changes>, authority: Arc<Authority>, config: &Config) -> anyhow::Result<Self> {
         let state = &config.state;
         write_private(&state.join("ca.pem"), authority.certificate_pem().as_bytes())
             .context("could not write the authority's certificate")?;
@@ -291,15 +291,14 @@ impl Disk {
 /// Where agents and clients come in.
 pub(crate) struct Doors {
     pub(crate) server: Arc<Server>,
-    pub(crate) identity: Identity,
     pub(crate) listener: Arc<TcpListener>,
-    pub(crate) tls: TlsAcceptor,
+    pub(crate) tls: ApiTls,
 }
 
 impl Doors {
     pub(crate) async fn open(
         config: &Config,
-        authority: &Authority,
+        authority: &Arc<Authority>,
         heartbeat: Duration,
     ) -> anyhow::Result<Self> {
         let identity = coordinator_identity(authority)?;
@@ -310,8 +309,12 @@ impl Doors {
         let listener = TcpListener::bind(config.api)
             .await
             .with_context(|| format!("could not listen for the API on {} (TCP)", config.api))?;
-        let tls = TlsAcceptor::from(api_tls(authority, config)?);
-        Ok(Self { server: Arc::new(server), identity, listener: Arc::new(listener), tls })
+        let tls = ApiTls::new(authority, config)?;
+        let server = Arc::new(server);
+        // In a task of its own: whoever dials without end must not keep it from that.
+        let own = (Arc::clone(authority), tls.clone());
+        tokio::spawn(keep_certificates(own, Arc::downgrade(&server), identity));
+        Ok(Self { server, listener: Arc::new(listener), tls })
     }
 
     pub(crate) fn ready(&self, cluster: &ClusterId) -> anyhow::Result<Ready> {
@@ -403,24 +406,6 @@ fn open_admin_token(path: &Path) -> anyhow::Result<[u8; 32]> {
     // An empty token would let everybody in.
     anyhow::ensure!(token.len() >= 32, "{shown} holds no token; remove it and start again to get a new one");
     Ok(Sha256::digest(token).into())
-}
-
-fn api_tls(authority: &Authority, config: &Config) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-    let mut names = vec!["127.0.0.1".to_owned(), "::1".to_owned(), "localhost".to_owned()];
-    if !config.api.ip().is_unspecified() && !config.api.ip().is_loopback() {
-        names.push(config.api.ip().to_string());
-    }
-    names.extend(config.api_names.iter().cloned());
-    names.extend(
-        config
-            .advertise_api
-            .as_deref()
-            .and_then(|address| address.rsplit_once(':'))
-            .map(|(host, _)| host.trim_start_matches('[').trim_end_matches(']').to_owned()),
-    );
-    let certificate =
-        authority.issue_api(&names, authority.now()).context("could not make the API's certificate")?;
-    certificate.server_config().context("could not set up TLS for the API")
 }
 
 /// Makes a folder into which only its owner can look, also if it is there and others could.

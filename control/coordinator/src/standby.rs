@@ -62,7 +62,7 @@ pub(crate) struct Turn {
     pub(crate) etcd: Arc<Etcd>,
     pub(crate) reign: Arc<Reign>,
     pub(crate) doors: Doors,
-    pub(crate) authority: Authority,
+    pub(crate) authority: Arc<Authority>,
 }
 
 /// Follows until it is this coordinator's turn; returns nothing if it is told to stop before.
@@ -83,6 +83,7 @@ pub(crate) async fn wait(
             () = stop.cancelled() => return Ok(None),
         },
     };
+    let authority = Arc::new(authority);
     let heartbeat = Duration::from(config.profile.patience().heartbeat);
     let doors = Doors::open(config, &authority, heartbeat).await?;
     let cluster = authority.cluster().clone();

@@ -10,12 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use dunlin_api::{Client, ItemsQuery, RunState, StartRun};
-use dunlin_model::{AppName, AppSpec, Name, NamespaceSpec, Quota, RunId};
+use dunlin_api::{Client, ItemsQuery, RunState, SetSecret, StartRun};
+use dunlin_model::{
+    AppName, AppSpec, Name, NamespaceSpec, Quota, RunId, SecretId, SecretValue, SecretVersion,
+};
 use tokio::task::JoinHandle;
 
 /// How many namespaces are written, in turns.
 const NAMESPACES: u32 = 8;
+/// How many secrets are written, in turns.
+const SECRETS: u32 = 8;
 /// How many items a run has.
 const ITEMS: u32 = 3;
 /// How long a run may take, whatever happens meanwhile.
@@ -30,15 +34,24 @@ struct Bounds {
     attempted: u64,
 }
 
+/// What is known of a secret that is written: nobody tells its value, but each value has a number.
+#[derive(Clone, Copy, Debug, Default)]
+struct Value {
+    acknowledged: Option<SecretVersion>,
+    /// Whether another one was attempted since, of which nobody knows whether it is there.
+    is_unsure: bool,
+}
+
 /// What was written.
 #[derive(Debug, Default)]
 struct Written {
     /// The number of items that each namespace may have.
     namespaces: BTreeMap<Name, Bounds>,
+    secrets: BTreeMap<SecretId, Value>,
     /// The revision of an app.
     revision: Bounds,
-    /// Writes that were acknowledged: of namespaces, of the app, and runs that ended as they should.
-    counts: [u64; 3],
+    /// Writes that were acknowledged: of namespaces, of the app, runs that ended as they should, and secrets.
+    counts: [u64; 4],
     /// When the last one was.
     last: Option<Instant>,
     /// What a writer has found wrong.
@@ -73,6 +86,7 @@ impl Ledger {
             tokio::spawn(writer().write_namespaces()),
             tokio::spawn(writer().deploy(spec.clone())),
             tokio::spawn(writer().start_runs(spec)),
+            tokio::spawn(writer().set_secrets()),
         ];
         Self { written, stop, held, writers, app }
     }
@@ -99,6 +113,7 @@ impl Ledger {
             (written.namespaces.iter().map(of).collect::<BTreeMap<_, _>>(), written.revision.acknowledged)
         };
         let (namespaces, revision) = acknowledged(&self.lock());
+        self.check_secrets(client).await?;
         let found = client.namespaces().await.context("could not read the namespaces")?.namespaces;
         let status = client.app(&self.app).await.context("could not read the app")?;
         let written = self.lock();
@@ -122,6 +137,24 @@ impl Ledger {
         Ok(())
     }
 
+    /// Compares the secrets that are there with those that were set. One that is written meanwhile may have any value.
+    async fn check_secrets(&self, client: &Client) -> anyhow::Result<()> {
+        let before = self.lock().secrets.clone();
+        let found = client.secrets(&namespace()).await.context("could not read the secrets")?.secrets;
+        let written = self.lock();
+        for (id, value) in before {
+            let now = written.secrets[&id];
+            let is_sure = !value.is_unsure && !now.is_unsure && value.acknowledged == now.acknowledged;
+            let found = found.iter().find(|found| found.secret == id).map(|found| found.version);
+            ensure!(
+                !is_sure || found == value.acknowledged,
+                "secret {id}: {:?} was acknowledged, and {found:?} is there",
+                value.acknowledged
+            );
+        }
+        Ok(())
+    }
+
     /// Stops writing, and compares a last time; returns how many writes of each kind were acknowledged.
     pub(crate) async fn end(mut self, client: &Client) -> anyhow::Result<BTreeMap<String, u64>> {
         self.stop.store(true, Ordering::Relaxed);
@@ -134,14 +167,24 @@ impl Ledger {
             anyhow::bail!(wrong.clone());
         }
         ensure!(!written.counts.contains(&0), "of some kind nothing was acknowledged: {:?}", written.counts);
-        let [namespaces, revisions, runs] = written.counts;
-        let kinds = [("changes of namespaces", namespaces), ("revisions", revisions), ("runs", runs)];
+        let [namespaces, revisions, runs, secrets] = written.counts;
+        let kinds = [
+            ("changes of namespaces", namespaces),
+            ("revisions", revisions),
+            ("runs", runs),
+            ("secrets", secrets),
+        ];
         Ok(kinds.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Written> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The namespace of the secrets.
+fn namespace() -> Name {
+    "ledger".parse().expect("it is a name")
 }
 
 /// One who writes.
@@ -188,6 +231,28 @@ impl Writer {
                 }),
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
+        }
+    }
+
+    async fn set_secrets(self) {
+        for number in 1_u32.. {
+            if !self.goes_on() {
+                return;
+            }
+            self.turn().await;
+            let name = format!("SECRET_{}", number % SECRETS).parse().expect("it is a name");
+            let id = SecretId { namespace: namespace(), name };
+            self.note(|written| written.secrets.entry(id.clone()).or_default().is_unsure = true);
+            let value = SecretValue::new(number.to_string().into()).expect("it is short");
+            match self.client.set_secret(&id, &SetSecret { value }).await {
+                Ok(set) => self.note(|written| {
+                    let known = Value { acknowledged: Some(set.version), is_unsure: false };
+                    written.secrets.insert(id, known);
+                    written.counts[3] += 1;
+                }),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

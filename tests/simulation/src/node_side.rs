@@ -312,18 +312,9 @@ impl World {
                     self.agents.get_mut(node).expect("it is a node").begun_items = begun;
                 }
                 Action::KeepCode { components: _ } => {}
-                Action::KeepSecrets { secrets } => {
-                    self.agents.get_mut(node).expect("it is a node").keep_secrets(secrets);
-                }
-                Action::FetchSecret { secret, version } => {
-                    let event = self.fetch_secret(node, secret, version);
-                    let wait = self.draw(5, 3_000);
-                    self.plan_on_node(node, wait, None, event);
-                }
-                Action::GiveSecrets { allocation } => {
-                    let agent = self.agents.get_mut(node).expect("it is a node");
-                    agent.give_secrets(allocation.id, &allocation)?;
-                }
+                action @ (Action::KeepSecrets { .. }
+                | Action::FetchSecret { .. }
+                | Action::GiveSecrets { .. }) => self.minds_secrets(node, action)?,
                 Action::Fetch { digest } => {
                     let event = if self.random.chance(self.faults.fetch_fails) {
                         Event::FetchFailed { digest, reason: "simulated".to_owned() }
@@ -363,7 +354,7 @@ impl World {
         }
     }
 
-    fn plan_on_node(&mut self, node: &NodeId, wait: DurationMs, load: Option<u64>, event: Event) {
+    pub(crate) fn plan_on_node(&mut self, node: &NodeId, wait: DurationMs, load: Option<u64>, event: Event) {
         let life = self.agents[node].life;
         self.plan(wait, Happening::OnNode { node: node.clone(), life, load, event });
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{AllocationId, AssignedAllocation, Assignment, NodeId, SecretId, SecretVersion};
 use dunlin_scheduler::Command;
-use dunlin_supervisor::Event;
+use dunlin_supervisor::{Action, Event};
 
 use crate::agent::Agent;
 use crate::random::Random;
@@ -38,8 +38,24 @@ impl World {
         Command::SetSecret { id, version: SecretVersion(self.secret_values), sealed: [].into() }
     }
 
+    /// Carries out what a supervisor wants done about secrets.
+    pub(crate) fn minds_secrets(&mut self, node: &NodeId, action: Action) -> Result<(), String> {
+        let agent = self.agents.get_mut(node).expect("it is a node");
+        match action {
+            Action::KeepSecrets { secrets } => agent.keep_secrets(secrets),
+            Action::GiveSecrets { allocation } => agent.give_secrets(allocation.id, &allocation)?,
+            Action::FetchSecret { secret, version } => {
+                let event = self.fetch_secret(node, secret, version);
+                let wait = self.draw(5, 3_000);
+                self.plan_on_node(node, wait, None, event);
+            }
+            other => return Err(format!("{other:?} has nothing to do with secrets")),
+        }
+        Ok(())
+    }
+
     /// Returns what comes of it when an agent asks for a value.
-    pub(crate) fn fetch_secret(&mut self, node: &NodeId, secret: SecretId, version: SecretVersion) -> Event {
+    fn fetch_secret(&mut self, node: &NodeId, secret: SecretId, version: SecretVersion) -> Event {
         let present = self.agents[node].secrets.get(&secret).copied();
         let store = &self.coordinator.store;
         let is_current = store.secrets.get(&secret).is_some_and(|known| known.version == version);
@@ -77,7 +93,7 @@ impl World {
 
 impl Agent {
     /// Keeps these secrets and wipes all others.
-    pub(crate) fn keep_secrets(&mut self, granted: BTreeSet<SecretId>) {
+    fn keep_secrets(&mut self, granted: BTreeSet<SecretId>) {
         self.secrets.retain(|id, _| granted.contains(id));
         self.granted = granted;
     }
@@ -104,11 +120,7 @@ impl Agent {
     }
 
     /// Gives an allocation the values that are there now, if it was started.
-    pub(crate) fn give_secrets(
-        &mut self,
-        id: AllocationId,
-        assigned: &AssignedAllocation,
-    ) -> Result<(), String> {
+    fn give_secrets(&mut self, id: AllocationId, assigned: &AssignedAllocation) -> Result<(), String> {
         let values = self.secrets_for(assigned)?;
         if let Some(loaded) = self.loaded.get_mut(&id) {
             loaded.secrets = values;

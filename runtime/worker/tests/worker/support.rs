@@ -173,7 +173,7 @@ impl Worker {
         allocation: AssignedAllocation,
     ) -> Result<(), (String, bool)> {
         let allocation = Box::new(allocation);
-        self.send(&ToWorker::Start { allocation, compiled });
+        self.send(&ToWorker::Start { allocation, compiled, secrets: Default::default() });
         self.wait(|message| match message {
             FromWorker::Started { .. } => Some(Ok(())),
             FromWorker::NotStarted { reason, refused, .. } => Some(Err((reason.clone(), *refused))),
