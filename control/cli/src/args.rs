@@ -216,7 +216,6 @@ mod tests {
             "dunlin explain a/b/c/d",
             "dunlin logs --traps --follow",
             "dunlin secret set",
-            "dunlin secret set KEY value",
             "dunlin token create --uses 0",
             "dunlin rollback shop --to last",
             "dunlin node drain",

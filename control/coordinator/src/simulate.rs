@@ -13,11 +13,12 @@ use dunlin_api::{
 };
 use dunlin_model::{
     AllocationId, AppName, AppSpec, DurationMs, Forecast, Fuel, ItemRange, NamespaceSpec, NodeId, NodeInfo,
-    Resources, RunId, Term, Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec, check_node_resources,
+    Resources, RunId, SecretId, SecretVersion, Term, Timestamp, Work, WorkloadKind, WorkloadName,
+    WorkloadSpec, check_node_resources,
 };
 use dunlin_scheduler::{
     AllocationRecord, AllocationState, AppRecord, Change, Cluster, Command, Config as Patience, Cordon,
-    Foresight, NamespaceRecord, NodeRecord, RangeSet, Rejection, RunRecord, RunState, View,
+    Foresight, NamespaceRecord, NodeRecord, RangeSet, Rejection, RunRecord, RunState, SecretRecord, View,
 };
 
 /// How far it is looked ahead if nobody says otherwise.
@@ -50,7 +51,7 @@ pub enum SimulateError {
 
 /// Tells what would come of `wish` on a fleet that is written down.
 pub fn simulate_written(snapshot: &FleetSnapshot, wish: Simulate) -> Result<Forecast, SimulateError> {
-    let (cluster, now) = written(snapshot)?;
+    let (cluster, now) = written(snapshot, &wish.deploy)?;
     look(Foresight::of_written(cluster, now, WITHIN), wish)
 }
 
@@ -180,8 +181,26 @@ pub(crate) fn snapshot(view: &View, patience: Patience) -> FleetSnapshot {
     }
 }
 
+/// Returns all secrets that these apps read: what is written down of a fleet has none, and each counts as set.
+fn secrets_of<'a>(apps: impl Iterator<Item = &'a AppSpec>, now: Timestamp) -> Vec<Change> {
+    let mut ids = BTreeSet::new();
+    for app in apps {
+        let names = app.workloads.values().flat_map(|workload| &workload.capabilities.secrets);
+        let namespace = &app.name.namespace;
+        ids.extend(names.map(|name| SecretId { namespace: namespace.clone(), name: name.clone() }));
+    }
+    let record = |id| SecretRecord {
+        id,
+        version: SecretVersion(0),
+        sealed: Arc::from([]),
+        created: now,
+        updated: now,
+    };
+    ids.into_iter().map(|id| Change::Secret(Arc::new(record(id)))).collect()
+}
+
 /// Returns the cluster that is written down, and the moment that it is there.
-fn written(snapshot: &FleetSnapshot) -> Result<(Cluster, Timestamp), SimulateError> {
+fn written(snapshot: &FleetSnapshot, wished: &[AppSpec]) -> Result<(Cluster, Timestamp), SimulateError> {
     let now = Timestamp(0);
     let FleetSnapshot { profile, nodes, namespaces, apps, allocations, runs } = snapshot;
     check(snapshot)?;
@@ -195,6 +214,7 @@ fn written(snapshot: &FleetSnapshot) -> Result<(Cluster, Timestamp), SimulateErr
     changes.extend(
         namespaces.map(|(name, spec)| Change::Namespace(NamespaceRecord { name: name.clone(), spec: *spec })),
     );
+    changes.extend(secrets_of(apps.iter().map(|app| &app.spec).chain(wished), now));
     let mut specs: BTreeMap<WorkloadName, Arc<WorkloadSpec>> = BTreeMap::new();
     for SnapshotApp { revision, spec } in apps {
         for (workload, own) in &spec.workloads {
@@ -415,6 +435,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_down_has_all_the_secrets_that_it_reads() {
+        let mut fleet = fleet();
+        let mut new = spec("new", 1);
+        for spec in [&mut fleet.apps[0].spec, &mut new] {
+            let web = spec.workloads.values_mut().next().unwrap();
+            web.capabilities.secrets.insert("KEY".parse().unwrap());
+        }
+        let wish = Simulate { deploy: vec![new], load_percent: Some(200), ..Simulate::default() };
+        let told = simulate_written(&fleet, wish).unwrap();
+        let desired: Vec<u32> = told.workloads.iter().map(|it| it.desired).collect();
+        assert_eq!(desired, [1, 6], "{told:?}");
+    }
+
+    #[test]
     fn a_fleet_is_written_down_with_what_is_where_and_read_back() {
         let mut written_down = fleet();
         written_down.nodes[2].cordoned = true;
@@ -425,7 +459,7 @@ mod tests {
             items: 0,
         };
         written_down.allocations = vec![place("b"), place("b"), place("c")];
-        let (cluster, _) = written(&written_down).unwrap();
+        let (cluster, _) = written(&written_down, &[]).unwrap();
         assert_eq!(snapshot(&cluster.view(), Patience::LAN), written_down);
     }
 

@@ -18,8 +18,8 @@ use crate::{Bytes, LimitHit, Name, NameError};
 pub const MAX_SECRET: usize = 64 << 10;
 /// The most secrets of one namespace.
 pub const MAX_SECRETS: usize = 256;
-/// The most secrets which one workload may read.
-pub(crate) const MAX_GRANTED: usize = 64;
+/// The most secrets which one workload may read: with their values they fit into one message to its worker.
+pub(crate) const MAX_GRANTED: usize = 32;
 
 /// The name of a secret in its namespace, under which guests find it in `wasi:config`: `DATABASE_URL`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -2,16 +2,17 @@
 //!
 //! The brain has them sealed and never sees a value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dunlin_model::{
-    AppSpec, LimitHit, MAX_SECRETS, NodeId, SecretId, SecretVersion, Timestamp, WorkloadName, WorkloadSpec,
+    AppName, AppSpec, LimitHit, MAX_SECRETS, NodeId, SecretId, SecretVersion, Timestamp, WorkloadName,
+    WorkloadSpec,
 };
 
 use crate::durable::Durable;
 use crate::planted::{Bug, planted};
-use crate::{Answer, Change, Cluster, Rejection, SecretRecord, Step};
+use crate::{AllocationRecord, Answer, Change, Cluster, Rejection, SecretRecord, Step};
 
 impl Cluster {
     /// Lets a secret have this value. Nodes that run something which reads it are told.
@@ -87,26 +88,39 @@ impl Cluster {
     fn reader(&self, id: &SecretId) -> Option<WorkloadName> {
         let durable = &self.durable;
         let reads = |spec: &WorkloadSpec| spec.capabilities.secrets.contains(&id.name);
-        let of_namespace = durable.of_namespace(&id.namespace).find(|workload| {
-            reads(&durable.specs()[*workload])
-                || self.spec_before(workload).is_some_and(|(_, before)| reads(&before))
+        let of_spec = |app: &AppName, spec: &AppSpec| {
+            spec.workloads.iter().find(|(_, spec)| reads(spec)).map(|(name, _)| app.workload(name))
+        };
+        let mut apps = durable.apps().values().filter(|app| app.name.namespace == id.namespace);
+        let of_apps = apps.find_map(|app| {
+            let from = app.rollout.as_ref().and_then(|rollout| durable.revision(&app.name, rollout.from?));
+            of_spec(&app.name, &app.spec).or_else(|| of_spec(&app.name, &from?.spec))
         });
-        let of_allocations = durable.readers(id).next().map(|record| &record.workload);
+        let of_allocations = durable.readers(id).next().map(|record| record.workload.clone());
         let runs = durable.runs().values().filter(|run| run.is_open());
         let mut runs = runs.filter(|run| run.workload.namespace == id.namespace);
-        let of_run = runs.find(|run| reads(&run.spec)).map(|run| &run.workload);
-        of_namespace.or(of_allocations).or(of_run).cloned()
+        let of_run = runs.find(|run| reads(&run.spec)).map(|run| run.workload.clone());
+        of_apps.or(of_allocations).or(of_run)
     }
 }
 
 impl Durable {
-    /// Returns the allocations whose nodes have a secret for them.
-    pub(crate) fn readers(&self, id: &SecretId) -> impl Iterator<Item = &crate::AllocationRecord> {
-        let of_namespace = self.of_namespace(&id.namespace).flat_map(|workload| self.of_workload(workload));
-        // A run may go on of a job that its app does not have any more.
+    /// Returns the allocations whose nodes have a secret for them. Some may be of workloads that their app does not have any
+    /// more, or whose app is gone.
+    pub(crate) fn readers(&self, id: &SecretId) -> impl Iterator<Item = &AllocationRecord> {
+        let mut workloads: BTreeSet<WorkloadName> = self.of_namespace(&id.namespace).cloned().collect();
+        let kept = self.revisions().iter().filter(|(app, _)| app.namespace == id.namespace);
+        for (app, revisions) in kept {
+            let names = revisions.values().flat_map(|revision| revision.spec.workloads.keys());
+            workloads.extend(names.map(|name| app.workload(name)));
+        }
+        let of_workloads = workloads.into_iter().flat_map(|workload| self.of_workload(&workload));
         let runs = self.runs().values().filter(|run| run.is_open() && run.workload.namespace == id.namespace);
-        of_namespace
-            .chain(runs.flat_map(|run| self.of_run(run.id)))
-            .filter(|record| record.spec.capabilities.secrets.contains(&id.name))
+        let of_runs = runs.flat_map(|run| self.of_run(run.id));
+        let draining =
+            self.draining().iter().filter_map(|(_, allocation)| self.allocations().get(allocation));
+        let draining = draining.map(|record| &**record).filter(|it| it.workload.namespace == id.namespace);
+        let all = of_workloads.chain(of_runs).chain(draining);
+        all.filter(|record| record.is_assigned() && record.spec.capabilities.secrets.contains(&id.name))
     }
 }

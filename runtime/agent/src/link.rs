@@ -50,14 +50,17 @@ impl Link {
         connection.context("the coordinator is not connected")
     }
 
-    /// Opens a stream to the coordinator.
-    pub(crate) async fn open(&self, request: &StreamRequest) -> anyhow::Result<Stream> {
-        Ok(self.connected().await?.open(request).await?)
+    /// Opens a stream to the coordinator, and reads the answer's head: whether what was asked for follows, and its name.
+    pub(crate) async fn fetch(&self, request: &StreamRequest) -> anyhow::Result<(Stream, Option<String>)> {
+        Self::fetch_on(&self.connected().await?, request).await
     }
 
-    /// The same, and reads the answer's head: whether what was asked for follows, and its name.
-    pub(crate) async fn fetch(&self, request: &StreamRequest) -> anyhow::Result<(Stream, Option<String>)> {
-        let mut stream = self.open(request).await?;
+    /// The same on this connection and on no later one.
+    pub(crate) async fn fetch_on(
+        connection: &Connection,
+        request: &StreamRequest,
+    ) -> anyhow::Result<(Stream, Option<String>)> {
+        let mut stream = connection.open(request).await?;
         stream.finish();
         match stream.receive_message::<StreamReply>().await?.context("the coordinator ended the stream")? {
             StreamReply::Ok { name, .. } => Ok((stream, name)),

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dunlin_model::{
     AssignedAllocation, MAX_SECRET, SecretId, SecretName, SecretValue, SecretValueError, SecretVersion,
@@ -15,11 +16,15 @@ use dunlin_model::{
 use dunlin_protocol::StreamRequest;
 use dunlin_sealed::{SealingKey, UnsealError};
 use dunlin_supervisor::Event;
+use dunlin_transport::Connection;
 use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroizing;
 
 use crate::folders;
 use crate::link::Link;
+
+/// How long the coordinator may take to send one.
+const FETCH_TIME: Duration = Duration::from_secs(10);
 
 /// The secrets of this node's allocations.
 pub(crate) struct Secrets {
@@ -53,9 +58,12 @@ enum FetchError {
     /// It was taken away meanwhile.
     #[error("no allocation of this node reads it any more")]
     NotGranted,
-    /// It cannot be kept.
-    #[error("could not keep it on disk: {0}")]
-    Disk(#[from] io::Error),
+    /// The coordinator is connected and says nothing more.
+    #[error("the coordinator did not send it within {FETCH_TIME:?}")]
+    TooLate,
+    /// There is no coordinator.
+    #[error("{0:#}")]
+    Alone(anyhow::Error),
 }
 
 /// Why a file of a secret cannot be used.
@@ -84,7 +92,11 @@ impl Secrets {
         }
         match self.download(&secret, version, link).await {
             Ok(()) => Event::SecretFetched { secret, version },
-            Err(error) => Event::SecretNotFetched { present, reason: error.to_string(), secret, version },
+            Err(error) => {
+                tracing::warn!(%secret, %error, "secret not fetched; will retry");
+                let is_alone = matches!(error, FetchError::Alone(_));
+                Event::SecretNotFetched { present, is_alone, reason: error.to_string(), secret, version }
+            }
         }
     }
 
@@ -146,22 +158,22 @@ impl Secrets {
         link: &Link,
     ) -> Result<(), FetchError> {
         // Without a coordinator all fail together, not one after the other.
-        link.connected().await.map_err(FetchError::Coordinator)?;
+        let connection = link.connected().await.map_err(FetchError::Alone)?;
         let _turn = self.turn.lock().await;
-        let request = StreamRequest::Secret { secret: secret.clone(), version };
-        let (stream, _) = link.fetch(&request).await.map_err(FetchError::Coordinator)?;
-        // Room from the start, so that no copy of a part of it stays behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET + 1));
-        stream.take(MAX_SECRET as u64 + 1).read_to_end(&mut bytes).await?;
-        let value = value_of(bytes)?;
+        let received = tokio::time::timeout(FETCH_TIME, receive(&connection, secret, version));
+        let value = received.await.map_err(|_late| FetchError::TooLate)??;
         let sealed = self.key.seal(&owner(secret, version), value.expose().as_bytes());
         let (path, bytes) = (self.path(secret), [&version.0.to_be_bytes()[..], &sealed].concat());
         let writing = tokio::task::spawn_blocking(move || folders::replace(&path, &bytes));
-        writing.await.map_err(io::Error::other).flatten()?;
+        let written = writing.await.map_err(io::Error::other).flatten();
         let mut held = self.held();
         if !held.granted.contains(secret) {
-            std::fs::remove_file(self.path(secret)).or_else(if_there)?;
+            let _not_there = std::fs::remove_file(self.path(secret));
             return Err(FetchError::NotGranted);
+        }
+        // What is here is of use, though a start without the coordinator would be one without it.
+        if let Err(error) = written {
+            tracing::error!(%secret, %error, "secret cannot be kept on this node's disk; it is in use all the same");
         }
         held.known.insert(secret.clone(), (version, value));
         Ok(())
@@ -174,6 +186,20 @@ impl Secrets {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn receive(
+    connection: &Connection,
+    secret: &SecretId,
+    version: SecretVersion,
+) -> Result<SecretValue, FetchError> {
+    let request = StreamRequest::Secret { secret: secret.clone(), version };
+    let (stream, _) = Link::fetch_on(connection, &request).await.map_err(FetchError::Coordinator)?;
+    // Room from the start, so that no copy of a part of it stays behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET + 1));
+    let read = stream.take(MAX_SECRET as u64 + 1).read_to_end(&mut bytes).await;
+    read.map_err(|error| FetchError::Coordinator(error.into()))?;
+    value_of(bytes)
 }
 
 fn value_of(mut bytes: Zeroizing<Vec<u8>>) -> Result<SecretValue, FetchError> {
@@ -189,22 +215,25 @@ fn file_name(secret: &SecretId) -> String {
     format!("{}.{}.sealed", secret.namespace, secret.name)
 }
 
-/// A file that is not there need not be removed.
-fn if_there(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-}
-
 fn owner(secret: &SecretId, version: SecretVersion) -> String {
     format!("{secret}/{version}")
 }
 
-/// Removes all files of a folder but these.
+/// Removes all files of a folder but these, and those that are about to become one of these.
 fn remove_others(folder: &Path, names: &BTreeSet<String>) -> io::Result<()> {
+    let mut result = Ok(());
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        if !entry.file_name().to_str().is_some_and(|name| names.contains(name)) {
-            std::fs::remove_file(entry.path()).or_else(if_there)?;
+        let path = entry.path();
+        let becomes = path.with_extension("sealed");
+        let is_wanted =
+            becomes.file_name().and_then(|name| name.to_str()).is_some_and(|name| names.contains(name));
+        if !is_wanted
+            && let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            result = Err(error);
         }
     }
-    Ok(())
+    result
 }

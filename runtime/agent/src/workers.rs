@@ -244,6 +244,13 @@ impl Workers {
                 // A worker that takes no messages has died, which is told to the driver by who attends it.
                 // As they are now: who has another value since then is told of that after this.
                 let secrets = self.shared.config.secrets.of(&allocation);
+                if secrets.len() < allocation.spec.capabilities.secrets.len() {
+                    worker.forget(id);
+                    self.shared.config.compiler.forget(id);
+                    let reason = "not all of its secrets are here".to_owned();
+                    driver.tell(Event::NotStarted { allocation: id, reason, refused: false });
+                    return self.end_if_idle(&mut running, owner);
+                }
                 let allocation = Box::new(allocation);
                 let _dying = worker.messages.send(ToWorker::Start { allocation, compiled, secrets });
             }

@@ -12,6 +12,7 @@ mod quota;
 mod scratch;
 mod sockets;
 
+pub use self::config::Secrets;
 pub(crate) use self::config::{Config, add_to_linker as add_config_to_linker};
 pub(crate) use self::files::{Files, FilesView};
 pub use self::folders::OfferedFolder;
@@ -30,7 +31,6 @@ use wasmtime_wasi::p2::bindings::{filesystem, sockets as wasi_sockets};
 
 use dunlin_model::{AllocationId, AssignedAllocation, Limits, Name, SecretName, SecretValue};
 
-use self::config::Secrets;
 use self::folders::Folders;
 use self::outbound::{GrantedOutbound, Outbound, Tls};
 use self::scratch::ScratchBase;
@@ -121,16 +121,23 @@ impl Access {
         self
     }
 
-    /// Lets the instances of an allocation see these secrets from now on, those that run as well.
+    /// Lets the instances of an allocation that is about to be loaded see these secrets.
     pub fn give_secrets(&self, allocation: AllocationId, values: BTreeMap<SecretName, SecretValue>) {
-        self.secrets().entry(allocation).or_default().set(values);
+        let secrets = Secrets::default();
+        secrets.set(values);
+        self.secrets().insert(allocation, secrets);
     }
 
-    /// Wipes the secrets of an allocation that has ended. What of it still runs sees none any more.
-    pub fn take_secrets(&self, allocation: AllocationId) {
-        if let Some(secrets) = self.secrets().remove(&allocation) {
-            secrets.set(BTreeMap::new());
+    /// Lets the instances of an allocation that was loaded see these secrets from now on, those that run as well.
+    pub fn change_secrets(&self, allocation: AllocationId, values: BTreeMap<SecretName, SecretValue>) {
+        if let Some(secrets) = self.secrets().get(&allocation) {
+            secrets.set(values);
         }
+    }
+
+    /// Returns the secrets of an allocation that ends, to be wiped when nothing of it runs any more.
+    pub fn take_secrets(&self, allocation: AllocationId) -> Secrets {
+        self.secrets().remove(&allocation).unwrap_or_default()
     }
 
     fn config(&self, allocation: &AssignedAllocation) -> Config {

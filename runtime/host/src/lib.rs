@@ -40,7 +40,7 @@ mod wasi03;
 pub use calls::{BYTES_PER_FUEL, CALL_FUEL, Slice, SliceEnd};
 pub use capability::{
     Access, Answering, CallBody, Callee, Calling, ConnectFailure, Connecting, Connector, Granted, NotGranted,
-    OfferedFolder, Resolving, Using, Wanted, call_body,
+    OfferedFolder, Resolving, Secrets, Using, Wanted, call_body,
 };
 pub use denials::{Denial, Denials};
 pub use guest::{Guest, GuestSetup, Stdin, Stdout, Told};

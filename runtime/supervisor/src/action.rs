@@ -117,6 +117,8 @@ pub enum Event {
         version: SecretVersion,
         /// Which other value is there.
         present: Option<SecretVersion>,
+        /// Whether there was no coordinator to ask.
+        is_alone: bool,
         /// Why.
         reason: String,
     },

@@ -26,6 +26,8 @@ pub struct Config {
     pub outbox_bytes: usize,
     /// How long a report of an item may wait to be recorded until it is kept on disk.
     pub keep_items_after: DurationMs,
+    /// The longest wait until a secret that could not be fetched is tried again.
+    pub secret_wait: DurationMs,
     /// The most characters of a reason that are kept for the coordinator.
     pub reason_length: usize,
 }
@@ -43,6 +45,7 @@ impl Default for Config {
             outbox_items: 16_384,
             outbox_bytes: 32 << 20,
             keep_items_after: DurationMs(2_000),
+            secret_wait: DurationMs(10_000),
             reason_length: 512,
         }
     }

@@ -1,7 +1,7 @@
 //! The secrets which allocations of this node are granted: which values they are to have, and which are here.
 //!
-//! An allocation is started when the value that is meant is here. Where that cannot be had, one that it had before is
-//! better than none: without its coordinator a node serves with what it knows.
+//! An allocation is started when the value that is meant is here. Without its coordinator a node serves with what it knows:
+//! then one that it had before is better than none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,9 +30,18 @@ struct Secret {
     present: Option<SecretVersion>,
     /// The value that the agent is at.
     fetching: Option<SecretVersion>,
-    /// Until when it is not tried again, and why not, if the value that is meant did not come.
-    failed: Option<(Timestamp, String)>,
+    /// How it went, if the value that is meant did not come.
+    failed: Option<Failure>,
     backoff: Backoff,
+}
+
+#[derive(Clone, Debug)]
+struct Failure {
+    /// Until when it is not tried again.
+    until: Timestamp,
+    /// Whether there was no coordinator to ask.
+    is_alone: bool,
+    reason: String,
 }
 
 impl Secrets {
@@ -72,7 +81,7 @@ impl Secrets {
             let Some(wanted) = secret.wanted.filter(|wanted| secret.present != Some(*wanted)) else {
                 continue;
             };
-            let must_wait = secret.failed.as_ref().is_some_and(|(until, _)| *until > now);
+            let must_wait = secret.failed.as_ref().is_some_and(|failed| failed.until > now);
             if secret.fetching != Some(wanted) && !must_wait {
                 secret.fetching = Some(wanted);
                 missing.push((id.clone(), wanted));
@@ -81,10 +90,10 @@ impl Secrets {
         missing
     }
 
-    /// Notes that a value has come.
+    /// Notes that a value has come. Who has it already is told once more: it may have been wiped and fetched again meanwhile.
     pub(crate) fn fetched(&mut self, id: SecretId, version: SecretVersion) {
         // One that was forgotten meanwhile, or of which a later value is meant, is not waited for.
-        let Some(secret) = self.known.get_mut(&id).filter(|secret| secret.fetching == Some(version)) else {
+        let Some(secret) = self.known.get_mut(&id).filter(|secret| secret.wanted == Some(version)) else {
             return;
         };
         secret.fetching = None;
@@ -104,16 +113,18 @@ impl Secrets {
         &mut self,
         id: &SecretId,
         version: SecretVersion,
-        (reason, present): (String, Option<SecretVersion>),
-        now: Timestamp,
-        config: &Config,
+        present: Option<SecretVersion>,
+        (is_alone, reason): (bool, String),
+        (now, config): (Timestamp, &Config),
     ) {
         let Some(secret) = self.known.get_mut(id).filter(|secret| secret.fetching == Some(version)) else {
             return;
         };
         secret.fetching = None;
         secret.present = present;
-        secret.failed = Some((secret.backoff.failed(now, config), reason));
+        // It is small, and a leaked one must be out of use soon after the coordinator is back.
+        let until = secret.backoff.failed(now, config).min(now.plus(config.secret_wait));
+        secret.failed = Some(Failure { until, is_alone, reason });
     }
 
     /// Tells whether an allocation can be started with what is here.
@@ -122,7 +133,8 @@ impl Secrets {
             let Some(secret) = self.known.get(&id).filter(|secret| secret.wanted.is_some()) else {
                 return false;
             };
-            secret.present.is_some() && (secret.present == secret.wanted || secret.failed.is_some())
+            let is_alone = secret.failed.as_ref().is_some_and(|failed| failed.is_alone);
+            secret.present.is_some() && (secret.present == secret.wanted || is_alone)
         })
     }
 
@@ -132,8 +144,10 @@ impl Secrets {
             let secret = self.known.get(&id)?;
             match (secret.wanted, secret.present, &secret.failed) {
                 (None, ..) => Some(format!("its secret `{id}` is not set")),
-                (Some(_), None, Some((_, reason))) => {
-                    Some(format!("its secret `{id}` could not be fetched: {reason}"))
+                (Some(wanted), present, Some(failed))
+                    if present.is_none() || !failed.is_alone && present != Some(wanted) =>
+                {
+                    Some(format!("its secret `{id}` could not be fetched: {}", failed.reason))
                 }
                 _ => None,
             }
@@ -143,6 +157,6 @@ impl Secrets {
     /// Returns the moments at which something may be tried again.
     pub(crate) fn deadlines(&self) -> impl Iterator<Item = Timestamp> {
         let failed = self.known.values().filter(|secret| secret.present != secret.wanted);
-        failed.filter_map(|secret| secret.failed.as_ref().map(|(until, _)| *until))
+        failed.filter_map(|secret| secret.failed.as_ref().map(|failed| failed.until))
     }
 }

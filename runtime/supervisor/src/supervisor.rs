@@ -235,9 +235,9 @@ impl Supervisor {
                 self.components.failed(&digest, reason, now, &self.config);
             }
             Event::SecretFetched { secret, version } => self.secrets.fetched(secret, version),
-            Event::SecretNotFetched { secret, version, present, reason } => {
-                let why = (self.shortened(reason), present);
-                self.secrets.failed(&secret, version, why, now, &self.config);
+            Event::SecretNotFetched { secret, version, present, is_alone, reason } => {
+                let why = (is_alone, self.shortened(reason));
+                self.secrets.failed(&secret, version, present, why, (now, &self.config));
             }
             Event::Started { allocation } => self.started(allocation, now),
             Event::Stopped { allocation } => {

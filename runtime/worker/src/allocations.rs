@@ -158,7 +158,7 @@ impl Allocations {
                 Some(FromWorker::Started { allocation })
             }
             Err(error) => {
-                self.access.take_secrets(allocation);
+                self.access.take_secrets(allocation).wipe();
                 let refused = matches!(error, LoadError::Refused(_));
                 Some(FromWorker::NotStarted { allocation, reason: error.to_string(), refused })
             }
@@ -167,15 +167,19 @@ impl Allocations {
 
     /// Lets an allocation see these secrets from now on; one that is not here sees none.
     pub(crate) fn change_secrets(&self, id: AllocationId, secrets: BTreeMap<SecretName, SecretValue>) {
-        if self.slots().contains_key(&id) {
-            self.access.give_secrets(id, secrets);
+        // Locked meanwhile: what is stopped by then must not get any.
+        let slots = self.slots();
+        if slots.contains_key(&id) {
+            self.access.change_secrets(id, secrets);
         }
     }
 
     /// Stops an allocation, and breaks off what it is at if that must be `at_once`; one that is not here is stopped already.
     pub(crate) async fn stop(&self, id: AllocationId, at_once: bool) {
-        let slot = self.slots().remove(&id);
-        self.access.take_secrets(id);
+        let (slot, secrets) = {
+            let mut slots = self.slots();
+            (slots.remove(&id), self.access.take_secrets(id))
+        };
         self.items.stop(id);
         match slot {
             None => {}
@@ -190,6 +194,8 @@ impl Allocations {
                 }
             }
         }
+        // What was still under way may have asked for them until now.
+        secrets.wipe();
         self.logs.flush(&self.agent).await;
         self.agent.send(FromWorker::Stopped { allocation: id }).await;
     }

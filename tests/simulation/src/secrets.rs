@@ -73,7 +73,8 @@ impl World {
         if present == Some(version) || is_given {
             return Event::SecretFetched { secret, version };
         }
-        Event::SecretNotFetched { secret, version, present, reason: "simulated".to_owned() }
+        let is_alone = self.agents[node].connection.is_none();
+        Event::SecretNotFetched { secret, version, present, is_alone, reason: "simulated".to_owned() }
     }
 
     /// What runs has the latest values.
@@ -81,7 +82,7 @@ impl World {
         for (id, loaded) in &agent.loaded {
             for secret in loaded.assigned.secrets() {
                 let meant = self.coordinator.store.secrets.get(&secret).map(|known| known.version);
-                if loaded.secrets.get(&secret).copied() != meant {
+                if meant.is_none() || loaded.secrets.get(&secret).copied() != meant {
                     let has = loaded.secrets.get(&secret);
                     return Err(format!("{id} has {has:?} of {secret}, and {meant:?} is meant"));
                 }

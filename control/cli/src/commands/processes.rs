@@ -13,6 +13,7 @@ use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, Ended, GivenToken, Inherite
 use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, EtcdLocation, Profile};
 use dunlin_model::{Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, FuelRate, Metering, NodeId};
 use dunlin_worker::{CodeKind, HostCallWatch};
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -421,8 +422,9 @@ where
     W: FnOnce(CancellationToken) -> F,
     F: Future<Output = anyhow::Result<T>>,
 {
-    // A core file would have keys and secrets in it.
+    // A core file would have keys and secrets in it. Who takes them through a pipe need not heed the limit.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("could not switch off core files")?;
+    prctl::set_dumpable(false).context("could not switch off core files")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_keep_alive(THREAD_IDLE)
         .on_thread_park(memory::tidy)

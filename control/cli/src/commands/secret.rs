@@ -37,6 +37,9 @@ pub(crate) enum SecretCommand {
 pub(crate) struct SetArgs {
     /// `NAME` or `namespace/NAME`; a workload that has it among its `secrets` finds it under this name.
     pub(crate) name: String,
+    /// A value that was given here, and must not be.
+    #[arg(hide = true)]
+    pub(crate) value: Vec<String>,
     /// The file with the value. Else it is read from standard input, and asked for in a terminal. A line's end at its
     /// end is not part of it.
     #[arg(long, value_name = "FILE")]
@@ -62,8 +65,13 @@ pub(crate) struct DeleteArgs {
 pub(crate) async fn run(global: &Global, args: SecretArgs, output: &Output) -> Result<(), CommandError> {
     let namespace = global.namespace.as_ref();
     match args.command {
-        SecretCommand::Set(SetArgs { name, file }) => {
+        SecretCommand::Set(SetArgs { name, value: shown, file }) => {
             let id = secret(&name, namespace)?;
+            if !shown.is_empty() {
+                return Err(CommandError::usage(format!("cannot set secret `{id}`"))
+                    .because(NOT_HERE)
+                    .help(PIPE));
+            }
             let value = value(&id, file.as_deref())?;
             let client = crate::client::connect(global)?;
             let set = client.set_secret(&id, &SetSecret { value }).await;
@@ -95,6 +103,12 @@ pub(crate) async fn run(global: &Global, args: SecretArgs, output: &Output) -> R
 
 /// Returns the secret named `NAME` or `namespace/NAME`.
 fn secret(text: &str, namespace: Option<&Name>) -> Result<SecretId, CommandError> {
+    // What is after it may be the value, which must not be shown.
+    if let Some((name, _)) = text.split_once('=') {
+        return Err(CommandError::usage(format!("cannot tell which secret `{name}=...` is"))
+            .because(NOT_HERE)
+            .help(PIPE));
+    }
     let wrong = |error: &dyn std::error::Error| {
         CommandError::usage(format!("cannot tell which secret `{text}` is"))
             .caused_by(error)
@@ -133,14 +147,23 @@ fn value(id: &SecretId, file: Option<&Path>) -> Result<SecretValue, CommandError
         .map_err(|error| CommandError::usage(cannot()).caused_by(&error).help(PIPE))
 }
 
+const NOT_HERE: &str = "a value is not given on the command line: others on the machine can read it there";
 const PIPE: &str = "give the value by `--file FILE`, or through a pipe";
 
 /// Reads no more than is needed to see that it is too much.
 fn read(from: impl Read) -> std::io::Result<Zeroizing<String>> {
     let most = MAX_SECRET + 3;
-    let mut text = Zeroizing::new(String::with_capacity(most));
-    from.take(most as u64).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most));
+    from.take(most as u64).read_to_end(&mut bytes)?;
+    // A letter that was cut through is none; so much is too much in any case.
+    let whole = match std::str::from_utf8(&bytes) {
+        Ok(text) => text,
+        Err(error) if bytes.len() == most && error.error_len().is_none() => {
+            std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return Err(std::io::Error::other("it is not text in UTF-8")),
+    };
+    Ok(Zeroizing::new(whole.to_owned()))
 }
 
 fn said(set: &SecretStatus) -> String {
@@ -188,6 +211,8 @@ mod tests {
         assert!(of_file(&[b'a'; MAX_SECRET]).is_ok());
         let error = of_file(&[b'a'; MAX_SECRET + 5]).unwrap_err().to_string();
         assert!(error.contains("limit `secret_size` is 64KiB"), "{error}");
+        let error = of_file("\u{20ac}".repeat(MAX_SECRET).as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("limit `secret_size` is 64KiB"), "{error}");
     }
 
     #[tokio::test]
@@ -208,5 +233,18 @@ mod tests {
     fn a_name_that_is_none_is_explained() {
         let error = secret("a/b/c", None).unwrap_err();
         expect![[""]].assert_eq(&error.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_value_on_the_command_line_is_refused_and_not_shown() {
+        for (name, value) in [("KEY=hunter2", None), ("KEY", Some("hunter2".to_owned()))] {
+            let args = SetArgs { name: name.to_owned(), value: value.into_iter().collect(), file: None };
+            let output = Output::new(Format::Table, true);
+            let args = SecretArgs { command: SecretCommand::Set(args) };
+            let error = run(&Global::default(), args, &output).await.unwrap_err();
+            let told = error.to_string();
+            assert!(error.exit_code() == 2 && told.contains("is not given on the command line"), "{told}");
+            assert!(!told.contains("hunter2"), "{told}");
+        }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) async fn list(
     Ok(Json(SecretList { secrets: known.map(|secret| shown(secret, &view)).collect() }))
 }
 
-/// Sets a secret. What reads it has the new value from its next instance on.
+/// Sets a secret. What reads it has the new value the next time it asks.
 #[utoipa::path(put, path = dunlin_api::paths::SECRET, tag = "secrets",
     params(("namespace" = String, Path), ("name" = String, Path)), request_body = SetSecret,
     responses((status = 200, body = SecretStatus),

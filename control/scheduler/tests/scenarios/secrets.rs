@@ -188,6 +188,90 @@ fn a_secret_that_something_reads_or_would_again_is_not_forgotten() {
 }
 
 #[test]
+fn what_a_failed_rollout_would_bring_back_keeps_its_secrets_jobs_too() {
+    check(
+        "
+        node a
+        secret default/KEY 1
+        secret default/OLD 1
+        deploy shop web=1@v1 sum=job1@v1,secret:KEY old=1@v1,secret:OLD
+        wait 40
+        wait 400
+        deploy shop web=1@v2 sum=job1@v1
+        forget default/KEY
+        forget default/OLD
+        wait 1
+        forget default/OLD
+        wait 40
+        wait 400
+        forget default/KEY
+        forget default/OLD
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            > secret default/KEY 1
+            SecretSet
+            > secret default/OLD 1
+            SecretSet
+            > deploy shop web=1@v1 sum=job1@v1,secret:KEY old=1@v1,secret:OLD
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.3: a1@1 a2@1 default/OLD@1 | peers a
+            > deploy shop web=1@v2 sum=job1@v1
+            Deployed { revision: Revision(2), changed: true }
+            440s a gets 1.5: a1@1 a2@1 a3@2 default/OLD@1 | peers a
+            > forget default/KEY
+            secret_in_use: `default/shop/sum` reads the secret `default/KEY`
+            > forget default/OLD
+            secret_in_use: `default/shop/old` reads the secret `default/OLD`
+            441s a gets 1.6: a2@1 a3@2 | peers a
+            > forget default/OLD
+            secret_in_use: `default/shop/old` reads the secret `default/OLD`
+            442s a gets 1.7: a3@2 | peers a
+            452s a gets 1.8: a3@2 | peers a
+            > forget default/KEY
+            SecretDeleted
+            > forget default/OLD
+            SecretDeleted
+        "#]],
+    );
+}
+
+#[test]
+fn what_goes_on_for_a_moment_after_its_app_is_gone_reads_its_secret_until_then() {
+    check(
+        "
+        node a
+        secret default/KEY 1
+        deploy shop web=1@v1,secret:KEY
+        wait 1
+        delete shop
+        secret default/KEY 2
+        forget default/KEY
+        wait 2
+        forget default/KEY
+        ",
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            > secret default/KEY 1
+            SecretSet
+            > deploy shop web=1@v1,secret:KEY
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.3: a1@1 default/KEY@1 | peers a
+            > delete shop
+            Deleted
+            > secret default/KEY 2
+            SecretSet
+            1s a gets 1.4: a1@1 default/KEY@2 | peers a
+            > forget default/KEY
+            secret_in_use: `default/shop/web` reads the secret `default/KEY`
+            2s a gets 1.5: | peers a
+            > forget default/KEY
+            SecretDeleted
+        "#]],
+    );
+}
+
+#[test]
 fn a_namespace_has_so_many_secrets_and_no_more() {
     let mut world = world::World::new();
     for number in 0..MAX_SECRETS {

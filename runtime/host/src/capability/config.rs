@@ -20,11 +20,16 @@ use bindings::wasi::config::store::{Error, Host};
 
 /// The values of the secrets of one allocation, which may become others while its instances run.
 #[derive(Clone, Default)]
-pub(super) struct Secrets(Arc<RwLock<BTreeMap<SecretName, SecretValue>>>);
+pub struct Secrets(Arc<RwLock<BTreeMap<SecretName, SecretValue>>>);
 
 impl Secrets {
     pub(super) fn set(&self, values: BTreeMap<SecretName, SecretValue>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = values;
+    }
+
+    /// Lets nobody see any of them any more.
+    pub fn wipe(&self) {
+        self.set(BTreeMap::new());
     }
 
     fn get(&self, name: &SecretName) -> Option<String> {

@@ -248,11 +248,12 @@ fn event(words: &[&str]) -> Event {
             let (secret, version) = value(secret);
             Event::SecretFetched { secret, version }
         }
-        ["secret-failed", secret, present @ ..] => {
+        [how @ ("secret-failed" | "secret-refused"), secret, present @ ..] => {
+            let is_alone = *how == "secret-failed";
             let (secret, version) = value(secret);
             let present = present.first().map(|number| SecretVersion(number.parse().unwrap()));
-            let reason = "the coordinator is away".to_owned();
-            Event::SecretNotFetched { secret, version, present, reason }
+            let reason = if is_alone { "the coordinator is away" } else { "it has another value by now" };
+            Event::SecretNotFetched { secret, version, present, is_alone, reason: reason.to_owned() }
         }
         ["started", allocation] => Event::Started { allocation: id(allocation) },
         ["stopped", allocation] => Event::Stopped { allocation: id(allocation) },

@@ -233,3 +233,104 @@ fn what_nothing_is_granted_any_more_is_wiped_and_fetched_again_later() {
         "#]],
     );
 }
+
+#[test]
+fn with_the_coordinator_there_an_older_value_is_not_enough() {
+    check(
+        "restart 1 2 a1:shop/front:c1:secrets=URL secret=shop/URL@2
+         fetched c1
+         secret-refused shop/URL@2 1
+         report
+         assign 1 3 a1:shop/front:c1:secrets=URL secret=shop/URL@3
+         secret-fetched shop/URL@3",
+        expect![[r#"
+            restart 1 2 a1:shop/front:c1:secrets=URL secret=shop/URL@2
+              keep secrets [shop/URL]
+              fetch secret shop/URL@2
+              fetch c1
+            fetched c1
+            secret-refused shop/URL@2 1
+            report
+              stored 1 2
+              a1 backing-off: its secret `shop/URL` could not be fetched: it has another value by now
+            assign 1 3 a1:shop/front:c1:secrets=URL secret=shop/URL@3
+              save 1 3
+              fetch secret shop/URL@3
+            secret-fetched shop/URL@3
+              start a1
+        "#]],
+    );
+}
+
+#[test]
+fn what_was_taken_away_and_granted_again_while_it_came_is_given_when_it_is_here_again() {
+    check(
+        "assign 1 1 a1:shop/front:c1:secrets=URL secret=shop/URL@1
+         fetched c1
+         assign 1 2
+         assign 1 3 a2:shop/front:c1:secrets=URL secret=shop/URL@1
+         fetched c1
+         secret-fetched shop/URL@1
+         secret-fetched shop/URL@1",
+        expect![[r#"
+            assign 1 1 a1:shop/front:c1:secrets=URL secret=shop/URL@1
+              save 1 1
+              keep secrets [shop/URL]
+              fetch secret shop/URL@1
+              fetch c1
+            fetched c1
+            assign 1 2
+              save 1 2
+              keep secrets []
+            assign 1 3 a2:shop/front:c1:secrets=URL secret=shop/URL@1
+              save 1 3
+              keep secrets [shop/URL]
+              fetch secret shop/URL@1
+              fetch c1
+            fetched c1
+            secret-fetched shop/URL@1
+              start a2
+            secret-fetched shop/URL@1
+              give secrets to a2
+        "#]],
+    );
+}
+
+#[test]
+fn it_is_tried_again_soon_however_often_it_has_failed() {
+    check(
+        "assign 1 1 a1:shop/front:c1:secrets=URL secret=shop/URL@1
+         secret-failed shop/URL@1
+         wait 1000
+         secret-failed shop/URL@1
+         wait 2000
+         secret-failed shop/URL@1
+         wait 4000
+         secret-failed shop/URL@1
+         wait 8000
+         secret-failed shop/URL@1
+         deadline",
+        expect![[r#"
+            assign 1 1 a1:shop/front:c1:secrets=URL secret=shop/URL@1
+              save 1 1
+              keep secrets [shop/URL]
+              fetch secret shop/URL@1
+              fetch c1
+            secret-failed shop/URL@1
+            wait 1000
+              fetch secret shop/URL@1
+            secret-failed shop/URL@1
+            wait 2000
+              fetch secret shop/URL@1
+            secret-failed shop/URL@1
+            wait 4000
+              fetch secret shop/URL@1
+            secret-failed shop/URL@1
+            wait 8000
+              fetch secret shop/URL@1
+            secret-failed shop/URL@1
+            deadline
+              10s
+        "#]],
+    );
+}
