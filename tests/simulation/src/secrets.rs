@@ -99,11 +99,13 @@ impl Agent {
         self.granted = granted;
     }
 
-    /// Keeps a value that has come; false if it may not have it any more.
+    /// Keeps a value that has come; false if it may not have it any more. Agents fetch one after the other, and nobody gives
+    /// them a value that is not the latest: so one that was asked for earlier never takes the place of a later one.
     pub(crate) fn keep_secret(&mut self, id: &SecretId, version: SecretVersion) -> bool {
         let may = self.granted.contains(id);
         if may {
-            self.secrets.insert(id.clone(), version);
+            let kept = self.secrets.entry(id.clone()).or_insert(version);
+            *kept = version.max(*kept);
         }
         may
     }
