@@ -232,7 +232,11 @@ mod tests {
     #[test]
     fn a_name_that_is_none_is_explained() {
         let error = secret("a/b/c", None).unwrap_err();
-        expect![[""]].assert_eq(&error.to_string());
+        expect![[r#"
+            error: cannot tell which secret `a/b/c` is
+              cause: `b/c` cannot name a secret: use 1 to 128 letters, digits, `-`, `_` and `.`, with a letter, digit or `_` at the beginning, as in `DATABASE_URL`
+              help: name it like `DATABASE_URL` or `default/DATABASE_URL`; `dunlin secret list` shows all
+        "#]].assert_eq(&error.to_string());
     }
 
     #[tokio::test]
