@@ -57,6 +57,9 @@ pub struct NodeStatus {
     /// How much of its capacity batch work may reserve, in per cent; absent if it never reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_overcommit: Option<u32>,
+    /// Whether its clock is not set: it shows a time before the node's own certificate was made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clock_unset: bool,
     /// For how long nothing new goes to it, as an operator said so, in milliseconds; absent if nobody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cordoned_ms_ago: Option<u64>,

@@ -334,6 +334,7 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
             version: String::new(),
             resources: resources.clone(),
             batch_overcommit: *batch_overcommit,
+            clock_unset: false,
         }),
         lost: lost.then_some(now),
         released: false,

@@ -56,6 +56,9 @@ pub struct NodeInfo {
     /// How much more than its capacity batch work may reserve.
     #[serde(default, skip_serializing_if = "Overcommit::is_none")]
     pub batch_overcommit: Overcommit,
+    /// Whether its clock shows a time before its own certificate was made, as that of a board without a battery does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clock_unset: bool,
 }
 
 /// How much of a node's capacity may be reserved, in per cent: from 100, the default, to 1000.
@@ -158,11 +161,12 @@ mod tests {
         let older = r#"{"capacity":{"memory":1,"fuel_rate":2},"labels":{"zone":"a"},"ingress":"10.0.0.1:7480","peer":"10.0.0.1:7481","version":"0.1.0"}"#;
         let mut info: NodeInfo = serde_json::from_str(older).unwrap();
         assert_eq!((info.resources.len(), info.batch_overcommit), (0, Overcommit::NONE));
+        assert!(!info.clock_unset);
         assert_eq!(serde_json::to_string(&info).unwrap(), older);
         info.resources.insert("gpu".to_owned(), 2);
-        info.batch_overcommit = Overcommit::MOST;
+        (info.batch_overcommit, info.clock_unset) = (Overcommit::MOST, true);
         let json = serde_json::to_string(&info).unwrap();
         assert_eq!(serde_json::from_str::<NodeInfo>(&json).unwrap(), info);
-        assert!(serde_json::from_str::<NodeInfo>(&json.replace(":1000}", ":99}")).is_err());
+        assert!(serde_json::from_str::<NodeInfo>(&json.replace(":1000,", ":99,")).is_err());
     }
 }

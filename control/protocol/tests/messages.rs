@@ -172,6 +172,7 @@ fn to_coordinator() -> Vec<ToCoordinator> {
             version: "0.1.0".into(),
             resources: BTreeMap::new(),
             batch_overcommit: Default::default(),
+            clock_unset: false,
         },
         sent: Default::default(),
         allocations: vec![AllocationReport {

@@ -242,11 +242,13 @@ impl LinkKeeper {
     }
 
     fn compose(&self, observed: &Observed) -> Report {
+        // Asked each time: it may be set at any moment.
+        let clock_unset = self.endpoint.identity().has_no_clock();
         Report {
             cluster: self.cluster.clone(),
             term: observed.term,
             generation: observed.generation,
-            info: self.info.clone(),
+            info: NodeInfo { clock_unset, ..self.info.clone() },
             sent: self.driver.now(),
             allocations: observed.allocations.clone(),
             items: observed.items.to_vec(),

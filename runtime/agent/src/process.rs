@@ -304,6 +304,7 @@ fn node_info(config: &Config, capacity: Resources, addresses: &Addresses) -> Nod
         version: env!("CARGO_PKG_VERSION").to_owned(),
         resources: config.settings.resources.clone(),
         batch_overcommit: config.settings.batch_overcommit,
+        clock_unset: false,
     }
 }
 

@@ -161,6 +161,7 @@ impl Agent {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 resources: Default::default(),
                 batch_overcommit: Default::default(),
+                clock_unset: false,
             },
             sent: Timestamp(1),
             allocations: Vec::new(),

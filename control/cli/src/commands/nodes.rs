@@ -87,6 +87,9 @@ fn state(node: &NodeStatus) -> String {
     if let Some(end) = node.set_aside_ends_in_ms {
         words.push(format!("set aside for {}", about(DurationMs(end))));
     }
+    if node.clock_unset {
+        words.push("clock not set".to_owned());
+    }
     if words.is_empty() { node.state.name().to_owned() } else { words.join(", ") }
 }
 
@@ -110,7 +113,9 @@ mod tests {
             {"node":"node-4","state":"lost","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
             "allocations":0,"cordoned_ms_ago":1000,"set_aside_ends_in_ms":60000},
             {"node":"node-5","state":"alive","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
-            "allocations":0,"cordoned_ms_ago":1000,"drain_ends_in_ms":599000}]}"#;
+            "allocations":0,"cordoned_ms_ago":1000,"drain_ends_in_ms":599000},
+            {"node":"node-6","state":"alive","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
+            "allocations":0,"clock_unset":true}]}"#;
         expect![[r#"
             NODE    STATE                                SEEN      ALLOCATIONS  MEMORY FREE  OF    FUEL RATE FREE  OF    INGRESS         RESOURCES         LABELS  VERSION
             node-1  alive                                1.2s ago  1            960MiB       1GiB  1950M/s         2G/s  127.0.0.1:8080                    zone=a  0.1.0

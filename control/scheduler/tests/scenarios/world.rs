@@ -273,6 +273,7 @@ impl World {
             version: "1".to_owned(),
             resources,
             batch_overcommit: Overcommit::new(overcommit).unwrap(),
+            clock_unset: false,
         };
         if !self.cluster.view().nodes.contains_key(&id) {
             let mark = self.out.len();
