@@ -168,11 +168,10 @@ impl Scene {
             Lost::There => ", which others do not hear",
             Lost::Back => ", which does not hear others",
         };
-        let kind = format!("{kind}{way}");
-        self.told = format!("{kind}: {some:?} and {others:?}, for {stay:?} after all was well");
+        self.told = format!("{kind}{way}: {some:?} and {others:?}, for {stay:?} after all was well");
         let since = Instant::now();
         self.drop_between(some, others, lost).await?;
-        self.until_acknowledged(&kind, since).await?;
+        self.until_acknowledged((kind, way), since).await?;
         tokio::time::sleep(stay).await;
         Ok(())
     }
@@ -181,14 +180,16 @@ impl Scene {
     async fn flap(&mut self, some: &[u8], others: &[u8], chance: &mut Chance) -> anyhow::Result<()> {
         let kind = "coordinator in charge cut from etcd now and then";
         self.told = kind.to_owned();
-        let since = Instant::now();
+        // Of the last cut: as long as they come again, there need be no other one in charge.
+        let mut since = Instant::now();
         for _ in 0..6 {
+            since = Instant::now();
             self.drop_between(some, others, Lost::All).await?;
             tokio::time::sleep(chance.shorter_than(Duration::from_secs(3))).await;
             self.mend().await?;
             tokio::time::sleep(chance.shorter_than(Duration::from_secs(1))).await;
         }
-        self.until_acknowledged(kind, since).await
+        self.until_acknowledged((kind, ""), since).await
     }
 
     /// Pauses the one in charge, cuts it from etcd meanwhile, and lets it wake like that.
@@ -200,17 +201,17 @@ impl Scene {
         self.drop_between(some, others, Lost::All).await?;
         self.fleet.in_charge(Some(index)).await;
         self.fleet.coordinator(index).signal(Signal::SIGCONT)?;
-        self.until_acknowledged(kind, since).await
+        self.until_acknowledged((kind, ""), since).await
     }
 
     /// Waits until a write is acknowledged again, and compares what is there with what was acknowledged.
-    async fn until_acknowledged(&mut self, kind: &str, since: Instant) -> anyhow::Result<()> {
+    async fn until_acknowledged(&mut self, (kind, way): (&str, &str), since: Instant) -> anyhow::Result<()> {
         while self.ledger.last().is_none_or(|last| last < since) {
             ensure!(since.elapsed() < PATIENCE, "no write was acknowledged for {PATIENCE:?}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        self.report.fault(kind);
-        self.report.recovered("a way was cut, until a write is acknowledged", since.elapsed());
+        self.report.fault(&format!("{kind}{way}"));
+        self.report.recovered(&format!("{kind}, until a write is acknowledged"), since.elapsed());
         self.ledger.check(&self.fleet.client()?).await?;
         self.watch()
     }
