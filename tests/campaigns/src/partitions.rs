@@ -169,8 +169,9 @@ impl Scene {
             Lost::Back => ", which does not hear others",
         };
         self.told = format!("{kind}{way}: {some:?} and {others:?}, for {stay:?} after all was well");
-        let since = Instant::now();
         self.drop_between(some, others, lost).await?;
+        // What is acknowledged while the ways are cut one after the other does not count.
+        let since = Instant::now();
         self.until_acknowledged((kind, way), since).await?;
         tokio::time::sleep(stay).await;
         Ok(())
@@ -183,8 +184,8 @@ impl Scene {
         // Of the last cut: as long as they come again, there need be no other one in charge.
         let mut since = Instant::now();
         for _ in 0..6 {
-            since = Instant::now();
             self.drop_between(some, others, Lost::All).await?;
+            since = Instant::now();
             tokio::time::sleep(chance.shorter_than(Duration::from_secs(3))).await;
             self.mend().await?;
             tokio::time::sleep(chance.shorter_than(Duration::from_secs(1))).await;
