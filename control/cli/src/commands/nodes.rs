@@ -122,7 +122,8 @@ mod tests {
             node-2  never-seen                                     0            0B           0B    0/s             0/s
             node-3  draining for 9m59s                             2            0B           0B    0/s             0/s                   gpu=2 port-cam=1
             node-4  lost, cordoned, set aside for 1m00s            0            0B           0B    0/s             0/s
-            node-5  drained                                        0            0B           0B    0/s             0/s"#]].assert_eq(&shown(&serde_json::from_str(json).unwrap()));
+            node-5  drained                                        0            0B           0B    0/s             0/s
+            node-6  clock not set                                  0            0B           0B    0/s             0/s"#]].assert_eq(&shown(&serde_json::from_str(json).unwrap()));
         expect![[r#"
             no nodes yet; `dunlin token create` makes a token with which one joins
         "#]]
