@@ -157,7 +157,8 @@ impl From<Rejection> for Refused {
     }
 }
 
-fn invalid(status: http::StatusCode, detail: String) -> Refused {
+/// Returns the problem of a request that cannot be read; `detail` says why.
+pub(crate) fn invalid(status: http::StatusCode, detail: String) -> Refused {
     let code = match status.as_u16() {
         413 => code::LIMIT_EXCEEDED,
         415 => code::UNSUPPORTED_MEDIA_TYPE,

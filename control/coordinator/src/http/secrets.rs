@@ -9,7 +9,7 @@ use dunlin_scheduler::{Command, SecretRecord, View};
 use http::StatusCode;
 
 use super::Api;
-use super::problem::{Refused, not_found};
+use super::problem::{Refused, invalid, not_found};
 use crate::session::sealed_for;
 
 /// Lists the secrets of a namespace, without their values.
@@ -81,12 +81,7 @@ fn shown(secret: &SecretRecord, view: &View) -> SecretStatus {
 /// What the decoder says of a wrong body may have a part of the value in it.
 fn unreadable(status: StatusCode) -> Refused {
     let detail = "the body is not JSON of the form {\"value\": \"...\"}, sent as application/json";
-    let code = match status.as_u16() {
-        413 => code::LIMIT_EXCEEDED,
-        415 => code::UNSUPPORTED_MEDIA_TYPE,
-        _ => code::INVALID_REQUEST,
-    };
-    Refused::new(Problem::new(status.as_u16(), code, "the request is not what the API describes", detail))
+    invalid(status, detail.to_owned())
 }
 
 fn refused(error: SecretValueError) -> Refused {
