@@ -119,9 +119,12 @@ impl Secrets {
         held.granted = secrets;
     }
 
-    /// Returns which value of a secret is here. What is on disk is taken into memory.
+    /// Returns which value of a secret is here, if this node may have it. What is on disk is taken into memory.
     fn present(&self, secret: &SecretId) -> Option<SecretVersion> {
-        let Held { known, .. } = &mut *self.held();
+        let Held { granted, known } = &mut *self.held();
+        if !granted.contains(secret) {
+            return None;
+        }
         if let Some((version, _)) = known.get(secret) {
             return Some(*version);
         }
