@@ -3,12 +3,16 @@
 //! The places in which guests run keep memory between one guest and the next (`runtime/engine/src/kinds.rs`). While guests
 //! come and go that is what makes them cheap; afterwards it is only held. What one guest after the other has taken is
 //! therefore given back when nobody runs anything for a moment, and where somebody always does, now and then.
+//!
+//! What one thread has asked for and another frees stays with the first one, which gives it back when it is about to wait
+//! (`run`'s `tidy`). A thread that waits already would hold it until there is something to do for it: it is woken.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use dunlin_engine::{Engine, Renewal};
+use tokio::runtime::Handle;
 
 /// How much more memory than the least there was is kept while nothing runs.
 const IDLE_KEPT: u64 = 4 << 20;
@@ -18,6 +22,8 @@ const IDLE: Duration = Duration::from_secs(2);
 const BUSY_KEPT: u64 = 64 << 20;
 /// How often that is looked at: to give back makes all code be loaded again.
 const BUSY: Duration = Duration::from_secs(60);
+/// At how many looks after it was given back threads are woken: one that is busy at the first is not at the next.
+const ROUSED: u32 = 3;
 /// The list of a process's figures is longer than what is read of it, which has the memory in it.
 const FIGURES: usize = 2 << 10;
 
@@ -30,16 +36,22 @@ pub(crate) struct Kept {
     least: Option<u64>,
     /// When it was given back.
     given_back: Instant,
+    /// At how many more looks threads are to be woken.
+    to_rouse: u32,
 }
 
 impl Kept {
     /// Opens what tells of it. Behind a wall that cannot be done any more.
     pub(crate) fn of_this_process() -> Self {
-        Self { figures: File::open("/proc/self/status").ok(), least: None, given_back: Instant::now() }
+        Self { figures: File::open("/proc/self/status").ok(), least: None, given_back: Instant::now(), to_rouse: 0 }
     }
 
-    /// Gives back what is kept, if it is time.
+    /// Gives back what is kept, if it is time. Is to be called once a second by a task of the runtime.
     pub(crate) fn look(&mut self, engine: &Engine) {
+        if let Some(left) = self.to_rouse.checked_sub(1) {
+            self.to_rouse = left;
+            rouse();
+        }
         let Some(held) = self.held() else { return };
         let least = held.min(self.least.unwrap_or(held));
         self.least = Some(least);
@@ -56,6 +68,7 @@ impl Kept {
             Renewal::Begun => {}
         }
         self.given_back = Instant::now();
+        self.to_rouse = ROUSED;
         let took_ms = began.elapsed().as_millis();
         tracing::debug!(more, ?renewal, took_ms, "memory of guests given back");
     }
@@ -70,6 +83,13 @@ impl Kept {
 fn is_due(more: u64, idle: Duration, since: Duration) -> bool {
     let has_run = idle < since;
     has_run && ((more > IDLE_KEPT && idle >= IDLE) || (more > BUSY_KEPT && since >= BUSY))
+}
+
+/// Wakes threads of the runtime that wait, as many as there are. Each gives back what it has no use for before it waits again.
+fn rouse() {
+    for _ in 0..Handle::current().metrics().num_workers() {
+        drop(tokio::spawn(async {}));
+    }
 }
 
 /// Returns how many bytes of memory are this process's own.
