@@ -27,7 +27,7 @@ use crate::{
     AppList, AppStatus, BrakeReleased, ComponentInfo, CordonNode, CreateJoinToken, Deployed, FleetSnapshot,
     FleetStatus, ItemPage, ItemsQuery, JoinTokenCreated, LogsQuery, NamespaceList, NamespaceStatus, NodeList,
     NodeStatus, RevisionList, Rollback, RunList, RunStarted, RunStatus, RunsQuery, SecretList, SecretStatus,
-    SetSecret, Simulate, StartRun, TrapList, TrapsQuery, paths,
+    SetSecret, Simulate, StartRun, StartUpgrade, TrapList, TrapsQuery, UpgradeStatus, paths,
 };
 
 /// The most bytes of an answer that is not a stream.
@@ -267,6 +267,47 @@ impl Client {
     /// Forgets a secret that nothing reads.
     pub async fn delete_secret(&self, id: &SecretId) -> Result<(), ClientError> {
         self.transport.order(Method::DELETE, &paths::secret(id)).await
+    }
+
+    /// Tells whether the coordinator has this program.
+    pub async fn has_program(&self, digest: &Digest) -> Result<bool, ClientError> {
+        self.transport.exists(&paths::program(digest)).await
+    }
+
+    /// Uploads a program.
+    pub async fn upload_program(
+        &self,
+        digest: &Digest,
+        bytes: Bytes,
+        progress: impl FnMut(u64) + Send + 'static,
+    ) -> Result<(), ClientError> {
+        let path = paths::program(digest);
+        self.transport.upload_unanswered(&path, "application/octet-stream", bytes, progress).await
+    }
+
+    /// Returns how the last upgrade stands.
+    pub async fn upgrade(&self) -> Result<UpgradeStatus, ClientError> {
+        self.transport.get(paths::UPGRADE).await
+    }
+
+    /// Has agents become these programs.
+    pub async fn start_upgrade(&self, wish: &StartUpgrade) -> Result<UpgradeStatus, ClientError> {
+        self.transport.send(Method::POST, paths::UPGRADE, wish).await
+    }
+
+    /// Has no further node told.
+    pub async fn stop_upgrade(&self) -> Result<UpgradeStatus, ClientError> {
+        self.transport.send(Method::POST, paths::UPGRADE_STOP, &serde_json::json!({})).await
+    }
+
+    /// Goes on with an upgrade that was stopped.
+    pub async fn resume_upgrade(&self) -> Result<UpgradeStatus, ClientError> {
+        self.transport.send(Method::POST, paths::UPGRADE_RESUME, &serde_json::json!({})).await
+    }
+
+    /// Has all agents become what they were before the last upgrade.
+    pub async fn revert_upgrade(&self) -> Result<UpgradeStatus, ClientError> {
+        self.transport.send(Method::POST, paths::UPGRADE_REVERT, &serde_json::json!({})).await
     }
 
     /// Creates a token with which nodes join.

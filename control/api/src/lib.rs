@@ -21,6 +21,7 @@ mod secrets;
 mod simulations;
 mod tokens;
 mod traps;
+mod upgrades;
 
 pub use apps::{
     AllocationState, AllocationStatus, AppList, AppStatus, Deployed, ScheduleStatus, ServiceOrJob,
@@ -47,3 +48,4 @@ pub use simulations::{
 };
 pub use tokens::{CreateJoinToken, JoinTokenCreated};
 pub use traps::{TrapList, TrapsQuery};
+pub use upgrades::{StartUpgrade, UpgradeNode, UpgradeNodeState, UpgradeState, UpgradeStatus};

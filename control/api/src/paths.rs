@@ -60,6 +60,16 @@ pub const NAMESPACE: &str = "/v1/namespaces/{namespace}";
 pub const SECRETS: &str = "/v1/namespaces/{namespace}/secrets";
 /// `PUT` the value of a secret, `DELETE` it. Nobody can `GET` it.
 pub const SECRET: &str = "/v1/namespaces/{namespace}/secrets/{name}";
+/// `PUT` the bytes of a program, `HEAD` to ask whether they are there.
+pub const PROGRAM: &str = "/v1/programs/{digest}";
+/// `GET` how the last upgrade stands, `POST` to begin one.
+pub const UPGRADE: &str = "/v1/upgrade";
+/// `POST` to have no further node told.
+pub const UPGRADE_STOP: &str = "/v1/upgrade/stop";
+/// `POST` to go on with an upgrade that was stopped.
+pub const UPGRADE_RESUME: &str = "/v1/upgrade/resume";
+/// `POST` to have all agents become what they were before.
+pub const UPGRADE_REVERT: &str = "/v1/upgrade/revert";
 /// `POST` to create a token with which a node joins.
 pub const JOIN_TOKENS: &str = "/v1/tokens/join";
 /// `GET` all that the coordinator has, to be restored elsewhere.
@@ -192,4 +202,9 @@ pub fn secrets(of: &Name) -> String {
 /// Returns the path of one secret.
 pub fn secret(id: &SecretId) -> String {
     format!("{}/{}", secrets(&id.namespace), id.name)
+}
+
+/// Returns the path of a program.
+pub fn program(digest: &Digest) -> String {
+    format!("/v1/programs/{digest}")
 }

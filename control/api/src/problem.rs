@@ -25,6 +25,8 @@ pub mod code {
     pub const LIMIT_EXCEEDED: &str = "limit_exceeded";
     /// The bytes have another digest than the path says.
     pub const DIGEST_MISMATCH: &str = "digest_mismatch";
+    /// The coordinator does not have the program.
+    pub const UNKNOWN_PROGRAM: &str = "unknown_program";
     /// The component is not one that Dunlin runs.
     pub const COMPONENT_REFUSED: &str = "component_refused";
     /// A workload names a component which was not uploaded.

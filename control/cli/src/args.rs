@@ -10,7 +10,7 @@ use dunlin_model::Name;
 
 use crate::commands::{
     backup, delete, deploy, doctor, explain, job, logs, migrate, namespace, node, nodes, plan, processes,
-    rollout, run, secret, serve, simulate, status, stop, token, up,
+    rollout, run, secret, serve, simulate, status, stop, token, up, upgrade,
 };
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
@@ -110,6 +110,7 @@ pub(crate) enum Command {
     Stop(stop::StopArgs),
     Delete(delete::DeleteArgs),
     Secret(secret::SecretArgs),
+    Upgrade(upgrade::UpgradeArgs),
     Token(token::TokenArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),

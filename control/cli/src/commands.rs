@@ -13,7 +13,7 @@ pub(crate) mod migrate;
 pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod nodes;
-pub(crate) mod own_file;
+pub(crate) mod next_program;
 pub(crate) mod plan;
 pub(crate) mod processes;
 pub(crate) mod rollout;
@@ -26,6 +26,7 @@ pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod upgrade;
 
 use crate::args::{Cli, Command};
 use crate::error::CommandError;
@@ -60,6 +61,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::Recover(args) => block_on(backup::recover(&global, args, output)),
         Command::Restore(args) => backup::restore(args, output),
         Command::MigrateStore(args) => migrate::migrate_store(args, output),
+        Command::Upgrade(args) => block_on(upgrade::run(&global, args, output)),
         Command::Secret(args) => block_on(secret::run(&global, args, output)),
         Command::Token(args) => block_on(token::run(&global, args, output)),
         Command::Coordinator(args) => processes::coordinator(args),

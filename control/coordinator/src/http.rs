@@ -19,6 +19,7 @@ mod rollouts;
 mod secrets;
 mod tokens;
 mod traps;
+mod upgrades;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +77,7 @@ pub(crate) struct Api {
     pub(crate) store: Arc<dyn Changes>,
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
+    pub(crate) programs: Arc<Components>,
     /// Where others reach this API, where there may be several coordinators.
     pub(crate) in_charge: Option<String>,
     /// How large and how intricate a component may be.
@@ -112,6 +114,7 @@ impl Api {
             store: Arc::clone(&desk.store),
             components: Arc::clone(&desk.components),
             inputs: Arc::clone(&desk.inputs),
+            programs: Arc::clone(&desk.programs),
             in_charge: None,
             limits: ComponentLimits::default(),
             backup,
@@ -172,6 +175,10 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(namespaces::set, namespaces::status))
         .routes(routes!(secrets::list))
         .routes(routes!(secrets::set, secrets::delete))
+        .routes(routes!(upgrades::status, upgrades::start))
+        .routes(routes!(upgrades::stop))
+        .routes(routes!(upgrades::resume))
+        .routes(routes!(upgrades::revert))
         .routes(routes!(tokens::create))
         .routes(routes!(backups::take))
         .routes(routes!(nodes::recover))
@@ -179,11 +186,12 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(traps::list))
         .routes(routes!(traps::coredump))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        // These two have limits of their own, checked while streaming.
+        // These have limits of their own, checked while streaming.
         .merge(
             OpenApiRouter::new()
                 .routes(routes!(components::put, components::head))
                 .routes(routes!(components::put_input, components::head_input))
+                .routes(routes!(upgrades::put, upgrades::head))
                 .layer(DefaultBodyLimit::disable()),
         )
 }

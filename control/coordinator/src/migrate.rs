@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
+use dunlin_model::{Bytes, MAX_PROGRAM};
 use dunlin_store::{
     Changes, Components, Embedded, Etcd, EtcdLocation, Objects, Reign, Snapshot, SnapshotError, Table, Write,
 };
@@ -27,14 +28,14 @@ const UNFINISHED: &str = "store.unfinished";
 /// and when it is whole, but etcd may still hold the fleet.
 const WHOLE: &str = "store.whole";
 /// The folders of bytes.
-const BLOBS: [&str; 2] = ["components", "inputs"];
+const BLOBS: [(&str, Bytes); 3] = [("components", MAX_BLOB), ("inputs", MAX_BLOB), ("programs", MAX_PROGRAM)];
 
 /// What was moved.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrated {
     /// How many records.
     pub records: u64,
-    /// How many components and inputs.
+    /// How many components, inputs and programs.
     pub blobs: u64,
 }
 
@@ -148,8 +149,8 @@ fn copy(from: &dyn Changes, to: &dyn Changes) -> anyhow::Result<u64> {
 /// Puts what the state folder has of components and inputs where coordinators share them; returns how many.
 fn upload(state: &Path, objects: &Arc<Objects>) -> anyhow::Result<u64> {
     let mut count = 0;
-    for name in BLOBS {
-        let own = Components::open_folder(&state.join(name), MAX_BLOB, RESERVE)?;
+    for (name, most) in BLOBS {
+        let own = Components::open_folder(&state.join(name), most, RESERVE)?;
         let shared = own.clone().shared(Arc::clone(objects), name);
         for digest in own.all()? {
             shared.share(&digest).with_context(|| format!("could not share {digest}"))?;
@@ -162,8 +163,8 @@ fn upload(state: &Path, objects: &Arc<Objects>) -> anyhow::Result<u64> {
 /// Fetches all that coordinators share into the state folder; returns how many.
 fn download(state: &Path, objects: &Arc<Objects>) -> anyhow::Result<u64> {
     let mut count = 0;
-    for name in BLOBS {
-        let folder = Components::open_folder(&state.join(name), MAX_BLOB, RESERVE)?;
+    for (name, most) in BLOBS {
+        let folder = Components::open_folder(&state.join(name), most, RESERVE)?;
         let shared = folder.shared(Arc::clone(objects), name);
         for digest in shared.all()? {
             shared.open(&digest).with_context(|| format!("could not fetch {digest}"))?;

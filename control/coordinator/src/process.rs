@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use dunlin_model::{Bytes, ClusterId, Term, Timestamp};
+use dunlin_model::{Bytes, ClusterId, MAX_PROGRAM, Term, Timestamp};
 use dunlin_planted::{Bug, Point, fails, planted, reached};
 use dunlin_scheduler::{Cluster, View};
 use dunlin_sealed::SealingKey;
@@ -146,6 +146,7 @@ async fn serve(
         store: disk.store,
         components: disk.components,
         inputs: Arc::new(Inputs::new(disk.inputs)),
+        programs: disk.programs,
         authority: disk.authority,
         sealing,
         node_lifetime: config.node_lifetime,
@@ -245,6 +246,7 @@ struct Disk {
     admin_hash: [u8; 32],
     components: Arc<Components>,
     inputs: Arc<Components>,
+    programs: Arc<Components>,
 }
 
 impl Disk {
@@ -272,19 +274,20 @@ impl Disk {
         let admin_hash = open_admin_token(&state.join(ADMIN_TOKEN))?;
         let objects = config.objects.as_deref().map(Objects::open).transpose();
         let objects = objects.context("could not open what coordinators share")?.map(Arc::new);
-        let open = |name: &'static str| {
-            let folder = Components::open_folder(&state.join(name), MAX_BLOB, RESERVE)?;
+        let open = |name: &'static str, most: Bytes| {
+            let folder = Components::open_folder(&state.join(name), most, RESERVE)?;
             Ok::<_, ComponentsError>(Arc::new(match &objects {
                 Some(objects) => folder.shared(Arc::clone(objects), name),
                 None => folder,
             }))
         };
-        let components = open("components").context("could not open the folder of components")?;
-        let inputs = open("inputs").context("could not open the folder of inputs")?;
+        let components = open("components", MAX_BLOB).context("could not open the folder of components")?;
+        let inputs = open("inputs", MAX_BLOB).context("could not open the folder of inputs")?;
+        let programs = open("programs", MAX_PROGRAM).context("could not open the folder of programs")?;
         let seen = records::last_time_seen(&*store).context("could not read the time that was last seen")?;
         let mut clock = BrainClock::start(seen);
         let term = next_term(&*store, clock.read())?;
-        Ok(Self { store, authority, term, clock, admin_hash, components, inputs })
+        Ok(Self { store, authority, term, clock, admin_hash, components, inputs, programs })
     }
 }
 

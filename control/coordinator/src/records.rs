@@ -32,6 +32,8 @@ const PENDING: &[u8] = b"pending/";
 const SECRETS: &[u8] = b"secret/";
 /// The key of why nothing is decided.
 const RECOVERY: &[u8] = b"recovery";
+/// The key of the last upgrade.
+const UPGRADE: &[u8] = b"upgrade";
 /// How many parts are read at once.
 const PARTS: usize = 16;
 
@@ -137,6 +139,7 @@ fn key(change: &Change) -> (Table, Vec<u8>) {
         Change::PendingDeleted(node) => (Table::Meta, pending_key(node)),
         Change::Secret(record) => (Table::Meta, secret_key(&record.id)),
         Change::SecretDeleted(id) => (Table::Meta, secret_key(id)),
+        Change::Upgrade(_) => (Table::Meta, UPGRADE.to_vec()),
         Change::Counters(_) => (Table::Meta, b"counters".to_vec()),
         Change::Recovery(_) => (Table::Meta, RECOVERY.to_vec()),
     }
@@ -168,6 +171,7 @@ fn is_deletion(change: &Change) -> bool {
         | Change::Token(_)
         | Change::Pending(_)
         | Change::Secret(_)
+        | Change::Upgrade(_)
         | Change::Counters(_)
         | Change::Recovery(_) => false,
     }
@@ -185,6 +189,9 @@ pub(crate) struct Loaded {
 pub(crate) fn load(store: &dyn Changes) -> Result<(Loaded, Vec<Write>), RestoreError> {
     let mut changes = Vec::new();
     if let Some(value) = store.get(Table::Meta, b"counters")? {
+        changes.push(decode(Table::Meta, &value)?);
+    }
+    if let Some(value) = store.get(Table::Meta, UPGRADE)? {
         changes.push(decode(Table::Meta, &value)?);
     }
     changes.extend(recovery(store)?.map(Change::Recovery));

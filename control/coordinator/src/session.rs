@@ -41,6 +41,7 @@ pub(crate) struct Desk {
     pub(crate) store: Arc<dyn Changes>,
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
+    pub(crate) programs: Arc<Components>,
     pub(crate) authority: Arc<Authority>,
     /// Unseals secrets.
     pub(crate) sealing: SealingKey,
@@ -254,6 +255,7 @@ impl Desk {
     ) -> anyhow::Result<()> {
         match stream.receive_request().await? {
             StreamRequest::Component { digest } => self.send_component(stream, node, digest).await,
+            StreamRequest::Program { digest } => self.send_program(stream, node, digest).await,
             StreamRequest::Input { run, item } => self.send_input(stream, node, run, item).await,
             StreamRequest::Secret { secret, version } => {
                 self.send_secret(stream, connection, node, &secret, version).await
@@ -346,6 +348,18 @@ impl Desk {
             return refuse(stream, &format!("component {digest} is not assigned to node {node}")).await;
         }
         send_blob(stream, Arc::clone(&self.components), digest).await
+    }
+
+    /// Sends a program to a node that was told to become it.
+    async fn send_program(&self, stream: Stream, node: &NodeId, digest: Digest) -> anyhow::Result<()> {
+        let view = self.driver.view();
+        let told = view.nodes.get(node).and_then(|node| node.record.upgrade);
+        let upgrade = view.upgrade.as_ref().filter(|upgrade| told.is_some_and(|told| told.number == upgrade.number));
+        let is_told = upgrade.is_some_and(|upgrade| upgrade.programs.values().any(|it| it.digest == digest));
+        if !is_told {
+            return refuse(stream, &format!("program {digest} is not what node {node} is to become")).await;
+        }
+        send_blob(stream, Arc::clone(&self.programs), digest).await
     }
 
     /// Sends the value of a secret to a node that has an allocation which reads it. To any other, one that is not there and

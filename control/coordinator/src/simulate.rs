@@ -335,6 +335,7 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
             resources: resources.clone(),
             batch_overcommit: *batch_overcommit,
             clock_unset: false,
+            program: None,
         }),
         lost: lost.then_some(now),
         released: false,
@@ -343,6 +344,7 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
         revoked: false,
         removed: false,
         revoked_keys: Default::default(),
+        upgrade: None,
         cordon: cordoned.then_some(Cordon { since: now, drain: None }),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AllocationId, ClusterId, Digest, Generation, Resources, Revision, RouteTable, RunId, SecretId,
+    AllocationId, ClusterId, Digest, Generation, ProgramOrder, Resources, Revision, RouteTable, RunId, SecretId,
     SecretVersion, Term, WorkloadName, WorkloadSpec,
 };
 
@@ -35,6 +35,9 @@ pub struct Assignment {
     /// set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<SecretId, SecretVersion>,
+    /// What the agent is to become, if the fleet has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramOrder>,
     /// What the ingress must know.
     pub routes: RouteTable,
 }

@@ -39,6 +39,7 @@
 //! | countable resource | what a node has a number of and an allocation takes whole: `gpu = 1` |
 //! | capability | one thing a guest may touch beyond computing; denied unless granted |
 //! | secret | a value of a namespace that its guests read by name and nobody is shown: [`SecretId`] |
+//! | program | what an agent is; the fleet brings it another one in an *upgrade*: [`ProgramOrder`] |
 //! | feature | what is young and off unless a node's operator switches it on: [`Feature`] |
 //! | outcome | how an instance ended: [`Outcome`] |
 //! | route | host and path prefix → service |
@@ -74,6 +75,7 @@ mod packed;
 mod partition;
 mod placement;
 mod priority;
+mod program;
 mod quantity;
 mod report;
 mod rollout;
@@ -121,6 +123,10 @@ pub use packed::{PackedError, pack_items, unpack_items};
 pub use partition::OnPartition;
 pub use placement::{Affinity, Placement, Preference, Spread, check_node_resources};
 pub use priority::{Priority, PriorityError};
+pub use program::{
+    Architecture, ArchitectureError, MAX_PROGRAM, MAX_SIGNATURE, Program, ProgramOrder, ProgramReport,
+    UpgradePlan,
+};
 pub use quantity::{Bytes, DurationMs, Fuel, FuelRate, QuantityError};
 pub use report::Report;
 pub use rollout::{Amount, HealthSpec, Percent, PercentError, Promote, RolloutSpec};

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, FuelRate};
+use crate::{Bytes, FuelRate, ProgramReport};
 
 /// Amounts of what is reserved: memory and computing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub struct NodeInfo {
     /// Whether its clock shows a time before its own certificate was made, as that of a board without a battery does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub clock_unset: bool,
+    /// What its agent says of the program that it is; nothing if it takes none from the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramReport>,
 }
 
 /// How much of a node's capacity may be reserved, in per cent: from 100, the default, to 1000.

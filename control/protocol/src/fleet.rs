@@ -25,6 +25,11 @@ pub enum StreamRequest {
         /// Which.
         digest: Digest,
     },
+    /// From an agent: the bytes of the program that it is to become.
+    Program {
+        /// Which.
+        digest: Digest,
+    },
     /// From an agent: the input of an item that is assigned to it.
     Input {
         /// Of which run.

@@ -120,6 +120,7 @@ fn assignment() -> Assignment {
         finishing: Default::default(),
         kept: Default::default(),
         secrets: Default::default(),
+        program: None,
         routes: RouteTable {
             routes: vec![Route { spec: route, workload: "default/shop/web".parse().unwrap() }],
             endpoints: BTreeMap::from([("default/shop/web".parse().unwrap(), vec![endpoint])]),
@@ -173,6 +174,7 @@ fn to_coordinator() -> Vec<ToCoordinator> {
             resources: BTreeMap::new(),
             batch_overcommit: Default::default(),
             clock_unset: false,
+            program: None,
         },
         sent: Default::default(),
         allocations: vec![AllocationReport {

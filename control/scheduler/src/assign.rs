@@ -25,6 +25,7 @@ impl Cluster {
             finishing: finishing.map(|record| record.id).collect(),
             kept: self.volatile.baking.kept(),
             secrets: self.secrets_on(node),
+            program: self.program_of(node),
             routes: self.volatile.routes.clone(),
         })
     }
@@ -43,7 +44,7 @@ impl Cluster {
 
     /// Tells whether a node may be sent something. A lost node that is back first says what it runs: what was not
     /// replaced meanwhile it shall keep.
-    fn listens(&self, node: &NodeId) -> bool {
+    pub(crate) fn listens(&self, node: &NodeId) -> bool {
         let is_believed = self.durable.nodes().get(node).is_some_and(|record| record.lost.is_none());
         // Nor one that is silent: its own ingress shall go on with its own allocations.
         let is_heard = !self.volatile.silent.contains(node);

@@ -59,9 +59,10 @@ impl Cluster {
         let counters = [Change::Counters(durable.counters())];
         let schedules = durable.schedules().values().cloned().map(Change::Schedule);
         let secrets = durable.secrets().values().cloned().map(Change::Secret);
+        let upgrade = durable.upgrade().cloned().map(Change::Upgrade);
         let recovery = durable.recovery().cloned().map(Change::Recovery);
         let rest = apps.chain(nodes).chain(tokens).chain(pending).chain(schedules).chain(counters);
-        let rest = rest.chain(secrets).chain(recovery);
+        let rest = rest.chain(secrets).chain(upgrade).chain(recovery);
         let again = Durable::restore(namespaces.chain(allocations).chain(runs).chain(rest));
         ensure(again == *durable, || "an index differs from the records".to_owned())
     }

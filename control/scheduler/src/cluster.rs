@@ -70,6 +70,10 @@ impl Cluster {
                 self.set_secret(&mut step, id, version, sealed, now)?
             }
             Command::DeleteSecret(id) => self.delete_secret(&mut step, &id, now)?,
+            Command::StartUpgrade { programs, plan } => self.start_upgrade(&mut step, programs, plan, now)?,
+            Command::StopUpgrade => self.stop_upgrade(&mut step, now)?,
+            Command::ResumeUpgrade => self.resume_upgrade(&mut step, now)?,
+            Command::RevertUpgrade => self.revert_upgrade(&mut step, now)?,
             Command::Cordon { node, drain } => self.cordon(&mut step, &node, drain, now)?,
             Command::Revoke(node) => self.revoke(&mut step, &node, now)?,
             Command::Remove(node) => self.remove_node(&mut step, &node, now)?,
@@ -129,7 +133,8 @@ impl Cluster {
         let awaited = self.volatile.awaited.first();
         let singletons = [self.volatile.leaving_ends.first(), self.volatile.lost_leases.first()];
         let of_nodes = [lease, drain, unsettled, release, leave, trust, way, again, better, routed, awaited];
-        let due = of_nodes.into_iter().chain([retry, rollout, overdue, scheduled]).chain(singletons);
+        let upgrade = self.volatile.upgrade.due(self.volatile.dirty_since);
+        let due = of_nodes.into_iter().chain([retry, rollout, overdue, scheduled, upgrade]).chain(singletons);
         due.flatten().min()
     }
 
@@ -156,6 +161,9 @@ impl Cluster {
             self.refresh_baking(app);
         } else if let Change::Revision(record) = &change {
             self.refresh_baking(&record.app);
+        }
+        if matches!(change, Change::Node(_) | Change::Upgrade(_)) {
+            self.volatile.upgrade.is_due = true;
         }
         if let Change::Node(record) = &change {
             self.volatile.rebalancing.changed(now);
@@ -291,6 +299,7 @@ impl Cluster {
         self.give_what_is_kept(&mut step, &mut effort, now);
         self.advance_rollouts(&mut step, now);
         self.rebalance(&mut effort, now);
+        self.advance_upgrade(&mut step, now);
         if effort.is_over() {
             self.volatile.dirty.workloads.append(&mut effort.left_services);
             self.volatile.dirty.runs.append(&mut effort.left_runs);

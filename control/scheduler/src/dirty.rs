@@ -92,6 +92,9 @@ impl Dirty {
                 let gone = known.iter().flat_map(|known| &known.leaving);
                 let gone = gone.filter(|(id, _)| !record.leaving.contains_key(id));
                 self.workloads.extend(gone.map(|(_, leaving)| leaving.workload.clone()));
+                if known.and_then(|known| known.upgrade) != record.upgrade {
+                    self.nodes.insert(record.id.clone());
+                }
                 if known.is_some_and(|known| known.cordon != record.cordon) {
                     self.workloads.extend(before.on_node(&record.id).map(|it| it.workload.clone()));
                 }
@@ -128,6 +131,7 @@ impl Dirty {
             | Change::Pending(_)
             | Change::PendingDeleted(_)
             | Change::SecretDeleted(_)
+            | Change::Upgrade(_)
             | Change::Counters(_)
             | Change::Recovery(_) => {}
         }

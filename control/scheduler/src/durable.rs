@@ -17,7 +17,7 @@ use crate::index::{Index, Tally, Usage};
 use crate::placement::Room;
 use crate::{
     AllocationRecord, AppRecord, Counters, NamespaceRecord, NodeRecord, PendingRecord, RecoveryRecord,
-    RevisionRecord, RunRecord, ScheduleRecord, SecretRecord, TokenRecord,
+    RevisionRecord, RunRecord, ScheduleRecord, SecretRecord, TokenRecord, UpgradeRecord,
 };
 
 /// One durable change.
@@ -68,6 +68,8 @@ pub enum Change {
     Secret(Arc<SecretRecord>),
     /// A secret is forgotten.
     SecretDeleted(SecretId),
+    /// The fleet's agents are to become this.
+    Upgrade(UpgradeRecord),
     /// These numbers are given out.
     Counters(Counters),
     /// Nothing is decided until an operator says so.
@@ -88,6 +90,7 @@ pub(crate) enum Key {
     Token(String),
     Pending(NodeId),
     Secret(SecretId),
+    Upgrade,
     Counters,
     Recovery,
 }
@@ -115,6 +118,7 @@ impl Change {
             Self::PendingDeleted(node) => Key::Pending(node.clone()),
             Self::Secret(record) => Key::Secret(record.id.clone()),
             Self::SecretDeleted(id) => Key::Secret(id.clone()),
+            Self::Upgrade(_) => Key::Upgrade,
             Self::Counters(_) => Key::Counters,
             Self::Recovery(_) => Key::Recovery,
         }
@@ -184,6 +188,7 @@ impl Change {
             Self::SecretDeleted(id) => {
                 durable.secrets.remove(id);
             }
+            Self::Upgrade(record) => durable.upgrade = Some(record.clone()),
             Self::Counters(counters) => {
                 durable.counters.allocation = durable.counters.allocation.max(counters.allocation);
                 durable.counters.run = durable.counters.run.max(counters.run);
@@ -211,6 +216,7 @@ pub(crate) struct Durable {
     tokens: BTreeMap<String, TokenRecord>,
     pending: BTreeMap<NodeId, PendingRecord>,
     secrets: BTreeMap<SecretId, Arc<SecretRecord>>,
+    upgrade: Option<UpgradeRecord>,
     index: Index,
     /// Services that run on each node that can run them.
     everywhere: BTreeSet<WorkloadName>,
@@ -271,6 +277,11 @@ impl Durable {
     /// Returns all secrets.
     pub(crate) fn secrets(&self) -> &BTreeMap<SecretId, Arc<SecretRecord>> {
         &self.secrets
+    }
+
+    /// Returns the last upgrade.
+    pub(crate) fn upgrade(&self) -> Option<&UpgradeRecord> {
+        self.upgrade.as_ref()
     }
 
     /// Returns the services that run on each node that can run them.

@@ -1,10 +1,11 @@
 //! What the brain can be told, and what it answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dunlin_model::{
-    AppName, AppSpec, DurationMs, Name, NamespaceSpec, NodeId, Report, Revision, RunId, SecretId,
-    SecretVersion, Term, WorkloadName,
+    AppName, AppSpec, Architecture, DurationMs, Name, NamespaceSpec, NodeId, Program, Report, Revision, RunId,
+    SecretId, SecretVersion, Term, UpgradePlan, WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,19 @@ pub enum Command {
     },
     /// Forget a secret that nothing reads.
     DeleteSecret(SecretId),
+    /// Let agents become these programs, one node after the other.
+    StartUpgrade {
+        /// One for each architecture.
+        programs: BTreeMap<Architecture, Program>,
+        /// How.
+        plan: UpgradePlan,
+    },
+    /// Tell no further node.
+    StopUpgrade,
+    /// Go on with an upgrade that was stopped, and have nodes try again that could not.
+    ResumeUpgrade,
+    /// Let all agents become what they were before the last upgrade.
+    RevertUpgrade,
     /// Let nothing new go to a node.
     Cordon {
         /// Which.
@@ -117,6 +131,8 @@ pub enum Answer {
     Cancelled,
     /// The namespace may have that.
     NamespaceSet,
+    /// The upgrade with this number is as it was wished to be.
+    Upgrade(u64),
     /// The secret has that value.
     SecretSet,
     /// The secret is forgotten.

@@ -58,6 +58,7 @@ mod submit;
 mod timers;
 mod token;
 mod turns;
+mod upgrade;
 mod validate;
 mod view;
 mod volatile;
@@ -75,7 +76,7 @@ pub use planted::{Bug, plant};
 pub use range_set::RangeSet;
 pub use record::{
     AllocationRecord, AllocationState, AppRecord, Cordon, Counters, Fate, Leaving, MakesWay, NamespaceRecord,
-    NodeRecord, PendingRecord, RevisionRecord, RolloutRecord, RunRecord, RunState, SecretRecord, TokenRecord,
+    NodeRecord, PendingRecord, RevisionRecord, NodeUpgrade, RolloutRecord, RunRecord, RunState, SecretRecord, TokenRecord, UpgradeRecord, UpgradeState,
 };
 pub use recovery::{RecoveryReason, RecoveryRecord};
 pub use rejection::Rejection;

@@ -145,6 +145,7 @@ impl Cluster {
             self.volatile.node(node).connected = true;
             self.volatile.behind.insert(node.clone());
             self.volatile.dirty_since = now;
+            self.volatile.upgrade.is_due = true;
             self.refresh_pools(node);
         }
     }

@@ -131,6 +131,10 @@ pub enum Bug {
     ForgetReaders,
     /// A secret is deleted though something reads it.
     DeleteSecretInUse,
+    /// An upgrade goes on whatever happens to nodes.
+    UpgradeGoesOn,
+    /// All nodes become another program at once.
+    UpgradeAllAtOnce,
     /// The term is not told to agents as it is, but as the first one.
     IgnoreTerm,
 }
@@ -199,6 +203,8 @@ impl Bug {
         Self::SingletonForgetsLeaving,
         Self::ForgetReaders,
         Self::DeleteSecretInUse,
+        Self::UpgradeGoesOn,
+        Self::UpgradeAllAtOnce,
         Self::IgnoreTerm,
     ];
 }

@@ -6,11 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dunlin_model::{
-    AllocationId, AppName, AppSpec, AssignedAllocation, Digest, DurationMs, Fuel, ItemRange, JobSpec, Name,
-    NamespaceSpec, NodeId, NodeInfo, Resources, Revision, RolloutSpec, RunId, SecretId, SecretVersion,
-    Timestamp, Work, WorkloadKind, WorkloadName, WorkloadSpec,
-};
+use dunlin_model::{AllocationId, AppName, AppSpec, Architecture, AssignedAllocation, Digest, DurationMs, Fuel, ItemRange, JobSpec, Name, NamespaceSpec, NodeId, NodeInfo, Program, Resources, Revision, RolloutSpec, RunId, SecretId, SecretVersion, Timestamp, UpgradePlan, Work, WorkloadKind, WorkloadName, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{Abandoned, RangeSet};
@@ -137,6 +133,20 @@ pub struct NodeRecord {
     /// Allocations of singletons that were ended and that it may still run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub leaving: BTreeMap<AllocationId, Leaving>,
+    /// What it was last told to become.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<NodeUpgrade>,
+}
+
+/// That a node was told to become another program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeUpgrade {
+    /// By which upgrade.
+    pub number: u64,
+    /// When.
+    pub told: Timestamp,
+    /// How many of its allocations should have served then and did not.
+    pub unwell: u32,
 }
 
 /// What an operator has said of a node: nothing new goes there.
@@ -463,6 +473,44 @@ pub struct PendingRecord {
     pub key_fingerprint: [u8; 32],
     /// When it asked first.
     pub since: Timestamp,
+}
+
+/// What the fleet's agents are to become, and how far that has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeRecord {
+    /// Counts the upgrades of the fleet.
+    pub number: u64,
+    /// The programs, one for each architecture; none at all for what is installed on the machines.
+    pub programs: BTreeMap<Architecture, Program>,
+    /// What it goes back to, in the same way.
+    pub former: BTreeMap<Architecture, Program>,
+    /// How it goes over the fleet.
+    pub plan: UpgradePlan,
+    /// When it began.
+    pub started: Timestamp,
+    /// At which of the plan's rings it is.
+    pub ring: usize,
+    /// Since when.
+    pub ring_since: Timestamp,
+    /// Since when all of the ring have it.
+    pub whole_since: Option<Timestamp>,
+    /// How it stands.
+    pub state: UpgradeState,
+}
+
+/// How an upgrade stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum UpgradeState {
+    /// It goes over the fleet.
+    Running,
+    /// No further node is told.
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+    /// All nodes have it that were there. Who comes is told.
+    Done,
 }
 
 /// The last numbers that were given out.

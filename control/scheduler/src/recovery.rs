@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, Answer, Change, Cluster, Command, Counters, NodeRecord, Rejection, RunRecord, RunState,
-    ScheduleRecord, Step,
+    ScheduleRecord, Step, UpgradeRecord, UpgradeState,
 };
 
 /// By how much the numbers of allocations and runs go on at least, so that none is used again that was given out meanwhile.
@@ -85,6 +85,7 @@ impl Cluster {
             _ => return Err(Rejection::Recovering { reason: record.reason.to_string() }),
         }
         self.start_nothing_twice(&mut step, now);
+        self.forget_upgrade(&mut step, now);
         let Counters { allocation, run } = self.durable.counters();
         // By the clock too: of two recoveries from one backup the second must not give out what the first one has.
         let skipped = |number: u64| number.saturating_add(SKIPPED).max(now.0);
@@ -106,6 +107,15 @@ impl Cluster {
             !node.revoked && (node.lost.is_none() || self.volatile.fenced.contains_key(&node.id))
         };
         self.durable.nodes().values().filter(is_there).count()
+    }
+
+    /// Has no node told of an upgrade that this store believes to be the last one.
+    fn forget_upgrade(&mut self, step: &mut Step, now: Timestamp) {
+        if let Some(upgrade) = self.durable.upgrade().cloned() {
+            let reason = "the coordinator went on from an older store, and may not know of the last one".to_owned();
+            let state = UpgradeState::Stopped { reason };
+            self.change(step, Change::Upgrade(UpgradeRecord { state, ..upgrade }), now);
+        }
     }
 
     /// Ends what may have been started since: runs of jobs that are `at-most-once`, and the moments of their schedules.

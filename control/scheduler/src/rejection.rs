@@ -156,6 +156,15 @@ pub enum Rejection {
         /// How many it would have.
         hit: LimitHit,
     },
+    /// An upgrade cannot be so.
+    #[error("{reason}")]
+    InvalidUpgrade {
+        /// Why.
+        reason: String,
+    },
+    /// There is none that could be stopped, go on, or be taken back.
+    #[error("{0}")]
+    NoUpgrade(&'static str),
     /// It is there.
     #[error("node `{0}` is in use: it reported lately, and is not revoked")]
     NodeInUse(NodeId),
@@ -192,6 +201,8 @@ impl Rejection {
             Self::MissingSecret { .. } => "missing_secret",
             Self::SecretInUse { .. } => "secret_in_use",
             Self::TooManySecrets { .. } => "too_many_secrets",
+            Self::InvalidUpgrade { .. } => "invalid_upgrade",
+            Self::NoUpgrade(_) => "no_upgrade",
             Self::NodeInUse(_) => "node_in_use",
             Self::NodeRevoked(_) => "node_revoked",
             Self::Recovering { .. } => "recovering",

@@ -109,7 +109,7 @@ impl Cluster {
             // Still lost until it reports. What was sent to the name stays known, so that generations only grow.
             Some(lost) => {
                 self.volatile.compiled.forget_node(&node);
-                NodeRecord { key_fingerprint, joined: now, revoked: false, removed: false, ..lost.clone() }
+                NodeRecord { key_fingerprint, joined: now, revoked: false, removed: false, upgrade: None, ..lost.clone() }
             }
             None => {
                 self.volatile.nodes.insert(node.clone(), NodeState::default());
@@ -126,6 +126,7 @@ impl Cluster {
                     removed: false,
                     revoked_keys: BTreeSet::new(),
                     leaving: BTreeMap::new(),
+                    upgrade: None,
                 }
             }
         };

@@ -17,7 +17,7 @@ use crate::record::need;
 use crate::turns::Claim;
 use crate::{
     AllocationRecord, AllocationState, AppRecord, Cluster, Due, NodeRecord, PendingRecord, RecoveryRecord,
-    RevisionRecord, RolloutRecord, RunRecord, RunState, SecretRecord, TokenRecord, Usage,
+    RevisionRecord, RolloutRecord, RunRecord, RunState, SecretRecord, TokenRecord, UpgradeRecord, Usage,
 };
 
 /// A picture of everything.
@@ -46,6 +46,9 @@ pub struct View {
     /// All secrets, sealed; they are not part of what is written down of a fleet.
     #[serde(skip)]
     pub secrets: BTreeMap<SecretId, Arc<SecretRecord>>,
+    /// The last upgrade of the fleet's agents.
+    #[serde(skip)]
+    pub upgrade: Option<UpgradeRecord>,
     /// All join tokens.
     pub tokens: BTreeMap<String, TokenView>,
     /// What every ingress is told.
@@ -208,6 +211,7 @@ impl Cluster {
             runs: runs.collect(),
             pending: self.durable.pending().clone(),
             secrets: self.durable.secrets().clone(),
+            upgrade: self.durable.upgrade().cloned(),
             tokens: tokens.collect(),
             routes: self.volatile.routes.clone(),
         }

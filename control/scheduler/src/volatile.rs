@@ -24,6 +24,7 @@ use crate::run::leased;
 use crate::schedule::Calendar;
 use crate::timers::Timers;
 use crate::turns::Claim;
+use crate::upgrade::UpgradeTimer;
 use crate::{AllocationRecord, Config, NodeRecord, RunRecord};
 
 /// What is not kept.
@@ -99,6 +100,8 @@ pub(crate) struct Volatile {
     pub(crate) release_all: bool,
     /// Nodes that were lost again and again, by the moment they are trusted again.
     pub(crate) set_aside: BTreeSet<(Timestamp, NodeId)>,
+    /// When it is looked how the upgrade goes.
+    pub(crate) upgrade: UpgradeTimer,
     /// Whether an id was given out in this step.
     pub(crate) has_counted: bool,
     /// What has changed and was not yet thought through.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use dunlin_model::{Bytes, FuelRate, NodeId};
 
-use crate::Settings;
+use crate::{Programs, Settings};
 
 /// The TCP port of a node's ingress.
 pub const DEFAULT_INGRESS_PORT: u16 = 7480;
@@ -36,6 +36,8 @@ pub struct Config {
     pub fuel_rate: Option<FuelRate>,
     /// The `dunlin` program, for worker processes.
     pub program: PathBuf,
+    /// What this machine can run as its agent.
+    pub programs: Programs,
     /// What the node's config file says.
     pub settings: Settings,
     /// Gives back memory that the thread which calls it has freed.

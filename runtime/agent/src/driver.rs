@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use dunlin_ingress::Ingress;
 use dunlin_model::{
-    AllocationId, AllocationReport, Assignment, Generation, ItemReport, Name, ObservedState, RunId, Term,
-    Timestamp,
+    AllocationId, AllocationReport, Assignment, Generation, ItemReport, Name, ObservedState, ProgramReport,
+    RunId, Term, Timestamp,
 };
 use dunlin_planted::{Bug, Point, planted, reached};
 use dunlin_protocol::ToWorker;
 use dunlin_supervisor::{Action, Event, Kept, Supervisor};
+use minisign_verify::PublicKey;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::begun_items::BegunItems;
 use crate::clock::Clock;
@@ -27,6 +29,7 @@ use crate::inputs::Inputs;
 use crate::kept_items::Keeper;
 use crate::last_assignment::LastAssignment;
 use crate::link::Link;
+use crate::programs::Programs;
 use crate::secrets::Secrets;
 use crate::workers::Workers;
 
@@ -62,12 +65,14 @@ pub(crate) struct Observed {
     pub(crate) allocations: Vec<AllocationReport>,
     /// The same list until something of it is recorded.
     pub(crate) items: Arc<[ItemReport]>,
+    /// What is to be said of the program.
+    pub(crate) program: Option<ProgramReport>,
 }
 
 impl Default for Observed {
     fn default() -> Self {
         let (term, generation) = Default::default();
-        Self { is_published: false, term, generation, allocations: Vec::new(), items: Arc::new([]) }
+        Self { is_published: false, term, generation, allocations: Vec::new(), items: Arc::new([]), program: None }
     }
 }
 
@@ -79,6 +84,7 @@ impl Observed {
         };
         (self.term, self.generation) != (other.term, other.generation)
             || self.is_published != other.is_published
+            || self.program != other.program
             || !Arc::ptr_eq(&self.items, &other.items)
             || states(self) != states(other)
     }
@@ -178,11 +184,21 @@ pub(crate) struct Hands {
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
     pub(crate) secrets: Arc<Secrets>,
+    pub(crate) programs: Arc<ProgramHand>,
     pub(crate) link: Link,
     pub(crate) workers: Workers,
     pub(crate) runtime: tokio::runtime::Handle,
     /// Gives back memory that the thread which calls it has freed.
     pub(crate) tidy: fn(),
+}
+
+/// What the agent becomes another program with.
+pub(crate) struct ProgramHand {
+    pub(crate) programs: Programs,
+    /// Whose signatures count.
+    pub(crate) keys: Vec<PublicKey>,
+    /// Has this process start again.
+    pub(crate) start_again: CancellationToken,
 }
 
 impl Hands {
@@ -329,6 +345,22 @@ impl DriverLoop {
                         .spawn(async move { driver.tell(secrets.fetch(secret, version, &link).await) });
                 }
                 Action::GiveSecrets { allocation } => hands.workers.give_secrets(&allocation),
+                Action::TakeProgram { order } => {
+                    let (hand, link) = (Arc::clone(&hands.programs), hands.link.clone());
+                    let driver = self.driver.clone();
+                    hands.runtime.spawn(async move {
+                        let ProgramHand { programs, keys, start_again } = &*hand;
+                        if let Some(event) = programs.take(*order, keys, &link, start_again).await {
+                            driver.tell(event);
+                        }
+                    });
+                }
+                Action::KeepTried { number, failed } => hands.programs.programs.keep_tried(number, failed),
+                Action::ReturnProgram { reason } => {
+                    if hands.programs.programs.back(reason) {
+                        hands.programs.start_again.cancel();
+                    }
+                }
                 Action::Fetch { digest } => {
                     let components = Arc::clone(&hands.components);
                     let driver = self.driver.clone();
@@ -371,7 +403,8 @@ impl DriverLoop {
 
     fn publish(&mut self) {
         let (term, generation, allocations, items) = self.supervisor.report();
-        let now = Observed { is_published: true, term, generation, allocations, items };
+        let program = self.supervisor.program();
+        let now = Observed { is_published: true, term, generation, allocations, items, program };
         self.observed.send_if_modified(|before| {
             let is_news = before.differs(&now);
             // Usage changes all the time; it is told with the next heartbeat and wakes nobody.

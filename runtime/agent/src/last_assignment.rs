@@ -93,6 +93,7 @@ mod tests {
             finishing: BTreeSet::new(),
             kept: BTreeSet::new(),
             secrets: BTreeMap::new(),
+            program: None,
             routes: RouteTable::default(),
         }
     }

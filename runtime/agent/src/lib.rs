@@ -24,6 +24,7 @@ mod metrics;
 mod nursery;
 mod peers;
 mod process;
+mod programs;
 mod secrets;
 mod settings;
 mod sockets;
@@ -36,9 +37,10 @@ pub use dunlin_protocol::{WallFinding, WallPart, WallState};
 
 pub use config::{Config, DEFAULT_INGRESS_PORT, GivenToken};
 pub use process::{CannotJoin, Ended, IDENTITY_FILE, Orders, run};
+pub use programs::{Choice, Programs, check};
 pub use settings::{
     EgressSettings, Hardening, IngressSettings, Isolation, NodeLimits, OfferedFolder, Settings,
-    SettingsError, TlsSettings, WorkerUids,
+    SettingsError, TlsSettings, UpgradeSettings, WorkerUids,
 };
 pub use sockets::{Inherited, Sockets};
 pub use solo::{Solo, SoloConfig, SoloEnd, SoloError, SoloGuest, SoloStreams, SoloUse, solo_namespace};

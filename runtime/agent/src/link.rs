@@ -248,7 +248,7 @@ impl LinkKeeper {
             cluster: self.cluster.clone(),
             term: observed.term,
             generation: observed.generation,
-            info: NodeInfo { clock_unset, ..self.info.clone() },
+            info: NodeInfo { clock_unset, program: observed.program.clone(), ..self.info.clone() },
             sent: self.driver.now(),
             allocations: observed.allocations.clone(),
             items: observed.items.to_vec(),

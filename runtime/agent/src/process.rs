@@ -23,7 +23,7 @@ use crate::capacity::{capacity, processor_rate};
 use crate::certificate::Certificate;
 use crate::compiler::{Compiler, platform_of};
 use crate::components::Components;
-use crate::driver::{Driver, DriverLoop, Hands, driver};
+use crate::driver::{Driver, DriverLoop, Hands, ProgramHand, driver};
 use crate::egress::Egress;
 use crate::folders::{self, Folders};
 use crate::homes::Homes;
@@ -100,7 +100,8 @@ async fn live(
     let (cluster, node) = (identity.cluster().clone(), config.node.clone());
     let node_key = node_key(&folders.file("node.key"))?;
     let disk = Disk::of(&folders, &node_key);
-    let kept = disk.kept();
+    let program = config.settings.upgrade.takes_programs().then(|| config.programs.kept());
+    let kept = Kept { program, ..disk.kept() };
     let capacity = capacity(&config, &folders).await?;
     let is_awaited = inherited.has_clients();
     let has_former = wait_for(inherited.former_workers());
@@ -128,12 +129,18 @@ async fn live(
         components: Arc::new(Components::new(folders.components(), link.clone(), limits.component_size)),
         inputs: Arc::new(inputs),
         secrets: workers.secrets(),
+        programs: Arc::new(ProgramHand {
+            programs: config.programs.clone(),
+            keys: config.settings.upgrade.keys(),
+            start_again: orders.start_again.clone(),
+        }),
         link,
         workers: workers.clone(),
         runtime: tokio::runtime::Handle::current(),
         tidy: config.tidy,
     };
-    let supervisor = Supervisor::new(cluster.clone(), node.clone(), Patience::default());
+    let patience = Patience { trial: config.settings.upgrade.trial, ..Patience::default() };
+    let supervisor = Supervisor::new(cluster.clone(), node.clone(), patience);
     let (driver, driver_loop) = driver(supervisor);
     let keeper = LinkKeeper {
         endpoint: Arc::clone(&endpoint),
@@ -274,7 +281,7 @@ impl Disk {
     /// Returns what is there when the agent starts.
     fn kept(&self) -> Kept {
         let (assignment, is_unsure) = self.last_assignment.load();
-        Kept { assignment, items: self.kept_items.load(), begun: self.begun_items.take(), is_unsure }
+        Kept { assignment, items: self.kept_items.load(), begun: self.begun_items.take(), is_unsure, program: None }
     }
 }
 
@@ -305,6 +312,7 @@ fn node_info(config: &Config, capacity: Resources, addresses: &Addresses) -> Nod
         resources: config.settings.resources.clone(),
         batch_overcommit: config.settings.batch_overcommit,
         clock_unset: false,
+        program: None,
     }
 }
 

@@ -13,6 +13,7 @@ use dunlin_model::{
     AddressRange, Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, LimitHit, LimitRow, LimitValue,
     Name, Overcommit, check_node_resources,
 };
+use minisign_verify::PublicKey;
 use serde::Deserialize;
 
 /// What the node's config file says; everything has a default.
@@ -41,6 +42,55 @@ pub struct Settings {
     pub limits: NodeLimits,
     /// Folders that guests may be granted, by name.
     pub folders: BTreeMap<Name, OfferedFolder>,
+    /// What programs the agent may become.
+    pub upgrade: UpgradeSettings,
+}
+
+/// What programs the agent may become that the fleet brings.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpgradeSettings {
+    /// The public keys of minisign that they may be signed with: the second line of a `.pub` file. Without any, none is
+    /// taken.
+    pub keys: Vec<ProgramKey>,
+    /// How long one that was just become may go without a coordinator that speaks to it; then the agent becomes again what
+    /// it was.
+    #[serde(deserialize_with = "size")]
+    pub trial: DurationMs,
+}
+
+impl UpgradeSettings {
+    /// Tells whether any program is taken.
+    pub(crate) fn takes_programs(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Returns the keys whose signatures count.
+    pub(crate) fn keys(&self) -> Vec<PublicKey> {
+        self.keys.iter().map(|key| key.0.clone()).collect()
+    }
+}
+
+impl Default for UpgradeSettings {
+    fn default() -> Self {
+        Self { keys: Vec::new(), trial: DurationMs(300_000) }
+    }
+}
+
+/// A public key of minisign.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ProgramKey(pub(crate) PublicKey);
+
+impl TryFrom<String> for ProgramKey {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let key = PublicKey::from_base64(text.trim());
+        key.map(Self).map_err(|error| {
+            format!("`{text}` is no public key of minisign, as in the second line of a `.pub` file: {error}")
+        })
+    }
 }
 
 /// Why a node's config file is not used.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Assignment, Begun, Bytes, Digest, DurationMs, Fuel, HostCalls,
-    ItemRange, ItemReport, Name, Outcome, RouteTable, RunId, SecretId, SecretVersion, Term, Timestamp,
+    ItemRange, ItemReport, Name, Outcome, ProgramOrder, RouteTable, RunId, SecretId, SecretVersion, Term, Timestamp,
 };
 
 /// What the agent is to do. Actions are carried out in the order in which they were returned.
@@ -51,6 +51,24 @@ pub enum Action {
     GiveSecrets {
         /// Which.
         allocation: Box<AssignedAllocation>,
+    },
+    /// Become this program; answered by `NotTaken` if that cannot be, and else by the end of this one.
+    TakeProgram {
+        /// Which.
+        order: Box<ProgramOrder>,
+    },
+    /// Keep on disk that an upgrade was tried, and what came of it: the agent is what it was to become, or why not. It is
+    /// on trial no more.
+    KeepTried {
+        /// Which upgrade.
+        number: u64,
+        /// Why the agent is not what it was to become.
+        failed: Option<String>,
+    },
+    /// Become again what the agent was before the last upgrade.
+    ReturnProgram {
+        /// Why.
+        reason: String,
     },
     /// Start it in its namespace's worker; answered by `Started` or `NotStarted`.
     Start {
@@ -121,6 +139,15 @@ pub enum Event {
         is_alone: bool,
         /// Why.
         reason: String,
+    },
+    /// The agent did not become what it was to become.
+    NotTaken {
+        /// By which upgrade.
+        number: u64,
+        /// Why.
+        reason: String,
+        /// Whether it may be tried again.
+        again: bool,
     },
     /// An allocation is loaded: it serves, or takes items.
     Started {

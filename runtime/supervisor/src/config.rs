@@ -28,6 +28,8 @@ pub struct Config {
     pub keep_items_after: DurationMs,
     /// The longest wait until a secret that could not be fetched is tried again.
     pub secret_wait: DurationMs,
+    /// How long a program that the agent has just become may go without a coordinator that speaks to it.
+    pub trial: DurationMs,
     /// The most characters of a reason that are kept for the coordinator.
     pub reason_length: usize,
 }
@@ -46,6 +48,7 @@ impl Default for Config {
             outbox_bytes: 32 << 20,
             keep_items_after: DurationMs(2_000),
             secret_wait: DurationMs(10_000),
+            trial: DurationMs(300_000),
             reason_length: 512,
         }
     }

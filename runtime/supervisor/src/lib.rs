@@ -18,9 +18,11 @@ mod fallback;
 mod health;
 mod items;
 mod outbox;
+mod program;
 mod secrets;
 mod supervisor;
 
 pub use action::{Action, Event};
 pub use config::Config;
+pub use program::KeptProgram;
 pub use supervisor::{Kept, Stale, Supervisor};

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use dunlin_model::{
     AllocationId, AllocationReport, AssignedAllocation, Assignment, Begun, Bytes, ClusterId, Digest,
-    DurationMs, Fuel, Generation, HostCalls, ItemRecord, ItemReport, Name, NodeId, Outcome, RouteTable,
-    SecretId, SecretVersion, Term, Timestamp, Work,
+    DurationMs, Fuel, Generation, HostCalls, ItemRecord, ItemReport, Name, NodeId, Outcome, ProgramReport,
+    RouteTable, SecretId, SecretVersion, Term, Timestamp, Work,
 };
 
 use crate::allocation::{Allocation, Phase, Usage};
@@ -21,6 +21,7 @@ use crate::contact::Contact;
 use crate::fallback::Fallback;
 use crate::health::Health;
 use crate::outbox::{Keep, Outbox};
+use crate::program::{KeptProgram, Programs};
 use crate::secrets::Secrets;
 use crate::{Action, Config, Event};
 
@@ -62,6 +63,8 @@ pub struct Kept {
     pub begun: Vec<Begun>,
     /// Whether there was another assignment, which cannot be believed.
     pub is_unsure: bool,
+    /// What is known of the program, if this agent takes some from the fleet.
+    pub program: Option<KeptProgram>,
 }
 
 /// Tells whether an item that was reported is of this allocation.
@@ -100,6 +103,7 @@ pub struct Supervisor {
     meant: BTreeMap<SecretId, SecretVersion>,
     outbox: Outbox,
     contact: Contact,
+    programs: Programs,
     /// The reports on disk of which nobody knows what they are of, if an assignment that was there is not believed: with
     /// the next one it is known what this agent may have begun.
     unsure: Option<Vec<ItemReport>>,
@@ -126,6 +130,7 @@ impl Supervisor {
             meant: BTreeMap::new(),
             outbox: Outbox::default(),
             contact: Contact::default(),
+            programs: Programs::default(),
             unsure: None,
             leaving: None,
             now: Timestamp::default(),
@@ -147,6 +152,7 @@ impl Supervisor {
             return Err(Stale::Older { stored_term, stored_generation, received_term, received_generation });
         }
         self.contact.heard(now);
+        self.programs.heard();
         if received == self.stored {
             return Ok(self.settle(now));
         }
@@ -171,7 +177,8 @@ impl Supervisor {
     /// knows which items the agent had begun: those that may be started at most once have ended. Items of which there is a
     /// report are not run again.
     pub fn restore(&mut self, kept: Kept, now: Timestamp) -> Vec<Action> {
-        let Kept { assignment, items, begun, is_unsure } = kept;
+        let Kept { assignment, items, begun, is_unsure, program } = kept;
+        self.programs.restore(program, now, &self.config);
         let on_disk = items.len();
         let assignment = assignment.filter(|assignment| assignment.cluster == self.cluster);
         let assigned = assignment.iter().flat_map(|assignment| &assignment.allocations);
@@ -215,20 +222,26 @@ impl Supervisor {
 
     /// Takes several events and thinks through what follows from all of them once.
     pub fn observe_all(&mut self, events: impl IntoIterator<Item = Event>, now: Timestamp) -> Vec<Action> {
-        let mut settled = true;
+        let (mut settled, mut first) = (true, Vec::new());
         for event in events {
             settled &= matches!(event, Event::Usage { .. });
-            self.note(event, now);
+            first.extend(self.note(event, now));
         }
         if settled {
             self.now = self.now.max(now);
             return Vec::new();
         }
-        self.settle(now)
+        first.extend(self.settle(now));
+        first
     }
 
-    fn note(&mut self, event: Event, now: Timestamp) {
+    /// Takes one event; returns what is to be done about it before all else.
+    fn note(&mut self, event: Event, now: Timestamp) -> Option<Action> {
         match event {
+            Event::NotTaken { number, reason, again } => {
+                let reason = self.shortened(reason);
+                return self.programs.not_taken(number, reason, again, now, &self.config);
+            }
             Event::Fetched { digest } => self.components.fetched(&digest),
             Event::FetchFailed { digest, reason } => {
                 let reason = self.shortened(reason);
@@ -280,6 +293,7 @@ impl Supervisor {
             }
             Event::WorkerDied { namespace } => self.worker_died(&namespace, now),
         }
+        None
     }
 
     /// Takes notice that time has passed.
@@ -328,6 +342,7 @@ impl Supervisor {
             .chain(items.flat_map(|items| items.deadlines(&self.config)))
             .chain(self.components.deadlines())
             .chain(self.secrets.deadlines())
+            .chain(self.programs.deadlines())
             .chain(ends)
             .chain(self.outbox.keeps_at(&self.config))
             .chain(self.leaving)
@@ -351,6 +366,11 @@ impl Supervisor {
         (term, generation, allocations, self.outbox.told(&self.config))
     }
 
+    /// Returns what the coordinator is to hear of the program that the agent is; nothing if it takes none from the fleet.
+    pub fn program(&self) -> Option<ProgramReport> {
+        self.programs.report()
+    }
+
     /// Tells whether something runs that must stop when the coordinator is silent for long.
     pub fn is_on_time(&self) -> bool {
         let mut in_worker = self.allocations.values().filter(|it| it.is_in_worker());
@@ -366,6 +386,7 @@ impl Supervisor {
     fn take(&mut self, assignment: Assignment, now: Timestamp) -> Vec<Action> {
         self.stored = (assignment.term, assignment.generation);
         self.meant = assignment.secrets;
+        self.programs.want(assignment.program);
         let mut actions = Vec::new();
         let are_routes_new = assignment.routes != self.routes;
         self.routes = assignment.routes;
@@ -585,6 +606,7 @@ impl Supervisor {
             Keep::Add(reports) => Action::KeepItems { reports, in_place: false },
             Keep::Replace(reports) => Action::KeepItems { reports, in_place: true },
         });
+        let program = self.leaving.is_none().then(|| self.programs.settle(now)).flatten();
         self.route(false)
             .into_iter()
             .chain(keep)
@@ -593,6 +615,7 @@ impl Supervisor {
             .chain(fetches)
             .chain(starts)
             .chain(runs)
+            .chain(program)
             .collect()
     }
 

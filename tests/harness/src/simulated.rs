@@ -162,6 +162,7 @@ impl Agent {
                 resources: Default::default(),
                 batch_overcommit: Default::default(),
                 clock_unset: false,
+                program: None,
             },
             sent: Timestamp(1),
             allocations: Vec::new(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, Ended, GivenToken, Inherited, Orders};
+use dunlin_agent::{CannotJoin, DEFAULT_INGRESS_PORT, Ended, GivenToken, Inherited, Orders, Programs};
 use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, EtcdLocation, Profile};
 use dunlin_model::{Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, FuelRate, Metering, NodeId};
 use dunlin_worker::{CodeKind, HostCallWatch};
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::commands::own_file::OwnFile;
+use crate::commands::next_program::{become_at_start, become_next};
 use crate::commands::shared::SharedArgs;
 use crate::error::CommandError;
 use crate::memory;
@@ -294,28 +294,36 @@ fn start_again() -> CommandError {
 
 /// Runs an agent until it is told to stop; at SIGHUP, and then with the program that is in this one's file by then.
 pub(crate) fn agent(args: AgentArgs, output: &Output) -> Result<(), CommandError> {
-    let is_check = args.check;
     let process = args.process;
-    let inherited =
-        Inherited::take().map_err(|error| failed("the agent cannot run", &anyhow::Error::new(error)))?;
-    let program = OwnFile::find();
-    let config = agent_config(args)?;
-    if is_check {
+    let programs = Programs::find(&args.state);
+    if args.check {
+        let config = agent_config(args, programs)?;
         if let Some(tls) = &config.settings.ingress.tls {
             let _certificates = tls.read().map_err(|error| failed("the agent cannot run", &error))?;
         }
         return output.text("the command line and the config file are in order\n");
     }
     start_log(process);
+    // First of all: what is in the config file may be for the other program.
+    let choice = programs.at_start();
+    if !choice.is_here {
+        tracing::info!(program = %choice.program.display(), "the agent becomes the program that was chosen");
+        let error = become_at_start(&choice);
+        tracing::error!(error = &*error as &dyn std::error::Error, "the agent stays what it is");
+    }
+    let inherited =
+        Inherited::take().map_err(|error| failed("the agent cannot run", &anyhow::Error::new(error)))?;
+    let config = agent_config(args, programs.clone())?;
     tracing::info!(?config, "agent starts");
     let orders = Orders::default();
+    let next = programs.clone();
     let started = run_until_stopped(process, |stop| async {
         let orders = Orders { stop, ..orders };
         let mut hang_up = signal(SignalKind::hangup()).context("could not listen for SIGHUP")?;
-        let (start_again, checked) = (orders.start_again.clone(), program.clone());
+        let (start_again, programs) = (orders.start_again.clone(), programs.clone());
         tokio::spawn(async move {
             while hang_up.recv().await.is_some() {
-                match checked.check().await {
+                match dunlin_agent::check(&programs.next().program).await {
                     Ok(()) => return start_again.cancel(),
                     Err(error) => tracing::error!("SIGHUP: the agent does not start again: {error:#}"),
                 }
@@ -324,13 +332,13 @@ pub(crate) fn agent(args: AgentArgs, output: &Output) -> Result<(), CommandError
         match dunlin_agent::run(config, inherited, orders).await? {
             Ended::Stopped => Ok(()),
             // At once: while the runtime ends, workers that are to go on would be killed.
-            Ended::ToStartAgain { sockets, workers } => Err(program.become_it(&sockets, &workers)),
+            Ended::ToStartAgain { sockets, workers } => Err(become_next(&next.next(), &sockets, &workers)),
         }
     });
     started.map_err(|error| failed("the agent cannot run", &error))
 }
 
-fn agent_config(args: AgentArgs) -> Result<dunlin_agent::Config, CommandError> {
+fn agent_config(args: AgentArgs, programs: Programs) -> Result<dunlin_agent::Config, CommandError> {
     let mut settings = match args.config {
         None => dunlin_agent::Settings::default(),
         Some(path) => dunlin_agent::Settings::read(&path)
@@ -350,6 +358,7 @@ fn agent_config(args: AgentArgs) -> Result<dunlin_agent::Config, CommandError> {
         fuel_rate: args.fuel_rate,
         // Itself, also after the file was replaced by a newer version: agent and workers must be of one version.
         program: "/proc/self/exe".into(),
+        programs,
         settings,
         tidy: memory::tidy,
         let_go_of_code: dunlin_worker::let_go_of_code,

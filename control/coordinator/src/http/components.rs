@@ -90,7 +90,7 @@ pub(crate) async fn head_input(
     is_stored(Arc::clone(api.inputs.blobs()), digest).await
 }
 
-async fn is_stored(blobs: Arc<Components>, digest: Digest) -> Result<StatusCode, Refused> {
+pub(crate) async fn is_stored(blobs: Arc<Components>, digest: Digest) -> Result<StatusCode, Refused> {
     let found = tokio::task::spawn_blocking(move || blobs.contains(&digest));
     let found = found.await.map_err(|error| internal(&error))??;
     Ok(if found { StatusCode::OK } else { StatusCode::NOT_FOUND })
@@ -102,10 +102,7 @@ async fn collect(body: Body, limit: Bytes, name: &str) -> Result<Vec<u8>, Refuse
     let mut bytes = Vec::new();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| {
-            let title = "the upload was cut short; nothing of it was kept";
-            Refused::new(Problem::new(400, code::INVALID_REQUEST, title, error.to_string()))
-        })?;
+        let chunk = chunk.map_err(|error| cut_short(&error))?;
         if bytes.len() + chunk.len() > most {
             let observed = format!("more than {limit}");
             return Err(Refused::new(Problem::limit(
@@ -117,6 +114,12 @@ async fn collect(body: Body, limit: Bytes, name: &str) -> Result<Vec<u8>, Refuse
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+/// Returns what is said to who sends no whole body.
+pub(crate) fn cut_short(error: &axum::Error) -> Refused {
+    let title = "the upload was cut short; nothing of it was kept";
+    Refused::new(Problem::new(400, code::INVALID_REQUEST, title, error.to_string()))
 }
 
 pub(crate) fn store(blobs: &Components, bytes: &[u8], digest: Digest) -> Result<(), Refused> {

@@ -104,6 +104,7 @@ impl From<Rejection> for Refused {
             | Rejection::TokenTaken(_)
             | Rejection::NothingToRecover
             | Rejection::NodeInUse(_)
+            | Rejection::NoUpgrade(_)
             | Rejection::SecretInUse { .. }
             | Rejection::TooManySecrets { .. }
             | Rejection::TooManyPending { .. }
@@ -120,6 +121,7 @@ impl From<Rejection> for Refused {
             | Rejection::InvalidRun { .. }
             | Rejection::InvalidSpec { .. }
             | Rejection::MissingSecret { .. }
+            | Rejection::InvalidUpgrade { .. }
             | Rejection::InvalidNamespace { .. } => 422,
         };
         let mut problem =

@@ -274,6 +274,7 @@ impl World {
             resources,
             batch_overcommit: Overcommit::new(overcommit).unwrap(),
             clock_unset: false,
+            program: None,
         };
         if !self.cluster.view().nodes.contains_key(&id) {
             let mark = self.out.len();

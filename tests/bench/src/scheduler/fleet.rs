@@ -255,6 +255,7 @@ fn info(number: usize) -> NodeInfo {
         resources: BTreeMap::new(),
         batch_overcommit: Default::default(),
         clock_unset: false,
+        program: None,
         ingress: ([10, 0, 0, 1], port).into(),
         peer: ([10, 0, 0, 2], port).into(),
         version: "bench".to_owned(),
