@@ -354,7 +354,8 @@ impl Desk {
     async fn send_program(&self, stream: Stream, node: &NodeId, digest: Digest) -> anyhow::Result<()> {
         let view = self.driver.view();
         let told = view.nodes.get(node).and_then(|node| node.record.upgrade);
-        let upgrade = view.upgrade.as_ref().filter(|upgrade| told.is_some_and(|told| told.number == upgrade.number));
+        let upgrade =
+            view.upgrade.as_ref().filter(|upgrade| told.is_some_and(|told| told.number == upgrade.number));
         let is_told = upgrade.is_some_and(|upgrade| upgrade.programs.values().any(|it| it.digest == digest));
         if !is_told {
             return refuse(stream, &format!("program {digest} is not what node {node} is to become")).await;

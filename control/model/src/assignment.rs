@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AllocationId, ClusterId, Digest, Generation, ProgramOrder, Resources, Revision, RouteTable, RunId, SecretId,
-    SecretVersion, Term, WorkloadName, WorkloadSpec,
+    AllocationId, ClusterId, Digest, Generation, ProgramOrder, Resources, Revision, RouteTable, RunId,
+    SecretId, SecretVersion, Term, WorkloadName, WorkloadSpec,
 };
 
 /// Everything one node must run, and the routes its ingress must know.

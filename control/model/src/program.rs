@@ -141,10 +141,13 @@ impl UpgradePlan {
     /// Says what is wrong with it, if anything is.
     pub fn check(&self) -> Result<(), String> {
         let Self { rings, at_once, bake, patience } = self;
-        let rise = rings.windows(2).all(|pair| pair[0] < pair[1]) && rings.first().is_some_and(|first| *first > 0);
+        let rise =
+            rings.windows(2).all(|pair| pair[0] < pair[1]) && rings.first().is_some_and(|first| *first > 0);
         if !rise || rings.last() != Some(&100) || rings.len() > Self::MOST_RINGS {
             let most = Self::MOST_RINGS;
-            return Err(format!("`rings` must be 1 to {most} shares in per cent that rise to 100, as in 1, 10, 50, 100"));
+            return Err(format!(
+                "`rings` must be 1 to {most} shares in per cent that rise to 100, as in 1, 10, 50, 100"
+            ));
         }
         if !(1..=Self::MOST_AT_ONCE).contains(at_once) {
             return Err(format!("`at_once` is {at_once}, and must be from 1 to {}", Self::MOST_AT_ONCE));
@@ -162,7 +165,12 @@ impl UpgradePlan {
 
 impl Default for UpgradePlan {
     fn default() -> Self {
-        Self { rings: vec![1, 10, 50, 100], at_once: 10, bake: DurationMs(60_000), patience: DurationMs(600_000) }
+        Self {
+            rings: vec![1, 10, 50, 100],
+            at_once: 10,
+            bake: DurationMs(60_000),
+            patience: DurationMs(600_000),
+        }
     }
 }
 
@@ -174,7 +182,8 @@ mod tests {
     fn a_plan_rises_to_all_nodes_in_bounded_steps() {
         let plan = UpgradePlan::default();
         assert_eq!(plan.check(), Ok(()));
-        for rings in [vec![], vec![0, 100], vec![50], vec![50, 50, 100], vec![100, 50], (84..=100).collect()] {
+        for rings in [vec![], vec![0, 100], vec![50], vec![50, 50, 100], vec![100, 50], (84..=100).collect()]
+        {
             assert!(UpgradePlan { rings: rings.clone(), ..plan.clone() }.check().is_err(), "{rings:?}");
         }
         assert_eq!(UpgradePlan { rings: vec![100], ..plan.clone() }.check(), Ok(()));

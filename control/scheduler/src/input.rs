@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dunlin_model::{
-    AppName, AppSpec, Architecture, DurationMs, Name, NamespaceSpec, NodeId, Program, Report, Revision, RunId,
-    SecretId, SecretVersion, Term, UpgradePlan, WorkloadName,
+    AppName, AppSpec, Architecture, DurationMs, Name, NamespaceSpec, NodeId, Program, Report, Revision,
+    RunId, SecretId, SecretVersion, Term, UpgradePlan, WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 

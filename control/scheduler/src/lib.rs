@@ -76,7 +76,8 @@ pub use planted::{Bug, plant};
 pub use range_set::RangeSet;
 pub use record::{
     AllocationRecord, AllocationState, AppRecord, Cordon, Counters, Fate, Leaving, MakesWay, NamespaceRecord,
-    NodeRecord, PendingRecord, RevisionRecord, NodeUpgrade, RolloutRecord, RunRecord, RunState, SecretRecord, TokenRecord, UpgradeRecord, UpgradeState,
+    NodeRecord, NodeUpgrade, PendingRecord, RevisionRecord, RolloutRecord, RunRecord, RunState, SecretRecord,
+    TokenRecord, UpgradeRecord, UpgradeState,
 };
 pub use recovery::{RecoveryReason, RecoveryRecord};
 pub use rejection::Rejection;

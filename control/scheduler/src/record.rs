@@ -6,7 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dunlin_model::{AllocationId, AppName, AppSpec, Architecture, AssignedAllocation, Digest, DurationMs, Fuel, ItemRange, JobSpec, Name, NamespaceSpec, NodeId, NodeInfo, Program, Resources, Revision, RolloutSpec, RunId, SecretId, SecretVersion, Timestamp, UpgradePlan, Work, WorkloadKind, WorkloadName, WorkloadSpec};
+use dunlin_model::{
+    AllocationId, AppName, AppSpec, Architecture, AssignedAllocation, Digest, DurationMs, Fuel, ItemRange,
+    JobSpec, Name, NamespaceSpec, NodeId, NodeInfo, Program, Resources, Revision, RolloutSpec, RunId,
+    SecretId, SecretVersion, Timestamp, UpgradePlan, Work, WorkloadKind, WorkloadName, WorkloadSpec,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Abandoned, RangeSet};

@@ -112,7 +112,8 @@ impl Cluster {
     /// Has no node told of an upgrade that this store believes to be the last one.
     fn forget_upgrade(&mut self, step: &mut Step, now: Timestamp) {
         if let Some(upgrade) = self.durable.upgrade().cloned() {
-            let reason = "the coordinator went on from an older store, and may not know of the last one".to_owned();
+            let reason =
+                "the coordinator went on from an older store, and may not know of the last one".to_owned();
             let state = UpgradeState::Stopped { reason };
             self.change(step, Change::Upgrade(UpgradeRecord { state, ..upgrade }), now);
         }

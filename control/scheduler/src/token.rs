@@ -109,7 +109,14 @@ impl Cluster {
             // Still lost until it reports. What was sent to the name stays known, so that generations only grow.
             Some(lost) => {
                 self.volatile.compiled.forget_node(&node);
-                NodeRecord { key_fingerprint, joined: now, revoked: false, removed: false, upgrade: None, ..lost.clone() }
+                NodeRecord {
+                    key_fingerprint,
+                    joined: now,
+                    revoked: false,
+                    removed: false,
+                    upgrade: None,
+                    ..lost.clone()
+                }
             }
             None => {
                 self.volatile.nodes.insert(node.clone(), NodeState::default());

@@ -14,7 +14,8 @@ use dunlin_model::{
 
 use crate::planted::{Bug, planted};
 use crate::{
-    AllocationState, Answer, Change, Cluster, NodeRecord, NodeUpgrade, Rejection, Step, UpgradeRecord, UpgradeState,
+    AllocationState, Answer, Change, Cluster, NodeRecord, NodeUpgrade, Rejection, Step, UpgradeRecord,
+    UpgradeState,
 };
 
 /// When it is looked how the upgrade goes.
@@ -89,7 +90,10 @@ impl Cluster {
     /// Returns what a node is to become, if it was told.
     pub(crate) fn program_of(&self, node: &NodeId) -> Option<ProgramOrder> {
         let record = self.durable.nodes().get(node)?;
-        let upgrade = self.durable.upgrade().filter(|it| record.upgrade.is_some_and(|told| told.number == it.number))?;
+        let upgrade = self
+            .durable
+            .upgrade()
+            .filter(|it| record.upgrade.is_some_and(|told| told.number == it.number))?;
         upgrade.order(record.info.as_ref()?.program.as_ref()?)
     }
 
@@ -212,7 +216,11 @@ impl Cluster {
         if is_watched && !over.is_some_and(|over| over <= now) {
             match over {
                 Some(over) => self.volatile.upgrade.next = Some(over),
-                None => self.change(step, Change::Upgrade(UpgradeRecord { whole_since: Some(now), ..record }), now),
+                None => self.change(
+                    step,
+                    Change::Upgrade(UpgradeRecord { whole_since: Some(now), ..record }),
+                    now,
+                ),
             }
             return;
         }
@@ -226,7 +234,14 @@ impl Cluster {
     }
 
     /// Tells as many nodes as may become it now, until so many have it.
-    fn tell(&mut self, step: &mut Step, record: &UpgradeRecord, stand: &Stand, target: usize, now: Timestamp) {
+    fn tell(
+        &mut self,
+        step: &mut Step,
+        record: &UpgradeRecord,
+        stand: &Stand,
+        target: usize,
+        now: Timestamp,
+    ) {
         let at_once = if planted(Bug::UpgradeAllAtOnce) { usize::MAX } else { record.plan.at_once as usize };
         let room = at_once.saturating_sub(stand.at_work);
         let missing = target.saturating_sub(stand.done + stand.at_work);
@@ -288,7 +303,10 @@ impl Cluster {
         let unwell = self.unwell(id);
         (is_over && unwell > told.unwell).then(|| {
             let bake = record.plan.bake;
-            format!("{unwell} allocations on {id} do not serve {bake} after it became it, against {} before", told.unwell)
+            format!(
+                "{unwell} allocations on {id} do not serve {bake} after it became it, against {} before",
+                told.unwell
+            )
         })
     }
 
@@ -304,7 +322,8 @@ impl Cluster {
 fn trouble_with(record: &UpgradeRecord, node: &NodeRecord, is_overdue: bool) -> Option<String> {
     let id = &node.id;
     let report = node.info.as_ref().and_then(|info| info.program.as_ref());
-    let failed = report.filter(|report| report.tried == record.number).and_then(|report| report.failed.as_ref());
+    let failed =
+        report.filter(|report| report.tried == record.number).and_then(|report| report.failed.as_ref());
     if let Some(failed) = failed {
         return Some(format!("{id}: {failed}"));
     }

@@ -72,7 +72,14 @@ pub(crate) struct Observed {
 impl Default for Observed {
     fn default() -> Self {
         let (term, generation) = Default::default();
-        Self { is_published: false, term, generation, allocations: Vec::new(), items: Arc::new([]), program: None }
+        Self {
+            is_published: false,
+            term,
+            generation,
+            allocations: Vec::new(),
+            items: Arc::new([]),
+            program: None,
+        }
     }
 }
 

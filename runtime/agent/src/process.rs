@@ -281,7 +281,13 @@ impl Disk {
     /// Returns what is there when the agent starts.
     fn kept(&self) -> Kept {
         let (assignment, is_unsure) = self.last_assignment.load();
-        Kept { assignment, items: self.kept_items.load(), begun: self.begun_items.take(), is_unsure, program: None }
+        Kept {
+            assignment,
+            items: self.kept_items.load(),
+            begun: self.begun_items.take(),
+            is_unsure,
+            program: None,
+        }
     }
 }
 

@@ -79,7 +79,9 @@ impl Programs {
         if let Some(digest) = chosen.program.filter(|digest| !self.is_whole(digest)) {
             chosen = chosen.back(format!("the file of program {digest} is damaged or gone"));
         }
-        if chosen != before && let Err(error) = self.save(&chosen) {
+        if chosen != before
+            && let Err(error) = self.save(&chosen)
+        {
             tracing::error!(%error, "it cannot be kept which program is the agent; it is the installed one");
             chosen.program = None;
         }
@@ -121,7 +123,9 @@ impl Programs {
     pub(crate) fn keep_tried(&self, number: u64, failed: Option<String>) {
         match &failed {
             None => tracing::info!(upgrade = number, "the agent is what it was to become"),
-            Some(reason) => tracing::error!(upgrade = number, reason, "the agent is not what it was to become"),
+            Some(reason) => {
+                tracing::error!(upgrade = number, reason, "the agent is not what it was to become")
+            }
         }
         let chosen = self.load().tried(number, failed);
         self.note(&chosen);
@@ -149,7 +153,11 @@ impl Programs {
             match self.fetch(program, link).await {
                 Ok(()) => {}
                 Err(Fetch::Again(error)) => {
-                    tracing::warn!(upgrade = number, error = format!("{error:#}"), "program not fetched; will retry");
+                    tracing::warn!(
+                        upgrade = number,
+                        error = format!("{error:#}"),
+                        "program not fetched; will retry"
+                    );
                     return Some(not_taken(&error, true));
                 }
                 Err(Fetch::Disk(error)) => {
@@ -242,11 +250,16 @@ impl Programs {
 
     fn load(&self) -> Chosen {
         let Some(key) = self.key() else { return Chosen::default() };
-        authenticated::read(&self.folder.join("chosen"), &key).unwrap_or_else(|error| {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "it is not known which program was chosen; the agent is the installed one");
-            None
-        }).unwrap_or_default()
+        authenticated::read(&self.folder.join("chosen"), &key)
+            .unwrap_or_else(|error| {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(
+                    error,
+                    "it is not known which program was chosen; the agent is the installed one"
+                );
+                None
+            })
+            .unwrap_or_default()
     }
 
     fn save(&self, chosen: &Chosen) -> io::Result<()> {
@@ -295,10 +308,10 @@ impl From<io::Error> for Fetch {
 /// Finds out whether a file is signed by one of these keys.
 fn check_signature(path: &Path, program: &Program, keys: &[PublicKey]) -> anyhow::Result<()> {
     let signature = Signature::decode(&program.signature);
-    let signature = signature.map_err(|error| anyhow::anyhow!("its signature is none of minisign: {error}"))?;
+    let signature =
+        signature.map_err(|error| anyhow::anyhow!("its signature is none of minisign: {error}"))?;
     let unknown = "it is not signed by a key that this node's config names in `[upgrade] keys`";
-    let mut verifiers: Vec<_> =
-        keys.iter().filter_map(|key| key.verify_stream(&signature).ok()).collect();
+    let mut verifiers: Vec<_> = keys.iter().filter_map(|key| key.verify_stream(&signature).ok()).collect();
     ensure!(!verifiers.is_empty(), unknown);
     let mut file = File::open(path)?;
     let mut buffer = vec![0; PIECE];

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
     AllocationId, AssignedAllocation, Assignment, Begun, Bytes, Digest, DurationMs, Fuel, HostCalls,
-    ItemRange, ItemReport, Name, Outcome, ProgramOrder, RouteTable, RunId, SecretId, SecretVersion, Term, Timestamp,
+    ItemRange, ItemReport, Name, Outcome, ProgramOrder, RouteTable, RunId, SecretId, SecretVersion, Term,
+    Timestamp,
 };
 
 /// What the agent is to do. Actions are carried out in the order in which they were returned.

@@ -43,7 +43,12 @@ pub(crate) struct Kept {
 impl Kept {
     /// Opens what tells of it. Behind a wall that cannot be done any more.
     pub(crate) fn of_this_process() -> Self {
-        Self { figures: File::open("/proc/self/status").ok(), least: None, given_back: Instant::now(), to_rouse: 0 }
+        Self {
+            figures: File::open("/proc/self/status").ok(),
+            least: None,
+            given_back: Instant::now(),
+            to_rouse: 0,
+        }
     }
 
     /// Gives back what is kept, if it is time. Is to be called once a second by a task of the runtime.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use dunlin_api::{StartUpgrade, UpgradeNodeState, UpgradeState, UpgradeStatus};
 use dunlin_e2e::printed;
 use dunlin_guest_artifacts::HELLO;
-use dunlin_harness::{App, Fleet, eventually, http, program};
+use dunlin_harness::{App, Fleet, eventually, http, is_running, program};
 use dunlin_model::{Architecture, Digest, DurationMs, Program, UpgradePlan};
 use minisign::{KeyPair, PublicKey};
 
@@ -91,10 +91,14 @@ fn is_in(path: &Path, digest: &Digest) -> bool {
 }
 
 /// Asks all nodes again and again until told to stop; counts what was not answered.
-fn clients(fleet: &Fleet, nodes: usize) -> (Arc<AtomicBool>, Arc<AtomicU32>, Vec<tokio::task::JoinHandle<u32>>) {
+fn clients(
+    fleet: &Fleet,
+    nodes: usize,
+) -> (Arc<AtomicBool>, Arc<AtomicU32>, Vec<tokio::task::JoinHandle<u32>>) {
     let (stop, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let asking = (0..nodes).map(|node| {
-        let (url, stop, failed) = (format!("http://{}/", fleet.ingress(node)), Arc::clone(&stop), Arc::clone(&failed));
+        let (url, stop, failed) =
+            (format!("http://{}/", fleet.ingress(node)), Arc::clone(&stop), Arc::clone(&failed));
         tokio::spawn(async move {
             let mut asked = 0;
             while !stop.load(Ordering::Relaxed) {
@@ -121,7 +125,8 @@ async fn agents_become_a_signed_program_ring_by_ring_and_no_request_fails() {
     let (stop, failed, asking) = clients(&fleet, 2);
 
     let next = next.to_str().unwrap();
-    let command = ["upgrade", "start", next, "--rings", "50,100", "--bake", "1s", "--wait", "--timeout", "60s"];
+    let command =
+        ["upgrade", "start", next, "--rings", "50,100", "--bake", "1s", "--wait", "--timeout", "60s"];
     let said = printed(&fleet.dunlin(&command).await.unwrap());
     assert!(said.code == 0, "{}", said.err);
     assert!(said.out.contains("done; 2 of 2 nodes have it"), "{}", said.out);
@@ -152,7 +157,8 @@ async fn agents_become_a_signed_program_ring_by_ring_and_no_request_fails() {
 
     let said = printed(&fleet.dunlin(&["upgrade", "revert", "--yes"]).await.unwrap());
     assert!(said.code == 0, "{}", said.err);
-    let status = until(&fleet, "all are what was installed", |status| status.state == UpgradeState::Done).await;
+    let status =
+        until(&fleet, "all are what was installed", |status| status.state == UpgradeState::Done).await;
     assert!(status.nodes.iter().all(|node| node.program.is_none()), "{status:?}");
     for index in 0..3 {
         assert_eq!(runs_from(&mut fleet, index), program().canonicalize().unwrap());
@@ -170,7 +176,8 @@ async fn begin(fleet: &Fleet, bytes: &[u8], signature: String) -> u64 {
 
 /// Returns why an upgrade was stopped, which must be as one node could not become the program; the other was not told.
 async fn until_stopped(fleet: &Fleet, number: u64) -> String {
-    let is_stopped = |status: &UpgradeStatus| status.number == number && status.state == UpgradeState::Stopped;
+    let is_stopped =
+        |status: &UpgradeStatus| status.number == number && status.state == UpgradeState::Stopped;
     let status = until(fleet, "the upgrade is stopped", is_stopped).await;
     let states: Vec<UpgradeNodeState> = status.nodes.iter().map(|node| node.state).collect();
     assert_eq!(states, [UpgradeNodeState::Failed, UpgradeNodeState::Waiting]);
@@ -179,19 +186,6 @@ async fn until_stopped(fleet: &Fleet, number: u64) -> String {
 }
 
 const CHECKS: &str = "#!/bin/sh\nfor word; do [ \"$word\" = --check ] && exit 0; done\n";
-
-/// Becomes the installed program, and has it look for its coordinator where nobody is.
-const HEARS_NOBODY: &str = r#"
-count=$#
-while [ $count -gt 0 ]; do
-  word=$1; shift
-  [ "$before" = --fleet ] && word=127.0.0.1:1
-  before=$word
-  set -- "$@" "$word"
-  count=$((count - 1))
-done
-exec "$DUNLIN_INSTALLED" "$@"
-"#;
 
 #[tokio::test]
 async fn a_program_that_is_no_good_is_given_up_by_the_first_node_and_no_other_is_told() {
@@ -215,8 +209,19 @@ async fn a_program_that_is_no_good_is_given_up_by_the_first_node_and_no_other_is
     let reason = until_stopped(&fleet, number).await;
     assert!(reason.contains("would not run: it has no lights"), "{reason}");
 
-    let bytes = format!("{CHECKS}{HEARS_NOBODY}");
+    // One that waits until its coordinator is gone, and is then what is installed.
+    let [waits, goes] = ["waits", "goes"].map(|name| fleet.folder().join(name));
+    let (waits_at, goes_at) = (waits.display(), goes.display());
+    let waiting = format!("touch {waits_at}\nwhile [ ! -e {goes_at} ]; do sleep 0.05; done\n");
+    let bytes = format!("{CHECKS}{waiting}exec \"$DUNLIN_INSTALLED\" \"$@\"\n");
     let number = begin(&fleet, bytes.as_bytes(), maker.sign(bytes.as_bytes())).await;
+    eventually("it was started", async || waits.exists().then_some(()).ok_or_else(String::new)).await;
+    fleet.coordinator().kill().await.unwrap();
+    std::fs::write(&goes, "").unwrap();
+    let is_back =
+        || fleet.logs().iter().any(|(_, log)| log.contains("the agent becomes again what it was before"));
+    eventually("it is given up", async || is_back().then_some(()).ok_or_else(String::new)).await;
+    fleet.coordinator().start(&[]).await.unwrap();
     let reason = until_stopped(&fleet, number).await;
     assert!(reason.contains("it was started and no coordinator spoke to it"), "{reason}");
 
@@ -229,6 +234,8 @@ async fn a_program_that_is_no_good_is_given_up_by_the_first_node_and_no_other_is
     // One that ends: whoever starts the agent of the machine starts it again, a few times.
     let bytes = format!("{CHECKS}exit 3\n");
     let number = begin(&fleet, bytes.as_bytes(), maker.sign(bytes.as_bytes())).await;
+    let process = i32::try_from(fleet.agent(0).id().unwrap()).unwrap();
+    eventually("it has ended", async || (!is_running(process)).then_some(()).ok_or_else(String::new)).await;
     fleet.agent(0).gone().await.unwrap();
     let mut starts = 1;
     while fleet.agent(0).start(&[]).await.is_err() {

@@ -119,7 +119,8 @@ pub(crate) async fn run(global: &Global, args: UpgradeArgs, output: &Output) -> 
 async fn start(global: &Global, args: StartArgs, output: &Output) -> Result<(), CommandError> {
     let StartArgs { programs: files, rings, at_once, bake, patience, wait, timeout } = args;
     let plan = UpgradePlan { rings, at_once, bake, patience };
-    plan.check().map_err(|reason| CommandError::usage("cannot begin the upgrade".to_owned()).because(reason))?;
+    plan.check()
+        .map_err(|reason| CommandError::usage("cannot begin the upgrade".to_owned()).because(reason))?;
     let client = crate::client::connect(global)?;
     let mut programs = BTreeMap::new();
     for path in files {
@@ -157,8 +158,8 @@ async fn until_over(
     let end = timeout.map(|timeout| Instant::now() + Duration::from(timeout));
     loop {
         let status = client.upgrade().await;
-        let status =
-            status.map_err(|error| CommandError::client("cannot tell how the upgrade stands".to_owned(), &error))?;
+        let status = status
+            .map_err(|error| CommandError::client("cannot tell how the upgrade stands".to_owned(), &error))?;
         if status.number != number {
             return Err(CommandError::failed(format!("upgrade {number} is not the last one any more"))
                 .because(format!("somebody has begun upgrade {}", status.number)));
@@ -170,7 +171,9 @@ async fn until_over(
             let (done, all) = (status.done, status.nodes.len());
             return Err(CommandError::failed(format!("upgrade {number} goes on"))
                 .because(format!("{done} of {all} nodes have it"))
-                .help("`dunlin upgrade status` shows each node; `dunlin upgrade stop` has no further one told"));
+                .help(
+                    "`dunlin upgrade status` shows each node; `dunlin upgrade stop` has no further one told",
+                ));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -181,16 +184,15 @@ fn read(path: &Path) -> Result<(Architecture, Program, Bytes), CommandError> {
     let cannot = || CommandError::usage(format!("cannot use {} as a program", path.display()));
     let bytes = std::fs::read(path).map_err(|error| cannot().caused_by(&error))?;
     let architecture = architecture(&bytes).ok_or_else(|| {
-        cannot().because("it is no program for Linux on a processor that Dunlin knows").help(
-            "name the file of a `dunlin` program, as `cargo build --release` makes it",
-        )
+        cannot()
+            .because("it is no program for Linux on a processor that Dunlin knows")
+            .help("name the file of a `dunlin` program, as `cargo build --release` makes it")
     })?;
     let beside = PathBuf::from(format!("{}.minisig", path.display()));
     let signature = std::fs::read_to_string(&beside).map_err(|error| {
-        cannot().because(format!("its signature {}: {error}", beside.display())).help(format!(
-            "sign it with a key that the nodes know: `minisign -S -m {}`",
-            path.display()
-        ))
+        cannot()
+            .because(format!("its signature {}: {error}", beside.display()))
+            .help(format!("sign it with a key that the nodes know: `minisign -S -m {}`", path.display()))
     })?;
     let digest = Digest::of(&bytes);
     Ok((architecture, Program { digest, signature }, bytes.into()))

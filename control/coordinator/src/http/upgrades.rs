@@ -148,7 +148,8 @@ fn shown(record: &UpgradeRecord, view: &View) -> UpgradeStatus {
 
 fn shown_on(record: &UpgradeRecord, node: &NodeRecord) -> UpgradeNode {
     let report = node.info.as_ref().and_then(|info| info.program.as_ref());
-    let failed = report.filter(|report| report.tried == record.number).and_then(|report| report.failed.clone());
+    let failed =
+        report.filter(|report| report.tried == record.number).and_then(|report| report.failed.clone());
     let is_told = node.upgrade.is_some_and(|told| told.number == record.number);
     let state = if !record.is_for(node) {
         UpgradeNodeState::Apart
