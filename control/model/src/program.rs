@@ -108,13 +108,6 @@ pub struct ProgramReport {
     pub failed: Option<String>,
 }
 
-impl ProgramReport {
-    /// Returns what an agent says that is what is installed on the machine, and knows of no upgrade.
-    pub fn installed() -> Self {
-        Self { architecture: Architecture::own(), tried: 0, digest: None, failed: None }
-    }
-}
-
 /// How an upgrade goes over the fleet: ring by ring, and it goes on only when all of a ring are well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -8,7 +8,9 @@ use crate::reconcile::services;
 use crate::routes::route_table;
 use crate::run::outstanding;
 use crate::volatile::copies;
-use crate::{AllocationState, Cluster, NamespaceRecord, RangeSet, RunRecord, RunState};
+use crate::{
+    AllocationState, Cluster, NamespaceRecord, NodeRecord, RangeSet, RunRecord, RunState, UpgradeState,
+};
 
 impl Cluster {
     /// Tells what does not hold that should.
@@ -17,6 +19,7 @@ impl Cluster {
         self.check_allocations()?;
         self.check_services()?;
         self.durable.runs().values().try_for_each(|run| self.check_run(run))?;
+        self.check_upgrade()?;
         // What was restored may not have been thought through yet.
         if self.volatile.dirty.is_empty() {
             self.check_assignments()?;
@@ -65,6 +68,28 @@ impl Cluster {
         let rest = rest.chain(secrets).chain(upgrade).chain(recovery);
         let again = Durable::restore(namespaces.chain(allocations).chain(runs).chain(rest));
         ensure(again == *durable, || "an index differs from the records".to_owned())
+    }
+
+    /// No more nodes become another program at a time than was wished, and none is told any more when one could not.
+    fn check_upgrade(&self) -> Result<(), String> {
+        let Some(upgrade) = self.durable.upgrade() else { return Ok(()) };
+        let told = |node: &&NodeRecord| node.upgrade.is_some_and(|told| told.number == upgrade.number);
+        if self.volatile.upgrade.is_due {
+            return Ok(());
+        }
+        let mut at_work = 0;
+        for node in self.durable.nodes().values().filter(told).filter(|node| upgrade.is_for(node)) {
+            let report = node.info.as_ref().and_then(|info| info.program.as_ref());
+            let report = report.filter(|report| report.tried == upgrade.number);
+            at_work += usize::from(!node.upgrade.is_some_and(|told| told.ended));
+            let has_failed = report.is_some_and(|report| report.failed.is_some());
+            ensure(!has_failed || upgrade.state != UpgradeState::Running, || {
+                format!("{} could not become what upgrade {} wants, which goes on", node.id, upgrade.number)
+            })?;
+        }
+        ensure(at_work <= upgrade.plan.at_once as usize, || {
+            format!("{at_work} nodes become another program, and {} may", upgrade.plan.at_once)
+        })
     }
 
     fn check_allocations(&self) -> Result<(), String> {

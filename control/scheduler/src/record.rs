@@ -151,6 +151,9 @@ pub struct NodeUpgrade {
     pub told: Timestamp,
     /// How many of its allocations should have served then and did not.
     pub unwell: u32,
+    /// Whether it has said what came of it. What it said before may come after.
+    #[serde(default)]
+    pub ended: bool,
 }
 
 /// What an operator has said of a node: nothing new goes there.

@@ -28,6 +28,11 @@ pub(crate) struct UpgradeTimer {
 }
 
 impl UpgradeTimer {
+    /// Returns one that is due.
+    pub(crate) fn now() -> Self {
+        Self { is_due: true, next: None }
+    }
+
     /// Returns when to look, if something happened last at `since`.
     pub(crate) fn due(&self, since: Timestamp) -> Option<Timestamp> {
         if self.is_due { Some(since) } else { self.next }
@@ -53,8 +58,10 @@ struct Stand {
     at_work: usize,
     /// How many were told since the ring began.
     of_ring: usize,
-    /// Some that can be told.
+    /// Those that can be told.
     untold: Vec<NodeId>,
+    /// Those that were told and have now said what came of it.
+    ended: Vec<NodeId>,
     /// What went wrong first.
     trouble: Option<String>,
     /// When the next one takes too long.
@@ -185,6 +192,11 @@ impl Cluster {
         while self.volatile.upgrade.take(now) {
             let Some(record) = self.durable.upgrade().cloned() else { return };
             let stand = self.stand(&record, now);
+            for id in &stand.ended {
+                let node = self.durable.nodes()[id].clone();
+                let upgrade = node.upgrade.map(|told| NodeUpgrade { ended: true, ..told });
+                self.change(step, Change::Node(NodeRecord { upgrade, ..node }), now);
+            }
             match &record.state {
                 UpgradeState::Stopped { .. } => {}
                 UpgradeState::Done => self.tell(step, &record, &stand, stand.nodes, now),
@@ -246,7 +258,8 @@ impl Cluster {
         let room = at_once.saturating_sub(stand.at_work);
         let missing = target.saturating_sub(stand.done + stand.at_work);
         for node in stand.untold.iter().take(room.min(missing)) {
-            let told = NodeUpgrade { number: record.number, told: now, unwell: self.unwell(node) };
+            let told =
+                NodeUpgrade { number: record.number, told: now, unwell: self.unwell(node), ended: false };
             let node = NodeRecord { upgrade: Some(told), ..self.durable.nodes()[node].clone() };
             self.change(step, Change::Node(node), now);
         }
@@ -256,7 +269,6 @@ impl Cluster {
         let mut stand = Stand::default();
         for (id, node) in self.durable.nodes().iter().filter(|(_, node)| record.is_for(node)) {
             let told = node.upgrade.filter(|told| told.number == record.number);
-            let is_done = record.is_done_on(node);
             let Some(told) = told else {
                 // Who is not there is waited for by nobody.
                 if node.lost.is_none() {
@@ -271,18 +283,23 @@ impl Cluster {
             let is_of_ring = told.told >= record.ring_since;
             stand.of_ring += usize::from(is_of_ring);
             let overdue = told.told.plus(record.plan.patience);
-            if is_done {
+            let has_said = has_tried(record, node);
+            if has_said && !told.ended {
+                stand.ended.push(id.clone());
+            }
+            let trouble = if let Some(reason) = failure(record, node) {
+                Some(format!("{id}: {reason}"))
+            } else if has_said || told.ended {
                 stand.done += 1;
-                if is_of_ring && stand.trouble.is_none() {
-                    stand.trouble = self.trouble_after(record, node, told, now);
-                }
+                self.trouble_after(record, node, told, now).filter(|_| is_of_ring)
             } else {
                 stand.at_work += 1;
                 stand.overdue = stand.overdue.into_iter().chain([overdue]).min();
-                if stand.trouble.is_none() {
-                    stand.trouble = trouble_with(record, node, overdue <= now);
-                }
-            }
+                let patience = record.plan.patience;
+                let is_late = overdue <= now;
+                is_late.then(|| format!("{id} has not become it, nor said why, within {patience}"))
+            };
+            stand.trouble = stand.trouble.or(trouble);
         }
         stand
     }
@@ -318,15 +335,14 @@ impl Cluster {
     }
 }
 
-/// Returns what is wrong with a node that was told and has not become it.
-fn trouble_with(record: &UpgradeRecord, node: &NodeRecord, is_overdue: bool) -> Option<String> {
-    let id = &node.id;
+/// Tells whether a node has said what came of this upgrade.
+fn has_tried(record: &UpgradeRecord, node: &NodeRecord) -> bool {
     let report = node.info.as_ref().and_then(|info| info.program.as_ref());
-    let failed =
-        report.filter(|report| report.tried == record.number).and_then(|report| report.failed.as_ref());
-    if let Some(failed) = failed {
-        return Some(format!("{id}: {failed}"));
-    }
-    let patience = record.plan.patience;
-    is_overdue.then(|| format!("{id} has not become it, nor said why, within {patience}"))
+    report.is_some_and(|report| report.tried == record.number)
+}
+
+/// Returns why a node could not become what it was to become, if it says so.
+fn failure<'a>(record: &UpgradeRecord, node: &'a NodeRecord) -> Option<&'a str> {
+    let report = node.info.as_ref()?.program.as_ref()?;
+    report.failed.as_deref().filter(|_| report.tried == record.number)
 }

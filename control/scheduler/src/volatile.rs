@@ -150,6 +150,7 @@ impl Volatile {
             rebalancing: Rebalancing::begin(now),
             dirty: Dirty::everything(durable),
             dirty_since: now,
+            upgrade: UpgradeTimer::now(),
             next_release: (!planted(Bug::RestoreForgetsUnreleased)).then_some(now),
             ..Self::default()
         };

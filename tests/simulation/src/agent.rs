@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_model::{
-    AllocationId, AssignedAllocation, Assignment, Begun, ClusterId, Generation, ItemReport, Name, NodeId,
-    NodeInfo, Report, RouteTable, RunId, SecretId, SecretVersion, Term, Timestamp,
+    AllocationId, AssignedAllocation, Assignment, Begun, ClusterId, Digest, Generation, ItemReport, Name,
+    NodeId, NodeInfo, Report, RouteTable, RunId, SecretId, SecretVersion, Term, Timestamp,
 };
-use dunlin_supervisor::{Config, Supervisor};
+use dunlin_supervisor::{Config, KeptProgram, Supervisor};
 
 use crate::clock::Clock;
 
@@ -36,6 +36,12 @@ pub(crate) struct Agent {
     pub(crate) disk: Option<Assignment>,
     /// The secrets on its disk, each with the value that is there.
     pub(crate) secrets: BTreeMap<SecretId, SecretVersion>,
+    /// What is on its disk of its program.
+    pub(crate) program: KeptProgram,
+    /// What it was before that.
+    pub(crate) former: Option<Digest>,
+    /// How often that was started, if it is on trial.
+    pub(crate) starts: u32,
     /// Those that it may have.
     pub(crate) granted: BTreeSet<SecretId>,
     /// What its workers hold.
@@ -95,6 +101,9 @@ impl Agent {
             kept_items: Vec::new(),
             begun_items: Vec::new(),
             secrets: BTreeMap::new(),
+            program: KeptProgram::default(),
+            former: None,
+            starts: 0,
             granted: BTreeSet::new(),
             loaded: BTreeMap::new(),
             ending: BTreeMap::new(),
@@ -126,9 +135,11 @@ impl Agent {
 
     /// Returns its heartbeat, if it is up.
     pub(crate) fn report(&mut self, cluster: &ClusterId, sent: Timestamp) -> Option<Report> {
-        let (term, generation, allocations, items) = self.supervisor.as_mut()?.report();
+        let supervisor = self.supervisor.as_mut()?;
+        let (term, generation, allocations, items) = supervisor.report();
         let items = items.to_vec();
-        let (cluster, info) = (cluster.clone(), self.info.clone());
+        let info = NodeInfo { program: supervisor.program(), ..self.info.clone() };
+        let cluster = cluster.clone();
         Some(Report { cluster, term, generation, info, sent, allocations, items })
     }
 

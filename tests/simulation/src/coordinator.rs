@@ -411,9 +411,11 @@ const CODES: &[&str] = &[
     "invalid_namespace",
     "invalid_run",
     "invalid_spec",
+    "invalid_upgrade",
     "missing_secret",
     "name_taken",
     "no_items",
+    "no_upgrade",
     "not_a_job",
     "nothing_to_promote",
     "nothing_to_restore",
@@ -463,6 +465,9 @@ fn shown(step: &Step) -> String {
         Change::ScheduleDeleted(job) => format!("{job} has no schedule"),
         Change::Secret(record) => format!("secret {} is {}", record.id, record.version),
         Change::SecretDeleted(id) => format!("secret {id} forgotten"),
+        Change::Upgrade(record) => {
+            format!("upgrade {} is {:?} at ring {}", record.number, record.state, record.ring)
+        }
         Change::Token(_) | Change::TokenDeleted(_) => "token".to_owned(),
         Change::Pending(record) => format!("{} waits", record.node),
         Change::PendingDeleted(node) => format!("{node} waits no more"),

@@ -91,6 +91,10 @@ pub struct Counts {
     pub agent_crashes: u64,
     /// Reports of items that agents kept on disk.
     pub kept_items: u64,
+    /// Programs that agents became.
+    pub programs_taken: u64,
+    /// Programs that they gave up again.
+    pub programs_returned: u64,
     /// Nodes that never came back.
     pub nodes_gone: u64,
     /// Nodes that the coordinator took for lost.
@@ -120,6 +124,8 @@ impl Counts {
             outages: self.outages + other.outages,
             agent_crashes: self.agent_crashes + other.agent_crashes,
             kept_items: self.kept_items + other.kept_items,
+            programs_taken: self.programs_taken + other.programs_taken,
+            programs_returned: self.programs_returned + other.programs_returned,
             nodes_gone: self.nodes_gone + other.nodes_gone,
             nodes_lost: self.nodes_lost + other.nodes_lost,
             preempted: self.preempted + other.preempted,

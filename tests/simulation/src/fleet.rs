@@ -44,7 +44,7 @@ fn info(number: u64, zones: u64, is_varied: bool, random: &mut Random) -> NodeIn
         version: "simulated".to_owned(),
         resources: (gpus > 0).then(|| ("gpu".to_owned(), gpus)).into_iter().collect(),
         clock_unset: false,
-        program: Some(ProgramReport::installed()),
+        program: None,
         batch_overcommit: if random.chance(300) {
             Overcommit::new(150).expect("it is one")
         } else {

@@ -28,6 +28,7 @@ mod shrink;
 mod simulation;
 mod store;
 mod trace;
+mod upgrades;
 mod user;
 mod wishes;
 mod world;

@@ -60,6 +60,7 @@ impl World {
         if let Some(node) = self.coordinator.store.nodes.values().find(|node| node.cordon.is_some()) {
             return Err(format!("{} is still cordoned", node.id));
         }
+        self.check_upgrade_is_over()?;
         self.check_services(&view)?;
         self.check_runs(&view)?;
         self.check_routes()

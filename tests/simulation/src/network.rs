@@ -45,7 +45,7 @@ impl World {
         if agent.life != life || agent.connection.is_some() {
             return Ok(());
         }
-        if !reachable || !self.join(node)? {
+        if !reachable || agent.is_deaf() || !self.join(node)? {
             let wait = self.draw(500, 3_000);
             self.plan(wait, Happening::Dial { node: node.clone(), life });
             return Ok(());

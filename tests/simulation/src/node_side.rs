@@ -24,6 +24,7 @@ impl World {
         if agent.gone || agent.supervisor.is_some() {
             return Ok(());
         }
+        agent.counts_start();
         agent.start(&cluster);
         agent.clock.set(now, &mut self.random);
         let own = agent.clock.at(now);
@@ -33,8 +34,9 @@ impl World {
         let begun = std::mem::take(&mut agent.begun_items);
         let supervisor = agent.supervisor.as_mut();
         let supervisor = supervisor.expect("it was started");
-        let actions =
-            supervisor.restore(Kept { assignment: disk, items: kept, begun, is_unsure: false }, own);
+        let program = Some(agent.program.clone());
+        let kept = Kept { assignment: disk, items: kept, begun, is_unsure: false, program };
+        let actions = supervisor.restore(kept, own);
         self.note(format_args!("{node} boots"));
         self.plan(DurationMs(1), Happening::Dial { node: node.clone(), life });
         self.plan(HEARTBEAT, Happening::Heartbeat { node: node.clone(), life });
@@ -120,7 +122,7 @@ impl World {
     }
 
     pub(crate) fn agent_receives(&mut self, node: &NodeId, message: ToAgent) -> Result<(), String> {
-        if self.blocked(node).to_agent {
+        if self.blocked(node).to_agent || self.agents[node].is_deaf() {
             return Ok(());
         }
         let skips_check = self.is_broken(Sabotage::SkipTermCheck);
@@ -205,6 +207,7 @@ impl World {
                 }
             }
             Event::SecretNotFetched { .. }
+            | Event::NotTaken { .. }
             | Event::Fetched { .. }
             | Event::FetchFailed { .. }
             | Event::Recorded { .. }
@@ -315,6 +318,15 @@ impl World {
                 action @ (Action::KeepSecrets { .. }
                 | Action::FetchSecret { .. }
                 | Action::GiveSecrets { .. }) => self.minds_secrets(node, action)?,
+                action @ (Action::TakeProgram { .. }
+                | Action::KeepTried { .. }
+                | Action::ReturnProgram { .. }) => {
+                    let life = self.agents[node].life;
+                    self.minds_program(node, action)?;
+                    if self.agents[node].life != life {
+                        return Ok(());
+                    }
+                }
                 Action::Fetch { digest } => {
                     let event = if self.random.chance(self.faults.fetch_fails) {
                         Event::FetchFailed { digest, reason: "simulated".to_owned() }
@@ -380,7 +392,8 @@ impl World {
             broken_off = loaded.running.iter().copied().collect();
             agent.ending.insert(id, loaded);
         }
-        let wait = self.draw(1, if at_once { 500 } else { 5_000 });
+        // What is to be done at once takes most of the time that it may: that finds who does not wait for it.
+        let wait = if at_once { self.draw(300, 500) } else { self.draw(1, 5_000) };
         for item in broken_off {
             // In most cases it is told what became of it.
             if self.random.chance(900) {
@@ -531,6 +544,7 @@ fn shown(event: &Event) -> String {
     match event {
         Event::Fetched { digest } => format!("fetched {}", digest.short()),
         Event::FetchFailed { digest, .. } => format!("could not fetch {}", digest.short()),
+        Event::NotTaken { number, again, .. } => format!("did not take {number}, again: {again}"),
         Event::SecretFetched { secret, version } => format!("fetched {secret} {version}"),
         Event::SecretNotFetched { secret, version, .. } => format!("could not fetch {secret} {version}"),
         Event::Started { allocation } => format!("started {allocation}"),

@@ -12,7 +12,7 @@ use dunlin_model::{
 };
 use dunlin_scheduler::{
     AllocationRecord, AppRecord, Change, Counters, NamespaceRecord, NodeRecord, PendingRecord,
-    RevisionRecord, RunRecord, RunState, ScheduleRecord, SecretRecord, TokenRecord,
+    RevisionRecord, RunRecord, RunState, ScheduleRecord, SecretRecord, TokenRecord, UpgradeRecord,
 };
 
 use crate::rules::{Commit, Facts};
@@ -31,6 +31,7 @@ pub(crate) struct Store {
     /// The moments for which each scheduled job was run.
     due: BTreeSet<(WorkloadName, Timestamp)>,
     pub(crate) secrets: BTreeMap<SecretId, Arc<SecretRecord>>,
+    pub(crate) upgrade: Option<UpgradeRecord>,
     tokens: BTreeMap<String, TokenRecord>,
     pending: BTreeMap<NodeId, PendingRecord>,
     counters: Counters,
@@ -108,6 +109,7 @@ impl Store {
             | Change::Schedule(_)
             | Change::ScheduleDeleted(_)
             | Change::Secret(_)
+            | Change::Upgrade(_)
             | Change::SecretDeleted(_)
             | Change::Token(_)
             | Change::TokenDeleted(_)
@@ -134,6 +136,7 @@ impl Store {
         changes.extend(self.runs.values().cloned().map(Change::Run));
         changes.extend(self.schedules.values().cloned().map(Change::Schedule));
         changes.extend(self.secrets.values().cloned().map(Change::Secret));
+        changes.extend(self.upgrade.clone().map(Change::Upgrade));
         changes.extend(self.tokens.values().cloned().map(Change::Token));
         changes.extend(self.pending.values().cloned().map(Change::Pending));
         changes
@@ -212,6 +215,12 @@ impl Store {
                 self.schedules.insert(record.job.clone(), record);
             }
             Change::ScheduleDeleted(job) => drop(self.schedules.remove(&job)),
+            Change::Upgrade(record) => {
+                if self.upgrade.as_ref().is_some_and(|before| before.number > record.number) {
+                    return Err(format!("upgrade {} has a number that was before", record.number));
+                }
+                self.upgrade = Some(record);
+            }
             Change::Secret(record) => drop(self.secrets.insert(record.id.clone(), record)),
             Change::SecretDeleted(id) => drop(self.secrets.remove(&id)),
             Change::Token(record) => drop(self.tokens.insert(record.id.clone(), record)),

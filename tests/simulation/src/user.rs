@@ -22,6 +22,8 @@ pub(crate) struct User {
     cordoned: BTreeMap<NodeId, bool>,
     namespaces: BTreeMap<Name, NamespaceSpec>,
     secrets: BTreeMap<SecretId, SecretVersion>,
+    /// The number of the last upgrade.
+    upgrade: u64,
 }
 
 /// What was promised of an app.
@@ -110,6 +112,13 @@ impl User {
                 self.secrets.insert(id.clone(), *version);
             }
             (Command::DeleteSecret(id), Answer::SecretDeleted) => drop(self.secrets.remove(id)),
+            (
+                Command::StartUpgrade { .. }
+                | Command::StopUpgrade
+                | Command::ResumeUpgrade
+                | Command::RevertUpgrade,
+                Answer::Upgrade(number),
+            ) => self.upgrade = *number,
             (Command::Promote(_), Answer::Promoted)
             | (Command::CreateToken(_), Answer::TokenCreated)
             | (Command::ReleaseBrake, Answer::BrakeReleased) => {}
@@ -173,6 +182,10 @@ impl User {
         if !secrets.clone().eq(self.secrets.iter()) {
             let known: Vec<_> = secrets.collect();
             return Err(format!("the secrets are {:?}, known are {known:?}", self.secrets));
+        }
+        let upgrade = view.upgrade.as_ref().map_or(0, |upgrade| upgrade.number);
+        if upgrade != self.upgrade {
+            return Err(format!("the upgrade is {upgrade}, and was {}", self.upgrade));
         }
         for (namespace, spec) in &self.namespaces {
             if view.namespaces.get(namespace).map(|known| known.spec) != Some(*spec) {

@@ -57,12 +57,13 @@ impl World {
         let nodes: Vec<NodeId> = self.agents.keys().cloned().collect();
         let random = &mut self.random;
         let node = random.choose(&nodes).clone();
-        match random.between(0, 10) {
+        match random.between(0, 11) {
             0..2 => Command::Cordon { node, drain: None },
             2..4 => Command::Cordon { node, drain: Some(DurationMs(random.between(1_000, 60_000))) },
             4..7 => Command::Uncordon(node),
             7 => Command::ReleaseBrake,
             10 => self.secret_wish(),
+            11 => self.upgrade_wish(),
             _ => {
                 let namespace = format!("team-{}", random.between(0, 1)).parse().expect("it is a name");
                 let quota = Quota {

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationId, Assignment, ClusterId, DurationMs, Generation, Name, NodeId, Report, RouteTable, RunId,
-    Term, Timestamp,
+    AllocationId, Assignment, ClusterId, DurationMs, Generation, Name, NodeId, ProgramOrder, Report,
+    RouteTable, RunId, Term, Timestamp,
 };
 use dunlin_supervisor::Event;
 
@@ -74,6 +74,8 @@ pub(crate) enum Happening {
     ConnectionLost { node: NodeId, connection: u64 },
     /// Something that the agent waits for has happened on its node.
     OnNode { node: NodeId, life: u64, load: Option<u64>, event: Event },
+    /// An agent becomes another program.
+    Becomes { node: NodeId, life: u64, order: ProgramOrder },
     /// A worker process dies of an item, if that still runs then.
     WorkerDies { node: NodeId, life: u64, worker: (Name, u64), load: u64, item: u32 },
     /// The coordinator starts again.
@@ -202,6 +204,7 @@ impl World {
             Happening::Silence { node, connection } => self.silence(&node, connection),
             Happening::ConnectionLost { node, connection } => self.connection_lost(&node, connection),
             Happening::OnNode { node, life, load, event } => self.on_node(&node, life, load, event),
+            Happening::Becomes { node, life, order } => self.becomes(&node, life, order),
             Happening::WorkerDies { node, life, worker, load, item } => {
                 let mut loaded = self.agents[&node].loaded.values();
                 if !loaded.any(|loaded| loaded.load == load && loaded.running.contains(&item)) {
