@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use dunlin_model::{
     Affinity, AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, Digest, DurationMs,
     Endpoint, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits, NodeInfo,
-    ObservedState, Outcome, Overcommit, Placement, Preference, Priority, Report, Resources, Revision, Route,
-    RouteSpec, RouteTable, RunId, ServiceSpec, Spread, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
+    ObservedState, Outcome, Overcommit, Placement, Preference, Priority, Program, ProgramOrder,
+    ProgramReport, Report, Resources, Revision, Route, RouteSpec, RouteTable, RunId, ServiceSpec, Spread,
+    Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_protocol::{
     ConnectError, FrameError, Hello, JoinReply, JoinRequest, LogQuery, MAX_FRAME, Outbound, PassedToAgent,
@@ -246,6 +247,24 @@ fn heard() -> Vec<ToAgent> {
     vec![heard(leases), heard(BTreeMap::new())]
 }
 
+/// Those by which an agent becomes another program.
+fn of_upgrades() -> (StreamRequest, ToAgent, ToCoordinator) {
+    let digest = Digest::of(b"program");
+    let program = Some(Program { digest, signature: "untrusted comment: signature\n".to_owned() });
+    let order = ProgramOrder { number: 3, program };
+    let assignment = Assignment { allocations: Vec::new(), program: Some(order), ..assignment() };
+    let mut reports = to_coordinator();
+    let ToCoordinator::Report(report) = &mut reports[0];
+    (report.allocations, report.items) = Default::default();
+    report.info.program = Some(ProgramReport {
+        architecture: "x86_64".parse().unwrap(),
+        tried: 3,
+        digest: Some(digest),
+        failed: Some("it has no lights".to_owned()),
+    });
+    (StreamRequest::Program { digest }, ToAgent::Assign(assignment), reports.remove(0))
+}
+
 /// Every message once, as frames, in a fixed order.
 fn all_frames() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
@@ -258,6 +277,8 @@ fn all_frames() -> Vec<Vec<u8>> {
     frames.extend(passed_to_agent().iter().map(|message| encode(message).unwrap()));
     frames.extend(passed_to_worker().iter().map(|message| encode(message).unwrap()));
     frames.extend(heard().iter().map(|message| encode(message).unwrap()));
+    let (request, told, said) = of_upgrades();
+    frames.extend([encode(&request).unwrap(), encode(&told).unwrap(), encode(&said).unwrap()]);
     frames
 }
 
@@ -284,6 +305,10 @@ fn every_message_reads_back() {
     check(&stream_replies());
     check(&to_agent());
     check(&heard());
+    let (request, told, said) = of_upgrades();
+    check(&[request]);
+    check(&[told]);
+    check(&[said]);
     check(&to_coordinator());
     check(&[join_request()]);
     check(&join_replies());

@@ -25,6 +25,7 @@ mod revisions;
 mod rollouts;
 mod secrets;
 mod services;
+mod upgrades;
 mod world;
 
 use expect_test::Expect;

@@ -566,6 +566,7 @@ impl World {
             Change::PendingDeleted(node) => self.store.remove(&format!("pending {node}")),
             Change::Secret(record) => self.store.insert(format!("secret {}", record.id), change),
             Change::SecretDeleted(id) => self.store.remove(&format!("secret {id}")),
+            Change::Upgrade(_) => self.store.insert("upgrade".to_owned(), change),
             Change::Counters(_) => self.store.insert("counters".to_owned(), change),
             Change::Recovery(_) => self.store.insert("recovery".to_owned(), change),
         };

@@ -95,6 +95,9 @@ impl Node {
                 | Action::KeepCode { .. }
                 | Action::KeepSecrets { .. }
                 | Action::GiveSecrets { .. } => {}
+                Action::TakeProgram { .. } | Action::KeepTried { .. } | Action::ReturnProgram { .. } => {
+                    panic!("nobody has said that it is to become another program")
+                }
                 Action::Stop { .. } => panic!("nobody has said that anything is to stop"),
             }
         }

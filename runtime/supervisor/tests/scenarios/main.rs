@@ -19,6 +19,7 @@ mod kept_items;
 mod leaving;
 mod making_way;
 mod partitions;
+mod programs;
 mod secrets;
 
 use std::collections::BTreeSet;
@@ -80,7 +81,13 @@ impl Scene {
                 self.supervisor = fresh_supervisor(self.config);
                 let begun = std::mem::take(&mut self.begun);
                 let items = self.kept.clone();
-                let kept = Kept { assignment: Some(assignment(rest)), items, begun, is_unsure: false };
+                let kept = Kept {
+                    assignment: Some(assignment(rest)),
+                    items,
+                    begun,
+                    is_unsure: false,
+                    program: None,
+                };
                 self.supervisor.restore(kept, now)
             }
             // `doubt [TERM GENERATION ALLOCATION ..]`: a restart where a later assignment is not believed.
@@ -88,7 +95,8 @@ impl Scene {
                 self.supervisor = fresh_supervisor(self.config);
                 let assignment = (!rest.is_empty()).then(|| assignment(rest));
                 let begun = std::mem::take(&mut self.begun);
-                let kept = Kept { assignment, items: self.kept.clone(), begun, is_unsure: true };
+                let kept =
+                    Kept { assignment, items: self.kept.clone(), begun, is_unsure: true, program: None };
                 self.supervisor.restore(kept, now)
             }
             ["wait", milliseconds] => return self.wait(milliseconds.parse().unwrap()),
@@ -175,6 +183,10 @@ impl Scene {
                 }
                 Action::FetchSecret { secret, version } => {
                     writeln!(self.said, "  fetch secret {secret}@{}", version.0)
+                }
+                // Those have scenarios of their own.
+                Action::TakeProgram { .. } | Action::KeepTried { .. } | Action::ReturnProgram { .. } => {
+                    Ok(())
                 }
                 Action::GiveSecrets { allocation } => {
                     writeln!(self.said, "  give secrets to {}", allocation.id)
@@ -335,6 +347,7 @@ fn assignment(words: &[&str]) -> Assignment {
             .collect(),
         kept: allocations.iter().filter_map(|word| word.strip_prefix("kept=")).map(component).collect(),
         secrets: allocations.iter().filter_map(|word| word.strip_prefix("secret=")).map(value).collect(),
+        program: None,
         routes,
     }
 }
