@@ -181,7 +181,7 @@ impl Desk {
                     if changed.is_err() { return }
                     let newest = outbox.assignment.borrow_and_update().clone();
                     match newest {
-                        Some(assignment) => ToAgent::Assign(Assignment::clone(&assignment)),
+                        Some(assignment) => ToAgent::Assign(Box::new(Assignment::clone(&assignment))),
                         None => continue,
                     }
                 }

@@ -74,7 +74,6 @@ impl fmt::Display for Architecture {
 /// A program that the fleet has, for one architecture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
 pub struct Program {
     /// Which.
     pub digest: Digest,
@@ -111,7 +110,7 @@ pub struct ProgramReport {
 /// How an upgrade goes over the fleet: ring by ring, and it goes on only when all of a ring are well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct UpgradePlan {
     /// How many of the nodes are to have it by the end of each ring, in per cent: rising, the last one 100. A ring is one
     /// node at least.
@@ -119,8 +118,10 @@ pub struct UpgradePlan {
     /// How many nodes become it at a time.
     pub at_once: u32,
     /// How long the nodes of a ring must be well before the next one begins.
+    #[serde(rename = "bake_ms")]
     pub bake: DurationMs,
     /// How long a node may take to become it.
+    #[serde(rename = "patience_ms")]
     pub patience: DurationMs,
 }
 

@@ -177,7 +177,7 @@ pub enum ToAgent {
         message: String,
     },
     /// Everything the node must run.
-    Assign(Assignment),
+    Assign(Box<Assignment>),
     /// These items have a durable record; the agent may forget them.
     Recorded {
         /// The fleet.

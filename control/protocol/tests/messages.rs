@@ -141,7 +141,7 @@ fn to_agent() -> Vec<ToAgent> {
             heartbeat_ms: 1000,
         },
         ToAgent::Refused { code: RefusalCode::WrongCluster, message: "this is fleet c4".into() },
-        ToAgent::Assign(assignment()),
+        ToAgent::Assign(Box::new(assignment())),
         ToAgent::Recorded {
             cluster: "c4".parse().unwrap(),
             term: Term(7),
@@ -262,7 +262,7 @@ fn of_upgrades() -> (StreamRequest, ToAgent, ToCoordinator) {
         digest: Some(digest),
         failed: Some("it has no lights".to_owned()),
     });
-    (StreamRequest::Program { digest }, ToAgent::Assign(assignment), reports.remove(0))
+    (StreamRequest::Program { digest }, ToAgent::Assign(Box::new(assignment)), reports.remove(0))
 }
 
 /// Every message once, as frames, in a fixed order.

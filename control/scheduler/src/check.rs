@@ -72,7 +72,8 @@ impl Cluster {
 
     /// No more nodes become another program at a time than was wished, and none is told any more when one could not.
     fn check_upgrade(&self) -> Result<(), String> {
-        let Some(upgrade) = self.durable.upgrade() else { return Ok(()) };
+        let running = self.durable.upgrade().filter(|upgrade| upgrade.state == UpgradeState::Running);
+        let Some(upgrade) = running else { return Ok(()) };
         let told = |node: &&NodeRecord| node.upgrade.is_some_and(|told| told.number == upgrade.number);
         if self.volatile.upgrade.is_due {
             return Ok(());
@@ -83,7 +84,7 @@ impl Cluster {
             let report = report.filter(|report| report.tried == upgrade.number);
             at_work += usize::from(!node.upgrade.is_some_and(|told| told.ended));
             let has_failed = report.is_some_and(|report| report.failed.is_some());
-            ensure(!has_failed || upgrade.state != UpgradeState::Running, || {
+            ensure(!has_failed, || {
                 format!("{} could not become what upgrade {} wants, which goes on", node.id, upgrade.number)
             })?;
         }

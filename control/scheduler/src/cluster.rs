@@ -142,6 +142,7 @@ impl Cluster {
     pub(crate) fn change(&mut self, step: &mut Step, change: Change, now: Timestamp) {
         self.remember(&change, now);
         self.volatile.dirty.mark(&self.durable, &change);
+        self.volatile.upgrade.mark(&self.durable, &change);
         self.volatile.dirty_since = now;
         let allocation = match &change {
             Change::Allocation(record) => Some(record.id),
@@ -161,9 +162,6 @@ impl Cluster {
             self.refresh_baking(app);
         } else if let Change::Revision(record) = &change {
             self.refresh_baking(&record.app);
-        }
-        if matches!(change, Change::Node(_) | Change::Upgrade(_)) {
-            self.volatile.upgrade.is_due = true;
         }
         if let Change::Node(record) = &change {
             self.volatile.rebalancing.changed(now);

@@ -28,6 +28,7 @@ impl Cluster {
             self.volatile.behind.insert(node.clone());
         }
         if unheard {
+            self.look_at_upgrade_of(node);
             self.refresh_pools(node);
         }
         self.forget_what_has_left(step, node, &report, now);
@@ -145,7 +146,7 @@ impl Cluster {
             self.volatile.node(node).connected = true;
             self.volatile.behind.insert(node.clone());
             self.volatile.dirty_since = now;
-            self.volatile.upgrade.is_due = true;
+            self.look_at_upgrade_of(node);
             self.refresh_pools(node);
         }
     }

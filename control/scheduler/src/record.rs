@@ -487,9 +487,11 @@ pub struct PendingRecord {
 pub struct UpgradeRecord {
     /// Counts the upgrades of the fleet.
     pub number: u64,
-    /// The programs, one for each architecture; none at all for what is installed on the machines.
+    /// The programs, one for each architecture.
     pub programs: BTreeMap<Architecture, Program>,
-    /// What it goes back to, in the same way.
+    /// Whether nodes for which there is none become what is installed on them; else they are left alone.
+    pub or_installed: bool,
+    /// The programs that all had before it. Nodes for which there is none had what is installed on them.
     pub former: BTreeMap<Architecture, Program>,
     /// How it goes over the fleet.
     pub plan: UpgradePlan,

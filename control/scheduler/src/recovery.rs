@@ -115,7 +115,9 @@ impl Cluster {
             let reason =
                 "the coordinator went on from an older store, and may not know of the last one".to_owned();
             let state = UpgradeState::Stopped { reason };
-            self.change(step, Change::Upgrade(UpgradeRecord { state, ..upgrade }), now);
+            // Nodes may have tried some that it does not know of; and what it has told counts no more.
+            let number = upgrade.number.saturating_add(SKIPPED);
+            self.change(step, Change::Upgrade(UpgradeRecord { number, state, ..upgrade }), now);
         }
     }
 

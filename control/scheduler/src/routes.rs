@@ -101,6 +101,7 @@ impl Cluster {
         if let Some(routed) = self.config.routed {
             self.volatile.routed.set(node, now.plus(routed));
             if self.volatile.silent.remove(node) {
+                self.look_at_upgrade_of(node);
                 self.reroute(node, now);
             }
         }

@@ -12,6 +12,7 @@ use dunlin_model::{
     Architecture, DurationMs, NodeId, Program, ProgramOrder, ProgramReport, Timestamp, UpgradePlan,
 };
 
+use crate::durable::Durable;
 use crate::planted::{Bug, planted};
 use crate::{
     AllocationState, Answer, Change, Cluster, NodeRecord, NodeUpgrade, Rejection, Step, UpgradeRecord,
@@ -38,6 +39,21 @@ impl UpgradeTimer {
         if self.is_due { Some(since) } else { self.next }
     }
 
+    /// Notes a change that may let it go on.
+    pub(crate) fn mark(&mut self, before: &Durable, change: &Change) {
+        self.is_due |= match change {
+            Change::Upgrade(_) => true,
+            Change::Node(node) => {
+                let known = before.nodes().get(&node.id);
+                let told = |node: &NodeRecord| (node.lost.is_some(), node.revoked, node.upgrade);
+                let is_other =
+                    |known: &NodeRecord| told(known) != told(node) || report_of(known) != report_of(node);
+                before.upgrade().is_some() && known.is_none_or(is_other)
+            }
+            _ => false,
+        };
+    }
+
     fn take(&mut self, now: Timestamp) -> bool {
         let is_due = self.is_due || self.next.is_some_and(|next| next <= now);
         if is_due {
@@ -45,6 +61,19 @@ impl UpgradeTimer {
         }
         is_due
     }
+}
+
+/// By how much the number of an upgrade may be beyond what this store knows.
+const MOST_UNKNOWN: u64 = 1 << 32;
+/// When it is looked again whether what a node is to run runs there.
+const LOOK_AGAIN: DurationMs = DurationMs(5_000);
+
+/// What an upgrade is to bring, and how.
+struct Wanted {
+    programs: BTreeMap<Architecture, Program>,
+    or_installed: bool,
+    former: BTreeMap<Architecture, Program>,
+    plan: UpgradePlan,
 }
 
 /// How the nodes stand that an upgrade is for.
@@ -56,8 +85,8 @@ struct Stand {
     done: usize,
     /// How many were told, and have neither become it nor failed.
     at_work: usize,
-    /// How many were told since the ring began.
-    of_ring: usize,
+    /// Those that were told since the ring began.
+    of_ring: Vec<NodeId>,
     /// Those that can be told.
     untold: Vec<NodeId>,
     /// Those that were told and have now said what came of it.
@@ -71,21 +100,26 @@ struct Stand {
 impl UpgradeRecord {
     /// Returns what it says to a node with this program, if it is for such ones.
     fn order(&self, report: &ProgramReport) -> Option<ProgramOrder> {
-        let program = self.programs.get(&report.architecture);
-        let is_for_it = program.is_some() || self.programs.is_empty();
-        is_for_it.then(|| ProgramOrder { number: self.number, program: program.cloned() })
+        let program = self.programs.get(&report.architecture).cloned();
+        self.is_for_one(report).then_some(ProgramOrder { number: self.number, program })
+    }
+
+    fn is_for_one(&self, report: &ProgramReport) -> bool {
+        self.or_installed || self.programs.contains_key(&report.architecture)
     }
 
     /// Tells whether a node is what this upgrade wanted.
     pub fn is_done_on(&self, node: &NodeRecord) -> bool {
-        let report = node.info.as_ref().and_then(|info| info.program.as_ref());
-        report.is_some_and(|report| report.tried == self.number && report.failed.is_none())
+        report_of(node).is_some_and(|report| report.tried == self.number && report.failed.is_none())
     }
 
     /// Tells whether a node takes programs from the fleet, and this one has one for it.
     pub fn is_for(&self, node: &NodeRecord) -> bool {
-        let report = node.info.as_ref().and_then(|info| info.program.as_ref());
-        !node.revoked && report.is_some_and(|report| self.order(report).is_some())
+        !node.revoked && report_of(node).is_some_and(|report| self.is_for_one(report))
+    }
+
+    fn has_told(&self, node: &NodeRecord) -> bool {
+        node.upgrade.is_some_and(|told| told.number == self.number)
     }
 
     fn percent(&self) -> usize {
@@ -93,15 +127,28 @@ impl UpgradeRecord {
     }
 }
 
+/// Returns what a node says of its program, if it takes some from the fleet.
+fn report_of(node: &NodeRecord) -> Option<&ProgramReport> {
+    node.info.as_ref()?.program.as_ref()
+}
+
 impl Cluster {
     /// Returns what a node is to become, if it was told.
     pub(crate) fn program_of(&self, node: &NodeId) -> Option<ProgramOrder> {
         let record = self.durable.nodes().get(node)?;
-        let upgrade = self
-            .durable
-            .upgrade()
-            .filter(|it| record.upgrade.is_some_and(|told| told.number == it.number))?;
+        let upgrade = self.durable.upgrade().filter(|it| it.has_told(record))?;
         upgrade.order(record.info.as_ref()?.program.as_ref()?)
+    }
+
+    /// Looks at the upgrade again, as a node can be spoken to, if it may be its turn.
+    pub(crate) fn look_at_upgrade_of(&mut self, node: &NodeId) {
+        let is_untold = |upgrade: &UpgradeRecord| {
+            let record = self.durable.nodes().get(node);
+            record.is_some_and(|record| upgrade.is_for(record) && !upgrade.has_told(record))
+        };
+        if self.durable.upgrade().is_some_and(is_untold) {
+            self.volatile.upgrade.is_due = true;
+        }
     }
 
     /// Begins an upgrade in the place of one that is over or was stopped.
@@ -121,11 +168,18 @@ impl Cluster {
             return Err(Rejection::InvalidUpgrade { reason: "there is no program in it".to_owned() });
         }
         // What was stopped half way is nothing to go back to.
-        let former = before.map(|before| match before.state {
+        let had = before.map(|before| match before.state {
             UpgradeState::Done => before.programs.clone(),
             UpgradeState::Running | UpgradeState::Stopped { .. } => before.former.clone(),
         });
-        self.begin_upgrade(step, (programs, former.unwrap_or_default()), plan, now)
+        let had = had.unwrap_or_default();
+        // Those for other processors stay what they are, and so stay part of what there is to go back to.
+        let wanted: BTreeMap<_, _> = had.clone().into_iter().chain(programs).collect();
+        let former = match before {
+            Some(before) if wanted == had => before.former.clone(),
+            _ => had,
+        };
+        self.begin_upgrade(step, Wanted { programs: wanted, or_installed: false, former, plan }, now)
     }
 
     /// Has no further node told.
@@ -143,7 +197,8 @@ impl Cluster {
         let is_stopped = |upgrade: &&UpgradeRecord| matches!(upgrade.state, UpgradeState::Stopped { .. });
         let record = self.durable.upgrade().filter(is_stopped);
         let record = record.ok_or(Rejection::NoUpgrade("no upgrade was stopped"))?.clone();
-        self.begin_upgrade(step, (record.programs, record.former), record.plan, now)
+        let UpgradeRecord { programs, or_installed, former, plan, .. } = record;
+        self.begin_upgrade(step, Wanted { programs, or_installed, former, plan }, now)
     }
 
     /// Lets all go back to what was before, in one ring.
@@ -151,24 +206,30 @@ impl Cluster {
         let record = self.durable.upgrade();
         let record = record.ok_or(Rejection::NoUpgrade("there was no upgrade"))?.clone();
         let plan = UpgradePlan { rings: vec![100], ..record.plan };
-        self.begin_upgrade(step, (record.former, record.programs), plan, now)
+        // Once more leads there too, and not forth again.
+        let (programs, former) = (record.former.clone(), record.former);
+        self.begin_upgrade(step, Wanted { programs, or_installed: true, former, plan }, now)
     }
 
     fn begin_upgrade(
         &mut self,
         step: &mut Step,
-        (programs, former): (BTreeMap<Architecture, Program>, BTreeMap<Architecture, Program>),
-        plan: UpgradePlan,
+        wanted: Wanted,
         now: Timestamp,
     ) -> Result<Answer, Rejection> {
+        let Wanted { programs, or_installed, former, plan } = wanted;
         plan.check().map_err(|reason| Rejection::InvalidUpgrade { reason })?;
-        // Also beyond what nodes have tried that this store does not know of, as it is an old one.
-        let reports = self.durable.nodes().values().filter_map(|node| node.info.as_ref()?.program.as_ref());
-        let tried = reports.map(|report| report.tried).max().unwrap_or_default();
         let last = self.durable.upgrade().map_or(0, |upgrade| upgrade.number);
+        // Also beyond what nodes have tried that this store does not know of, as it is an old one. Who says something
+        // that cannot be is not believed.
+        let members = self.durable.nodes().values().filter(|node| !node.revoked);
+        let tried = members.filter_map(report_of).map(|report| report.tried);
+        let tried =
+            tried.filter(|tried| *tried < last.saturating_add(MOST_UNKNOWN)).max().unwrap_or_default();
         let record = UpgradeRecord {
             number: last.max(tried).saturating_add(1),
             programs,
+            or_installed,
             former,
             plan,
             started: now,
@@ -190,32 +251,35 @@ impl Cluster {
     /// Lets the upgrade go as far as it can now.
     pub(crate) fn advance_upgrade(&mut self, step: &mut Step, now: Timestamp) {
         while self.volatile.upgrade.take(now) {
-            let Some(record) = self.durable.upgrade().cloned() else { return };
+            let record = self.durable.upgrade();
+            let Some(record) = record.filter(|it| !matches!(it.state, UpgradeState::Stopped { .. })).cloned()
+            else {
+                return;
+            };
             let stand = self.stand(&record, now);
             for id in &stand.ended {
                 let node = self.durable.nodes()[id].clone();
                 let upgrade = node.upgrade.map(|told| NodeUpgrade { ended: true, ..told });
                 self.change(step, Change::Node(NodeRecord { upgrade, ..node }), now);
             }
-            match &record.state {
-                UpgradeState::Stopped { .. } => {}
-                UpgradeState::Done => self.tell(step, &record, &stand, stand.nodes, now),
-                UpgradeState::Running => self.go_on(step, record, stand, now),
+            if record.state == UpgradeState::Running {
+                self.go_on(step, record, stand, now);
+            } else {
+                self.tell(step, &record, &stand, stand.nodes, now);
+                self.volatile.upgrade.next = stand.overdue;
             }
         }
     }
 
     fn go_on(&mut self, step: &mut Step, record: UpgradeRecord, stand: Stand, now: Timestamp) {
-        if let Some(reason) = stand.trouble.filter(|_| !planted(Bug::UpgradeGoesOn)) {
-            let state = UpgradeState::Stopped { reason };
-            self.change(step, Change::Upgrade(UpgradeRecord { state, ..record }), now);
+        if let Some(reason) = stand.trouble.clone().filter(|_| !planted(Bug::UpgradeGoesOn)) {
+            self.stop_for(step, record, reason, now);
             return;
         }
         let target = (stand.nodes * record.percent()).div_ceil(100).max(1);
         if stand.done < target || stand.at_work > 0 {
-            let stand = Stand { trouble: None, ..stand };
             self.tell(step, &record, &stand, target, now);
-            self.volatile.upgrade.next = stand.overdue.filter(|overdue| *overdue > now);
+            self.volatile.upgrade.next = stand.overdue;
             if record.whole_since.is_some() {
                 // A node has come that belongs to the ring.
                 self.change(step, Change::Upgrade(UpgradeRecord { whole_since: None, ..record }), now);
@@ -223,18 +287,26 @@ impl Cluster {
             return;
         }
         // Nobody is watched in a ring for which nobody was told.
-        let is_watched = stand.of_ring > 0 && record.plan.bake > DurationMs(0);
-        let over = record.whole_since.map(|since| since.plus(record.plan.bake));
-        if is_watched && !over.is_some_and(|over| over <= now) {
-            match over {
-                Some(over) => self.volatile.upgrade.next = Some(over),
-                None => self.change(
-                    step,
-                    Change::Upgrade(UpgradeRecord { whole_since: Some(now), ..record }),
-                    now,
-                ),
+        if !stand.of_ring.is_empty() {
+            let Some(since) = record.whole_since else {
+                let whole = UpgradeRecord { whole_since: Some(now), ..record };
+                self.change(step, Change::Upgrade(whole), now);
+                return;
+            };
+            let over = since.plus(record.plan.bake);
+            if over > now {
+                self.volatile.upgrade.next = Some(over);
+                return;
             }
-            return;
+            if let Some(reason) = self.is_worse(&stand.of_ring, record.plan.bake) {
+                // What was placed there a moment ago needs its time.
+                if over.plus(record.plan.patience) > now {
+                    self.volatile.upgrade.next = Some(now.plus(LOOK_AGAIN));
+                } else {
+                    self.stop_for(step, record, reason, now);
+                }
+                return;
+            }
         }
         let ring = record.ring + 1;
         let record = if ring < record.plan.rings.len() {
@@ -243,6 +315,11 @@ impl Cluster {
             UpgradeRecord { state: UpgradeState::Done, ..record }
         };
         self.change(step, Change::Upgrade(record), now);
+    }
+
+    fn stop_for(&mut self, step: &mut Step, record: UpgradeRecord, reason: String, now: Timestamp) {
+        let state = UpgradeState::Stopped { reason };
+        self.change(step, Change::Upgrade(UpgradeRecord { state, ..record }), now);
     }
 
     /// Tells as many nodes as may become it now, until so many have it.
@@ -267,9 +344,10 @@ impl Cluster {
 
     fn stand(&self, record: &UpgradeRecord, now: Timestamp) -> Stand {
         let mut stand = Stand::default();
-        for (id, node) in self.durable.nodes().iter().filter(|(_, node)| record.is_for(node)) {
-            let told = node.upgrade.filter(|told| told.number == record.number);
-            let Some(told) = told else {
+        let is_running = record.state == UpgradeState::Running;
+        let nodes = self.durable.nodes().iter().filter(|(_, node)| !node.revoked);
+        for (id, node) in nodes.filter(|(_, node)| record.is_for(node) || record.has_told(node)) {
+            let Some(told) = node.upgrade.filter(|told| told.number == record.number) else {
                 // Who is not there is waited for by nobody.
                 if node.lost.is_none() {
                     stand.nodes += 1;
@@ -281,49 +359,47 @@ impl Cluster {
             };
             stand.nodes += 1;
             let is_of_ring = told.told >= record.ring_since;
-            stand.of_ring += usize::from(is_of_ring);
-            let overdue = told.told.plus(record.plan.patience);
-            let has_said = has_tried(record, node);
+            if is_of_ring {
+                stand.of_ring.push(id.clone());
+            }
+            let has_said = report_of(node).is_some_and(|report| report.tried == record.number);
             if has_said && !told.ended {
                 stand.ended.push(id.clone());
             }
+            let overdue = told.told.plus(record.plan.patience);
             let trouble = if let Some(reason) = failure(record, node) {
-                Some(format!("{id}: {reason}"))
+                Some(reason.to_owned())
+            } else if report_of(node).is_none() {
+                Some("it takes no programs any more".to_owned())
             } else if has_said || told.ended {
                 stand.done += 1;
-                self.trouble_after(record, node, told, now).filter(|_| is_of_ring)
-            } else {
+                (is_of_ring && node.lost.is_some()).then(|| "it became it, and was lost then".to_owned())
+            } else if is_running || (overdue > now && node.lost.is_none()) {
                 stand.at_work += 1;
-                stand.overdue = stand.overdue.into_iter().chain([overdue]).min();
+                if overdue > now {
+                    stand.overdue = stand.overdue.into_iter().chain([overdue]).min();
+                }
                 let patience = record.plan.patience;
-                let is_late = overdue <= now;
-                is_late.then(|| format!("{id} has not become it, nor said why, within {patience}"))
+                (overdue <= now).then(|| format!("it has not become it, nor said why, within {patience}"))
+            } else {
+                // When it is over, nobody waits for who is not there.
+                None
             };
-            stand.trouble = stand.trouble.or(trouble);
+            stand.trouble = stand.trouble.or_else(|| Some(format!("{id}: {}", trouble?)));
         }
         stand
     }
 
-    /// Returns what is wrong with a node that has become it.
-    fn trouble_after(
-        &self,
-        record: &UpgradeRecord,
-        node: &NodeRecord,
-        told: NodeUpgrade,
-        now: Timestamp,
-    ) -> Option<String> {
-        let id = &node.id;
-        if node.lost.is_some() {
-            return Some(format!("{id} became it, and was lost then"));
-        }
-        let is_over = record.whole_since.is_some_and(|since| since.plus(record.plan.bake) <= now);
-        let unwell = self.unwell(id);
-        (is_over && unwell > told.unwell).then(|| {
-            let bake = record.plan.bake;
-            format!(
-                "{unwell} allocations on {id} do not serve {bake} after it became it, against {} before",
-                told.unwell
-            )
+    /// Returns what is worse on one of these nodes than before it was told, if anything is.
+    fn is_worse(&self, nodes: &[NodeId], bake: DurationMs) -> Option<String> {
+        nodes.iter().find_map(|id| {
+            let (before, now) = (self.durable.nodes().get(id)?.upgrade?.unwell, self.unwell(id));
+            let reason = || {
+                format!(
+                    "{id}: {now} allocations do not serve {bake} after it became it, against {before} before"
+                )
+            };
+            (now > before).then(reason)
         })
     }
 
@@ -335,14 +411,8 @@ impl Cluster {
     }
 }
 
-/// Tells whether a node has said what came of this upgrade.
-fn has_tried(record: &UpgradeRecord, node: &NodeRecord) -> bool {
-    let report = node.info.as_ref().and_then(|info| info.program.as_ref());
-    report.is_some_and(|report| report.tried == record.number)
-}
-
 /// Returns why a node could not become what it was to become, if it says so.
 fn failure<'a>(record: &UpgradeRecord, node: &'a NodeRecord) -> Option<&'a str> {
-    let report = node.info.as_ref()?.program.as_ref()?;
+    let report = report_of(node)?;
     report.failed.as_deref().filter(|_| report.tried == record.number)
 }

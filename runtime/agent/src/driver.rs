@@ -363,9 +363,12 @@ impl DriverLoop {
                     });
                 }
                 Action::KeepTried { number, failed } => hands.programs.programs.keep_tried(number, failed),
-                Action::ReturnProgram { reason } => {
+                Action::ReturnProgram { number, reason } => {
                     if hands.programs.programs.back(reason) {
                         hands.programs.start_again.cancel();
+                    } else {
+                        let reason = "it could not be kept on disk".to_owned();
+                        self.driver.tell(Event::NotTaken { number, reason, again: true });
                     }
                 }
                 Action::Fetch { digest } => {

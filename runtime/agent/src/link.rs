@@ -205,7 +205,7 @@ impl LinkKeeper {
 
     fn hear(&self, message: ToAgent) {
         match message {
-            ToAgent::Assign(assignment) => self.driver.assign(assignment),
+            ToAgent::Assign(assignment) => self.driver.assign(*assignment),
             ToAgent::Recorded { cluster, term, items } if cluster == self.cluster => {
                 self.driver.tell(Event::Recorded { term, items });
             }

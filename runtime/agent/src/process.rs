@@ -168,6 +168,8 @@ async fn live(
     let running = Running { driver, workers, endpoint, from_peers, closing, serving };
     tracing::info!(%node, ingress = %info.ingress, peer = %info.peer, "agent ready");
     write_ready(&folders, &addresses).context("could not write ready.json")?;
+    config.programs.is_ready();
+    tokio::spawn(config.programs.clone().vouch(config.settings.upgrade.keys(), orders.start_again.clone()));
     tokio::spawn(let_go_of_code(config.let_go_of_code));
     running.until_end(&orders, failure, sockets).await
 }

@@ -9,7 +9,7 @@ mod chosen;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -24,11 +24,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::authenticated;
+use crate::folders;
 use crate::link::Link;
 use crate::programs::chosen::{Chosen, Stamp};
 
 /// How long a program may take to say whether it would run.
 const CHECK_TIME: Duration = Duration::from_secs(10);
+/// How long a program may take to be ready that may be no good. Slow boards measure themselves first.
+const READY_TIME: Duration = Duration::from_secs(180);
+const NOT_STARTED: &str = "the system could not start it";
+const NOT_READY: &str = "it ended again and again before it was ready";
 /// How much of a program is in memory at a time.
 const PIECE: usize = 64 << 10;
 
@@ -51,6 +56,8 @@ pub struct Choice {
     pub environment: [(&'static str, Option<String>); 2],
     /// Whether this process is it already.
     pub is_here: bool,
+    /// Within which time it must be ready, as it may be no good: set as an alarm for the process, which it takes back.
+    pub ready_within: Option<Duration>,
 }
 
 impl Programs {
@@ -71,52 +78,90 @@ impl Programs {
     /// Returns what the machine is to run as its agent now, when it starts one.
     pub fn at_start(&self) -> Choice {
         let before = self.load();
+        let chosen = before.clone().now(self.stamp());
         // Who is the chosen one was counted by who became it.
-        let mut chosen = before.clone().now(self.stamp());
-        if chosen.program != self.running {
-            chosen = chosen.at_start();
-        }
-        if let Some(digest) = chosen.program.filter(|digest| !self.is_whole(digest)) {
-            chosen = chosen.back(format!("the file of program {digest} is damaged or gone"));
-        }
-        if chosen != before
-            && let Err(error) = self.save(&chosen)
-        {
-            tracing::error!(%error, "it cannot be kept which program is the agent; it is the installed one");
-            chosen.program = None;
-        }
-        self.choice(&chosen)
+        let is_here = chosen.program.is_some() && chosen.program == self.running;
+        let (chosen, program) = if is_here { (chosen, self.running) } else { chosen.at_start() };
+        self.checked(&before, chosen, program)
     }
 
-    /// Returns what this process is to become when it starts again.
+    /// Returns what this process is to become when it starts again. It reads the whole program.
     pub fn next(&self) -> Choice {
-        self.choice(&self.load().now(self.stamp()))
+        let before = self.load();
+        let chosen = before.clone().now(self.stamp());
+        let program = chosen.program;
+        self.checked(&before, chosen, program)
     }
 
-    /// Returns the program that is installed.
-    pub fn installed(&self) -> Choice {
-        self.choice(&Chosen::default())
+    /// Chooses what this process is, as the system could not start what was chosen; returns it, to be begun anew.
+    pub fn stay(&self) -> Choice {
+        let before = self.load();
+        let chosen = before.clone().settled(self.running, NOT_STARTED);
+        Choice { program: "/proc/self/exe".into(), ..self.checked(&before, chosen, self.running) }
     }
 
-    fn choice(&self, chosen: &Chosen) -> Choice {
-        let is_here = chosen.program == self.running;
+    /// Keeps what is chosen, and returns it if its file is whole, else what was before it.
+    fn checked(&self, before: &Chosen, mut chosen: Chosen, mut program: Option<Digest>) -> Choice {
+        while let Some(damaged) =
+            program.filter(|digest| Some(*digest) != self.running && !self.is_whole(digest))
+        {
+            chosen = chosen.back(format!("the file of program {damaged} is damaged or gone"));
+            program = chosen.program;
+        }
+        if chosen != *before && !self.note(&chosen) {
+            program = self.running;
+        }
         let installed = self.installed.to_string_lossy().into_owned();
-        let (program, running, installed) = match &chosen.program {
+        let (file, running, installed) = match &program {
             Some(digest) => (self.file(digest), Some(digest.to_string()), Some(installed)),
             None => (self.installed.clone(), None, None),
         };
-        Choice { program, environment: [(Self::RUNNING, running), (Self::INSTALLED, installed)], is_here }
+        Choice {
+            program: file,
+            environment: [(Self::RUNNING, running), (Self::INSTALLED, installed)],
+            is_here: program == self.running,
+            ready_within: (program.is_some() || chosen.is_on_trial).then_some(READY_TIME),
+        }
     }
 
     /// Returns what an agent goes on from that takes programs from the fleet.
     pub(crate) fn kept(&self) -> KeptProgram {
-        let before = self.load();
-        let chosen = before.clone().settled(self.running);
+        let Chosen { tried, program: digest, failed, is_on_trial, .. } = self.settled();
+        KeptProgram { tried, digest, failed, is_on_trial }
+    }
+
+    /// Returns what is chosen, which is what this process is: it has come so far.
+    fn settled(&self) -> Chosen {
+        let chosen = self.load();
+        let reason = if chosen.starts > 1 { NOT_READY } else { NOT_STARTED };
+        chosen.settled(self.running, reason)
+    }
+
+    /// Notes that this process is ready: it serves.
+    pub(crate) fn is_ready(&self) {
+        let _none_was_set = nix::unistd::alarm::cancel();
+        let (before, chosen) = (self.load(), self.settled().ready());
         if chosen != before {
             self.note(&chosen);
         }
-        let Chosen { tried, program: digest, failed, trial, .. } = chosen;
-        KeptProgram { tried, digest, failed, is_on_trial: trial.is_some() }
+    }
+
+    /// Finds out whether this process is still signed by a key that counts; if not, chooses the installed program, and has
+    /// this process start again.
+    pub(crate) async fn vouch(self, keys: Vec<PublicKey>, start_again: CancellationToken) {
+        let Some(digest) = self.running else { return };
+        let own = self.clone();
+        let checked = tokio::task::spawn_blocking(move || {
+            let signature = fs::read_to_string(own.signature(&digest))?;
+            check_signature(&own.file(&digest), &Program { digest, signature }, &keys)
+        });
+        if let Err(error) = checked.await.map_err(anyhow::Error::from).flatten() {
+            let chosen = Chosen { former: None, ..self.load() };
+            if self.note(&chosen.back(format!("{error:#}"))) {
+                tracing::error!(error = format!("{error:#}"), "the agent becomes the installed program");
+                start_again.cancel();
+            }
+        }
     }
 
     /// Keeps what came of an upgrade, and no program that is not needed any more.
@@ -176,11 +221,11 @@ impl Programs {
         let digest = order.program.as_ref().map(|program| program.digest);
         let path = match &order.program {
             Some(program) => {
-                let (path, program, keys) = (self.file(&program.digest), program.clone(), keys.to_vec());
-                let checked = path.clone();
-                tokio::task::spawn_blocking(move || check_signature(&checked, &program, &keys)).await??;
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
-                    .context("the program could not be made one that can be run")?;
+                let path = self.file(&program.digest);
+                let (checked, of, keys) = (path.clone(), program.clone(), keys.to_vec());
+                tokio::task::spawn_blocking(move || check_signature(&checked, &of, &keys)).await??;
+                folders::replace(&self.signature(&program.digest), program.signature.as_bytes())
+                    .context("the signature could not be kept on disk")?;
                 path
             }
             None => self.installed.clone(),
@@ -202,7 +247,9 @@ impl Programs {
         let (stream, _) = link.fetch(&StreamRequest::Program { digest }).await.map_err(Fetch::Again)?;
         let partial = self.folder.join("partial");
         self.make_folder()?;
-        let mut file = tokio::fs::File::create(&partial).await?;
+        let mut options = tokio::fs::OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).mode(0o700);
+        let mut file = options.open(&partial).await?;
         let (mut hash, mut length) = (Sha256::new(), 0);
         let mut stream = stream.take(MAX_PROGRAM.0 + 1);
         let mut buffer = vec![0; PIECE];
@@ -227,6 +274,10 @@ impl Programs {
 
     fn file(&self, digest: &Digest) -> PathBuf {
         self.folder.join(digest.hex())
+    }
+
+    fn signature(&self, digest: &Digest) -> PathBuf {
+        self.folder.join(format!("{}.minisig", digest.hex()))
     }
 
     fn stamp(&self) -> Stamp {
@@ -284,7 +335,8 @@ impl Programs {
         let kept: Vec<String> = kept.iter().flatten().map(Digest::hex).collect();
         let files = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         for file in files.filter(|file| file.file_name() != "chosen") {
-            if !kept.iter().any(|name| file.file_name() == name.as_str()) {
+            let name = file.file_name();
+            if !kept.iter().any(|kept| name.as_encoded_bytes().starts_with(kept.as_bytes())) {
                 let _gone = fs::remove_file(file.path());
             }
         }

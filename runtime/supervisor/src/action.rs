@@ -66,8 +66,10 @@ pub enum Action {
         /// Why the agent is not what it was to become.
         failed: Option<String>,
     },
-    /// Become again what the agent was before the last upgrade.
+    /// Become again what the agent was before the last upgrade; answered by `NotTaken` if that cannot be now.
     ReturnProgram {
+        /// Which upgrade.
+        number: u64,
         /// Why.
         reason: String,
     },

@@ -78,16 +78,21 @@ impl Programs {
     pub(crate) fn settle(&mut self, now: Timestamp) -> Option<Action> {
         let kept = self.kept.as_ref()?;
         if let Some(until) = self.trial {
+            // On its way back it is what it is no more, whoever speaks to it.
+            if self.at_work.is_some() {
+                return None;
+            }
             if self.is_heard {
                 self.trial = None;
                 return Some(self.tried(self.kept.as_ref()?.tried, None));
             }
-            if until > now || self.at_work.is_some() {
+            if until.max(self.until) > now {
                 return None;
             }
-            self.at_work = Some(kept.tried);
+            let number = kept.tried;
+            self.at_work = Some(number);
             let reason = "it was started and no coordinator spoke to it".to_owned();
-            return Some(Action::ReturnProgram { reason });
+            return Some(Action::ReturnProgram { number, reason });
         }
         let order = self.wanted.as_ref().filter(|order| order.number > kept.tried)?;
         if self.at_work.is_some() || self.until > now {
@@ -111,7 +116,8 @@ impl Programs {
     /// Returns when to look again.
     pub(crate) fn deadlines(&self) -> impl Iterator<Item = Timestamp> {
         let waits = self.wanted.is_some() && self.at_work.is_none();
-        self.trial.into_iter().chain(waits.then_some(self.until))
+        let trial = self.trial.map(|until| until.max(self.until));
+        trial.into_iter().chain(waits.then_some(self.until))
     }
 
     fn tried(&mut self, number: u64, failed: Option<String>) -> Action {

@@ -57,7 +57,7 @@ impl World {
                 *kept = KeptProgram { tried: number, failed, is_on_trial: false, ..kept.clone() };
             }
             Action::TakeProgram { order } => self.takes_program(node, *order),
-            Action::ReturnProgram { reason } => {
+            Action::ReturnProgram { number: _, reason } => {
                 let agent = self.agents.get_mut(node).expect("it is a node");
                 agent.goes_back(reason);
                 self.counts.programs_returned += 1;

@@ -67,6 +67,10 @@ fn same(program: &Path) -> Command {
 }
 
 fn set(command: &mut Command, choice: &Choice) {
+    if let Some(time) = choice.ready_within {
+        // It goes over to the next program, and ends that unless it is ready by then.
+        let _none_was_set = nix::unistd::alarm::set(u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+    }
     for (name, value) in &choice.environment {
         match value {
             Some(value) => command.env(name, value),
@@ -76,5 +80,6 @@ fn set(command: &mut Command, choice: &Choice) {
 }
 
 fn failed(error: std::io::Error, program: &Path) -> anyhow::Error {
+    let _this_one_is_good = nix::unistd::alarm::cancel();
     anyhow::Error::new(error).context(format!("could not become {}", program.display()))
 }

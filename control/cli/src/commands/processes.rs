@@ -310,6 +310,9 @@ pub(crate) fn agent(args: AgentArgs, output: &Output) -> Result<(), CommandError
         tracing::info!(program = %choice.program.display(), "the agent becomes the program that was chosen");
         let error = become_at_start(&choice);
         tracing::error!(error = &*error as &dyn std::error::Error, "the agent stays what it is");
+        // From the beginning: what was tried has changed this process.
+        let error = become_at_start(&programs.stay());
+        tracing::warn!(error = &*error as &dyn std::error::Error, "the agent goes on as it is");
     }
     let inherited =
         Inherited::take().map_err(|error| failed("the agent cannot run", &anyhow::Error::new(error)))?;
@@ -323,7 +326,10 @@ pub(crate) fn agent(args: AgentArgs, output: &Output) -> Result<(), CommandError
         let (start_again, programs) = (orders.start_again.clone(), programs.clone());
         tokio::spawn(async move {
             while hang_up.recv().await.is_some() {
-                match dunlin_agent::check(&programs.next().program).await {
+                let programs = programs.clone();
+                let next = tokio::task::spawn_blocking(move || programs.next().program).await;
+                let Ok(next) = next else { return };
+                match dunlin_agent::check(&next).await {
                     Ok(()) => return start_again.cancel(),
                     Err(error) => tracing::error!("SIGHUP: the agent does not start again: {error:#}"),
                 }

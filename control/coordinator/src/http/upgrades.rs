@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use dunlin_api::{Problem, StartUpgrade, UpgradeNode, UpgradeNodeState, UpgradeState, UpgradeStatus, code};
-use dunlin_model::{Digest, LimitHit, MAX_PROGRAM, MAX_SIGNATURE};
+use dunlin_model::{Digest, LimitHit, MAX_PROGRAM, MAX_SIGNATURE, Program};
 use dunlin_scheduler::{Command, NodeRecord, UpgradeRecord, UpgradeState as Stands, View};
 use futures_util::StreamExt as _;
 use http::StatusCode;
@@ -81,14 +81,8 @@ pub(crate) async fn start(
             let hit = LimitHit::new("signature_size", MAX_SIGNATURE, program.signature.len());
             return Err(Refused::new(Problem::limit(422, "the signature is too large", &hit)));
         }
-        let (blobs, digest) = (api.programs.clone(), program.digest);
-        let found = tokio::task::spawn_blocking(move || blobs.contains(&digest));
-        if !found.await.map_err(|error| internal(&error))?? {
-            let detail = format!("the coordinator does not have {digest}");
-            let problem = Problem::new(422, code::UNKNOWN_PROGRAM, "a program is missing", detail);
-            return Err(Refused::new(problem.with_hint("upload it first, as `dunlin upgrade start` does")));
-        }
     }
+    are_here(&api, programs.values()).await?;
     submit(&api, Command::StartUpgrade { programs, plan }).await
 }
 
@@ -103,17 +97,41 @@ pub(crate) async fn stop(State(api): State<Api>) -> Result<Json<UpgradeStatus>, 
 /// Goes on with an upgrade that was stopped, under another number: nodes that could not become it try again.
 #[utoipa::path(post, path = dunlin_api::paths::UPGRADE_RESUME, tag = "upgrades",
     responses((status = 200, body = UpgradeStatus),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn resume(State(api): State<Api>) -> Result<Json<UpgradeStatus>, Refused> {
+    if let Some(upgrade) = &api.driver.view().upgrade {
+        are_here(&api, upgrade.programs.values()).await?;
+    }
     submit(&api, Command::ResumeUpgrade).await
 }
 
 /// Has all agents become what they were before the last upgrade.
 #[utoipa::path(post, path = dunlin_api::paths::UPGRADE_REVERT, tag = "upgrades",
     responses((status = 200, body = UpgradeStatus),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn revert(State(api): State<Api>) -> Result<Json<UpgradeStatus>, Refused> {
+    if let Some(upgrade) = &api.driver.view().upgrade {
+        are_here(&api, upgrade.former.values()).await?;
+    }
     submit(&api, Command::RevertUpgrade).await
+}
+
+/// Refuses what wants programs that the coordinator does not have.
+async fn are_here(api: &Api, programs: impl Iterator<Item = &Program>) -> Result<(), Refused> {
+    for program in programs {
+        let (blobs, digest) = (api.programs.clone(), program.digest);
+        let found = tokio::task::spawn_blocking(move || blobs.contains(&digest));
+        if !found.await.map_err(|error| internal(&error))?? {
+            let detail = format!("the coordinator does not have {digest}");
+            let problem = Problem::new(422, code::UNKNOWN_PROGRAM, "a program is missing", detail);
+            return Err(Refused::new(
+                problem.with_hint("upload it: `PUT /v1/programs/{digest}`, or `dunlin upgrade start`"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 async fn submit(api: &Api, command: Command) -> Result<Json<UpgradeStatus>, Refused> {

@@ -233,7 +233,17 @@ fn what_it_goes_back_to_is_the_last_that_all_had() {
     nodes.becomes(0);
     nodes.wait(20);
     nodes.submit(Command::RevertUpgrade).unwrap();
-    assert_eq!((nodes.upgrade().programs, nodes.upgrade().former), (program(1), program(3)));
+    assert_eq!((nodes.upgrade().programs, nodes.upgrade().former), (program(1), program(1)));
+
+    // One that was stopped is nothing to go back to, whichever way it went.
+    nodes.fails(0);
+    nodes.wait(1);
+    nodes.start(4, plan(&[100], 1)).unwrap();
+    assert_eq!(nodes.upgrade().former, program(1));
+    nodes.becomes(0);
+    nodes.wait(20);
+    nodes.start(4, plan(&[100], 1)).unwrap();
+    assert_eq!(nodes.upgrade().former, program(1), "it is the same once more");
 }
 
 #[test]
@@ -241,14 +251,14 @@ fn a_node_that_says_nothing_or_is_lost_with_it_stops_it() {
     let mut nodes = Nodes::new(3);
     nodes.start(1, plan(&[100], 1)).unwrap();
     nodes.wait(61);
-    assert_eq!(nodes.reason(), "n00 has not become it, nor said why, within 1m");
+    assert_eq!(nodes.reason(), "n00: it has not become it, nor said why, within 1m");
 
     nodes.submit(Command::ResumeUpgrade).unwrap();
     nodes.becomes(0);
     nodes.wait(1);
     nodes.silent.insert(id(0));
     nodes.wait(15);
-    assert_eq!(nodes.reason(), "n00 became it, and was lost then");
+    assert_eq!(nodes.reason(), "n00: it became it, and was lost then");
 }
 
 #[test]
@@ -300,4 +310,62 @@ fn a_store_that_is_an_old_one_takes_no_number_again() {
     nodes.report(1).tried = 7;
     nodes.wait(1);
     assert_eq!(nodes.start(1, plan(&[100], 1)), Ok(Answer::Upgrade(8)));
+}
+
+#[test]
+fn nodes_of_other_processors_keep_what_they_have_and_go_back_too() {
+    let arm = |byte| {
+        let program = Program { digest: Digest::from_sha256([byte; 32]), signature: "signed".to_owned() };
+        BTreeMap::from([("aarch64".parse().unwrap(), program)])
+    };
+    let mut nodes = Nodes::new(2);
+    nodes.report(1).architecture = "aarch64".parse().unwrap();
+    nodes.wait(1);
+    nodes.start(1, plan(&[100], 2)).unwrap();
+    nodes.becomes(0);
+    nodes.wait(12);
+    nodes.submit(Command::StartUpgrade { programs: arm(2), plan: plan(&[100], 2) }).unwrap();
+    let both: BTreeMap<_, _> = program(1).into_iter().chain(arm(2)).collect();
+    assert_eq!((nodes.upgrade().programs, nodes.upgrade().former), (both, program(1)));
+    [0, 1].into_iter().for_each(|node| nodes.becomes(node));
+    nodes.wait(12);
+    assert_eq!(nodes.upgrade().state, UpgradeState::Done);
+    nodes.submit(Command::RevertUpgrade).unwrap();
+    let ordered = |nodes: &Nodes, node| nodes.cluster.assignment(&id(node)).unwrap().program.unwrap().program;
+    assert_eq!(ordered(&nodes, 0), program(1).into_values().next());
+    assert_eq!(ordered(&nodes, 1), None, "it had what is installed");
+}
+
+#[test]
+fn who_does_not_answer_keeps_nobody_waiting_when_it_is_over() {
+    let mut nodes = Nodes::new(4);
+    nodes.silent.extend([id(2), id(3)]);
+    nodes.wait(15);
+    nodes.start(1, plan(&[100], 1)).unwrap();
+    for node in [0, 1] {
+        nodes.becomes(node);
+        nodes.wait(1);
+    }
+    nodes.wait(11);
+    assert_eq!(nodes.upgrade().state, UpgradeState::Done);
+    nodes.silent.remove(&id(2));
+    nodes.wait(2);
+    assert_eq!(nodes.told(), [2]);
+    nodes.silent.remove(&id(3));
+    nodes.wait(30);
+    assert_eq!(nodes.told(), [2], "one at a time");
+    nodes.wait(31);
+    assert_eq!(nodes.told(), [2, 3]);
+}
+
+#[test]
+fn a_node_that_says_what_cannot_be_or_nothing_any_more_spoils_nothing() {
+    let mut nodes = Nodes::new(3);
+    nodes.report(2).tried = u64::MAX;
+    nodes.wait(1);
+    assert_eq!(nodes.start(1, plan(&[100], 1)), Ok(Answer::Upgrade(1)));
+    nodes.reports.get_mut(&id(0)).unwrap().program = None;
+    nodes.wait(30);
+    assert_eq!(nodes.reason(), "n00: it takes no programs any more");
+    assert!(nodes.told().is_empty() || nodes.told() == [0], "no other was told: {:?}", nodes.told());
 }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// How often a program on trial is started at most.
 const MOST_STARTS: u32 = 3;
+/// How often another one may end before it is ready, one time after the other, until the installed one is tried.
+const MOST_ENDS: u32 = 10;
 
 /// What is on disk of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +27,10 @@ pub(super) struct Chosen {
     pub(super) former: Option<Digest>,
     /// Why it is not what the last upgrade wanted.
     pub(super) failed: Option<String>,
-    /// How often it was started, as long as it is on trial.
-    pub(super) trial: Option<u32>,
+    /// Whether it is on trial.
+    pub(super) is_on_trial: bool,
+    /// How often it was started, one time after the other, and was not ready; on trial, how often it was started at all.
+    pub(super) starts: u32,
     /// What was installed when it was chosen.
     pub(super) installed: Stamp,
 }
@@ -54,43 +58,62 @@ impl Chosen {
         if self.program.is_none() || self.installed == installed {
             return self;
         }
-        Self { program: None, former: None, trial: None, failed: None, installed, ..self }
+        Self { program: None, former: None, is_on_trial: false, starts: 0, failed: None, installed, ..self }
     }
 
-    /// Returns the same at a start of the machine's agent, which counts for a program on trial.
-    pub(super) fn at_start(self) -> Self {
-        match self.trial {
-            Some(starts) if starts >= MOST_STARTS => {
-                let reason = format!("it was started {starts} times and no coordinator spoke to it");
-                self.back(reason)
-            }
-            Some(starts) => Self { trial: Some(starts + 1), ..self },
-            None => self,
+    /// Returns the same at a start of the machine's agent, which counts, and what is to be run: not always what was
+    /// chosen.
+    pub(super) fn at_start(self) -> (Self, Option<Digest>) {
+        if self.is_on_trial && self.starts >= MOST_STARTS {
+            let starts = self.starts;
+            let back = self.back(format!("it was started {starts} times and no coordinator spoke to it"));
+            let program = back.program;
+            return (back, program);
         }
+        if self.program.is_none() && !self.is_on_trial {
+            return (self, None);
+        }
+        // One that has been good may not be so on a machine that has changed. What is installed may then say what is wrong.
+        let program = self.program.filter(|_| self.starts < MOST_ENDS);
+        (Self { starts: self.starts.saturating_add(1), ..self }, program)
     }
 
-    /// Returns the choice of another program, which is on trial then.
+    /// Returns the same once its program is ready.
+    pub(super) fn ready(self) -> Self {
+        if self.is_on_trial { self } else { Self { starts: 0, ..self } }
+    }
+
+    /// Returns the choice of another program, which is on trial then. Who becomes it starts it; the installed one counts
+    /// that itself.
     pub(super) fn take(self, tried: u64, program: Option<Digest>, installed: Stamp) -> Self {
-        Self { tried, program, former: self.program, failed: None, trial: Some(1), installed }
+        let starts = u32::from(program.is_some());
+        Self { tried, program, former: self.program, failed: None, is_on_trial: true, starts, installed }
     }
 
     /// Returns the choice of what was before.
     pub(super) fn back(self, reason: String) -> Self {
-        Self { program: self.former, former: None, failed: Some(reason), trial: None, ..self }
+        Self {
+            program: self.former,
+            former: None,
+            failed: Some(reason),
+            is_on_trial: false,
+            starts: 0,
+            ..self
+        }
     }
 
     /// Returns the same once it is known what came of an upgrade.
     pub(super) fn tried(self, number: u64, failed: Option<String>) -> Self {
-        Self { tried: number, failed, trial: None, ..self }
+        Self { tried: number, failed, is_on_trial: false, starts: 0, ..self }
     }
 
-    /// Returns the choice of an agent that is `running` another program than was chosen, as that could not be started.
-    pub(super) fn settled(self, running: Option<Digest>) -> Self {
+    /// Returns the choice of an agent that is `running` another program than was chosen.
+    pub(super) fn settled(self, running: Option<Digest>, reason: &str) -> Self {
         if self.program == running {
             return self;
         }
-        let reason = "the system could not start it".to_owned();
-        Self { program: running, former: None, failed: Some(reason), trial: None, ..self }
+        let failed = Some(reason.to_owned());
+        Self { program: running, former: None, failed, is_on_trial: false, starts: 0, ..self }
     }
 }
 
@@ -106,25 +129,46 @@ mod tests {
         Stamp { length: 1, seconds, nanoseconds: 0 }
     }
 
-    #[test]
-    fn a_program_on_trial_is_started_three_times_and_then_no_more() {
-        let before = Chosen { program: Some(digest(1)), installed: stamp(1), ..Chosen::default() };
-        let mut chosen = before.take(7, Some(digest(2)), stamp(1));
-        for _ in 1..MOST_STARTS {
-            chosen = chosen.at_start();
-            assert_eq!(chosen.program, Some(digest(2)));
+    /// Returns what is run at each of so many starts.
+    fn run(mut chosen: Chosen, times: usize) -> (Vec<Option<Digest>>, Chosen) {
+        let mut run = Vec::new();
+        for _ in 0..times {
+            let program;
+            (chosen, program) = chosen.at_start();
+            run.push(program);
         }
-        let chosen = chosen.at_start();
-        assert_eq!((chosen.program, chosen.tried, chosen.trial), (Some(digest(1)), 7, None));
-        assert_eq!(chosen.failed.as_deref(), Some("it was started 3 times and no coordinator spoke to it"));
-        assert_eq!(chosen.clone().at_start(), chosen);
+        (run, chosen)
     }
 
     #[test]
-    fn what_is_good_is_started_for_ever() {
+    fn a_program_on_trial_is_started_three_times_and_then_no_more() {
+        let [before, next] = [1, 2].map(|number| Some(digest(number)));
+        let had = Chosen { program: before, installed: stamp(1), ..Chosen::default() };
+        // The first time it is become, and not started.
+        let (programs, chosen) = run(had.take(7, next, stamp(1)), 4);
+        assert_eq!(programs, [next, next, before, before]);
+        assert_eq!((chosen.tried, chosen.is_on_trial), (7, false));
+        assert_eq!(chosen.failed.as_deref(), Some("it was started 3 times and no coordinator spoke to it"));
+    }
+
+    #[test]
+    fn the_installed_program_is_on_trial_too_where_it_was_another_one() {
+        let before = Some(digest(1));
+        let had = Chosen { program: before, installed: stamp(1), ..Chosen::default() };
+        let (programs, chosen) = run(had.take(7, None, stamp(1)), 4);
+        assert_eq!(programs, [None, None, None, before]);
+        assert!(chosen.failed.is_some());
+    }
+
+    #[test]
+    fn what_is_good_is_started_for_ever_as_long_as_it_gets_ready() {
         let chosen = Chosen::default().take(7, Some(digest(2)), stamp(1)).tried(7, None);
-        assert_eq!((chosen.trial, &chosen.failed), (None, &None));
-        assert_eq!((0..10).fold(chosen.clone(), |chosen, _| chosen.at_start()), chosen);
+        assert_eq!((chosen.is_on_trial, &chosen.failed), (false, &None));
+        let ready = (0..100).fold(chosen.clone(), |chosen, _| chosen.at_start().0.ready());
+        assert_eq!(ready, chosen);
+        let (programs, chosen) = run(chosen, 12);
+        assert_eq!(programs[9..], [Some(digest(2)), None, None]);
+        assert_eq!(chosen.program, Some(digest(2)), "nothing else is chosen before something is ready");
     }
 
     #[test]
@@ -139,9 +183,9 @@ mod tests {
     #[test]
     fn what_the_system_does_not_start_is_not_run() {
         let before = Chosen { program: Some(digest(1)), ..Chosen::default() };
-        let chosen = before.take(7, Some(digest(2)), stamp(1)).settled(Some(digest(1)));
-        assert_eq!((chosen.program, chosen.trial), (Some(digest(1)), None));
-        assert!(chosen.failed.is_some());
-        assert_eq!(chosen.clone().settled(Some(digest(1))), chosen);
+        let chosen = before.take(7, Some(digest(2)), stamp(1)).settled(Some(digest(1)), "no");
+        assert_eq!((chosen.program, chosen.is_on_trial), (Some(digest(1)), false));
+        assert_eq!(chosen.failed.as_deref(), Some("no"));
+        assert_eq!(chosen.clone().settled(Some(digest(1)), "no"), chosen);
     }
 }

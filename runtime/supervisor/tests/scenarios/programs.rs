@@ -128,8 +128,15 @@ fn a_program_is_on_trial_until_a_coordinator_speaks_to_it() {
     let (mut agent, _) = Agent::start(Some(kept()));
     assert_eq!(agent.wait(299), []);
     let reason = "it was started and no coordinator spoke to it".to_owned();
-    assert_eq!(agent.wait(1), [Action::ReturnProgram { reason }]);
+    let back = [Action::ReturnProgram { number: 5, reason }];
+    assert_eq!(agent.wait(1), back);
     assert_eq!(agent.wait(100), [], "it is on its way back");
+    assert_eq!(agent.told(None), [], "whoever speaks to it");
+
+    let (mut agent, _) = Agent::start(Some(kept()));
+    assert_eq!(agent.wait(300), back);
+    assert_eq!(agent.observe(not_taken(5, true)), [], "the disk is full");
+    assert_eq!(agent.wait(2), back);
 }
 
 #[test]
