@@ -16,6 +16,7 @@ use dunlin_guest_artifacts::HELLO;
 use dunlin_harness::{App, Fleet, eventually, http, is_running, program};
 use dunlin_model::{Architecture, Digest, DurationMs, Program, UpgradePlan};
 use minisign::{KeyPair, PublicKey};
+use nix::sys::signal::Signal;
 
 /// Who signs, and where files of the test are.
 struct Maker {
@@ -154,6 +155,23 @@ async fn agents_become_a_signed_program_ring_by_ring_and_no_request_fails() {
     let late = fleet.add_agent(&["--config", config.to_str().unwrap()]).await.unwrap();
     until(&fleet, "the third node has it", |status| status.done == 3).await;
     assert!(is_in(&runs_from(&mut fleet, late), &digest));
+
+    // A key that is taken off takes its programs off.
+    let key = maker.public().to_base64();
+    let stranger = Maker::new().public().to_base64();
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace(&key, &stranger)).unwrap();
+    fleet.agent(late).signal(Signal::SIGHUP).unwrap();
+    let node = format!("node-{}", late + 1).parse().unwrap();
+    let status = until(&fleet, "the third node has it no more", |status| status.done == 2).await;
+    let third = status.nodes.iter().find(|status| status.node == node).unwrap();
+    assert_eq!((third.state, &third.program), (UpgradeNodeState::Failed, &None));
+    assert!(
+        third.reason.as_ref().is_some_and(|reason| reason.contains("it is not signed by a key")),
+        "{third:?}"
+    );
+    std::fs::write(&config, text).unwrap();
+    fleet.agent(late).signal(Signal::SIGHUP).unwrap();
 
     let said = printed(&fleet.dunlin(&["upgrade", "revert", "--yes"]).await.unwrap());
     assert!(said.code == 0, "{}", said.err);
