@@ -17,10 +17,8 @@ use dunlin_model::{
 use dunlin_planted::{Bug, Point, planted, reached};
 use dunlin_protocol::ToWorker;
 use dunlin_supervisor::{Action, Event, Kept, Supervisor};
-use minisign_verify::PublicKey;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::begun_items::BegunItems;
 use crate::clock::Clock;
@@ -29,7 +27,7 @@ use crate::inputs::Inputs;
 use crate::kept_items::Keeper;
 use crate::last_assignment::LastAssignment;
 use crate::link::Link;
-use crate::programs::Programs;
+use crate::programs::ProgramHand;
 use crate::secrets::Secrets;
 use crate::workers::Workers;
 
@@ -199,15 +197,6 @@ pub(crate) struct Hands {
     pub(crate) tidy: fn(),
 }
 
-/// What the agent becomes another program with.
-pub(crate) struct ProgramHand {
-    pub(crate) programs: Programs,
-    /// Whose signatures count.
-    pub(crate) keys: Vec<PublicKey>,
-    /// Has this process start again.
-    pub(crate) start_again: CancellationToken,
-}
-
 impl Hands {
     /// Makes an assignment durable. While the disk is full it waits: nothing that follows from the assignment is done
     /// before it is safe, and what runs goes on meanwhile.
@@ -352,24 +341,10 @@ impl DriverLoop {
                         .spawn(async move { driver.tell(secrets.fetch(secret, version, &link).await) });
                 }
                 Action::GiveSecrets { allocation } => hands.workers.give_secrets(&allocation),
-                Action::TakeProgram { order } => {
-                    let (hand, link) = (Arc::clone(&hands.programs), hands.link.clone());
-                    let driver = self.driver.clone();
-                    hands.runtime.spawn(async move {
-                        let ProgramHand { programs, keys, start_again } = &*hand;
-                        if let Some(event) = programs.take(*order, keys, &link, start_again).await {
-                            driver.tell(event);
-                        }
-                    });
-                }
-                Action::KeepTried { number, failed } => hands.programs.programs.keep_tried(number, failed),
-                Action::ReturnProgram { number, reason } => {
-                    if hands.programs.programs.back(reason) {
-                        hands.programs.start_again.cancel();
-                    } else {
-                        let reason = "it could not be kept on disk".to_owned();
-                        self.driver.tell(Event::NotTaken { number, reason, again: true });
-                    }
+                action @ (Action::TakeProgram { .. }
+                | Action::KeepTried { .. }
+                | Action::ReturnProgram { .. }) => {
+                    hands.programs.act(action, &hands.link, &self.driver, &hands.runtime);
                 }
                 Action::Fetch { digest } => {
                     let components = Arc::clone(&hands.components);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use dunlin_ingress::{Closing, Doors, Ingress, TlsDoor};
-use dunlin_model::{Feature, NodeId, NodeInfo, Resources};
+use dunlin_model::{ClusterId, Feature, NodeId, NodeInfo, Resources};
 use dunlin_protocol::APPROVAL_PENDING;
 use dunlin_supervisor::{Config as Patience, Kept, Supervisor};
 use dunlin_transport::{CloseCode, Identity, JoinError, JoinToken, NodeEndpoint, Role, WireLimits, join};
@@ -23,7 +23,7 @@ use crate::capacity::{capacity, processor_rate};
 use crate::certificate::Certificate;
 use crate::compiler::{Compiler, platform_of};
 use crate::components::Components;
-use crate::driver::{Driver, DriverLoop, Hands, ProgramHand, driver};
+use crate::driver::{Driver, DriverLoop, Hands, driver};
 use crate::egress::Egress;
 use crate::folders::{self, Folders};
 use crate::homes::Homes;
@@ -35,6 +35,7 @@ use crate::logs::Logs;
 use crate::metrics;
 use crate::nursery::{Nursery, nursery, wait_for};
 use crate::peers::{self, PeerConnections};
+use crate::programs::ProgramHand;
 use crate::secrets::Secrets;
 use crate::sockets::{Inherited, Sockets};
 use crate::wall::{Users, Wall};
@@ -100,8 +101,8 @@ async fn live(
     let (cluster, node) = (identity.cluster().clone(), config.node.clone());
     let node_key = node_key(&folders.file("node.key"))?;
     let disk = Disk::of(&folders, &node_key);
-    let program = config.settings.upgrade.takes_programs().then(|| config.programs.kept());
-    let kept = Kept { program, ..disk.kept() };
+    let programs = ProgramHand::of(&config, &orders);
+    let kept = Kept { program: programs.kept(), ..disk.kept() };
     let capacity = capacity(&config, &folders).await?;
     let is_awaited = inherited.has_clients();
     let has_former = wait_for(inherited.former_workers());
@@ -116,9 +117,7 @@ async fn live(
     let (worker_config, homes) = workers_of(basis, &config.settings, &folders, node_key).await?;
     let workers = Workers::new(worker_config, Arc::clone(&logs));
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
-    let front_door = config.settings.ingress.config();
-    let ingress = Ingress::with_config(node.clone(), Arc::new(workers.clone()), peers, front_door);
-    workers.call_by(ingress.clone());
+    let ingress = ingress_of(&config, &workers, peers);
     let (link, slot) = link();
     let inputs = Inputs::new(homes, link.clone());
     let hands = Hands {
@@ -129,19 +128,13 @@ async fn live(
         components: Arc::new(Components::new(folders.components(), link.clone(), limits.component_size)),
         inputs: Arc::new(inputs),
         secrets: workers.secrets(),
-        programs: Arc::new(ProgramHand {
-            programs: config.programs.clone(),
-            keys: config.settings.upgrade.keys(),
-            start_again: orders.start_again.clone(),
-        }),
+        programs: Arc::clone(&programs),
         link,
         workers: workers.clone(),
         runtime: tokio::runtime::Handle::current(),
         tidy: config.tidy,
     };
-    let patience = Patience { trial: config.settings.upgrade.trial, ..Patience::default() };
-    let supervisor = Supervisor::new(cluster.clone(), node.clone(), patience);
-    let (driver, driver_loop) = driver(supervisor);
+    let (driver, driver_loop) = driver(supervisor(&config, &cluster));
     let keeper = LinkKeeper {
         endpoint: Arc::clone(&endpoint),
         certificate: Certificate::new(Arc::clone(&endpoint), folders.identity()),
@@ -168,10 +161,23 @@ async fn live(
     let running = Running { driver, workers, endpoint, from_peers, closing, serving };
     tracing::info!(%node, ingress = %info.ingress, peer = %info.peer, "agent ready");
     write_ready(&folders, &addresses).context("could not write ready.json")?;
-    config.programs.is_ready();
-    tokio::spawn(config.programs.clone().vouch(config.settings.upgrade.keys(), orders.start_again.clone()));
+    programs.is_ready();
     tokio::spawn(let_go_of_code(config.let_go_of_code));
     running.until_end(&orders, failure, sockets).await
+}
+
+/// Returns the front door, which is also how guests call services.
+fn ingress_of(config: &Config, workers: &Workers, peers: Arc<PeerConnections>) -> Ingress {
+    let settings = config.settings.ingress.config();
+    let ingress = Ingress::with_config(config.node.clone(), Arc::new(workers.clone()), peers, settings);
+    workers.call_by(ingress.clone());
+    ingress
+}
+
+/// Returns the brain of an agent.
+fn supervisor(config: &Config, cluster: &ClusterId) -> Supervisor {
+    let patience = Patience { trial: config.settings.upgrade.trial, ..Patience::default() };
+    Supervisor::new(cluster.clone(), config.node.clone(), patience)
 }
 
 /// What is to be ended, in which order.

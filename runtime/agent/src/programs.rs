@@ -6,6 +6,7 @@
 //! Not here: what is tried and when it goes back (`runtime/supervisor`).
 
 mod chosen;
+mod hand;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
@@ -27,6 +28,8 @@ use crate::authenticated;
 use crate::folders;
 use crate::link::Link;
 use crate::programs::chosen::{Chosen, Stamp};
+
+pub(crate) use crate::programs::hand::ProgramHand;
 
 /// How long a program may take to say whether it would run.
 const CHECK_TIME: Duration = Duration::from_secs(10);

@@ -60,11 +60,6 @@ pub struct UpgradeSettings {
 }
 
 impl UpgradeSettings {
-    /// Tells whether any program is taken.
-    pub(crate) fn takes_programs(&self) -> bool {
-        !self.keys.is_empty()
-    }
-
     /// Returns the keys whose signatures count.
     pub(crate) fn keys(&self) -> Vec<PublicKey> {
         self.keys.iter().map(|key| key.0.clone()).collect()

@@ -302,7 +302,6 @@ impl World {
                     }
                 }
                 Action::SetRoutes(routes) => self.agents.get_mut(node).expect("it is a node").routes = routes,
-                // There is no code here: whether it is kept shows on real nodes.
                 Action::KeepItems { reports, in_place } => {
                     let kept = &mut self.agents.get_mut(node).expect("it is a node").kept_items;
                     if in_place {
@@ -314,6 +313,7 @@ impl World {
                 Action::KeepBegun(begun) => {
                     self.agents.get_mut(node).expect("it is a node").begun_items = begun;
                 }
+                // There is no code here: whether it is kept shows on real nodes.
                 Action::KeepCode { components: _ } => {}
                 action @ (Action::KeepSecrets { .. }
                 | Action::FetchSecret { .. }
@@ -321,18 +321,14 @@ impl World {
                 action @ (Action::TakeProgram { .. }
                 | Action::KeepTried { .. }
                 | Action::ReturnProgram { .. }) => {
-                    let life = self.agents[node].life;
-                    self.minds_program(node, action)?;
-                    if self.agents[node].life != life {
+                    if self.minds_program(node, action)? {
                         return Ok(());
                     }
                 }
                 Action::Fetch { digest } => {
-                    let event = if self.random.chance(self.faults.fetch_fails) {
-                        Event::FetchFailed { digest, reason: "simulated".to_owned() }
-                    } else {
-                        Event::Fetched { digest }
-                    };
+                    let fails = self.random.chance(self.faults.fetch_fails);
+                    let failed = || Event::FetchFailed { digest, reason: "simulated".to_owned() };
+                    let event = if fails { failed() } else { Event::Fetched { digest } };
                     let wait = self.draw(5, 3_000);
                     self.plan_on_node(node, wait, None, event);
                 }

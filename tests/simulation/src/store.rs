@@ -157,19 +157,7 @@ impl Store {
 
     fn write(&mut self, change: Change) -> Result<(), String> {
         match change {
-            Change::App(record) => {
-                let before = self.apps.get(&record.name);
-                let is_back = |before: &AppRecord| match before.revision.cmp(&record.revision) {
-                    Ordering::Less => false,
-                    // How its rollout goes may change, but not what it is.
-                    Ordering::Equal => before.spec != record.spec,
-                    Ordering::Greater => true,
-                };
-                if before.is_some_and(is_back) {
-                    return Err(format!("{} goes back to revision {}", record.name, record.revision));
-                }
-                self.apps.insert(record.name.clone(), record);
-            }
+            Change::App(record) => self.write_app(record)?,
             Change::AppDeleted(name) => drop(self.apps.remove(&name)),
             Change::Revision(record) => {
                 let revisions = self.revisions.entry(record.app.clone()).or_default();
@@ -229,6 +217,22 @@ impl Store {
             Change::PendingDeleted(node) => drop(self.pending.remove(&node)),
             Change::Counters(counters) => self.counters = counters,
         }
+        Ok(())
+    }
+
+    /// An app goes on to later revisions only.
+    fn write_app(&mut self, record: AppRecord) -> Result<(), String> {
+        let before = self.apps.get(&record.name);
+        let is_back = |before: &AppRecord| match before.revision.cmp(&record.revision) {
+            Ordering::Less => false,
+            // How its rollout goes may change, but not what it is.
+            Ordering::Equal => before.spec != record.spec,
+            Ordering::Greater => true,
+        };
+        if before.is_some_and(is_back) {
+            return Err(format!("{} goes back to revision {}", record.name, record.revision));
+        }
+        self.apps.insert(record.name.clone(), record);
         Ok(())
     }
 

@@ -49,8 +49,9 @@ impl World {
         }
     }
 
-    /// Carries out what a supervisor wants done about its program.
-    pub(crate) fn minds_program(&mut self, node: &NodeId, action: Action) -> Result<(), String> {
+    /// Carries out what a supervisor wants done about its program; true if its life has ended with that.
+    pub(crate) fn minds_program(&mut self, node: &NodeId, action: Action) -> Result<bool, String> {
+        let life = self.agents[node].life;
         match action {
             Action::KeepTried { number, failed } => {
                 let kept = &mut self.agents.get_mut(node).expect("it is a node").program;
@@ -67,7 +68,7 @@ impl World {
             }
             other => return Err(format!("{other:?} has nothing to do with programs")),
         }
-        Ok(())
+        Ok(self.agents[node].life != life)
     }
 
     fn takes_program(&mut self, node: &NodeId, order: ProgramOrder) {
