@@ -133,6 +133,11 @@ pub const RESERVED: &[Reserved] = &[
         reason: "the public API and services are served over TLS on TCP, and guests ask servers by https",
     },
     Reserved {
+        package: "minisign-verify",
+        rooms: &["runtime/agent"],
+        reason: "whose programs a node runs is found out in one place",
+    },
+    Reserved {
         package: "chacha20poly1305",
         rooms: &["control/sealed"],
         reason: "what is sealed has one form, and one place that is to be read for it",
