@@ -62,7 +62,7 @@ pub(crate) async fn head(
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn status(State(api): State<Api>) -> Result<Json<UpgradeStatus>, Refused> {
     let view = api.driver.view();
-    let record = view.upgrade.as_ref().ok_or_else(|| not_found("an upgrade".to_owned()))?;
+    let record = view.upgrade.as_ref().ok_or_else(|| not_found("upgrade".to_owned()))?;
     Ok(Json(shown(record, &view)))
 }
 
@@ -138,7 +138,7 @@ async fn submit(api: &Api, command: Command) -> Result<Json<UpgradeStatus>, Refu
     api.driver.submit(command).await?;
     // The answer came after the view with its effect.
     let view = api.driver.view();
-    let record = view.upgrade.as_ref().ok_or_else(|| not_found("an upgrade".to_owned()))?;
+    let record = view.upgrade.as_ref().ok_or_else(|| not_found("upgrade".to_owned()))?;
     Ok(Json(shown(record, &view)))
 }
 
