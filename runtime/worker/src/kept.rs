@@ -68,8 +68,8 @@ impl Kept {
         let renewal = engine.renew();
         match renewal {
             Renewal::Refused => return,
-            // The least is now what is left. It is read at once: in a moment the next guests have come.
-            Renewal::Done => self.least = self.held(),
+            // It is read at once: in a moment the next guests have come.
+            Renewal::Done => self.least = self.held().map(|held| least_after(least, held)),
             Renewal::Begun => {}
         }
         self.given_back = Instant::now();
@@ -88,6 +88,12 @@ impl Kept {
 fn is_due(more: u64, idle: Duration, since: Duration) -> bool {
     let has_run = idle < since;
     has_run && ((more > IDLE_KEPT && idle >= IDLE) || (more > BUSY_KEPT && since >= BUSY))
+}
+
+/// Returns what is taken for the least, when it was `least` before and so much is `held` right after all was given back.
+/// What there is more may be loaded and stay, or threads may not have let go of it yet: half of it is believed each time.
+fn least_after(least: u64, held: u64) -> u64 {
+    held.min(least) + held.saturating_sub(least) / 2
 }
 
 /// Wakes threads of the runtime that wait, as many as there are. Each gives back what it has no use for before it waits again.
@@ -123,6 +129,22 @@ mod tests {
         assert!(!is_due(BUSY_KEPT, moment, hour), "guests come and go");
         assert!(is_due(BUSY_KEPT + 1, moment, BUSY));
         assert!(!is_due(BUSY_KEPT + 1, moment, BUSY - moment), "it was done a moment ago");
+    }
+
+    #[test]
+    fn what_is_left_is_believed_to_stay_only_when_it_does() {
+        let mebibytes = 1 << 20;
+        assert_eq!(least_after(8 * mebibytes, 6 * mebibytes), 6 * mebibytes);
+        assert_eq!(least_after(8 * mebibytes, 14 * mebibytes), 11 * mebibytes);
+        // What is loaded and stays is not given back for ever.
+        let left = 72 * mebibytes;
+        let mut times = 0;
+        let mut least = 8 * mebibytes;
+        while left - least > IDLE_KEPT {
+            least = least_after(least, left);
+            times += 1;
+        }
+        assert_eq!(times, 4);
     }
 
     #[test]
