@@ -323,9 +323,6 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
     let SnapshotNode { node, capacity, labels, resources, batch_overcommit, cordoned, lost } = node;
     let capacity: Resources = *capacity;
     NodeRecord {
-        id: node.clone(),
-        key_fingerprint: [0; 32],
-        joined: now,
         info: Some(NodeInfo {
             capacity,
             labels: labels.clone(),
@@ -338,14 +335,8 @@ fn node_record(node: &SnapshotNode, now: Timestamp) -> NodeRecord {
             program: None,
         }),
         lost: lost.then_some(now),
-        released: false,
-        losses: Vec::new(),
-        leaving: BTreeMap::new(),
-        revoked: false,
-        removed: false,
-        revoked_keys: Default::default(),
-        upgrade: None,
         cordon: cordoned.then_some(Cordon { since: now, drain: None }),
+        ..NodeRecord::joined(node.clone(), [0; 32], now)
     }
 }
 

@@ -182,6 +182,25 @@ pub struct Leaving {
 }
 
 impl NodeRecord {
+    /// Returns that of a machine which has just become a node, and of which nothing is known yet.
+    pub fn joined(id: NodeId, key_fingerprint: [u8; 32], joined: Timestamp) -> Self {
+        Self {
+            id,
+            key_fingerprint,
+            joined,
+            info: None,
+            lost: None,
+            released: false,
+            losses: Vec::new(),
+            cordon: None,
+            revoked: false,
+            removed: false,
+            revoked_keys: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+            upgrade: None,
+        }
+    }
+
     /// Takes note that its lease is over.
     pub(crate) fn lose(&mut self, now: Timestamp) {
         self.lost = Some(now);

@@ -1,7 +1,5 @@
 //! Tokens: who may join, how often and until when; and who waits for an operator's approval.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use dunlin_model::{NodeId, Timestamp};
 
 use crate::volatile::NodeState;
@@ -120,21 +118,7 @@ impl Cluster {
             }
             None => {
                 self.volatile.nodes.insert(node.clone(), NodeState::default());
-                NodeRecord {
-                    id: node,
-                    key_fingerprint,
-                    joined: now,
-                    info: None,
-                    lost: None,
-                    released: false,
-                    losses: Vec::new(),
-                    cordon: None,
-                    revoked: false,
-                    removed: false,
-                    revoked_keys: BTreeSet::new(),
-                    leaving: BTreeMap::new(),
-                    upgrade: None,
-                }
+                NodeRecord::joined(node, key_fingerprint, now)
             }
         };
         self.change(step, Change::Node(record), now);

@@ -292,7 +292,8 @@ fn start_again() -> CommandError {
     CommandError::failed("the coordinator could not start itself again").caused_by(&error).help("start it")
 }
 
-/// Runs an agent until it is told to stop; at SIGHUP, and then with the program that is in this one's file by then.
+/// Runs an agent until it is told to stop; at SIGHUP and when the fleet has brought another program, it becomes the one
+/// that is chosen by then: that, or the one that is installed.
 pub(crate) fn agent(args: AgentArgs, output: &Output) -> Result<(), CommandError> {
     let process = args.process;
     let programs = Programs::find(&args.state);

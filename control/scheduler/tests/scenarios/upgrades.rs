@@ -32,23 +32,7 @@ fn program(byte: u8) -> BTreeMap<Architecture, Program> {
 impl Nodes {
     fn new(count: usize) -> Self {
         let now = Timestamp(1_000_000);
-        let records = (0..count).map(|number| {
-            Change::Node(NodeRecord {
-                id: id(number),
-                key_fingerprint: [0; 32],
-                joined: now,
-                info: None,
-                lost: None,
-                released: false,
-                losses: Vec::new(),
-                cordon: None,
-                revoked: false,
-                removed: false,
-                revoked_keys: BTreeSet::new(),
-                leaving: BTreeMap::new(),
-                upgrade: None,
-            })
-        });
+        let records = (0..count).map(|number| Change::Node(NodeRecord::joined(id(number), [0; 32], now)));
         let cluster = Cluster::restore("fleet".parse().unwrap(), Term(1), Config::LAN, records, now);
         let info = NodeInfo {
             capacity: Resources { memory: Bytes(1 << 30), fuel_rate: FuelRate(1_000_000_000) },
