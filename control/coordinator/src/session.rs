@@ -16,7 +16,7 @@ use dunlin_scheduler::{AllocationRecord, Observation, RunRecord};
 use dunlin_sealed::SealingKey;
 use dunlin_store::{Changes, Components};
 use dunlin_transport::{
-    Authority, CloseCode, Connection, ReceiveHalf, Role, SendError, SendHalf, Stream, key_hash,
+    Authority, CloseCode, Connection, ReceiveHalf, Relay, Role, SendError, SendHalf, Stream, key_hash,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -42,6 +42,8 @@ pub(crate) struct Desk {
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
     pub(crate) programs: Arc<Components>,
+    /// Passes on what nodes have for each other that do not reach each other.
+    pub(crate) relay: Arc<Relay>,
     pub(crate) authority: Arc<Authority>,
     /// Unseals secrets.
     pub(crate) sealing: SealingKey,
@@ -262,6 +264,11 @@ impl Desk {
             }
             StreamRequest::Renew { signing_request } => {
                 self.renew(stream, connection, node, &signing_request).await
+            }
+            StreamRequest::Relay => {
+                let ended = self.relay.carry(node, stream).await;
+                tracing::debug!(%node, error = &ended as &dyn std::error::Error, "relay ended");
+                Ok(())
             }
             StreamRequest::Control(_)
             | StreamRequest::Logs(_)

@@ -50,6 +50,9 @@ pub enum StreamRequest {
         #[serde(with = "serde_bytes")]
         signing_request: Vec<u8>,
     },
+    /// From an agent: packets for nodes that it cannot reach itself, and from those that cannot reach it, as
+    /// [`Relayed`](crate::Relayed) both ways until the connection ends.
+    Relay,
     /// From the coordinator: what allocations on this node printed, as frames of `LogRecord`.
     Logs(LogQuery),
     /// From the coordinator: what is known of instances that ended badly on this node, as frames of `TrapRecord`.

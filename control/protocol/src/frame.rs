@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::relayed::MAX_PACKET;
+
 /// The most bytes of one frame's body.
 pub const MAX_FRAME: usize = 4 << 20;
 /// How deep values may nest.
@@ -14,6 +16,12 @@ pub enum FrameError {
     /// The frame is longer than allowed.
     #[error("a frame may have {MAX_FRAME} bytes, this one has {observed}")]
     TooLong {
+        /// Its length.
+        observed: u64,
+    },
+    /// The packet is longer than allowed.
+    #[error("a packet may have {MAX_PACKET} bytes, this one has {observed}")]
+    PacketTooLong {
         /// Its length.
         observed: u64,
     },

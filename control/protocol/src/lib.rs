@@ -10,6 +10,7 @@ mod frame;
 mod join;
 mod kind;
 mod packed;
+mod relayed;
 mod version;
 mod wall;
 mod worker;
@@ -20,6 +21,7 @@ pub use fleet::{
 pub use frame::{FrameError, MAX_DEPTH, MAX_FRAME, decode, encode, frame_length};
 pub use join::{APPROVAL_PENDING, JoinReply, JoinRequest};
 pub use kind::decode_known;
+pub use relayed::{MAX_PACKET, Relayed};
 pub use version::{ALPN_FLEET, ALPN_JOIN, ALPN_PEER, Version, agree};
 pub use wall::{WallFinding, WallPart, WallSetup, WallState};
 pub use worker::{

@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use dunlin_model::NodeId;
 use dunlin_protocol::{ALPN_FLEET, ALPN_JOIN, ALPN_PEER};
-use quinn::VarInt;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{AsyncUdpSocket as _, VarInt};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::limits::{CONNECT_TIME, MAX_HALF_OPEN, MAX_WAITING};
 use crate::member::COORDINATOR_DNS_NAME;
 use crate::refusal::Finding;
+use crate::relay_port::RelayPort;
 use crate::tls::{self, Anonymous, Late, Wanted};
 use crate::{
-    CloseCode, Connection, ConnectionEnded, Identity, Member, PeerRefusal, Role, WireLimits, accept,
+    CloseCode, Connection, ConnectionEnded, Identity, Member, PeerRefusal, RelayEnded, Role, WireLimits,
+    accept,
 };
 
 /// Why an endpoint could not be opened.
@@ -64,6 +66,24 @@ pub enum ConnectError {
         address: SocketAddr,
         /// Why.
         source: ConnectionEnded,
+    },
+    /// Nothing answers through the relay.
+    #[error("node {node} did not answer through the coordinator within {}s", CONNECT_TIME.as_secs())]
+    NotRelayed {
+        /// Which node.
+        node: NodeId,
+    },
+    /// The node is not connected to the coordinator either.
+    #[error("node {node} is not connected to the coordinator through which it could be reached")]
+    Absent {
+        /// Which node.
+        node: NodeId,
+    },
+    /// There is nobody who relays.
+    #[error("there is no coordinator through which node {node} could be reached")]
+    NoRelay {
+        /// Which node.
+        node: NodeId,
     },
     /// The attempt could not even begin.
     #[error("could not dial {address}: {reason}")]
@@ -142,6 +162,9 @@ impl Server {
 #[derive(Debug)]
 pub struct NodeEndpoint {
     listener: Listener,
+    /// The same for nodes that are reached through a relay.
+    relayed: Listener,
+    port: Arc<RelayPort>,
     identity: RwLock<Identity>,
     fleet: WireLimits,
     peers: WireLimits,
@@ -165,9 +188,11 @@ impl NodeEndpoint {
         fleet: &WireLimits,
         peers: &WireLimits,
     ) -> Result<Self, BindError> {
-        let config = Self::config(identity, peers)?;
+        let port = Arc::new(RelayPort::new());
         Ok(Self {
-            listener: Listener::on(socket, config)?,
+            listener: Listener::on(socket, Self::config(identity, peers)?)?,
+            relayed: Listener::through(&port, Self::config(identity, &WireLimits::RELAYED)?)?,
+            port,
             identity: RwLock::new(identity.clone()),
             fleet: fleet.clone(),
             peers: peers.clone(),
@@ -191,19 +216,58 @@ impl NodeEndpoint {
 
     /// Connects to exactly this node of the own fleet, within ten seconds. It has accepted this one when this returns.
     pub async fn connect_peer(&self, address: SocketAddr, node: &NodeId) -> Result<Connection, ConnectError> {
+        self.connect_by(&self.listener, address, node, &self.peers).await
+    }
+
+    /// Tells whether there is somebody through whom other nodes can be reached.
+    pub fn has_relay(&self) -> bool {
+        self.port.is_open()
+    }
+
+    /// Has the coordinator at the other side of `connection` relay for this node, until one of them ends it.
+    pub async fn relay_through(&self, connection: &Connection) -> RelayEnded {
+        self.port.carry(connection).await
+    }
+
+    /// Connects to this node as [`NodeEndpoint::connect_peer`] does, through whoever relays.
+    pub async fn connect_relayed(&self, node: &NodeId) -> Result<Connection, ConnectError> {
+        let no_relay = || ConnectError::NoRelay { node: node.clone() };
+        let address = self.port.address_of(node).filter(|_| self.has_relay()).ok_or_else(no_relay)?;
+        let absent = self.port.absence(node);
+        tokio::select! {
+            connected = self.connect_by(&self.relayed, address, node, &WireLimits::RELAYED) => {
+                connected.map_err(|error| match error {
+                    ConnectError::Unreachable { .. } => ConnectError::NotRelayed { node: node.clone() },
+                    error => error,
+                })
+            }
+            () = absent => Err(ConnectError::Absent { node: node.clone() }),
+        }
+    }
+
+    async fn connect_by(
+        &self,
+        listener: &Listener,
+        address: SocketAddr,
+        node: &NodeId,
+        limits: &WireLimits,
+    ) -> Result<Connection, ConnectError> {
         let identity = self.identity();
         let member = Member { cluster: identity.cluster().clone(), role: Role::Node(node.clone()) };
         let name = member.dns_name();
         let wanted = Wanted::Member { authority: identity.authority().clone(), member };
         let tls = tls::client(wanted, Some(&identity), ALPN_PEER);
-        dial(&self.listener.endpoint, address, &name, tls, &self.peers).await
+        dial(&listener.endpoint, address, &name, tls, limits).await
     }
 
     /// Returns the next connection from another node, or nothing after [`NodeEndpoint::close`]. May be dropped while
     /// it waits.
     pub async fn accept_peer(&self) -> Option<(NodeId, Connection)> {
         loop {
-            let connection = self.listener.accept().await?;
+            let connection = tokio::select! {
+                connection = self.listener.accept() => connection,
+                connection = self.relayed.accept() => connection,
+            }?;
             if let Some(Role::Node(node)) = connection.peer().map(|peer| &peer.role) {
                 return Some((node.clone(), connection));
             }
@@ -213,6 +277,7 @@ impl NodeEndpoint {
     /// Shows another identity from now on.
     pub fn replace_identity(&self, identity: &Identity) -> Result<(), BindError> {
         self.listener.endpoint.set_server_config(Some(Self::config(identity, &self.peers)?));
+        self.relayed.endpoint.set_server_config(Some(Self::config(identity, &WireLimits::RELAYED)?));
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity.clone();
         Ok(())
     }
@@ -224,6 +289,8 @@ impl NodeEndpoint {
 
     /// Closes all connections and waits a short while until the other sides know.
     pub async fn close(&self, code: CloseCode, reason: &str) {
+        // First those who hear of it by a connection of the others.
+        self.relayed.close(code, reason).await;
         self.listener.close(code, reason).await;
     }
 
@@ -295,9 +362,25 @@ impl Listener {
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
             .map_err(failed)?;
+        Ok(Self::of(endpoint, address))
+    }
+
+    /// Takes connections that come through a relay.
+    fn through(port: &Arc<RelayPort>, config: quinn::ServerConfig) -> Result<Self, BindError> {
+        let socket = Arc::<RelayPort>::clone(port);
+        let address = socket.local_addr().map_err(BindError::Socket)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint_config = quinn::EndpointConfig::default();
+        let endpoint =
+            quinn::Endpoint::new_with_abstract_socket(endpoint_config, Some(config), socket, runtime)
+                .map_err(BindError::Socket)?;
+        Ok(Self::of(endpoint, address))
+    }
+
+    fn of(endpoint: quinn::Endpoint, address: SocketAddr) -> Self {
         let (deliver, accepted) = mpsc::channel(MAX_WAITING);
         let task = tokio::spawn(accept::accept(endpoint.clone(), deliver));
-        Ok(Self { endpoint, address, accepted: Mutex::new(accepted), task })
+        Self { endpoint, address, accepted: Mutex::new(accepted), task }
     }
 
     async fn accept(&self) -> Option<Connection> {

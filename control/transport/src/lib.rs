@@ -4,6 +4,7 @@
 //! machine and a certificate whose only URI name says who it is, a [`Member`]. The role is read from there and nowhere
 //! else. A coordinator opens a [`Server`], a node a [`NodeEndpoint`]; both give [`Connection`]s that are proven on both
 //! sides before anyone above this crate sees them, and connections give [`Stream`]s of messages or of bytes.
+//! Nodes that do not reach each other directly do so through a [`Relay`], which sees nothing of what they say.
 //! A machine without identity calls [`join`] with a [`JoinToken`] and gets one.
 //!
 //! Only TLS 1.3, no session resumption, no early data, no datagrams. What is said on streams is in `dunlin-protocol`,
@@ -20,6 +21,8 @@ mod join;
 mod limits;
 mod member;
 mod refusal;
+mod relay;
+mod relay_port;
 mod renewal;
 mod stream;
 mod tls;
@@ -36,6 +39,7 @@ pub use join::{JoinError, ServeJoinError, join, serve_join};
 pub use limits::WireLimits;
 pub use member::{Member, NotAMember, Role};
 pub use refusal::PeerRefusal;
+pub use relay::{Relay, RelayEnded};
 pub use renewal::Renewal;
 pub use stream::{ReceiveError, ReceiveHalf, SendError, SendHalf, Stream};
 pub use token::{JoinToken, JoinTokenError, hash_secret, is_secret};

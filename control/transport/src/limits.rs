@@ -53,6 +53,10 @@ impl WireLimits {
         ..Self::FLEET
     };
 
+    /// Between nodes through a relay, which is away for some seconds when a coordinator is.
+    pub const RELAYED: Self =
+        Self { idle: Duration::from_secs(12), keep_alive: Duration::from_secs(4), ..Self::PEER };
+
     pub(crate) fn transport(&self) -> Arc<TransportConfig> {
         // Longer than a QUIC timeout can be is as good as the longest.
         let idle = IdleTimeout::try_from(self.idle).unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX));

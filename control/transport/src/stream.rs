@@ -216,7 +216,19 @@ impl ReceiveHalf {
         }
     }
 
-    fn refuse(&mut self, error: FrameError) -> ReceiveError {
+    /// Adds what has come to `bytes`; tells whether there was something, which there is not at the stream's proper end.
+    pub(crate) async fn receive_bytes(&mut self, bytes: &mut Vec<u8>) -> Result<bool, ReceiveError> {
+        match self.inner.read_chunk(CHUNK, true).await {
+            Ok(Some(chunk)) => {
+                bytes.extend_from_slice(&chunk.bytes);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(error) => Err(receive_error(error)),
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, error: FrameError) -> ReceiveError {
         // It fails only if the stream has ended already.
         let _ = self.inner.stop(MALFORMED);
         ReceiveError::Frame(error)

@@ -15,7 +15,7 @@ use dunlin_protocol::{
     Hello, LogQuery, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery, Version,
 };
 use dunlin_supervisor::Event;
-use dunlin_transport::{Backoff, CloseCode, Connection, NodeEndpoint, SendHalf, Stream};
+use dunlin_transport::{Backoff, CloseCode, Connection, NodeEndpoint, RelayEnded, SendHalf, Stream};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::AsyncReadExt as _;
@@ -30,6 +30,8 @@ use crate::logs::Logs;
 const REPORT_PAUSE: Duration = Duration::from_millis(5);
 /// How long after it said that it is not in charge a coordinator is asked again.
 const NOT_IN_CHARGE_PAUSE: Duration = Duration::from_millis(500);
+/// After how long a coordinator that has ended a relay is asked for it again.
+const RELAY_PAUSE: Duration = Duration::from_secs(1);
 /// How long who wants to fetch waits for a connection.
 const CONNECTION_TIME: Duration = Duration::from_secs(5);
 /// The most lines that one question for logs may ask for.
@@ -198,6 +200,7 @@ impl LinkKeeper {
             () = hear => {}
             () = self.report(sender, heartbeat) => {}
             () = self.answer(connection) => {}
+            () = self.have_relayed(connection) => {}
             () = self.certificate.keep(connection) => {}
             _ = connection.closed() => {}
         }
@@ -252,6 +255,20 @@ impl LinkKeeper {
             sent: self.driver.now(),
             allocations: observed.allocations.clone(),
             items: observed.items.to_vec(),
+        }
+    }
+
+    /// Has the coordinator relay for this node as long as they are connected.
+    async fn have_relayed(&self, connection: &Connection) {
+        loop {
+            let ended = self.endpoint.relay_through(connection).await;
+            // One of an earlier build does not relay, and will not while this connection lasts.
+            if let RelayEnded::Refused { message } = ended {
+                tracing::debug!(message, "the coordinator does not relay");
+                return std::future::pending().await;
+            }
+            tracing::debug!(error = &ended as &dyn std::error::Error, "the coordinator relays no more");
+            sleep(RELAY_PAUSE).await;
         }
     }
 
