@@ -4,7 +4,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dunlin_model::NodeId;
 use dunlin_protocol::{ALPN_FLEET, ALPN_JOIN, ALPN_PEER};
@@ -13,7 +13,7 @@ use quinn::{AsyncUdpSocket as _, VarInt};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::limits::{CONNECT_TIME, MAX_HALF_OPEN, MAX_WAITING};
+use crate::limits::{CONNECT_TIME, MAX_HALF_OPEN, MAX_WAITING, SILENCE};
 use crate::member::COORDINATOR_DNS_NAME;
 use crate::refusal::Finding;
 use crate::relay_port::RelayPort;
@@ -226,7 +226,21 @@ impl NodeEndpoint {
 
     /// Has the coordinator at the other side of `connection` relay for this node, until one of them ends it.
     pub async fn relay_through(&self, connection: &Connection) -> RelayEnded {
-        self.port.carry(connection).await
+        let begun = || {
+            // Those who wait for an answer ask again now, and not when they next would.
+            if let Err(error) = self.relayed.endpoint.rebind_abstract(Arc::<RelayPort>::clone(&self.port)) {
+                tracing::debug!(%error, "relayed connections are not told of the new way");
+            }
+        };
+        self.port.carry(connection, begun).await
+    }
+
+    /// Is over when nothing has come from `node` for some seconds though there was a relay all the time. A connection
+    /// waits longer for an answer than that, since relays are away for a while when coordinators are.
+    pub async fn is_silent(&self, node: &NodeId) {
+        while self.port.silence(node, Instant::now()) < SILENCE {
+            tokio::time::sleep(SILENCE / 8).await;
+        }
     }
 
     /// Connects to this node as [`NodeEndpoint::connect_peer`] does, through whoever relays.

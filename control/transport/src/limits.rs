@@ -13,6 +13,8 @@ pub(crate) const RETRY_ABOVE: usize = 64;
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// How long an attempt to connect may take.
 pub(crate) const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// How long nothing may come from a node through a relay that is there until the node counts as gone.
+pub(crate) const SILENCE: Duration = Duration::from_secs(3);
 /// Accepted connections that nobody has taken yet.
 pub(crate) const MAX_WAITING: usize = 64;
 
@@ -54,8 +56,7 @@ impl WireLimits {
     };
 
     /// Between nodes through a relay, which is away for some seconds when a coordinator is.
-    pub const RELAYED: Self =
-        Self { idle: Duration::from_secs(12), keep_alive: Duration::from_secs(4), ..Self::PEER };
+    pub const RELAYED: Self = Self { idle: Duration::from_secs(15), ..Self::PEER };
 
     pub(crate) fn transport(&self) -> Arc<TransportConfig> {
         // Longer than a QUIC timeout can be is as good as the longest.

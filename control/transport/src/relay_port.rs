@@ -9,11 +9,13 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use dunlin_model::NodeId;
 use dunlin_protocol::{Relayed, StreamReply, StreamRequest};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::Connection;
@@ -30,8 +32,8 @@ const PORT: u16 = 1;
 #[derive(Debug)]
 pub(crate) struct RelayPort {
     addresses: Mutex<Addresses>,
-    /// Where packets leave, while there is a relay.
-    exit: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
+    /// Where packets leave, and since when, while there is a relay.
+    exit: Mutex<Option<(mpsc::Sender<Vec<u8>>, Instant)>>,
     arrived: Mutex<mpsc::Receiver<Arrived>>,
     arrive: mpsc::Sender<Arrived>,
     /// Of which nodes the relay says that they are not there.
@@ -48,7 +50,15 @@ struct Arrived {
 #[derive(Debug, Default)]
 struct Addresses {
     by_node: BTreeMap<NodeId, u32>,
-    nodes: Vec<NodeId>,
+    nodes: Vec<Known>,
+}
+
+/// A node that has an address.
+#[derive(Debug)]
+struct Known {
+    node: NodeId,
+    /// When a packet came from it last.
+    heard: Option<Instant>,
 }
 
 impl Addresses {
@@ -61,14 +71,28 @@ impl Addresses {
         }
         let number = u32::try_from(self.nodes.len()).ok()?;
         self.by_node.insert(node.clone(), number);
-        self.nodes.push(node.clone());
+        self.nodes.push(Known { node: node.clone(), heard: None });
         Some(address(number))
     }
 
     fn node(&self, address: SocketAddr) -> Option<&NodeId> {
         let SocketAddr::V6(address) = address else { return None };
         let [.., high, low] = address.ip().segments();
-        self.nodes.get((usize::from(high) << 16) | usize::from(low))
+        self.nodes.get((usize::from(high) << 16) | usize::from(low)).map(|known| &known.node)
+    }
+
+    /// A packet has come from `node`. Returns its address.
+    fn hear(&mut self, node: &NodeId, now: Instant) -> Option<SocketAddr> {
+        let address = self.of(node);
+        if let Some(known) = self.known(node) {
+            known.heard = Some(now);
+        }
+        address
+    }
+
+    fn known(&mut self, node: &NodeId) -> Option<&mut Known> {
+        let number = usize::try_from(*self.by_node.get(node)?).ok()?;
+        self.nodes.get_mut(number)
     }
 }
 
@@ -106,13 +130,34 @@ impl RelayPort {
     pub(crate) fn absence(&self, node: &NodeId) -> impl Future<Output = ()> + use<> {
         let (mut absent, node) = (self.absent.subscribe(), node.clone());
         async move {
-            // It says so again at the next packet, so one that was missed does no harm.
-            while !matches!(absent.recv().await, Ok(other) if other == node) {}
+            loop {
+                match absent.recv().await {
+                    Ok(other) if other == node => return,
+                    // It says so again at the next packet, so one that was missed does no harm.
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    // Without the port there are no connections.
+                    Err(RecvError::Closed) => return,
+                }
+            }
         }
     }
 
-    /// Has the other side of `connection` relay until one of them ends it.
-    pub(crate) async fn carry(&self, connection: &Connection) -> RelayEnded {
+    /// Returns for how long nothing has come from `node` though there was a relay all the time.
+    pub(crate) fn silence(&self, node: &NodeId, now: Instant) -> Duration {
+        let heard = {
+            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            addresses.known(node).and_then(|known| known.heard)
+        };
+        let exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
+        let open_since = exit.as_ref().map(|(_, since)| *since);
+        open_since
+            .max(heard)
+            .filter(|_| open_since.is_some())
+            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last))
+    }
+
+    /// Has the other side of `connection` relay until one of them ends it; calls `begun` when it does.
+    pub(crate) async fn carry(&self, connection: &Connection, begun: impl FnOnce()) -> RelayEnded {
         let mut stream = match connection.open(&StreamRequest::Relay).await {
             Ok(stream) => stream,
             Err(error) => return error.into(),
@@ -125,19 +170,21 @@ impl RelayPort {
         }
         let (exit, mut waiting) = mpsc::channel(MAX_WAITING);
         let _open = self.open(exit);
+        begun();
         pump(stream, &mut waiting, |from, packet| self.take(from, packet)).await
     }
 
     fn open(&self, exit: mpsc::Sender<Vec<u8>>) -> Open<'_> {
         let sender = exit.clone();
-        *self.exit.lock().unwrap_or_else(PoisonError::into_inner) = Some(exit);
+        *self.exit.lock().unwrap_or_else(PoisonError::into_inner) = Some((exit, Instant::now()));
         Open { port: self, sender }
     }
 
     fn take(&self, from: &NodeId, packet: &[u8]) {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         if packet == ABSENT {
             let _nobody_dials_it = self.absent.send(from.clone());
-        } else if let Some(from) = self.address_of(from) {
+        } else if let Some(from) = addresses.hear(from, Instant::now()) {
             let _lost_if_full = self.arrive.try_send(Arrived { from, packet: packet.to_vec() });
         }
     }
@@ -152,7 +199,7 @@ struct Open<'a> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         let mut exit = self.port.exit.lock().unwrap_or_else(PoisonError::into_inner);
-        if exit.as_ref().is_some_and(|exit| exit.same_channel(&self.sender)) {
+        if exit.as_ref().is_some_and(|(exit, _)| exit.same_channel(&self.sender)) {
             *exit = None;
         }
     }
@@ -168,7 +215,7 @@ impl AsyncUdpSocket for RelayPort {
         let Some(node) = addresses.node(transmit.destination) else { return Ok(()) };
         let exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
         // Packets are as long as this port lets them be, so each fits.
-        if let (Some(exit), Ok(bytes)) = (&*exit, Relayed::encode(node, transmit.contents)) {
+        if let (Some((exit, _)), Ok(bytes)) = (&*exit, Relayed::encode(node, transmit.contents)) {
             let _lost_if_full = exit.try_send(bytes);
         }
         Ok(())
@@ -228,5 +275,21 @@ mod tests {
         assert_eq!(addresses.node(address(2)), None);
         assert_eq!(addresses.node("127.0.0.1:1".parse().unwrap()), None);
         assert_eq!(addresses.node(address(u32::MAX)), None);
+    }
+
+    #[test]
+    fn a_node_is_silent_only_while_there_is_a_relay() {
+        let port = RelayPort::new();
+        let (attic, now): (NodeId, _) = ("attic".parse().unwrap(), Instant::now());
+        let later = now + Duration::from_secs(5);
+        assert_eq!(port.silence(&attic, later), Duration::ZERO, "nobody could have been heard");
+        let (exit, _waiting) = mpsc::channel(1);
+        let open = port.open(exit);
+        assert!(port.silence(&attic, later) > Duration::from_secs(4));
+        port.addresses.lock().unwrap().hear(&attic, later);
+        assert_eq!(port.silence(&attic, later), Duration::ZERO);
+        assert_eq!(port.silence(&attic, later + Duration::from_secs(2)), Duration::from_secs(2));
+        drop(open);
+        assert_eq!(port.silence(&attic, later + Duration::from_secs(2)), Duration::ZERO);
     }
 }

@@ -127,6 +127,9 @@ impl Peer {
             (Way::Relayed, None) if plan.first == Way::Direct => state.direct.failed(Instant::now()),
             (Way::Relayed, None) => {}
         }
+        if way == Way::Relayed {
+            tokio::spawn(end_when_silent(endpoint, self.node.clone(), connection.clone()));
+        }
         tracing::debug!(node = %self.node, ?way, %address, "peer reached");
         state.last = Some((way, connection.clone()));
         state.away_since = None;
@@ -151,6 +154,18 @@ impl Peer {
                 tracing::debug!(node = %self.node, %error, "peer is still not reached directly");
                 state.direct.failed(Instant::now());
             }
+        }
+    }
+}
+
+/// Ends a relayed connection when the node is gone: who waits there for an answer would do so for as long as a relay
+/// may be away.
+async fn end_when_silent(endpoint: Arc<NodeEndpoint>, node: NodeId, connection: Connection) {
+    tokio::select! {
+        _ended = connection.closed() => {}
+        () = endpoint.is_silent(&node) => {
+            tracing::debug!(%node, "peer is not heard any more through the coordinator");
+            connection.close(CloseCode::DONE, "the node is silent");
         }
     }
 }

@@ -54,6 +54,7 @@ pub(super) async fn dial(
     let second = attempt(endpoint, second_way, node, address);
     match select(first, sleep_boxed(head_start)).await {
         Either::Left((Ok(connection), _)) => Ok(reached(plan.first)(connection)),
+        Either::Left((Err(error @ ConnectError::Absent { .. }), _)) if !plan.goes_on(true) => Err(error),
         Either::Left((Err(first_error), _)) => match second.await {
             Ok(connection) => Ok(reached(second_way)(connection)),
             Err(second_error) => Err(of_direct(plan.first, first_error, second_error)),

@@ -33,6 +33,14 @@ pub(crate) struct Plan {
     pub(crate) head_start: Option<Duration>,
 }
 
+impl Plan {
+    /// Tells whether the other way is tried when the first one has failed. The direct one is not where it did not work a
+    /// moment ago and the relay says that the node `is_absent`: it would not answer, and who waits has others to ask.
+    pub(crate) fn goes_on(&self, is_absent: bool) -> bool {
+        self.head_start.is_some() && !(is_absent && self.first == Way::Relayed)
+    }
+}
+
 /// What is known of the direct way to a node.
 #[derive(Debug, Default)]
 pub(crate) struct DirectWay {
@@ -93,6 +101,18 @@ mod tests {
         direct.worked();
         assert_eq!(direct.plan(true, now), direct_first);
         assert!(!direct.is_due(now + LAST_PAUSE), "there is nothing to be tried");
+    }
+
+    #[test]
+    fn a_node_that_is_gone_is_given_up_at_once_where_there_was_no_direct_way() {
+        let now = Instant::now();
+        let mut direct = DirectWay::default();
+        assert!(direct.plan(true, now).goes_on(true));
+        assert!(!direct.plan(false, now).goes_on(false));
+        direct.failed(now);
+        assert!(direct.plan(true, now).goes_on(false));
+        assert!(!direct.plan(true, now).goes_on(true));
+        assert!(direct.plan(true, now + FIRST_PAUSE).goes_on(true));
     }
 
     #[test]
