@@ -60,6 +60,13 @@ pub struct NodeStatus {
     /// Whether its clock is not set: it shows a time before the node's own certificate was made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub clock_unset: bool,
+    /// How long a packet takes to it and back, as the coordinator sees it, in microseconds; absent if it is not connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_us: Option<u64>,
+    /// With which nodes it has exchanged packets through the coordinator within the last seconds: those that it does not
+    /// reach directly.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relayed_with: Vec<NodeId>,
     /// For how long nothing new goes to it, as an operator said so, in milliseconds; absent if nobody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cordoned_ms_ago: Option<u64>,

@@ -33,6 +33,7 @@ use dunlin_api::{Problem, code, paths};
 use dunlin_model::{ClusterId, ComponentLimits, Term};
 use dunlin_sealed::SealingKey;
 use dunlin_store::{Changes, Components};
+use dunlin_transport::Relay;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -74,6 +75,7 @@ pub(crate) struct Api {
     pub(crate) clock: Clock,
     pub(crate) driver: Driver,
     pub(crate) fleet: Arc<Fleet>,
+    pub(crate) relay: Arc<Relay>,
     pub(crate) store: Arc<dyn Changes>,
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
@@ -111,6 +113,7 @@ impl Api {
             clock,
             driver: desk.driver.clone(),
             fleet: Arc::clone(&desk.fleet),
+            relay: Arc::clone(&desk.relay),
             store: Arc::clone(&desk.store),
             components: Arc::clone(&desk.components),
             inputs: Arc::clone(&desk.inputs),

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use dunlin_model::NodeId;
 use dunlin_protocol::{Relayed, StreamReply};
@@ -18,6 +19,8 @@ use crate::{ReceiveError, ReceiveHalf, SendError, SendHalf, Stream};
 pub(crate) const MAX_WAITING: usize = 256;
 /// What comes from a relay in the name of a node that has no stream to it: no node sends a packet of nothing.
 pub(crate) const ABSENT: &[u8] = &[];
+/// For how long a packet counts as one that was passed on a moment ago. Nodes that use a way send more often.
+const HEARD: Duration = Duration::from_secs(10);
 /// The most bytes of packets that are written at once.
 const BATCH: usize = 32 << 10;
 
@@ -62,6 +65,8 @@ struct Exit {
     /// Tells streams of the same node apart.
     number: u64,
     packets: mpsc::Sender<Vec<u8>>,
+    /// From whom packets came for it, and when the last one did.
+    heard: BTreeMap<NodeId, Instant>,
 }
 
 impl Relay {
@@ -78,9 +83,12 @@ impl Relay {
     }
 
     fn pass_on(&self, from: &NodeId, to: &NodeId, packet: &[u8]) {
-        let exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
-        let (exit, bytes) = match exits.by_node.get(to) {
-            Some(exit) => (Some(exit), Relayed::encode(from, packet)),
+        let mut exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
+        let (exit, bytes) = match exits.by_node.get_mut(to) {
+            Some(exit) => {
+                exit.hear(from, Instant::now());
+                (Some(&*exit), Relayed::encode(from, packet))
+            }
             None => (exits.by_node.get(from), Relayed::encode(to, ABSENT)),
         };
         // It was decoded a moment ago, so it fits.
@@ -89,12 +97,32 @@ impl Relay {
         }
     }
 
+    /// Returns the nodes from which `node` has got packets within the last seconds.
+    pub fn heard_by(&self, node: &NodeId) -> Vec<NodeId> {
+        let exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = exits.by_node.get(node).map(|exit| &exit.heard).into_iter().flatten();
+        heard.filter(|(_, last)| last.elapsed() < HEARD).map(|(from, _)| from.clone()).collect()
+    }
+
     fn enter(&self, node: &NodeId, packets: mpsc::Sender<Vec<u8>>) -> Entered<'_> {
         let mut exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
         exits.counted += 1;
         let number = exits.counted;
-        exits.by_node.insert(node.clone(), Exit { number, packets });
+        exits.by_node.insert(node.clone(), Exit { number, packets, heard: BTreeMap::new() });
         Entered { relay: self, node: node.clone(), number }
+    }
+}
+
+impl Exit {
+    fn hear(&mut self, from: &NodeId, now: Instant) {
+        match self.heard.get_mut(from) {
+            Some(last) => *last = now,
+            None => {
+                // Here and not elsewhere, so that those who are gone are forgotten.
+                self.heard.retain(|_, last| now.saturating_duration_since(*last) < HEARD);
+                self.heard.insert(from.clone(), now);
+            }
+        }
     }
 }
 

@@ -26,6 +26,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 
 /// A coordinator that relays for whoever connects.
 struct Middle {
+    relay: Arc<Relay>,
     authority: Authority,
     address: SocketAddr,
     serving: JoinHandle<()>,
@@ -38,10 +39,11 @@ impl Middle {
         let identity = Identity::issue(&authority, &role, SystemTime::now(), DAY).unwrap();
         let server = Server::bind(LOOPBACK, &identity, &WireLimits::FLEET).unwrap();
         let address = server.local_address();
+        let relay = Arc::new(Relay::default());
+        let passing = Arc::clone(&relay);
         let serving = tokio::spawn(async move {
-            let relay = Arc::new(Relay::default());
             while let Some(Incoming::Fleet(node, connection)) = server.accept().await {
-                let relay = Arc::clone(&relay);
+                let relay = Arc::clone(&passing);
                 tokio::spawn(async move {
                     while let Ok(mut stream) = connection.accept().await {
                         let (node, relay) = (node.clone(), Arc::clone(&relay));
@@ -51,7 +53,7 @@ impl Middle {
                 });
             }
         });
-        Self { authority, address, serving }
+        Self { relay, authority, address, serving }
     }
 
     async fn node(&self, name: &str) -> Arc<NodeEndpoint> {
@@ -120,6 +122,8 @@ async fn nodes_reach_each_other_through_a_relay_and_know_whom() {
     let _echo = echo(Arc::clone(&cellar));
     let connection = soon(attic.connect_relayed(&"cellar".parse().unwrap())).await.unwrap();
     assert_eq!(connection.peer().unwrap().to_string(), "node cellar of fleet c4");
+    assert_eq!(middle.relay.heard_by(&"cellar".parse().unwrap()), ["attic".parse().unwrap()]);
+    assert_eq!(middle.relay.heard_by(&"garage".parse().unwrap()), []);
     assert_eq!(soon(ask(&connection, b"are you there?")).await, b"are you there?");
     // Far more than may wait at a relay: what is lost is sent again.
     let much: Vec<u8> = (0..4_000_000_u32).map(|at| (at % 251) as u8).collect();

@@ -51,11 +51,20 @@ limits = { fuel = "100M", fuel_rate = "100G/s", concurrency = 1024, host_calls =
 
 [service.away.capabilities]
 outbound_http = ["http://hello.bench.internal"]
+
+[service.hidden]
+component = "hello.wasm"
+routes = [{ host = "hidden.localhost", path = "/" }]
+node_labels = { of = "hidden" }
+limits = { fuel = "100M", fuel_rate = "100G/s", concurrency = 1024, host_calls = 10000000 }
 "#;
 const HELLO_HOST: &str = "hello.localhost";
 const OUTER_HOST: &str = "outer.localhost";
 const AWAY_HOST: &str = "away.localhost";
 const ALONE_HOST: &str = "alone.localhost";
+const HIDDEN_HOST: &str = "hidden.localhost";
+/// An address at which nobody answers: a node that says it is there is reached through the coordinator alone.
+const NOWHERE: &str = "240.0.0.1:7400";
 /// What the agents are given: more than there is, so that no rate holds anything back.
 const CAPACITY: [&str; 4] = ["--memory", "64GiB", "--fuel-rate", "1000G/s"];
 /// How many connections ask at the same time.
@@ -70,6 +79,8 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 /// The least of a request's rate that is left where another node answers it,
 const PEER_RATE: f64 = 0.5;
+/// and where that node is reached through the coordinator,
+const RELAYED_RATE: f64 = 0.3;
 /// and the most that it may take longer.
 const PEER_TIME: f64 = 0.3;
 /// The most processor time of a request that calls a service, as part of one that does not.
@@ -82,14 +93,15 @@ pub(crate) async fn run() -> anyhow::Result<Report> {
     let mut report = Report::begin("network")?;
     report.note("load generator, agents and workers share the cores; the generator takes one thread");
     let mut fleet = Fleet::start(0).await?;
-    for of in ["of=first", "of=second"] {
+    let nowhere = ["--advertise", NOWHERE];
+    for (of, more) in [("of=first", &[][..]), ("of=second", &[]), ("of=hidden", &nowhere)] {
         let config = fleet.folder().join("node.toml");
         std::fs::write(&config, "[ingress]\nmax_connections = 16384\n")?;
         let config = config.display().to_string();
-        fleet.add_agent(&[&CAPACITY[..], &["--label", of, "--config", &config]].concat()).await?;
+        fleet.add_agent(&[&CAPACITY[..], &["--label", of, "--config", &config], more].concat()).await?;
     }
     fleet.deploy(&App::new(MANIFEST, &[("hello.wasm", HELLO), ("ask.wasm", ASK_HTTP)])).await?;
-    for host in [HELLO_HOST, OUTER_HOST, AWAY_HOST, ALONE_HOST] {
+    for host in [HELLO_HOST, OUTER_HOST, AWAY_HOST, ALONE_HOST, HIDDEN_HOST] {
         for node in 0..2 {
             first_200(fleet.ingress(node), host).await?;
         }
@@ -108,6 +120,7 @@ async fn peers(fleet: &Fleet) -> anyhow::Result<Vec<Row>> {
     let subjects = [
         Subject::new("answered on another node", fleet.ingress(1), HELLO_HOST),
         Subject::new("answered where it enters", fleet.ingress(0), HELLO_HOST),
+        Subject::new("answered through the coordinator", fleet.ingress(0), HIDDEN_HOST),
     ];
     let seen = rounds(&subjects, CONNECTIONS).await?;
     let rates: Vec<Series> = seen.iter().map(|seen| seen.iter().map(|seen| seen.rate).collect()).collect();
@@ -119,10 +132,15 @@ async fn peers(fleet: &Fleet) -> anyhow::Result<Vec<Row>> {
         Row::new("answered on another node, 32 connections: requests per second", "1/s", &rates[0])
             .against("answered where it enters", &rates[1])
             .ratio_at_least(PEER_RATE),
+        Row::new("answered through the coordinator, 32 connections: requests per second", "1/s", &rates[2])
+            .against("answered where it enters", &rates[1])
+            .ratio_at_least(RELAYED_RATE),
         Row::new("answered on another node, 1 connection: half answered within", "ms", &halves[0])
             .against("answered where it enters", &halves[1]),
         Row::new("answered on another node, 1 connection: half take longer by", "ms", &added)
             .at_most(PEER_TIME),
+        Row::new("answered through the coordinator, 1 connection: half answered within", "ms", &halves[2])
+            .against("answered where it enters", &halves[1]),
     ])
 }
 

@@ -1,5 +1,7 @@
 //! `dunlin nodes`: the machines and what is free on them.
 
+use std::time::Duration;
+
 use clap::Args;
 use dunlin_api::{NodeList, NodeState, NodeStatus};
 use dunlin_model::DurationMs;
@@ -8,6 +10,9 @@ use crate::args::Global;
 use crate::error::CommandError;
 use crate::output::{Output, table};
 use crate::time::about;
+
+/// How many nodes are named with which one speaks through the coordinator.
+const SHOWN: usize = 3;
 
 /// Show the nodes and what is free on them.
 #[derive(Debug, Args)]
@@ -29,6 +34,7 @@ fn shown(list: &NodeList) -> String {
         "NODE",
         "STATE",
         "SEEN",
+        "LINK",
         "ALLOCATIONS",
         "MEMORY FREE",
         "OF",
@@ -51,6 +57,7 @@ fn row(node: &NodeStatus) -> Vec<String> {
         node.node.to_string(),
         state(node),
         seen.unwrap_or_default(),
+        link(node),
         node.allocations.to_string(),
         free.memory.to_string(),
         node.capacity.memory.to_string(),
@@ -61,6 +68,19 @@ fn row(node: &NodeStatus) -> Vec<String> {
         labels.collect::<Vec<_>>().join(" "),
         node.version.clone(),
     ]
+}
+
+/// Says how far a node is from the coordinator, and with which others it speaks through that.
+fn link(node: &NodeStatus) -> String {
+    let round_trip =
+        node.round_trip_us.map(|time| format!("{:.1}ms", Duration::from_micros(time).as_secs_f64() * 1e3));
+    let with: Vec<_> = node.relayed_with.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = node.relayed_with.len().saturating_sub(SHOWN);
+    let relayed = (!with.is_empty()).then(|| {
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("relayed with {}{more}", with.join(" "))
+    });
+    round_trip.into_iter().chain(relayed).collect::<Vec<_>>().join(", ")
 }
 
 /// Says whether a node is heard of, and why nothing new goes there if that is so.
@@ -104,11 +124,11 @@ mod tests {
         let json = r#"{"nodes":[{"node":"node-1","state":"alive","labels":{"zone":"a"},
             "capacity":{"memory":1073741824,"fuel_rate":2000000000},
             "reserved":{"memory":67108864,"fuel_rate":50000000},"ingress":"127.0.0.1:8080",
-            "peer":"127.0.0.1:7400","version":"0.1.0","last_seen_ms_ago":1200,"allocations":1},
+            "peer":"127.0.0.1:7400","version":"0.1.0","last_seen_ms_ago":1200,"round_trip_us":1234,"allocations":1},
             {"node":"node-2","state":"never-seen","capacity":{"memory":0,"fuel_rate":0},
             "reserved":{"memory":0,"fuel_rate":0},"allocations":0},
             {"node":"node-3","state":"alive","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
-            "allocations":2,"resources":{"gpu":2,"port-cam":1},"batch_overcommit":150,"cordoned_ms_ago":1000,
+            "allocations":2,"round_trip_us":48000,"relayed_with":["a","b","c","d","e"],"resources":{"gpu":2,"port-cam":1},"batch_overcommit":150,"cordoned_ms_ago":1000,
             "drain_ends_in_ms":599000},
             {"node":"node-4","state":"lost","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
             "allocations":0,"cordoned_ms_ago":1000,"set_aside_ends_in_ms":60000},

@@ -25,7 +25,7 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<NodeList> {
         *held.entry(&allocation.record.node).or_default() += 1;
     }
     let nodes =
-        view.nodes.iter().map(|(id, node)| node_status(node, held.get(id).copied().unwrap_or(0), now));
+        view.nodes.iter().map(|(id, node)| node_status(&api, node, held.get(id).copied().unwrap_or(0), now));
     let mut nodes: Vec<NodeStatus> = nodes.collect();
     // A machine may wait for the name of a node that is lost; both are told then.
     nodes.extend(view.pending.values().map(pending_status));
@@ -154,7 +154,7 @@ fn one(api: &Api, node: &NodeId) -> Result<Json<NodeStatus>, Refused> {
     let view = api.driver.view();
     let found = view.nodes.get(node).ok_or_else(|| not_found(format!("node `{node}`")))?;
     let held = view.allocations.values().filter(|held| held.record.node == *node).count();
-    Ok(Json(node_status(found, count(held), api.clock.now())))
+    Ok(Json(node_status(api, found, count(held), api.clock.now())))
 }
 
 fn pending_status(pending: &PendingRecord) -> NodeStatus {
@@ -174,6 +174,8 @@ fn pending_status(pending: &PendingRecord) -> NodeStatus {
         resources: BTreeMap::new(),
         batch_overcommit: None,
         clock_unset: false,
+        round_trip_us: None,
+        relayed_with: Vec::new(),
         cordoned_ms_ago: None,
         drain_ends_in_ms: None,
         set_aside_ends_in_ms: None,
@@ -193,7 +195,8 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn node_status(node: &NodeView, allocations: u32, now: Timestamp) -> NodeStatus {
+fn node_status(api: &Api, node: &NodeView, allocations: u32, now: Timestamp) -> NodeStatus {
+    let round_trip = api.fleet.connection(&node.record.id).map(|connection| connection.round_trip());
     let (info, cordon) = (node.record.info.as_ref(), node.record.cordon);
     NodeStatus {
         node: node.record.id.clone(),
@@ -215,6 +218,8 @@ fn node_status(node: &NodeView, allocations: u32, now: Timestamp) -> NodeStatus 
         resources: info.map(|info| info.resources.clone()).unwrap_or_default(),
         batch_overcommit: info.map(|info| info.batch_overcommit.into()),
         clock_unset: info.is_some_and(|info| info.clock_unset),
+        round_trip_us: round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        relayed_with: api.relay.heard_by(&node.record.id),
         cordoned_ms_ago: cordon.map(|cordon| now.since(cordon.since).0),
         drain_ends_in_ms: cordon.and_then(|cordon| cordon.drain).map(|end| end.since(now).0),
         set_aside_ends_in_ms: node.set_aside_until.filter(|end| *end > now).map(|end| end.since(now).0),
