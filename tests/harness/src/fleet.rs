@@ -9,6 +9,7 @@ use dunlin_api::{AppStatus, Client, ClientConfig, CreateJoinToken};
 use dunlin_model::AppName;
 use tempfile::TempDir;
 
+use crate::place::Place;
 use crate::process::{Process, program};
 use crate::wait::eventually;
 
@@ -81,47 +82,76 @@ impl Fleet {
         Self::start_at(folder, path, &[], nodes).await
     }
 
+    /// The same without agents, and with the coordinator at a place.
+    pub async fn start_in(place: &Place) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("dunlin-test-").tempdir()?;
+        let path = folder.path().join("coordinator");
+        Self::start_coordinator(folder, path, &[], place).await
+    }
+
     async fn start_at(folder: TempDir, path: PathBuf, more: &[&str], nodes: usize) -> anyhow::Result<Self> {
-        let state = path.display().to_string();
-        let listen = ["--fleet", "127.0.0.1:0", "--api", "127.0.0.1:0"];
-        let arguments =
-            words(&[&["coordinator", "--state", &state, "--profile", "lan"], &listen[..], more].concat());
-        let mut coordinator = Process::new(path, arguments);
-        coordinator.start(&[]).await?;
-        // A coordinator that is started again must be found where it was.
-        coordinator.set_argument("--fleet", coordinator.address("fleet").to_string());
-        coordinator.set_argument("--api", coordinator.address("api").to_string());
-        let client = connect(&coordinator)?;
-        let mut fleet = Self { folder, coordinator, agents: Vec::new(), client };
+        let mut fleet = Self::start_coordinator(folder, path, more, &Place::here()).await?;
         for _ in 0..nodes {
             fleet.add_agent(&[]).await?;
         }
         Ok(fleet)
     }
 
+    async fn start_coordinator(
+        folder: TempDir,
+        path: PathBuf,
+        more: &[&str],
+        place: &Place,
+    ) -> anyhow::Result<Self> {
+        let (state, any_port) = (path.display().to_string(), format!("{}:0", place.address()));
+        let listen = ["--fleet", &any_port, "--api", &any_port];
+        let arguments =
+            words(&[&["coordinator", "--state", &state, "--profile", "lan"], &listen[..], more].concat());
+        let mut coordinator = Process::new(path, arguments);
+        coordinator.start_through(place.enter());
+        coordinator.start(&[]).await?;
+        // A coordinator that is started again must be found where it was.
+        coordinator.set_argument("--fleet", coordinator.address("fleet").to_string());
+        coordinator.set_argument("--api", coordinator.address("api").to_string());
+        let client = connect(&coordinator)?;
+        Ok(Self { folder, coordinator, agents: Vec::new(), client })
+    }
+
     /// Starts one more agent, with more arguments if wanted, and returns its index.
     pub async fn add_agent(&mut self, more: &[&str]) -> anyhow::Result<usize> {
         let token = self.client.create_join_token(&CreateJoinToken::default()).await?.token;
-        self.join(&token, more).await
+        self.join(&token, more, &Place::here()).await
+    }
+
+    /// Starts one more agent at a place, with more arguments.
+    pub async fn add_agent_at(&mut self, place: &Place, more: &[&str]) -> anyhow::Result<usize> {
+        let token = self.client.create_join_token(&CreateJoinToken::default()).await?.token;
+        self.join(&token, more, place).await
     }
 
     /// Starts one more agent with a token of the caller's.
     pub async fn add_agent_with(&mut self, token: &str) -> anyhow::Result<usize> {
-        self.join(token, &[]).await
+        self.join(token, &[], &Place::here()).await
     }
 
-    async fn join(&mut self, token: &str, more: &[&str]) -> anyhow::Result<usize> {
+    async fn join(&mut self, token: &str, more: &[&str], place: &Place) -> anyhow::Result<usize> {
         let node = format!("node-{}", self.agents.len() + 1);
         let path = self.folder.path().join(&node);
         let (state, coordinator) =
             (path.display().to_string(), self.coordinator.address("fleet").to_string());
         let given = ["agent", "--state", &state, "--node", &node, "--fleet", &coordinator];
-        let listen = ["--ingress", "127.0.0.1:0", "--endpoint", "127.0.0.1:0"];
-        let capacity = [["--memory", "512MiB"], ["--fuel-rate", "1G/s"]];
-        let capacity: Vec<&str> =
-            capacity.iter().filter(|[name, _]| !more.contains(name)).flatten().copied().collect();
-        let arguments = words(&[&given[..], &listen, &capacity, more].concat());
+        let any_port = format!("{}:0", place.address());
+        let usual = [
+            ["--ingress", &any_port],
+            ["--endpoint", &any_port],
+            ["--memory", "512MiB"],
+            ["--fuel-rate", "1G/s"],
+        ];
+        let usual: Vec<&str> =
+            usual.iter().filter(|[name, _]| !more.contains(name)).flatten().copied().collect();
+        let arguments = words(&[&given[..], &usual, more].concat());
         let mut agent = Process::new(path, arguments);
+        agent.start_through(place.enter());
         agent.start(&[("DUNLIN_JOIN_TOKEN", token)]).await?;
         agent.set_argument("--ingress", agent.address("ingress").to_string());
         agent.set_argument("--endpoint", agent.address("endpoint").to_string());

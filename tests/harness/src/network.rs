@@ -44,6 +44,27 @@ impl Network {
         std::env::var_os("DUNLIN_OWN_NETWORK").is_some()
     }
 
+    /// Runs the test of this name once more, alone and in a network of its own, and fails as it does. Tells whether this is
+    /// that run; where such networks cannot be made, a word says that the test is skipped.
+    ///
+    /// # Panics
+    ///
+    /// When the test fails in there.
+    pub fn around(test: &str) -> bool {
+        if Self::is_of_its_own() {
+            return true;
+        }
+        if !Self::can_be_made() {
+            eprintln!("skipped: this user may make no network namespaces here; root may");
+            return false;
+        }
+        let program = std::env::current_exe().expect("a running test has a file").display().to_string();
+        let words = [&program, "--exact", test, "--nocapture"].map(str::to_owned);
+        let status = Self::of_its_own(&words).status().expect("what has just run can be run again");
+        assert!(status.success(), "{test} has failed in a network of its own");
+        false
+    }
+
     /// Makes so many hosts, which all reach each other.
     pub async fn start(hosts: u8) -> anyhow::Result<Self> {
         ensure!(Self::is_of_its_own(), "this process has no network of its own");
@@ -87,6 +108,45 @@ impl Network {
         ip(&format!("rule add from {} to {} blackhole", address(from), address(to))).await
     }
 
+    /// Puts a host behind a router that rewrites addresses: what it sends seems to come from the router, and nothing comes
+    /// to it but answers. Needs `nft`; without it nothing comes from `others` and nothing gets there, which is less.
+    pub async fn hide(&self, host: u8, others: &[u8]) -> anyhow::Result<()> {
+        if !has_nft() {
+            eprintln!("there is no nft here: host {host} is cut from {others:?} and no address is rewritten");
+            for other in others {
+                self.cut(host, *other).await?;
+                self.cut(*other, host).await?;
+            }
+            return Ok(());
+        }
+        let of_host = address(host);
+        for rule in [
+            "add table ip router".to_owned(),
+            "add chain ip router out { type nat hook postrouting priority srcnat ; }".to_owned(),
+            format!("add rule ip router out ip saddr {of_host} masquerade"),
+            "add chain ip router in { type filter hook forward priority filter ; }".to_owned(),
+            format!("add rule ip router in ip daddr {of_host} ct state new drop"),
+        ] {
+            run("nft", &rule).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a host another address in place of the one it has, as when it has moved to another network. It keeps no
+    /// connection that is bound to the former one.
+    pub async fn move_away(&self, host: u8) -> anyhow::Result<()> {
+        let holder = self.holders.get(usize::from(host)).context("there is no such host")?;
+        let id = holder.id().context("a host's process has ended")?;
+        for line in [
+            format!("address delete {}/24 dev eth0", address(host)),
+            format!("address add {}/24 dev eth0", moved(host)),
+            format!("route add default via {}", middle(host)),
+        ] {
+            run("nsenter", &format!("--net=/proc/{id}/ns/net ip {line}")).await?;
+        }
+        Ok(())
+    }
+
     /// Mends one such way.
     pub async fn mend(&self, from: u8, to: u8) -> anyhow::Result<()> {
         ip(&format!("rule delete from {} to {} blackhole", address(from), address(to))).await
@@ -96,6 +156,21 @@ impl Network {
 /// A host's address.
 fn address(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, host, 1)
+}
+
+/// A host's address after it has moved.
+fn moved(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, host, 2)
+}
+
+/// Tells whether there is a program that sets up the kernel's rewriting of addresses.
+fn has_nft() -> bool {
+    let mut nft = std::process::Command::new("nft");
+    nft.arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// The address of the middle, toward a host.

@@ -1,0 +1,120 @@
+//! Nodes behind routers that rewrite addresses, and nodes that move, on hosts with networks of their own.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+use std::net::SocketAddr;
+
+use dunlin_guest_artifacts::SAY_HTTP;
+use dunlin_harness::{App, Fleet, Network, eventually, http};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// The hosts: of the coordinator, of a node that all reach, and of one that nobody reaches.
+const COORDINATOR: u8 = 0;
+const OPEN: u8 = 1;
+const HIDDEN: u8 = 2;
+
+/// A service that prints what is posted to it, on the node that nobody reaches.
+const MANIFEST: &str = r#"
+[app]
+name = "shop"
+
+[service.web]
+component = "say.wasm"
+routes = [{ path = "/" }]
+limits = { memory = "32MiB", fuel = "1G", fuel_rate = "100M/s", deadline = "60s", concurrency = 10 }
+placement = { require = ["place = attic"] }
+"#;
+
+/// A coordinator, a node that all reach, and one behind a router, on which a service runs.
+struct Scene {
+    network: Network,
+    fleet: Fleet,
+    open: usize,
+}
+
+impl Scene {
+    async fn begin() -> Self {
+        let network = Network::start(3).await.unwrap();
+        network.hide(HIDDEN, &[OPEN]).await.unwrap();
+        let mut fleet = Fleet::start_in(&network.place(COORDINATOR).unwrap()).await.unwrap();
+        let open = fleet.add_agent_at(&network.place(OPEN).unwrap(), &[]).await.unwrap();
+        let place = network.place(HIDDEN).unwrap();
+        let anywhere = ["--endpoint", "0.0.0.0:0", "--ingress", "0.0.0.0:0"];
+        let hidden = [&["--label", "place=attic"][..], &anywhere].concat();
+        fleet.add_agent_at(&place, &hidden).await.unwrap();
+        fleet.deploy(&App::new(MANIFEST, &[("say.wasm", SAY_HTTP)])).await.unwrap();
+        fleet.until_running("default/shop").await;
+        Self { network, fleet, open }
+    }
+
+    fn ingress(&self) -> SocketAddr {
+        self.fleet.ingress(self.open)
+    }
+
+    /// Has the service print something; the request enters at the node that all reach.
+    async fn say(&self, text: &str) -> Result<(), String> {
+        let sending = http().post(format!("http://{}/", self.ingress())).body(text.to_owned()).send();
+        let response = sending.await.map_err(|error| format!("{error:?}"))?;
+        let status = response.status();
+        let told = response.text().await.map_err(|error| format!("{error:?}"))?;
+        if status.is_success() { Ok(()) } else { Err(format!("{status}: {told}")) }
+    }
+}
+
+fn run(scene: impl Future<Output = ()>) {
+    tokio::runtime::Runtime::new().unwrap().block_on(scene);
+}
+
+#[test]
+fn a_node_behind_a_router_serves_what_arrives_elsewhere_and_is_asked_for_logs() {
+    if Network::around("a_node_behind_a_router_serves_what_arrives_elsewhere_and_is_asked_for_logs") {
+        run(async {
+            let scene = Scene::begin().await;
+            eventually("an answer", || scene.say("good morning")).await;
+            for _ in 0..20 {
+                scene.say("good evening").await.unwrap();
+            }
+            eventually("its logs", || async {
+                let logs =
+                    scene.fleet.dunlin(&["logs", "shop/web"]).await.map_err(|error| error.to_string())?;
+                let logs = String::from_utf8_lossy(&logs.stdout).into_owned();
+                if logs.contains("good morning") && logs.contains("good evening") {
+                    Ok(())
+                } else {
+                    Err(logs)
+                }
+            })
+            .await;
+            let nodes = scene.fleet.client().nodes().await.unwrap().nodes;
+            let [open, hidden] = &nodes[..] else { panic!("{nodes:?}") };
+            assert_eq!(hidden.relayed_with, [open.node.clone()]);
+            assert_eq!(open.relayed_with, [hidden.node.clone()]);
+            assert!(open.round_trip_us.is_some_and(|time| time < 1_000_000), "{nodes:?}");
+        });
+    }
+}
+
+#[test]
+fn a_node_that_moves_answers_what_is_under_way() {
+    if Network::around("a_node_that_moves_answers_what_is_under_way") {
+        run(async {
+            let scene = Scene::begin().await;
+            eventually("an answer", || scene.say("before")).await;
+            let mut client = TcpStream::connect(scene.ingress()).await.unwrap();
+            let head = "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 10\r\n\r\n12345";
+            client.write_all(head.as_bytes()).await.unwrap();
+            scene.say("meanwhile").await.unwrap();
+            scene.network.move_away(HIDDEN).await.unwrap();
+            // New ones are answered too, by the same connections.
+            scene.say("elsewhere").await.unwrap();
+            client.write_all(b"67890").await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("said\n"), "{answer}");
+            let of_node = |(path, _): &(std::path::PathBuf, String)| path.ends_with("node-2");
+            let (_, log) = scene.fleet.logs().into_iter().find(of_node).unwrap();
+            assert!(!log.contains("coordinator lost"), "{log}");
+        });
+    }
+}
