@@ -9,6 +9,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::authority::key_hash;
 use crate::identity::validity;
+use crate::stream::priority;
 use crate::{Member, SendError, Stream};
 
 /// Why a connection was closed, for programs.
@@ -145,6 +146,7 @@ impl Connection {
     /// Opens a stream that begins with `request`. Waits while the other side grants no more streams.
     pub async fn open(&self, request: &StreamRequest) -> Result<Stream, SendError> {
         let mut stream = self.open_raw().await?;
+        stream.send.set_priority(priority(request));
         stream.send_message(request).await?;
         Ok(stream)
     }

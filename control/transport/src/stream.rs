@@ -21,6 +21,21 @@ use crate::ConnectionEnded;
 const ABANDONED: VarInt = VarInt::from_u32(1);
 /// The code of a stream on which something came that is no frame.
 const MALFORMED: VarInt = VarInt::from_u32(2);
+/// Returns how urgent what is sent on such a stream is: where a link takes less than there is to send, more urgent bytes
+/// go first. That a node is there and what it is to do goes before what its guests say, and that before what can wait.
+pub(crate) fn priority(request: &StreamRequest) -> i32 {
+    match request {
+        StreamRequest::Control(_) => 3,
+        StreamRequest::Renew { .. } | StreamRequest::Secret { .. } => 2,
+        StreamRequest::Relay => 1,
+        StreamRequest::Logs(_) | StreamRequest::Traps(_) => 0,
+        StreamRequest::Component { .. }
+        | StreamRequest::Program { .. }
+        | StreamRequest::Input { .. }
+        | StreamRequest::CoreDump { .. } => -1,
+    }
+}
+
 /// How long a stream may take to say what it is for.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// The most bytes of a stream's first message.
@@ -110,6 +125,12 @@ impl SendHalf {
             WriteError::ConnectionLost(error) => SendError::Connection(error.into()),
             WriteError::ClosedStream | WriteError::ZeroRttRejected => SendError::Finished,
         })
+    }
+
+    /// Sets how urgent what is sent is, see [`priority`].
+    pub(crate) fn set_priority(&self, priority: i32) {
+        // It fails only if the stream has ended.
+        let _ = self.inner.set_priority(priority);
     }
 
     /// Says that nothing more comes: the other side sees a proper end.
@@ -291,7 +312,10 @@ impl Stream {
             .map_err(|_| ReceiveError::TimedOut)??
             .ok_or(ReceiveError::Truncated)?;
         match decode_known(&body) {
-            Ok(Some(request)) => Ok(request),
+            Ok(Some(request)) => {
+                self.send.set_priority(priority(&request));
+                Ok(request)
+            }
             Ok(None) => {
                 let message = "this side is older and does not know this kind of stream".to_owned();
                 // If it cannot be sent, the other side is gone and needs no answer.

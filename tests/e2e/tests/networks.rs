@@ -118,3 +118,70 @@ fn a_node_that_moves_answers_what_is_under_way() {
         });
     }
 }
+
+/// Returns a component with so many bytes more that mean nothing and cannot be made smaller: a section that nobody reads.
+fn swollen(component: &[u8], more: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut section = b"\x05ballast"[..6].to_vec();
+    section[0] = 5;
+    section.extend(
+        std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .take(more),
+    );
+    let mut swollen = component.to_vec();
+    swollen.push(0);
+    let mut length = section.len();
+    while length >= 0x80 {
+        swollen.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    swollen.push(length as u8);
+    swollen.extend(section);
+    swollen
+}
+
+#[test]
+fn a_large_transfer_on_a_slow_link_delays_no_heartbeat_and_no_order() {
+    if Network::around("a_large_transfer_on_a_slow_link_delays_no_heartbeat_and_no_order") {
+        run(async {
+            let scene = Scene::begin().await;
+            eventually("an answer", || scene.say("before")).await;
+            scene.network.slow_down(HIDDEN, "1mbit").await.unwrap();
+            // It takes minutes.
+            let large = swollen(SAY_HTTP, 24 << 20);
+            let manifest = MANIFEST.replace("shop", "depot").replace("path = \"/\"", "path = \"/depot\"");
+            let depot = App::new(&manifest, &[("say.wasm", &large)]);
+            let begun = scene.fleet.dunlin_in(depot.path(), &["deploy", "--no-wait"]).await.unwrap();
+            assert!(begun.status.success(), "{begun:?}");
+            let hidden = || async {
+                let nodes = scene.fleet.client().nodes().await.unwrap().nodes;
+                nodes.into_iter().find(|node| node.node.to_string() == "node-2").unwrap()
+            };
+            eventually("the transfer fills the link", || async {
+                let time = hidden().await.round_trip_us;
+                if time > Some(50_000) { Ok(()) } else { Err(format!("{time:?}")) }
+            })
+            .await;
+            let began = std::time::Instant::now();
+            while began.elapsed() < std::time::Duration::from_secs(5) {
+                let seen = hidden().await.last_seen_ms_ago.unwrap();
+                assert!(seen < 2_500, "it was heard of {seen} ms ago");
+                scene.say("meanwhile").await.unwrap();
+            }
+            // Two of them are to run there, and one; both are orders.
+            let stopped = scene.fleet.dunlin(&["delete", "shop", "--yes"]).await.unwrap();
+            assert!(stopped.status.success(), "{stopped:?}");
+            eventually("the order is carried out", || async {
+                let allocations = hidden().await.allocations;
+                if allocations == 1 { Ok(()) } else { Err(format!("{allocations} allocations")) }
+            })
+            .await;
+            assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
+        });
+    }
+}

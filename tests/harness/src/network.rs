@@ -132,19 +132,31 @@ impl Network {
         Ok(())
     }
 
+    /// Lets so many bits per second through between a host and the middle, in each direction.
+    pub async fn slow_down(&self, host: u8, rate: &str) -> anyhow::Result<()> {
+        let shaped = format!("root tbf rate {rate} burst 4kb latency 200ms");
+        run("tc", &format!("qdisc add dev host{host} {shaped}")).await?;
+        self.within(host, &format!("tc qdisc add dev eth0 {shaped}")).await
+    }
+
     /// Gives a host another address in place of the one it has, as when it has moved to another network. It keeps no
     /// connection that is bound to the former one.
     pub async fn move_away(&self, host: u8) -> anyhow::Result<()> {
-        let holder = self.holders.get(usize::from(host)).context("there is no such host")?;
-        let id = holder.id().context("a host's process has ended")?;
         for line in [
-            format!("address delete {}/24 dev eth0", address(host)),
-            format!("address add {}/24 dev eth0", moved(host)),
-            format!("route add default via {}", middle(host)),
+            format!("ip address delete {}/24 dev eth0", address(host)),
+            format!("ip address add {}/24 dev eth0", moved(host)),
+            format!("ip route add default via {}", middle(host)),
         ] {
-            run("nsenter", &format!("--net=/proc/{id}/ns/net ip {line}")).await?;
+            self.within(host, &line).await?;
         }
         Ok(())
+    }
+
+    /// Runs a command on a host.
+    async fn within(&self, host: u8, line: &str) -> anyhow::Result<()> {
+        let holder = self.holders.get(usize::from(host)).context("there is no such host")?;
+        let id = holder.id().context("a host's process has ended")?;
+        run("nsenter", &format!("--net=/proc/{id}/ns/net {line}")).await
     }
 
     /// Mends one such way.
