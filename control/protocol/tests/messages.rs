@@ -15,8 +15,8 @@ use dunlin_model::{
 };
 use dunlin_protocol::{
     ConnectError, FrameError, Hello, JoinReply, JoinRequest, LogQuery, MAX_FRAME, Outbound, PassedToAgent,
-    PassedToWorker, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery, Version,
-    decode, decode_known, encode, frame_length,
+    PassedToWorker, RefusalCode, Relayed, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery,
+    Version, decode, decode_known, encode, frame_length,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -279,6 +279,8 @@ fn all_frames() -> Vec<Vec<u8>> {
     frames.extend(heard().iter().map(|message| encode(message).unwrap()));
     let (request, told, said) = of_upgrades();
     frames.extend([encode(&request).unwrap(), encode(&told).unwrap(), encode(&said).unwrap()]);
+    frames.push(encode(&StreamRequest::Relay).unwrap());
+    frames.push(Relayed::encode(&"attic".parse().unwrap(), b"a packet").unwrap());
     frames
 }
 

@@ -137,13 +137,13 @@ mod tests {
             {"node":"node-6","state":"alive","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
             "allocations":0,"clock_unset":true}]}"#;
         expect![[r#"
-            NODE    STATE                                SEEN      ALLOCATIONS  MEMORY FREE  OF    FUEL RATE FREE  OF    INGRESS         RESOURCES         LABELS  VERSION
-            node-1  alive                                1.2s ago  1            960MiB       1GiB  1950M/s         2G/s  127.0.0.1:8080                    zone=a  0.1.0
-            node-2  never-seen                                     0            0B           0B    0/s             0/s
-            node-3  draining for 9m59s                             2            0B           0B    0/s             0/s                   gpu=2 port-cam=1
-            node-4  lost, cordoned, set aside for 1m00s            0            0B           0B    0/s             0/s
-            node-5  drained                                        0            0B           0B    0/s             0/s
-            node-6  clock not set                                  0            0B           0B    0/s             0/s"#]].assert_eq(&shown(&serde_json::from_str(json).unwrap()));
+            NODE    STATE                                SEEN      LINK                                   ALLOCATIONS  MEMORY FREE  OF    FUEL RATE FREE  OF    INGRESS         RESOURCES         LABELS  VERSION
+            node-1  alive                                1.2s ago  1.2ms                                  1            960MiB       1GiB  1950M/s         2G/s  127.0.0.1:8080                    zone=a  0.1.0
+            node-2  never-seen                                                                            0            0B           0B    0/s             0/s
+            node-3  draining for 9m59s                             48.0ms, relayed with a b c and 2 more  2            0B           0B    0/s             0/s                   gpu=2 port-cam=1
+            node-4  lost, cordoned, set aside for 1m00s                                                   0            0B           0B    0/s             0/s
+            node-5  drained                                                                               0            0B           0B    0/s             0/s
+            node-6  clock not set                                                                         0            0B           0B    0/s             0/s"#]].assert_eq(&shown(&serde_json::from_str(json).unwrap()));
         expect![[r#"
             no nodes yet; `dunlin token create` makes a token with which one joins
         "#]]
