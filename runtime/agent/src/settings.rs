@@ -202,6 +202,10 @@ pub struct IngressSettings {
     /// Address ranges of proxies, `10.0.0.0/8`, whose word on where a request comes from is believed.
     #[serde(deserialize_with = "ranges")]
     pub trusted_proxies: Vec<AddressRange>,
+    /// Address ranges of load balancers that pass bytes on and say by the `PROXY` protocol for whom. Connections from there
+    /// that do not begin with that are closed.
+    #[serde(deserialize_with = "ranges")]
+    pub proxy_protocol: Vec<AddressRange>,
     /// Where clients are served over TLS; nowhere if absent.
     pub tls: Option<TlsSettings>,
 }
@@ -243,6 +247,7 @@ impl IngressSettings {
             hand_off: self.hand_off,
             max_connections: self.max_connections.get(),
             trusted_proxies: self.trusted_proxies.clone(),
+            proxy_protocol: self.proxy_protocol.clone(),
             redirect_port: self.tls.as_ref().and_then(|tls| tls.redirect_port),
             ..IngressConfig::default()
         }
@@ -251,7 +256,13 @@ impl IngressSettings {
 
 impl Default for IngressSettings {
     fn default() -> Self {
-        Self { hand_off: true, max_connections: MAX_CONNECTIONS, trusted_proxies: Vec::new(), tls: None }
+        Self {
+            hand_off: true,
+            max_connections: MAX_CONNECTIONS,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
+            tls: None,
+        }
     }
 }
 

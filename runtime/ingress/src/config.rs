@@ -49,6 +49,8 @@ pub struct IngressConfig {
     pub hand_off: bool,
     /// The addresses of proxies, whose word on where a request comes from is believed.
     pub trusted_proxies: Vec<AddressRange>,
+    /// The addresses of balancers that say by the `PROXY` protocol for whom a connection is.
+    pub proxy_protocol: Vec<AddressRange>,
     /// Where clients in the clear are sent to, if they are not served: the port at which they are served over TLS.
     pub redirect_port: Option<u16>,
 }
@@ -56,9 +58,19 @@ pub struct IngressConfig {
 impl IngressConfig {
     /// Tells whether what this client says of where requests come from is believed.
     pub(crate) fn trusts(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
-        self.trusted_proxies.iter().any(|range| range.contains(client))
+        contain(&self.trusted_proxies, client)
     }
+
+    /// Tells whether connections from there begin with a header of the `PROXY` protocol.
+    pub(crate) fn expects_proxy_protocol(&self, from: IpAddr) -> bool {
+        contain(&self.proxy_protocol, from)
+    }
+}
+
+fn contain(ranges: &[AddressRange], address: IpAddr) -> bool {
+    // An IPv4 address of a socket for both kinds.
+    let address = address.to_canonical();
+    ranges.iter().any(|range| range.contains(address))
 }
 
 impl Default for IngressConfig {
@@ -72,6 +84,7 @@ impl Default for IngressConfig {
             max_connections: 8192,
             hand_off: true,
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             redirect_port: None,
         }
     }

@@ -18,6 +18,7 @@ use crate::forward;
 use crate::head::{ALLOCATION_HEADER, authority, forwarded_by};
 use crate::origin::Origin;
 use crate::outbound::{Outbound, Sender};
+use crate::rarely::Rarely;
 use crate::router::normal_host;
 use crate::shared_clients::SharedClients;
 use crate::stream::{Local, Peers};
@@ -44,6 +45,8 @@ struct Inner {
     table: RwLock<Arc<Table>>,
     suspects: Suspects,
     shared_clients: SharedClients,
+    /// That a balancer does not say for whom it passes bytes on.
+    silent_balancers: Rarely,
     /// Whether nothing more is taken from other nodes, as the agent is about to be started again.
     is_leaving: AtomicBool,
 }
@@ -65,8 +68,18 @@ impl Ingress {
         let (table, suspects, shared_clients) =
             (RwLock::default(), Suspects::default(), SharedClients::default());
         let is_leaving = AtomicBool::new(false);
-        let inner =
-            Inner { node, forwarded, local, peers, config, table, suspects, shared_clients, is_leaving };
+        let inner = Inner {
+            node,
+            forwarded,
+            local,
+            peers,
+            config,
+            table,
+            suspects,
+            shared_clients,
+            silent_balancers: Rarely::default(),
+            is_leaving,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -131,6 +144,10 @@ impl Ingress {
 
     pub(crate) fn shared_clients(&self) -> &SharedClients {
         &self.inner.shared_clients
+    }
+
+    pub(crate) fn silent_balancers(&self) -> &Rarely {
+        &self.inner.silent_balancers
     }
 
     pub(crate) fn table(&self) -> Arc<Table> {

@@ -28,6 +28,8 @@ mod namespace_routes;
 mod origin;
 mod outbound;
 mod owners;
+mod proxy_protocol;
+mod rarely;
 mod rewind;
 mod router;
 mod server;

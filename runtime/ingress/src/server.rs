@@ -29,6 +29,7 @@ use crate::doors::{Arrival, Doors, TlsDoor};
 use crate::hand_off::{self, MAX_PEEK};
 use crate::ingress::Ingress;
 use crate::origin::Origin;
+use crate::proxy_protocol;
 use crate::rewind::Rewind;
 use crate::slot::Slot;
 use crate::stream::{BoxedStream, HandOff, Stream};
@@ -174,14 +175,40 @@ async fn all_idle(slots: &Semaphore, connections: u32) {
 }
 
 /// Serves one client until it goes away, or its current request is answered while draining; or hands it to a worker.
-async fn serve_arrival(Arrival { stream, client, tls }: Arrival, slot: Slot) {
+async fn serve_arrival(Arrival { mut stream, client, tls }: Arrival, slot: Slot) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "could not set nodelay");
     }
+    let Some(client) = told_client(&mut stream, client, &slot).await else { return };
     match tls {
         None => serve_plain(stream, client, slot).await,
         Some(acceptor) => serve_tls(stream, client, &acceptor, &slot).await,
     }
+}
+
+/// Returns who the client is, by the word of a balancer where the connection comes from one; nothing if it does not say.
+async fn told_client(stream: &mut TcpStream, from: SocketAddr, slot: &Slot) -> Option<SocketAddr> {
+    let config = slot.ingress.config();
+    if !config.expects_proxy_protocol(from.ip()) {
+        return Some(from);
+    }
+    let told = tokio::select! {
+        () = slot.watch.has_waited() => return None,
+        told = timeout(config.header_timeout, proxy_protocol::read(stream)) => told,
+    };
+    let error = match told {
+        Ok(Ok(client)) => return Some(client.unwrap_or(from)),
+        Ok(Err(error)) => error,
+        Err(_late) => io::ErrorKind::TimedOut.into(),
+    };
+    if slot.ingress.silent_balancers().is_due(std::time::Instant::now()) {
+        tracing::warn!(
+            %from, %error,
+            "a connection from an address in `[ingress] proxy_protocol` does not begin with a header of the PROXY \
+             protocol, so it is closed, as are others that do not; let the balancer send one, or take it off that list"
+        );
+    }
+    None
 }
 
 async fn serve_plain(mut stream: TcpStream, client: SocketAddr, mut slot: Slot) {

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dunlin_e2e::hello;
-use dunlin_guest_artifacts::{HELLO, HELLO_V2};
+use dunlin_guest_artifacts::{HELLO, HELLO_V2, TELL_HTTP};
 use dunlin_harness::{App, Fleet, PATIENCE, eventually, http};
 use nix::sys::signal::Signal;
 use rcgen::{CertificateParams, KeyPair};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 const NAME: &str = "shop.example";
 
@@ -28,17 +30,22 @@ fn certificate(folder: &Path) -> PathBuf {
 
 /// Starts a fleet of one node, with a service that is asked over TLS.
 async fn start() -> (Fleet, PathBuf) {
+    start_with("", &hello(HELLO, 1)).await
+}
+
+/// The same, with more lines of `[ingress]` and another app.
+async fn start_with(more: &str, app: &App) -> (Fleet, PathBuf) {
     let mut fleet = Fleet::start(0).await.unwrap();
     let chain = certificate(fleet.folder());
     let config = fleet.folder().join("node.toml");
     let text = format!(
-        "[ingress.tls]\nlisten = \"127.0.0.1:0\"\ncertificates = [{{ chain = \"{}\", key = \"{}\" }}]\n",
+        "[ingress]\n{more}\n[ingress.tls]\nlisten = \"127.0.0.1:0\"\ncertificates = [{{ chain = \"{}\", key = \"{}\" }}]\n",
         chain.display(),
         fleet.folder().join("shop.key").display(),
     );
     std::fs::write(&config, text).unwrap();
     fleet.add_agent(&["--config", config.to_str().unwrap()]).await.unwrap();
-    fleet.deploy(&hello(HELLO, 1)).await.unwrap();
+    fleet.deploy(app).await.unwrap();
     fleet.until_running("default/shop").await;
     (fleet, chain)
 }
@@ -222,4 +229,43 @@ async fn an_agent_says_which_certificate_it_cannot_use() {
     {
         assert!(said.contains(part), "{part:?} is missing in {said}");
     }
+}
+
+/// Sends these bytes to a node and returns what comes until the node closes the connection.
+async fn raw(address: SocketAddr, bytes: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let reading = stream.read_to_string(&mut answer);
+    // Closed before all was read, a connection may be reset.
+    let _read = tokio::time::timeout(PATIENCE, reading).await.expect("the node closes the connection");
+    answer
+}
+
+#[tokio::test]
+async fn a_balancer_says_for_whom_it_passes_bytes_on_and_must_say_so() {
+    let manifest = r#"
+        [app]
+        name = "shop"
+
+        [service.web]
+        component = "tell.wasm"
+        routes = [{ path = "/" }]
+        limits = { memory = "32MiB", fuel = "1G", fuel_rate = "100M/s", deadline = "20s" }
+    "#;
+    let app = App::new(manifest, &[("tell.wasm", TELL_HTTP)]);
+    let (mut fleet, chain) = start_with("proxy_protocol = [\"127.0.0.0/8\"]", &app).await;
+    let (plain, tls) = (fleet.ingress(0), fleet.agent(0).address("ingress_tls"));
+    let request = "GET / HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\r\n";
+    let told = raw(plain, &format!("PROXY TCP4 192.0.2.7 10.0.0.1 8080 80\r\n{request}")).await;
+    assert!(told.starts_with("HTTP/1.1 200") && told.contains("for=192.0.2.7;proto=http"), "{told}");
+    // One that looks whether the node is there.
+    let told = raw(plain, &format!("PROXY UNKNOWN\r\n{request}")).await;
+    assert!(told.contains("for=127.0.0.1;proto=http"), "{told}");
+    assert_eq!(raw(plain, request).await, "");
+    let (_, told) = curl(tls, &chain, &["--haproxy-protocol"]).await.unwrap();
+    assert!(told.contains("for=127.0.0.1;proto=https"), "{told}");
+    curl(tls, &chain, &[]).await.unwrap_err();
+    let log = fleet.logs().into_iter().map(|(_, log)| log).collect::<String>();
+    assert_eq!(log.matches("does not begin with a header of the PROXY protocol").count(), 1, "{log}");
 }
