@@ -158,11 +158,14 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
             note("allocations".to_owned(), at_most("allocations", MAX_ALLOCATIONS, *allocations));
             note("routes".to_owned(), at_most("routes", MAX_ROUTES, routes.len()));
             for (index, route) in routes.iter().enumerate() {
-                let RouteSpec { host, path } = route;
+                let RouteSpec { host, path, rules } = route;
                 if let Some(host) = host {
                     note(format!("routes[{index}].host"), route_host(host));
                 }
                 note(format!("routes[{index}].path"), route_path(path));
+                if let Some(rules) = rules {
+                    rules.check(&mut |field, result| note(format!("routes[{index}].rules.{field}"), result));
+                }
             }
         }
         WorkloadKind::Job(job) => check_job(job, note),
@@ -409,10 +412,8 @@ mod tests {
     }
 
     fn service(routes: &[(&str, &str)]) -> WorkloadSpec {
-        let route = |(host, path): &(&str, &str)| RouteSpec {
-            host: (!host.is_empty()).then(|| (*host).to_owned()),
-            path: (*path).to_owned(),
-        };
+        let route =
+            |(host, path): &(&str, &str)| RouteSpec::new(Some(*host).filter(|host| !host.is_empty()), path);
         WorkloadSpec {
             component: Digest::of(b""),
             kind: WorkloadKind::Service(ServiceSpec {

@@ -79,6 +79,7 @@ mod program;
 mod quantity;
 mod report;
 mod rollout;
+mod route_rules;
 mod routes;
 mod run;
 mod schedule;
@@ -130,6 +131,7 @@ pub use program::{
 pub use quantity::{Bytes, DurationMs, Fuel, FuelRate, QuantityError};
 pub use report::Report;
 pub use rollout::{Amount, HealthSpec, Percent, PercentError, Promote, RolloutSpec};
+pub use route_rules::{RateLimit, Redirect, Respond, RouteRules};
 pub use routes::{Endpoint, LocalService, NamespaceRoute, NamespaceRoutes, Route, RouteTable};
 pub use run::{Begun, HostCalls, ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
 pub use schedule::{Missed, Overlap, Schedule, TimeZone, TimeZoneError};

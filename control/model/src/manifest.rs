@@ -11,6 +11,7 @@ mod partition;
 mod placement;
 mod reader;
 mod rollout;
+mod route;
 #[cfg(test)]
 mod tests;
 mod workload;

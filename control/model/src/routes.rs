@@ -58,7 +58,7 @@ pub struct NamespaceRoutes {
 pub struct NamespaceRoute {
     /// Which requests.
     pub spec: RouteSpec,
-    /// Where they are answered on this node; nothing if they are not for this namespace.
+    /// Where they are answered on this node; nothing if they are not for this namespace, or if the route has rules.
     pub service: Option<LocalService>,
 }
 

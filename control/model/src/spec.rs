@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AppName, Capabilities, Digest, DurationMs, HealthSpec, Limits, Name, OnPartition, Placement, Priority,
-    RolloutSpec, Schedule,
+    RolloutSpec, RouteRules, Schedule,
 };
 
 /// An app as it is submitted: every component is already known by its digest.
@@ -170,6 +170,28 @@ pub struct RouteSpec {
     pub host: Option<String>,
     /// The path begins with these segments; `/` takes all.
     pub path: String,
+    /// What is done with them before the service has them; nothing for most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Box<RouteRules>>,
+}
+
+impl RouteSpec {
+    /// Returns a route without rules.
+    pub fn new(host: Option<&str>, path: &str) -> Self {
+        Self { host: host.map(str::to_owned), path: path.to_owned(), rules: None }
+    }
+
+    /// Returns the same without rules.
+    #[must_use]
+    pub fn pattern_alone(&self) -> Self {
+        Self { host: self.host.clone(), path: self.path.clone(), rules: None }
+    }
+
+    /// Returns which requests it takes: two routes with the same pattern are in each other's way, whatever their rules.
+    /// Routes are ordered by their patterns first.
+    pub fn pattern(&self) -> (Option<&str>, &str) {
+        (self.host.as_deref(), &self.path)
+    }
 }
 
 /// What only a job has.

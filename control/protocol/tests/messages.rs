@@ -80,7 +80,7 @@ fn spec(kind: WorkloadKind) -> WorkloadSpec {
 }
 
 fn assignment() -> Assignment {
-    let route = RouteSpec { host: Some("shop.example".into()), path: "/".into() };
+    let route = RouteSpec::new(Some("shop.example"), "/");
     let service = ServiceSpec {
         allocations: 2,
         routes: vec![route.clone()],

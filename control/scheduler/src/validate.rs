@@ -42,15 +42,16 @@ pub(crate) fn check_patience(spec: &AppSpec, config: &Config) -> Result<(), Reje
 
 /// Refuses a route that leads to another service of this app or of another. `routes` are all there are, in order.
 pub(crate) fn check_routes(routes: &[Route], spec: &AppSpec) -> Result<(), Rejection> {
-    let mut taken: BTreeMap<&RouteSpec, WorkloadName> = BTreeMap::new();
+    let mut taken: BTreeMap<_, WorkloadName> = BTreeMap::new();
     for (name, workload) in &spec.workloads {
         let WorkloadKind::Service(service) = &workload.kind else { continue };
         for route in &service.routes {
-            let first = routes.partition_point(|known| known.spec < *route);
-            let same = routes[first..].iter().take_while(|known| known.spec == *route);
+            let pattern = route.pattern();
+            let first = routes.partition_point(|known| known.spec.pattern() < pattern);
+            let same = routes[first..].iter().take_while(|known| known.spec.pattern() == pattern);
             let mut others = same.filter(|known| known.workload.app_name() != spec.name);
             let other = others.next().map(|known| known.workload.clone());
-            if let Some(workload) = other.or_else(|| taken.insert(route, spec.name.workload(name))) {
+            if let Some(workload) = other.or_else(|| taken.insert(pattern, spec.name.workload(name))) {
                 return Err(Rejection::RouteTaken { route: shown(route), workload });
             }
         }

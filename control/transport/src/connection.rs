@@ -191,6 +191,11 @@ impl Connection {
         self.inner.rtt()
     }
 
+    /// Returns how many packets have come on it: while that grows, the other side is there.
+    pub(crate) fn datagrams_received(&self) -> u64 {
+        self.inner.stats().udp_rx.datagrams
+    }
+
     /// Returns a number that no other living connection of this process has.
     pub fn id(&self) -> usize {
         self.inner.stable_id()

@@ -13,7 +13,7 @@ use quinn::{AsyncUdpSocket as _, VarInt};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::limits::{CONNECT_TIME, MAX_HALF_OPEN, MAX_WAITING, SILENCE};
+use crate::limits::{CONNECT_TIME, MAX_HALF_OPEN, MAX_WAITING, RETURN_TIME, SILENCE};
 use crate::member::COORDINATOR_DNS_NAME;
 use crate::refusal::Finding;
 use crate::relay_port::RelayPort;
@@ -235,11 +235,23 @@ impl NodeEndpoint {
         self.port.carry(connection, begun).await
     }
 
-    /// Is over when nothing has come from `node` for some seconds though there was a relay all the time. A connection
-    /// waits longer for an answer than that, since relays are away for a while when coordinators are.
-    pub async fn is_silent(&self, node: &NodeId) {
-        while self.port.silence(node, Instant::now()) < SILENCE {
-            tokio::time::sleep(SILENCE / 8).await;
+    /// Is over when nothing has come on `connection`, which is a relayed one, for some seconds though there was a relay all
+    /// the time. The connection itself waits longer, since a relay is away for a while when a coordinator is; and when it
+    /// is back, so is the node, perhaps some seconds later.
+    pub async fn is_silent(&self, connection: &Connection) {
+        let mut received = connection.datagrams_received();
+        let mut silent_since = None;
+        loop {
+            tokio::time::sleep(SILENCE / 12).await;
+            let (now, by_now) = (Instant::now(), connection.datagrams_received());
+            if by_now != received || !self.port.has_relayed_for(RETURN_TIME, now) {
+                received = by_now;
+                silent_since = None;
+                continue;
+            }
+            if now.saturating_duration_since(*silent_since.get_or_insert(now)) >= SILENCE {
+                return;
+            }
         }
     }
 

@@ -13,8 +13,10 @@ pub(crate) const RETRY_ABOVE: usize = 64;
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// How long an attempt to connect may take.
 pub(crate) const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// How long nothing may come from a node through a relay that is there until the node counts as gone.
-pub(crate) const SILENCE: Duration = Duration::from_secs(3);
+/// How long nothing may come on a relayed connection while there is a relay until its other side counts as gone.
+pub(crate) const SILENCE: Duration = Duration::from_secs(6);
+/// How long after a relay is back another node may need to be back too.
+pub(crate) const RETURN_TIME: Duration = Duration::from_secs(8);
 /// Accepted connections that nobody has taken yet.
 pub(crate) const MAX_WAITING: usize = 64;
 
@@ -43,7 +45,8 @@ impl WireLimits {
         streams: 16,
         one_way_streams: 8,
         stream_window: 256 << 10,
-        connection_window: 1 << 20,
+        // More than all streams can hold: those that somebody is slow to read must not keep heartbeats from coming.
+        connection_window: 8 << 20,
     };
 
     /// Between nodes: requests of many users at a time, and a dead node must be noticed soon.
@@ -51,12 +54,15 @@ impl WireLimits {
         idle: Duration::from_secs(3),
         keep_alive: Duration::from_secs(1),
         streams: 256,
-        connection_window: 8 << 20,
+        stream_window: 128 << 10,
+        // As above: the answers to some slow clients must not keep those to others from coming.
+        connection_window: 34 << 20,
         ..Self::FLEET
     };
 
-    /// Between nodes through a relay, which is away for some seconds when a coordinator is.
-    pub const RELAYED: Self = Self { idle: Duration::from_secs(15), ..Self::PEER };
+    /// Between nodes through a relay, which is away for some seconds when a coordinator is: until the node has noticed that,
+    /// and has found the next one.
+    pub const RELAYED: Self = Self { idle: Duration::from_secs(25), ..Self::PEER };
 
     pub(crate) fn transport(&self) -> Arc<TransportConfig> {
         // Longer than a QUIC timeout can be is as good as the longest.

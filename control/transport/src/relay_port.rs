@@ -25,6 +25,9 @@ use crate::relay::{ABSENT, MAX_WAITING, RelayEnded, pump};
 const MAX_ARRIVED: usize = 1024;
 /// The most nodes that have an address here, far above what a fleet can have. Packets of others are lost.
 const MAX_NODES: usize = 1 << 17;
+/// How long whoever relays may be silent and is still believed to be there: it acknowledges what is sent, which is
+/// something each second as long as a relayed connection waits for an answer.
+const ANSWERS: Duration = Duration::from_millis(1500);
 /// The port of all addresses here, which means nothing.
 const PORT: u16 = 1;
 
@@ -32,12 +35,29 @@ const PORT: u16 = 1;
 #[derive(Debug)]
 pub(crate) struct RelayPort {
     addresses: Mutex<Addresses>,
-    /// Where packets leave, and since when, while there is a relay.
-    exit: Mutex<Option<(mpsc::Sender<Vec<u8>>, Instant)>>,
+    /// Where packets leave, while there is a relay.
+    exit: Mutex<Option<Exit>>,
+    alive: Mutex<Alive>,
     arrived: Mutex<mpsc::Receiver<Arrived>>,
     arrive: mpsc::Sender<Arrived>,
     /// Of which nodes the relay says that they are not there.
     absent: broadcast::Sender<NodeId>,
+}
+
+/// Where packets leave.
+#[derive(Debug)]
+struct Exit {
+    packets: mpsc::Sender<Vec<u8>>,
+    opened: Instant,
+    /// The connection to whoever relays.
+    connection: Connection,
+}
+
+/// When something came from whoever relays last, whatever it was.
+#[derive(Debug, Default)]
+struct Alive {
+    received: u64,
+    at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -50,15 +70,7 @@ struct Arrived {
 #[derive(Debug, Default)]
 struct Addresses {
     by_node: BTreeMap<NodeId, u32>,
-    nodes: Vec<Known>,
-}
-
-/// A node that has an address.
-#[derive(Debug)]
-struct Known {
-    node: NodeId,
-    /// When a packet came from it last.
-    heard: Option<Instant>,
+    nodes: Vec<NodeId>,
 }
 
 impl Addresses {
@@ -71,28 +83,14 @@ impl Addresses {
         }
         let number = u32::try_from(self.nodes.len()).ok()?;
         self.by_node.insert(node.clone(), number);
-        self.nodes.push(Known { node: node.clone(), heard: None });
+        self.nodes.push(node.clone());
         Some(address(number))
     }
 
     fn node(&self, address: SocketAddr) -> Option<&NodeId> {
         let SocketAddr::V6(address) = address else { return None };
         let [.., high, low] = address.ip().segments();
-        self.nodes.get((usize::from(high) << 16) | usize::from(low)).map(|known| &known.node)
-    }
-
-    /// A packet has come from `node`. Returns its address.
-    fn hear(&mut self, node: &NodeId, now: Instant) -> Option<SocketAddr> {
-        let address = self.of(node);
-        if let Some(known) = self.known(node) {
-            known.heard = Some(now);
-        }
-        address
-    }
-
-    fn known(&mut self, node: &NodeId) -> Option<&mut Known> {
-        let number = usize::try_from(*self.by_node.get(node)?).ok()?;
-        self.nodes.get_mut(number)
+        self.nodes.get((usize::from(high) << 16) | usize::from(low))
     }
 }
 
@@ -110,6 +108,7 @@ impl RelayPort {
         Self {
             addresses: Mutex::default(),
             exit: Mutex::default(),
+            alive: Mutex::default(),
             arrived: Mutex::new(arrived),
             arrive,
             absent,
@@ -142,18 +141,17 @@ impl RelayPort {
         }
     }
 
-    /// Returns for how long nothing has come from `node` though there was a relay all the time.
-    pub(crate) fn silence(&self, node: &NodeId, now: Instant) -> Duration {
-        let heard = {
-            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            addresses.known(node).and_then(|known| known.heard)
-        };
+    /// Tells whether packets have been relayed for this time, and whoever relays has answered a moment ago.
+    pub(crate) fn has_relayed_for(&self, time: Duration, now: Instant) -> bool {
         let exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
-        let open_since = exit.as_ref().map(|(_, since)| *since);
-        open_since
-            .max(heard)
-            .filter(|_| open_since.is_some())
-            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last))
+        let Some(Exit { opened, connection, .. }) = &*exit else { return false };
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let received = connection.datagrams_received();
+        if alive.received != received {
+            *alive = Alive { received, at: Some(now) };
+        }
+        let is_alive = alive.at.is_some_and(|at| now.saturating_duration_since(at) < ANSWERS);
+        is_alive && now.saturating_duration_since(*opened) >= time
     }
 
     /// Has the other side of `connection` relay until one of them ends it; calls `begun` when it does.
@@ -169,22 +167,22 @@ impl RelayPort {
             Err(error) => return error.into(),
         }
         let (exit, mut waiting) = mpsc::channel(MAX_WAITING);
-        let _open = self.open(exit);
+        let _open = self.open(exit, connection);
         begun();
         pump(stream, &mut waiting, |from, packet| self.take(from, packet)).await
     }
 
-    fn open(&self, exit: mpsc::Sender<Vec<u8>>) -> Open<'_> {
-        let sender = exit.clone();
-        *self.exit.lock().unwrap_or_else(PoisonError::into_inner) = Some((exit, Instant::now()));
+    fn open(&self, packets: mpsc::Sender<Vec<u8>>, connection: &Connection) -> Open<'_> {
+        let sender = packets.clone();
+        let exit = Exit { packets, opened: Instant::now(), connection: connection.clone() };
+        *self.exit.lock().unwrap_or_else(PoisonError::into_inner) = Some(exit);
         Open { port: self, sender }
     }
 
     fn take(&self, from: &NodeId, packet: &[u8]) {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         if packet == ABSENT {
             let _nobody_dials_it = self.absent.send(from.clone());
-        } else if let Some(from) = addresses.hear(from, Instant::now()) {
+        } else if let Some(from) = self.address_of(from) {
             let _lost_if_full = self.arrive.try_send(Arrived { from, packet: packet.to_vec() });
         }
     }
@@ -199,7 +197,7 @@ struct Open<'a> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         let mut exit = self.port.exit.lock().unwrap_or_else(PoisonError::into_inner);
-        if exit.as_ref().is_some_and(|(exit, _)| exit.same_channel(&self.sender)) {
+        if exit.as_ref().is_some_and(|exit| exit.packets.same_channel(&self.sender)) {
             *exit = None;
         }
     }
@@ -215,8 +213,8 @@ impl AsyncUdpSocket for RelayPort {
         let Some(node) = addresses.node(transmit.destination) else { return Ok(()) };
         let exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
         // Packets are as long as this port lets them be, so each fits.
-        if let (Some((exit, _)), Ok(bytes)) = (&*exit, Relayed::encode(node, transmit.contents)) {
-            let _lost_if_full = exit.try_send(bytes);
+        if let (Some(exit), Ok(bytes)) = (&*exit, Relayed::encode(node, transmit.contents)) {
+            let _lost_if_full = exit.packets.try_send(bytes);
         }
         Ok(())
     }
@@ -275,21 +273,5 @@ mod tests {
         assert_eq!(addresses.node(address(2)), None);
         assert_eq!(addresses.node("127.0.0.1:1".parse().unwrap()), None);
         assert_eq!(addresses.node(address(u32::MAX)), None);
-    }
-
-    #[test]
-    fn a_node_is_silent_only_while_there_is_a_relay() {
-        let port = RelayPort::new();
-        let (attic, now): (NodeId, _) = ("attic".parse().unwrap(), Instant::now());
-        let later = now + Duration::from_secs(5);
-        assert_eq!(port.silence(&attic, later), Duration::ZERO, "nobody could have been heard");
-        let (exit, _waiting) = mpsc::channel(1);
-        let open = port.open(exit);
-        assert!(port.silence(&attic, later) > Duration::from_secs(4));
-        port.addresses.lock().unwrap().hear(&attic, later);
-        assert_eq!(port.silence(&attic, later), Duration::ZERO);
-        assert_eq!(port.silence(&attic, later + Duration::from_secs(2)), Duration::from_secs(2));
-        drop(open);
-        assert_eq!(port.silence(&attic, later + Duration::from_secs(2)), Duration::ZERO);
     }
 }

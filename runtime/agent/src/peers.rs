@@ -6,63 +6,81 @@ mod way;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use dunlin_ingress::{BoxedStream, Ingress, Peers};
 use dunlin_model::{Digest, NodeId};
-use dunlin_transport::{CloseCode, ConnectError, Connection, NodeEndpoint};
+use dunlin_transport::{CloseCode, Connection, NodeEndpoint};
 use futures_util::future::{BoxFuture, Either, FutureExt as _, Shared};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use dial::{Attempt, Reached, attempt};
+use dial::{Attempt, NotReached, Reached, directly};
 use way::{DirectWay, Plan, Way};
 
 /// For so long a node that said so counts as one that will be back in a moment.
 const BACK_TIME: Duration = Duration::from_secs(20);
+/// How long a relayed connection is kept on which no request is under way: it costs the coordinator, and links that are paid
+/// for by the byte, a packet each second.
+const UNUSED_TIME: Duration = Duration::from_secs(60);
 
 /// What those who wait for the same dialing get.
-type Dialed = Result<Connection, Arc<ConnectError>>;
+type Dialed = Result<Connection, Arc<NotReached>>;
 
 /// Another node, as far as this one has to do with it.
 struct Peer {
     node: NodeId,
     state: Mutex<State>,
+    /// A clone of it is held by each request that is under way to the node.
+    under_way: Arc<()>,
 }
 
 #[derive(Default)]
 struct State {
     /// Where it was dialed last.
     address: Option<SocketAddr>,
-    /// The last connection, which may have ended, and by which way.
-    last: Option<(Way, Connection)>,
+    /// The last connection, which may have ended.
+    last: Option<Last>,
     direct: DirectWay,
     /// Shared by all who wait, so that a burst of requests dials once.
     dialing: Option<Shared<BoxFuture<'static, Dialed>>>,
-    /// Whether the direct way is tried while the relayed one is used.
-    is_probing: bool,
+    /// What tries the direct way while the relayed one is used.
+    probing: Option<AbortOnDropHandle<()>>,
+    /// When it was last asked for.
+    asked: Option<Instant>,
     /// Since when the node is known to start again.
     away_since: Option<Instant>,
 }
 
+/// A connection to a node.
+struct Last {
+    way: Way,
+    connection: Connection,
+    /// What watches it, if it is a relayed one. It ends with this, so that it does not keep the connection.
+    _watch: Option<AbortOnDropHandle<()>>,
+}
+
 impl State {
     /// Returns the connection, if it goes on.
-    fn current(&self) -> Option<&(Way, Connection)> {
-        self.last.as_ref().filter(|(_, connection)| connection.ended().is_none())
+    fn current(&self) -> Option<&Last> {
+        self.last.as_ref().filter(|last| last.connection.ended().is_none())
     }
 
     /// Forgets what was known of the way to another address.
-    fn turn_to(&mut self, address: SocketAddr) {
+    fn turn_to(&mut self, address: SocketAddr, now: Instant) {
         if self.address.replace(address) != Some(address) {
-            self.direct = DirectWay::default();
-            self.last.take_if(|(way, _)| *way == Way::Direct);
-            self.dialing = None;
+            self.direct.changed(now);
+            self.last.take_if(|last| last.way == Way::Direct);
+            (self.dialing, self.probing) = (None, None);
         }
     }
 
     fn is_starting_again(&mut self) -> bool {
-        let ended = self.last.as_ref().and_then(|(_, connection)| connection.ended());
+        let ended = self.last.as_ref().and_then(|last| last.connection.ended());
         if !ended.is_some_and(|ended| ended.is_closed_with(CloseCode::STARTING_AGAIN)) {
             return false;
         }
@@ -72,7 +90,7 @@ impl State {
 
 impl Peer {
     fn new(node: NodeId) -> Arc<Self> {
-        Arc::new(Self { node, state: Mutex::default() })
+        Arc::new(Self { node, state: Mutex::default(), under_way: Arc::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -85,15 +103,13 @@ impl Peer {
         endpoint: &Arc<NodeEndpoint>,
         address: SocketAddr,
     ) -> Either<Connection, Shared<BoxFuture<'static, Dialed>>> {
-        let mut state = self.state();
-        state.turn_to(address);
-        let now = Instant::now();
-        if let Some((way, connection)) = state.current() {
+        let (mut state, now) = (self.state(), Instant::now());
+        state.turn_to(address, now);
+        state.asked = Some(now);
+        if let Some(Last { way, connection, .. }) = state.current() {
             let (way, connection) = (*way, connection.clone());
-            if way == Way::Relayed && state.direct.is_due(now) && !state.is_probing {
-                state.is_probing = true;
-                let attempt = attempt(endpoint, Way::Direct, &self.node, address);
-                tokio::spawn(Arc::clone(self).probe(address, attempt));
+            if way == Way::Relayed && state.direct.is_due(now) && state.probing.is_none() {
+                self.probe(&mut state, address, directly(endpoint, &self.node, address));
             }
             return Either::Left(connection);
         }
@@ -101,72 +117,125 @@ impl Peer {
         let dialing = state.dialing.get_or_insert_with(|| {
             // It goes on when nobody waits any more: who asks next finds what it has led to.
             let dialing = tokio::spawn(Arc::clone(self).dial(Arc::clone(endpoint), plan, address));
-            let no_answer = move |_| Err(Arc::new(ConnectError::Unreachable { address }));
-            dialing.map(move |dialed| dialed.unwrap_or_else(no_answer)).boxed().shared()
+            let broken_off = |_| Err(Arc::new(NotReached::BrokenOff));
+            dialing.map(move |dialed| dialed.unwrap_or_else(broken_off)).boxed().shared()
         });
         Either::Right(dialing.clone())
     }
 
     async fn dial(self: Arc<Self>, endpoint: Arc<NodeEndpoint>, plan: Plan, address: SocketAddr) -> Dialed {
         let reached = dial::dial(&endpoint, plan, &self.node, address).await;
-        let mut state = self.state();
-        if state.address == Some(address) {
+        let (mut state, now) = (self.state(), Instant::now());
+        let is_meant = state.address == Some(address);
+        if is_meant {
             state.dialing = None;
         }
-        let Reached { way, connection, slower } = reached.map_err(Arc::new)?;
-        if state.address != Some(address) {
+        let Reached { way, connection, slower } = match reached {
+            Ok(reached) => reached,
+            Err(error) => {
+                tracing::debug!(node = %self.node, %error, "peer not reached");
+                if is_meant && matches!(error, NotReached::Nowhere { .. }) {
+                    state.direct.failed(now);
+                }
+                return Err(Arc::new(error));
+            }
+        };
+        if !is_meant {
             return Ok(connection);
         }
         match (way, slower) {
             (Way::Direct, _) => state.direct.worked(),
-            (Way::Relayed, Some(slower)) => {
-                state.is_probing = true;
-                tokio::spawn(Arc::clone(&self).probe(address, slower));
-            }
+            (Way::Relayed, Some(direct)) => self.probe(&mut state, address, direct),
             // It has failed, or was not tried since it did.
-            (Way::Relayed, None) if plan.first == Way::Direct => state.direct.failed(Instant::now()),
+            (Way::Relayed, None) if plan.first == Way::Direct => state.direct.failed(now),
             (Way::Relayed, None) => {}
         }
-        if way == Way::Relayed {
-            tokio::spawn(end_when_silent(endpoint, self.node.clone(), connection.clone()));
-        }
         tracing::debug!(node = %self.node, ?way, %address, "peer reached");
-        state.last = Some((way, connection.clone()));
+        let watching = (way == Way::Relayed).then(|| Arc::clone(&self).watch(endpoint, connection.clone()));
+        let watch = watching.map(|watching| AbortOnDropHandle::new(tokio::spawn(watching)));
+        state.last = Some(Last { way, connection: connection.clone(), _watch: watch });
         state.away_since = None;
         Ok(connection)
     }
 
-    /// Goes over to the direct way if that works by now. Requests under way go on as they are.
-    async fn probe(self: Arc<Self>, address: SocketAddr, direct: Attempt) {
-        let reached = direct.await;
-        let mut state = self.state();
-        state.is_probing = false;
-        if state.address != Some(address) {
-            return;
-        }
-        match reached {
-            Ok(connection) => {
-                tracing::info!(node = %self.node, %address, "peer is reached directly from now on");
-                state.direct.worked();
-                state.last = Some((Way::Direct, connection));
+    /// Tries the direct way, and goes over to it if it works by now. Requests under way go on as they are.
+    fn probe(self: &Arc<Self>, state: &mut State, address: SocketAddr, direct: Attempt) {
+        let peer = Arc::clone(self);
+        let probing = async move {
+            let reached = direct.await;
+            let mut state = peer.state();
+            state.probing = None;
+            match reached {
+                Ok(connection) => {
+                    tracing::info!(node = %peer.node, %address, "peer is reached directly from now on");
+                    state.direct.worked();
+                    state.last = Some(Last { way: Way::Direct, connection, _watch: None });
+                    state.away_since = None;
+                }
+                Err(error) => {
+                    tracing::debug!(node = %peer.node, %error, "peer is still not reached directly");
+                    state.direct.failed(Instant::now());
+                }
             }
-            Err(error) => {
-                tracing::debug!(node = %self.node, %error, "peer is still not reached directly");
-                state.direct.failed(Instant::now());
+        };
+        state.probing = Some(AbortOnDropHandle::new(tokio::spawn(probing)));
+    }
+
+    /// Ends a relayed connection when its other side is gone, since who waits there for an answer would do so for as long as
+    /// a relay may be away, and when nobody needs it.
+    async fn watch(self: Arc<Self>, endpoint: Arc<NodeEndpoint>, connection: Connection) {
+        let reason = tokio::select! {
+            _ended = connection.closed() => return,
+            () = endpoint.is_silent(&connection) => "the node is silent",
+            () = self.is_unused() => "there is nothing to be sent",
+        };
+        tracing::debug!(node = %self.node, reason, "relayed connection ended");
+        connection.close(CloseCode::DONE, reason);
+    }
+
+    /// Is over when no request was under way to the node for a while.
+    async fn is_unused(&self) {
+        loop {
+            tokio::time::sleep(UNUSED_TIME / 4).await;
+            let is_asked = self.state().asked.is_some_and(|asked| asked.elapsed() < UNUSED_TIME);
+            if !is_asked && Arc::strong_count(&self.under_way) == 1 {
+                return;
             }
         }
     }
 }
 
-/// Ends a relayed connection when the node is gone: who waits there for an answer would do so for as long as a relay
-/// may be away.
-async fn end_when_silent(endpoint: Arc<NodeEndpoint>, node: NodeId, connection: Connection) {
-    tokio::select! {
-        _ended = connection.closed() => {}
-        () = endpoint.is_silent(&node) => {
-            tracing::debug!(%node, "peer is not heard any more through the coordinator");
-            connection.close(CloseCode::DONE, "the node is silent");
-        }
+/// A request that is under way to another node.
+struct UnderWay {
+    stream: dunlin_transport::Stream,
+    _counted: Arc<()>,
+}
+
+impl AsyncRead for UnderWay {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for UnderWay {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -190,14 +259,15 @@ impl PeerConnections {
 
 impl Peers for PeerConnections {
     fn open(&self, node: &NodeId, address: SocketAddr) -> BoxFuture<'_, io::Result<BoxedStream>> {
-        let asked = self.peer(node).ask(&self.endpoint, address);
+        let peer = self.peer(node);
+        let (counted, asked) = (Arc::clone(&peer.under_way), peer.ask(&self.endpoint, address));
         Box::pin(async move {
             let connection = match asked {
                 Either::Left(connection) => connection,
                 Either::Right(dialing) => dialing.await.map_err(io::Error::other)?,
             };
             let stream = connection.open_raw().await.map_err(io::Error::other)?;
-            Ok(Box::new(stream) as BoxedStream)
+            Ok(Box::new(UnderWay { stream, _counted: counted }) as BoxedStream)
         })
     }
 

@@ -364,7 +364,7 @@ impl Solo {
 
     fn routes(&self, node: NodeId) -> RouteTable {
         let workload = self.allocation.workload.clone();
-        let spec = RouteSpec { host: None, path: "/".to_owned() };
+        let spec = RouteSpec::new(None, "/");
         RouteTable {
             routes: vec![Route { spec, workload: workload.clone() }],
             endpoints: [(workload, vec![Endpoint { allocation: ALLOCATION, node }])].into(),

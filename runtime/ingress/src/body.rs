@@ -41,6 +41,9 @@ struct ReplayState {
     /// Whether all that was read is in `kept`.
     is_whole: bool,
     has_ended: bool,
+    /// How many bytes have come, and how many may.
+    read: u64,
+    limit: u64,
 }
 
 /// Why a client's body could not be read to its end.
@@ -48,6 +51,8 @@ struct ReplayState {
 pub(crate) enum OutgoingError {
     #[error("could not read the client's body")]
     Client(#[source] hyper::Error),
+    #[error("the body is larger than its route takes")]
+    TooLarge,
     #[error("the body is being sent to another endpoint")]
     Superseded,
 }
@@ -61,12 +66,25 @@ impl Replay {
             kept_bytes: 0,
             is_whole: true,
             has_ended: false,
+            read: 0,
+            limit: u64::MAX,
         };
         Self(Mutex::new(state))
     }
 
     fn lock(&self) -> MutexGuard<'_, ReplayState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets no more than so many bytes through.
+    pub(crate) fn limit(&self, limit: u64) {
+        self.lock().limit = limit;
+    }
+
+    /// Tells whether more has come than may.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.lock();
+        state.read > state.limit
     }
 
     /// Returns the body from its beginning, unless too much of it has gone already.
@@ -120,6 +138,11 @@ impl Body for Outgoing {
         }
         match ready!(Pin::new(&mut state.incoming).poll_frame(context)) {
             Some(Ok(frame)) => {
+                state.read += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if state.read > state.limit {
+                    state.is_whole = false;
+                    return Poll::Ready(Some(Err(OutgoingError::TooLarge)));
+                }
                 state.keep(&frame);
                 *sent += 1;
                 Poll::Ready(Some(Ok(frame)))

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Response, StatusCode};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::Answer;
 use crate::config::{BACK_PAUSE, BACK_TIME, MAX_TRIES, ROUTES_TIME};
 use crate::failure::{FAILURE_HEADER, Failure};
 use crate::ingress::Ingress;
 use crate::outbound::Outbound;
+use crate::rules::too_slow;
 use crate::suspects::Suspect;
 use crate::table::{Place, Target, Way};
 use crate::upstream::{SendError, Upstream};
@@ -26,6 +27,23 @@ const PEER_FAILED: &str = "peer_failed";
 /// Sends a request to the endpoints of `target` until one of them answers. Where none does, and one is to be back or
 /// known in a moment, it waits for that.
 pub(crate) async fn forward(
+    ingress: &Ingress,
+    target: &Arc<Target>,
+    turn: usize,
+    outbound: &mut Outbound,
+) -> Result<Response<Answer>, Failure> {
+    let limit = target.rules.as_ref().and_then(|rules| rules.timeout());
+    let answered = match limit {
+        None => forward_all(ingress, target, turn, outbound).await,
+        Some(limit) => timeout(limit, forward_all(ingress, target, turn, outbound))
+            .await
+            .unwrap_or_else(|_late| Err(too_slow(limit))),
+    };
+    // Whatever the service makes of a body that was cut off.
+    outbound.check_limit().and(answered)
+}
+
+async fn forward_all(
     ingress: &Ingress,
     target: &Arc<Target>,
     turn: usize,

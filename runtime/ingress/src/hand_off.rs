@@ -28,7 +28,7 @@ pub(crate) fn decide<'a>(
         return None;
     }
     let host = authority(&request).ok()?;
-    let target = table.router.find(host, request.uri().path())?;
+    let target = table.router.find(host, request.uri().path()).filter(|target| target.rules.is_none())?;
     let namespace = &target.workload.namespace;
     if !table.owners.is_sole(host, namespace) || !table.namespaces.contains_key(namespace) {
         return None;
@@ -81,7 +81,7 @@ mod tests {
 
     fn table(more: &[(Option<&str>, &str, &str)]) -> Table {
         let route = |(host, path, workload): &(Option<&str>, &str, &str)| Route {
-            spec: RouteSpec { host: host.map(str::to_owned), path: (*path).to_owned() },
+            spec: RouteSpec::new(*host, path),
             workload: workload.parse().unwrap(),
         };
         let endpoint = |number, node: &str| Endpoint {

@@ -20,6 +20,7 @@ use crate::origin::Origin;
 use crate::outbound::{Outbound, Sender};
 use crate::rarely::Rarely;
 use crate::router::normal_host;
+use crate::rules::Verdict;
 use crate::shared_clients::SharedClients;
 use crate::stream::{Local, Peers};
 use crate::suspects::Suspects;
@@ -169,7 +170,19 @@ impl Ingress {
             Some(target) => Arc::clone(target),
             None => return refuse(no_route(host, request.uri().path())),
         };
+        if let Some(rules) = &target.rules {
+            match rules.judge(request.uri(), request.headers(), origin, std::time::Instant::now()) {
+                Verdict::Forward => {}
+                Verdict::Answer(response) => return response,
+                Verdict::Refuse(failure) => return refuse(failure),
+            }
+        }
         let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Sender::Client(origin));
+        if let Some(limit) = target.rules.as_ref().and_then(|rules| rules.body_limit())
+            && let Err(failure) = outbound.limit(limit)
+        {
+            return refuse(failure);
+        }
         let turn = target.turn.fetch_add(1, Ordering::Relaxed);
         forward::forward(self, &target, turn, &mut outbound).await.unwrap_or_else(refuse)
     }

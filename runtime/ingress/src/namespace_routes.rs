@@ -30,6 +30,10 @@ pub(crate) fn namespace_routes(node: &NodeId, routes: &RouteTable) -> BTreeMap<N
         let own = Own::new(routes.routes.iter().filter(|route| route.workload.namespace == *namespace));
         let of_route = |route: &Route| {
             if route.workload.namespace == *namespace {
+                if route.spec.rules.is_some() {
+                    // What its rules say is done by the ingress.
+                    return Some(NamespaceRoute { spec: route.spec.pattern_alone(), service: None });
+                }
                 let service = services.get(&route.workload).cloned();
                 let none = LocalService { allocations: Vec::new(), is_elsewhere: false };
                 return Some(NamespaceRoute {
@@ -37,7 +41,8 @@ pub(crate) fn namespace_routes(node: &NodeId, routes: &RouteTable) -> BTreeMap<N
                     service: Some(service.unwrap_or(none)),
                 });
             }
-            own.is_shadowed_by(route).then(|| NamespaceRoute { spec: route.spec.clone(), service: None })
+            own.is_shadowed_by(route)
+                .then(|| NamespaceRoute { spec: route.spec.pattern_alone(), service: None })
         };
         let here = services
             .iter()
@@ -124,7 +129,7 @@ mod tests {
 
     fn table(routes: &[(&str, Option<&str>, &str)]) -> RouteTable {
         let route = |(workload, host, path): &(&str, Option<&str>, &str)| Route {
-            spec: RouteSpec { host: host.map(str::to_owned), path: (*path).to_owned() },
+            spec: RouteSpec::new(*host, path),
             workload: workload.parse().unwrap(),
         };
         let mut table = RouteTable { routes: routes.iter().map(route).collect(), ..RouteTable::default() };

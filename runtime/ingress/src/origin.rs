@@ -23,6 +23,7 @@ const OF_PROXIES: [HeaderName; 4] = [
 /// Where the requests of one connection come from.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
+    client: IpAddr,
     address: HeaderValue,
     forwarded: HeaderValue,
     has_tls: bool,
@@ -43,6 +44,7 @@ impl Origin {
             HeaderValue::try_from(text).expect("an address has digits and marks, which any header can hold")
         };
         Self {
+            client,
             address: value(client.to_string()),
             forwarded: value(format!("for={node};proto={scheme}")),
             has_tls: is_tls,
@@ -53,6 +55,14 @@ impl Origin {
     /// Tells whether the client speaks TLS here.
     pub(crate) fn has_tls(&self) -> bool {
         self.has_tls
+    }
+
+    /// Returns who has sent a request with these headers: the client of the connection, or for whom it speaks if it is
+    /// trusted, by the last address of `X-Forwarded-For`, which it has written itself.
+    pub(crate) fn client(&self, headers: &HeaderMap) -> IpAddr {
+        let told = headers.get_all(FOR).iter().next_back().filter(|_| self.is_trusted);
+        let last = told.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+        last.map_or(self.client, |address: IpAddr| address.to_canonical())
     }
 
     /// Puts it into the head of a request.
@@ -111,6 +121,24 @@ mod tests {
         ("x-forwarded-port", "443"),
         ("x-real-ip", "10.0.0.1"),
     ];
+
+    #[test]
+    fn who_has_sent_a_request_is_the_client_or_for_whom_a_proxy_speaks() {
+        for (is_trusted, said, client) in [
+            (false, &["192.0.2.1"][..], "10.0.0.1"),
+            (true, &[], "10.0.0.1"),
+            (true, &["192.0.2.1, 192.0.2.2"], "192.0.2.2"),
+            (true, &["192.0.2.1", "::ffff:192.0.2.3"], "192.0.2.3"),
+            (true, &["unknown"], "10.0.0.1"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in said {
+                headers.append(FOR, HeaderValue::from_static(value));
+            }
+            let origin = Origin::new("::ffff:10.0.0.1".parse().unwrap(), false, is_trusted);
+            assert_eq!(origin.client(&headers), client.parse::<IpAddr>().unwrap(), "{is_trusted} {said:?}");
+        }
+    }
 
     #[test]
     fn a_client_is_told_of_by_its_address_whatever_it_says() {

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use dunlin_model::{CALLER_HEADER, Name, WorkloadName};
+use dunlin_model::{Bytes, CALLER_HEADER, Name, WorkloadName};
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 
+use crate::Failure;
 use crate::body::{Outgoing, Replay};
 use crate::head::{ALLOCATION_HEADER, FORWARDED_HEADER, clean_request, make_http1};
 use crate::origin::Origin;
+use crate::rules::too_large;
 use crate::table::{Place, Way};
 
 /// Who has sent a request here.
@@ -37,6 +39,8 @@ pub(crate) struct Outbound {
     uri: Uri,
     headers: HeaderMap,
     body: Option<(Arc<Replay>, SizeHint)>,
+    /// The most bytes of the body, where the client does not say how many there are.
+    limit: Option<Bytes>,
     forwarded: HeaderValue,
 }
 
@@ -64,7 +68,35 @@ impl Outbound {
         }
         let length = incoming.size_hint();
         let body = (!incoming.is_end_stream()).then(|| (Arc::new(Replay::new(incoming)), length));
-        Self { method: parts.method, uri: parts.uri, headers: parts.headers, body, forwarded }
+        Self { method: parts.method, uri: parts.uri, headers: parts.headers, body, limit: None, forwarded }
+    }
+
+    /// Lets no more of the body through than `limit`.
+    ///
+    /// # Errors
+    ///
+    /// The client says itself that there is more.
+    pub(crate) fn limit(&mut self, limit: Bytes) -> Result<(), Failure> {
+        let Some((replay, length)) = &self.body else { return Ok(()) };
+        match length.exact() {
+            Some(bytes) if bytes > limit.0 => Err(too_large(limit, Some(bytes))),
+            Some(_) => Ok(()),
+            None => {
+                replay.limit(limit.0);
+                self.limit = Some(limit);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells whether what has come of the body is within its limit.
+    ///
+    /// # Errors
+    ///
+    /// It is not, and nothing more of it has gone further.
+    pub(crate) fn check_limit(&self) -> Result<(), Failure> {
+        let is_over = self.body.as_ref().is_some_and(|(replay, _)| replay.is_over());
+        self.limit.filter(|_| is_over).map_or(Ok(()), |limit| Err(too_large(limit, None)))
     }
 
     /// Tells whether the request may be sent again though it may have been carried out.

@@ -132,7 +132,7 @@ mod tests {
     fn find(host: &str, path: &str) -> Option<&'static str> {
         let mut router = Router::default();
         for (host, path, target) in ROUTES {
-            let spec = RouteSpec { host: host.map(str::to_owned), path: (*path).to_owned() };
+            let spec = RouteSpec::new(*host, path);
             router.insert(&spec, *target);
         }
         router.find(host, path).copied()
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn without_a_route_nothing_is_found() {
         let mut router = Router::default();
-        router.insert(&RouteSpec { host: Some("a.example".to_owned()), path: "/x".to_owned() }, ());
+        router.insert(&RouteSpec::new(Some("a.example"), "/x"), ());
         for (host, path) in
             [("b.example", "/x"), ("a.example", "/"), ("a.example", "/xy"), ("a.example", "/ä")]
         {
@@ -203,7 +203,7 @@ mod tests {
     fn of_two_equal_routes_the_first_stands() {
         let mut router = Router::default();
         for (path, target) in [("/x", 1), ("/x/", 2)] {
-            router.insert(&RouteSpec { host: None, path: path.to_owned() }, target);
+            router.insert(&RouteSpec::new(None, path), target);
         }
         assert_eq!(router.find("a", "/x"), Some(&1));
     }

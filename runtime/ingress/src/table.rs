@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use dunlin_model::{AllocationId, Digest, Endpoint, Name, NamespaceRoutes, NodeId, RouteTable, WorkloadName};
+use dunlin_model::{
+    AllocationId, Digest, Endpoint, Name, NamespaceRoutes, NodeId, Route, RouteTable, WorkloadName,
+};
 use http::HeaderValue;
 
 use crate::choice;
 use crate::namespace_routes::namespace_routes;
 use crate::owners::Owners;
 use crate::router::Router;
+use crate::rules::Rules;
 use crate::upstream::Pool;
 
 /// The route table made ready for requests.
@@ -27,6 +30,8 @@ pub(crate) struct Table {
     /// All services, also those without routes, which guests of their namespace may call.
     pub(crate) targets: BTreeMap<WorkloadName, Arc<Target>>,
     pools: BTreeMap<Name, Arc<Pool>>,
+    /// The rules of routes that have some. What they count goes on from table to table.
+    rules: BTreeMap<Route, Arc<Rules>>,
     /// The keys of machines whose requests are not taken.
     pub(crate) revoked: BTreeSet<Digest>,
 }
@@ -39,9 +44,22 @@ pub(crate) struct Target {
     first: Vec<usize>,
     /// Counts its requests. It goes on from table to table, so that the turn does not begin again at each.
     pub(crate) turn: Arc<AtomicUsize>,
+    /// The rules of the route by which it was found.
+    pub(crate) rules: Option<Arc<Rules>>,
 }
 
 impl Target {
+    /// Returns the same, as it is found by a route with these rules.
+    fn by(&self, rules: &Arc<Rules>) -> Self {
+        Self {
+            workload: self.workload.clone(),
+            places: self.places.clone(),
+            first: self.first.clone(),
+            turn: Arc::clone(&self.turn),
+            rules: Some(Arc::clone(rules)),
+        }
+    }
+
     /// Returns the order in which its places are tried by the request with this `turn`.
     pub(crate) fn order(
         &self,
@@ -98,15 +116,22 @@ impl Table {
                 .collect();
             let turn = last.targets.get(workload).map(|target| Arc::clone(&target.turn)).unwrap_or_default();
             let first = if routes.everywhere.contains(workload) { local(&places) } else { Vec::new() };
-            let target = Arc::new(Target { workload: workload.clone(), places, first, turn });
+            let target = Arc::new(Target { workload: workload.clone(), places, first, turn, rules: None });
             table.targets.insert(workload.clone(), target);
         }
         for route in &routes.routes {
             let target = table.targets.entry(route.workload.clone()).or_insert_with(|| {
                 let workload = route.workload.clone();
-                Arc::new(Target { workload, places: Vec::new(), first: Vec::new(), turn: Arc::default() })
+                let turn = Arc::default();
+                Arc::new(Target { workload, places: Vec::new(), first: Vec::new(), turn, rules: None })
             });
-            table.router.insert(&route.spec, Arc::clone(target));
+            let mut target = Arc::clone(target);
+            let known = last.rules.get(route).cloned();
+            if let Some(rules) = known.or_else(|| Rules::of(&route.spec).map(Arc::new)) {
+                target = Arc::new(target.by(&rules));
+                table.rules.insert(route.clone(), rules);
+            }
+            table.router.insert(&route.spec, target);
         }
         table
     }

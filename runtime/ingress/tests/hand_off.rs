@@ -126,7 +126,7 @@ struct House {
 /// `demo` has the host `shop.example`, where `/away` is for other nodes; `other` has the host `other.example`.
 fn routes() -> RouteTable {
     let route = |host: &str, path: &str, workload: &str| Route {
-        spec: RouteSpec { host: Some(host.to_owned()), path: path.to_owned() },
+        spec: RouteSpec::new(Some(host), path),
         workload: workload.parse().unwrap(),
     };
     let endpoint = |number| Endpoint { allocation: AllocationId::new(number), node: "n1".parse().unwrap() };

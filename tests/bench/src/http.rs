@@ -204,7 +204,7 @@ fn spec(name: &AppName, component: Digest, host: &str) -> anyhow::Result<AppSpec
         deadline: DurationMs(10_000),
         ..Limits::SERVICE
     };
-    let routes = vec![RouteSpec { host: Some(host.to_owned()), path: "/".to_owned() }];
+    let routes = vec![RouteSpec::new(Some(host), "/")];
     let workload = WorkloadSpec {
         component,
         kind: WorkloadKind::Service(ServiceSpec {

@@ -241,7 +241,7 @@ async fn echo(report: &mut Report) -> anyhow::Result<()> {
 }
 
 fn service(component: Digest, host: &str, limits: Limits) -> WorkloadSpec {
-    let routes = vec![RouteSpec { host: Some(host.to_owned()), path: "/".to_owned() }];
+    let routes = vec![RouteSpec::new(Some(host), "/")];
     WorkloadSpec {
         component,
         kind: WorkloadKind::Service(ServiceSpec {

@@ -263,11 +263,7 @@ fn any_rollout(random: &mut Random, everywhere: bool, on_partition: OnPartition)
 fn any_workload(app: &AppName, (count, path): (u64, &str), most: u32, random: &mut Random) -> WorkloadSpec {
     let is_service = random.chance(600);
     let kind = if is_service {
-        let routes = if random.chance(700) {
-            vec![RouteSpec { host: None, path: path.to_owned() }]
-        } else {
-            Vec::new()
-        };
+        let routes = if random.chance(700) { vec![RouteSpec::new(None, path)] } else { Vec::new() };
         let on_partition = any_on_partition(random);
         let is_singleton = on_partition.is_singleton();
         let everywhere = random.chance(150) && !is_singleton;

@@ -36,7 +36,7 @@ pub(crate) struct ServeArgs {
 /// Serves the component until Ctrl-C or SIGTERM.
 pub(crate) fn serve(args: ServeArgs, output: &Output) -> Result<(), CommandError> {
     let ServeArgs { sandbox, addr, reuse, fuel_header } = args;
-    let routes = vec![RouteSpec { host: None, path: "/".to_owned() }];
+    let routes = vec![RouteSpec::new(None, "/")];
     let service = ServiceSpec {
         allocations: 1,
         routes,

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::reader::{Found, Reader, Section, Strings};
-use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities, job, partition, placement, rollout};
+use super::{JobInput, MAX_TEXT, ManifestWorkload, capabilities, job, partition, placement, rollout, route};
 use crate::check::{self, between};
 use crate::limits::Access;
 use crate::placement::Home;
@@ -56,7 +56,6 @@ const JOB_FIELDS: [&str; 21] = [
     "placement",
     "priority",
 ];
-const ROUTE_EXAMPLE: &str = "{ host = \"hello.localhost\", path = \"/\" }";
 
 /// A route and where it stands.
 pub(super) type PlacedRoute = Found<RouteSpec>;
@@ -78,7 +77,7 @@ pub(super) fn service(
             "a service that runs everywhere has one allocation on each node that fits it; leave this out";
         reader.note(section.place("allocations"), section.path("allocations"), message);
     }
-    let placed = routes(reader, section);
+    let placed = route::routes(reader, section);
     let on_partition = partition::on_partition(reader, section);
     let service = ServiceSpec {
         allocations: allocations.map_or(1, |found| found.value),
@@ -211,30 +210,6 @@ fn input(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<JobInput> {
         JobInput::Files(patterns.value.into_iter().map(|pattern| pattern.value).collect())
     });
     items.or(files)
-}
-
-fn routes(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<PlacedRoute> {
-    let sections = reader.list_of_sections(section, "routes", ROUTE_EXAMPLE);
-    let rule = check::at_most("routes", check::MAX_ROUTES, sections.len());
-    reader.expect(section.place("routes"), section.path("routes"), rule);
-    let mut routes = Vec::new();
-    for route in sections {
-        reader.refuse_unknown(&route, &["host", "path"]);
-        let host = reader.string(&route, "host", "a string like \"hello.localhost\"");
-        if let Some(Found { value, at }) = &host {
-            reader.expect(*at, route.path("host"), check::route_host(value));
-        }
-        let path = reader.string(&route, "path", "a string like \"/\"");
-        if let Some(Found { value, at }) = &path {
-            reader.expect(*at, route.path("path"), check::route_path(value));
-        }
-        let value = RouteSpec {
-            host: host.map(|found| found.value),
-            path: path.map_or_else(|| "/".to_owned(), |found| found.value),
-        };
-        routes.push(Found { value, at: route.at() });
-    }
-    routes
 }
 
 fn limits(reader: &mut Reader<'_>, section: &Section<'_>, kind: &WorkloadKind) -> Limits {

@@ -393,7 +393,7 @@ impl World {
                     ("singleton", _) => on_partition = OnPartition::Singleton,
                     ("stop", time) => on_partition = OnPartition::StopAfter(time.parse().unwrap()),
                     ("route", host) => {
-                        routes.push(RouteSpec { host: Some(host.to_owned()), path: "/".to_owned() });
+                        routes.push(RouteSpec::new(Some(host), "/"));
                     }
                     ("secret", name) => drop(spec.capabilities.secrets.insert(name.parse().unwrap())),
                     ("calls", host) => spec.capabilities.outbound_http.push(format!("http://{host}")),

@@ -28,16 +28,15 @@ pub(crate) enum Way {
 pub(crate) struct Plan {
     /// This one at once.
     pub(crate) first: Way,
-    /// How long the first one has before the other one is tried too, which it is at once when the first one fails;
-    /// nothing if there is no other.
-    pub(crate) head_start: Option<Duration>,
+    /// How long the first one has before the other one is tried too, which it is at once when the first one fails.
+    pub(crate) head_start: Duration,
 }
 
 impl Plan {
     /// Tells whether the other way is tried when the first one has failed. The direct one is not where it did not work a
     /// moment ago and the relay says that the node `is_absent`: it would not answer, and who waits has others to ask.
     pub(crate) fn goes_on(&self, is_absent: bool) -> bool {
-        self.head_start.is_some() && !(is_absent && self.first == Way::Relayed)
+        !(is_absent && self.first == Way::Relayed)
     }
 }
 
@@ -53,13 +52,11 @@ pub(crate) struct DirectWay {
 impl DirectWay {
     /// Returns how to dial the node.
     pub(crate) fn plan(&self, has_relay: bool, now: Instant) -> Plan {
-        if !has_relay {
-            return Plan { first: Way::Direct, head_start: None };
-        }
-        if self.failures == 0 || self.is_due(now) {
-            Plan { first: Way::Direct, head_start: Some(DIRECT_HEAD_START) }
+        if !has_relay || self.failures == 0 || self.is_due(now) {
+            // A relay that is not there may be in a moment.
+            Plan { first: Way::Direct, head_start: DIRECT_HEAD_START }
         } else {
-            Plan { first: Way::Relayed, head_start: Some(RELAYED_HEAD_START) }
+            Plan { first: Way::Relayed, head_start: RELAYED_HEAD_START }
         }
     }
 
@@ -79,6 +76,11 @@ impl DirectWay {
     pub(crate) fn worked(&mut self) {
         *self = Self::default();
     }
+
+    /// It leads elsewhere from now on, and nothing is known of that.
+    pub(crate) fn changed(&mut self, now: Instant) {
+        *self = Self { failures: 0, due: Some(now) };
+    }
 }
 
 #[cfg(test)]
@@ -89,18 +91,21 @@ mod tests {
     fn the_direct_way_is_tried_first_and_not_for_ever() {
         let now = Instant::now();
         let mut direct = DirectWay::default();
-        let alone = Plan { first: Way::Direct, head_start: None };
-        let direct_first = Plan { first: Way::Direct, head_start: Some(DIRECT_HEAD_START) };
-        let relayed_first = Plan { first: Way::Relayed, head_start: Some(RELAYED_HEAD_START) };
-        assert_eq!(direct.plan(false, now), alone);
+        let direct_first = Plan { first: Way::Direct, head_start: DIRECT_HEAD_START };
+        let relayed_first = Plan { first: Way::Relayed, head_start: RELAYED_HEAD_START };
+        assert_eq!(direct.plan(false, now), direct_first);
         assert_eq!(direct.plan(true, now), direct_first);
         direct.failed(now);
         assert_eq!(direct.plan(true, now), relayed_first);
-        assert_eq!(direct.plan(false, now), alone, "there is nothing else");
+        assert_eq!(direct.plan(false, now), direct_first, "there is nothing else");
         assert_eq!(direct.plan(true, now + FIRST_PAUSE), direct_first);
         direct.worked();
         assert_eq!(direct.plan(true, now), direct_first);
         assert!(!direct.is_due(now + LAST_PAUSE), "there is nothing to be tried");
+        direct.failed(now);
+        direct.changed(now);
+        assert!(direct.is_due(now), "of another address nothing is known");
+        assert_eq!(direct.plan(true, now), direct_first);
     }
 
     #[test]
@@ -108,7 +113,6 @@ mod tests {
         let now = Instant::now();
         let mut direct = DirectWay::default();
         assert!(direct.plan(true, now).goes_on(true));
-        assert!(!direct.plan(false, now).goes_on(false));
         direct.failed(now);
         assert!(direct.plan(true, now).goes_on(false));
         assert!(!direct.plan(true, now).goes_on(true));

@@ -185,10 +185,7 @@ pub fn routes(endpoints: &[(&str, u64)]) -> RouteTable {
         node: node.parse().unwrap(),
     };
     RouteTable {
-        routes: vec![Route {
-            spec: RouteSpec { host: None, path: "/".to_owned() },
-            workload: workload.clone(),
-        }],
+        routes: vec![Route { spec: RouteSpec::new(None, "/"), workload: workload.clone() }],
         endpoints: BTreeMap::from([(workload, endpoints.iter().map(endpoint).collect())]),
         peers: endpoints.iter().map(|(node, _)| (node.parse().unwrap(), nowhere)).collect(),
         ..RouteTable::default()

@@ -281,7 +281,7 @@ pub(super) fn service(number: usize, allocations: u32, memory: Bytes, rate: Fuel
         spread: vec![Spread { over: "zone".to_owned(), weights: BTreeMap::new() }],
         ..Placement::default()
     };
-    let route = RouteSpec { host: Some(format!("app-{number}.example")), path: "/".to_owned() };
+    let route = RouteSpec::new(Some(&format!("app-{number}.example")), "/");
     WorkloadSpec {
         component: Digest::of(&number.to_be_bytes()),
         kind: WorkloadKind::Service(ServiceSpec {

@@ -1,0 +1,201 @@
+//! The rules of a route, applied to a request before a service has it: what is refused, and what is answered here. Pure but
+//! for what [`Rate`] counts.
+
+use std::time::{Duration, Instant};
+
+use dunlin_model::{Bytes as Size, LimitHit, RateLimit, Redirect, Respond, RouteRules, RouteSpec};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use http::{Response, StatusCode, Uri};
+use http_body_util::Full;
+
+use crate::Failure;
+use crate::body::Answer;
+use crate::origin::Origin;
+use crate::rate::{Client, Rate};
+
+/// The rules of one route.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    rules: RouteRules,
+    /// The route's path, without a slash at the end.
+    path: String,
+    rate: Option<Rate>,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// The service has it.
+    Forward,
+    /// It is answered here.
+    Answer(Response<Answer>),
+    /// It is refused.
+    Refuse(Failure),
+}
+
+impl Rules {
+    /// Returns the rules of a route; nothing if it has none.
+    pub(crate) fn of(spec: &RouteSpec) -> Option<Self> {
+        let rules = RouteRules::clone(spec.rules.as_ref()?);
+        let rate = rules.rate_limit.as_ref().map(Rate::new);
+        Some(Self { rules, path: spec.path.trim_end_matches('/').to_owned(), rate })
+    }
+
+    /// Decides on a request.
+    pub(crate) fn judge(&self, target: &Uri, headers: &HeaderMap, origin: &Origin, now: Instant) -> Verdict {
+        if let (Some(rate), Some(limit)) = (&self.rate, &self.rules.rate_limit)
+            && let Err(missing) = rate.take(client(limit, headers, origin), now)
+        {
+            return Verdict::Refuse(too_often(limit, missing));
+        }
+        match (&self.rules.redirect, &self.rules.respond) {
+            (Some(redirect), _) => redirected(redirect, &self.path, target),
+            (None, Some(respond)) => Verdict::Answer(responded(respond)),
+            (None, None) => Verdict::Forward,
+        }
+    }
+
+    /// Returns the most bytes of a request's body.
+    pub(crate) fn body_limit(&self) -> Option<Size> {
+        self.rules.body_limit
+    }
+
+    /// Returns how long the service may take until it answers.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.rules.timeout.map(|time| Duration::from_millis(time.0))
+    }
+}
+
+/// Returns by what a client is told from others.
+fn client<'a>(limit: &RateLimit, headers: &'a HeaderMap, origin: &Origin) -> Client<'a> {
+    let value = limit.by.as_ref().and_then(|name| headers.get(name.as_str()));
+    value.map_or_else(|| Client::Address(origin.client(headers)), |value| Client::Value(value.as_bytes()))
+}
+
+fn too_often(limit: &RateLimit, missing: Duration) -> Failure {
+    let RateLimit { requests, per, burst, by } = limit;
+    let value = format!("{requests} in {per}, {burst} at once");
+    let who = by.as_ref().map_or_else(|| "address".to_owned(), |name| format!("`{name}`"));
+    let detail = format!("this route takes {value}, from each client by its {who}");
+    let seconds = missing.as_secs() + u64::from(missing.subsec_nanos() > 0);
+    Failure::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
+        .limit(LimitHit::new("rate_limit", value, "one more"))
+        .retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
+}
+
+/// Returns the failure of a request whose body has more bytes than its route takes.
+pub(crate) fn too_large(limit: Size, observed: Option<u64>) -> Failure {
+    let observed = observed.map_or_else(|| "more".to_owned(), |bytes| Size(bytes).to_string());
+    let detail = format!("this route takes bodies of at most {limit}");
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).limit(LimitHit::new(
+        "body_limit",
+        limit,
+        observed,
+    ))
+}
+
+/// Returns the failure of a request that a service has not begun to answer in its route's time.
+pub(crate) fn too_slow(limit: Duration) -> Failure {
+    let value = dunlin_model::DurationMs(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    let detail = format!(
+        "the service did not begin to answer within {value}, which its route gives it; the request may have been \
+         carried out"
+    );
+    Failure::new(StatusCode::GATEWAY_TIMEOUT, "route_timeout", detail).limit(LimitHit::new(
+        "timeout",
+        value,
+        "no answer",
+    ))
+}
+
+/// Adds what the request has after the route's path to where the route leads.
+fn redirected(Redirect { to, status }: &Redirect, path: &str, target: &Uri) -> Verdict {
+    let rest = target.path().strip_prefix(path).unwrap_or_default();
+    let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let place = match (to.strip_suffix('/'), rest) {
+        (Some(start), rest) if rest.starts_with('/') => format!("{start}{rest}{query}"),
+        _ => format!("{to}{rest}{query}"),
+    };
+    // Two slashes would make a host of what the client has written.
+    let place = if to.starts_with('/') { format!("/{}", place.trim_start_matches('/')) } else { place };
+    let (Ok(place), Ok(status)) = (HeaderValue::try_from(place), StatusCode::from_u16(*status)) else {
+        let detail = "the target of the request cannot stand in a header".to_owned();
+        return Verdict::Refuse(Failure::new(StatusCode::BAD_REQUEST, "bad_target", detail));
+    };
+    let mut response = Response::new(Answer::Whole(Full::default()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(LOCATION, place);
+    Verdict::Answer(response)
+}
+
+fn responded(respond: &Respond) -> Response<Answer> {
+    let Respond { status, body, content_type } = respond;
+    let mut response = Response::new(Answer::Whole(Full::from(body.clone())));
+    // Both were checked when the app was deployed.
+    *response.status_mut() = StatusCode::from_u16(*status).unwrap_or_default();
+    if let Ok(content_type) = HeaderValue::try_from(content_type) {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(path: &str, json: &str) -> Rules {
+        let spec =
+            RouteSpec { rules: Some(serde_json::from_str(json).unwrap()), ..RouteSpec::new(None, path) };
+        Rules::of(&spec).unwrap()
+    }
+
+    fn judge(rules: &Rules, target: &str, headers: &[(&'static str, &'static str)]) -> Verdict {
+        let line = |(name, value): &(&'static str, &'static str)| {
+            (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let origin = Origin::new("192.0.2.7".parse().unwrap(), false, false);
+        rules.judge(&target.parse().unwrap(), &headers.iter().map(line).collect(), &origin, Instant::now())
+    }
+
+    #[test]
+    fn a_redirect_keeps_what_follows_the_route_and_makes_no_host_of_it() {
+        for (path, to, target, place) in [
+            ("/old", "/new", "/old", "/new"),
+            ("/old", "/new", "/old/x/y?z=1", "/new/x/y?z=1"),
+            ("/old/", "/new/", "/old/x", "/new/x"),
+            ("/old", "/", "/old", "/"),
+            ("/old", "/", "/old/x", "/x"),
+            ("/old", "/", "/old//evil.example", "/evil.example"),
+            ("/", "https://shop.example", "/x?y", "https://shop.example/x?y"),
+            ("/", "https://shop.example/", "//evil.example", "https://shop.example//evil.example"),
+            ("/old", "https://shop.example/new", "/old/x", "https://shop.example/new/x"),
+        ] {
+            let rules = rules(path, &format!(r#"{{"redirect":{{"to":"{to}"}}}}"#));
+            let Verdict::Answer(response) = judge(&rules, target, &[]) else { panic!("{target}") };
+            assert_eq!(response.headers()[LOCATION], place, "{path} {to} {target}");
+            assert_eq!(response.status(), StatusCode::PERMANENT_REDIRECT);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_given_as_it_stands() {
+        let rules = rules("/", r#"{"respond":{"status":503,"body":"gone fishing"}}"#);
+        let Verdict::Answer(response) = judge(&rules, "/x", &[]) else { panic!("it has an answer") };
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/plain; charset=utf-8");
+    }
+
+    #[test]
+    fn clients_are_told_apart_by_the_header_or_by_their_address() {
+        let limit = r#"{"rate_limit":{"requests":1,"per":60000,"burst":1,"by":"x-api-key"}}"#;
+        let rules = rules("/", limit);
+        let mut refused = Vec::new();
+        for headers in [&[("x-api-key", "a")][..], &[("x-api-key", "b")], &[("x-api-key", "a")], &[], &[]] {
+            refused.push(match judge(&rules, "/", headers) {
+                Verdict::Refuse(failure) => Some(failure.code()),
+                _ => None,
+            });
+        }
+        assert_eq!(refused, [None, None, Some("rate_limited"), None, Some("rate_limited")]);
+    }
+}
