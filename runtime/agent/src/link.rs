@@ -89,15 +89,10 @@ pub(crate) struct LinkKeeper {
 
 impl LinkKeeper {
     /// Connects, serves the connection until it ends, and connects again, for ever.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
         loop {
             let Welcomed { coordinator, address, connection, control, heartbeat } = self.connect().await;
             tracing::info!(coordinator, %address, "coordinator connected");
-            // Anew at each connection: the way to the coordinator, and with it this machine's address, may have changed.
-            match self.advertise.map_or_else(|| way_out(self.endpoint.local_address(), address), Ok) {
-                Ok(peer) => self.info.peer = peer,
-                Err(error) => tracing::warn!(%error, "the way out of this machine was not found"),
-            }
             self.slot.connection.send_replace(Some(connection.clone()));
             self.serve(&connection, control, heartbeat).await;
             self.slot.connection.send_replace(None);
@@ -245,13 +240,14 @@ impl LinkKeeper {
     }
 
     fn compose(&self, observed: &Observed) -> Report {
-        // Asked each time: it may be set at any moment.
+        // Both are asked each time: a clock may be set at any moment, and a machine may move.
         let clock_unset = self.endpoint.identity().has_no_clock();
+        let peer = self.reached_at();
         Report {
             cluster: self.cluster.clone(),
             term: observed.term,
             generation: observed.generation,
-            info: NodeInfo { clock_unset, program: observed.program.clone(), ..self.info.clone() },
+            info: NodeInfo { clock_unset, peer, program: observed.program.clone(), ..self.info.clone() },
             sent: self.driver.now(),
             allocations: observed.allocations.clone(),
             items: observed.items.to_vec(),
@@ -270,6 +266,14 @@ impl LinkKeeper {
             tracing::debug!(error = &ended as &dyn std::error::Error, "the coordinator relays no more");
             sleep(RELAY_PAUSE).await;
         }
+    }
+
+    /// Returns where others are to dial this node: where the operator says, else at the address by which it reaches the
+    /// coordinator now.
+    fn reached_at(&self) -> SocketAddr {
+        let coordinator = self.slot.connection.borrow().as_ref().map(Connection::remote_address);
+        let way_out = coordinator.and_then(|address| way_out(self.endpoint.local_address(), address).ok());
+        self.advertise.or(way_out).unwrap_or(self.info.peer)
     }
 
     /// Answers the streams that the coordinator opens.

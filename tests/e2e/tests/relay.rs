@@ -1,55 +1,84 @@
 //! Nodes that do not reach each other directly: requests go through the coordinator.
 
-use dunlin_guest_artifacts::TELL_HTTP;
-use dunlin_harness::{App, Fleet, eventually, http};
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+use std::time::Instant;
+
+use dunlin_guest_artifacts::SAY_HTTP;
+use dunlin_harness::{App, Fleet, PATIENCE, eventually, http};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// An address at which nobody answers, and nobody says so: such packets are thrown away by every system.
 const NOWHERE: &str = "240.0.0.1:7400";
 
-/// A service that tells what it was asked, on the second node alone.
+/// A service that prints what is posted to it, on the second node alone.
 const MANIFEST: &str = r#"
 [app]
 name = "shop"
 
 [service.web]
-component = "tell.wasm"
+component = "say.wasm"
 routes = [{ path = "/" }]
-limits = { memory = "32MiB", fuel = "1G", fuel_rate = "100M/s", deadline = "20s", concurrency = 40 }
+limits = { memory = "32MiB", fuel = "1G", fuel_rate = "100M/s", deadline = "60s", concurrency = 40 }
 placement = { require = ["place = attic"] }
 "#;
 
 /// Asks at a node and returns what the service has told.
 async fn asked(fleet: &Fleet, node: usize) -> Result<String, String> {
-    let sending = http().get(format!("http://{}/x", fleet.ingress(node))).send();
+    let sending = http().get(format!("http://{}/x", fleet.ingress(node))).timeout(PATIENCE).send();
     let response = sending.await.map_err(|error| format!("{error:?}"))?;
     let status = response.status();
     let text = response.text().await.map_err(|error| format!("{error:?}"))?;
     if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
 }
 
-#[tokio::test]
-async fn a_node_that_nobody_reaches_serves_what_arrives_elsewhere() {
+/// A node that answers, and another one, on which the service runs and which nobody reaches.
+async fn start() -> (Fleet, usize) {
     let mut fleet = Fleet::start(1).await.unwrap();
     let attic = fleet.add_agent(&["--label", "place=attic", "--advertise", NOWHERE]).await.unwrap();
-    fleet.deploy(&App::new(MANIFEST, &[("tell.wasm", TELL_HTTP)])).await.unwrap();
+    fleet.deploy(&App::new(MANIFEST, &[("say.wasm", SAY_HTTP)])).await.unwrap();
     fleet.until_running("default/shop").await;
     eventually("an answer where it runs", || asked(&fleet, attic)).await;
     eventually("an answer elsewhere", || asked(&fleet, 0)).await;
+    (fleet, attic)
+}
+
+#[tokio::test]
+async fn a_node_that_nobody_reaches_serves_what_arrives_elsewhere_whatever_becomes_of_the_coordinator() {
+    let (mut fleet, attic) = start().await;
     for _ in 0..20 {
         asked(&fleet, 0).await.unwrap();
     }
-    // The way lasts as long as there is a coordinator, whichever it is.
+    let mut client = TcpStream::connect(fleet.ingress(0)).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 10\r\n\r\n12345";
+    client.write_all(head.as_bytes()).await.unwrap();
+    asked(&fleet, 0).await.unwrap();
     fleet.coordinator().kill().await.unwrap();
-    eventually("an answer where it runs", || asked(&fleet, attic)).await;
+    asked(&fleet, attic).await.unwrap();
+    client.write_all(b"67890").await.unwrap();
     fleet.coordinator().start(&[]).await.unwrap();
-    eventually("an answer elsewhere", || asked(&fleet, 0)).await;
-    // A node that is gone is given up at once.
+    // What was under way is answered, and what comes while there is no way waits for it.
+    asked(&fleet, 0).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("said\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_is_given_up() {
+    let (mut fleet, attic) = start().await;
     fleet.agent(attic).kill().await.unwrap();
-    let refused = || async {
-        match asked(&fleet, 0).await {
-            Err(told) if told.starts_with("50") => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    };
-    eventually("a failure that is told", refused).await;
+    let (began, limit) = (Instant::now(), PATIENCE / 2);
+    let told = asked(&fleet, 0).await.unwrap_err();
+    assert!(told.starts_with("50"), "{told}");
+    assert!(began.elapsed() < limit, "it took {:?}", began.elapsed());
+    // One that says so when it ends is missed at once.
+    fleet.agent(attic).start(&[]).await.unwrap();
+    eventually("an answer elsewhere", || asked(&fleet, 0)).await;
+    fleet.agent(attic).end().await.unwrap();
+    let began = Instant::now();
+    let told = asked(&fleet, 0).await.unwrap_err();
+    assert!(told.starts_with("50"), "{told}");
+    assert!(began.elapsed() < limit / 3, "it took {:?}", began.elapsed());
 }
