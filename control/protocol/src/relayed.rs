@@ -2,8 +2,8 @@
 //!
 //! They travel on one stream in each direction, one after the other: the length of the packet (two bytes, big-endian),
 //! the length of a name (one byte), the name, the packet. To whom it goes is named on its way to the relay, and from
-//! whom it comes on its way from there; the relay takes the second from who has sent it. What a packet holds is for the
-//! two nodes alone: they encrypt it, and a relay can lose it, but neither read nor forge it.
+//! whom it comes on its way from there; the relay takes the second from who has sent it. What a packet holds is
+//! encrypted between the two nodes: a relay can lose it, but neither read nor forge it.
 
 use dunlin_model::NodeId;
 
