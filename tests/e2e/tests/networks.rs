@@ -88,8 +88,8 @@ fn a_node_behind_a_router_serves_what_arrives_elsewhere_and_is_asked_for_logs() 
             .await;
             let nodes = scene.fleet.client().nodes().await.unwrap().nodes;
             let [open, hidden] = &nodes[..] else { panic!("{nodes:?}") };
-            assert_eq!(hidden.relayed_with, [open.node.clone()]);
-            assert_eq!(open.relayed_with, [hidden.node.clone()]);
+            assert!(hidden.relayed_with.iter().eq([&open.node]), "{hidden:?}");
+            assert!(open.relayed_with.iter().eq([&hidden.node]), "{open:?}");
             assert!(open.round_trip_us.is_some_and(|time| time < 1_000_000), "{nodes:?}");
         });
     }
@@ -122,25 +122,22 @@ fn a_node_that_moves_answers_what_is_under_way() {
 /// Returns a component with so many bytes more that mean nothing and cannot be made smaller: a section that nobody reads.
 fn swollen(component: &[u8], more: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut section = b"\x05ballast"[..6].to_vec();
-    section[0] = 5;
-    section.extend(
-        std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()[3]
-        })
-        .take(more),
-    );
+    let random = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    });
+    let section: Vec<u8> = b"\x07ballast".iter().copied().chain(random.take(more)).collect();
     let mut swollen = component.to_vec();
     swollen.push(0);
+    // The length, seven bits in each byte.
     let mut length = section.len();
     while length >= 0x80 {
-        swollen.push((length & 0x7f) as u8 | 0x80);
+        swollen.push(0x80 | u8::try_from(length & 0x7f).unwrap());
         length >>= 7;
     }
-    swollen.push(length as u8);
+    swollen.push(u8::try_from(length).unwrap());
     swollen.extend(section);
     swollen
 }

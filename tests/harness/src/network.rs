@@ -55,14 +55,14 @@ impl Network {
             return true;
         }
         if !Self::can_be_made() {
-            eprintln!("skipped: this user may make no network namespaces here; root may");
+            say("skipped: this user may make no network namespaces here; root may");
             return false;
         }
         let program = std::env::current_exe().expect("a running test has a file").display().to_string();
         let words = [&program, "--exact", test, "--nocapture"].map(str::to_owned);
         let output = Self::of_its_own(&words).output().expect("what has just run can be run again");
         let told = [output.stdout, output.stderr].map(|told| String::from_utf8_lossy(&told).into_owned());
-        eprintln!("{}\n{}", told[0], told[1]);
+        say(&told.concat());
         // Of a name that no test has none would fail.
         let has_passed = output.status.success() && told[0].contains("1 passed");
         assert!(has_passed, "{test} has failed in a network of its own");
@@ -116,7 +116,9 @@ impl Network {
     /// to it but answers. Needs `nft`; without it nothing comes from `others` and nothing gets there, which is less.
     pub async fn hide(&self, host: u8, others: &[u8]) -> anyhow::Result<()> {
         if !has_nft() {
-            eprintln!("there is no nft here: host {host} is cut from {others:?} and no address is rewritten");
+            say(&format!(
+                "there is no nft here: host {host} is cut from {others:?} and no address is rewritten"
+            ));
             for other in others {
                 self.cut(host, *other).await?;
                 self.cut(*other, host).await?;
@@ -192,6 +194,11 @@ fn has_nft() -> bool {
 /// The address of the middle, toward a host.
 fn middle(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, host, 254)
+}
+
+#[expect(clippy::print_stderr, reason = "who runs the tests must see what was left out")]
+fn say(text: &str) {
+    eprintln!("{text}");
 }
 
 async fn echo(holder: &mut Child) -> anyhow::Result<()> {

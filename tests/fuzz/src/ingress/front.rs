@@ -92,7 +92,7 @@ fn routes(node: &NodeId) -> RouteTable {
     let mut table = RouteTable::default();
     for (host, path, number) in ROUTES {
         let workload: WorkloadName = format!("demo/shop/web-{number}").parse().expect("a name");
-        let spec = RouteSpec::new(*host, path);
+        let spec = RouteSpec::new(host, path);
         table.routes.push(Route { spec, workload: workload.clone() });
         let endpoint = Endpoint { allocation: AllocationId::new(number), node: node.clone() };
         table.endpoints.insert(workload, vec![endpoint]);
