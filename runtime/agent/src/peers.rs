@@ -1,6 +1,8 @@
 //! The way to other nodes' ingresses: one QUIC connection for each, one stream for each request.
 
 mod dial;
+#[cfg(test)]
+mod tests;
 mod way;
 
 use std::collections::BTreeMap;
