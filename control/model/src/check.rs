@@ -81,7 +81,8 @@ impl AppSpec {
         });
         let mut seen = BTreeSet::new();
         for (name, route) in routes {
-            if !seen.insert(route) {
+            let (host, path) = route.pattern();
+            if !seen.insert((host, path.trim_end_matches('/'))) {
                 note(format!("workloads.{name}.routes"), Err(Broken::new(SAME_ROUTE)));
             }
         }

@@ -101,11 +101,24 @@ const MAX_PER: DurationMs = DurationMs(24 * 60 * 60 * 1000);
 /// The longest time that a route may give a service.
 const MAX_TIMEOUT: DurationMs = DurationMs(10 * 60 * 1000);
 /// The largest body that a route may answer with.
-const MAX_RESPOND: usize = 8 << 10;
-/// The longest name, and the longest place to which clients are sent.
-const MAX_TEXT: usize = 1024;
+const MAX_RESPOND: usize = 1 << 10;
+/// The longest place to which clients are sent, and the longest type of a body.
+const MAX_TEXT: usize = 256;
+/// The longest name of a header.
+const MAX_NAME: usize = 64;
+/// Headers that say by whom a request was sent on, which clients may write as they like, and those of connections.
+const NOT_OF_CLIENTS: [&str; 6] =
+    ["forwarded", "connection", "keep-alive", "te", "upgrade", "content-length"];
 
 impl RouteRules {
+    /// Returns about how many bytes they take where all routes are told to all nodes.
+    pub fn weight(&self) -> usize {
+        let by = self.rate_limit.as_ref().and_then(|limit| limit.by.as_ref()).map_or(0, String::len);
+        let redirect = self.redirect.as_ref().map_or(0, |redirect| redirect.to.len());
+        let respond = self.respond.as_ref().map_or(0, |it| it.body.len() + it.content_type.len());
+        64 + by + redirect + respond
+    }
+
     /// Tells whether there is none.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -135,6 +148,9 @@ impl RouteRules {
         if let Some(Respond { status, body, content_type }) = respond {
             note("respond.status", responds(*status));
             note("respond.body", at_most("respond.body", MAX_RESPOND, body.len()));
+            if matches!(status, 204 | 205 | 304) && !body.is_empty() {
+                note("respond.body", Err(Broken::new(format!("an answer with {status} has no body"))));
+            }
             note("respond.content_type", header_value("content_type", content_type));
         }
     }
@@ -186,8 +202,14 @@ fn place(to: &str) -> Result<(), Broken> {
 fn header_name(name: &str) -> Result<(), Broken> {
     let is_of_name =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
-    if name.is_empty() || name.len() > MAX_TEXT || !name.bytes().all(is_of_name) {
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_of_name) {
         return Err(Broken::new("write the name of a header in lower case, like \"x-api-key\""));
+    }
+    let prefixes = ["x-forwarded-", "x-real-", "dunlin-", "proxy-"];
+    if NOT_OF_CLIENTS.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+        return Err(Broken::new(format!(
+            "`{name}` tells no clients apart; leave `by` out to tell them apart by address"
+        )));
     }
     Ok(())
 }
@@ -242,6 +264,8 @@ mod tests {
             (r#"{"redirect":{"to":"/a\r\nset-cookie: x"}}"#, &["redirect.to"]),
             (r#"{"redirect":{"to":"javascript:x","status":200}}"#, &["redirect.to", "redirect.status"]),
             (r#"{"redirect":{"to":"/a"},"respond":{}}"#, &["respond"]),
+            (r#"{"respond":{"status":204,"body":"x"}}"#, &["respond.body"]),
+            (r#"{"rate_limit":{"requests":1,"per":1,"burst":1,"by":"x-forwarded-for"}}"#, &["rate_limit.by"]),
             (r#"{"respond":{"status":199,"content_type":""}}"#, &["respond.status", "respond.content_type"]),
         ] {
             assert_eq!(broken(json), expected, "{json}");

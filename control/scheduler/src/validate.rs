@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use dunlin_model::{
-    AppSpec, DurationMs, OnPartition, Route, RouteSpec, SpecError, WorkloadKind, WorkloadName,
+    AppSpec, Bytes, DurationMs, OnPartition, Route, RouteSpec, SpecError, WorkloadKind, WorkloadName,
 };
 
 use crate::{Config, Rejection};
+
+/// The most bytes of the rules of all routes in a fleet.
+const MAX_RULES: usize = 512 << 10;
 
 /// So many heartbeats a node must be silent at least before a service may stop for it.
 const HEARTBEATS: u64 = 3;
@@ -42,6 +45,7 @@ pub(crate) fn check_patience(spec: &AppSpec, config: &Config) -> Result<(), Reje
 
 /// Refuses a route that leads to another service of this app or of another. `routes` are all there are, in order.
 pub(crate) fn check_routes(routes: &[Route], spec: &AppSpec) -> Result<(), Rejection> {
+    check_weight(routes, spec)?;
     let mut taken: BTreeMap<_, WorkloadName> = BTreeMap::new();
     for (name, workload) in &spec.workloads {
         let WorkloadKind::Service(service) = &workload.kind else { continue };
@@ -57,6 +61,30 @@ pub(crate) fn check_routes(routes: &[Route], spec: &AppSpec) -> Result<(), Rejec
         }
     }
     Ok(())
+}
+
+/// Refuses rules with which those of all routes would take too much of what is told to each node.
+fn check_weight(routes: &[Route], spec: &AppSpec) -> Result<(), Rejection> {
+    let weight = |route: &RouteSpec| route.rules.as_ref().map_or(0, |rules| rules.weight());
+    let services = spec.workloads.values().filter_map(|workload| match &workload.kind {
+        WorkloadKind::Service(service) => Some(service),
+        WorkloadKind::Job(_) => None,
+    });
+    let own: usize = services.flat_map(|service| &service.routes).map(weight).sum();
+    if own == 0 {
+        return Ok(());
+    }
+    let others = routes.iter().filter(|route| route.workload.app_name() != spec.name);
+    let all = own + others.map(|route| weight(&route.spec)).sum::<usize>();
+    if all <= MAX_RULES {
+        return Ok(());
+    }
+    let reason = format!(
+        "limit `rules of all routes` is {}, observed {}: each node is told all of them",
+        Bytes(MAX_RULES as u64),
+        Bytes(all as u64)
+    );
+    Err(Rejection::InvalidSpec { app: spec.name.clone(), field: "routes".to_owned(), reason })
 }
 
 /// Returns a route as people write it.

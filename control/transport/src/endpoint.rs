@@ -224,6 +224,11 @@ impl NodeEndpoint {
         self.port.is_open()
     }
 
+    /// Tells whether there is none, or one to which other nodes may still have to connect.
+    pub fn has_new_relay(&self) -> bool {
+        !self.port.has_relayed_for(RETURN_TIME, Instant::now())
+    }
+
     /// Has the coordinator at the other side of `connection` relay for this node, until one of them ends it.
     pub async fn relay_through(&self, connection: &Connection) -> RelayEnded {
         let begun = || {

@@ -6,7 +6,7 @@
 //! Losing it changes nothing on the node: what runs goes on, and the report says all again once it is back.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -82,6 +82,8 @@ pub(crate) struct LinkKeeper {
     pub(crate) info: NodeInfo,
     /// Where other nodes reach this one, if the operator says so.
     pub(crate) advertise: Option<SocketAddr>,
+    /// At which address this machine has reached its coordinator last.
+    pub(crate) last_way_out: Mutex<Option<SocketAddr>>,
     pub(crate) driver: Driver,
     pub(crate) logs: Arc<Logs>,
     pub(crate) slot: LinkSlot,
@@ -273,7 +275,10 @@ impl LinkKeeper {
     fn reached_at(&self) -> SocketAddr {
         let coordinator = self.slot.connection.borrow().as_ref().map(Connection::remote_address);
         let way_out = coordinator.and_then(|address| way_out(self.endpoint.local_address(), address).ok());
-        self.advertise.or(way_out).unwrap_or(self.info.peer)
+        let mut last = self.last_way_out.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without a network there is none for a while.
+        *last = way_out.or(*last);
+        self.advertise.or(*last).unwrap_or(self.info.peer)
     }
 
     /// Answers the streams that the coordinator opens.

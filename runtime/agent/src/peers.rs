@@ -142,7 +142,9 @@ impl Peer {
                 return Err(Arc::new(error));
             }
         };
-        if !is_meant {
+        let has_direct = state.current().is_some_and(|last| last.way == Way::Direct);
+        // What was begun before may have led to a better one meanwhile.
+        if !is_meant || (has_direct && way == Way::Relayed) {
             return Ok(connection);
         }
         match (way, slower) {
@@ -166,6 +168,9 @@ impl Peer {
         let probing = async move {
             let reached = direct.await;
             let mut state = peer.state();
+            if state.address != Some(address) {
+                return;
+            }
             state.probing = None;
             match reached {
                 Ok(connection) => {
@@ -186,21 +191,25 @@ impl Peer {
     /// Ends a relayed connection when its other side is gone, since who waits there for an answer would do so for as long as
     /// a relay may be away, and when nobody needs it.
     async fn watch(self: Arc<Self>, endpoint: Arc<NodeEndpoint>, connection: Connection) {
-        let reason = tokio::select! {
-            _ended = connection.closed() => return,
-            () = endpoint.is_silent(&connection) => "the node is silent",
-            () = self.is_unused() => "there is nothing to be sent",
-        };
-        tracing::debug!(node = %self.node, reason, "relayed connection ended");
-        connection.close(CloseCode::DONE, reason);
+        tokio::select! {
+            _ended = connection.closed() => {}
+            () = endpoint.is_silent(&connection) => {
+                tracing::debug!(node = %self.node, "peer is silent, its relayed connection is ended");
+                connection.close(CloseCode::DONE, "the node is silent");
+            }
+            () = self.is_unused() => connection.close(CloseCode::DONE, "there is nothing to be sent"),
+        }
     }
 
-    /// Is over when no request was under way to the node for a while.
+    /// Is over when no request was under way to the node for a while, and none will get the connection that there is.
     async fn is_unused(&self) {
         loop {
             tokio::time::sleep(UNUSED_TIME / 4).await;
-            let is_asked = self.state().asked.is_some_and(|asked| asked.elapsed() < UNUSED_TIME);
+            let mut state = self.state();
+            let is_asked = state.asked.is_some_and(|asked| asked.elapsed() < UNUSED_TIME);
             if !is_asked && Arc::strong_count(&self.under_way) == 1 {
+                // Whoever watches ends with it, and does so at its next rest.
+                state.last = None;
                 return;
             }
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -143,6 +143,7 @@ async fn live(
         node: node.clone(),
         info: info.clone(),
         advertise: config.advertise,
+        last_way_out: Mutex::default(),
         driver: driver.clone(),
         logs,
         slot,

@@ -33,9 +33,11 @@ pub(crate) async fn forward(
     outbound: &mut Outbound,
 ) -> Result<Response<Answer>, Failure> {
     let limit = target.rules.as_ref().and_then(|rules| rules.timeout());
+    // A route may give more time than there is where nothing is said.
+    let peers_time = ingress.config().peer_timeout.max(limit.unwrap_or_default());
     let answered = match limit {
-        None => forward_all(ingress, target, turn, outbound).await,
-        Some(limit) => timeout(limit, forward_all(ingress, target, turn, outbound))
+        None => forward_all(ingress, target, peers_time, turn, outbound).await,
+        Some(limit) => timeout(limit, forward_all(ingress, target, peers_time, turn, outbound))
             .await
             .unwrap_or_else(|_late| Err(too_slow(limit))),
     };
@@ -46,13 +48,14 @@ pub(crate) async fn forward(
 async fn forward_all(
     ingress: &Ingress,
     target: &Arc<Target>,
+    peers_time: Duration,
     turn: usize,
     outbound: &mut Outbound,
 ) -> Result<Response<Answer>, Failure> {
     let began = Instant::now();
     let mut target = Arc::clone(target);
     loop {
-        match forward_once(ingress, &target, turn, outbound).await {
+        match forward_once(ingress, &target, peers_time, turn, outbound).await {
             Err(NoAnswer { patience, .. }) if began.elapsed() < patience => {
                 sleep(BACK_PAUSE).await;
                 // Its endpoints may be others by now.
@@ -81,10 +84,11 @@ impl From<Failure> for NoAnswer {
 async fn forward_once(
     ingress: &Ingress,
     target: &Target,
+    peers_time: Duration,
     turn: usize,
     outbound: &mut Outbound,
 ) -> Result<Response<Answer>, NoAnswer> {
-    let peers_until = Instant::now() + ingress.config().peer_timeout;
+    let peers_until = Instant::now() + peers_time;
     let mut patience = Duration::ZERO;
     // Then it gets the tries of this round and no further ones.
     let mut may_have_begun = false;
@@ -134,6 +138,10 @@ async fn forward_once(
                 ingress.suspects().mark(unreachable(place));
                 unreached.push(place);
                 failure = Some(failed(&error));
+            }
+            // The other side has done nothing wrong.
+            Err(SendError::Broken(_)) if let Err(failure) = outbound.check_limit() => {
+                return Err(failure.into());
             }
             Err(error @ SendError::Broken(_)) => {
                 tracing::debug!(node = %place.node, allocation = %place.allocation, %error, "endpoint broke");

@@ -170,8 +170,14 @@ impl Ingress {
             Some(target) => Arc::clone(target),
             None => return refuse(no_route(host, request.uri().path())),
         };
+        if self.table().is_misspelled(host, request.uri().path(), &target) {
+            let detail = "this path is another spelling of one that has rules: write it without escapes that it does \
+                          not need, and without empty segments, `.` and `..`";
+            return refuse(Failure::new(StatusCode::BAD_REQUEST, "bad_path", detail.to_owned()));
+        }
         if let Some(rules) = &target.rules {
-            match rules.judge(request.uri(), request.headers(), origin, std::time::Instant::now()) {
+            let address = origin.client(request.headers(), |address| self.config().trusts(address));
+            match rules.judge(&request, address, std::time::Instant::now()) {
                 Verdict::Forward => {}
                 Verdict::Answer(response) => return response,
                 Verdict::Refuse(failure) => return refuse(failure),

@@ -37,6 +37,7 @@ mod rules;
 mod server;
 mod shared_clients;
 mod slot;
+mod spelling;
 mod stream;
 mod suspects;
 mod table;

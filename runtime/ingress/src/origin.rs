@@ -4,7 +4,7 @@
 //! What a client says of itself in these headers is not believed, unless an operator trusts its address: then it is a
 //! proxy, and what it says is added to.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
@@ -58,11 +58,22 @@ impl Origin {
     }
 
     /// Returns who has sent a request with these headers: the client of the connection, or for whom it speaks if it is
-    /// trusted, by the last address of `X-Forwarded-For`, which it has written itself.
-    pub(crate) fn client(&self, headers: &HeaderMap) -> IpAddr {
-        let told = headers.get_all(FOR).iter().next_back().filter(|_| self.is_trusted);
-        let last = told.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
-        last.map_or(self.client, |address: IpAddr| address.to_canonical())
+    /// trusted, by the last address of `X-Forwarded-For` that is not trusted itself.
+    pub(crate) fn client(&self, headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+        if !self.is_trusted {
+            return self.client;
+        }
+        let mut client = self.client;
+        for value in headers.get_all(FOR).iter().rev().filter_map(|value| value.to_str().ok()) {
+            for told in value.rsplit(',') {
+                let Some(address) = address(told.trim()) else { return client };
+                client = address;
+                if !is_trusted(address) {
+                    return client;
+                }
+            }
+        }
+        client
     }
 
     /// Puts it into the head of a request.
@@ -81,6 +92,13 @@ impl Origin {
             headers.entry(PROTO).or_insert(HTTPS);
         }
     }
+}
+
+/// Reads an address as proxies write it: some with a port, and IPv6 then in brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let with_port = || text.parse().map(|address: SocketAddr| address.ip());
+    bare.parse().or_else(|_| with_port()).ok().map(|address: IpAddr| address.to_canonical())
 }
 
 /// Makes what a proxy has said and `last` one list.
@@ -130,13 +148,24 @@ mod tests {
             (true, &["192.0.2.1, 192.0.2.2"], "192.0.2.2"),
             (true, &["192.0.2.1", "::ffff:192.0.2.3"], "192.0.2.3"),
             (true, &["unknown"], "10.0.0.1"),
+            (true, &["192.0.2.1, 10.0.0.2"], "192.0.2.1"),
+            (true, &["192.0.2.1", "10.0.0.3, 10.0.0.2"], "192.0.2.1"),
+            (true, &["10.0.0.2"], "10.0.0.2"),
+            (true, &["192.0.2.4:8080"], "192.0.2.4"),
+            (true, &["[2001:db8::1]:8080"], "2001:db8::1"),
+            (true, &["[2001:db8::1]"], "2001:db8::1"),
         ] {
             let mut headers = HeaderMap::new();
             for value in said {
                 headers.append(FOR, HeaderValue::from_static(value));
             }
             let origin = Origin::new("::ffff:10.0.0.1".parse().unwrap(), false, is_trusted);
-            assert_eq!(origin.client(&headers), client.parse::<IpAddr>().unwrap(), "{is_trusted} {said:?}");
+            let is_proxy = |address: IpAddr| address.to_string().starts_with("10.");
+            assert_eq!(
+                origin.client(&headers, is_proxy),
+                client.parse::<IpAddr>().unwrap(),
+                "{is_trusted} {said:?}"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! Whose requests may come on one connection: the namespaces of all routes that a host can match. Pure.
+//! Whose requests may come on one connection: the namespaces of all routes that a host can match. Pure. Where one of these
+//! routes has rules they are the ingress's own.
 
 use std::collections::BTreeMap;
 
@@ -44,6 +45,10 @@ impl Owners {
                 },
                 None => &mut owners.any_host,
             };
+            // What a route's rules say is done by the ingress, on whatever connection and however a path is spelled.
+            if route.spec.rules.is_some() {
+                *owner = Owner::Several;
+            }
             owner.add(&route.workload.namespace);
         }
         owners

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// How each header of version 2 begins; one of version 1 is not shorter.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+const NO_HEADER: &str = "what it sends first is no header of the PROXY protocol";
 /// The bytes of a header of version 2 before what it says, the last two of which are the length of that.
 const FIXED: usize = 16;
 /// The most bytes of a header of version 1, as its specification says.
@@ -22,8 +23,9 @@ const MAX_BINARY: usize = 2048;
 /// Reads the header at the beginning of `stream` and no byte more. Returns the client that it names; nothing if the
 /// balancer speaks for itself, as when it looks whether somebody is there.
 pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
-    let mut header = vec![0; SIGNATURE.len()];
-    stream.read_exact(&mut header).await?;
+    // Who looks whether somebody is there says nothing at all.
+    let mut header = vec![stream.read_u8().await?];
+    read_to(stream, &mut header, SIGNATURE.len()).await.map_err(|_| refused(NO_HEADER))?;
     if header == SIGNATURE {
         read_to(stream, &mut header, FIXED).await?;
         let length = FIXED + usize::from(u16::from_be_bytes([header[14], header[15]]));
@@ -52,7 +54,7 @@ async fn read_to(
 fn client(header: &[u8]) -> io::Result<Option<SocketAddr>> {
     let parsed = HeaderResult::parse(header);
     if !parsed.is_complete() {
-        return Err(refused("what it sends first is no header of the PROXY protocol"));
+        return Err(refused(NO_HEADER));
     }
     match parsed {
         HeaderResult::V1(Ok(header)) => Ok(match header.addresses {

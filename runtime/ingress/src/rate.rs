@@ -2,15 +2,17 @@
 //! which it is full again. Pure but for its lock.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dunlin_model::RateLimit;
 
-/// The most clients that have a bucket of their own; with them a route takes 3 MiB. Those beyond share one.
+/// The most clients that have a bucket of their own; with them a route takes 3 MiB.
 const MAX_CLIENTS: usize = 1 << 16;
+/// How many buckets those beyond share, by their addresses: who fills up the others cannot shut out everybody.
+const SHARED: u64 = 1 << 12;
 /// How long buckets are not looked over for full ones after they were.
 const TIDY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -29,18 +31,18 @@ pub(crate) struct Rate {
 struct Buckets {
     /// When the bucket of a client is full, by a hash of who it is; those that are not there are full.
     full_at: HashMap<u64, Instant>,
-    /// That of all clients for which there is no room.
-    others_full_at: Option<Instant>,
+    /// Those that clients share for which there is no room.
+    shared: HashMap<u64, Instant>,
     tidied: Option<Instant>,
 }
 
 /// Who a client is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Client<'a> {
-    /// By its address.
-    Address(IpAddr),
-    /// By the value of a header.
-    Value(&'a [u8]),
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Client {
+    /// Its address.
+    pub(crate) address: IpAddr,
+    /// The values of the header by which it is told from others; none where that is its address.
+    pub(crate) values: Vec<Vec<u8>>,
 }
 
 impl Rate {
@@ -61,27 +63,27 @@ impl Rate {
     /// # Errors
     ///
     /// There is none in it: after how long there will be.
-    pub(crate) fn take(&self, client: Client<'_>, now: Instant) -> Result<(), Duration> {
-        let client = self.hasher.hash_one(of_network(client));
+    pub(crate) fn take(&self, client: &Client, now: Instant) -> Result<(), Duration> {
+        let network = of_network(client.address);
+        let who = if client.values.is_empty() {
+            self.hasher.hash_one(network)
+        } else {
+            self.hasher.hash_one(&client.values)
+        };
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_known = buckets.full_at.contains_key(&client);
+        let is_known = buckets.full_at.contains_key(&who);
         if !is_known && buckets.full_at.len() >= MAX_CLIENTS {
             buckets.tidy(now);
         }
         let has_own = is_known || buckets.full_at.len() < MAX_CLIENTS;
-        let full_at = if has_own { buckets.full_at.get(&client).copied() } else { buckets.others_full_at };
-        let full_at = full_at.unwrap_or(now).max(now);
-        if let Some(missing) =
-            full_at.duration_since(now).checked_sub(self.tolerance).filter(|it| !it.is_zero())
-        {
+        let shared = self.hasher.hash_one(network) % SHARED;
+        let (of, who) = if has_own { (&mut buckets.full_at, who) } else { (&mut buckets.shared, shared) };
+        let full_at = of.get(&who).copied().unwrap_or(now).max(now);
+        let missing = full_at.duration_since(now).checked_sub(self.tolerance);
+        if let Some(missing) = missing.filter(|missing| !missing.is_zero()) {
             return Err(missing);
         }
-        let full_at = full_at + self.interval;
-        if has_own {
-            buckets.full_at.insert(client, full_at);
-        } else {
-            buckets.others_full_at = Some(full_at);
-        }
+        of.insert(who, full_at + self.interval);
         Ok(())
     }
 }
@@ -91,20 +93,17 @@ impl Buckets {
     fn tidy(&mut self, now: Instant) {
         if self.tidied.is_none_or(|tidied| now.saturating_duration_since(tidied) >= TIDY_PAUSE) {
             self.full_at.retain(|_, full_at| *full_at > now);
+            self.shared.retain(|_, full_at| *full_at > now);
             self.tidied = Some(now);
         }
     }
 }
 
-/// Returns a client as one of its network where that is what somebody has: of IPv6, whoever has one address has the 2^64
-/// beside it.
-fn of_network(client: Client<'_>) -> Client<'_> {
-    match client {
-        Client::Address(IpAddr::V6(address)) => {
-            let network = address.to_bits() >> 64 << 64;
-            Client::Address(IpAddr::V6(network.into()))
-        }
-        other => other,
+/// Returns the network of an address where that is what somebody has: of IPv6, whoever has one has the 2^64 beside it.
+fn of_network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        address => address,
     }
 }
 
@@ -118,8 +117,13 @@ mod tests {
         Rate::new(&RateLimit { requests, per: DurationMs(per), burst, by: None })
     }
 
-    fn client(address: &str) -> Client<'static> {
-        Client::Address(address.parse().unwrap())
+    fn client(address: &str) -> Client {
+        Client { address: address.parse().unwrap(), values: Vec::new() }
+    }
+
+    fn with(values: &[&str]) -> Client {
+        let values = values.iter().map(|value| value.as_bytes().to_vec()).collect();
+        Client { values, ..client("192.0.2.1") }
     }
 
     #[test]
@@ -128,24 +132,24 @@ mod tests {
         let at = |ms: u64| now + Duration::from_millis(ms);
         let one = client("192.0.2.1");
         for _ in 0..3 {
-            rate.take(one, at(0)).unwrap();
+            rate.take(&one, at(0)).unwrap();
         }
-        assert_eq!(rate.take(one, at(0)), Err(Duration::from_millis(100)));
-        assert_eq!(rate.take(one, at(40)), Err(Duration::from_millis(60)));
-        rate.take(client("192.0.2.2"), at(40)).unwrap();
-        rate.take(one, at(100)).unwrap();
-        assert_eq!(rate.take(one, at(100)), Err(Duration::from_millis(100)));
+        assert_eq!(rate.take(&one, at(0)), Err(Duration::from_millis(100)));
+        assert_eq!(rate.take(&one, at(40)), Err(Duration::from_millis(60)));
+        rate.take(&client("192.0.2.2"), at(40)).unwrap();
+        rate.take(&one, at(100)).unwrap();
+        assert_eq!(rate.take(&one, at(100)), Err(Duration::from_millis(100)));
         for _ in 0..3 {
-            rate.take(one, at(60_000)).unwrap();
+            rate.take(&one, at(60_000)).unwrap();
         }
-        rate.take(one, at(60_000)).unwrap_err();
+        rate.take(&one, at(60_000)).unwrap_err();
     }
 
     #[test]
     fn over_a_long_time_a_client_gets_its_rate() {
         let (rate, now) = (rate(7, 1000, 1), Instant::now());
         let taken =
-            (0..10_000).filter(|ms| rate.take(client("::1"), now + Duration::from_millis(*ms)).is_ok());
+            (0..10_000).filter(|ms| rate.take(&client("::1"), now + Duration::from_millis(*ms)).is_ok());
         assert_eq!(taken.count(), 70);
     }
 
@@ -156,26 +160,34 @@ mod tests {
             (client("2001:db8::1"), true),
             (client("2001:db8::ffff:1"), false),
             (client("2001:db8:0:1::1"), true),
-            (Client::Value(b"one"), true),
-            (Client::Value(b"one"), false),
-            (Client::Value(b"other"), true),
+            (with(&["one"]), true),
+            (with(&["one"]), false),
+            (with(&["other"]), true),
+            (with(&["other", "one"]), true),
+            (with(&["otherone"]), true),
         ] {
-            assert_eq!(rate.take(who, now).is_ok(), has_some, "{who:?}");
+            assert_eq!(rate.take(&who, now).is_ok(), has_some, "{who:?}");
         }
     }
 
     #[test]
     fn however_many_clients_there_are_it_takes_no_more_memory() {
         let (rate, now) = (rate(1, 10_000, 1), Instant::now());
-        let some = |number: u32| Client::Address(IpAddr::V4(number.into()));
+        let some = |number: u32| Client { address: IpAddr::V4(number.into()), values: Vec::new() };
         for number in 0..u32::try_from(MAX_CLIENTS).unwrap() {
-            rate.take(some(number), now).unwrap();
+            rate.take(&some(number), now).unwrap();
         }
-        rate.take(some(u32::MAX), now).unwrap();
-        rate.take(some(u32::MAX - 1), now).unwrap_err();
-        rate.take(some(5), now).unwrap_err();
-        assert_eq!(rate.buckets.lock().unwrap().full_at.len(), MAX_CLIENTS);
-        rate.take(some(u32::MAX - 1), now + Duration::from_secs(11)).unwrap();
-        assert_eq!(rate.buckets.lock().unwrap().full_at.len(), 1);
+        let beyond: Vec<Client> = (u32::MAX - 9999..=u32::MAX).map(some).collect();
+        let served = beyond.iter().filter(|client| rate.take(client, now).is_ok()).count();
+        assert!((3000..=4096).contains(&served), "{served} of {} are served", beyond.len());
+        rate.take(&beyond[0], now).unwrap_err();
+        rate.take(&some(5), now).unwrap_err();
+        let count = |rate: &Rate| {
+            let buckets = rate.buckets.lock().unwrap();
+            (buckets.full_at.len(), buckets.shared.len())
+        };
+        assert_eq!(count(&rate), (MAX_CLIENTS, served));
+        rate.take(&beyond[0], now + Duration::from_secs(11)).unwrap();
+        assert_eq!(count(&rate), (1, 0));
     }
 }

@@ -1,16 +1,16 @@
 //! The rules of a route, applied to a request before a service has it: what is refused, and what is answered here. Pure but
 //! for what [`Rate`] counts.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use dunlin_model::{Bytes as Size, LimitHit, RateLimit, Redirect, Respond, RouteRules, RouteSpec};
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
-use http::{Response, StatusCode, Uri};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 
 use crate::Failure;
 use crate::body::Answer;
-use crate::origin::Origin;
 use crate::rate::{Client, Rate};
 
 /// The rules of one route.
@@ -41,16 +41,18 @@ impl Rules {
         Some(Self { rules, path: spec.path.trim_end_matches('/').to_owned(), rate })
     }
 
-    /// Decides on a request.
-    pub(crate) fn judge(&self, target: &Uri, headers: &HeaderMap, origin: &Origin, now: Instant) -> Verdict {
-        if let (Some(rate), Some(limit)) = (&self.rate, &self.rules.rate_limit)
-            && let Err(missing) = rate.take(client(limit, headers, origin), now)
-        {
-            return Verdict::Refuse(too_often(limit, missing));
+    /// Decides on a request that comes from `address`, as far as that is known.
+    pub(crate) fn judge<B>(&self, request: &Request<B>, address: IpAddr, now: Instant) -> Verdict {
+        if let (Some(rate), Some(limit)) = (&self.rate, &self.rules.rate_limit) {
+            let values = limit.by.iter().flat_map(|name| request.headers().get_all(name.as_str()));
+            let values = values.map(|value| value.as_bytes().to_vec()).collect();
+            if let Err(missing) = rate.take(&Client { address, values }, now) {
+                return Verdict::Refuse(too_often(limit, missing));
+            }
         }
         match (&self.rules.redirect, &self.rules.respond) {
-            (Some(redirect), _) => redirected(redirect, &self.path, target),
-            (None, Some(respond)) => Verdict::Answer(responded(respond)),
+            (Some(redirect), _) => redirected(redirect, &self.path, request.uri()),
+            (None, Some(respond)) => Verdict::Answer(responded(respond, request.method())),
             (None, None) => Verdict::Forward,
         }
     }
@@ -64,12 +66,6 @@ impl Rules {
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.rules.timeout.map(|time| Duration::from_millis(time.0))
     }
-}
-
-/// Returns by what a client is told from others.
-fn client<'a>(limit: &RateLimit, headers: &'a HeaderMap, origin: &Origin) -> Client<'a> {
-    let value = limit.by.as_ref().and_then(|name| headers.get(name.as_str()));
-    value.map_or_else(|| Client::Address(origin.client(headers)), |value| Client::Value(value.as_bytes()))
 }
 
 fn too_often(limit: &RateLimit, missing: Duration) -> Failure {
@@ -116,8 +112,9 @@ fn redirected(Redirect { to, status }: &Redirect, path: &str, target: &Uri) -> V
         (Some(start), rest) if rest.starts_with('/') => format!("{start}{rest}{query}"),
         _ => format!("{to}{rest}{query}"),
     };
-    // Two slashes would make a host of what the client has written.
-    let place = if to.starts_with('/') { format!("/{}", place.trim_start_matches('/')) } else { place };
+    // Two slashes would make a host of what the client has written, and browsers take a backslash for one.
+    let place =
+        if to.starts_with('/') { format!("/{}", place.trim_start_matches(['/', '\\'])) } else { place };
     let (Ok(place), Ok(status)) = (HeaderValue::try_from(place), StatusCode::from_u16(*status)) else {
         let detail = "the target of the request cannot stand in a header".to_owned();
         return Verdict::Refuse(Failure::new(StatusCode::BAD_REQUEST, "bad_target", detail));
@@ -128,9 +125,14 @@ fn redirected(Redirect { to, status }: &Redirect, path: &str, target: &Uri) -> V
     Verdict::Answer(response)
 }
 
-fn responded(respond: &Respond) -> Response<Answer> {
+fn responded(respond: &Respond, method: &Method) -> Response<Answer> {
     let Respond { status, body, content_type } = respond;
-    let mut response = Response::new(Answer::Whole(Full::from(body.clone())));
+    // Who asks for the head alone is told how long the body is.
+    let sent = if *method == Method::HEAD { String::new() } else { body.clone() };
+    let mut response = Response::new(Answer::Whole(Full::from(sent)));
+    if !body.is_empty() {
+        response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+    }
     // Both were checked when the app was deployed.
     *response.status_mut() = StatusCode::from_u16(*status).unwrap_or_default();
     if let Ok(content_type) = HeaderValue::try_from(content_type) {
@@ -149,12 +151,12 @@ mod tests {
         Rules::of(&spec).unwrap()
     }
 
-    fn judge(rules: &Rules, target: &str, headers: &[(&'static str, &'static str)]) -> Verdict {
-        let line = |(name, value): &(&'static str, &'static str)| {
-            (http::HeaderName::from_static(name), HeaderValue::from_static(value))
-        };
-        let origin = Origin::new("192.0.2.7".parse().unwrap(), false, false);
-        rules.judge(&target.parse().unwrap(), &headers.iter().map(line).collect(), &origin, Instant::now())
+    fn judge(rules: &Rules, target: &str, headers: &[(&str, &str)]) -> Verdict {
+        let mut request = Request::builder().uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        rules.judge(&request.body(()).unwrap(), "192.0.2.7".parse().unwrap(), Instant::now())
     }
 
     #[test]
@@ -166,6 +168,7 @@ mod tests {
             ("/old", "/", "/old", "/"),
             ("/old", "/", "/old/x", "/x"),
             ("/old", "/", "/old//evil.example", "/evil.example"),
+            ("/old", "/", "/old/\\\\evil.example", "/evil.example"),
             ("/", "https://shop.example", "/x?y", "https://shop.example/x?y"),
             ("/", "https://shop.example/", "//evil.example", "https://shop.example//evil.example"),
             ("/old", "https://shop.example/new", "/old/x", "https://shop.example/new/x"),

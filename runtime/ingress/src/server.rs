@@ -201,6 +201,9 @@ async fn told_client(stream: &mut TcpStream, from: SocketAddr, slot: &Slot) -> O
         Ok(Err(error)) => error,
         Err(_late) => io::ErrorKind::TimedOut.into(),
     };
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return None;
+    }
     if slot.ingress.silent_balancers().is_due(std::time::Instant::now()) {
         tracing::warn!(
             %from, %error,

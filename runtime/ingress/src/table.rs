@@ -15,6 +15,7 @@ use crate::namespace_routes::namespace_routes;
 use crate::owners::Owners;
 use crate::router::Router;
 use crate::rules::Rules;
+use crate::spelling;
 use crate::upstream::Pool;
 
 /// The route table made ready for requests.
@@ -134,6 +135,19 @@ impl Table {
             table.router.insert(&route.spec, target);
         }
         table
+    }
+
+    /// Tells whether `path` is one that many programs take for another path, on which the service of `found` has rules that are
+    /// not those of `path`: it would get around them.
+    pub(crate) fn is_misspelled(&self, authority: &str, path: &str, found: &Target) -> bool {
+        if self.rules.is_empty() {
+            return false;
+        }
+        let Some(meant) = spelling::meant(path).and_then(|path| self.router.find(authority, &path)) else {
+            return false;
+        };
+        let same = |one: &Arc<Rules>| found.rules.as_ref().is_some_and(|other| Arc::ptr_eq(one, other));
+        meant.workload == found.workload && meant.rules.as_ref().is_some_and(|rules| !same(rules))
     }
 
     /// Returns the routes that are not the same in `last`.

@@ -74,7 +74,6 @@ async fn rules_hold_on_whatever_connection_and_from_one_deploy_to_the_next() {
     })
     .await;
     let empty = "content-length: 0\r\n";
-    // This one a worker has by now.
     assert!(client.ask("/", empty).await.0.starts_with("HTTP/1.1 200"));
     let (head, _) = client.ask("/old/x?y=z", empty).await;
     assert!(head.starts_with("HTTP/1.1 308"), "{head}");
@@ -90,6 +89,8 @@ async fn rules_hold_on_whatever_connection_and_from_one_deploy_to_the_next() {
         assert!(head.starts_with("HTTP/1.1 429") && head.contains("retry-after: 1200\r\n"), "{head}");
         assert!(body.contains("\"rate_limited\"") && body.contains("`x-api-key`"), "{body}");
     }
+    let (head, body) = client.ask("/%61pi", empty).await;
+    assert!(head.starts_with("HTTP/1.1 400") && body.contains("bad_path"), "{head}{body}");
     let large = "x-api-key: three\r\ncontent-length: 2000\r\n";
     let (head, body) = Client::connect(&fleet).await.ask("/api", large).await;
     assert!(head.starts_with("HTTP/1.1 413") && body.contains("1KiB"), "{head}{body}");

@@ -117,7 +117,13 @@ fn next_run(workload: &WorkloadStatus) -> Option<String> {
 }
 
 fn route(route: &RouteSpec) -> String {
-    format!("{}{}", route.host.as_deref().unwrap_or("*"), route.path)
+    let pattern = format!("{}{}", route.host.as_deref().unwrap_or("*"), route.path);
+    let Some(rules) = &route.rules else { return pattern };
+    match (&rules.redirect, &rules.respond) {
+        (Some(redirect), _) => format!("{pattern}->{}", redirect.to),
+        (None, Some(respond)) => format!("{pattern}={}", respond.status),
+        (None, None) => pattern,
+    }
 }
 
 fn detail(app: &AppStatus) -> String {

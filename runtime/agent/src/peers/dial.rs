@@ -87,7 +87,8 @@ pub(super) async fn dial(
             }
         }
         Way::Relayed => {
-            let relayed = relayed(endpoint, node, false);
+            // Where the relay has just come back the node may have to come back too.
+            let relayed = relayed(endpoint, node, endpoint.has_new_relay());
             match select(relayed, sleep(plan.head_start).boxed()).await {
                 Either::Left((Ok(connection), _)) => Ok(reached(Way::Relayed, connection)),
                 Either::Left((Err(error @ ConnectError::Absent { .. }), _)) if !plan.goes_on(true) => {
