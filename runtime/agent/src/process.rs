@@ -104,8 +104,7 @@ async fn live(
     let programs = ProgramHand::of(&config, &orders);
     let kept = Kept { program: programs.kept(), ..disk.kept() };
     let capacity = capacity(&config, &folders).await?;
-    let is_awaited = inherited.has_clients();
-    let has_former = wait_for(inherited.former_workers());
+    let (is_awaited, has_former) = (inherited.has_clients(), wait_for(inherited.former_workers()));
     let sockets = Sockets::open(inherited, &config)?;
     let Listening { endpoint, doors, addresses } = listen(sockets.again()?, &identity, &config.settings)?;
     let info = node_info(&config, capacity, &addresses);

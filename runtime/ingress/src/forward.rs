@@ -107,7 +107,7 @@ async fn forward_once(
             break;
         }
         tries += 1;
-        match send(ingress, place, outbound, peers_until).await {
+        match send(ingress, place, outbound, peers_until).await.map_err(|error| of_client(error, outbound)) {
             Ok(response) => match failure_code(&response, place) {
                 Some(Failure::NO_ALLOCATION) => {
                     ingress.suspects().mark(Suspect::Allocation(place.allocation));
@@ -138,10 +138,6 @@ async fn forward_once(
                 ingress.suspects().mark(unreachable(place));
                 unreached.push(place);
                 failure = Some(failed(&error));
-            }
-            // The other side has done nothing wrong.
-            Err(SendError::Broken(_)) if let Err(failure) = outbound.check_limit() => {
-                return Err(failure.into());
             }
             Err(error @ SendError::Broken(_)) => {
                 tracing::debug!(node = %place.node, allocation = %place.allocation, %error, "endpoint broke");
@@ -182,6 +178,14 @@ async fn send(
             let request = outbound.attempt(place).ok_or(SendError::Spent)?;
             upstream.send(request, peers_until, None).await
         }
+    }
+}
+
+/// Returns the error as one of the client, if the connection broke since its body is too large: nobody else is to blame.
+fn of_client(error: SendError, outbound: &Outbound) -> SendError {
+    match error {
+        SendError::Broken(_) if outbound.check_limit().is_err() => SendError::Spent,
+        error => error,
     }
 }
 
