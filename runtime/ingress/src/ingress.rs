@@ -166,15 +166,18 @@ impl Ingress {
         {
             return redirect(host, port, request.uri());
         }
-        let target = match self.table().router.find(host, request.uri().path()) {
+        let table = self.table();
+        let target = match table.router.find(host, request.uri().path()) {
             Some(target) => Arc::clone(target),
             None => return refuse(no_route(host, request.uri().path())),
         };
-        if self.table().is_misspelled(host, request.uri().path(), &target) {
+        if table.is_misspelled(host, request.uri().path(), &target) {
             let detail = "this path is another spelling of one that has rules: write it without escapes that it does \
                           not need, and without empty segments, `.` and `..`";
             return refuse(Failure::new(StatusCode::BAD_REQUEST, "bad_path", detail.to_owned()));
         }
+        // A request may take long, and routes change meanwhile.
+        drop(table);
         if let Some(rules) = &target.rules {
             let address = origin.client(request.headers(), |address| self.config().trusts(address));
             match rules.judge(&request, address, std::time::Instant::now()) {
