@@ -3,11 +3,13 @@
 //! The tests themselves are in `tests/`, one file per way through the house.
 
 mod apps;
+mod attic;
 mod language;
 mod outside;
 mod printed;
 
 pub use apps::{hello, job, service};
+pub use attic::{HalfAsked, in_the_attic};
 pub use language::Language;
 pub use outside::{ended, outside};
 pub use printed::{Printed, printed};

@@ -4,27 +4,14 @@
 
 use std::net::SocketAddr;
 
+use dunlin_e2e::{HalfAsked, in_the_attic};
 use dunlin_guest_artifacts::SAY_HTTP;
-use dunlin_harness::{App, Fleet, Network, eventually, http};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use dunlin_harness::{Fleet, Network, eventually, http};
 
 /// The hosts: of the coordinator, of a node that all reach, and of one that nobody reaches.
 const COORDINATOR: u8 = 0;
 const OPEN: u8 = 1;
 const HIDDEN: u8 = 2;
-
-/// A service that prints what is posted to it, on the node that nobody reaches.
-const MANIFEST: &str = r#"
-[app]
-name = "shop"
-
-[service.web]
-component = "say.wasm"
-routes = [{ path = "/" }]
-limits = { memory = "32MiB", fuel = "1G", fuel_rate = "100M/s", deadline = "60s", concurrency = 10 }
-placement = { require = ["place = attic"] }
-"#;
 
 /// A coordinator, a node that all reach, and one behind a router, on which a service runs.
 struct Scene {
@@ -43,7 +30,7 @@ impl Scene {
         let anywhere = ["--endpoint", "0.0.0.0:0", "--ingress", "0.0.0.0:0"];
         let hidden = [&["--label", "place=attic"][..], &anywhere].concat();
         fleet.add_agent_at(&place, &hidden).await.unwrap();
-        fleet.deploy(&App::new(MANIFEST, &[("say.wasm", SAY_HTTP)])).await.unwrap();
+        fleet.deploy(&in_the_attic("shop", "/", None)).await.unwrap();
         fleet.until_running("default/shop").await;
         Self { network, fleet, open }
     }
@@ -101,17 +88,13 @@ fn a_node_that_moves_answers_what_is_under_way() {
         run(async {
             let scene = Scene::begin().await;
             eventually("an answer", || scene.say("before")).await;
-            let mut client = TcpStream::connect(scene.ingress()).await.unwrap();
-            let head = "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 10\r\n\r\n12345";
-            client.write_all(head.as_bytes()).await.unwrap();
+            let mut request = HalfAsked::begin(scene.ingress()).await.unwrap();
             scene.say("meanwhile").await.unwrap();
             scene.network.move_away(HIDDEN).await.unwrap();
             // New ones are answered too, by the same connections.
             scene.say("elsewhere").await.unwrap();
-            client.write_all(b"67890").await.unwrap();
-            let mut answer = String::new();
-            client.read_to_string(&mut answer).await.unwrap();
-            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("said\n"), "{answer}");
+            request.go_on().await.unwrap();
+            request.answered().await.unwrap();
             let of_node = |(path, _): &(std::path::PathBuf, String)| path.ends_with("node-2");
             let (_, log) = scene.fleet.logs().into_iter().find(of_node).unwrap();
             assert!(!log.contains("coordinator lost"), "{log}");
@@ -150,9 +133,7 @@ fn a_large_transfer_on_a_slow_link_delays_no_heartbeat_and_no_order() {
             eventually("an answer", || scene.say("before")).await;
             scene.network.slow_down(HIDDEN, "1mbit").await.unwrap();
             // It takes minutes.
-            let large = swollen(SAY_HTTP, 24 << 20);
-            let manifest = MANIFEST.replace("shop", "depot").replace("path = \"/\"", "path = \"/depot\"");
-            let depot = App::new(&manifest, &[("say.wasm", &large)]);
+            let depot = in_the_attic("depot", "/depot", Some(&swollen(SAY_HTTP, 24 << 20)));
             let begun = scene.fleet.dunlin_in(depot.path(), &["deploy", "--no-wait"]).await.unwrap();
             assert!(begun.status.success(), "{begun:?}");
             let hidden = || async {

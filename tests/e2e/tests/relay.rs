@@ -4,25 +4,11 @@
 
 use std::time::Instant;
 
-use dunlin_guest_artifacts::SAY_HTTP;
-use dunlin_harness::{App, Fleet, PATIENCE, eventually, http};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use dunlin_e2e::{HalfAsked, in_the_attic};
+use dunlin_harness::{Fleet, PATIENCE, eventually, http};
 
 /// An address at which nobody answers, and nobody says so: such packets are thrown away by every system.
 const NOWHERE: &str = "240.0.0.1:7400";
-
-/// A service that prints what is posted to it, on the second node alone.
-const MANIFEST: &str = r#"
-[app]
-name = "shop"
-
-[service.web]
-component = "say.wasm"
-routes = [{ path = "/" }]
-limits = { memory = "32MiB", fuel = "1G", fuel_rate = "100M/s", deadline = "60s", concurrency = 40 }
-placement = { require = ["place = attic"] }
-"#;
 
 /// Asks at a node and returns what the service has told.
 async fn asked(fleet: &Fleet, node: usize) -> Result<String, String> {
@@ -37,7 +23,7 @@ async fn asked(fleet: &Fleet, node: usize) -> Result<String, String> {
 async fn start() -> (Fleet, usize) {
     let mut fleet = Fleet::start(1).await.unwrap();
     let attic = fleet.add_agent(&["--label", "place=attic", "--advertise", NOWHERE]).await.unwrap();
-    fleet.deploy(&App::new(MANIFEST, &[("say.wasm", SAY_HTTP)])).await.unwrap();
+    fleet.deploy(&in_the_attic("shop", "/", None)).await.unwrap();
     fleet.until_running("default/shop").await;
     eventually("an answer where it runs", || asked(&fleet, attic)).await;
     eventually("an answer elsewhere", || asked(&fleet, 0)).await;
@@ -50,19 +36,15 @@ async fn a_node_that_nobody_reaches_serves_what_arrives_elsewhere_whatever_becom
     for _ in 0..20 {
         asked(&fleet, 0).await.unwrap();
     }
-    let mut client = TcpStream::connect(fleet.ingress(0)).await.unwrap();
-    let head = "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 10\r\n\r\n12345";
-    client.write_all(head.as_bytes()).await.unwrap();
+    let mut request = HalfAsked::begin(fleet.ingress(0)).await.unwrap();
     asked(&fleet, 0).await.unwrap();
     fleet.coordinator().kill().await.unwrap();
     asked(&fleet, attic).await.unwrap();
-    client.write_all(b"67890").await.unwrap();
+    request.go_on().await.unwrap();
     fleet.coordinator().start(&[]).await.unwrap();
     // What was under way is answered, and what comes while there is no way waits for it.
     asked(&fleet, 0).await.unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("said\n"), "{answer}");
+    request.answered().await.unwrap();
 }
 
 #[tokio::test]
