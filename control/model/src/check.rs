@@ -81,8 +81,8 @@ impl AppSpec {
         });
         let mut seen = BTreeSet::new();
         for (name, route) in routes {
-            let (host, path) = route.pattern();
-            if !seen.insert((host, path.trim_end_matches('/'))) {
+            let (host, path) = route.place();
+            if !seen.insert((host, path.trim_end_matches('/'), route.headers())) {
                 note(format!("workloads.{name}.routes"), Err(Broken::new(SAME_ROUTE)));
             }
         }

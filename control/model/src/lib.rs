@@ -131,7 +131,7 @@ pub use program::{
 pub use quantity::{Bytes, DurationMs, Fuel, FuelRate, QuantityError};
 pub use report::Report;
 pub use rollout::{Amount, HealthSpec, Percent, PercentError, Promote, RolloutSpec};
-pub use route_rules::{RateLimit, Redirect, Respond, RouteRules};
+pub use route_rules::{RateLimit, Redirect, Respond, RouteRules, Sticky};
 pub use routes::{Endpoint, LocalService, NamespaceRoute, NamespaceRoutes, Route, RouteTable};
 pub use run::{Begun, HostCalls, ItemInput, ItemRecord, ItemReport, MAX_ITEM_OUTPUT, MAX_ITEMS};
 pub use schedule::{Missed, Overlap, Schedule, TimeZone, TimeZoneError};

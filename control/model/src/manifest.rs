@@ -205,7 +205,8 @@ fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Manifest> {
         let name = workload_name(reader, section, key);
         let (workload, placed) = workload::service(reader, section, &home);
         for Found { value, at } in placed {
-            if !routes.insert((value.host, value.path.trim_end_matches('/').to_owned())) {
+            let headers = value.headers().clone();
+            if !routes.insert((value.host, value.path.trim_end_matches('/').to_owned(), headers)) {
                 reader.note(at, section.path("routes"), check::SAME_ROUTE);
             }
         }

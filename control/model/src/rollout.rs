@@ -26,6 +26,9 @@ pub struct RolloutSpec {
     /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<Amount>,
+    /// Which share of the requests goes to the canaries; as much as to any other allocations if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary_share: Option<Percent>,
     /// What promotes canaries.
     pub promote: Promote,
     /// How long all must be well before the canaries are promoted, and again before the rollout is over.
@@ -50,6 +53,7 @@ impl Default for RolloutSpec {
             max_surge: Amount::Count(1),
             max_unavailable: Amount::Count(0),
             canary: None,
+            canary_share: None,
             promote: Promote::Auto,
             bake: DurationMs(10_000),
             deadline: DurationMs(600_000),
@@ -78,7 +82,8 @@ impl RolloutSpec {
 
     /// Says of each field whether it breaks a rule. `everywhere` tells that the service runs on each node.
     pub(crate) fn check(&self, everywhere: bool, note: &mut dyn FnMut(&'static str, Result<(), Broken>)) {
-        let Self { max_surge, max_unavailable, canary, bake, deadline, max_restarts, .. } = self;
+        let Self { max_surge, max_unavailable, canary, canary_share, bake, deadline, max_restarts, .. } =
+            self;
         if max_surge.is_none() && max_unavailable.is_none() {
             let message =
                 "nothing could ever be replaced: let `max_surge` or `max_unavailable` be more than 0";
@@ -94,6 +99,13 @@ impl RolloutSpec {
             let message =
                 "a service that runs everywhere goes from node to node, without canaries; leave this out";
             note("canary", Err(Broken::new(message)));
+        }
+        if let Some(share) = canary_share {
+            note("canary_share", crate::check::between("canary_share", 100, share.0));
+            if canary.is_none() {
+                let message = "there are no canaries to have a share; let `canary` say how many there are";
+                note("canary_share", Err(Broken::new(message)));
+            }
         }
         if *bake > MAX_TIME {
             note("bake", Err(Broken::limit("bake", MAX_TIME, bake)));

@@ -1,5 +1,7 @@
-//! What is done with the requests of one route before a service has them: how many a client may send, how large and how
-//! slow one may be, and which are answered without the service.
+//! What is done with the requests of one route before a service has them: which of them go by it at all, how many a client
+//! may send, how large and how slow one may be, which are answered without the service, and which go to the same allocation.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +13,10 @@ use crate::{Bytes, DurationMs};
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct RouteRules {
+    // First, so that routes are ordered by which requests they take.
+    /// Only requests with all of these headers go by this route; `*` is any value.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     /// How many requests a client may send; further ones are refused with 429.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
@@ -26,6 +32,20 @@ pub struct RouteRules {
     /// What they are answered without the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
+    /// By what it is known which requests go to the same allocation as long as it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
+}
+
+/// By what it is known which requests go to the same allocation.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Sticky {
+    /// A cookie of this name, which clients are given with the first answer.
+    Cookie(String),
+    /// A header of this name, in lower case; requests without it go anywhere.
+    Header(String),
 }
 
 /// How many requests a client may send to a node, as a bucket that fills up evenly.
@@ -109,14 +129,21 @@ const MAX_NAME: usize = 64;
 /// Headers that say by whom a request was sent on, which clients may write as they like, and those of connections.
 const NOT_OF_CLIENTS: [&str; 6] =
     ["forwarded", "connection", "keep-alive", "te", "upgrade", "content-length"];
+/// The most headers by which a route takes requests.
+const MAX_HEADERS: usize = 8;
 
 impl RouteRules {
     /// Returns about how many bytes they take where all routes are told to all nodes.
     pub fn weight(&self) -> usize {
         let by = self.rate_limit.as_ref().and_then(|limit| limit.by.as_ref()).map_or(0, String::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        let sticky = match &self.sticky {
+            Some(Sticky::Cookie(name) | Sticky::Header(name)) => name.len(),
+            None => 0,
+        };
         let redirect = self.redirect.as_ref().map_or(0, |redirect| redirect.to.len());
         let respond = self.respond.as_ref().map_or(0, |it| it.body.len() + it.content_type.len());
-        64 + by + redirect + respond
+        64 + headers + by + redirect + respond + sticky
     }
 
     /// Tells whether there is none.
@@ -126,13 +153,17 @@ impl RouteRules {
 
     /// Calls `note` with each rule that is broken or kept, and the field that it is about.
     pub(crate) fn check(&self, note: &mut dyn FnMut(&'static str, Result<(), Broken>)) {
-        let Self { rate_limit, body_limit: _, timeout, redirect, respond } = self;
+        let Self { headers, rate_limit, body_limit: _, timeout, redirect, respond, sticky } = self;
+        note("headers", at_most("headers", MAX_HEADERS, headers.len()));
+        for (name, value) in headers {
+            note("headers", header_name(name).and(header_value("headers", value)));
+        }
         if let Some(RateLimit { requests, per, burst, by }) = rate_limit {
             note("rate_limit.requests", between("requests", MAX_REQUESTS, *requests));
             note("rate_limit.burst", between("burst", MAX_REQUESTS, *burst));
             note("rate_limit.per", time("per", *per, MAX_PER));
             if let Some(by) = by {
-                note("rate_limit.by", header_name(by));
+                note("rate_limit.by", header_name(by).and(not_told(by)));
             }
         }
         if let Some(timeout) = timeout {
@@ -152,6 +183,15 @@ impl RouteRules {
                 note("respond.body", Err(Broken::new(format!("an answer with {status} has no body"))));
             }
             note("respond.content_type", header_value("content_type", content_type));
+        }
+        match sticky {
+            None => {}
+            Some(Sticky::Cookie(name)) => note("sticky.cookie", cookie_name(name)),
+            Some(Sticky::Header(name)) => note("sticky.header", header_name(name).and(not_told(name))),
+        }
+        if sticky.is_some() && (redirect.is_some() || respond.is_some()) {
+            let message = "a route whose requests no allocation has is not `sticky`; leave this out";
+            note("sticky", Err(Broken::new(message)));
         }
     }
 }
@@ -205,11 +245,28 @@ fn header_name(name: &str) -> Result<(), Broken> {
     if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_of_name) {
         return Err(Broken::new("write the name of a header in lower case, like \"x-api-key\""));
     }
-    let prefixes = ["x-forwarded-", "x-real-", "dunlin-", "proxy-"];
+    if name.starts_with("dunlin-") {
+        return Err(Broken::new(format!("`{name}` is taken off each request before anybody looks at it")));
+    }
+    Ok(())
+}
+
+/// Refuses headers that say nothing of who a client is.
+fn not_told(name: &str) -> Result<(), Broken> {
+    let prefixes = ["x-forwarded-", "x-real-", "proxy-"];
     if NOT_OF_CLIENTS.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix)) {
-        return Err(Broken::new(format!(
-            "`{name}` tells no clients apart; leave `by` out to tell them apart by address"
-        )));
+        return Err(Broken::new(format!("`{name}` tells no clients apart; use one that your clients send")));
+    }
+    Ok(())
+}
+
+/// A token of RFC 6265.
+fn cookie_name(name: &str) -> Result<(), Broken> {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_of_name) {
+        return Err(Broken::new(
+            "write the name of a cookie in letters, digits, `-`, `_` and `.`, like \"shop\"",
+        ));
     }
     Ok(())
 }
@@ -266,6 +323,12 @@ mod tests {
             (r#"{"redirect":{"to":"/a"},"respond":{}}"#, &["respond"]),
             (r#"{"respond":{"status":204,"body":"x"}}"#, &["respond.body"]),
             (r#"{"rate_limit":{"requests":1,"per":1,"burst":1,"by":"x-forwarded-for"}}"#, &["rate_limit.by"]),
+            (r#"{"headers":{"x-canary":"yes","x-any":"*"},"sticky":{"cookie":"shop"}}"#, &[]),
+            (r#"{"headers":{"X":"yes"}}"#, &["headers"]),
+            (r#"{"headers":{"x":""}}"#, &["headers"]),
+            (r#"{"headers":{"dunlin-hops":"*"}}"#, &["headers"]),
+            (r#"{"sticky":{"cookie":"a;b"}}"#, &["sticky.cookie"]),
+            (r#"{"sticky":{"header":"forwarded"},"respond":{}}"#, &["sticky.header", "sticky"]),
             (r#"{"respond":{"status":199,"content_type":""}}"#, &["respond.status", "respond.content_type"]),
         ] {
             assert_eq!(broken(json), expected, "{json}");

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AllocationId, Digest, NodeId, RouteSpec, WorkloadName};
+use crate::{AllocationId, Digest, NodeId, Percent, RouteSpec, WorkloadName};
 
 /// The whole routing of a fleet, as one value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct RouteTable {
     /// The services that run on every node: each node answers for them itself, as long as it can.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub everywhere: BTreeSet<WorkloadName>,
+    /// The services of which canaries run that are to have this share of the requests.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shares: BTreeMap<WorkloadName, Percent>,
 }
 
 /// Host and path prefix → service.
@@ -42,6 +45,16 @@ pub struct Endpoint {
     pub allocation: AllocationId,
     /// Where it runs.
     pub node: NodeId,
+    /// Whether it is a canary whose service has an entry in [`RouteTable::shares`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
+}
+
+impl Endpoint {
+    /// Returns one that is no canary.
+    pub fn new(allocation: AllocationId, node: NodeId) -> Self {
+        Self { allocation, node, canary: false }
+    }
 }
 
 /// What the worker of a namespace may know of the route table.

@@ -187,10 +187,16 @@ impl RouteSpec {
         Self { host: self.host.clone(), path: self.path.clone(), rules: None }
     }
 
-    /// Returns which requests it takes: two routes with the same pattern are in each other's way, whatever their rules.
-    /// Routes are ordered by their patterns first.
-    pub fn pattern(&self) -> (Option<&str>, &str) {
+    /// Returns the place at which it takes requests. Routes are ordered by their places first.
+    pub fn place(&self) -> (Option<&str>, &str) {
         (self.host.as_deref(), &self.path)
+    }
+
+    /// Returns the headers without which it takes no request. Two routes with the same place and the same headers are in each
+    /// other's way, whatever their other rules. At one place routes are ordered by these.
+    pub fn headers(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.rules.as_ref().map_or(&NONE, |rules| &rules.headers)
     }
 }
 

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use dunlin_model::{
     Affinity, AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, Digest, DurationMs,
     Endpoint, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits, NodeInfo,
-    ObservedState, Outcome, Overcommit, Placement, Preference, Priority, Program, ProgramOrder,
-    ProgramReport, Report, Resources, Revision, Route, RouteSpec, RouteTable, RunId, ServiceSpec, Spread,
-    Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
+    ObservedState, Outcome, Overcommit, Percent, Placement, Preference, Priority, Program, ProgramOrder,
+    ProgramReport, Report, Resources, Revision, Route, RouteRules, RouteSpec, RouteTable, RunId, ServiceSpec,
+    Spread, Sticky, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_protocol::{
     ConnectError, FrameError, Hello, JoinReply, JoinRequest, LogQuery, MAX_FRAME, Outbound, PassedToAgent,
@@ -91,7 +91,7 @@ fn assignment() -> Assignment {
         on_partition: Default::default(),
     };
     let job = JobSpec { parallelism: 2, combine: true, ..JobSpec::default() };
-    let endpoint = Endpoint { allocation: AllocationId::new(12), node: "node-1".parse().unwrap() };
+    let endpoint = Endpoint::new(AllocationId::new(12), "node-1".parse().unwrap());
     Assignment {
         cluster: "c4".parse().unwrap(),
         term: Term(7),
@@ -128,6 +128,7 @@ fn assignment() -> Assignment {
             peers: BTreeMap::from([("node-1".parse().unwrap(), "10.0.0.1:4433".parse().unwrap())]),
             revoked: Default::default(),
             everywhere: Default::default(),
+            shares: Default::default(),
         },
     }
 }
@@ -265,6 +266,22 @@ fn of_upgrades() -> (StreamRequest, ToAgent, ToCoordinator) {
     (StreamRequest::Program { digest }, ToAgent::Assign(Box::new(assignment)), reports.remove(0))
 }
 
+/// Routes by which canaries have a share, and clients stay where they are.
+fn shared() -> ToAgent {
+    let mut assignment = assignment();
+    let RouteTable { routes, endpoints, shares, .. } = &mut assignment.routes;
+    routes[0].spec.rules = Some(Box::new(RouteRules {
+        headers: BTreeMap::from([("x-beta".to_owned(), "*".to_owned())]),
+        sticky: Some(Sticky::Cookie("shop".to_owned())),
+        ..RouteRules::default()
+    }));
+    for (service, endpoints) in endpoints {
+        endpoints[0].canary = true;
+        shares.insert(service.clone(), Percent(5));
+    }
+    ToAgent::Assign(Box::new(assignment))
+}
+
 /// Every message once, as frames, in a fixed order.
 fn all_frames() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
@@ -281,6 +298,7 @@ fn all_frames() -> Vec<Vec<u8>> {
     frames.extend([encode(&request).unwrap(), encode(&told).unwrap(), encode(&said).unwrap()]);
     frames.push(encode(&StreamRequest::Relay).unwrap());
     frames.push(Relayed::encode(&"attic".parse().unwrap(), b"a packet").unwrap());
+    frames.push(encode(&shared()).unwrap());
     frames
 }
 
@@ -310,6 +328,7 @@ fn every_message_reads_back() {
     let (request, told, said) = of_upgrades();
     check(&[request]);
     check(&[told]);
+    check(&[shared()]);
     check(&[said]);
     check(&to_coordinator());
     check(&[join_request()]);

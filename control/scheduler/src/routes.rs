@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use dunlin_model::{
-    AllocationId, Digest, Endpoint, NodeId, Route, RouteTable, Timestamp, WorkloadKind, WorkloadName,
-    WorkloadSpec,
+    AllocationId, Digest, Endpoint, NodeId, Percent, Revision, Route, RouteTable, Timestamp, WorkloadKind,
+    WorkloadName, WorkloadSpec,
 };
 
 use crate::called::Called;
@@ -21,6 +21,9 @@ pub(crate) fn route_table(durable: &Durable, silent: &BTreeSet<NodeId>) -> Route
         table.routes.extend(own_routes(workload, spec));
         if is_everywhere(spec, called.contains(workload)) {
             table.everywhere.insert(workload.clone());
+        }
+        if let Some((_, share)) = canaries(durable, workload) {
+            table.shares.insert(workload.clone(), share);
         }
         if let Some(endpoints) = endpoints(durable, silent, &called, workload) {
             table.endpoints.insert(workload.clone(), endpoints);
@@ -86,7 +89,27 @@ fn endpoints(
     }
     let serving = durable.of_workload(workload);
     let answers = serving.filter(|record| record.serves() && answers(silent, record));
-    Some(answers.map(|record| Endpoint { allocation: record.id, node: record.node.clone() }).collect())
+    let canaries = canaries(durable, workload);
+    Some(answers.map(|record| endpoint(record, canaries)).collect())
+}
+
+fn endpoint(record: &AllocationRecord, canaries: Option<(Revision, Percent)>) -> Endpoint {
+    let canary = canaries.is_some_and(|(revision, _)| record.revision == revision);
+    Endpoint { canary, ..Endpoint::new(record.id, record.node.clone()) }
+}
+
+/// Returns the revision of which a service has canaries, and their share of the requests, as long as they are not promoted;
+/// nothing if the service says of no share.
+///
+/// Where a rollout has failed and stopped, they keep it.
+fn canaries(durable: &Durable, workload: &WorkloadName) -> Option<(Revision, Percent)> {
+    let app = durable.apps().get(&workload.app_name())?;
+    let rollout = app.rollout.as_ref().filter(|rollout| !rollout.promoted)?;
+    if !rollout.services.contains(&workload.workload) {
+        return None;
+    }
+    let share = app.rollout_spec(&workload.workload)?.0.canary_share?;
+    Some((app.revision, share))
 }
 
 /// Tells whether requests go to an allocation of a service.
@@ -185,6 +208,13 @@ impl Cluster {
         } else {
             everywhere.remove(workload)
         };
+        let shares = &mut self.volatile.routes.shares;
+        let share = canaries(&self.durable, workload).map(|(_, share)| share);
+        let is_changed = is_changed | (shares.get(workload).copied() != share);
+        match share {
+            Some(share) => drop(shares.insert(workload.clone(), share)),
+            None => drop(shares.remove(workload)),
+        }
         let now: Vec<Route> = spec.into_iter().flat_map(|spec| own_routes(workload, spec)).collect();
         let before = self.volatile.routes_of.get(workload).map_or(&[][..], Vec::as_slice);
         if now == before {
@@ -216,7 +246,7 @@ impl Cluster {
         match (endpoints.binary_search_by_key(&id, |endpoint| endpoint.allocation), record) {
             (Ok(place), None) => drop(endpoints.remove(place)),
             (Err(place), Some(record)) => {
-                endpoints.insert(place, Endpoint { allocation: id, node: record.node.clone() });
+                endpoints.insert(place, endpoint(record, canaries(&self.durable, workload)));
             }
             (Ok(_), Some(_)) | (Err(_), None) => return false,
         }

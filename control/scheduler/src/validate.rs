@@ -50,11 +50,18 @@ pub(crate) fn check_routes(routes: &[Route], spec: &AppSpec) -> Result<(), Rejec
     for (name, workload) in &spec.workloads {
         let WorkloadKind::Service(service) = &workload.kind else { continue };
         for route in &service.routes {
-            let pattern = route.pattern();
-            let first = routes.partition_point(|known| known.spec.pattern() < pattern);
-            let same = routes[first..].iter().take_while(|known| known.spec.pattern() == pattern);
-            let mut others = same.filter(|known| known.workload.app_name() != spec.name);
+            let place = route.place();
+            let first = routes.partition_point(|known| known.spec.place() < place);
+            let same = routes[first..].iter().take_while(|known| known.spec.place() == place);
+            // Headers are for shares of one's own requests, and not of those of others.
+            let is_in_the_way = |known: &Route| {
+                let other = known.workload.app_name();
+                other != spec.name
+                    && (other.namespace != spec.name.namespace || known.spec.headers() == route.headers())
+            };
+            let mut others = same.filter(|known| is_in_the_way(known));
             let other = others.next().map(|known| known.workload.clone());
+            let pattern = (place, route.headers());
             if let Some(workload) = other.or_else(|| taken.insert(pattern, spec.name.workload(name))) {
                 return Err(Rejection::RouteTaken { route: shown(route), workload });
             }

@@ -367,7 +367,7 @@ impl Solo {
         let spec = RouteSpec::new(None, "/");
         RouteTable {
             routes: vec![Route { spec, workload: workload.clone() }],
-            endpoints: [(workload, vec![Endpoint { allocation: ALLOCATION, node }])].into(),
+            endpoints: [(workload, vec![Endpoint::new(ALLOCATION, node)])].into(),
             ..RouteTable::default()
         }
     }

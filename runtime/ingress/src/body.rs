@@ -10,6 +10,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::config::MAX_REPLAY;
+use crate::load::UnderWay;
 use crate::upstream::{Pool, Upstream};
 
 /// The body of a request on its way to a worker or a node.
@@ -85,6 +86,11 @@ impl Replay {
     pub(crate) fn is_over(&self) -> bool {
         let state = self.lock();
         state.read > state.limit
+    }
+
+    /// Tells whether all that has come of it is remembered.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.lock().is_whole
     }
 
     /// Returns the body from its beginning, unless too much of it has gone already.
@@ -193,11 +199,23 @@ pub(crate) struct Streamed {
     upstream: Option<Upstream>,
     pool: Option<Arc<Pool>>,
     has_ended: bool,
+    /// That the request is under way.
+    under_way: Option<UnderWay>,
+}
+
+impl Answer {
+    /// Lets a request be under way until all of this is sent.
+    pub(crate) fn hold(&mut self, under_way: UnderWay) {
+        match self {
+            Self::Whole(_) => {}
+            Self::Streamed(body) => body.under_way = Some(under_way),
+        }
+    }
 }
 
 impl Streamed {
     pub(crate) fn new(incoming: Incoming, upstream: Upstream, pool: Option<Arc<Pool>>) -> Self {
-        Self { incoming, upstream: Some(upstream), pool, has_ended: false }
+        Self { incoming, upstream: Some(upstream), pool, has_ended: false, under_way: None }
     }
 }
 

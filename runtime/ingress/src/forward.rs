@@ -2,8 +2,9 @@
 //! they have not begun it and others may be known in a moment, there are further rounds.
 //!
 //! A request is sent again if nothing of it was carried out: the connection could not be opened, or the other side
-//! says that the allocation is not there. If it broke on the way, only what may be repeated without harm (`GET`,
-//! `HEAD`, `OPTIONS` without a body) is sent again.
+//! says that the allocation is not there, or has too much to do. If it broke on the way, only what may be repeated without
+//! harm (`GET`, `HEAD`, `OPTIONS` without a body) is sent again. Where sending again gives somebody more work than there
+//! was, the service's [`RetryBudget`](crate::load::RetryBudget) pays for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,32 +13,36 @@ use http::{Response, StatusCode};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::Answer;
+use crate::choice::Wish;
 use crate::config::{BACK_PAUSE, BACK_TIME, MAX_TRIES, ROUTES_TIME};
 use crate::failure::{FAILURE_HEADER, Failure};
 use crate::ingress::Ingress;
 use crate::outbound::Outbound;
 use crate::rules::too_slow;
 use crate::suspects::Suspect;
-use crate::table::{Place, Target, Way};
+use crate::table::{Place, Seen, Service, Target, Way};
 use crate::upstream::{SendError, Upstream};
 
 /// The code of a failure after which the request may have been carried out.
 const PEER_FAILED: &str = "peer_failed";
+/// The code with which a worker says that an allocation has too much to do, and has not begun the request.
+const OVERLOADED: &str = "overloaded";
 
 /// Sends a request to the endpoints of `target` until one of them answers. Where none does, and one is to be back or
 /// known in a moment, it waits for that.
 pub(crate) async fn forward(
     ingress: &Ingress,
     target: &Arc<Target>,
-    turn: usize,
+    wish: Wish,
     outbound: &mut Outbound,
 ) -> Result<Response<Answer>, Failure> {
+    target.service.retries.save();
     let limit = target.rules.as_ref().and_then(|rules| rules.timeout());
     // A route may give more time than there is where nothing is said.
     let peers_time = ingress.config().peer_timeout.max(limit.unwrap_or_default());
     let answered = match limit {
-        None => forward_all(ingress, target, peers_time, turn, outbound).await,
-        Some(limit) => timeout(limit, forward_all(ingress, target, peers_time, turn, outbound))
+        None => forward_all(ingress, target, peers_time, wish, outbound).await,
+        Some(limit) => timeout(limit, forward_all(ingress, target, peers_time, wish, outbound))
             .await
             .unwrap_or_else(|_late| Err(too_slow(limit))),
     };
@@ -49,18 +54,18 @@ async fn forward_all(
     ingress: &Ingress,
     target: &Arc<Target>,
     peers_time: Duration,
-    turn: usize,
+    wish: Wish,
     outbound: &mut Outbound,
 ) -> Result<Response<Answer>, Failure> {
     let began = Instant::now();
-    let mut target = Arc::clone(target);
+    let mut service = Arc::clone(&target.service);
     loop {
-        match forward_once(ingress, &target, peers_time, turn, outbound).await {
+        match forward_once(ingress, &service, peers_time, wish, outbound).await {
             Err(NoAnswer { patience, .. }) if began.elapsed() < patience => {
                 sleep(BACK_PAUSE).await;
                 // Its endpoints may be others by now.
-                if let Some(now) = ingress.table().targets.get(&target.workload) {
-                    target = Arc::clone(now);
+                if let Some(now) = ingress.table().targets.get(&service.workload) {
+                    service = Arc::clone(&now.service);
                 }
             }
             answered => return answered.map_err(|none| none.failure),
@@ -83,21 +88,23 @@ impl From<Failure> for NoAnswer {
 
 async fn forward_once(
     ingress: &Ingress,
-    target: &Target,
+    service: &Service,
     peers_time: Duration,
-    turn: usize,
+    wish: Wish,
     outbound: &mut Outbound,
 ) -> Result<Response<Answer>, NoAnswer> {
     let peers_until = Instant::now() + peers_time;
     let mut patience = Duration::ZERO;
     // Then it gets the tries of this round and no further ones.
     let mut may_have_begun = false;
-    let places = target.places.as_slice();
-    let is_suspect = |index: usize| ingress.suspects().contain(&places[index]);
+    let places = service.places.as_slice();
+    let seen = Seen { service, suspects: ingress.suspects() };
+    let pays = || service.retries.take(std::time::Instant::now());
     let mut unreached: Vec<&Place> = Vec::new();
     let mut failure = None;
     let mut tries = 0;
-    for index in target.order(turn, is_suspect) {
+    let mut order = seen.order(wish).peekable();
+    while let Some(index) = order.next() {
         let place = &*places[index];
         // What could not be reached a moment ago will not be reached by the name of another allocation there.
         if unreached.iter().any(|other| other.node == place.node) {
@@ -113,15 +120,19 @@ async fn forward_once(
                     ingress.suspects().mark(Suspect::Allocation(place.allocation));
                     // Nodes hear of new routes one before the other.
                     patience = patience.max(ROUTES_TIME);
-                    failure = Some(no_endpoint(target));
+                    failure = Some(no_endpoint(service));
                 }
                 Some(Failure::STARTING_AGAIN) => {
                     ingress.suspects().mark(Suspect::Node(place.node.clone()));
                     unreached.push(place);
                     patience = BACK_TIME;
-                    failure = Some(no_endpoint(target));
+                    failure = Some(no_endpoint(service));
                 }
-                Some(PEER_FAILED) if outbound.is_repeatable() => {
+                // It has not begun it, and another one may have less to do.
+                Some(OVERLOADED) if order.peek().is_some() && outbound.is_whole() && pays() => {
+                    failure = Some(overloaded(service));
+                }
+                Some(PEER_FAILED) if outbound.is_repeatable() && pays() => {
                     may_have_begun = true;
                     ingress.suspects().mark(Suspect::Allocation(place.allocation));
                     failure = Some(failed(&SendError::Spent));
@@ -131,7 +142,7 @@ async fn forward_once(
             Err(SendError::NotSent(_) | SendError::Broken(_)) if is_starting_again(ingress, place) => {
                 unreached.push(place);
                 patience = BACK_TIME;
-                failure = Some(no_endpoint(target));
+                failure = Some(no_endpoint(service));
             }
             Err(error @ SendError::NotSent(_)) => {
                 tracing::debug!(node = %place.node, allocation = %place.allocation, %error, "endpoint not reached");
@@ -144,7 +155,7 @@ async fn forward_once(
                 ingress.suspects().mark(Suspect::Allocation(place.allocation));
                 failure = Some(failed(&error));
                 may_have_begun = true;
-                if !outbound.is_repeatable() {
+                if !outbound.is_repeatable() || !pays() {
                     break;
                 }
             }
@@ -158,7 +169,7 @@ async fn forward_once(
     if may_have_begun {
         patience = Duration::ZERO;
     }
-    Err(NoAnswer { failure: failure.unwrap_or_else(|| no_endpoint(target)), patience })
+    Err(NoAnswer { failure: failure.unwrap_or_else(|| no_endpoint(service)), patience })
 }
 
 async fn send(
@@ -167,18 +178,21 @@ async fn send(
     outbound: &mut Outbound,
     peers_until: Instant,
 ) -> Result<Response<Answer>, SendError> {
-    match &place.way {
+    let under_way = place.load.begin();
+    let mut response = match &place.way {
         Way::Local(pool) => {
             let until = Instant::now() + ingress.config().local_timeout;
-            pool.send(ingress.opener(), outbound, place, until).await
+            pool.send(ingress.opener(), outbound, place, until).await?
         }
         Way::Peer(address) => {
             let opening = ingress.peers().open(&place.node, *address);
             let upstream = Upstream::open(opening, ingress.config().connect_timeout).await?;
             let request = outbound.attempt(place).ok_or(SendError::Spent)?;
-            upstream.send(request, peers_until, None).await
+            upstream.send(request, peers_until, None).await?
         }
-    }
+    };
+    response.body_mut().hold(under_way);
+    Ok(response)
 }
 
 /// Returns the error as one of the client, if the connection broke since its body is too large: nobody else is to blame.
@@ -215,16 +229,23 @@ fn failure_code(response: &Response<Answer>, place: &Place) -> Option<&'static s
         {
             Some(Failure::STARTING_AGAIN)
         }
+        StatusCode::SERVICE_UNAVAILABLE if code == OVERLOADED => Some(OVERLOADED),
         StatusCode::BAD_GATEWAY if code == PEER_FAILED => Some(PEER_FAILED),
         _ => None,
     }
 }
 
-fn no_endpoint(target: &Target) -> Failure {
-    let detail = format!("no allocation of `{}` answers at the moment", target.workload);
+fn no_endpoint(service: &Service) -> Failure {
+    let detail = format!("no allocation of `{}` answers at the moment", service.workload);
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", detail)
         .hint("`dunlin status` shows where its allocations stand".to_owned())
         .retry_after(1)
+}
+
+/// Returns the failure of a request for which all that were asked had too much to do.
+fn overloaded(service: &Service) -> Failure {
+    let detail = format!("every instance of `{}` that may run is busy", service.workload);
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, detail).retry_after(1)
 }
 
 /// Returns the failure that tells the client of `error`.

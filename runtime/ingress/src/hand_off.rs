@@ -4,13 +4,14 @@
 //! can make is for another namespace. Whatever is out of the ordinary stays here: it costs a detour, nothing else.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::header::{EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, Request, Uri};
 
+use crate::choice::{Allocations as _, Wish};
 use crate::head::authority;
-use crate::table::{Place, Table, Target, Way};
+use crate::suspects::Suspects;
+use crate::table::{Seen, Service, Table, Way};
 
 /// How many bytes are looked at. A longer head is served without hand-off.
 pub(crate) const MAX_PEEK: usize = 16 << 10;
@@ -18,27 +19,24 @@ pub(crate) const MAX_PEEK: usize = 16 << 10;
 const MAX_HEADERS: usize = 100;
 
 /// Returns the service whose worker on this node may take the connection that begins with `bytes`.
-pub(crate) fn decide<'a>(
-    bytes: &[u8],
-    table: &'a Table,
-    is_suspect: impl Fn(&Place) -> bool,
-) -> Option<&'a Arc<Target>> {
+pub(crate) fn decide<'a>(bytes: &[u8], table: &'a Table, suspects: &Suspects) -> Option<&'a Arc<Service>> {
     let request = head(bytes)?;
     if request.headers().contains_key(EXPECT) || request.headers().contains_key(UPGRADE) {
         return None;
     }
     let host = authority(&request).ok()?;
-    let target = table.router.find(host, request.uri().path()).filter(|target| target.rules.is_none())?;
-    let namespace = &target.workload.namespace;
-    if !table.owners.is_sole(host, namespace) || !table.namespaces.contains_key(namespace) {
+    let target = table.router.find(host, request.uri().path(), request.headers())?;
+    let service = &target.service;
+    let namespace = &service.workload.namespace;
+    let is_known = table.namespaces.contains_key(namespace);
+    if target.rules.is_some() || !is_known || !table.owners.is_sole(host, namespace) {
         return None;
     }
-    let places = target.places.as_slice();
-    let turn = target.turn.load(Ordering::Relaxed);
-    // Only if this service's next request would stay on this node, so that connections go round all nodes.
-    let first = target.order(turn, |index| is_suspect(&places[index])).next()?;
-    let is_here = matches!(places[first].way, Way::Local(_)) && !is_suspect(&places[first]);
-    is_here.then_some(target)
+    // Only if this service's next request would stay on this node: else this node is not the best one for it.
+    let seen = Seen { service, suspects };
+    let first = seen.order(Wish { turn: service.turn(false), key: None }).next()?;
+    let is_here = matches!(service.places[first].way, Way::Local(_)) && !seen.is_suspect(first);
+    is_here.then_some(service)
 }
 
 /// Returns what decides on a request, if `bytes` begin with its whole head.
@@ -69,6 +67,7 @@ mod tests {
     use dunlin_model::{AllocationId, Endpoint, NodeId, Route, RouteSpec, RouteTable, WorkloadName};
 
     use super::*;
+    use crate::suspects::Suspect;
 
     /// Routes of two namespaces: `a` has two hosts of its own, one of which it shares in part with `b`.
     const ROUTES: &[(Option<&str>, &str, &str)] = &[
@@ -84,10 +83,7 @@ mod tests {
             spec: RouteSpec::new(*host, path),
             workload: workload.parse().unwrap(),
         };
-        let endpoint = |number, node: &str| Endpoint {
-            allocation: AllocationId::new(number),
-            node: node.parse().unwrap(),
-        };
+        let endpoint = |number, node: &str| Endpoint::new(AllocationId::new(number), node.parse().unwrap());
         let name = |workload: &str| workload.parse::<WorkloadName>().unwrap();
         let routes = RouteTable {
             routes: ROUTES.iter().chain(more).map(route).collect(),
@@ -99,13 +95,14 @@ mod tests {
             peers: BTreeMap::from([("there".parse().unwrap(), "127.0.0.1:1".parse().unwrap())]),
             revoked: Default::default(),
             everywhere: Default::default(),
+            shares: Default::default(),
         };
         let node: NodeId = "here".parse().unwrap();
         Table::new(&node, &routes, &Table::default())
     }
 
     fn decided(table: &Table, bytes: &str) -> Option<String> {
-        decide(bytes.as_bytes(), table, |_| false).map(|target| target.workload.to_string())
+        decide(bytes.as_bytes(), table, &Suspects::default()).map(|service| service.workload.to_string())
     }
 
     #[test]
@@ -145,7 +142,9 @@ mod tests {
         ] {
             assert_eq!(decided(&table, bytes), None, "{bytes:?}");
         }
-        let suspect = decide(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", &table, |_| true);
+        let suspects = Suspects::default();
+        suspects.mark(Suspect::Allocation(AllocationId::new(1)));
+        let suspect = decide(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", &table, &suspects);
         assert!(suspect.is_none(), "an allocation that failed a moment ago gets no connection");
     }
 

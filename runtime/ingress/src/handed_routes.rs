@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dunlin_model::{AllocationId, LocalService, NamespaceRoute};
+use http::HeaderMap;
 
 use crate::choice;
 use crate::router::Router;
@@ -33,7 +34,7 @@ impl HandedRoutes {
 
     /// Returns who answers `path` at `authority`, if somebody here does.
     pub(crate) fn find(&self, authority: &str, path: &str) -> Option<&HandedTarget> {
-        self.router.find(authority, path)?.as_ref()
+        self.router.find(authority, path, &HeaderMap::new())?.as_ref()
     }
 }
 
@@ -42,7 +43,8 @@ impl HandedTarget {
     pub(crate) fn allocations(&self) -> impl Iterator<Item = AllocationId> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let allocations = self.service.allocations.as_slice();
-        choice::order(turn, allocations.len(), &[], |_| false).map(move |index| allocations[index])
+        let start = turn.checked_rem(allocations.len()).unwrap_or(0);
+        choice::round(allocations.len(), start).map(move |index| allocations[index])
     }
 
     /// Tells whether more than one allocation could answer.

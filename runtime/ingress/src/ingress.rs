@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dunlin_model::{AllocationId, Digest, NodeId, RouteTable, WorkloadName};
-use http::header::LOCATION;
+use http::header::{LOCATION, SET_COOKIE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::body::Answer;
+use crate::choice::Wish;
 use crate::config::IngressConfig;
 use crate::forward;
 use crate::head::{ALLOCATION_HEADER, authority, forwarded_by};
@@ -20,7 +21,7 @@ use crate::origin::Origin;
 use crate::outbound::{Outbound, Sender};
 use crate::rarely::Rarely;
 use crate::router::normal_host;
-use crate::rules::Verdict;
+use crate::rules::{Stay, Verdict};
 use crate::shared_clients::SharedClients;
 use crate::stream::{Local, Peers};
 use crate::suspects::Suspects;
@@ -167,11 +168,11 @@ impl Ingress {
             return redirect(host, port, request.uri());
         }
         let table = self.table();
-        let target = match table.router.find(host, request.uri().path()) {
+        let target = match table.router.find(host, request.uri().path(), request.headers()) {
             Some(target) => Arc::clone(target),
             None => return refuse(no_route(host, request.uri().path())),
         };
-        if table.is_misspelled(host, request.uri().path(), &target) {
+        if table.is_misspelled(host, request.uri().path(), request.headers(), &target) {
             let detail = "this path is another spelling of one that has rules: write it without escapes that it does \
                           not need, and without empty segments, `.` and `..`";
             return refuse(Failure::new(StatusCode::BAD_REQUEST, "bad_path", detail.to_owned()));
@@ -186,14 +187,20 @@ impl Ingress {
                 Verdict::Refuse(failure) => return refuse(failure),
             }
         }
+        let stay = target.rules.as_ref().map(|rules| rules.stay(request.headers(), origin.has_tls()));
+        let Stay { key, cookie } = stay.unwrap_or_default();
         let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Sender::Client(origin));
         if let Some(limit) = target.rules.as_ref().and_then(|rules| rules.body_limit())
             && let Err(failure) = outbound.limit(limit)
         {
             return refuse(failure);
         }
-        let turn = target.turn.fetch_add(1, Ordering::Relaxed);
-        forward::forward(self, &target, turn, &mut outbound).await.unwrap_or_else(refuse)
+        let wish = Wish { turn: target.service.turn(true), key };
+        let mut response = forward::forward(self, &target, wish, &mut outbound).await.unwrap_or_else(refuse);
+        if let Some(cookie) = cookie {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        response
     }
 
     /// Tells whether there is a service of this name, whether or not anything runs of it.
@@ -213,8 +220,8 @@ impl Ingress {
             return refuse(Failure::new(StatusCode::NOT_FOUND, "no_route", detail));
         };
         let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Sender::Guest(caller));
-        let turn = target.turn.fetch_add(1, Ordering::Relaxed);
-        forward::forward(self, &target, turn, &mut outbound).await.unwrap_or_else(refuse)
+        let wish = Wish { turn: target.service.turn(true), key: None };
+        forward::forward(self, &target, wish, &mut outbound).await.unwrap_or_else(refuse)
     }
 
     /// Answers a request that another node's ingress has sent on: here or not at all.
@@ -236,8 +243,10 @@ impl Ingress {
         let mut outbound =
             Outbound::new(request, self.inner.forwarded.clone(), Sender::Peer(pool.namespace()));
         let until = Instant::now() + self.inner.config.local_timeout;
+        let under_way = place.load.begin();
         match pool.send(self.opener(), &mut outbound, place, until).await {
             Ok(mut response) => {
+                response.body_mut().hold(under_way);
                 // That is for this ingress to say, and not for a worker.
                 if response.headers().get(FAILURE_HEADER).is_some_and(|code| code == Failure::STARTING_AGAIN)
                 {

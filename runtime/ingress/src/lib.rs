@@ -24,6 +24,7 @@ mod handed_routes;
 mod handed_server;
 mod head;
 mod ingress;
+mod load;
 mod namespace_routes;
 mod origin;
 mod outbound;

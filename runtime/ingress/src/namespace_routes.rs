@@ -1,6 +1,7 @@
 //! What the worker of a namespace may know of the route table: its own routes and services, and of others only the bare
 //! patterns without which it would take requests that are not its own. Pure.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
@@ -26,12 +27,12 @@ pub(crate) fn namespace_routes(node: &NodeId, routes: &RouteTable) -> BTreeMap<N
         let is_elsewhere = allocations.len() < endpoints.len();
         services.insert(workload, LocalService { allocations, is_elsewhere });
     }
+    let of_ingress = OfIngress::new(routes);
     let known = |namespace: &Name| {
         let own = Own::new(routes.routes.iter().filter(|route| route.workload.namespace == *namespace));
         let of_route = |route: &Route| {
             if route.workload.namespace == *namespace {
-                if route.spec.rules.is_some() {
-                    // What its rules say is done by the ingress.
+                if of_ingress.contains(route) {
                     return Some(NamespaceRoute { spec: route.spec.pattern_alone(), service: None });
                 }
                 let service = services.get(&route.workload).cloned();
@@ -46,7 +47,8 @@ pub(crate) fn namespace_routes(node: &NodeId, routes: &RouteTable) -> BTreeMap<N
         };
         let here = services
             .iter()
-            .filter(|(name, service)| name.namespace == *namespace && !service.allocations.is_empty());
+            .filter(|(name, service)| name.namespace == *namespace && !service.allocations.is_empty())
+            .filter(|(name, _)| !routes.shares.contains_key(*name));
         NamespaceRoutes {
             routes: routes.routes.iter().filter_map(of_route).collect(),
             services: here.map(|(name, service)| ((*name).clone(), service.clone())).collect(),
@@ -54,6 +56,32 @@ pub(crate) fn namespace_routes(node: &NodeId, routes: &RouteTable) -> BTreeMap<N
     };
     let all = namespaces.into_iter().map(|namespace| (namespace.clone(), known(namespace)));
     all.filter(|(_, known)| known.routes.len() <= MAX_ROUTES).collect()
+}
+
+/// The routes whose requests only an ingress may answer: what their rules say, which headers they ask for and which share
+/// canaries have is its work.
+struct OfIngress<'a> {
+    routes: &'a RouteTable,
+    /// Where a request's headers matter.
+    by_headers: BTreeSet<(Option<Cow<'a, str>>, &'a str)>,
+}
+
+impl<'a> OfIngress<'a> {
+    fn new(routes: &'a RouteTable) -> Self {
+        let by_headers = routes.routes.iter().filter(|route| !route.spec.headers().is_empty());
+        Self { routes, by_headers: by_headers.map(place).collect() }
+    }
+
+    fn contains(&self, route: &'a Route) -> bool {
+        route.spec.rules.is_some()
+            || self.routes.shares.contains_key(&route.workload)
+            || !self.by_headers.is_empty() && self.by_headers.contains(&place(route))
+    }
+}
+
+/// Returns at which place a route takes requests, however it is written.
+fn place(route: &Route) -> (Option<Cow<'_, str>>, &str) {
+    (route.spec.host.as_deref().map(normal_host), prefix(&route.spec.path))
 }
 
 /// The paths of a namespace's own routes, without a slash at the end.
@@ -134,7 +162,7 @@ mod tests {
         };
         let mut table = RouteTable { routes: routes.iter().map(route).collect(), ..RouteTable::default() };
         for (number, route) in (1..).zip(&table.routes) {
-            let endpoint = Endpoint { allocation: AllocationId::new(number), node: "n1".parse().unwrap() };
+            let endpoint = Endpoint::new(AllocationId::new(number), "n1".parse().unwrap());
             table.endpoints.entry(route.workload.clone()).or_default().push(endpoint);
         }
         table
@@ -181,7 +209,7 @@ mod tests {
     fn a_worker_is_told_of_its_allocations_here_and_whether_there_are_others() {
         let mut table = table(&[("mine/app/web", None, "/"), ("mine/app/api", None, "/api")]);
         let web = table.endpoints.get_mut(&"mine/app/web".parse().unwrap()).unwrap();
-        web.push(Endpoint { allocation: AllocationId::new(7), node: "n2".parse().unwrap() });
+        web.push(Endpoint::new(AllocationId::new(7), "n2".parse().unwrap()));
         let known = namespace_routes(&"n1".parse().unwrap(), &table);
         let mine = &known[&"mine".parse::<Name>().unwrap()];
         let services: Vec<_> = mine
@@ -204,5 +232,24 @@ mod tests {
         assert_eq!((web.allocations.as_slice(), web.is_elsewhere), (&[AllocationId::new(1)][..], true));
         assert_eq!(by_name.len(), 2);
         assert!(namespace_routes(&"n3".parse().unwrap(), &table).is_empty());
+    }
+
+    #[test]
+    fn what_only_an_ingress_can_decide_is_not_for_the_worker() {
+        let mut table = table(&[
+            ("mine/app/web", Some("shop.example"), "/cart/"),
+            ("mine/app/new", Some("shop.example"), "/cart"),
+            ("mine/app/web", Some("shop.example"), "/more"),
+            ("mine/app/web", None, "/cart"),
+            ("mine/app/rolled", None, "/rolled"),
+        ]);
+        table.routes[1].spec.rules = Some(serde_json::from_str(r#"{"headers":{"x-new":"yes"}}"#).unwrap());
+        table.shares.insert("mine/app/rolled".parse().unwrap(), dunlin_model::Percent(5));
+        let known = namespace_routes(&"n1".parse().unwrap(), &table);
+        let NamespaceRoutes { routes, services } = &known[&"mine".parse::<Name>().unwrap()];
+        let answered: Vec<bool> = routes.iter().map(|route| route.service.is_some()).collect();
+        assert_eq!(answered, [false, false, true, true, false]);
+        let services: Vec<String> = services.keys().map(ToString::to_string).collect();
+        assert_eq!(services, ["mine/app/new", "mine/app/web"]);
     }
 }

@@ -104,6 +104,11 @@ impl Outbound {
         self.body.is_none() && matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
     }
 
+    /// Tells whether there is all that is needed to send the request again.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.body.as_ref().is_none_or(|(replay, _)| replay.is_whole())
+    }
+
     /// Returns the request for one more try, unless too much of its body has gone already.
     pub(crate) fn attempt(&mut self, place: &Place) -> Option<Request<Outgoing>> {
         let body = match &self.body {

@@ -45,8 +45,10 @@ impl Owners {
                 },
                 None => &mut owners.any_host,
             };
-            // What a route's rules say is done by the ingress, on whatever connection and however a path is spelled.
-            if route.spec.rules.is_some() {
+            // What a route's rules say is done by the ingress, on whatever connection and however a path is spelled; and so it
+            // is seen to that canaries have their share.
+            let has_share = routes.shares.contains_key(&route.workload);
+            if route.spec.rules.is_some() || has_share {
                 *owner = Owner::Several;
             }
             owner.add(&route.workload.namespace);

@@ -1,14 +1,16 @@
-//! Host and path → whatever answers there. Pure.
+//! Host, path and headers → whatever answers there. Pure.
 //!
 //! An exact host goes before one with a `*`, of those the one that says most of the name goes before others, and any-host
-//! comes last; within a host the longest path prefix wins. Where none of a host's paths fits, the next one is asked. A prefix ends at a segment
-//! boundary: `/shop` takes `/shop` and `/shop/x`, not `/shopping`. Paths are compared as they were sent: nothing is
+//! comes last; within a host the longest path prefix wins, and of routes with the same one that which asks for most headers.
+//! Where none of a host's paths fits, the next one is asked. A prefix ends at a segment boundary: `/shop` takes `/shop` and
+//! `/shop/x`, not `/shopping`. Paths are compared as they were sent: nothing is
 //! decoded or collapsed here, so that ingress and guest can never disagree on what a path means.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use dunlin_model::RouteSpec;
+use http::HeaderMap;
 
 /// Host and path → `T`.
 #[derive(Debug)]
@@ -35,24 +37,24 @@ impl<T> Router<T> {
             },
             None => &mut self.any_host,
         };
-        paths.insert(&spec.path, target);
+        paths.insert(spec, target);
     }
 
-    /// Returns what answers `path` at `authority`, which is a host with or without a port.
-    pub(crate) fn find(&self, authority: &str, path: &str) -> Option<&T> {
-        self.find_by_host(authority, path).or_else(|| self.any_host.find(path))
+    /// Returns what answers a request with these headers for `path` at `authority`, which is a host with or without a port.
+    pub(crate) fn find(&self, authority: &str, path: &str, headers: &HeaderMap) -> Option<&T> {
+        self.find_by_host(authority, path, headers).or_else(|| self.any_host.find(path, headers))
     }
 
-    fn find_by_host(&self, authority: &str, path: &str) -> Option<&T> {
+    fn find_by_host(&self, authority: &str, path: &str, headers: &HeaderMap) -> Option<&T> {
         if self.hosts.is_empty() && self.below.is_empty() {
             return None;
         }
         let host = normal_host(authority);
-        let exact = self.hosts.get(&*host).and_then(|paths| paths.find(path));
+        let exact = self.hosts.get(&*host).and_then(|paths| paths.find(path, headers));
         if exact.is_some() || self.below.is_empty() {
             return exact;
         }
-        parents(&host).find_map(|parent| self.below.get(parent)?.find(path))
+        parents(&host).find_map(|parent| self.below.get(parent)?.find(path, headers))
     }
 }
 
@@ -64,8 +66,17 @@ pub(crate) fn parents(host: &str) -> impl Iterator<Item = &str> {
 /// The routes of one host. Prefixes are stored without a slash at the end, so `/` is the empty one.
 #[derive(Debug)]
 struct Paths<T> {
-    prefixes: HashMap<String, T>,
+    prefixes: HashMap<String, Candidates<T>>,
     longest: usize,
+}
+
+/// Those that answer requests for the same paths.
+#[derive(Debug)]
+struct Candidates<T> {
+    /// Those that ask for headers, those that ask for most first.
+    by_headers: Vec<(BTreeMap<String, String>, T)>,
+    /// What answers whatever the headers are.
+    any: Option<T>,
 }
 
 impl<T> Default for Paths<T> {
@@ -74,20 +85,52 @@ impl<T> Default for Paths<T> {
     }
 }
 
-impl<T> Paths<T> {
-    fn insert(&mut self, path: &str, target: T) {
-        let prefix = path.trim_end_matches('/');
-        self.longest = self.longest.max(prefix.len());
-        self.prefixes.entry(prefix.to_owned()).or_insert(target);
+impl<T> Default for Candidates<T> {
+    fn default() -> Self {
+        Self { by_headers: Vec::new(), any: None }
+    }
+}
+
+impl<T> Candidates<T> {
+    fn insert(&mut self, headers: &BTreeMap<String, String>, target: T) {
+        if headers.is_empty() {
+            self.any.get_or_insert(target);
+        } else {
+            let place = self.by_headers.partition_point(|(known, _)| known.len() >= headers.len());
+            self.by_headers.insert(place, (headers.clone(), target));
+        }
     }
 
-    fn find(&self, path: &str) -> Option<&T> {
+    fn find(&self, headers: &HeaderMap) -> Option<&T> {
+        let fits = self.by_headers.iter().find(|(wanted, _)| have(headers, wanted));
+        fits.map(|(_, target)| target).or(self.any.as_ref())
+    }
+}
+
+/// Tells whether each of the wanted headers is there with its value; `*` is any.
+fn have(headers: &HeaderMap, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(name, wanted)| {
+        let mut values = headers.get_all(name.as_str()).iter();
+        values.any(|value| wanted == "*" || value == wanted.as_str())
+    })
+}
+
+impl<T> Paths<T> {
+    fn insert(&mut self, spec: &RouteSpec, target: T) {
+        let prefix = spec.path.trim_end_matches('/');
+        self.longest = self.longest.max(prefix.len());
+        self.prefixes.entry(prefix.to_owned()).or_default().insert(spec.headers(), target);
+    }
+
+    fn find(&self, path: &str, headers: &HeaderMap) -> Option<&T> {
         // Bytes beyond the longest prefix cannot matter, which also bounds the work for a path of thousands of slashes.
         let bytes = path.as_bytes();
         let mut end = self.longest.min(bytes.len());
         loop {
             let at_boundary = end == bytes.len() || bytes[end] == b'/';
-            if at_boundary && let Some(target) = path.get(..end).and_then(|prefix| self.prefixes.get(prefix))
+            if at_boundary
+                && let Some(candidates) = path.get(..end).and_then(|prefix| self.prefixes.get(prefix))
+                && let Some(target) = candidates.find(headers)
             {
                 return Some(target);
             }
@@ -135,7 +178,7 @@ mod tests {
             let spec = RouteSpec::new(*host, path);
             router.insert(&spec, *target);
         }
-        router.find(host, path).copied()
+        router.find(host, path, &HeaderMap::new()).copied()
     }
 
     #[test]
@@ -190,7 +233,7 @@ mod tests {
         for (host, path) in
             [("b.example", "/x"), ("a.example", "/"), ("a.example", "/xy"), ("a.example", "/ä")]
         {
-            assert_eq!(router.find(host, path), None, "{host} {path}");
+            assert_eq!(router.find(host, path, &HeaderMap::new()), None, "{host} {path}");
         }
     }
 
@@ -205,6 +248,35 @@ mod tests {
         for (path, target) in [("/x", 1), ("/x/", 2)] {
             router.insert(&RouteSpec::new(None, path), target);
         }
-        assert_eq!(router.find("a", "/x"), Some(&1));
+        assert_eq!(router.find("a", "/x", &HeaderMap::new()), Some(&1));
+    }
+
+    #[test]
+    fn of_those_at_one_place_the_one_that_asks_for_most_headers_is_taken() {
+        let mut router = Router::default();
+        for (path, headers, target) in [
+            ("/", r"{}", "all"),
+            ("/", r#"{"x-a":"1"}"#, "one"),
+            ("/", r#"{"x-a":"1","x-b":"*"}"#, "both"),
+            ("/deep", r#"{"x-deep":"yes"}"#, "deep"),
+        ] {
+            let rules = serde_json::from_str(&format!(r#"{{"headers":{headers}}}"#)).unwrap();
+            router.insert(&RouteSpec { rules: Some(rules), ..RouteSpec::new(None, path) }, target);
+        }
+        for (path, sent, target) in [
+            ("/", &[][..], "all"),
+            ("/", &[("x-a", "2")], "all"),
+            ("/", &[("x-a", "2"), ("x-a", "1")], "one"),
+            ("/", &[("x-a", "1"), ("x-b", "")], "both"),
+            ("/", &[("x-b", "7")], "all"),
+            ("/deep/x", &[("x-deep", "yes")], "deep"),
+            ("/deep/x", &[("x-deep", "no"), ("x-a", "1")], "one"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in sent {
+                headers.append(*name, http::HeaderValue::from_static(value));
+            }
+            assert_eq!(router.find("a", path, &headers), Some(&target), "{path} {sent:?}");
+        }
     }
 }

@@ -1,11 +1,12 @@
-//! The rules of a route, applied to a request before a service has it: what is refused, and what is answered here. Pure but
-//! for what [`Rate`] counts.
+//! The rules of a route, applied to a request before a service has it: what is refused, what is answered here, and what stays
+//! with its allocation. Pure but for what [`Rate`] counts, and for the names that clients are given.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use dunlin_model::{Bytes as Size, LimitHit, RateLimit, Redirect, Respond, RouteRules, RouteSpec};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
+use dunlin_model::{Bytes as Size, LimitHit, RateLimit, Redirect, Respond, RouteRules, RouteSpec, Sticky};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 
@@ -33,6 +34,15 @@ pub(crate) enum Verdict {
     Refuse(Failure),
 }
 
+/// What holds the requests of one client together.
+#[derive(Debug, Default)]
+pub(crate) struct Stay {
+    /// What they have in common, if they have.
+    pub(crate) key: Option<u64>,
+    /// What the client is to send from now on.
+    pub(crate) cookie: Option<HeaderValue>,
+}
+
 impl Rules {
     /// Returns the rules of a route; nothing if it has none.
     pub(crate) fn of(spec: &RouteSpec) -> Option<Self> {
@@ -57,6 +67,25 @@ impl Rules {
         }
     }
 
+    /// Returns to what a request with these headers stays.
+    pub(crate) fn stay(&self, headers: &HeaderMap, is_tls: bool) -> Stay {
+        match &self.rules.sticky {
+            None => Stay::default(),
+            Some(Sticky::Header(name)) => {
+                Stay { key: headers.get(name.as_str()).map(|value| key(value.as_bytes())), cookie: None }
+            }
+            Some(Sticky::Cookie(name)) => match cookie(headers, name) {
+                Some(value) => Stay { key: Some(key(value)), cookie: None },
+                None => {
+                    let value = format!("{:016x}", RandomState::new().build_hasher().finish());
+                    let secure = if is_tls { "; Secure" } else { "" };
+                    let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}");
+                    Stay { key: Some(key(value.as_bytes())), cookie: HeaderValue::try_from(cookie).ok() }
+                }
+            },
+        }
+    }
+
     /// Returns the most bytes of a request's body.
     pub(crate) fn body_limit(&self) -> Option<Size> {
         self.rules.body_limit
@@ -66,6 +95,19 @@ impl Rules {
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.rules.timeout.map(|time| Duration::from_millis(time.0))
     }
+}
+
+/// Returns the number of a client, the same on every node (FNV-1a).
+fn key(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |key, byte| (key ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// Returns the value of a cookie.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let all = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    all.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 fn too_often(limit: &RateLimit, missing: Duration) -> Failure {
@@ -200,5 +242,29 @@ mod tests {
             });
         }
         assert_eq!(refused, [None, None, Some("rate_limited"), None, Some("rate_limited")]);
+    }
+
+    #[test]
+    fn a_client_keeps_its_key_by_its_cookie_or_by_a_header() {
+        let stay = |json: &str, headers: &[(&'static str, &'static str)], is_tls| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            let Stay { key, cookie } = rules("/", json).stay(&map, is_tls);
+            (key, cookie.map(|cookie| cookie.to_str().unwrap().to_owned()))
+        };
+        let by_cookie = r#"{"sticky":{"cookie":"shop"}}"#;
+        let (given, cookie) = stay(by_cookie, &[("cookie", "shopping=1; other=shop=2")], true);
+        let cookie = cookie.unwrap();
+        let value = cookie.strip_prefix("shop=").unwrap().split_once(';').unwrap();
+        assert_eq!((value.0.len(), value.1), (16, " Path=/; HttpOnly; SameSite=Lax; Secure"));
+        assert_ne!(stay(by_cookie, &[], false).0, given);
+        let (kept, again) = stay(by_cookie, &[("cookie", "a=b"), ("cookie", "c=d;  shop=7f")], false);
+        assert_eq!((kept, again), (Some(key(b"7f")), None));
+        let by_header = r#"{"sticky":{"header":"x-user"}}"#;
+        assert_eq!(stay(by_header, &[("x-user", "7f")], false), (kept, None));
+        assert_eq!(stay(by_header, &[], false), (None, None));
+        assert_eq!(stay("{}", &[("x-user", "7f")], false), (None, None));
     }
 }

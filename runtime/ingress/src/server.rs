@@ -33,7 +33,7 @@ use crate::proxy_protocol;
 use crate::rewind::Rewind;
 use crate::slot::Slot;
 use crate::stream::{BoxedStream, HandOff, Stream};
-use crate::table::{Place, Target};
+use crate::table::Service;
 
 /// How HTTP/2 begins, and no request of HTTP/1.
 const PREFACE: &[u8] = b"PRI";
@@ -93,7 +93,7 @@ impl Ingress {
             // Nobody closes the semaphore.
             while let Ok(permit) = Arc::clone(slots).acquire_owned().await {
                 let arrival = doors.accept().await;
-                let slot = Slot { permit, ingress: self.clone(), watch: watch.clone() };
+                let slot = Slot { permit, ingress: self.clone(), watch: watch.clone(), handed: None };
                 tokio::spawn(async move {
                     let cut = slot.watch.cut.clone();
                     tokio::select! {
@@ -237,14 +237,16 @@ async fn serve_plain(mut stream: TcpStream, client: SocketAddr, mut slot: Slot) 
         Beginning::End => return,
         Beginning::Http2 => serve_http2(&ingress, stream, &ingress.origin(client, false), &slot.watch).await,
         Beginning::Http1 => serve_http1(&ingress, stream, &ingress.origin(client, false), &slot.watch).await,
-        Beginning::For(target, routes) => {
-            let namespace = target.workload.namespace.clone();
+        Beginning::For(service, routes) => {
+            let namespace = service.workload.namespace.clone();
+            slot.handed = Some(service.handed.begin());
             let hand_off = HandOff { stream, client, namespace, routes, slot };
             let Err(refused) = ingress.local().hand_off(hand_off) else {
-                target.turn.fetch_add(1, Ordering::Relaxed);
+                service.turn(true);
                 return;
             };
             (stream, slot) = (refused.stream, refused.slot);
+            slot.handed = None;
             serve_http1(&ingress, stream, &ingress.origin(client, false), &slot.watch).await
         }
     };
@@ -290,7 +292,7 @@ enum Beginning {
     Http2,
     Http1,
     /// The worker of this service may take it, by the routes of this version.
-    For(Arc<Target>, u64),
+    For(Arc<Service>, u64),
 }
 
 /// Looks at the first bytes, which are there and stay there.
@@ -313,11 +315,11 @@ fn peek(stream: &TcpStream, ingress: &Ingress, client: SocketAddr) -> io::Result
         return Ok(Beginning::Http1);
     }
     let table = ingress.table();
-    let is_suspect = |place: &Place| ingress.suspects().contain(place);
-    let Some(target) = hand_off::decide(bytes, &table, is_suspect) else { return Ok(Beginning::Http1) };
-    let namespace = &target.workload.namespace;
+    let decided = hand_off::decide(bytes, &table, ingress.suspects());
+    let Some(service) = decided else { return Ok(Beginning::Http1) };
+    let namespace = &service.workload.namespace;
     let Some((version, _)) = table.namespaces.get(namespace) else { return Ok(Beginning::Http1) };
-    Ok(Beginning::For(Arc::clone(target), *version))
+    Ok(Beginning::For(Arc::clone(service), *version))
 }
 
 async fn serve_http1(

@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dunlin_model::{
-    AllocationId, Digest, Endpoint, Name, NamespaceRoutes, NodeId, Route, RouteTable, WorkloadName,
+    AllocationId, Digest, Endpoint, Name, NamespaceRoutes, NodeId, Percent, Route, RouteTable, WorkloadName,
 };
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
-use crate::choice;
+use crate::choice::{self, Allocations, Group, Wish};
+use crate::load::{Load, RetryBudget};
 use crate::namespace_routes::namespace_routes;
 use crate::owners::Owners;
 use crate::router::Router;
 use crate::rules::Rules;
 use crate::spelling;
+use crate::suspects::Suspects;
 use crate::upstream::Pool;
 
 /// The route table made ready for requests.
@@ -37,44 +39,101 @@ pub(crate) struct Table {
     pub(crate) revoked: BTreeSet<Digest>,
 }
 
-/// A service and where it runs.
+/// A service as it is found by a route, or by its name.
 pub(crate) struct Target {
-    pub(crate) workload: WorkloadName,
-    pub(crate) places: Vec<Arc<Place>>,
-    /// Those of them that are tried first.
-    first: Vec<usize>,
-    /// Counts its requests. It goes on from table to table, so that the turn does not begin again at each.
-    pub(crate) turn: Arc<AtomicUsize>,
+    pub(crate) service: Arc<Service>,
     /// The rules of the route by which it was found.
     pub(crate) rules: Option<Arc<Rules>>,
 }
 
-impl Target {
-    /// Returns the same, as it is found by a route with these rules.
-    fn by(&self, rules: &Arc<Rules>) -> Self {
+/// A service and where it runs.
+pub(crate) struct Service {
+    pub(crate) workload: WorkloadName,
+    pub(crate) places: Vec<Arc<Place>>,
+    /// Whether it is to run on every node.
+    is_everywhere: bool,
+    /// Those that have a share of the requests of their own, and which.
+    canaries: Group,
+    share: Option<Percent>,
+    /// All others.
+    group: Group,
+    /// Counts its requests. As what is counted below it goes on from table to table.
+    turn: Arc<AtomicUsize>,
+    /// The connections that were handed to its worker.
+    pub(crate) handed: Load,
+    pub(crate) retries: Arc<RetryBudget>,
+}
+
+impl Service {
+    /// Returns a service that runs nowhere.
+    fn new(workload: WorkloadName, last: Option<&Self>) -> Self {
         Self {
-            workload: self.workload.clone(),
-            places: self.places.clone(),
-            first: self.first.clone(),
-            turn: Arc::clone(&self.turn),
-            rules: Some(Arc::clone(rules)),
+            workload,
+            places: Vec::new(),
+            is_everywhere: false,
+            canaries: Group::default(),
+            share: None,
+            group: Group::default(),
+            turn: last.map(|last| Arc::clone(&last.turn)).unwrap_or_default(),
+            handed: last.map(|last| last.handed.clone()).unwrap_or_default(),
+            retries: last.map(|last| Arc::clone(&last.retries)).unwrap_or_default(),
         }
     }
 
-    /// Returns the order in which its places are tried by the request with this `turn`.
-    pub(crate) fn order(
-        &self,
-        turn: usize,
-        is_suspect: impl Fn(usize) -> bool + Copy,
-    ) -> impl Iterator<Item = usize> {
-        choice::order(turn, self.places.len(), &self.first, is_suspect)
+    /// Adds an allocation that answers for it.
+    fn add(&mut self, place: Arc<Place>, is_canary: bool) {
+        let group = if is_canary { &mut self.canaries } else { &mut self.group };
+        let list = if matches!(place.way, Way::Local(_)) { &mut group.here } else { &mut group.elsewhere };
+        list.push(self.places.len());
+        self.places.push(place);
+    }
+
+    /// Returns the number of the next request, which `takes` it.
+    pub(crate) fn turn(&self, takes: bool) -> usize {
+        if takes { self.turn.fetch_add(1, Ordering::Relaxed) } else { self.turn.load(Ordering::Relaxed) }
+    }
+
+    /// Returns how much the allocation at `index` has to do, as far as is known here. Whose worker has connections of its own
+    /// is asked by about as many clients.
+    fn load(&self, index: usize) -> usize {
+        let place = &self.places[index];
+        let handed = match place.way {
+            Way::Local(_) => self.handed.now() / (self.group.here.len() + self.canaries.here.len()).max(1),
+            Way::Peer(_) => 0,
+        };
+        place.load.now() + handed
     }
 }
 
-/// Returns which places are on this node.
-fn local(places: &[Arc<Place>]) -> Vec<usize> {
-    let places = places.iter().enumerate();
-    places.filter(|(_, place)| matches!(place.way, Way::Local(_))).map(|(index, _)| index).collect()
+/// A service with what is known of its allocations at this moment.
+pub(crate) struct Seen<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) suspects: &'a Suspects,
+}
+
+impl Allocations for Seen<'_> {
+    fn number(&self, index: usize) -> u64 {
+        self.service.places[index].allocation.number()
+    }
+
+    fn is_suspect(&self, index: usize) -> bool {
+        self.suspects.contain(&self.service.places[index])
+    }
+
+    fn load(&self, index: usize) -> usize {
+        self.service.load(index)
+    }
+}
+
+impl Seen<'_> {
+    /// Returns the order in which the allocations of the service are tried.
+    pub(crate) fn order(&self, wish: Wish) -> impl Iterator<Item = usize> {
+        let Service { group, canaries, share, .. } = self.service;
+        let is_for_canary = share.is_some_and(|share| choice::is_for_canary(wish, share.0));
+        let group = if is_for_canary && !canaries.is_empty() || group.is_empty() { canaries } else { group };
+        let first = group.first(wish, self, self.service.is_everywhere);
+        choice::order(first, group, self.service.places.len(), wish.turn, self)
+    }
 }
 
 /// One endpoint and the way there.
@@ -84,6 +143,8 @@ pub(crate) struct Place {
     pub(crate) way: Way,
     /// The allocation as it is told to the other side.
     pub(crate) header: HeaderValue,
+    /// The requests that are under way there by way of this ingress.
+    pub(crate) load: Load,
 }
 
 /// The way to an endpoint.
@@ -111,25 +172,28 @@ impl Table {
             table.namespaces.insert(namespace, (version, routes));
         }
         for (workload, endpoints) in &routes.endpoints {
-            let places: Vec<Arc<Place>> = endpoints
-                .iter()
-                .filter_map(|endpoint| table.place(node, workload, endpoint, &routes.peers, last))
-                .collect();
-            let turn = last.targets.get(workload).map(|target| Arc::clone(&target.turn)).unwrap_or_default();
-            let first = if routes.everywhere.contains(workload) { local(&places) } else { Vec::new() };
-            let target = Arc::new(Target { workload: workload.clone(), places, first, turn, rules: None });
+            let known = last.targets.get(workload).map(|target| &*target.service);
+            let mut service = Service::new(workload.clone(), known);
+            service.is_everywhere = routes.everywhere.contains(workload);
+            service.share = routes.shares.get(workload).copied();
+            for endpoint in endpoints {
+                if let Some(place) = table.place(node, workload, endpoint, &routes.peers, last) {
+                    service.add(place, endpoint.canary);
+                }
+            }
+            let target = Arc::new(Target { service: Arc::new(service), rules: None });
             table.targets.insert(workload.clone(), target);
         }
         for route in &routes.routes {
             let target = table.targets.entry(route.workload.clone()).or_insert_with(|| {
-                let workload = route.workload.clone();
-                let turn = Arc::default();
-                Arc::new(Target { workload, places: Vec::new(), first: Vec::new(), turn, rules: None })
+                let service = Arc::new(Service::new(route.workload.clone(), None));
+                Arc::new(Target { service, rules: None })
             });
             let mut target = Arc::clone(target);
             let known = last.rules.get(route).cloned();
             if let Some(rules) = known.or_else(|| Rules::of(&route.spec).map(Arc::new)) {
-                target = Arc::new(target.by(&rules));
+                let service = Arc::clone(&target.service);
+                target = Arc::new(Target { service, rules: Some(Arc::clone(&rules)) });
                 table.rules.insert(route.clone(), rules);
             }
             table.router.insert(&route.spec, target);
@@ -139,15 +203,21 @@ impl Table {
 
     /// Tells whether `path` is one that many programs take for another path, on which the service of `found` has rules that are
     /// not those of `path`: it would get around them.
-    pub(crate) fn is_misspelled(&self, authority: &str, path: &str, found: &Target) -> bool {
+    pub(crate) fn is_misspelled(
+        &self,
+        authority: &str,
+        path: &str,
+        headers: &HeaderMap,
+        found: &Target,
+    ) -> bool {
         if self.rules.is_empty() {
             return false;
         }
-        let Some(meant) = spelling::meant(path).and_then(|path| self.router.find(authority, &path)) else {
-            return false;
-        };
+        let meant = spelling::meant(path).and_then(|path| self.router.find(authority, &path, headers));
+        let Some(meant) = meant else { return false };
         let same = |one: &Arc<Rules>| found.rules.as_ref().is_some_and(|other| Arc::ptr_eq(one, other));
-        meant.workload == found.workload && meant.rules.as_ref().is_some_and(|rules| !same(rules))
+        meant.service.workload == found.service.workload
+            && meant.rules.as_ref().is_some_and(|rules| !same(rules))
     }
 
     /// Returns the routes that are not the same in `last`.
@@ -159,6 +229,13 @@ impl Table {
         let all = self.namespaces.iter();
         all.filter(move |(namespace, (version, _))| told(namespace) != Some(*version))
             .map(|(namespace, (version, routes))| (namespace, *version, routes))
+    }
+
+    /// Returns what counts the requests to an allocation.
+    fn load_of(&self, workload: &WorkloadName, allocation: AllocationId) -> Load {
+        let places = self.targets.get(workload).map_or(&[][..], |target| &target.service.places);
+        let place = places.binary_search_by_key(&allocation, |place| place.allocation);
+        place.map(|place| places[place].load.clone()).unwrap_or_default()
     }
 
     /// Returns the way to `endpoint`, or nothing if its node has no known address.
@@ -183,7 +260,8 @@ impl Table {
         };
         let header = HeaderValue::try_from(allocation.to_string())
             .expect("an id is a letter and digits, which any header can hold");
-        let place = Arc::new(Place { allocation, node: endpoint.node.clone(), way, header });
+        let load = last.load_of(workload, allocation);
+        let place = Arc::new(Place { allocation, node: endpoint.node.clone(), way, header, load });
         if let Way::Local(_) = place.way {
             self.local.insert(allocation, Arc::clone(&place));
         }

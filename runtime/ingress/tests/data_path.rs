@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_ingress::Ingress;
+use dunlin_model::Percent;
 use futures_util::StreamExt;
 use http::{Request, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use support::{Behaviour, Body, Fleet, full, receive, routes, wait_until};
 
-use Behaviour::{Absent, Break, BreakAfterBody, Echo, NoAllocation, Silent, Tell};
+use Behaviour::{Absent, Break, BreakAfterBody, Echo, NoAllocation, Overloaded, Silent, Tell};
 
 #[tokio::test]
 async fn a_local_request_reaches_the_worker_clean_and_with_its_allocation() {
@@ -41,18 +42,124 @@ async fn a_local_request_reaches_the_worker_clean_and_with_its_allocation() {
 
 #[tokio::test]
 async fn requests_go_round_all_nodes_and_are_marked() {
-    let fleet = Fleet::new(&[Tell, Tell, Tell]);
+    let fleet = Fleet::new(&[Tell, Tell, Tell, Tell]);
+    fleet.ingresses[0].set_routes(&routes(&[("n2", 2), ("n3", 3), ("n4", 4)]));
     let door = fleet.open().await;
     let mut told = Vec::new();
     for _ in 0..6 {
         told.push(door.get("/").await.2);
     }
     for (index, told) in told.iter().enumerate() {
-        let number = index % 3 + 1;
+        let number = index % 3 + 2;
         assert!(told.contains(&format!("node: n{number}\n")), "{told}");
         assert!(told.contains(&format!("dunlin-allocation: a{number}\n")), "{told}");
     }
-    assert!(fleet.workers.iter().all(|worker| worker.requests() == 2));
+    assert_eq!(fleet.requests(), [0, 2, 2, 2]);
+}
+
+#[tokio::test]
+async fn the_own_node_answers_first_until_it_has_much_more_to_do() {
+    let fleet = Fleet::new(&[Silent, Tell, Tell]);
+    let door = fleet.open().await;
+    // One more than the own node may have to do more than others.
+    let mut waiting = Vec::new();
+    for _ in 0..9 {
+        let mut sender = door.connect().await;
+        let request = Request::get("/").header("host", "a").body(full("")).unwrap();
+        let before = fleet.workers[0].requests();
+        waiting.push(tokio::spawn(async move { sender.send_request(request).await }));
+        wait_until("it waits", || fleet.workers[0].requests() > before).await;
+    }
+    for _ in 0..4 {
+        assert_eq!(door.get("/").await.0, StatusCode::OK);
+    }
+    assert_eq!(fleet.requests(), [9, 2, 2]);
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    *fleet.workers[0].behaviour.lock().unwrap() = Tell;
+    wait_until("they are given up", || fleet.workers[0].cancelled.load(Ordering::SeqCst)).await;
+    eventually_answers(&door, "node: n1").await;
+}
+
+async fn eventually_answers(door: &support::Door, line: &str) {
+    let asking = async {
+        while !door.get("/").await.2.contains(line) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), asking).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_has_too_much_to_do_is_not_the_last_to_be_asked_but_that_is_not_done_without_end() {
+    let fleet = Fleet::new(&[Overloaded, Tell]);
+    let door = fleet.open().await;
+    for _ in 0..5 {
+        assert_eq!(door.get("/").await.0, StatusCode::OK);
+    }
+    assert_eq!(fleet.requests(), [5, 5], "it has not failed, so it is asked again");
+    let fleet = Fleet::new(&[Overloaded, Overloaded]);
+    let door = fleet.open().await;
+    let began = std::time::Instant::now();
+    for _ in 0..100 {
+        let (status, headers, _) = door.get("/").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(headers["dunlin-failure"], "overloaded");
+        assert!(headers.contains_key("retry-after"));
+    }
+    let tries: usize = fleet.requests().iter().sum();
+    // A fifth of all, and ten a second.
+    let most = 100 + 100 / 5 + 11 * (usize::try_from(began.elapsed().as_secs()).unwrap() + 1);
+    assert!((110..=most).contains(&tries), "{tries} tries, at most {most}");
+}
+
+#[tokio::test]
+async fn canaries_have_their_share_of_the_requests_wherever_these_come_in() {
+    let fleet = Fleet::new(&[Tell, Tell]);
+    let mut table = routes(&[("n1", 1), ("n1", 2), ("n2", 3)]);
+    for endpoints in table.endpoints.values_mut() {
+        endpoints[2].canary = true;
+    }
+    table.shares = table.endpoints.keys().map(|service| (service.clone(), Percent(10))).collect();
+    for ingress in &fleet.ingresses {
+        ingress.set_routes(&table);
+    }
+    let door = fleet.open().await;
+    for _ in 0..200 {
+        assert_eq!(door.get("/").await.0, StatusCode::OK);
+    }
+    assert_eq!(fleet.requests(), [180, 20]);
+    // Where there are none, all have all.
+    table.endpoints.values_mut().for_each(|endpoints| endpoints.truncate(2));
+    fleet.ingresses[0].set_routes(&table);
+    for _ in 0..20 {
+        assert_eq!(door.get("/").await.0, StatusCode::OK);
+    }
+    assert_eq!(fleet.requests(), [200, 20]);
+}
+
+#[tokio::test]
+async fn a_client_stays_with_its_allocation_on_whatever_node_it_comes_in() {
+    let fleet = Fleet::new(&[Tell, Tell, Tell]);
+    let mut table = routes(&[("n1", 1), ("n2", 2), ("n3", 3)]);
+    table.routes[0].spec.rules = Some(serde_json::from_str(r#"{"sticky":{"cookie":"shop"}}"#).unwrap());
+    for ingress in &fleet.ingresses {
+        ingress.set_routes(&table);
+    }
+    let doors = [fleet.open_at(0).await, fleet.open_at(1).await];
+    let mut nodes = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let (_, headers, told) = doors[0].get("/").await;
+        let cookie = headers["set-cookie"].to_str().unwrap().split_once(';').unwrap().0.to_owned();
+        let node = told.lines().next().unwrap().to_owned();
+        for door in &doors {
+            let request = Request::get("/").header("host", "a").header("cookie", &cookie);
+            let (_, headers, told) = door.send(request.body(full("")).unwrap()).await;
+            assert_eq!(told.lines().next(), Some(node.as_str()));
+            assert!(!headers.contains_key("set-cookie"));
+        }
+        nodes.insert(node);
+    }
+    assert_eq!(nodes.len(), 3, "clients are shared among all");
 }
 
 #[tokio::test]
@@ -78,13 +185,13 @@ async fn what_runs_on_every_node_is_answered_by_the_node_that_is_asked_and_by_ot
 
 #[tokio::test]
 async fn the_turn_goes_on_when_routes_change() {
-    let fleet = Fleet::new(&[Tell, Tell]);
+    let fleet = Fleet::new(&[Tell, Tell, Tell]);
     let door = fleet.open().await;
     for _ in 0..4 {
+        fleet.ingresses[0].set_routes(&routes(&[("n2", 2), ("n3", 3)]));
         assert_eq!(door.get("/").await.0, StatusCode::OK);
-        fleet.ingresses[0].set_routes(&routes(&[("n1", 1), ("n2", 2)]));
     }
-    assert!(fleet.workers.iter().all(|worker| worker.requests() == 2));
+    assert_eq!(fleet.requests(), [0, 2, 2]);
 }
 
 /// Sends chunks one by one, each after the one before has come back, so that both ways must stream.
@@ -358,7 +465,8 @@ async fn call(ingress: &Ingress, service: &str) -> (StatusCode, http::HeaderMap,
 
 #[tokio::test]
 async fn a_call_goes_to_any_node_and_says_who_calls() {
-    let fleet = Fleet::new(&[Tell, Tell]);
+    let fleet = Fleet::new(&[Tell, Tell, Tell]);
+    fleet.ingresses[0].set_routes(&routes(&[("n2", 2), ("n3", 3)]));
     let mut nodes = Vec::new();
     for _ in 0..2 {
         let (status, _, told) = call(&fleet.ingresses[0], "demo/shop/web").await;
@@ -374,7 +482,7 @@ async fn a_call_goes_to_any_node_and_says_who_calls() {
         assert!(!told.contains("forged"), "{told}");
     }
     nodes.sort();
-    assert_eq!(nodes, ["node: n1", "node: n2"]);
+    assert_eq!(nodes, ["node: n2", "node: n3"]);
     assert!(fleet.ingresses[0].knows(&"demo/shop/web".parse().unwrap()));
     assert!(!fleet.ingresses[0].knows(&"demo/shop/none".parse().unwrap()));
     assert_eq!(call(&fleet.ingresses[0], "demo/shop/none").await.0, StatusCode::NOT_FOUND);

@@ -14,13 +14,14 @@ use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn http2_without_tls_is_spoken() {
-    let fleet = Fleet::new(&[Behaviour::Tell, Behaviour::Tell]);
+    let fleet = Fleet::new(&[Behaviour::Tell, Behaviour::Tell, Behaviour::Tell]);
+    fleet.ingresses[0].set_routes(&support::routes(&[("n2", 2), ("n3", 3)]));
     let door = fleet.open().await;
     let stream = TcpStream::connect(door.address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    for number in 1..=2 {
+    for number in 2..=3 {
         let request = Request::post("http://shop.example/x")
             .header("cookie", "a=1")
             .header("cookie", "b=2")

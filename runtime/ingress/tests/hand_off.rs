@@ -129,7 +129,7 @@ fn routes() -> RouteTable {
         spec: RouteSpec::new(Some(host), path),
         workload: workload.parse().unwrap(),
     };
-    let endpoint = |number| Endpoint { allocation: AllocationId::new(number), node: "n1".parse().unwrap() };
+    let endpoint = |number| Endpoint::new(AllocationId::new(number), "n1".parse().unwrap());
     RouteTable {
         routes: vec![
             route("shop.example", "/", "demo/shop/web"),

@@ -29,7 +29,7 @@ impl Fallback {
                 continue;
             }
             if routes.endpoints.get(workload).is_some_and(Vec::is_empty) {
-                let endpoint = Endpoint { allocation: allocation.assigned.id, node: node.clone() };
+                let endpoint = Endpoint::new(allocation.assigned.id, node.clone());
                 endpoints.entry(workload.clone()).or_default().push(endpoint);
             }
         }

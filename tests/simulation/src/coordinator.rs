@@ -390,6 +390,7 @@ fn check_routes(store: &Store, routes: &RouteTable) -> Result<(), String> {
             return Err(format!("requests for {workload} go to {told:?}, and {answering:?} answer"));
         }
     }
+    check_shares(store, routes)?;
     let specs = store.apps.values().flat_map(|app| app.spec.workloads.iter().map(move |it| (app, it)));
     let routed = specs.filter_map(|(app, (short, spec))| match &spec.kind {
         WorkloadKind::Service(service) if !service.routes.is_empty() => Some(app.name.workload(short)),
@@ -404,6 +405,40 @@ fn check_routes(store: &Store, routes: &RouteTable) -> Result<(), String> {
         Some(workload) => Err(format!("nobody is told where {workload} answers")),
         None => Ok(()),
     }
+}
+
+/// Canaries with a share are those of the newest revision, as long as they are not promoted.
+fn check_shares(store: &Store, routes: &RouteTable) -> Result<(), String> {
+    let share = |workload: &WorkloadName| {
+        let app = store.apps.get(&workload.app_name())?;
+        let rollout = app.rollout.as_ref()?;
+        let is_on = !rollout.promoted && rollout.services.contains(&workload.workload);
+        match &app.spec.workloads.get(&workload.workload)?.kind {
+            WorkloadKind::Service(service) if is_on => Some((app.revision, service.rollout.canary_share?)),
+            WorkloadKind::Service(_) | WorkloadKind::Job(_) => None,
+        }
+    };
+    let wrong =
+        routes.shares.iter().find(|(workload, told)| share(workload).map(|(_, it)| it) != Some(**told));
+    if let Some((workload, told)) = wrong {
+        return Err(format!("the canaries of {workload} are given {told}, and have {:?}", share(workload)));
+    }
+    for (workload, endpoints) in &routes.endpoints {
+        let share = share(workload);
+        if share.is_some() && !routes.shares.contains_key(workload) {
+            return Err(format!("nobody is told of the share of the canaries of {workload}: {share:?}"));
+        }
+        for endpoint in endpoints {
+            let revision = store.allocations[&endpoint.allocation].revision;
+            if endpoint.canary != share.is_some_and(|(newest, _)| newest == revision) {
+                return Err(format!(
+                    "{} of {workload} is told as a canary or not, and is {revision}",
+                    endpoint.allocation
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The code of every refusal is one of these.

@@ -246,7 +246,9 @@ fn any_rollout(random: &mut Random, everywhere: bool, on_partition: OnPartition)
         };
     }
     if random.chance(250) && !everywhere {
-        rollout.canary = Some(Amount::Count(random.small(1, 2)));
+        let canaries = random.small(1, 2);
+        rollout.canary = Some(Amount::Count(canaries));
+        rollout.canary_share = (canaries == 1).then_some(Percent(10));
         rollout.promote = if random.chance(500) { Promote::Auto } else { Promote::ByHand };
     }
     if random.chance(300) {
@@ -255,7 +257,8 @@ fn any_rollout(random: &mut Random, everywhere: bool, on_partition: OnPartition)
     rollout.rollback = random.chance(400);
     if on_partition.is_singleton() {
         let RolloutSpec { max_surge, max_unavailable, .. } = RolloutSpec::default_for(on_partition);
-        (rollout.max_surge, rollout.max_unavailable, rollout.canary) = (max_surge, max_unavailable, None);
+        (rollout.max_surge, rollout.max_unavailable) = (max_surge, max_unavailable);
+        (rollout.canary, rollout.canary_share) = (None, None);
     }
     rollout
 }

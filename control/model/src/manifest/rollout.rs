@@ -7,10 +7,11 @@ use super::workload::choice;
 use crate::check::Broken;
 use crate::{HealthSpec, Promote, RolloutSpec};
 
-const ROLLOUT_FIELDS: [&str; 10] = [
+const ROLLOUT_FIELDS: [&str; 11] = [
     "max_surge",
     "max_unavailable",
     "canary",
+    "canary_share",
     "promote",
     "bake",
     "deadline",
@@ -40,6 +41,8 @@ pub(super) fn rollout(
         spec.max_unavailable = places.keep("max_unavailable", found);
     }
     spec.canary = reader.amount(section, "canary").map(|found| places.keep("canary", found));
+    spec.canary_share =
+        reader.parsed(section, "canary_share", SHARE).map(|found| places.keep("canary_share", found));
     let words = [("auto", Promote::Auto), ("by-hand", Promote::ByHand)];
     spec.promote = choice(reader, section, "promote", &words);
     if let Some(found) = reader.parsed(section, "bake", DURATION) {

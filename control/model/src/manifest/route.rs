@@ -2,13 +2,14 @@
 
 use super::Found;
 use super::reader::{Reader, Section};
-use super::workload::PlacedRoute;
+use super::workload::{PlacedRoute, plain};
 use crate::check;
-use crate::route_rules::{RateLimit, Redirect, Respond, RouteRules};
+use crate::route_rules::{RateLimit, Redirect, Respond, RouteRules, Sticky};
 use crate::{DurationMs, RouteSpec};
 
 const ROUTE_EXAMPLE: &str = "[{ host = \"hello.localhost\", path = \"/\" }]";
-const FIELDS: [&str; 7] = ["host", "path", "rate_limit", "body_limit", "timeout", "redirect", "respond"];
+const FIELDS: [&str; 9] =
+    ["host", "path", "headers", "rate_limit", "body_limit", "timeout", "redirect", "respond", "sticky"];
 const DURATION: &str = "a string like \"10s\"";
 /// The time of a rate that says none.
 const PER: DurationMs = DurationMs(1000);
@@ -31,11 +32,16 @@ fn spec(reader: &mut Reader<'_>, route: &Section<'_>) -> RouteSpec {
         reader.expect(*at, route.path("path"), check::route_path(value));
     }
     let rules = RouteRules {
+        headers: reader
+            .map_of_strings(route, "headers")
+            .map(|(_, entries)| plain(entries))
+            .unwrap_or_default(),
         rate_limit: rate_limit(reader, route),
         body_limit: reader.parsed(route, "body_limit", "a string like \"1MiB\"").map(|found| found.value),
         timeout: reader.parsed(route, "timeout", DURATION).map(|found| found.value),
         redirect: redirect(reader, route),
         respond: respond(reader, route),
+        sticky: sticky(reader, route),
     };
     rules.check(&mut |field, rule| {
         let at = route.place(field.split('.').next().unwrap_or(field));
@@ -81,6 +87,21 @@ fn respond(reader: &mut Reader<'_>, route: &Section<'_>) -> Option<Respond> {
         body: body.map(|found| found.value).unwrap_or_default(),
         content_type: content_type.map_or_else(|| Respond::CONTENT_TYPE.to_owned(), |found| found.value),
     })
+}
+
+fn sticky(reader: &mut Reader<'_>, route: &Section<'_>) -> Option<Sticky> {
+    let section = &reader.section(route, "sticky")?;
+    reader.refuse_unknown(section, &["cookie", "header"]);
+    let cookie = reader.string(section, "cookie", "the name of a cookie, like \"shop\"");
+    let header = reader.string(section, "header", "the name of a header, like \"x-user\"");
+    match (cookie, header) {
+        (Some(cookie), None) => Some(Sticky::Cookie(cookie.value)),
+        (None, Some(header)) => Some(Sticky::Header(header.value)),
+        _ => {
+            reader.note(section.at(), route.path("sticky"), "say either `cookie` or `header`");
+            None
+        }
+    }
 }
 
 /// Returns a status; one that does not fit into its type is one that no rule takes.

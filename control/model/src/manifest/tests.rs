@@ -189,6 +189,7 @@ everywhere = true
 max_surge = 0
 max_unavailable = "0%"
 canary = "ten"
+canary_share = "5%"
 promote = "never"
 bake = "8d"
 deadline = "0s"
@@ -200,6 +201,7 @@ component = "web.wasm"
 everywhere = true
 [service.other.rollout]
 canary = 0
+canary_share = "0%"
 [service.other.health]
 path = "health"
 timeout = "1ms"
@@ -209,18 +211,20 @@ restart_after = 1001
         expect![[r#"
             9:19: `service.web.rollout.max_unavailable`: nothing could ever be replaced: let `max_surge` or `max_unavailable` be more than 0
             10:10: `service.web.rollout.canary`: `ten` is no share: write it like "25%", from 0% to 10000%
-            11:11: `service.web.rollout.promote`: this must be "auto" or "by-hand"
-            12:8: `service.web.rollout.bake`: limit `bake` is 7d, observed 8d
-            13:12: `service.web.rollout.deadline`: limit `deadline` is more than 0ms and at most 7d, observed 0ms
-            14:16: `service.web.rollout.max_restarts`: limit `max_restarts` is 1000, observed 1001
-            15:14: `service.web.rollout.max_errors`: `2x` is no share: write it like "25%", from 0% to 10000%
-            16:1: `service.web.rollout.surge`: unknown field `surge`; there are `max_surge`, `max_unavailable`, `canary`, `promote`, `bake`, `deadline`, `rollback`, `max_restarts`, `max_errors`, `max_fuel`
-            21:10: `service.other.rollout.canary`: a service that runs everywhere goes from node to node, without canaries; leave this out
-            21:10: `service.other.rollout.canary`: no canaries tell nothing; leave this out, or let it be more than 0
-            23:8: `service.other.health.path`: `health` should begin with `/`
-            24:11: `service.other.health.timeout`: limit `timeout` is 100ms to 1h, observed 1ms
-            25:12: `service.other.health.failures`: limit `failures` is 1 to 1000, observed 0
-            26:17: `service.other.health.restart_after`: limit `restart_after` is `failures`, which is 0, to 1000, observed 1001
+            11:16: `service.web.rollout.canary_share`: there are no canaries to have a share; let `canary` say how many there are
+            12:11: `service.web.rollout.promote`: this must be "auto" or "by-hand"
+            13:8: `service.web.rollout.bake`: limit `bake` is 7d, observed 8d
+            14:12: `service.web.rollout.deadline`: limit `deadline` is more than 0ms and at most 7d, observed 0ms
+            15:16: `service.web.rollout.max_restarts`: limit `max_restarts` is 1000, observed 1001
+            16:14: `service.web.rollout.max_errors`: `2x` is no share: write it like "25%", from 0% to 10000%
+            17:1: `service.web.rollout.surge`: unknown field `surge`; there are `max_surge`, `max_unavailable`, `canary`, `canary_share`, `promote`, `bake`, `deadline`, `rollback`, `max_restarts`, `max_errors`, `max_fuel`
+            22:10: `service.other.rollout.canary`: a service that runs everywhere goes from node to node, without canaries; leave this out
+            22:10: `service.other.rollout.canary`: no canaries tell nothing; leave this out, or let it be more than 0
+            23:16: `service.other.rollout.canary_share`: limit `canary_share` is 1 to 100, observed 0
+            25:8: `service.other.health.path`: `health` should begin with `/`
+            26:11: `service.other.health.timeout`: limit `timeout` is 100ms to 1h, observed 1ms
+            27:12: `service.other.health.failures`: limit `failures` is 1 to 1000, observed 0
+            28:17: `service.other.health.restart_after`: limit `restart_after` is `failures`, which is 0, to 1000, observed 1001
         "#]],
     );
 }

@@ -298,6 +298,6 @@ fn node_labels(reader: &mut Reader<'_>, section: &Section<'_>) -> BTreeMap<Strin
     plain(entries)
 }
 
-fn plain(entries: Strings) -> BTreeMap<String, String> {
+pub(super) fn plain(entries: Strings) -> BTreeMap<String, String> {
     entries.into_iter().map(|(key, found)| (key, found.value)).collect()
 }

@@ -25,6 +25,8 @@ mod revisions;
 mod rollouts;
 mod secrets;
 mod services;
+mod shares;
+mod told;
 mod upgrades;
 mod world;
 

@@ -11,13 +11,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use crate::told::describe;
 use crate::{explain, foresee, secrets};
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, AppSpec, AssignedAllocation, Assignment, Bytes, ClusterId,
     Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits,
     Manifest, Name, NamespaceSpec, NodeId, NodeInfo, ObservedState, OnPartition, Outcome, Overcommit,
-    Packing, Quota, Report, Resources, Revision, RolloutSpec, RouteSpec, RouteTable, RunId, ServiceSpec,
-    Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
+    Packing, Quota, Report, Resources, Revision, RolloutSpec, RouteSpec, RunId, ServiceSpec, Term, Timestamp,
+    Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_scheduler::{
     Action, AllocationState, Change, Cluster, Command, Config, Due, Fate, Observation, RunWish,
@@ -746,33 +747,6 @@ impl World {
             writeln!(self.out, "{}", waiting.unwrap_or_default()).unwrap();
         }
     }
-}
-
-/// Returns an assignment in short: `3: a1@1 a2=0..5 | shop.example: a1`.
-fn describe(assignment: &Assignment) -> String {
-    let mut told = format!("{}.{}:", assignment.term, assignment.generation);
-    for allocation in &assignment.allocations {
-        match &allocation.work {
-            Work::Serve => write!(told, " {}@{}", allocation.id, allocation.revision).unwrap(),
-            Work::Items { run, range, attempt, combine, inputs: _ } => {
-                let mark = if *combine { " combine" } else { "" };
-                write!(told, " {}[{run} {range} attempt {attempt}{mark}]", allocation.id).unwrap();
-            }
-        }
-    }
-    secrets::describe(&mut told, assignment);
-    let RouteTable { routes, endpoints, .. } = &assignment.routes;
-    let routed = routes.iter().map(|route| (route.spec.host.clone().unwrap(), &route.workload));
-    let unrouted = endpoints.keys().filter(|name| !routes.iter().any(|route| route.workload == **name));
-    for (host, workload) in routed.chain(unrouted.map(|name| (name.host().to_string(), name))) {
-        let endpoints = endpoints[workload].iter();
-        let endpoints: Vec<String> =
-            endpoints.map(|endpoint| format!("{} on {}", endpoint.allocation, endpoint.node)).collect();
-        write!(told, " | {host}: {}", endpoints.join(", ")).unwrap();
-    }
-    let peers: Vec<String> = assignment.routes.peers.keys().map(ToString::to_string).collect();
-    write!(told, " | peers {}", peers.join(" ")).unwrap();
-    told
 }
 
 /// `5 COLOUR=red`: so many items, or those of the spec, and variables.

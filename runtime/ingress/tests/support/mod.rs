@@ -42,6 +42,8 @@ pub enum Behaviour {
     Absent,
     /// Does not have the allocation.
     NoAllocation,
+    /// Has too much to do.
+    Overloaded,
     /// Never answers.
     Silent,
 }
@@ -99,6 +101,11 @@ async fn work(
         Behaviour::NoAllocation => {
             let failure =
                 Failure::new(StatusCode::SERVICE_UNAVAILABLE, Failure::NO_ALLOCATION, "gone".to_owned());
+            Ok(failure.into_response().map(|body| body.map_err(|never| match never {}).boxed()))
+        }
+        Behaviour::Overloaded => {
+            let failure =
+                Failure::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "busy".to_owned()).retry_after(1);
             Ok(failure.into_response().map(|body| body.map_err(|never| match never {}).boxed()))
         }
         Behaviour::Silent => {
@@ -180,9 +187,8 @@ pub fn config() -> IngressConfig {
 pub fn routes(endpoints: &[(&str, u64)]) -> RouteTable {
     let workload: dunlin_model::WorkloadName = "demo/shop/web".parse().unwrap();
     let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let endpoint = |(node, number): &(&str, u64)| Endpoint {
-        allocation: dunlin_model::AllocationId::new(*number),
-        node: node.parse().unwrap(),
+    let endpoint = |(node, number): &(&str, u64)| {
+        Endpoint::new(dunlin_model::AllocationId::new(*number), node.parse().unwrap())
     };
     RouteTable {
         routes: vec![Route { spec: RouteSpec::new(None, "/"), workload: workload.clone() }],
@@ -218,7 +224,16 @@ impl Fleet {
 
     /// Opens the front door of the first node.
     pub async fn open(&self) -> Door {
-        Door::open(self.ingresses[0].clone()).await
+        self.open_at(0).await
+    }
+
+    pub async fn open_at(&self, node: usize) -> Door {
+        Door::open(self.ingresses[node].clone()).await
+    }
+
+    /// Returns how many requests each worker has had.
+    pub fn requests(&self) -> Vec<usize> {
+        self.workers.iter().map(|worker| worker.requests()).collect()
     }
 }
 

@@ -326,8 +326,7 @@ fn assignment(words: &[&str]) -> Assignment {
     for routed in allocations.iter().filter_map(|word| word.strip_prefix("routed=")) {
         let (workload, elsewhere) =
             routed.split_once(':').map_or((routed, None), |(workload, id)| (workload, Some(id)));
-        let endpoint =
-            |id: &str| Endpoint { allocation: id.parse().unwrap(), node: "other".parse().unwrap() };
+        let endpoint = |id: &str| Endpoint::new(id.parse().unwrap(), "other".parse().unwrap());
         routes.endpoints.insert(workload.parse().unwrap(), elsewhere.map(endpoint).into_iter().collect());
     }
     Assignment {

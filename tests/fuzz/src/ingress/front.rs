@@ -94,7 +94,7 @@ fn routes(node: &NodeId) -> RouteTable {
         let workload: WorkloadName = format!("demo/shop/web-{number}").parse().expect("a name");
         let spec = RouteSpec::new(host, path);
         table.routes.push(Route { spec, workload: workload.clone() });
-        let endpoint = Endpoint { allocation: AllocationId::new(number), node: node.clone() };
+        let endpoint = Endpoint::new(AllocationId::new(number), node.clone());
         table.endpoints.insert(workload, vec![endpoint]);
     }
     table

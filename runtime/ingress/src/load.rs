@@ -1,0 +1,109 @@
+//! How many requests are under way, and how many may be sent twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many requests, or connections, of one allocation or service are under way. Clones count the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Load(Arc<AtomicUsize>);
+
+/// One of them, for as long as it exists.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<AtomicUsize>);
+
+impl Load {
+    /// Counts one more until what is returned is dropped.
+    pub(crate) fn begin(&self) -> UnderWay {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(&self.0))
+    }
+
+    pub(crate) fn now(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Each so many requests pay for one that is sent twice.
+const SHARE: u32 = 5;
+/// The most that may have been saved, in requests: what a node with many clients needs when another one dies.
+const MOST: u32 = 1_000 * SHARE;
+/// So many a second may be sent twice anyhow, or a service that is asked seldom would have none.
+const ANYHOW: u32 = 10;
+
+/// How many requests to a service may be sent again after they may have been begun, or because an allocation had too much to
+/// do: a fifth of all, and ten a second. Without a bound a service that fails under load would get three times that load.
+#[derive(Debug)]
+pub(crate) struct RetryBudget {
+    /// In parts of [`SHARE`] for one.
+    saved: AtomicU32,
+    given: Mutex<Option<Instant>>,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { saved: AtomicU32::new(0), given: Mutex::default() }
+    }
+}
+
+impl RetryBudget {
+    /// Takes note of a request that is sent for the first time.
+    pub(crate) fn save(&self) {
+        // One that is missed, or one too many, does no harm.
+        if self.saved.load(Ordering::Relaxed) < MOST {
+            self.saved.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells whether one request may be sent again, and takes it off.
+    pub(crate) fn take(&self, now: Instant) -> bool {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = given.map_or(Duration::from_secs(1), |last| now.saturating_duration_since(last));
+        let more =
+            u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(1000) * u64::from(ANYHOW * SHARE) / 1000;
+        if more > 0 {
+            *given = Some(now);
+        }
+        let paid = |saved: u32| {
+            let anyhow = if saved < ANYHOW * SHARE { more } else { 0 };
+            let saved = u64::from(saved) + anyhow;
+            u32::try_from(saved.checked_sub(u64::from(SHARE))?).ok()
+        };
+        self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_is_counted_until_it_is_dropped() {
+        let load = Load::default();
+        let (one, two) = (load.begin(), load.clone().begin());
+        assert_eq!(load.now(), 2);
+        drop((one, two));
+        assert_eq!(load.now(), 0);
+    }
+
+    #[test]
+    fn ten_a_second_may_be_sent_again_and_a_fifth_of_all() {
+        let (budget, start) = (RetryBudget::default(), Instant::now());
+        let taken = |at: Duration| (0..10_000).filter(|_| budget.take(start + at)).count();
+        assert_eq!(taken(Duration::ZERO), 10);
+        assert_eq!(taken(Duration::from_millis(10)), 0);
+        assert_eq!(taken(Duration::from_millis(510)), 5);
+        assert_eq!(taken(Duration::from_secs(3600)), 10, "more is not saved by waiting");
+        (0..500).for_each(|_| budget.save());
+        assert_eq!(taken(Duration::from_secs(3600)), 100);
+        (0..100_000).for_each(|_| budget.save());
+        assert_eq!(taken(Duration::from_secs(3600)), 1000, "nor without end by being asked");
+    }
+}
