@@ -23,9 +23,16 @@ pub struct RouteTable {
     /// The services that run on every node: each node answers for them itself, as long as it can.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub everywhere: BTreeSet<WorkloadName>,
-    /// The services of which canaries run that are to have this share of the requests.
+    /// The services whose canaries are to have this share of the requests; others have as much as their number says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shares: BTreeMap<WorkloadName, Percent>,
+}
+
+impl RouteTable {
+    /// Tells whether a service has canaries that are not promoted yet: only who decides on each request can see to their share.
+    pub fn has_canaries(&self, service: &WorkloadName) -> bool {
+        self.endpoints.get(service).is_some_and(|endpoints| endpoints.iter().any(|endpoint| endpoint.canary))
+    }
 }
 
 /// Host and path prefix → service.
@@ -45,7 +52,7 @@ pub struct Endpoint {
     pub allocation: AllocationId,
     /// Where it runs.
     pub node: NodeId,
-    /// Whether it is a canary whose service has an entry in [`RouteTable::shares`].
+    /// Whether it is a canary that is not promoted yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub canary: bool,
 }

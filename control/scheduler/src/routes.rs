@@ -22,7 +22,7 @@ pub(crate) fn route_table(durable: &Durable, silent: &BTreeSet<NodeId>) -> Route
         if is_everywhere(spec, called.contains(workload)) {
             table.everywhere.insert(workload.clone());
         }
-        if let Some((_, share)) = canaries(durable, workload) {
+        if let Some((_, Some(share))) = canaries(durable, workload) {
             table.shares.insert(workload.clone(), share);
         }
         if let Some(endpoints) = endpoints(durable, silent, &called, workload) {
@@ -93,23 +93,23 @@ fn endpoints(
     Some(answers.map(|record| endpoint(record, canaries)).collect())
 }
 
-fn endpoint(record: &AllocationRecord, canaries: Option<(Revision, Percent)>) -> Endpoint {
+fn endpoint(record: &AllocationRecord, canaries: Option<(Revision, Option<Percent>)>) -> Endpoint {
     let canary = canaries.is_some_and(|(revision, _)| record.revision == revision);
     Endpoint { canary, ..Endpoint::new(record.id, record.node.clone()) }
 }
 
-/// Returns the revision of which a service has canaries, and their share of the requests, as long as they are not promoted;
-/// nothing if the service says of no share.
+/// Returns the revision of which a service has canaries, as long as they are not promoted, and the share of the requests that
+/// they are to have, if the service says.
 ///
 /// Where a rollout has failed and stopped, they keep it.
-fn canaries(durable: &Durable, workload: &WorkloadName) -> Option<(Revision, Percent)> {
+fn canaries(durable: &Durable, workload: &WorkloadName) -> Option<(Revision, Option<Percent>)> {
     let app = durable.apps().get(&workload.app_name())?;
     let rollout = app.rollout.as_ref().filter(|rollout| !rollout.promoted)?;
     if !rollout.services.contains(&workload.workload) {
         return None;
     }
-    let share = app.rollout_spec(&workload.workload)?.0.canary_share?;
-    Some((app.revision, share))
+    let (spec, _) = app.rollout_spec(&workload.workload)?;
+    spec.canary.map(|_| (app.revision, spec.canary_share))
 }
 
 /// Tells whether requests go to an allocation of a service.
@@ -209,7 +209,7 @@ impl Cluster {
             everywhere.remove(workload)
         };
         let shares = &mut self.volatile.routes.shares;
-        let share = canaries(&self.durable, workload).map(|(_, share)| share);
+        let share = canaries(&self.durable, workload).and_then(|(_, share)| share);
         let is_changed = is_changed | (shares.get(workload).copied() != share);
         match share {
             Some(share) => drop(shares.insert(workload.clone(), share)),

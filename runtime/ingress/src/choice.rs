@@ -55,8 +55,8 @@ impl Group {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.here.is_empty() && self.elsewhere.is_empty()
+    pub(crate) fn len(&self) -> usize {
+        self.here.len() + self.elsewhere.len()
     }
 
     fn contains(&self, index: usize) -> bool {
@@ -104,17 +104,15 @@ pub(crate) fn round(count: usize, start: usize) -> impl Iterator<Item = usize> {
     (start..count).chain(0..start)
 }
 
-/// Tells whether the request goes to a canary, of which `percent` in a hundred do: evenly in their turn, or always for the
-/// same keys.
-pub(crate) fn is_for_canary(wish: Wish, percent: u32) -> bool {
-    let percent = u64::from(percent);
+/// Tells whether the request goes to a canary, to which `some` of so many go: evenly in their turn, or always for the same
+/// keys.
+pub(crate) fn is_for_canary(wish: Wish, (some, all): (u64, u64)) -> bool {
     match wish.key {
         // Not the number by which the allocation is chosen, or canaries would have the same keys each.
-        Some(key) => mix(key.rotate_left(32)) % 100 < percent,
-        None => {
-            let turn = wish.turn as u64 % 100;
-            (turn + 1) * percent / 100 > turn * percent / 100
-        }
+        Some(key) => mix(key.rotate_left(32)).checked_rem(all).is_some_and(|place| place < some),
+        None => (wish.turn as u64)
+            .checked_rem(all)
+            .is_some_and(|turn| (turn + 1) * some / all > turn * some / all),
     }
 }
 
@@ -222,13 +220,15 @@ mod tests {
     #[test]
     fn canaries_have_their_share() {
         for percent in [1, 5, 33, 50, 99, 100] {
-            let turns =
-                (0..1000).filter(|turn| is_for_canary(Wish { turn: *turn, key: None }, percent)).count();
-            assert_eq!(turns, percent as usize * 10);
-            let keys =
-                (0..10_000).filter(|key| is_for_canary(Wish { turn: 0, key: Some(mix(*key)) }, percent));
-            let share = keys.count().abs_diff(percent as usize * 100);
-            assert!(share < 200, "{percent}% is off by {share} of 10,000");
+            let goes = |turn, key| is_for_canary(Wish { turn, key }, (percent, 100));
+            let turns = (0..1000).filter(|turn| goes(*turn, None)).count();
+            assert_eq!(turns as u64, percent * 10);
+            let keys = (0..10_000).filter(|key| goes(0, Some(mix(*key)))).count();
+            let off = (keys as u64).abs_diff(percent * 100);
+            assert!(off < 200, "{percent}% is off by {off} of 10,000");
         }
+        let of_three: Vec<_> = (0..6).map(|turn| is_for_canary(Wish { turn, key: None }, (1, 3))).collect();
+        assert_eq!(of_three, [false, false, true, false, false, true]);
+        assert!(!is_for_canary(Wish { turn: 0, key: None }, (0, 0)));
     }
 }

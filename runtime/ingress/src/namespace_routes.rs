@@ -48,7 +48,7 @@ pub(crate) fn namespace_routes(node: &NodeId, routes: &RouteTable) -> BTreeMap<N
         let here = services
             .iter()
             .filter(|(name, service)| name.namespace == *namespace && !service.allocations.is_empty())
-            .filter(|(name, _)| !routes.shares.contains_key(*name));
+            .filter(|(name, _)| !routes.has_canaries(name));
         NamespaceRoutes {
             routes: routes.routes.iter().filter_map(of_route).collect(),
             services: here.map(|(name, service)| ((*name).clone(), service.clone())).collect(),
@@ -74,7 +74,7 @@ impl<'a> OfIngress<'a> {
 
     fn contains(&self, route: &'a Route) -> bool {
         route.spec.rules.is_some()
-            || self.routes.shares.contains_key(&route.workload)
+            || self.routes.has_canaries(&route.workload)
             || !self.by_headers.is_empty() && self.by_headers.contains(&place(route))
     }
 }
@@ -244,7 +244,7 @@ mod tests {
             ("mine/app/rolled", None, "/rolled"),
         ]);
         table.routes[1].spec.rules = Some(serde_json::from_str(r#"{"headers":{"x-new":"yes"}}"#).unwrap());
-        table.shares.insert("mine/app/rolled".parse().unwrap(), dunlin_model::Percent(5));
+        table.endpoints.get_mut(&"mine/app/rolled".parse().unwrap()).unwrap()[0].canary = true;
         let known = namespace_routes(&"n1".parse().unwrap(), &table);
         let NamespaceRoutes { routes, services } = &known[&"mine".parse::<Name>().unwrap()];
         let answered: Vec<bool> = routes.iter().map(|route| route.service.is_some()).collect();

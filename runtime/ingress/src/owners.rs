@@ -47,8 +47,7 @@ impl Owners {
             };
             // What a route's rules say is done by the ingress, on whatever connection and however a path is spelled; and so it
             // is seen to that canaries have their share.
-            let has_share = routes.shares.contains_key(&route.workload);
-            if route.spec.rules.is_some() || has_share {
+            if route.spec.rules.is_some() || routes.has_canaries(&route.workload) {
                 *owner = Owner::Several;
             }
             owner.add(&route.workload.namespace);

@@ -52,7 +52,7 @@ pub(crate) struct Service {
     pub(crate) places: Vec<Arc<Place>>,
     /// Whether it is to run on every node.
     is_everywhere: bool,
-    /// Those that have a share of the requests of their own, and which.
+    /// Those that have a share of the requests of their own, and which; as much as their number says if that is not known.
     canaries: Group,
     share: Option<Percent>,
     /// All others.
@@ -129,8 +129,12 @@ impl Seen<'_> {
     /// Returns the order in which the allocations of the service are tried.
     pub(crate) fn order(&self, wish: Wish) -> impl Iterator<Item = usize> {
         let Service { group, canaries, share, .. } = self.service;
-        let is_for_canary = share.is_some_and(|share| choice::is_for_canary(wish, share.0));
-        let group = if is_for_canary && !canaries.is_empty() || group.is_empty() { canaries } else { group };
+        let share = || match share {
+            Some(share) => (share.0.into(), 100),
+            None => (canaries.len() as u64, (canaries.len() + group.len()) as u64),
+        };
+        let is_for_canary = canaries.len() > 0 && choice::is_for_canary(wish, share());
+        let group = if is_for_canary || group.len() == 0 { canaries } else { group };
         let first = group.first(wish, self, self.service.is_everywhere);
         choice::order(first, group, self.service.places.len(), wish.turn, self)
     }

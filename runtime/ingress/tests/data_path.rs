@@ -128,13 +128,20 @@ async fn canaries_have_their_share_of_the_requests_wherever_these_come_in() {
         assert_eq!(door.get("/").await.0, StatusCode::OK);
     }
     assert_eq!(fleet.requests(), [180, 20]);
+    // Where nobody says how much, they have as much as their number says.
+    table.shares.clear();
+    fleet.ingresses[0].set_routes(&table);
+    for _ in 0..30 {
+        assert_eq!(door.get("/").await.0, StatusCode::OK);
+    }
+    assert_eq!(fleet.requests(), [200, 30]);
     // Where there are none, all have all.
     table.endpoints.values_mut().for_each(|endpoints| endpoints.truncate(2));
     fleet.ingresses[0].set_routes(&table);
     for _ in 0..20 {
         assert_eq!(door.get("/").await.0, StatusCode::OK);
     }
-    assert_eq!(fleet.requests(), [200, 20]);
+    assert_eq!(fleet.requests(), [220, 30]);
 }
 
 #[tokio::test]

@@ -97,6 +97,40 @@ async fn canaries_run_beside_the_old_revision_until_a_person_promotes_them() {
         .assert_failed(1, &["no earlier revision 9", "1, 2"]);
 }
 
+/// Returns how many of a hundred answers begin with these words.
+async fn of_a_hundred(ingress: SocketAddr, words: &str) -> usize {
+    let mut count = 0;
+    for _ in 0..100 {
+        count += usize::from(get(ingress).await.unwrap().starts_with(words));
+    }
+    count
+}
+
+#[tokio::test]
+async fn canaries_have_their_share_of_the_requests_at_every_node() {
+    let fleet = Fleet::start(2).await.unwrap();
+    deploy(&fleet, &shop(HELLO, "")).await.assert_done();
+    for node in 0..2 {
+        answers_with(fleet.ingress(node), "hello from").await;
+    }
+    // A connection that is kept from before knows of it as well.
+    let rollout = r#"rollout = { canary = 1, canary_share = "10%", promote = "by-hand", bake = "500ms" }"#;
+    deploy(&fleet, &shop(HELLO_V2, rollout)).await.assert_done();
+    for node in 0..2 {
+        let ingress = fleet.ingress(node);
+        eventually("ten of a hundred answers are of the canary", async || {
+            let count = of_a_hundred(ingress, "hello again").await;
+            if count == 10 { Ok(()) } else { Err(count.to_string()) }
+        })
+        .await;
+        assert_eq!(of_a_hundred(ingress, "hello again").await, 10);
+    }
+    run(&fleet, &["promote", "shop"]).await.assert_done();
+    for node in 0..2 {
+        answers_with(fleet.ingress(node), "hello again").await;
+    }
+}
+
 #[tokio::test]
 async fn a_revision_that_is_unwell_is_taken_back_and_no_request_fails() {
     let fleet = Fleet::start(1).await.unwrap();

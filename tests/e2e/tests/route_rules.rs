@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use dunlin_e2e::printed;
-use dunlin_guest_artifacts::{SLEEP_HTTP, TELL_HTTP};
-use dunlin_harness::{App, Fleet, PATIENCE, eventually};
+use dunlin_guest_artifacts::{HELLO, SLEEP_HTTP, TELL_HTTP};
+use dunlin_harness::{App, Fleet, PATIENCE, eventually, http};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -131,4 +131,72 @@ async fn what_is_wrong_with_a_rule_is_told_with_its_place() {
             "did you mean `requests`",
         ],
     );
+}
+
+#[tokio::test]
+async fn headers_choose_the_service_and_clients_stay_with_their_allocation() {
+    let fleet = Fleet::start(2).await.unwrap();
+    let limits = r#"limits = { memory = "32MiB", fuel = "1G", fuel_rate = "100M/s", deadline = "60s" }"#;
+    let manifest = format!(
+        r#"
+        [app]
+        name = "shop"
+
+        [service.hello]
+        component = "hello.wasm"
+        allocations = 2
+        {limits}
+        routes = [{{ path = "/" }}, {{ path = "/stay", sticky = {{ cookie = "shop" }} }}]
+
+        [service.beta]
+        component = "tell.wasm"
+        {limits}
+        routes = [{{ path = "/", headers = {{ x-beta = "yes" }} }}]
+        "#
+    );
+    let app = App::new(&manifest, &[("hello.wasm", HELLO), ("tell.wasm", TELL_HTTP)]);
+    fleet.deploy(&app).await.unwrap();
+    fleet.until_running("default/shop").await;
+    let ask = async |node: usize, path: &str, header: (&str, &str)| {
+        let url = format!("http://{}{path}", fleet.ingress(node));
+        let answer = http().get(url).header(header.0, header.1).send().await.map_err(|it| it.to_string())?;
+        let cookie = answer.headers().get("set-cookie").map(|it| it.to_str().unwrap().to_owned());
+        let status = answer.status();
+        let body = answer.text().await.map_err(|error| error.to_string())?;
+        if status.is_success() { Ok((body, cookie)) } else { Err(format!("{status}: {body}")) }
+    };
+    for node in 0..2 {
+        eventually("an answer", async || ask(node, "/stay", ("x-beta", "no")).await).await;
+        let (body, _) = ask(node, "/any", ("x-beta", "yes")).await.unwrap();
+        assert!(body.contains("x-beta: yes"), "{body}");
+        let (body, _) = ask(node, "/any", ("x-beta", "no")).await.unwrap();
+        assert!(body.starts_with("hello from"), "{body}");
+    }
+    let mut places = std::collections::BTreeSet::new();
+    for _ in 0..16 {
+        let (first, cookie) = ask(0, "/stay", ("x-none", "")).await.unwrap();
+        let cookie = cookie.unwrap();
+        let pair = cookie.split_once(';').unwrap().0;
+        let place = first.split(' ').nth(4).unwrap().to_owned();
+        for node in [0, 1, 0] {
+            let (again, cookie) = ask(node, "/stay", ("cookie", pair)).await.unwrap();
+            assert_eq!((again.split(' ').nth(4), cookie), (Some(place.as_str()), None));
+        }
+        places.insert(place);
+    }
+    assert_eq!(places.len(), 2, "clients are shared among both: {places:?}");
+
+    // Nobody else's requests can be had by a header.
+    let thief = r#"
+        [app]
+        name = "thief"
+        namespace = "other"
+
+        [service.web]
+        component = "tell.wasm"
+        routes = [{ path = "/", headers = { cookie = "*" } }]
+    "#;
+    let thief = App::new(thief, &[("tell.wasm", TELL_HTTP)]);
+    let told = printed(&fleet.dunlin_in(thief.path(), &["deploy"]).await.unwrap());
+    told.assert_failed(1, &["the route `*/` already leads to `default/shop/"]);
 }

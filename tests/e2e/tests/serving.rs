@@ -22,16 +22,28 @@ async fn a_deployed_service_answers_on_every_node_from_every_node() {
     let nodes: BTreeSet<_> = status.workloads[0].allocations.iter().map(|one| one.node.to_string()).collect();
     assert_eq!(nodes.len(), 3, "three allocations are spread over three nodes: {nodes:?}");
     for entry in 0..3 {
-        let seen = eventually("answers from three nodes", || async {
-            let mut seen = BTreeSet::new();
+        let fleet = &fleet;
+        eventually("the node that is asked answers", || async move {
             for _ in 0..6 {
-                let answer = get(&fleet, entry, "/").await?;
-                seen.extend(answer.split(' ').nth(4).map(str::to_owned));
+                let answer = get(fleet, entry, "/").await?;
+                if answer.split(' ').nth(4) != Some(&format!("node-{}", entry + 1)) {
+                    return Err(answer);
+                }
             }
-            if seen.len() == 3 { Ok(seen) } else { Err(format!("{seen:?}")) }
+            Ok(())
         })
         .await;
-        assert_eq!(seen, nodes);
+    }
+    // And one that is elsewhere, through all others.
+    fleet.deploy(&hello(HELLO, 1)).await.unwrap();
+    let status = fleet.until_running("default/shop").await;
+    let node = status.workloads[0].allocations[0].node.to_string();
+    for entry in 0..3 {
+        eventually("the node that has it answers", || async {
+            let answer = get(&fleet, entry, "/").await?;
+            if answer.split(' ').nth(4) == Some(&node) { Ok(()) } else { Err(answer) }
+        })
+        .await;
     }
 }
 

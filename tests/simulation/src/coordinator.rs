@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    AllocationId, Assignment, DurationMs, NodeId, ObservedState, Report, Revision, RouteTable, Term,
-    Timestamp, WorkloadKind, WorkloadName,
+    AllocationId, Assignment, DurationMs, NodeId, ObservedState, Report, Revision, RouteTable, ServiceSpec,
+    Term, Timestamp, WorkloadKind, WorkloadName,
 };
 use dunlin_scheduler::{
     Action, AllocationState, Answer, Cluster, Command, Config, Observation, Rejection, Step,
@@ -390,7 +390,7 @@ fn check_routes(store: &Store, routes: &RouteTable) -> Result<(), String> {
             return Err(format!("requests for {workload} go to {told:?}, and {answering:?} answer"));
         }
     }
-    check_shares(store, routes)?;
+    check_canaries(store, routes)?;
     let specs = store.apps.values().flat_map(|app| app.spec.workloads.iter().map(move |it| (app, it)));
     let routed = specs.filter_map(|(app, (short, spec))| match &spec.kind {
         WorkloadKind::Service(service) if !service.routes.is_empty() => Some(app.name.workload(short)),
@@ -407,32 +407,35 @@ fn check_routes(store: &Store, routes: &RouteTable) -> Result<(), String> {
     }
 }
 
-/// Canaries with a share are those of the newest revision, as long as they are not promoted.
-fn check_shares(store: &Store, routes: &RouteTable) -> Result<(), String> {
-    let share = |workload: &WorkloadName| {
+/// Canaries are those of the newest revision, as long as they are not promoted.
+fn check_canaries(store: &Store, routes: &RouteTable) -> Result<(), String> {
+    let canaries = |workload: &WorkloadName| {
         let app = store.apps.get(&workload.app_name())?;
         let rollout = app.rollout.as_ref()?;
         let is_on = !rollout.promoted && rollout.services.contains(&workload.workload);
         match &app.spec.workloads.get(&workload.workload)?.kind {
-            WorkloadKind::Service(service) if is_on => Some((app.revision, service.rollout.canary_share?)),
+            WorkloadKind::Service(ServiceSpec { rollout, .. }) if is_on && rollout.canary.is_some() => {
+                Some((app.revision, rollout.canary_share))
+            }
             WorkloadKind::Service(_) | WorkloadKind::Job(_) => None,
         }
     };
-    let wrong =
-        routes.shares.iter().find(|(workload, told)| share(workload).map(|(_, it)| it) != Some(**told));
-    if let Some((workload, told)) = wrong {
+    let share = |workload: &WorkloadName| canaries(workload).and_then(|(_, share)| share);
+    if let Some((workload, told)) =
+        routes.shares.iter().find(|(workload, told)| share(workload) != Some(**told))
+    {
         return Err(format!("the canaries of {workload} are given {told}, and have {:?}", share(workload)));
     }
     for (workload, endpoints) in &routes.endpoints {
-        let share = share(workload);
-        if share.is_some() && !routes.shares.contains_key(workload) {
-            return Err(format!("nobody is told of the share of the canaries of {workload}: {share:?}"));
+        if share(workload).is_some() && !routes.shares.contains_key(workload) {
+            return Err(format!("nobody is told of the share of the canaries of {workload}"));
         }
         for endpoint in endpoints {
             let revision = store.allocations[&endpoint.allocation].revision;
-            if endpoint.canary != share.is_some_and(|(newest, _)| newest == revision) {
+            if endpoint.canary != canaries(workload).is_some_and(|(newest, _)| newest == revision) {
+                let what = if endpoint.canary { "a canary" } else { "no canary" };
                 return Err(format!(
-                    "{} of {workload} is told as a canary or not, and is {revision}",
+                    "{} of {workload} is told as {what}, and is {revision}",
                     endpoint.allocation
                 ));
             }
