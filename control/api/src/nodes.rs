@@ -63,6 +63,9 @@ pub struct NodeStatus {
     /// How long a packet takes to it and back, as the coordinator sees it, in microseconds; absent if it is not connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round_trip_us: Option<u64>,
+    /// Whether it is connected by TCP, since its network lets no UDP through.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over_tcp: bool,
     /// With which nodes it has exchanged packets through the coordinator within the last seconds: those that it does not
     /// reach directly.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

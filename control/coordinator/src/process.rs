@@ -308,11 +308,20 @@ impl Doors {
         let identity = coordinator_identity(authority)?;
         // An agent must notice that its coordinator is gone, and be back, well before its lease is over.
         let wire = WireLimits { idle: heartbeat * 3, keep_alive: heartbeat, ..WireLimits::FLEET };
-        let server = Server::bind(config.fleet, &identity, &wire)
+        let mut server = Server::bind(config.fleet, &identity, &wire)
             .with_context(|| format!("could not listen for agents on {} (UDP)", config.fleet))?;
         let listener = TcpListener::bind(config.api)
             .await
             .with_context(|| format!("could not listen for the API on {} (TCP)", config.api))?;
+        // After the API, which may have the same port: it is worth more.
+        if let Err(error) = server.listen_on_tcp(&identity) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "nodes in networks that let no UDP through cannot reach this coordinator; end what has that port, or \
+                 choose another one by --fleet"
+            );
+        }
         let tls = ApiTls::new(authority, config)?;
         let server = Arc::new(server);
         // In a task of its own: whoever dials without end must not keep it from that.

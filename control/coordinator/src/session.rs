@@ -72,7 +72,8 @@ impl Desk {
         if !self.is_member(&node, &connection) {
             connection.close(CloseCode::NOT_A_MEMBER, "this node is no member any more");
         }
-        tracing::info!(%node, address = %connection.remote_address(), "agent connected");
+        let over_tcp = connection.is_over_tcp();
+        tracing::info!(%node, address = %connection.remote_address(), over_tcp, "agent connected");
         // Assignments that were decided before it came are decided again when it reports.
         self.driver.observe(Observation::Connected { node: node.clone() });
         let (sender, receiver) = control.split();

@@ -116,11 +116,22 @@ fn refusal_of_alert(code: u64) -> Option<&'static str> {
 pub struct Connection {
     inner: quinn::Connection,
     peer: Option<Member>,
+    is_over_tcp: bool,
 }
 
 impl Connection {
     pub(crate) fn new(inner: quinn::Connection, peer: Option<Member>) -> Self {
-        Self { inner, peer }
+        Self { inner, peer, is_over_tcp: false }
+    }
+
+    /// Returns the same, as one that goes through a tunnel.
+    pub(crate) fn over_tcp(self) -> Self {
+        Self { is_over_tcp: true, ..self }
+    }
+
+    /// Tells whether it goes over TCP, since UDP did not come through when it was made.
+    pub fn is_over_tcp(&self) -> bool {
+        self.is_over_tcp
     }
 
     /// Returns who the other side has proven to be; nobody if it is about to join.

@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use dunlin_model::NodeId;
 use dunlin_protocol::{ALPN_FLEET, ALPN_JOIN, ALPN_PEER};
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{AsyncUdpSocket as _, VarInt};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{AsyncUdpSocket, VarInt};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
+use crate::dial::{DialTls, dial, dial_coordinator};
 use crate::limits::{CONNECT_TIME, MAX_HALF_OPEN, MAX_WAITING, RETURN_TIME, SILENCE};
 use crate::member::COORDINATOR_DNS_NAME;
-use crate::refusal::Finding;
 use crate::relay_port::RelayPort;
 use crate::tls::{self, Anonymous, Late, Wanted};
+use crate::tunnel::Tunnels;
 use crate::{
     CloseCode, Connection, ConnectionEnded, Identity, Member, PeerRefusal, RelayEnded, Role, WireLimits,
     accept,
@@ -29,6 +30,14 @@ pub enum BindError {
     /// The address cannot be had.
     #[error("could not listen on UDP {address}")]
     Address {
+        /// Which.
+        address: SocketAddr,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The address cannot be had for TCP.
+    #[error("could not listen on TCP {address}")]
+    AddressOfTcp {
         /// Which.
         address: SocketAddr,
         /// What the operating system says.
@@ -46,7 +55,7 @@ pub enum BindError {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Nothing answers.
-    #[error("{address} did not answer within {}s; nobody listens there, or UDP is blocked on the way", CONNECT_TIME.as_secs())]
+    #[error("{address} did not answer within {}s; nobody listens there, or a firewall is in the way", CONNECT_TIME.as_secs())]
     Unreachable {
         /// Where.
         address: SocketAddr,
@@ -110,6 +119,8 @@ pub enum Incoming {
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
+    /// The same for nodes that come by TCP.
+    tunneled: Option<(Tunnels, Listener)>,
     limits: WireLimits,
 }
 
@@ -117,7 +128,22 @@ impl Server {
     /// Listens on `address`, where port 0 takes any that is free. Must be called within a tokio runtime.
     pub fn bind(address: SocketAddr, identity: &Identity, limits: &WireLimits) -> Result<Self, BindError> {
         let config = Self::config(identity, limits)?;
-        Ok(Self { listener: Listener::on(bound(address)?, config)?, limits: limits.clone() })
+        let listener = Listener::on(bound(address)?, config)?;
+        Ok(Self { listener, tunneled: None, limits: limits.clone() })
+    }
+
+    /// Takes also those that come by TCP, at the address where it listens, since no UDP comes through.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be had: somebody else listens there.
+    pub fn listen_on_tcp(&mut self, identity: &Identity) -> Result<(), BindError> {
+        let address = self.local_address();
+        let tunnels = Tunnels::listen(address, identity)
+            .map_err(|source| BindError::AddressOfTcp { address, source })?;
+        let listener = Listener::through(tunnels.port(), Self::config(identity, &self.limits)?)?;
+        self.tunneled = Some((tunnels, listener));
+        Ok(())
     }
 
     fn config(identity: &Identity, limits: &WireLimits) -> Result<quinn::ServerConfig, rustls::Error> {
@@ -131,7 +157,13 @@ impl Server {
 
     /// Returns the next connection, or nothing after [`Server::close`]. May be dropped while it waits.
     pub async fn accept(&self) -> Option<Incoming> {
-        let connection = self.listener.accept().await?;
+        let connection = match &self.tunneled {
+            None => self.listener.accept().await?,
+            Some((_, tunneled)) => tokio::select! {
+                connection = self.listener.accept() => connection?,
+                connection = tunneled.accept() => connection?.over_tcp(),
+            },
+        };
         Some(match connection.peer().map(|peer| &peer.role) {
             Some(Role::Node(node)) if connection.peer_is_late() => Incoming::Late(node.clone(), connection),
             Some(Role::Node(node)) => Incoming::Fleet(node.clone(), connection),
@@ -143,6 +175,10 @@ impl Server {
     /// Shows another identity from now on.
     pub fn replace_identity(&self, identity: &Identity) -> Result<(), BindError> {
         self.listener.endpoint.set_server_config(Some(Self::config(identity, &self.limits)?));
+        if let Some((tunnels, tunneled)) = &self.tunneled {
+            tunneled.endpoint.set_server_config(Some(Self::config(identity, &self.limits)?));
+            tunnels.replace_identity(identity)?;
+        }
         Ok(())
     }
 
@@ -153,6 +189,9 @@ impl Server {
 
     /// Closes all connections and waits a short while until the other sides know.
     pub async fn close(&self, reason: &str) {
+        if let Some((_, tunneled)) = &self.tunneled {
+            tunneled.close(CloseCode::SHUTTING_DOWN, reason).await;
+        }
         self.listener.close(CloseCode::SHUTTING_DOWN, reason).await;
     }
 }
@@ -191,7 +230,10 @@ impl NodeEndpoint {
         let port = Arc::new(RelayPort::new());
         Ok(Self {
             listener: Listener::on(socket, Self::config(identity, peers)?)?,
-            relayed: Listener::through(&port, Self::config(identity, &WireLimits::RELAYED)?)?,
+            relayed: Listener::through(
+                Arc::<RelayPort>::clone(&port),
+                Self::config(identity, &WireLimits::RELAYED)?,
+            )?,
             port,
             identity: RwLock::new(identity.clone()),
             fleet: fleet.clone(),
@@ -203,15 +245,26 @@ impl NodeEndpoint {
         Ok(server_config(tls::server(identity, &[ALPN_PEER], Anonymous::Refused, Late::Refused)?, peers))
     }
 
-    /// Connects to a coordinator of the own fleet, within ten seconds. It has accepted this node when this returns.
+    /// Connects to a coordinator of the own fleet, by TCP where UDP does not come through; within ten seconds, or twenty if TCP
+    /// is answered. It has accepted this node when this returns.
     pub async fn connect_coordinator(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
-        let identity = self.identity();
+        let (endpoint, identity) = (&self.listener.endpoint, self.identity());
+        let tls = || Self::tls_to_coordinator(&identity);
+        dial_coordinator(endpoint, address, COORDINATOR_DNS_NAME, tls, &self.fleet).await
+    }
+
+    /// Connects to a coordinator by UDP alone, within ten seconds.
+    pub async fn connect_coordinator_by_udp(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
+        let tls = Self::tls_to_coordinator(&self.identity());
+        dial(&self.listener.endpoint, address, COORDINATOR_DNS_NAME, tls, &self.fleet).await
+    }
+
+    fn tls_to_coordinator(identity: &Identity) -> DialTls {
         let wanted = Wanted::Coordinator {
             authority: identity.authority().clone(),
             cluster: identity.cluster().clone(),
         };
-        let tls = tls::client(wanted, Some(&identity), ALPN_FLEET);
-        dial(&self.listener.endpoint, address, COORDINATOR_DNS_NAME, tls, &self.fleet).await
+        tls::client(wanted, Some(identity), ALPN_FLEET)
     }
 
     /// Connects to exactly this node of the own fleet, within ten seconds. It has accepted this one when this returns.
@@ -341,38 +394,6 @@ fn server_config(tls: QuicServerConfig, limits: &WireLimits) -> quinn::ServerCon
     config
 }
 
-/// Connects and waits to be accepted.
-pub(crate) async fn dial(
-    endpoint: &quinn::Endpoint,
-    address: SocketAddr,
-    name: &str,
-    tls: Result<(QuicClientConfig, Finding), rustls::Error>,
-    limits: &WireLimits,
-) -> Result<Connection, ConnectError> {
-    let (tls, finding) = tls.map_err(|error| ConnectError::Dial { address, reason: error.to_string() })?;
-    let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(limits.transport());
-    let connecting = endpoint
-        .connect_with(config, address, name)
-        .map_err(|error| ConnectError::Dial { address, reason: error.to_string() })?;
-    let connect = async {
-        let inner = connecting.await?;
-        let peer = accept::peer(&inner);
-        let connection = Connection::new(inner, peer);
-        connection.greeted().await?;
-        Ok::<_, ConnectionEnded>(connection)
-    };
-    match tokio::time::timeout(CONNECT_TIME, connect).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(source)) => Err(match finding.take() {
-            Some(refusal) => ConnectError::WrongPeer { address, source: refusal },
-            None if source == ConnectionEnded::Lost => ConnectError::Unreachable { address },
-            None => ConnectError::NotAccepted { address, source },
-        }),
-        Err(_) => Err(ConnectError::Unreachable { address }),
-    }
-}
-
 fn bound(address: SocketAddr) -> Result<UdpSocket, BindError> {
     UdpSocket::bind(address).map_err(|source| BindError::Address { address, source })
 }
@@ -396,9 +417,8 @@ impl Listener {
         Ok(Self::of(endpoint, address))
     }
 
-    /// Takes connections that come through a relay.
-    fn through(port: &Arc<RelayPort>, config: quinn::ServerConfig) -> Result<Self, BindError> {
-        let socket = Arc::<RelayPort>::clone(port);
+    /// Takes connections that come by what is a socket to QUIC alone.
+    fn through(socket: Arc<impl AsyncUdpSocket>, config: quinn::ServerConfig) -> Result<Self, BindError> {
         let address = socket.local_addr().map_err(BindError::Socket)?;
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint_config = quinn::EndpointConfig::default();

@@ -13,7 +13,7 @@ use dunlin_protocol::{ALPN_JOIN, FrameError, JoinReply, JoinRequest, decode};
 use rustls_pki_types::CertificateDer;
 
 use crate::authority::key_hash;
-use crate::endpoint::dial;
+use crate::dial::dial_coordinator;
 use crate::member::COORDINATOR_DNS_NAME;
 use crate::tls::{self, Wanted};
 use crate::{
@@ -31,7 +31,7 @@ const MAX_REQUEST: usize = 32 << 10;
 pub enum JoinError {
     /// Nothing answers.
     #[error(
-        "the coordinator at {address} did not answer within 10s; check the address, that it runs, and that UDP reaches it"
+        "the coordinator at {address} did not answer within 10s; check the address, that it runs, and that UDP or TCP reaches it"
     )]
     Unreachable {
         /// Where.
@@ -94,8 +94,8 @@ pub async fn join(
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let endpoint = quinn::Endpoint::client(SocketAddr::new(any, 0)).map_err(JoinError::Socket)?;
-    let tls = tls::client(Wanted::CoordinatorOf { key_hash: *token.authority() }, None, ALPN_JOIN);
-    let connection = dial(&endpoint, coordinator, COORDINATOR_DNS_NAME, tls, &WireLimits::FLEET)
+    let tls = || tls::client(Wanted::CoordinatorOf { key_hash: *token.authority() }, None, ALPN_JOIN);
+    let connection = dial_coordinator(&endpoint, coordinator, COORDINATOR_DNS_NAME, tls, &WireLimits::FLEET)
         .await
         .map_err(|error| match error {
             ConnectError::Unreachable { address } => JoinError::Unreachable { address },

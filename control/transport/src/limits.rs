@@ -13,6 +13,14 @@ pub(crate) const RETRY_ABOVE: usize = 64;
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// How long an attempt to connect may take.
 pub(crate) const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// For how long a coordinator may not answer by UDP until TCP is tried,
+pub(crate) const HEAD_START: Duration = Duration::from_secs(3);
+/// and how long UDP has once more when TCP is answered.
+pub(crate) const FRESH_TIME: Duration = Duration::from_millis(1500);
+/// The most connections by TCP at the same time; further ones wait to be accepted.
+pub(crate) const MAX_TUNNELS: usize = 4096;
+/// How long nothing may come by a tunnel.
+pub(crate) const TUNNEL_SILENCE: Duration = Duration::from_secs(60);
 /// How long nothing may come on a relayed connection while there is a relay until its other side counts as gone.
 pub(crate) const SILENCE: Duration = Duration::from_secs(6);
 /// How long after a relay is back another node may need to be back too.

@@ -19,10 +19,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::Connection;
+use crate::packets::{AlwaysWritable, Arrivals, MAX_ARRIVED};
 use crate::relay::{ABSENT, MAX_WAITING, RelayEnded, pump};
 
-/// The most packets that have come and that nobody has taken.
-const MAX_ARRIVED: usize = 1024;
 /// The most nodes that have an address here, far above what a fleet can have. Packets of others are lost.
 const MAX_NODES: usize = 1 << 17;
 /// How long whoever relays may be silent and is still believed to be there: it acknowledges what is sent, which is
@@ -38,8 +37,7 @@ pub(crate) struct RelayPort {
     /// Where packets leave, while there is a relay.
     exit: Mutex<Option<Exit>>,
     alive: Mutex<Alive>,
-    arrived: Mutex<mpsc::Receiver<Arrived>>,
-    arrive: mpsc::Sender<Arrived>,
+    arrivals: Arrivals,
     /// Of which nodes the relay says that they are not there.
     absent: broadcast::Sender<NodeId>,
 }
@@ -58,12 +56,6 @@ struct Exit {
 struct Alive {
     received: u64,
     at: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Arrived {
-    from: SocketAddr,
-    packet: Vec<u8>,
 }
 
 /// Which address is which node's. They are given one after the other and never again.
@@ -103,14 +95,12 @@ fn address(number: u32) -> SocketAddr {
 
 impl RelayPort {
     pub(crate) fn new() -> Self {
-        let (arrive, arrived) = mpsc::channel(MAX_ARRIVED);
         let (absent, _) = broadcast::channel(MAX_ARRIVED);
         Self {
             addresses: Mutex::default(),
             exit: Mutex::default(),
             alive: Mutex::default(),
-            arrived: Mutex::new(arrived),
-            arrive,
+            arrivals: Arrivals::new(),
             absent,
         }
     }
@@ -183,7 +173,7 @@ impl RelayPort {
         if packet == ABSENT {
             let _nobody_dials_it = self.absent.send(from.clone());
         } else if let Some(from) = self.address_of(from) {
-            let _lost_if_full = self.arrive.try_send(Arrived { from, packet: packet.to_vec() });
+            self.arrivals.arrive().take(from, packet);
         }
     }
 }
@@ -225,34 +215,11 @@ impl AsyncUdpSocket for RelayPort {
         buffers: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = 0;
-        for (buffer, meta) in buffers.iter_mut().zip(meta) {
-            let next = match arrived.poll_recv(context) {
-                Poll::Ready(Some(next)) => next,
-                // This port holds a sender, so it never ends.
-                Poll::Ready(None) | Poll::Pending => break,
-            };
-            let length = next.packet.len().min(buffer.len());
-            buffer[..length].copy_from_slice(&next.packet[..length]);
-            *meta = RecvMeta { addr: next.from, len: length, stride: length, ..RecvMeta::default() };
-            taken += 1;
-        }
-        if taken == 0 { Poll::Pending } else { Poll::Ready(Ok(taken)) }
+        self.arrivals.poll_recv(context, buffers, meta)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), PORT))
-    }
-}
-
-/// What does not fit is lost, so there is never anything to wait for.
-#[derive(Debug)]
-struct AlwaysWritable;
-
-impl UdpPoller for AlwaysWritable {
-    fn poll_writable(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The one connection to the coordinator: kept up, heard, and used to fetch.
+//! The one connection to the coordinator: kept up, heard, and used to fetch. Where no UDP comes through it goes over TCP,
+//! until UDP does.
 //!
 //! Where a fleet has several coordinators all are dialed at once, and the one that is in charge welcomes the node; the
 //! others only say that they are not.
@@ -32,6 +33,10 @@ const REPORT_PAUSE: Duration = Duration::from_millis(5);
 const NOT_IN_CHARGE_PAUSE: Duration = Duration::from_millis(500);
 /// After how long a coordinator that has ended a relay is asked for it again.
 const RELAY_PAUSE: Duration = Duration::from_secs(1);
+/// After how long a coordinator that is reached by TCP is dialed by UDP again, twice as long each time,
+const FIRST_UDP_PAUSE: Duration = Duration::from_secs(15);
+/// and after this time at most.
+const LAST_UDP_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// How long who wants to fetch waits for a connection.
 const CONNECTION_TIME: Duration = Duration::from_secs(5);
 /// The most lines that one question for logs may ask for.
@@ -92,15 +97,50 @@ pub(crate) struct LinkKeeper {
 impl LinkKeeper {
     /// Connects, serves the connection until it ends, and connects again, for ever.
     pub(crate) async fn run(self) {
+        let mut welcomed = self.connect().await;
         loop {
-            let Welcomed { coordinator, address, connection, control, heartbeat } = self.connect().await;
-            tracing::info!(coordinator, %address, "coordinator connected");
+            let Welcomed { coordinator, address, connection, control, heartbeat } = welcomed;
+            let over_tcp = connection.is_over_tcp();
+            tracing::info!(coordinator, %address, over_tcp, "coordinator connected");
             self.slot.connection.send_replace(Some(connection.clone()));
-            self.serve(&connection, control, heartbeat).await;
-            self.slot.connection.send_replace(None);
+            let better = tokio::select! {
+                () = self.serve(&connection, control, heartbeat) => None,
+                better = self.by_udp(&coordinator, &connection) => Some(better),
+            };
+            welcomed = match better {
+                Some(better) => better,
+                None => {
+                    self.slot.connection.send_replace(None);
+                    tracing::warn!(coordinator, "coordinator lost; what runs goes on");
+                    sleep(Backoff::new().next(random())).await;
+                    self.connect().await
+                }
+            };
             connection.close(CloseCode::DONE, "");
-            tracing::warn!(coordinator, "coordinator lost; what runs goes on");
-            sleep(Backoff::new().next(random())).await;
+        }
+    }
+
+    /// Waits until a coordinator that is reached by TCP welcomes this node by UDP.
+    async fn by_udp(&self, coordinator: &str, connection: &Connection) -> Welcomed {
+        if !connection.is_over_tcp() {
+            return std::future::pending().await;
+        }
+        let mut pause = FIRST_UDP_PAUSE;
+        loop {
+            sleep(pause).await;
+            pause = LAST_UDP_PAUSE.min(pause * 2);
+            let address = connection.remote_address();
+            let welcomed = match self.endpoint.connect_coordinator_by_udp(address).await {
+                Ok(connection) => self.be_welcomed(coordinator, address, connection).await,
+                Err(error) => Err(error.into()),
+            };
+            match welcomed {
+                Ok(welcomed) => return welcomed,
+                Err(error) => {
+                    let error = error.as_ref() as &dyn std::error::Error;
+                    tracing::debug!(coordinator, error, "coordinator is not reached by UDP");
+                }
+            }
         }
     }
 
@@ -150,6 +190,15 @@ impl LinkKeeper {
             connection.close(CloseCode::DONE, "");
             connection = self.endpoint.connect_coordinator(address).await?;
         }
+        self.be_welcomed(coordinator, address, connection).await
+    }
+
+    async fn be_welcomed(
+        &self,
+        coordinator: &str,
+        address: SocketAddr,
+        connection: Connection,
+    ) -> anyhow::Result<Welcomed> {
         let hello = Hello {
             min_version: Version::MIN,
             max_version: Version::MAX,

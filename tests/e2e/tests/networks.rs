@@ -24,6 +24,10 @@ impl Scene {
     async fn begin() -> Self {
         let network = Network::start(3).await.unwrap();
         network.hide(HIDDEN, &[OPEN]).await.unwrap();
+        Self::begin_in(network).await
+    }
+
+    async fn begin_in(network: Network) -> Self {
         let mut fleet = Fleet::start_in(&network.place(COORDINATOR).unwrap()).await.unwrap();
         let open = fleet.add_agent_at(&network.place(OPEN).unwrap(), &[]).await.unwrap();
         let place = network.place(HIDDEN).unwrap();
@@ -98,6 +102,43 @@ fn a_node_that_moves_answers_what_is_under_way() {
             let of_node = |(path, _): &(std::path::PathBuf, String)| path.ends_with("node-2");
             let (_, log) = scene.fleet.logs().into_iter().find(of_node).unwrap();
             assert!(!log.contains("coordinator lost"), "{log}");
+        });
+    }
+}
+
+#[test]
+fn a_node_whose_network_lets_no_udp_through_comes_by_tcp_until_it_does() {
+    if Network::around("a_node_whose_network_lets_no_udp_through_comes_by_tcp_until_it_does") {
+        run(async {
+            let network = Network::start(3).await.unwrap();
+            network.let_no_udp(HIDDEN).await.unwrap();
+            // It joins, fetches its component and is asked for logs by TCP, too.
+            let scene = Scene::begin_in(network).await;
+            eventually("an answer", || scene.say("good morning")).await;
+            let hidden = || async {
+                let nodes = scene.fleet.client().nodes().await.unwrap().nodes;
+                nodes.into_iter().find(|node| node.node.to_string() == "node-2").unwrap()
+            };
+            let status = hidden().await;
+            assert!(status.over_tcp && status.relayed_with.len() == 1, "{status:?}");
+            let shown = scene.fleet.dunlin(&["nodes"]).await.unwrap();
+            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+            assert!(shown.contains("ms over TCP, relayed with node-1"), "{shown}");
+            eventually("its logs", || async {
+                let logs = scene.fleet.dunlin(&["logs", "shop/web"]).await.map_err(|it| it.to_string())?;
+                let logs = String::from_utf8_lossy(&logs.stdout).into_owned();
+                if logs.contains("good morning") { Ok(()) } else { Err(logs) }
+            })
+            .await;
+
+            scene.network.let_udp(HIDDEN).await.unwrap();
+            eventually("it comes by UDP", || async {
+                scene.say("meanwhile").await.unwrap();
+                let status = hidden().await;
+                if status.over_tcp { Err(format!("{status:?}")) } else { Ok(()) }
+            })
+            .await;
+            scene.say("afterwards").await.unwrap();
         });
     }
 }

@@ -145,6 +145,20 @@ impl Network {
         self.within(host, &format!("tc qdisc add dev eth0 {shaped}")).await
     }
 
+    /// Lets no UDP through that a host sends or that is for it, as firewalls do that know the web alone.
+    pub async fn let_no_udp(&self, host: u8) -> anyhow::Result<()> {
+        let host = address(host);
+        ip(&format!("rule add from {host} ipproto udp blackhole")).await?;
+        ip(&format!("rule add to {host} ipproto udp blackhole")).await
+    }
+
+    /// Lets it through again.
+    pub async fn let_udp(&self, host: u8) -> anyhow::Result<()> {
+        let host = address(host);
+        ip(&format!("rule delete from {host} ipproto udp blackhole")).await?;
+        ip(&format!("rule delete to {host} ipproto udp blackhole")).await
+    }
+
     /// Gives a host another address in place of the one it has, as when it has moved to another network. It keeps no
     /// connection that is bound to the former one.
     pub async fn move_away(&self, host: u8) -> anyhow::Result<()> {

@@ -72,8 +72,10 @@ fn row(node: &NodeStatus) -> Vec<String> {
 
 /// Says how far a node is from the coordinator, and with which others it speaks through that.
 fn link(node: &NodeStatus) -> String {
-    let round_trip =
-        node.round_trip_us.map(|time| format!("{:.1}ms", Duration::from_micros(time).as_secs_f64() * 1e3));
+    let round_trip = node.round_trip_us.map(|time| {
+        let by = if node.over_tcp { " over TCP" } else { "" };
+        format!("{:.1}ms{by}", Duration::from_micros(time).as_secs_f64() * 1e3)
+    });
     let with: Vec<_> = node.relayed_with.iter().take(SHOWN).map(ToString::to_string).collect();
     let more = node.relayed_with.len().saturating_sub(SHOWN);
     let relayed = (!with.is_empty()).then(|| {
@@ -133,7 +135,7 @@ mod tests {
             {"node":"node-4","state":"lost","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
             "allocations":0,"cordoned_ms_ago":1000,"set_aside_ends_in_ms":60000},
             {"node":"node-5","state":"alive","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
-            "allocations":0,"cordoned_ms_ago":1000,"drain_ends_in_ms":599000},
+            "allocations":0,"round_trip_us":90000,"over_tcp":true,"cordoned_ms_ago":1000,"drain_ends_in_ms":599000},
             {"node":"node-6","state":"alive","capacity":{"memory":0,"fuel_rate":0},"reserved":{"memory":0,"fuel_rate":0},
             "allocations":0,"clock_unset":true}]}"#;
         expect![[r#"
@@ -142,7 +144,7 @@ mod tests {
             node-2  never-seen                                                                            0            0B           0B    0/s             0/s
             node-3  draining for 9m59s                             48.0ms, relayed with a b c and 2 more  2            0B           0B    0/s             0/s                   gpu=2 port-cam=1
             node-4  lost, cordoned, set aside for 1m00s                                                   0            0B           0B    0/s             0/s
-            node-5  drained                                                                               0            0B           0B    0/s             0/s
+            node-5  drained                                        90.0ms over TCP                        0            0B           0B    0/s             0/s
             node-6  clock not set                                                                         0            0B           0B    0/s             0/s"#]].assert_eq(&shown(&serde_json::from_str(json).unwrap()));
         expect![[r#"
             no nodes yet; `dunlin token create` makes a token with which one joins

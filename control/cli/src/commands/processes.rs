@@ -41,7 +41,7 @@ pub(crate) struct CoordinatorArgs {
     /// The folder where everything is kept.
     #[arg(long, env = "DUNLIN_STATE", value_name = "DIR")]
     state: PathBuf,
-    /// Where agents are awaited (UDP).
+    /// Where agents are awaited: by UDP, and by TCP those whose networks let no UDP through.
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_FLEET_PORT)), value_name = "ADDRESS")]
     fleet: SocketAddr,
     /// Where the API is served (HTTPS).
@@ -133,7 +133,7 @@ pub(crate) struct AgentArgs {
     /// The name of this node.
     #[arg(long, value_name = "NAME")]
     node: NodeId,
-    /// Where the fleet's coordinator awaits agents, as host:port (UDP); of several coordinators all, with commas.
+    /// Where the fleet's coordinator awaits agents, as host:port; of several coordinators all, with commas.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true)]
     fleet: Vec<String>,
     /// The join token, needed at the first start; better in the environment than here, where others can read it.

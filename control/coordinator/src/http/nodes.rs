@@ -11,6 +11,7 @@ use dunlin_api::{
 use dunlin_model::{Digest, NodeId, Resources, Timestamp};
 use dunlin_scheduler::{Command, NodeStatus as Seen, NodeView, PendingRecord, View};
 
+use dunlin_transport::Connection;
 use http::StatusCode;
 
 use super::Api;
@@ -175,6 +176,7 @@ fn pending_status(pending: &PendingRecord) -> NodeStatus {
         batch_overcommit: None,
         clock_unset: false,
         round_trip_us: None,
+        over_tcp: false,
         relayed_with: Vec::new(),
         cordoned_ms_ago: None,
         drain_ends_in_ms: None,
@@ -196,7 +198,8 @@ fn count(number: usize) -> u32 {
 }
 
 fn node_status(api: &Api, node: &NodeView, allocations: u32, now: Timestamp) -> NodeStatus {
-    let round_trip = api.fleet.connection(&node.record.id).map(|connection| connection.round_trip());
+    let connection = api.fleet.connection(&node.record.id);
+    let round_trip = connection.as_ref().map(Connection::round_trip);
     let (info, cordon) = (node.record.info.as_ref(), node.record.cordon);
     NodeStatus {
         node: node.record.id.clone(),
@@ -219,6 +222,7 @@ fn node_status(api: &Api, node: &NodeView, allocations: u32, now: Timestamp) -> 
         batch_overcommit: info.map(|info| info.batch_overcommit.into()),
         clock_unset: info.is_some_and(|info| info.clock_unset),
         round_trip_us: round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        over_tcp: connection.is_some_and(|connection| connection.is_over_tcp()),
         relayed_with: api.relay.heard_by(&node.record.id),
         cordoned_ms_ago: cordon.map(|cordon| now.since(cordon.since).0),
         drain_ends_in_ms: cordon.and_then(|cordon| cordon.drain).map(|end| end.since(now).0),
