@@ -146,7 +146,7 @@ async fn headers_choose_the_service_and_clients_stay_with_their_allocation() {
         component = "hello.wasm"
         allocations = 2
         {limits}
-        routes = [{{ path = "/" }}, {{ path = "/stay", sticky = {{ cookie = "shop" }} }}]
+        routes = [{{ path = "/", sticky = {{ cookie = "shop" }} }}]
 
         [service.beta]
         component = "tell.wasm"
@@ -157,8 +157,8 @@ async fn headers_choose_the_service_and_clients_stay_with_their_allocation() {
     let app = App::new(&manifest, &[("hello.wasm", HELLO), ("tell.wasm", TELL_HTTP)]);
     fleet.deploy(&app).await.unwrap();
     fleet.until_running("default/shop").await;
-    let ask = async |node: usize, path: &str, header: (&str, &str)| {
-        let url = format!("http://{}{path}", fleet.ingress(node));
+    let ask = async |node: usize, header: (&str, &str)| {
+        let url = format!("http://{}/", fleet.ingress(node));
         let answer = http().get(url).header(header.0, header.1).send().await.map_err(|it| it.to_string())?;
         let cookie = answer.headers().get("set-cookie").map(|it| it.to_str().unwrap().to_owned());
         let status = answer.status();
@@ -166,20 +166,20 @@ async fn headers_choose_the_service_and_clients_stay_with_their_allocation() {
         if status.is_success() { Ok((body, cookie)) } else { Err(format!("{status}: {body}")) }
     };
     for node in 0..2 {
-        eventually("an answer", async || ask(node, "/stay", ("x-beta", "no")).await).await;
-        let (body, _) = ask(node, "/any", ("x-beta", "yes")).await.unwrap();
+        eventually("an answer", async || ask(node, ("x-beta", "no")).await).await;
+        let (body, _) = ask(node, ("x-beta", "yes")).await.unwrap();
         assert!(body.contains("x-beta: yes"), "{body}");
-        let (body, _) = ask(node, "/any", ("x-beta", "no")).await.unwrap();
+        let (body, _) = ask(node, ("x-beta", "no")).await.unwrap();
         assert!(body.starts_with("hello from"), "{body}");
     }
     let mut places = std::collections::BTreeSet::new();
     for _ in 0..16 {
-        let (first, cookie) = ask(0, "/stay", ("x-none", "")).await.unwrap();
+        let (first, cookie) = ask(0, ("x-none", "")).await.unwrap();
         let cookie = cookie.unwrap();
         let pair = cookie.split_once(';').unwrap().0;
         let place = first.split(' ').nth(4).unwrap().to_owned();
         for node in [0, 1, 0] {
-            let (again, cookie) = ask(node, "/stay", ("cookie", pair)).await.unwrap();
+            let (again, cookie) = ask(node, ("cookie", pair)).await.unwrap();
             assert_eq!((again.split(' ').nth(4), cookie), (Some(place.as_str()), None));
         }
         places.insert(place);
