@@ -214,6 +214,13 @@ impl Timestamp {
         DurationMs(self.0.saturating_sub(earlier.0))
     }
 
+    /// Returns it as it is written in the world (RFC 3339, in UTC): `2026-11-30T03:18:00.123Z`.
+    pub fn rfc3339(self) -> String {
+        let moment = i64::try_from(self.0).ok().and_then(|time| jiff::Timestamp::from_millisecond(time).ok());
+        // Beyond the year 9999 there is no such way.
+        moment.unwrap_or(jiff::Timestamp::MAX).to_string()
+    }
+
     /// Returns the time until `later`, zero if that has passed.
     #[must_use]
     pub const fn until(self, later: Self) -> Duration {
@@ -224,6 +231,13 @@ impl Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_written_as_the_world_does() {
+        assert_eq!(Timestamp(1_796_008_680_123).rfc3339(), "2026-11-30T03:18:00.123Z");
+        assert_eq!(Timestamp(0).rfc3339(), "1970-01-01T00:00:00Z");
+        assert!(Timestamp(u64::MAX).rfc3339().starts_with("9999-12-30T"));
+    }
 
     #[test]
     fn an_id_reads_back_what_it_prints() {

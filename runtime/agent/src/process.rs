@@ -116,7 +116,7 @@ async fn live(
     let (worker_config, homes) = workers_of(basis, &config.settings, &folders, node_key).await?;
     let workers = Workers::new(worker_config, Arc::clone(&logs));
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
-    let ingress = ingress_of(&config, &workers, peers);
+    let ingress = ingress_of(&config, &workers, peers)?;
     let (link, slot) = link();
     let inputs = Inputs::new(homes, link.clone());
     let hands = Hands {
@@ -167,11 +167,11 @@ async fn live(
 }
 
 /// Returns the front door, which is also how guests call services.
-fn ingress_of(config: &Config, workers: &Workers, peers: Arc<PeerConnections>) -> Ingress {
-    let settings = config.settings.ingress.config();
+fn ingress_of(config: &Config, workers: &Workers, peers: Arc<PeerConnections>) -> anyhow::Result<Ingress> {
+    let settings = config.settings.ingress.config()?;
     let ingress = Ingress::with_config(config.node.clone(), Arc::new(workers.clone()), peers, settings);
     workers.call_by(ingress.clone());
-    ingress
+    Ok(ingress)
 }
 
 /// Returns the brain of an agent.

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use dunlin_ingress::{CertificateFiles, Certificates, IngressConfig};
+use dunlin_ingress::{AccessLog, CertificateFiles, Certificates, IngressConfig};
 use dunlin_model::{
     AddressRange, Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, LimitHit, LimitRow, LimitValue,
     Name, Overcommit, check_node_resources,
@@ -206,6 +207,8 @@ pub struct IngressSettings {
     /// that do not begin with that are closed.
     #[serde(deserialize_with = "ranges")]
     pub proxy_protocol: Vec<AddressRange>,
+    /// The file in which each request of a client is told of; none if absent. No connection is handed to a worker then.
+    pub access_log: Option<PathBuf>,
     /// Where clients are served over TLS; nowhere if absent.
     pub tls: Option<TlsSettings>,
 }
@@ -242,15 +245,33 @@ impl TlsSettings {
 
 impl IngressSettings {
     /// Returns what the front door must know.
-    pub(crate) fn config(&self) -> IngressConfig {
-        IngressConfig {
+    ///
+    /// # Errors
+    ///
+    /// The file of the access log cannot be had.
+    pub(crate) fn config(&self) -> anyhow::Result<IngressConfig> {
+        Ok(IngressConfig {
+            access_log: self.open_access_log()?,
             hand_off: self.hand_off,
             max_connections: self.max_connections.get(),
             trusted_proxies: self.trusted_proxies.clone(),
             proxy_protocol: self.proxy_protocol.clone(),
             redirect_port: self.tls.as_ref().and_then(|tls| tls.redirect_port),
             ..IngressConfig::default()
-        }
+        })
+    }
+
+    /// Opens the access log, if there is to be one.
+    ///
+    /// # Errors
+    ///
+    /// Its file cannot be had.
+    pub fn open_access_log(&self) -> anyhow::Result<Option<Arc<AccessLog>>> {
+        let open = |path: &PathBuf| {
+            let log = AccessLog::open(path.clone());
+            log.with_context(|| format!("`[ingress] access_log` cannot be written: {}", path.display()))
+        };
+        Ok(self.access_log.as_ref().map(open).transpose()?.map(Arc::new))
     }
 }
 
@@ -261,6 +282,7 @@ impl Default for IngressSettings {
             max_connections: MAX_CONNECTIONS,
             trusted_proxies: Vec::new(),
             proxy_protocol: Vec::new(),
+            access_log: None,
             tls: None,
         }
     }
@@ -497,9 +519,9 @@ mod tests {
     fn the_front_door_is_as_the_file_says() {
         let settings: Settings =
             toml::from_str("[ingress]\nmax_connections = 1\nhand_off = false\n").unwrap();
-        let config = settings.ingress.config();
+        let config = settings.ingress.config().unwrap();
         assert!(config.max_connections == 1 && !config.hand_off);
-        let (unsaid, default) = (IngressSettings::default().config(), IngressConfig::default());
+        let (unsaid, default) = (IngressSettings::default().config().unwrap(), IngressConfig::default());
         assert_eq!(unsaid.max_connections, default.max_connections);
         assert!(toml::from_str::<Settings>("[ingress]\nmax_connections = 0\n").is_err());
         let error = read_all("[ingress]\ntrusted_proxies = [\"10.0.0.0/8\", \"lb.example\"]\n").unwrap_err();

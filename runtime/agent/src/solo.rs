@@ -191,7 +191,7 @@ impl Solo {
         let mut solo = Self {
             allocation: allocation(guest.name, guest.spec),
             component,
-            front_door: settings.ingress.config(),
+            front_door: settings.ingress.config().map_err(SoloError::Machine)?,
             workers,
             logs,
             driver,

@@ -10,14 +10,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use dunlin_model::{Bytes as Size, LimitHit, Outcome};
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::exchange::Record;
 use crate::service::Spent;
-use crate::trailer::{FuelTrailer, remove_own};
+use crate::trailer::{AccountNames, FuelTrailer, remove_own};
 
 /// Why a response stops before its end.
 #[derive(Debug, thiserror::Error)]
@@ -85,12 +85,12 @@ impl GuestBody {
         }
     }
 
-    /// Has the body end with a trailer `name` that says what its instance burned, and tells whether it will: a body
-    /// whose length is known before it is made has no trailers.
-    pub fn end_with_fuel(&mut self, name: HeaderName) -> bool {
+    /// Has the body end with trailers that say what its instance burned, and tells whether it will: a body whose length is
+    /// known before it is made has no trailers.
+    pub fn end_with_account(&mut self, names: AccountNames) -> bool {
         match &mut self.0 {
             Kind::Stream(stream) if stream.left.is_none() && !stream.is_unread => {
-                stream.fuel = Some(FuelTrailer::new(name, stream.ended.take()));
+                stream.fuel = Some(FuelTrailer::new(names, stream.ended.take()));
                 true
             }
             Kind::Stream(_) | Kind::Whole(..) => false,

@@ -51,3 +51,4 @@ pub use limits::{
 pub use platform::platform;
 pub use sandbox::{Usage, check_environment};
 pub use service::{Failure, Place, Service, Spent};
+pub use trailer::AccountNames;

@@ -69,6 +69,8 @@ pub enum Failure {
 /// What a request used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
+    /// By which instance.
+    pub instance: InstanceId,
     /// Fuel burned.
     pub fuel: Fuel,
     /// The most memory the instance held.
@@ -81,7 +83,21 @@ pub struct Spent {
 
 impl From<Used> for Spent {
     fn from(used: Used) -> Self {
-        Self { fuel: used.fuel, memory: used.memory, wall: used.wall, host: used.host }
+        Self {
+            instance: used.instance,
+            fuel: used.fuel,
+            memory: used.memory,
+            wall: used.wall,
+            host: used.host,
+        }
+    }
+}
+
+impl Spent {
+    /// Returns the instance and its fuel, as one part of the data path tells another: `a12.3 4711`.
+    pub fn account(&self) -> HeaderValue {
+        HeaderValue::try_from(format!("{} {}", self.instance, self.fuel.0))
+            .expect("ids and numbers have letters, digits and dots, which any header can hold")
     }
 }
 

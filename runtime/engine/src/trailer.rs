@@ -1,4 +1,5 @@
-//! What a response tells after its body: the fuel that its request burned, which is known only when the guest is done.
+//! What a response tells after its body: the fuel that its request burned, and who burned it, which is known only when the
+//! guest is done.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,6 +9,7 @@ use http::{HeaderMap, HeaderName};
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 
+use crate::Spent;
 use crate::exchange::Record;
 
 /// How long the end of a body waits for its guest, which may go on after it. Then the trailer is left out.
@@ -15,17 +17,26 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What only Dunlin may say of a response.
 const OWN: &str = "dunlin-";
 
+/// The names under which a response says what its request burned.
+#[derive(Clone, Debug, Default)]
+pub struct AccountNames {
+    /// The fuel alone.
+    pub fuel: Option<HeaderName>,
+    /// The instance and the fuel, as [`Spent::account`] writes them.
+    pub account: Option<HeaderName>,
+}
+
 /// The trailer that says what an instance burned.
 pub(crate) struct FuelTrailer {
-    name: HeaderName,
+    names: AccountNames,
     /// Ends when the instance does; absent if it has.
     ended: Option<oneshot::Receiver<()>>,
     late: Option<Pin<Box<Sleep>>>,
 }
 
 impl FuelTrailer {
-    pub(crate) fn new(name: HeaderName, ended: Option<oneshot::Receiver<()>>) -> Self {
-        Self { name, ended, late: None }
+    pub(crate) fn new(names: AccountNames, ended: Option<oneshot::Receiver<()>>) -> Self {
+        Self { names, ended, late: None }
     }
 
     /// Waits until the instance has ended, though not for long. To be polled no more once it is ready.
@@ -42,7 +53,13 @@ impl FuelTrailer {
     /// Adds what is known to the guest's own trailers.
     pub(crate) fn tell(self, record: &Record, trailers: &mut Option<HeaderMap>) {
         if let Some((_, Some(used))) = record.get() {
-            trailers.get_or_insert_default().insert(self.name, used.fuel.0.into());
+            let trailers = trailers.get_or_insert_default();
+            if let Some(name) = self.names.fuel {
+                trailers.insert(name, used.fuel.0.into());
+            }
+            if let Some(name) = self.names.account {
+                trailers.insert(name, Spent::from(*used).account());
+            }
         }
     }
 }

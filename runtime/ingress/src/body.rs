@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
+use crate::access_log::Logged;
 use crate::config::MAX_REPLAY;
 use crate::load::UnderWay;
 use crate::upstream::{Pool, Upstream};
@@ -190,6 +191,8 @@ pub(crate) enum Answer {
     Whole(Full<Bytes>),
     /// It comes from a worker or a node while it is sent.
     Streamed(Streamed),
+    /// Either of them, of which the access log tells.
+    Logged(Box<Logged>),
 }
 
 /// A body that holds the connection it comes from, and gives it back at its end.
@@ -207,7 +210,8 @@ impl Answer {
     /// Lets a request be under way until all of this is sent.
     pub(crate) fn hold(&mut self, under_way: UnderWay) {
         match self {
-            Self::Whole(_) => {}
+            // What is told of by the access log was held before.
+            Self::Whole(_) | Self::Logged(_) => {}
             Self::Streamed(body) => body.under_way = Some(under_way),
         }
     }
@@ -246,6 +250,7 @@ impl Body for Answer {
                 body.has_ended |= frame.is_none();
                 Poll::Ready(frame)
             }
+            Self::Logged(body) => body.poll_frame(context),
         }
     }
 
@@ -253,6 +258,7 @@ impl Body for Answer {
         match self {
             Self::Whole(body) => body.is_end_stream(),
             Self::Streamed(body) => body.has_ended || body.incoming.is_end_stream(),
+            Self::Logged(body) => body.is_end_stream(),
         }
     }
 
@@ -260,6 +266,7 @@ impl Body for Answer {
         match self {
             Self::Whole(body) => body.size_hint(),
             Self::Streamed(body) => body.incoming.size_hint(),
+            Self::Logged(body) => body.size_hint(),
         }
     }
 }

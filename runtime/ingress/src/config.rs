@@ -1,9 +1,12 @@
 //! The limits of an ingress. Each default is a documented constant.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_model::AddressRange;
+
+use crate::AccessLog;
 
 /// The most bytes of a request's head.
 pub(crate) const MAX_HEAD: u32 = 32 << 10;
@@ -51,6 +54,8 @@ pub struct IngressConfig {
     pub trusted_proxies: Vec<AddressRange>,
     /// The addresses of balancers that say by the `PROXY` protocol for whom a connection is.
     pub proxy_protocol: Vec<AddressRange>,
+    /// Where it is told of each request of a client; nowhere if absent.
+    pub access_log: Option<Arc<AccessLog>>,
     /// Where clients in the clear are sent to, if they are not served: the port at which they are served over TLS.
     pub redirect_port: Option<u16>,
 }
@@ -85,6 +90,7 @@ impl Default for IngressConfig {
             hand_off: true,
             trusted_proxies: Vec::new(),
             proxy_protocol: Vec::new(),
+            access_log: None,
             redirect_port: None,
         }
     }

@@ -85,6 +85,11 @@ impl Failure {
         self
     }
 
+    /// Returns in which instance it happened, if that is known.
+    pub fn of_instance(&self) -> Option<InstanceId> {
+        self.more.instance
+    }
+
     /// Adds after how many seconds it makes sense to ask again.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {

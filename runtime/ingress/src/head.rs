@@ -17,10 +17,16 @@ pub const FORWARDED_HEADER: HeaderName = HeaderName::from_static("dunlin-forward
 /// The response header that says what a request burned, and the trailer where the body is sent before that is known.
 pub const FUEL_HEADER: HeaderName = HeaderName::from_static("dunlin-fuel");
 
+/// The request header by which an ingress asks who answers and what that burns, and the response header or trailer that says
+/// so: `a12.3 4711`. Removed from outside, in both directions.
+pub const ACCOUNT_HEADER: HeaderName = HeaderName::from_static("dunlin-account");
+
 /// What a client sends in `TE` that reads trailers.
-const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+pub(crate) const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 /// All our own headers begin so.
 const OWN_PREFIX: &str = "dunlin-";
+/// What follows a body of which we say something.
+const OWN_TRAILERS: [HeaderName; 2] = [FUEL_HEADER, ACCOUNT_HEADER];
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -110,19 +116,35 @@ pub(crate) fn clean_request(headers: &mut HeaderMap) {
     headers.remove(EXPECT);
 }
 
-fn reads_trailers(headers: &HeaderMap) -> bool {
+pub(crate) fn reads_trailers(headers: &HeaderMap) -> bool {
     let values = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-/// Removes what speaks of one connection alone. That a trailer of our own follows is passed on: it is asked for only if
-/// the client reads it.
+/// Removes what speaks of one connection alone. That trailers of our own follow is passed on: they are asked for only by who
+/// reads them.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
-    let tells_fuel = headers.get(TRAILER).is_some_and(|trailer| trailer == FUEL_HEADER.as_str());
-    remove_hop_by_hop(headers);
-    if tells_fuel {
-        headers.insert(TRAILER, HeaderValue::from_static("dunlin-fuel"));
+    if !headers.contains_key(TRAILER) {
+        return remove_hop_by_hop(headers);
     }
+    let are_told = OWN_TRAILERS.map(|own| headers.get_all(TRAILER).iter().any(|name| name == own.as_str()));
+    remove_hop_by_hop(headers);
+    for (name, _) in OWN_TRAILERS.into_iter().zip(are_told).filter(|(_, is_told)| *is_told) {
+        headers.append(TRAILER, name.into());
+    }
+}
+
+/// Takes out of a response what only its ingress is told, and returns it.
+pub(crate) fn take_account(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let are_told = headers.get_all(TRAILER).iter().any(|name| name == ACCOUNT_HEADER.as_str());
+    if are_told {
+        let tells_fuel = headers.get_all(TRAILER).iter().any(|name| name == FUEL_HEADER.as_str());
+        headers.remove(TRAILER);
+        if tells_fuel {
+            headers.insert(TRAILER, FUEL_HEADER.into());
+        }
+    }
+    headers.remove(ACCOUNT_HEADER)
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -225,6 +247,12 @@ mod tests {
             clean_response(&mut map);
             assert_eq!(map.contains_key(TRAILER), stays, "{trailer}");
         }
+        let mut map = headers(&[("trailer", "dunlin-fuel"), ("dunlin-account", "a1.2 3")]);
+        map.append(TRAILER, HeaderValue::from_static("dunlin-account"));
+        clean_response(&mut map);
+        assert_eq!(map.get_all(TRAILER).iter().count(), 2);
+        assert_eq!(take_account(&mut map).unwrap(), "a1.2 3");
+        assert_eq!(map, headers(&[("trailer", "dunlin-fuel")]));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::access_log::Logging;
 use crate::body::Answer;
 use crate::choice::Wish;
 use crate::config::IngressConfig;
@@ -25,7 +26,7 @@ use crate::rules::{Stay, Verdict};
 use crate::shared_clients::SharedClients;
 use crate::stream::{Local, Peers};
 use crate::suspects::Suspects;
-use crate::table::{Table, Way};
+use crate::table::{Table, Target, Way};
 use crate::upstream::{Opener, SendError};
 use crate::{FAILURE_HEADER, Failure};
 
@@ -122,7 +123,9 @@ impl Ingress {
     /// is, and what those say only an ingress knows to believe.
     pub(crate) fn may_hand_off(&self, client: IpAddr) -> bool {
         let config = self.config();
+        // A worker does not log.
         config.hand_off
+            && config.access_log.is_none()
             && config.redirect_port.is_none()
             && !config.trusts(client)
             && !self.shared_clients().contain(client)
@@ -158,30 +161,58 @@ impl Ingress {
 
     /// Answers a request from outside.
     pub(crate) async fn answer(&self, request: Request<Incoming>, origin: &Origin) -> Response<Answer> {
-        let host = match authority(&request) {
-            Ok(host) => host,
-            Err(failure) => return refuse(failure),
+        let Some(log) = &self.config().access_log else {
+            return match self.find(&request, origin) {
+                Ok(target) => self.answer_by(&target, request, origin).await,
+                Err(response) => *response,
+            };
         };
+        let client = self.client(&request, origin);
+        let mut logging = Logging::begin(log, &request, origin, client);
+        let response = match self.find(&request, origin) {
+            Ok(target) => {
+                logging.is_for(&target.service.workload);
+                self.answer_by(&target, request, origin).await
+            }
+            Err(response) => *response,
+        };
+        logging.answered(response)
+    }
+
+    /// Returns who has sent a request, as far as that is known.
+    fn client<B>(&self, request: &Request<B>, origin: &Origin) -> IpAddr {
+        origin.client(request.headers(), |address| self.config().trusts(address))
+    }
+
+    /// Returns the service for which a request is, or the answer where there is none.
+    fn find<B>(&self, request: &Request<B>, origin: &Origin) -> Result<Arc<Target>, Box<Response<Answer>>> {
+        let refuse = |failure| Box::new(refuse(failure));
+        let host = authority(request).map_err(refuse)?;
         if let Some(port) = self.config().redirect_port
             && !origin.has_tls()
         {
-            return redirect(host, port, request.uri());
+            return Err(Box::new(redirect(host, port, request.uri())));
         }
         let table = self.table();
-        let target = match table.router.find(host, request.uri().path(), request.headers()) {
-            Some(target) => Arc::clone(target),
-            None => return refuse(no_route(host, request.uri().path())),
-        };
-        if table.is_misspelled(host, request.uri().path(), request.headers(), &target) {
+        let target = table.router.find(host, request.uri().path(), request.headers());
+        let target = target.ok_or_else(|| refuse(no_route(host, request.uri().path())))?;
+        if table.is_misspelled(host, request.uri().path(), request.headers(), target) {
             let detail = "this path is another spelling of one that has rules: write it without escapes that it does \
                           not need, and without empty segments, `.` and `..`";
-            return refuse(Failure::new(StatusCode::BAD_REQUEST, "bad_path", detail.to_owned()));
+            return Err(refuse(Failure::new(StatusCode::BAD_REQUEST, "bad_path", detail.to_owned())));
         }
-        // A request may take long, and routes change meanwhile.
-        drop(table);
+        Ok(Arc::clone(target))
+    }
+
+    async fn answer_by(
+        &self,
+        target: &Arc<Target>,
+        request: Request<Incoming>,
+        origin: &Origin,
+    ) -> Response<Answer> {
         if let Some(rules) = &target.rules {
-            let address = origin.client(request.headers(), |address| self.config().trusts(address));
-            match rules.judge(&request, address, std::time::Instant::now()) {
+            let client = self.client(&request, origin);
+            match rules.judge(&request, client, std::time::Instant::now()) {
                 Verdict::Forward => {}
                 Verdict::Answer(response) => return response,
                 Verdict::Refuse(failure) => return refuse(failure),
@@ -190,13 +221,16 @@ impl Ingress {
         let stay = target.rules.as_ref().map(|rules| rules.stay(request.headers(), origin.has_tls()));
         let Stay { key, cookie } = stay.unwrap_or_default();
         let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Sender::Client(origin));
+        if self.config().access_log.is_some() {
+            outbound.ask_for_account();
+        }
         if let Some(limit) = target.rules.as_ref().and_then(|rules| rules.body_limit())
             && let Err(failure) = outbound.limit(limit)
         {
             return refuse(failure);
         }
         let wish = Wish { turn: target.service.turn(true), key };
-        let mut response = forward::forward(self, &target, wish, &mut outbound).await.unwrap_or_else(refuse);
+        let mut response = forward::forward(self, target, wish, &mut outbound).await.unwrap_or_else(refuse);
         if let Some(cookie) = cookie {
             response.headers_mut().append(SET_COOKIE, cookie);
         }

@@ -10,6 +10,7 @@
 //!
 //! Not here: how connections to workers and nodes are made (the agent), and what a guest does with a request.
 
+mod access_log;
 mod body;
 mod certificates;
 mod choice;
@@ -45,6 +46,7 @@ mod table;
 mod turnstile;
 mod upstream;
 
+pub use access_log::AccessLog;
 pub use certificates::{CertificateError, CertificateFiles, Certificates};
 pub use config::IngressConfig;
 pub use doors::{Doors, TlsDoor};
@@ -52,7 +54,7 @@ pub use failure::{FAILURE_HEADER, Failure, PROBLEM_JSON};
 pub use handed::{Handed, HandedDoor, Handling, Order};
 pub use handed_body::HandedBody;
 pub use handed_server::{HandedEnd, serve_handed};
-pub use head::{ALLOCATION_HEADER, FORWARDED_HEADER, FUEL_HEADER};
+pub use head::{ACCOUNT_HEADER, ALLOCATION_HEADER, FORWARDED_HEADER, FUEL_HEADER};
 pub use ingress::Ingress;
 pub use server::Closing;
 pub use slot::Slot;

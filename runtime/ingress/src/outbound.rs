@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use dunlin_model::{Bytes, CALLER_HEADER, Name, WorkloadName};
-use http::header::HeaderValue;
+use http::header::{HeaderValue, TE};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 
 use crate::Failure;
 use crate::body::{Outgoing, Replay};
-use crate::head::{ALLOCATION_HEADER, FORWARDED_HEADER, clean_request, make_http1};
+use crate::head::{ACCOUNT_HEADER, ALLOCATION_HEADER, FORWARDED_HEADER, TRAILERS, clean_request, make_http1};
 use crate::origin::Origin;
 use crate::rules::too_large;
 use crate::table::{Place, Way};
@@ -48,6 +48,8 @@ impl Outbound {
     /// Returns `request` of `sender` cleaned of what must not go further. `forwarded` tells another node who sent it on.
     pub(crate) fn new(request: Request<Incoming>, forwarded: HeaderValue, sender: Sender<'_>) -> Self {
         let (mut parts, incoming) = request.into_parts();
+        // Of others it is taken off below.
+        let is_asked = matches!(sender, Sender::Peer(_)) && parts.headers.contains_key(ACCOUNT_HEADER);
         let caller = match sender {
             Sender::Client(_) => None,
             Sender::Peer(namespace) => {
@@ -68,7 +70,18 @@ impl Outbound {
         }
         let length = incoming.size_hint();
         let body = (!incoming.is_end_stream()).then(|| (Arc::new(Replay::new(incoming)), length));
-        Self { method: parts.method, uri: parts.uri, headers: parts.headers, body, limit: None, forwarded }
+        let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
+        let mut outbound = Self { method, uri, headers, body, limit: None, forwarded };
+        if is_asked {
+            outbound.ask_for_account();
+        }
+        outbound
+    }
+
+    /// Has whoever answers say who that is, and what it burns.
+    pub(crate) fn ask_for_account(&mut self) {
+        self.headers.insert(ACCOUNT_HEADER, HeaderValue::from_static("1"));
+        self.headers.insert(TE, TRAILERS);
     }
 
     /// Lets no more of the body through than `limit`.

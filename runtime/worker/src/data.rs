@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_engine::{Failure as EngineFailure, GuestBody};
-use dunlin_ingress::{ALLOCATION_HEADER, FUEL_HEADER, Failure};
+use dunlin_engine::{AccountNames, Failure as EngineFailure, GuestBody};
+use dunlin_ingress::{ACCOUNT_HEADER, ALLOCATION_HEADER, FUEL_HEADER, Failure};
 use dunlin_model::AllocationId;
 use http::header::{TE, TRAILER};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -49,9 +49,17 @@ pub(crate) async fn serve(stream: UnixStream, allocations: Arc<Allocations>) {
 }
 
 async fn answer(request: Request<Incoming>, allocations: &Allocations) -> Response<Body> {
+    let is_asked = request.headers().contains_key(ACCOUNT_HEADER);
     match try_answer(request, allocations).await {
         Ok(response) => response.map(Either::Left),
-        Err(failure) => failure.into_response().map(Either::Right),
+        Err(failure) => {
+            let instance = failure.of_instance().filter(|_| is_asked);
+            let mut response = failure.into_response().map(Either::Right);
+            if let Some(instance) = instance.and_then(|it| HeaderValue::try_from(it.to_string()).ok()) {
+                response.headers_mut().insert(ACCOUNT_HEADER, instance);
+            }
+            response
+        }
     }
 }
 
@@ -69,6 +77,17 @@ async fn try_answer(
         Answer::Response(response) => Ok(response),
         Answer::Failed(failure) | Answer::NotTaken(failure) => Err(failure),
     }
+}
+
+/// What is to be said of what a request burned, and to whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tells {
+    /// The client, as its service's spec says.
+    pub(crate) fuel: bool,
+    /// The ingress that asks, which keeps it from the client.
+    pub(crate) account: bool,
+    /// Whether whoever asks reads trailers.
+    pub(crate) trailers: bool,
 }
 
 /// What became of a request.
@@ -93,34 +112,46 @@ where
         let detail = format!("allocation {allocation} is not served here");
         return Answer::NotTaken(failure::no_allocation(detail));
     };
-    // It is of the connection, and says that there may be a trailer.
-    let reads_trailers = request.headers_mut().remove(TE).is_some();
+    let headers = request.headers_mut();
+    // One is of the connection, and says that there may be a trailer; the other is for us.
+    let (trailers, account) = (headers.remove(TE).is_some(), headers.remove(ACCOUNT_HEADER).is_some());
+    let tells = Tells { fuel: service.tells_fuel(), account, trailers };
     match service.handle(request).await {
-        Ok(response) => Answer::Response(told(response, service.tells_fuel(), reads_trailers)),
+        Ok(response) => Answer::Response(told(response, tells)),
         Err(overloaded @ EngineFailure::Overloaded(_)) => Answer::NotTaken(failure::of(overloaded)),
         Err(failure) => Answer::Failed(failure::of(failure)),
     }
 }
 
 /// Returns a guest's response with what Dunlin says of it, and nothing that the guest says in its place.
-pub(crate) fn told(
-    mut response: Response<GuestBody>,
-    tells_fuel: bool,
-    reads_trailers: bool,
-) -> Response<GuestBody> {
+pub(crate) fn told(mut response: Response<GuestBody>, tells: Tells) -> Response<GuestBody> {
     remove_own_headers(response.headers_mut());
-    if tells_fuel {
-        tell_fuel(&mut response, reads_trailers);
+    if tells.fuel || tells.account {
+        tell_spent(&mut response, tells);
     }
     response
 }
 
 /// Says what a request burned: in a header if that is known, after the body if it is still being made.
-fn tell_fuel(response: &mut Response<GuestBody>, reads_trailers: bool) {
+fn tell_spent(response: &mut Response<GuestBody>, tells: Tells) {
+    let names = AccountNames {
+        fuel: tells.fuel.then_some(FUEL_HEADER),
+        account: tells.account.then_some(ACCOUNT_HEADER),
+    };
     if let Some(spent) = response.body().spent() {
-        response.headers_mut().insert(FUEL_HEADER, spent.fuel.0.into());
-    } else if reads_trailers && response.body_mut().end_with_fuel(FUEL_HEADER) {
-        response.headers_mut().insert(TRAILER, HeaderValue::from_static("dunlin-fuel"));
+        if let Some(name) = names.fuel {
+            response.headers_mut().insert(name, spent.fuel.0.into());
+        }
+        if let Some(name) = names.account {
+            response.headers_mut().insert(name, spent.account());
+        }
+        return;
+    }
+    if tells.trailers && response.body_mut().end_with_account(names.clone()) {
+        let headers = response.headers_mut();
+        for name in names.fuel.into_iter().chain(names.account) {
+            headers.append(TRAILER, name.into());
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use dunlin_model::{AllocationId, LocalService, Name, WorkloadName};
 use http::Request;
 
 use crate::allocations::Allocations;
-use crate::data::told;
+use crate::data::{Tells, told};
 use crate::failure;
 
 /// The services that guests may find in this process.
@@ -64,9 +64,9 @@ impl Callee for LocalCallee {
     fn answer(self: Box<Self>, request: Request<CallBody>) -> Answering {
         Box::pin(async move {
             let Self(place) = *self;
-            let tells_fuel = place.tells_fuel();
+            let tells = Tells { fuel: place.tells_fuel(), account: false, trailers: false };
             match place.handle(request).await {
-                Ok(response) => told(response, tells_fuel, false).map(call_body),
+                Ok(response) => told(response, tells).map(call_body),
                 Err(failed) => failure::of(failed).into_response().map(call_body),
             }
         })

@@ -1,7 +1,7 @@
 //! What goes in and out of a service: head and body of requests and of responses, and how many at a time.
 
 use bytes::Bytes;
-use dunlin_engine::{Failure, Service};
+use dunlin_engine::{AccountNames, Failure, Service};
 use dunlin_guest_artifacts as guests;
 use dunlin_model::{Bytes as Size, LimitHit, Limits};
 use http::{Request, StatusCode};
@@ -82,19 +82,25 @@ async fn the_body_of_a_response_is_bounded() {
 async fn a_body_that_streams_ends_with_what_was_burned_and_one_of_known_length_does_not() {
     let rig = Rig::new();
     let service = rig.service(guests::HELLO, LIMITS).await;
-    let name = http::HeaderName::from_static("dunlin-fuel");
+    let (name, other) =
+        (http::HeaderName::from_static("dunlin-fuel"), http::HeaderName::from_static("dunlin-account"));
+    let names = AccountNames { fuel: Some(name.clone()), account: Some(other.clone()) };
     let request =
         |body: Vec<u8>| Request::post("/echo").header("host", "h").body(Full::new(Bytes::from(body)));
 
     let before = service.usage().fuel;
     let mut response = service.handle(request(vec![7; 300_000]).unwrap()).await.unwrap();
-    assert!(response.body_mut().end_with_fuel(name.clone()));
+    assert!(response.body_mut().end_with_account(names.clone()));
     let collected = response.into_body().collect().await.unwrap();
     let told: u64 = collected.trailers().unwrap()[&name].to_str().unwrap().parse().unwrap();
+    let account = collected.trailers().unwrap()[&other].to_str().unwrap().to_owned();
+    let (instance, fuel) = account.split_once(' ').unwrap();
+    assert!(instance.parse::<dunlin_model::InstanceId>().is_ok(), "{account}");
+    assert_eq!(fuel, told.to_string());
     assert_eq!(collected.to_bytes().len(), 300_000);
     assert_eq!(told, service.usage().fuel.minus(before).0);
 
     let mut response = service.handle(request(vec![7; 3]).unwrap()).await.unwrap();
-    assert!(!response.body_mut().end_with_fuel(name), "it is whole, and its head can tell");
+    assert!(!response.body_mut().end_with_account(names), "it is whole, and its head can tell");
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 3);
 }
