@@ -26,9 +26,15 @@ pub struct RouteTable {
     /// The services whose canaries are to have this share of the requests; others have as much as their number says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shares: BTreeMap<WorkloadName, Percent>,
+    /// The services of which an allocation takes fewer requests at the same time than [`RouteTable::NARROW`], and how many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub narrow: BTreeMap<WorkloadName, u32>,
 }
 
 impl RouteTable {
+    /// Below this it matters to who shares requests how many an allocation takes at the same time.
+    pub const NARROW: u32 = 16;
+
     /// Tells whether a service has canaries that are not promoted yet: only who decides on each request can see to their share.
     pub fn has_canaries(&self, service: &WorkloadName) -> bool {
         self.endpoints.get(service).is_some_and(|endpoints| endpoints.iter().any(|endpoint| endpoint.canary))

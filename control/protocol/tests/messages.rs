@@ -129,6 +129,7 @@ fn assignment() -> Assignment {
             revoked: Default::default(),
             everywhere: Default::default(),
             shares: Default::default(),
+            narrow: Default::default(),
         },
     }
 }

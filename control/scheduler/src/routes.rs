@@ -25,6 +25,9 @@ pub(crate) fn route_table(durable: &Durable, silent: &BTreeSet<NodeId>) -> Route
         if let Some((_, Some(share))) = canaries(durable, workload) {
             table.shares.insert(workload.clone(), share);
         }
+        if let Some(concurrency) = narrow(spec) {
+            table.narrow.insert(workload.clone(), concurrency);
+        }
         if let Some(endpoints) = endpoints(durable, silent, &called, workload) {
             table.endpoints.insert(workload.clone(), endpoints);
         }
@@ -58,6 +61,12 @@ fn is_everywhere(spec: &WorkloadSpec, is_called: bool) -> bool {
         WorkloadKind::Service(service) => service.everywhere && (is_called || !service.routes.is_empty()),
         WorkloadKind::Job(_) => false,
     }
+}
+
+/// Returns how many requests an allocation of a service takes at the same time, if those are few.
+fn narrow(spec: &WorkloadSpec) -> Option<u32> {
+    let few = spec.limits.concurrency < RouteTable::NARROW;
+    matches!(&spec.kind, WorkloadKind::Service(_)).then_some(spec.limits.concurrency).filter(|_| few)
 }
 
 /// Returns where the ingress of a node is reached, unless that is lost.
@@ -116,6 +125,19 @@ fn canaries(durable: &Durable, workload: &WorkloadName) -> Option<(Revision, Opt
 fn answers(silent: &BTreeSet<NodeId>, record: &AllocationRecord) -> bool {
     record.state == AllocationState::Running && !silent.contains(&record.node)
         || planted(Bug::RouteBeforeRunning) && record.state == AllocationState::Placed
+}
+
+/// Lets `workload` have this value, or none; tells whether that is new.
+fn put<T: Copy + PartialEq>(
+    values: &mut BTreeMap<WorkloadName, T>,
+    workload: &WorkloadName,
+    value: Option<T>,
+) -> bool {
+    let before = match value {
+        Some(value) => values.insert(workload.clone(), value),
+        None => values.remove(workload),
+    };
+    before != value
 }
 
 impl Cluster {
@@ -208,13 +230,11 @@ impl Cluster {
         } else {
             everywhere.remove(workload)
         };
-        let shares = &mut self.volatile.routes.shares;
+        let RouteTable { shares, narrow: narrows, .. } = &mut self.volatile.routes;
         let share = canaries(&self.durable, workload).and_then(|(_, share)| share);
-        let is_changed = is_changed | (shares.get(workload).copied() != share);
-        match share {
-            Some(share) => drop(shares.insert(workload.clone(), share)),
-            None => drop(shares.remove(workload)),
-        }
+        let is_changed = is_changed
+            | put(shares, workload, share)
+            | put(narrows, workload, spec.and_then(|spec| narrow(spec)));
         let now: Vec<Route> = spec.into_iter().flat_map(|spec| own_routes(workload, spec)).collect();
         let before = self.volatile.routes_of.get(workload).map_or(&[][..], Vec::as_slice);
         if now == before {

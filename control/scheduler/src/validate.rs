@@ -50,24 +50,36 @@ pub(crate) fn check_routes(routes: &[Route], spec: &AppSpec) -> Result<(), Rejec
     for (name, workload) in &spec.workloads {
         let WorkloadKind::Service(service) = &workload.kind else { continue };
         for route in &service.routes {
-            let place = route.place();
-            let first = routes.partition_point(|known| known.spec.place() < place);
-            let same = routes[first..].iter().take_while(|known| known.spec.place() == place);
             // Headers are for shares of one's own requests, and not of those of others.
             let is_in_the_way = |known: &Route| {
                 let other = known.workload.app_name();
                 other != spec.name
                     && (other.namespace != spec.name.namespace || known.spec.headers() == route.headers())
             };
-            let mut others = same.filter(|known| is_in_the_way(known));
+            let mut others = at_place_of(routes, route).filter(|known| is_in_the_way(known));
             let other = others.next().map(|known| known.workload.clone());
-            let pattern = (place, route.headers());
+            let pattern = (route.host.as_deref(), trimmed(route), route.headers());
             if let Some(workload) = other.or_else(|| taken.insert(pattern, spec.name.workload(name))) {
                 return Err(Rejection::RouteTaken { route: shown(route), workload });
             }
         }
     }
     Ok(())
+}
+
+/// Returns the routes that take requests where this one does. A slash at the end of a path means nothing.
+fn at_place_of<'a>(routes: &'a [Route], route: &'a RouteSpec) -> impl Iterator<Item = &'a Route> {
+    let path = trimmed(route);
+    let spellings = [path.to_owned(), format!("{path}/")];
+    spellings.into_iter().flat_map(move |path| {
+        let host = route.host.as_deref();
+        let first = routes.partition_point(|known| known.spec.place() < (host, path.as_str()));
+        routes[first..].iter().take_while(move |known| known.spec.place() == (host, path.as_str()))
+    })
+}
+
+fn trimmed(route: &RouteSpec) -> &str {
+    route.path.trim_end_matches('/')
 }
 
 /// Refuses rules with which those of all routes would take too much of what is told to each node.

@@ -7,8 +7,9 @@ use quinn::crypto::rustls::QuicClientConfig;
 use tokio::time::{sleep, timeout};
 
 use crate::limits::{CONNECT_TIME, FRESH_TIME, HEAD_START};
+use crate::member::COORDINATOR_DNS_NAME;
 use crate::refusal::Finding;
-use crate::{ConnectError, Connection, ConnectionEnded, WireLimits, accept, tunnel};
+use crate::{ConnectError, Connection, ConnectionEnded, Identity, WireLimits, accept, tunnel};
 
 /// What TLS needs to dial somebody, made anew for each attempt.
 pub(crate) type DialTls = Result<(QuicClientConfig, Finding), rustls::Error>;
@@ -45,28 +46,44 @@ pub(crate) async fn dial(
     }
 }
 
-/// Connects to a coordinator: by UDP, which has a head start, or by TCP at the same address.
+/// By which way a coordinator was reached last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LastWay {
+    /// By none, or by UDP.
+    #[default]
+    Udp,
+    /// By TCP, where UDP had not come through.
+    Tcp,
+}
+
+/// Connects to a coordinator: by UDP, which has a head start unless it did not come through the last time, or by TCP at the
+/// same address. `identity` is shown to whoever carries TCP.
 ///
 /// That nothing comes back by UDP may be because nobody is there yet. So where TCP is answered UDP is tried once more.
 pub(crate) async fn dial_coordinator(
     endpoint: &quinn::Endpoint,
     address: SocketAddr,
-    name: &str,
     tls: impl Fn() -> DialTls,
     limits: &WireLimits,
+    (identity, last): (Option<&Identity>, LastWay),
 ) -> Result<Connection, ConnectError> {
     let by_tcp = async {
-        sleep(HEAD_START).await;
-        let tunnel = tunnel::open(address).await.map_err(|error| {
+        if last == LastWay::Udp {
+            sleep(HEAD_START).await;
+        }
+        let tunnel = tunnel::open(address, identity.cloned()).await.map_err(|error| {
             tracing::debug!(%address, %error, "no tunnel");
             ConnectError::Unreachable { address }
         })?;
-        if let Ok(Ok(fresh)) = timeout(FRESH_TIME, dial(endpoint, address, name, tls(), limits)).await {
-            return Ok(fresh);
+        if last == LastWay::Udp {
+            let again = dial(endpoint, address, COORDINATOR_DNS_NAME, tls(), limits);
+            if let Ok(Ok(connection)) = timeout(FRESH_TIME, again).await {
+                return Ok(connection);
+            }
         }
-        dial(&tunnel, address, name, tls(), limits).await.map(Connection::over_tcp)
+        dial(&tunnel, address, COORDINATOR_DNS_NAME, tls(), limits).await.map(Connection::over_tcp)
     };
-    let by_udp = dial(endpoint, address, name, tls(), limits);
+    let by_udp = dial(endpoint, address, COORDINATOR_DNS_NAME, tls(), limits);
     tokio::pin!(by_tcp, by_udp);
     tokio::select! {
         connected = &mut by_udp => match connected {

@@ -13,7 +13,7 @@ use quinn::{AsyncUdpSocket, VarInt};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::dial::{DialTls, dial, dial_coordinator};
+use crate::dial::{DialTls, LastWay, dial, dial_coordinator};
 use crate::limits::{CONNECT_TIME, MAX_HALF_OPEN, MAX_WAITING, RETURN_TIME, SILENCE};
 use crate::member::COORDINATOR_DNS_NAME;
 use crate::relay_port::RelayPort;
@@ -205,6 +205,7 @@ pub struct NodeEndpoint {
     relayed: Listener,
     port: Arc<RelayPort>,
     identity: RwLock<Identity>,
+    last_way: std::sync::Mutex<LastWay>,
     fleet: WireLimits,
     peers: WireLimits,
 }
@@ -236,6 +237,7 @@ impl NodeEndpoint {
             )?,
             port,
             identity: RwLock::new(identity.clone()),
+            last_way: Default::default(),
             fleet: fleet.clone(),
             peers: peers.clone(),
         })
@@ -250,13 +252,21 @@ impl NodeEndpoint {
     pub async fn connect_coordinator(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
         let (endpoint, identity) = (&self.listener.endpoint, self.identity());
         let tls = || Self::tls_to_coordinator(&identity);
-        dial_coordinator(endpoint, address, COORDINATOR_DNS_NAME, tls, &self.fleet).await
+        let last = *self.last_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = (Some(&identity), last);
+        let connection = dial_coordinator(endpoint, address, tls, &self.fleet, known).await?;
+        let way = if connection.is_over_tcp() { LastWay::Tcp } else { LastWay::Udp };
+        *self.last_way.lock().unwrap_or_else(PoisonError::into_inner) = way;
+        Ok(connection)
     }
 
     /// Connects to a coordinator by UDP alone, within ten seconds.
     pub async fn connect_coordinator_by_udp(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
         let tls = Self::tls_to_coordinator(&self.identity());
-        dial(&self.listener.endpoint, address, COORDINATOR_DNS_NAME, tls, &self.fleet).await
+        let dialing = dial(&self.listener.endpoint, address, COORDINATOR_DNS_NAME, tls, &self.fleet);
+        let connection = dialing.await?;
+        *self.last_way.lock().unwrap_or_else(PoisonError::into_inner) = LastWay::Udp;
+        Ok(connection)
     }
 
     fn tls_to_coordinator(identity: &Identity) -> DialTls {

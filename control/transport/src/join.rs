@@ -13,8 +13,7 @@ use dunlin_protocol::{ALPN_JOIN, FrameError, JoinReply, JoinRequest, decode};
 use rustls_pki_types::CertificateDer;
 
 use crate::authority::key_hash;
-use crate::dial::dial_coordinator;
-use crate::member::COORDINATOR_DNS_NAME;
+use crate::dial::{LastWay, dial_coordinator};
 use crate::tls::{self, Wanted};
 use crate::{
     CloseCode, ConnectError, Connection, ConnectionEnded, Identity, JoinToken, KeyRequest, PeerRefusal,
@@ -95,7 +94,7 @@ pub async fn join(
     };
     let endpoint = quinn::Endpoint::client(SocketAddr::new(any, 0)).map_err(JoinError::Socket)?;
     let tls = || tls::client(Wanted::CoordinatorOf { key_hash: *token.authority() }, None, ALPN_JOIN);
-    let connection = dial_coordinator(&endpoint, coordinator, COORDINATOR_DNS_NAME, tls, &WireLimits::FLEET)
+    let connection = dial_coordinator(&endpoint, coordinator, tls, &WireLimits::FLEET, (None, LastWay::Udp))
         .await
         .map_err(|error| match error {
             ConnectError::Unreachable { address } => JoinError::Unreachable { address },

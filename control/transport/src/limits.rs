@@ -17,9 +17,7 @@ pub(crate) const CONNECT_TIME: Duration = Duration::from_secs(10);
 pub(crate) const HEAD_START: Duration = Duration::from_secs(3);
 /// and how long UDP has once more when TCP is answered.
 pub(crate) const FRESH_TIME: Duration = Duration::from_millis(1500);
-/// The most connections by TCP at the same time; further ones wait to be accepted.
-pub(crate) const MAX_TUNNELS: usize = 4096;
-/// How long nothing may come by a tunnel.
+/// How long nothing may come by a tunnel; what is in it has ended long before.
 pub(crate) const TUNNEL_SILENCE: Duration = Duration::from_secs(60);
 /// How long nothing may come on a relayed connection while there is a relay until its other side counts as gone.
 pub(crate) const SILENCE: Duration = Duration::from_secs(6);

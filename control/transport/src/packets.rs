@@ -66,6 +66,12 @@ impl Arrivals {
 }
 
 impl Arrive {
+    /// Takes a packet in as soon as there is room.
+    pub(crate) async fn bring(&self, from: SocketAddr, packet: &[u8]) {
+        // The end of the port is noticed by who sends to it.
+        let _closed = self.0.send(Arrived { from, packet: packet.to_vec() }).await;
+    }
+
     /// Takes a packet in; it is lost if too many wait.
     pub(crate) fn take(&self, from: SocketAddr, packet: &[u8]) {
         let _lost_if_full = self.0.try_send(Arrived { from, packet: packet.to_vec() });

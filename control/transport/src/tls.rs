@@ -114,12 +114,17 @@ pub(crate) fn server(
 }
 
 /// Returns how to open TLS around packets of QUIC, which prove everything themselves.
-pub(crate) fn tunnel_client() -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+pub(crate) fn tunnel_client(identity: Option<&Identity>) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer { provider: provider() }))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(AnyServer { provider: provider() }));
+    let mut config = match identity {
+        Some(identity) => {
+            builder.with_client_auth_cert(identity.chain(), PrivateKeyDer::Pkcs8(identity.key()))?
+        }
+        None => builder.with_no_client_auth(),
+    };
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Arc::new(config))
 }
@@ -128,10 +133,58 @@ pub(crate) fn tunnel_client() -> Result<Arc<rustls::ClientConfig>, rustls::Error
 pub(crate) fn tunnel_server(identity: &Identity) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(Arc::new(AnyClient { provider: provider() }))
         .with_single_cert(identity.chain(), PrivateKeyDer::Pkcs8(identity.key()))?;
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// Lets in whoever dials: what becomes of him is decided by who he is, and told by the QUIC that is spoken through it.
+#[derive(Debug)]
+struct AnyClient {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for AnyClient {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("only TLS 1.3 is spoken".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// Believes whoever answers: who that is shows in the QUIC that is spoken through it.

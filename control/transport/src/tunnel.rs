@@ -1,9 +1,11 @@
 //! QUIC over TCP, for networks that let no UDP through: each packet is sent as its length (two bytes, big-endian) and its
 //! bytes, in TLS, since some networks let nothing else through either.
 //!
-//! That TLS proves nothing. The QUIC in it is proven and encrypted from end to end as it is over UDP, so whoever is in the
-//! middle can lose its packets, and neither read nor forge them; the dialing side believes any certificate, also that of a
-//! firewall that looks into TLS. To QUIC a tunnel is a UDP socket on which the other side has the address of its TCP
+//! The QUIC in it is proven and encrypted from end to end as it is over UDP, so whoever is in the middle can lose its
+//! packets, and neither read nor forge them; the dialing side believes any certificate, also that of a firewall that looks
+//! into TLS. It shows its own, by which it gets a tunnel that lasts: those of strangers are few and short.
+//!
+//! To QUIC a tunnel is a UDP socket on which the other side has the address of its TCP
 //! connection. When the TCP connection breaks the dialing side makes another one, which to QUIC is a side that has moved.
 
 use std::collections::BTreeMap;
@@ -18,17 +20,17 @@ use bytes::{Buf as _, BytesMut};
 use dunlin_protocol::MAX_PACKET;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
-use crate::limits::{HANDSHAKE_TIME, MAX_TUNNELS, TUNNEL_SILENCE};
+use crate::limits::{HANDSHAKE_TIME, MAX_HALF_OPEN, TUNNEL_SILENCE};
 use crate::packets::{AlwaysWritable, Arrivals, Arrive};
-use crate::{Backoff, Identity, tls};
+use crate::{Backoff, Identity, Member, tls};
 
 /// The most packets that wait to leave by one tunnel.
 const MAX_WAITING: usize = 256;
@@ -37,7 +39,15 @@ const BATCH: usize = 32 << 10;
 /// How much is read at once.
 const READ_AHEAD: usize = 16 << 10;
 /// How long to wait when a connection could not be accepted: most often there are too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// A tunnel that has lasted for so long was a good one.
+const STABLE: Duration = Duration::from_secs(5);
+/// The most tunnels of those who show no certificate of a node: who joins, and nodes behind who looks into TLS,
+const MAX_STRANGERS: usize = 64;
+/// and for how long each of them may have one.
+const STRANGERS_TIME: Duration = Duration::from_secs(60);
+/// The most tunnels of one node.
+const MAX_OF_NODE: u32 = 8;
 
 /// An end of tunnels.
 #[derive(Debug)]
@@ -95,8 +105,8 @@ impl AsyncUdpSocket for TunnelPort {
 
 /// Opens a tunnel to whoever listens for tunnels at `address`, and returns an endpoint that dials through it. The tunnel
 /// lasts as long as the endpoint or one of its connections does.
-pub(crate) async fn open(address: SocketAddr) -> io::Result<quinn::Endpoint> {
-    let stream = connect(address).await?;
+pub(crate) async fn open(address: SocketAddr, identity: Option<Identity>) -> io::Result<quinn::Endpoint> {
+    let stream = connect(address, identity.as_ref()).await?;
     let port = TunnelPort::new(stream.get_ref().0.local_addr()?);
     let (exit, waiting) = mpsc::channel(MAX_WAITING);
     port.exits.0.lock().unwrap_or_else(PoisonError::into_inner).insert(address, exit);
@@ -104,15 +114,18 @@ pub(crate) async fn open(address: SocketAddr) -> io::Result<quinn::Endpoint> {
     let config = quinn::EndpointConfig::default();
     let runtime = Arc::new(quinn::TokioRuntime);
     let endpoint = quinn::Endpoint::new_with_abstract_socket(config, None, Arc::new(port), runtime)?;
-    tokio::spawn(keep(stream, address, arrive, waiting));
+    tokio::spawn(keep(stream, (address, identity), arrive, waiting));
     Ok(endpoint)
 }
 
-async fn connect(address: SocketAddr) -> io::Result<client::TlsStream<TcpStream>> {
+async fn connect(
+    address: SocketAddr,
+    identity: Option<&Identity>,
+) -> io::Result<client::TlsStream<TcpStream>> {
     let connecting = async {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let config = tls::tunnel_client().map_err(io::Error::other)?;
+        let config = tls::tunnel_client(identity).map_err(io::Error::other)?;
         TlsConnector::from(config).connect(ServerName::IpAddress(address.ip().into()), stream).await
     };
     timeout(HANDSHAKE_TIME, connecting).await.map_err(|_late| io::ErrorKind::TimedOut)?
@@ -121,25 +134,28 @@ async fn connect(address: SocketAddr) -> io::Result<client::TlsStream<TcpStream>
 /// Carries the packets of a dialing side until nobody has any more, over one TCP connection after the other.
 async fn keep(
     mut stream: client::TlsStream<TcpStream>,
-    address: SocketAddr,
+    (address, identity): (SocketAddr, Option<Identity>),
     arrive: Arrive,
     mut waiting: mpsc::Receiver<Vec<u8>>,
 ) {
+    let mut backoff = Backoff::new();
     loop {
-        let ended = carry(stream, address, &arrive, &mut waiting).await;
-        let Err(error) = ended else { return };
+        let opened = Instant::now();
+        let Err(error) = carry(stream, address, &arrive, &mut waiting).await else { return };
         tracing::debug!(%address, %error, "tunnel broke");
+        if opened.elapsed() > STABLE {
+            backoff = Backoff::new();
+        }
         let again = async {
-            let mut backoff = Backoff::new();
             loop {
-                match connect(address).await {
-                    Ok(stream) => return stream,
-                    Err(error) => tracing::debug!(%address, %error, "no tunnel"),
-                }
                 let mut random = [0; 8];
                 // Without randomness the waits are only less well spread.
                 let _ = getrandom::fill(&mut random);
                 sleep(backoff.next(u64::from_le_bytes(random))).await;
+                match connect(address, identity.as_ref()).await {
+                    Ok(stream) => return stream,
+                    Err(error) => tracing::debug!(%address, %error, "no tunnel"),
+                }
             }
         };
         // What leaves meanwhile is lost, as on any way that is cut.
@@ -197,9 +213,29 @@ async fn receive(mut reader: impl AsyncRead + Unpin, from: SocketAddr, arrive: &
                 return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
             }
             let Some(packet) = bytes.get(2..2 + length) else { break };
-            arrive.take(from, packet);
+            // Whoever sends waits, as TCP has it; what others send comes in between.
+            arrive.bring(from, packet).await;
             bytes.advance(2 + length);
         }
+    }
+}
+
+/// What is shown to those who dial, and by whom it is known who they are.
+#[derive(Clone, Debug)]
+struct Shown {
+    config: Arc<rustls::ServerConfig>,
+    identity: Identity,
+}
+
+impl Shown {
+    fn new(identity: &Identity) -> Result<Self, rustls::Error> {
+        Ok(Self { config: tls::tunnel_server(identity)?, identity: identity.clone() })
+    }
+
+    /// Returns who has shown this certificate, whose key he has; nobody if it is not one of this fleet.
+    fn member(&self, certificate: &CertificateDer<'_>) -> Option<Member> {
+        let member = tls::verify_leaf(certificate, self.identity.authority(), UnixTime::now()).ok()?;
+        (member.cluster == *self.identity.cluster()).then_some(member)
     }
 }
 
@@ -207,7 +243,7 @@ async fn receive(mut reader: impl AsyncRead + Unpin, from: SocketAddr, arrive: &
 #[derive(Debug)]
 pub(crate) struct Tunnels {
     port: Arc<TunnelPort>,
-    acceptor: Arc<RwLock<Arc<rustls::ServerConfig>>>,
+    acceptor: Arc<RwLock<Shown>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -217,9 +253,9 @@ impl Tunnels {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let config = tls::tunnel_server(identity).map_err(io::Error::other)?;
+        let shown = Shown::new(identity).map_err(io::Error::other)?;
         let port = Arc::new(TunnelPort::new(listener.local_addr()?));
-        let acceptor = Arc::new(RwLock::new(config));
+        let acceptor = Arc::new(RwLock::new(shown));
         let task = tokio::spawn(take(listener, Arc::clone(&port), Arc::clone(&acceptor)));
         Ok(Self { port, acceptor, task })
     }
@@ -231,8 +267,8 @@ impl Tunnels {
 
     /// Shows another identity from now on.
     pub(crate) fn replace_identity(&self, identity: &Identity) -> Result<(), rustls::Error> {
-        let config = tls::tunnel_server(identity)?;
-        *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = config;
+        let shown = Shown::new(identity)?;
+        *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = shown;
         Ok(())
     }
 }
@@ -243,16 +279,11 @@ impl Drop for Tunnels {
     }
 }
 
-async fn take(
-    listener: TcpListener,
-    port: Arc<TunnelPort>,
-    acceptor: Arc<RwLock<Arc<rustls::ServerConfig>>>,
-) {
-    let places = Arc::new(Semaphore::new(MAX_TUNNELS));
+async fn take(listener: TcpListener, port: Arc<TunnelPort>, acceptor: Arc<RwLock<Shown>>) {
+    let places = Arc::new(Places::new());
     // They end with this.
     let mut tunnels = JoinSet::new();
-    // Nobody closes the semaphore.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    loop {
         while tunnels.try_join_next().is_some() {}
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -262,29 +293,87 @@ async fn take(
                 continue;
             }
         };
-        let config = Arc::clone(&acceptor.read().unwrap_or_else(PoisonError::into_inner));
-        let port = Arc::clone(&port);
+        // Who is too much is not kept waiting.
+        let Ok(place) = Arc::clone(&places.half_open).try_acquire_owned() else { continue };
+        let shown = acceptor.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (port, places) = (Arc::clone(&port), Arc::clone(&places));
         tunnels.spawn(async move {
-            if let Err(error) = serve(stream, from, &port, config).await {
+            if let Err(error) = serve((stream, from), &port, (&places, place), shown).await {
                 tracing::debug!(%from, %error, "tunnel ended");
             }
-            drop(place);
         });
     }
 }
 
+/// How many tunnels there may be at the same time.
+struct Places {
+    half_open: Arc<Semaphore>,
+    strangers: Semaphore,
+    of_nodes: Mutex<BTreeMap<String, u32>>,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self {
+            half_open: Arc::new(Semaphore::new(MAX_HALF_OPEN)),
+            strangers: Semaphore::new(MAX_STRANGERS),
+            of_nodes: Mutex::default(),
+        }
+    }
+
+    fn of_node(&self, node: &Member) -> io::Result<PlaceOfNode<'_>> {
+        let node = node.to_string();
+        let mut of_nodes = self.of_nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = of_nodes.entry(node.clone()).or_default();
+        if *count >= MAX_OF_NODE {
+            return Err(io::Error::other(format!("{node} has {count} tunnels")));
+        }
+        *count += 1;
+        Ok(PlaceOfNode { places: self, node })
+    }
+}
+
+/// One of the tunnels of a node, for as long as it exists.
+struct PlaceOfNode<'a> {
+    places: &'a Places,
+    node: String,
+}
+
+impl Drop for PlaceOfNode<'_> {
+    fn drop(&mut self) {
+        let mut of_nodes = self.places.of_nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = of_nodes.get_mut(&self.node) {
+            *count -= 1;
+            if *count == 0 {
+                of_nodes.remove(&self.node);
+            }
+        }
+    }
+}
+
 async fn serve(
-    stream: TcpStream,
-    from: SocketAddr,
+    (stream, from): (TcpStream, SocketAddr),
     port: &TunnelPort,
-    config: Arc<rustls::ServerConfig>,
+    (places, half_open): (&Places, OwnedSemaphorePermit),
+    shown: Shown,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let opening = TlsAcceptor::from(config).accept(stream);
+    let opening = TlsAcceptor::from(Arc::clone(&shown.config)).accept(stream);
     let stream = timeout(HANDSHAKE_TIME, opening).await.map_err(|_late| io::ErrorKind::TimedOut)??;
+    drop(half_open);
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let node = certificate.and_then(|certificate| shown.member(certificate));
     let (exit, mut waiting) = mpsc::channel(MAX_WAITING);
-    let _open = Open::new(&port.exits, from, exit);
-    carry(stream, from, port.arrivals.arrive(), &mut waiting).await
+    let carrying = async {
+        let _open = Open::new(&port.exits, from, exit);
+        carry(stream, from, port.arrivals.arrive(), &mut waiting).await
+    };
+    if let Some(node) = node {
+        let _place = places.of_node(&node)?;
+        return carrying.await;
+    }
+    let _place = places.strangers.try_acquire().map_err(|_| io::Error::other("too many strangers"))?;
+    timeout(STRANGERS_TIME, carrying).await.map_err(|_late| io::ErrorKind::TimedOut)?
 }
 
 /// Takes an exit away when its tunnel ends, unless a later one has taken its place.

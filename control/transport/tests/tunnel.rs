@@ -4,6 +4,8 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use dunlin_protocol::{JoinReply, JoinRequest, StreamRequest};
@@ -49,6 +51,7 @@ fn node(authority: &Authority) -> NodeEndpoint {
 struct TcpAlone {
     address: SocketAddr,
     cuts: tokio::sync::mpsc::Sender<()>,
+    open: Arc<AtomicUsize>,
 }
 
 impl TcpAlone {
@@ -56,15 +59,20 @@ impl TcpAlone {
         let listener = TcpListener::bind(LOOPBACK).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cuts, mut cut) = tokio::sync::mpsc::channel(1);
+        let open = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&open);
         tokio::spawn(async move {
             let mut ways = JoinSet::new();
             loop {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let (mut from, _) = accepted.unwrap();
+                        let count = Arc::clone(&count);
                         ways.spawn(async move {
+                            count.fetch_add(1, Ordering::SeqCst);
                             let mut to = TcpStream::connect(server).await.unwrap();
                             let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                            count.fetch_sub(1, Ordering::SeqCst);
                         });
                     }
                     cut = cut.recv() => match cut {
@@ -74,7 +82,7 @@ impl TcpAlone {
                 }
             }
         });
-        Self { address, cuts }
+        Self { address, cuts, open }
     }
 
     async fn cut(&self) {
@@ -174,11 +182,36 @@ async fn a_machine_joins_by_tcp_and_who_is_not_the_coordinator_hears_no_secret()
 async fn what_is_no_tunnel_is_ended_and_harms_none() {
     let authority = authority();
     let server = coordinator(&authority);
+    let mut strangers = Vec::new();
+    for _ in 0..100 {
+        strangers.push(TcpStream::connect(server.local_address()).await.unwrap());
+    }
     let mut stranger = TcpStream::connect(server.local_address()).await.unwrap();
     stranger.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     soon(stranger.read_to_end(&mut answer)).await.unwrap();
     assert!(!answer.starts_with(b"HTTP"));
-    let node = node(&authority);
-    soon(node.connect_coordinator(server.local_address())).await.unwrap();
+    let (network, node) = (TcpAlone::before(server.local_address()).await, node(&authority));
+    assert!(soon(node.connect_coordinator(network.address)).await.unwrap().is_over_tcp());
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_with_what_was_in_it() {
+    let authority = authority();
+    let (server, node) = (coordinator(&authority), node(&authority));
+    let network = TcpAlone::before(server.local_address()).await;
+    let dialed = soon(node.connect_coordinator(network.address)).await.unwrap();
+    assert_eq!(network.open.load(Ordering::SeqCst), 1);
+    // The next time UDP is not waited for, as it did not come through.
+    let began = std::time::Instant::now();
+    let again = soon(node.connect_coordinator(network.address)).await.unwrap();
+    assert!(again.is_over_tcp() && began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(network.open.load(Ordering::SeqCst), 2);
+    drop((dialed, again));
+    soon(async {
+        while network.open.load(Ordering::SeqCst) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

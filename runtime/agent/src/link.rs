@@ -7,6 +7,8 @@
 //! Losing it changes nothing on the node: what runs goes on, and the report says all again once it is back.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ const RELAY_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_UDP_PAUSE: Duration = Duration::from_secs(15);
 /// and after this time at most.
 const LAST_UDP_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// How long a coordinator may take until it welcomes this node, or says that it does not.
+const WELCOME_TIME: Duration = Duration::from_secs(10);
 /// How long who wants to fetch waits for a connection.
 const CONNECTION_TIME: Duration = Duration::from_secs(5);
 /// The most lines that one question for logs may ask for.
@@ -98,30 +102,47 @@ impl LinkKeeper {
     /// Connects, serves the connection until it ends, and connects again, for ever.
     pub(crate) async fn run(self) {
         let mut welcomed = self.connect().await;
+        let mut former: Option<Connection> = None;
         loop {
             let Welcomed { coordinator, address, connection, control, heartbeat } = welcomed;
             let over_tcp = connection.is_over_tcp();
             tracing::info!(coordinator, %address, over_tcp, "coordinator connected");
             self.slot.connection.send_replace(Some(connection.clone()));
-            let better = tokio::select! {
-                () = self.serve(&connection, control, heartbeat) => None,
-                better = self.by_udp(&coordinator, &connection) => Some(better),
+            if let Some(former) = former.take() {
+                former.close(CloseCode::DONE, "");
+            }
+            let better = {
+                let is_changing = AtomicBool::new(false);
+                let mut by_udp = pin!(self.by_udp(&coordinator, &connection, &is_changing));
+                tokio::select! {
+                    biased;
+                    better = &mut by_udp => Some(better),
+                    () = self.serve(&connection, control, heartbeat) => {
+                        // The coordinator ends the one when it welcomes the other, which may be heard of later.
+                        let is_changing = is_changing.load(Ordering::Relaxed);
+                        if is_changing { timeout(WELCOME_TIME, by_udp).await.ok() } else { None }
+                    }
+                }
             };
             welcomed = match better {
-                Some(better) => better,
+                Some(better) => {
+                    former = Some(connection);
+                    better
+                }
                 None => {
                     self.slot.connection.send_replace(None);
+                    connection.close(CloseCode::DONE, "");
                     tracing::warn!(coordinator, "coordinator lost; what runs goes on");
                     sleep(Backoff::new().next(random())).await;
                     self.connect().await
                 }
             };
-            connection.close(CloseCode::DONE, "");
         }
     }
 
-    /// Waits until a coordinator that is reached by TCP welcomes this node by UDP.
-    async fn by_udp(&self, coordinator: &str, connection: &Connection) -> Welcomed {
+    /// Waits until a coordinator that is reached by TCP welcomes this node by UDP; `is_changing` is set while it may be about
+    /// to.
+    async fn by_udp(&self, coordinator: &str, connection: &Connection, is_changing: &AtomicBool) -> Welcomed {
         if !connection.is_over_tcp() {
             return std::future::pending().await;
         }
@@ -131,12 +152,16 @@ impl LinkKeeper {
             pause = LAST_UDP_PAUSE.min(pause * 2);
             let address = connection.remote_address();
             let welcomed = match self.endpoint.connect_coordinator_by_udp(address).await {
-                Ok(connection) => self.be_welcomed(coordinator, address, connection).await,
+                Ok(connection) => {
+                    is_changing.store(true, Ordering::Relaxed);
+                    self.be_welcomed(coordinator, address, connection).await
+                }
                 Err(error) => Err(error.into()),
             };
             match welcomed {
                 Ok(welcomed) => return welcomed,
                 Err(error) => {
+                    is_changing.store(false, Ordering::Relaxed);
                     let error = error.as_ref() as &dyn std::error::Error;
                     tracing::debug!(coordinator, error, "coordinator is not reached by UDP");
                 }
@@ -208,7 +233,7 @@ impl LinkKeeper {
             software: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let mut control = connection.open(&StreamRequest::Control(hello)).await?;
-        let answer = timeout(Duration::from_secs(10), control.receive_message::<ToAgent>());
+        let answer = timeout(WELCOME_TIME, control.receive_message::<ToAgent>());
         match answer.await.context("the coordinator did not answer the hello within 10s")?? {
             Some(ToAgent::Welcome { heartbeat_ms, .. }) => {
                 // A coordinator of another program cannot make this one spin, or fall silent.

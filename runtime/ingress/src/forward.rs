@@ -129,12 +129,19 @@ async fn forward_once(
                     failure = Some(no_endpoint(service));
                 }
                 // It has not begun it, and another one may have less to do.
-                Some(OVERLOADED) if order.peek().is_some() && outbound.is_whole() && pays() => {
+                Some(OVERLOADED) => {
+                    place.busy.mark(std::time::Instant::now());
+                    if order.peek().is_none() || !outbound.is_whole() || !pays() {
+                        return Ok(response);
+                    }
                     failure = Some(overloaded(service));
                 }
-                Some(PEER_FAILED) if outbound.is_repeatable() && pays() => {
+                Some(PEER_FAILED) if outbound.is_repeatable() => {
                     may_have_begun = true;
                     ingress.suspects().mark(Suspect::Allocation(place.allocation));
+                    if !pays() {
+                        return Ok(response);
+                    }
                     failure = Some(failed(&SendError::Spent));
                 }
                 _ => return Ok(response),

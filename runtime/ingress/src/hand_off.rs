@@ -96,6 +96,7 @@ mod tests {
             revoked: Default::default(),
             everywhere: Default::default(),
             shares: Default::default(),
+            narrow: Default::default(),
         };
         let node: NodeId = "here".parse().unwrap();
         Table::new(&node, &routes, &Table::default())

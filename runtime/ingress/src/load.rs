@@ -1,9 +1,40 @@
 //! How many requests are under way, and how many may be sent twice.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// For how long an allocation that had too much to do counts as one that has.
+const BUSY_FOR: Duration = Duration::from_millis(500);
+/// So much it counts for, which is more than anybody has.
+const BUSY: usize = 1 << 32;
+
+/// That an allocation had too much to do. It refuses at once, and so seems to have little. Clones know the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Busy(Arc<Mutex<Option<Instant>>>, Arc<AtomicBool>);
+
+impl Busy {
+    pub(crate) fn mark(&self, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + BUSY_FOR);
+        self.1.store(true, Ordering::Release);
+    }
+
+    /// Returns what is added to its load.
+    pub(crate) fn now(&self) -> usize {
+        // Most never are, so the usual request takes no lock.
+        if !self.1.load(Ordering::Acquire) {
+            return 0;
+        }
+        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.is_some_and(|until| Instant::now() < until) {
+            return BUSY;
+        }
+        *until = None;
+        self.1.store(false, Ordering::Release);
+        0
+    }
+}
 
 /// How many requests, or connections, of one allocation or service are under way. Clones count the same.
 #[derive(Clone, Debug, Default)]

@@ -96,7 +96,7 @@ impl<T> Candidates<T> {
         if headers.is_empty() {
             self.any.get_or_insert(target);
         } else {
-            let place = self.by_headers.partition_point(|(known, _)| known.len() >= headers.len());
+            let place = self.by_headers.partition_point(|(known, _)| weight(known) >= weight(headers));
             self.by_headers.insert(place, (headers.clone(), target));
         }
     }
@@ -105,6 +105,11 @@ impl<T> Candidates<T> {
         let fits = self.by_headers.iter().find(|(wanted, _)| have(headers, wanted));
         fits.map(|(_, target)| target).or(self.any.as_ref())
     }
+}
+
+/// Returns what goes before what: more headers, and of as many those of which more have one value alone.
+fn weight(headers: &BTreeMap<String, String>) -> (usize, usize) {
+    (headers.len(), headers.values().filter(|value| *value != "*").count())
 }
 
 /// Tells whether each of the wanted headers is there with its value; `*` is any.
@@ -256,6 +261,7 @@ mod tests {
         let mut router = Router::default();
         for (path, headers, target) in [
             ("/", r"{}", "all"),
+            ("/", r#"{"x-a":"*"}"#, "any"),
             ("/", r#"{"x-a":"1"}"#, "one"),
             ("/", r#"{"x-a":"1","x-b":"*"}"#, "both"),
             ("/deep", r#"{"x-deep":"yes"}"#, "deep"),
@@ -265,7 +271,7 @@ mod tests {
         }
         for (path, sent, target) in [
             ("/", &[][..], "all"),
-            ("/", &[("x-a", "2")], "all"),
+            ("/", &[("x-a", "2")], "any"),
             ("/", &[("x-a", "2"), ("x-a", "1")], "one"),
             ("/", &[("x-a", "1"), ("x-b", "")], "both"),
             ("/", &[("x-b", "7")], "all"),

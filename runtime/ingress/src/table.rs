@@ -10,8 +10,8 @@ use dunlin_model::{
 };
 use http::{HeaderMap, HeaderValue};
 
-use crate::choice::{self, Allocations, Group, Wish};
-use crate::load::{Load, RetryBudget};
+use crate::choice::{self, Allocations, Group, Home, Wish};
+use crate::load::{Busy, Load, RetryBudget};
 use crate::namespace_routes::namespace_routes;
 use crate::owners::Owners;
 use crate::router::Router;
@@ -50,8 +50,7 @@ pub(crate) struct Target {
 pub(crate) struct Service {
     pub(crate) workload: WorkloadName,
     pub(crate) places: Vec<Arc<Place>>,
-    /// Whether it is to run on every node.
-    is_everywhere: bool,
+    home: Home,
     /// Those that have a share of the requests of their own, and which; as much as their number says if that is not known.
     canaries: Group,
     share: Option<Percent>,
@@ -70,7 +69,7 @@ impl Service {
         Self {
             workload,
             places: Vec::new(),
-            is_everywhere: false,
+            home: Home::of(None),
             canaries: Group::default(),
             share: None,
             group: Group::default(),
@@ -101,7 +100,7 @@ impl Service {
             Way::Local(_) => self.handed.now() / (self.group.here.len() + self.canaries.here.len()).max(1),
             Way::Peer(_) => 0,
         };
-        place.load.now() + handed
+        place.load.now() + handed + place.busy.now()
     }
 }
 
@@ -128,15 +127,20 @@ impl Allocations for Seen<'_> {
 impl Seen<'_> {
     /// Returns the order in which the allocations of the service are tried.
     pub(crate) fn order(&self, wish: Wish) -> impl Iterator<Item = usize> {
-        let Service { group, canaries, share, .. } = self.service;
-        let share = || match share {
+        let Service { group, canaries, share, home, places, .. } = self.service;
+        let share = match share {
             Some(share) => (share.0.into(), 100),
             None => (canaries.len() as u64, (canaries.len() + group.len()) as u64),
         };
-        let is_for_canary = canaries.len() > 0 && choice::is_for_canary(wish, share());
-        let group = if is_for_canary || group.len() == 0 { canaries } else { group };
-        let first = group.first(wish, self, self.service.is_everywhere);
-        choice::order(first, group, self.service.places.len(), wish.turn, self)
+        let (group, turn) = match choice::canary_turn(wish, share) {
+            _ if canaries.len() == 0 => (group, wish.turn),
+            (true, turn) => (canaries, turn),
+            (false, turn) if group.len() > 0 => (group, turn),
+            (false, turn) => (canaries, turn),
+        };
+        let by_key = wish.key.map(|key| choice::by_key(group, places.len(), key, self));
+        let in_turn = wish.key.is_none().then(|| choice::in_turn(group, *home, places.len(), turn, self));
+        by_key.into_iter().flatten().chain(in_turn.into_iter().flatten())
     }
 }
 
@@ -149,6 +153,7 @@ pub(crate) struct Place {
     pub(crate) header: HeaderValue,
     /// The requests that are under way there by way of this ingress.
     pub(crate) load: Load,
+    pub(crate) busy: Busy,
 }
 
 /// The way to an endpoint.
@@ -178,7 +183,11 @@ impl Table {
         for (workload, endpoints) in &routes.endpoints {
             let known = last.targets.get(workload).map(|target| &*target.service);
             let mut service = Service::new(workload.clone(), known);
-            service.is_everywhere = routes.everywhere.contains(workload);
+            service.home = if routes.everywhere.contains(workload) {
+                Home::Only
+            } else {
+                Home::of(routes.narrow.get(workload).copied())
+            };
             service.share = routes.shares.get(workload).copied();
             for endpoint in endpoints {
                 if let Some(place) = table.place(node, workload, endpoint, &routes.peers, last) {
@@ -235,11 +244,11 @@ impl Table {
             .map(|(namespace, (version, routes))| (namespace, *version, routes))
     }
 
-    /// Returns what counts the requests to an allocation.
-    fn load_of(&self, workload: &WorkloadName, allocation: AllocationId) -> Load {
-        let places = self.targets.get(workload).map_or(&[][..], |target| &target.service.places);
-        let place = places.binary_search_by_key(&allocation, |place| place.allocation);
-        place.map(|place| places[place].load.clone()).unwrap_or_default()
+    fn place_of(&self, workload: &WorkloadName, allocation: AllocationId) -> Option<&Place> {
+        let places = &self.targets.get(workload)?.service.places;
+        // They are in this order wherever routes come from a coordinator; else what is counted begins anew.
+        let place = places.binary_search_by_key(&allocation, |place| place.allocation).ok()?;
+        Some(&places[place])
     }
 
     /// Returns the way to `endpoint`, or nothing if its node has no known address.
@@ -264,8 +273,10 @@ impl Table {
         };
         let header = HeaderValue::try_from(allocation.to_string())
             .expect("an id is a letter and digits, which any header can hold");
-        let load = last.load_of(workload, allocation);
-        let place = Arc::new(Place { allocation, node: endpoint.node.clone(), way, header, load });
+        let known = last.place_of(workload, allocation);
+        let load = known.map(|place| place.load.clone()).unwrap_or_default();
+        let busy = known.map(|place| place.busy.clone()).unwrap_or_default();
+        let place = Arc::new(Place { allocation, node: endpoint.node.clone(), way, header, load, busy });
         if let Way::Local(_) = place.way {
             self.local.insert(allocation, Arc::clone(&place));
         }

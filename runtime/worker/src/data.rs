@@ -118,6 +118,11 @@ where
     let tells = Tells { fuel: service.tells_fuel(), account, trailers };
     match service.handle(request).await {
         Ok(response) => Answer::Response(told(response, tells)),
+        // It closes, and has not begun what waited in it.
+        Err(EngineFailure::Overloaded(_)) if !allocations.serves(allocation) => {
+            let detail = format!("allocation {allocation} is being stopped");
+            Answer::NotTaken(failure::no_allocation(detail))
+        }
         Err(overloaded @ EngineFailure::Overloaded(_)) => Answer::NotTaken(failure::of(overloaded)),
         Err(failure) => Answer::Failed(failure::of(failure)),
     }

@@ -63,7 +63,8 @@ async fn each_request_is_told_of_with_who_has_answered_and_what_that_burned() {
     let url = format!("http://{}", fleet.ingress(0));
     let ask = async |host: &str, path: &str| {
         let request = http().get(format!("{url}{path}")).header("host", host);
-        let request = request.header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let request =
+            request.header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         let answer = request.header("user-agent", "a \"test\"").send().await.unwrap();
         let headers: Vec<String> = answer.headers().keys().map(ToString::to_string).collect();
         assert!(!headers.iter().any(|name| name == "dunlin-account" || name == "trailer"), "{headers:?}");
@@ -80,7 +81,10 @@ async fn each_request_is_told_of_with_who_has_answered_and_what_that_burned() {
         let told = &lines(&log, 1, |line| line["host"] == host && line["path"] == "/?the=last").await[0];
         assert_eq!((told["status"].as_u64(), told["bytes"].as_u64()), (Some(200), Some(body.len() as u64)));
         let service = format!("default/shop/{}", host.strip_suffix(".example").unwrap());
-        assert_eq!((told["service"].as_str(), told["method"].as_str()), (Some(service.as_str()), Some("GET")));
+        assert_eq!(
+            (told["service"].as_str(), told["method"].as_str()),
+            (Some(service.as_str()), Some("GET"))
+        );
         let app = fleet.client().app(&"default/shop".parse().unwrap()).await.unwrap();
         let workload = app.workloads.iter().find(|it| it.workload.to_string() == service).unwrap();
         let instance = told["instance"].as_str().unwrap();
