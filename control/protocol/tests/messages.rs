@@ -270,7 +270,7 @@ fn of_upgrades() -> (StreamRequest, ToAgent, ToCoordinator) {
 /// Routes by which canaries have a share, and clients stay where they are.
 fn shared() -> ToAgent {
     let mut assignment = assignment();
-    let RouteTable { routes, endpoints, shares, .. } = &mut assignment.routes;
+    let RouteTable { routes, endpoints, shares, narrow, .. } = &mut assignment.routes;
     routes[0].spec.rules = Some(Box::new(RouteRules {
         headers: BTreeMap::from([("x-beta".to_owned(), "*".to_owned())]),
         sticky: Some(Sticky::Cookie("shop".to_owned())),
@@ -279,6 +279,7 @@ fn shared() -> ToAgent {
     for (service, endpoints) in endpoints {
         endpoints[0].canary = true;
         shares.insert(service.clone(), Percent(5));
+        narrow.insert(service.clone(), 2);
     }
     ToAgent::Assign(Box::new(assignment))
 }

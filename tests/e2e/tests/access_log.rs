@@ -86,7 +86,7 @@ async fn each_request_is_told_of_with_who_has_answered_and_what_that_burned() {
             (Some(service.as_str()), Some("GET"))
         );
         let app = fleet.client().app(&"default/shop".parse().unwrap()).await.unwrap();
-        let workload = app.workloads.iter().find(|it| it.workload.to_string() == service).unwrap();
+        let workload = app.workloads.iter().find(|it| service.ends_with(&format!("/{}", it.name))).unwrap();
         let instance = told["instance"].as_str().unwrap();
         assert!(instance.starts_with(&format!("{}.", workload.allocations[0].id)), "{told}");
         assert!(told["fuel"].as_u64().unwrap() > 1000, "{told}");
@@ -122,7 +122,11 @@ async fn a_file_that_cannot_be_had_is_told_before_the_agent_starts() {
     let fleet = Fleet::start(0).await.unwrap();
     let config = fleet.folder().join("node.toml");
     std::fs::write(&config, "[ingress]\naccess_log = \"/nowhere/access.log\"\n").unwrap();
-    let check = ["agent", "--check", "--fleet", "127.0.0.1:1", "--config", config.to_str().unwrap()];
-    let told = dunlin_e2e::printed(&fleet.dunlin(&check).await.unwrap());
+    let state = fleet.folder().join("state");
+    let (config, state) = (config.to_str().unwrap(), state.to_str().unwrap());
+    let check =
+        ["--check", "--fleet", "127.0.0.1:1", "--node", "attic", "--state", state, "--config", config];
+    let told = fleet.dunlin(&[&["agent"], &check[..]].concat()).await.unwrap();
+    let told = dunlin_e2e::printed(&told);
     told.assert_failed(1, &["`[ingress] access_log` cannot be written: /nowhere/access.log", "No such file"]);
 }

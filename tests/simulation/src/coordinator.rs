@@ -426,6 +426,18 @@ fn check_canaries(store: &Store, routes: &RouteTable) -> Result<(), String> {
     {
         return Err(format!("the canaries of {workload} are given {told}, and have {:?}", share(workload)));
     }
+    let specs = store.apps.values().flat_map(|app| app.spec.workloads.iter().map(move |it| (app, it)));
+    let narrow = specs.filter(|(_, (_, spec))| {
+        matches!(spec.kind, WorkloadKind::Service(_)) && spec.limits.concurrency < RouteTable::NARROW
+    });
+    let narrow: BTreeMap<_, _> =
+        narrow.map(|(app, (short, spec))| (app.name.workload(short), spec.limits.concurrency)).collect();
+    if narrow != routes.narrow {
+        return Err(format!(
+            "the ingresses are told that {:?} are narrow, and {narrow:?} are",
+            routes.narrow
+        ));
+    }
     for (workload, endpoints) in &routes.endpoints {
         if share(workload).is_some() && !routes.shares.contains_key(workload) {
             return Err(format!("nobody is told of the share of the canaries of {workload}"));

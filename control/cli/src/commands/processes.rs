@@ -14,7 +14,7 @@ use dunlin_coordinator::{DEFAULT_API_PORT, DEFAULT_FLEET_PORT, EtcdLocation, Pro
 use dunlin_model::{Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, FuelRate, Metering, NodeId};
 use dunlin_worker::{CodeKind, HostCallWatch};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -260,6 +260,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 pub(crate) fn coordinator(args: CoordinatorArgs) -> Result<(), CommandError> {
     let (limits, etcd) = (args.limits()?, args.etcd()?);
     start_log(args.process);
+    open_many();
     let config = dunlin_coordinator::Config {
         limits,
         etcd,
@@ -307,6 +308,7 @@ pub(crate) fn agent(args: AgentArgs, output: &Output) -> Result<(), CommandError
         return output.text("the command line and the config file are in order\n");
     }
     start_log(process);
+    open_many();
     // First of all: what is in the config file may be for the other program.
     let choice = programs.at_start();
     if !choice.is_here {
@@ -415,6 +417,20 @@ pub(crate) fn start_quiet_log() -> String {
     let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&filter)).with_writer(io::stderr);
     log.with_ansi(false).init();
     filter
+}
+
+/// Has this process open as many files and connections as it may, within reason: systems give each a limit that programs
+/// of another age need, and leave room above it.
+fn open_many() {
+    const MANY: u64 = 1 << 16;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE);
+    let raised = limit.and_then(|(now, most)| {
+        let wanted = most.min(MANY).max(now);
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, most)
+    });
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn start_log(process: ProcessArgs) {

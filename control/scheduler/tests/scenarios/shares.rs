@@ -11,6 +11,40 @@ fn shop(component: &str, rollout: &str) -> String {
     )
 }
 
+/// Returns what became of the second app where the first one has its route.
+fn second(first: &str, second: &str) -> String {
+    let app = |namespace: &str, route: &str| {
+        format!(
+            "[app]\nname = \"shop\"\nnamespace = \"{namespace}\"\n[service.web]\ncomponent = \"1.wasm\"\nroutes = [{route}]\n"
+        )
+    };
+    let mut world = World::new();
+    let (namespace, second) = second.split_once(' ').unwrap();
+    world.manifests.insert("first".to_owned(), app("default", first));
+    world.manifests.insert("second".to_owned(), app(namespace, second).replace("\"shop\"", "\"other\""));
+    world.play("apply first");
+    world.play("apply second");
+    world.out.lines().last().unwrap().to_owned()
+}
+
+#[test]
+fn nobody_takes_the_requests_of_another_namespace_by_a_header_or_a_slash() {
+    let taken = "route_taken: the route `";
+    let by_header = r#"headers = { cookie = "*" }"#;
+    for (first, then, is_taken) in [
+        (r#"{ path = "/cart" }"#, format!(r#"other {{ path = "/cart/", {by_header} }}"#), true),
+        (r#"{ path = "/cart/" }"#, format!(r#"other {{ path = "/cart", {by_header} }}"#), true),
+        (r#"{ path = "/" }"#, format!(r#"other {{ path = "/", {by_header} }}"#), true),
+        (r#"{ path = "/cart" }"#, r#"default { path = "/cart/" }"#.to_owned(), true),
+        (r#"{ path = "/cart" }"#, format!(r#"default {{ path = "/cart/", {by_header} }}"#), false),
+        (r#"{ path = "/cart" }"#, format!(r#"other {{ path = "/cart/x", {by_header} }}"#), false),
+        (r#"{ path = "/cart" }"#, r#"other { path = "/carts" }"#.to_owned(), false),
+    ] {
+        let told = second(first, &then);
+        assert_eq!(told.contains(taken), is_taken, "{first} and then {then}: {told}");
+    }
+}
+
 #[test]
 fn canaries_have_their_share_until_they_are_promoted() {
     let mut world = World::new();
