@@ -94,89 +94,144 @@ async fn forward_once(
     outbound: &mut Outbound,
 ) -> Result<Response<Answer>, NoAnswer> {
     let peers_until = Instant::now() + peers_time;
-    let mut patience = Duration::ZERO;
-    // Then it gets the tries of this round and no further ones.
-    let mut may_have_begun = false;
-    let places = service.places.as_slice();
     let seen = Seen { service, suspects: ingress.suspects() };
-    let pays = || service.retries.take(std::time::Instant::now());
-    let mut unreached: Vec<&Place> = Vec::new();
-    let mut failure = None;
+    let mut round = Round {
+        ingress,
+        service,
+        unreached: Vec::new(),
+        failure: None,
+        patience: Duration::ZERO,
+        may_have_begun: false,
+    };
     let mut tries = 0;
     let mut order = seen.order(wish).peekable();
     while let Some(index) = order.next() {
-        let place = &*places[index];
+        let place = &*service.places[index];
         // What could not be reached a moment ago will not be reached by the name of another allocation there.
-        if unreached.iter().any(|other| other.node == place.node) {
+        if round.unreached.iter().any(|other| other.node == place.node) {
             continue;
         }
         if tries == MAX_TRIES {
             break;
         }
         tries += 1;
-        match send(ingress, place, outbound, peers_until).await.map_err(|error| of_client(error, outbound)) {
-            Ok(response) => match failure_code(&response, place) {
-                Some(Failure::NO_ALLOCATION) => {
-                    ingress.suspects().mark(Suspect::Allocation(place.allocation));
-                    // Nodes hear of new routes one before the other.
-                    patience = patience.max(ROUTES_TIME);
-                    failure = Some(no_endpoint(service));
+        let sent = send(ingress, place, outbound, peers_until).await;
+        match sent.map_err(|error| of_client(error, outbound)) {
+            Ok(response) => {
+                let is_last = order.peek().is_none();
+                if let Some(response) = round.take(response, place, outbound, is_last) {
+                    return Ok(response);
                 }
-                Some(Failure::STARTING_AGAIN) => {
-                    ingress.suspects().mark(Suspect::Node(place.node.clone()));
-                    unreached.push(place);
-                    patience = BACK_TIME;
-                    failure = Some(no_endpoint(service));
-                }
-                // It has not begun it, and another one may have less to do.
-                Some(OVERLOADED) => {
-                    place.busy.mark(std::time::Instant::now());
-                    if order.peek().is_none() || !outbound.is_whole() || !pays() {
-                        return Ok(response);
-                    }
-                    failure = Some(overloaded(service));
-                }
-                Some(PEER_FAILED) if outbound.is_repeatable() => {
-                    may_have_begun = true;
-                    ingress.suspects().mark(Suspect::Allocation(place.allocation));
-                    if !pays() {
-                        return Ok(response);
-                    }
-                    failure = Some(failed(&SendError::Spent));
-                }
-                _ => return Ok(response),
-            },
-            Err(SendError::NotSent(_) | SendError::Broken(_)) if is_starting_again(ingress, place) => {
-                unreached.push(place);
-                patience = BACK_TIME;
-                failure = Some(no_endpoint(service));
             }
-            Err(error @ SendError::NotSent(_)) => {
-                tracing::debug!(node = %place.node, allocation = %place.allocation, %error, "endpoint not reached");
-                ingress.suspects().mark(unreachable(place));
-                unreached.push(place);
-                failure = Some(failed(&error));
-            }
-            Err(error @ SendError::Broken(_)) => {
-                tracing::debug!(node = %place.node, allocation = %place.allocation, %error, "endpoint broke");
-                ingress.suspects().mark(Suspect::Allocation(place.allocation));
-                failure = Some(failed(&error));
-                may_have_begun = true;
-                if !outbound.is_repeatable() || !pays() {
+            Err(error @ SendError::TimedOut) => return Err(failed(&error).into()),
+            Err(error) => {
+                if !round.goes_on_after(error, place, outbound) {
                     break;
                 }
             }
-            Err(SendError::Spent) => {
-                may_have_begun = true;
-                break;
-            }
-            Err(error @ SendError::TimedOut) => return Err(failed(&error).into()),
         }
     }
-    if may_have_begun {
-        patience = Duration::ZERO;
+    Err(round.end())
+}
+
+/// What is known of the tries of one request.
+struct Round<'a> {
+    ingress: &'a Ingress,
+    service: &'a Service,
+    unreached: Vec<&'a Place>,
+    failure: Option<Failure>,
+    patience: Duration,
+    /// Then it gets the tries of this round and no further ones.
+    may_have_begun: bool,
+}
+
+impl<'a> Round<'a> {
+    /// Tells whether the service may have one request more than its clients send.
+    fn pays(&self) -> bool {
+        self.service.retries.take(std::time::Instant::now())
     }
-    Err(NoAnswer { failure: failure.unwrap_or_else(|| no_endpoint(service)), patience })
+
+    fn mark(&self, suspect: Suspect) {
+        self.ingress.suspects().mark(suspect);
+    }
+
+    /// Returns the response if it is for the client; else another allocation is to be tried.
+    fn take(
+        &mut self,
+        response: Response<Answer>,
+        place: &'a Place,
+        outbound: &Outbound,
+        is_last: bool,
+    ) -> Option<Response<Answer>> {
+        match failure_code(&response, place) {
+            Some(Failure::NO_ALLOCATION) => {
+                self.mark(Suspect::Allocation(place.allocation));
+                // Nodes hear of new routes one before the other.
+                self.patience = self.patience.max(ROUTES_TIME);
+                self.failure = Some(no_endpoint(self.service));
+            }
+            Some(Failure::STARTING_AGAIN) => {
+                self.mark(Suspect::Node(place.node.clone()));
+                self.unreached.push(place);
+                self.patience = BACK_TIME;
+                self.failure = Some(no_endpoint(self.service));
+            }
+            // It has not begun it, and another one may have less to do.
+            Some(OVERLOADED) => {
+                place.busy.mark(std::time::Instant::now());
+                if is_last || !outbound.is_whole() || !self.pays() {
+                    return Some(response);
+                }
+                self.failure = Some(overloaded(self.service));
+            }
+            Some(PEER_FAILED) if outbound.is_repeatable() => {
+                self.may_have_begun = true;
+                self.mark(Suspect::Allocation(place.allocation));
+                if !self.pays() {
+                    return Some(response);
+                }
+                self.failure = Some(failed(&SendError::Spent));
+            }
+            _ => return Some(response),
+        }
+        None
+    }
+
+    /// Tells whether another allocation is to be tried after this one gave no response.
+    fn goes_on_after(&mut self, error: SendError, place: &'a Place, outbound: &Outbound) -> bool {
+        let (node, allocation) = (&place.node, place.allocation);
+        match error {
+            SendError::NotSent(_) | SendError::Broken(_) if is_starting_again(self.ingress, place) => {
+                self.unreached.push(place);
+                self.patience = BACK_TIME;
+                self.failure = Some(no_endpoint(self.service));
+                true
+            }
+            error @ SendError::NotSent(_) => {
+                tracing::debug!(%node, %allocation, %error, "endpoint not reached");
+                self.mark(unreachable(place));
+                self.unreached.push(place);
+                self.failure = Some(failed(&error));
+                true
+            }
+            error @ SendError::Broken(_) => {
+                tracing::debug!(%node, %allocation, %error, "endpoint broke");
+                self.mark(Suspect::Allocation(allocation));
+                self.failure = Some(failed(&error));
+                self.may_have_begun = true;
+                outbound.is_repeatable() && self.pays()
+            }
+            SendError::Spent | SendError::TimedOut => {
+                self.may_have_begun = true;
+                false
+            }
+        }
+    }
+
+    fn end(self) -> NoAnswer {
+        let patience = if self.may_have_begun { Duration::ZERO } else { self.patience };
+        NoAnswer { failure: self.failure.unwrap_or_else(|| no_endpoint(self.service)), patience }
+    }
 }
 
 async fn send(

@@ -129,8 +129,8 @@ pub const RESERVED: &[Reserved] = &[
     },
     Reserved {
         package: "tokio-rustls",
-        rooms: &["control/coordinator", "runtime/host", "runtime/ingress"],
-        reason: "the public API and services are served over TLS on TCP, and guests ask servers by https",
+        rooms: &["control/coordinator", "runtime/host", "runtime/ingress", "control/transport"],
+        reason: "the public API and services are served over TLS on TCP, guests ask servers by https, and packets of QUIC are carried where no UDP comes through",
     },
     Reserved {
         package: "minisign-verify",
