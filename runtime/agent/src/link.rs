@@ -39,6 +39,8 @@ const RELAY_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_UDP_PAUSE: Duration = Duration::from_secs(15);
 /// and after this time at most.
 const LAST_UDP_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// How often is looked whether a change to UDP was given up, when the way by TCP has ended meanwhile.
+const CHANGE_LOOK: Duration = Duration::from_millis(50);
 /// How long a coordinator may take until it welcomes this node, or says that it does not.
 const WELCOME_TIME: Duration = Duration::from_secs(10);
 /// How long who wants to fetch waits for a connection.
@@ -119,8 +121,17 @@ impl LinkKeeper {
                     better = &mut by_udp => Some(better),
                     () = self.serve(&connection, control, heartbeat) => {
                         // The coordinator ends the one when it welcomes the other, which may be heard of later.
-                        let is_changing = is_changing.load(Ordering::Relaxed);
-                        if is_changing { timeout(WELCOME_TIME, by_udp).await.ok() } else { None }
+                        self.slot.connection.send_replace(None);
+                        let given_up = async {
+                            while is_changing.load(Ordering::Relaxed) {
+                                sleep(CHANGE_LOOK).await;
+                            }
+                        };
+                        tokio::select! {
+                            biased;
+                            better = by_udp => Some(better),
+                            () = given_up => None,
+                        }
                     }
                 }
             };

@@ -261,12 +261,23 @@ impl IngressSettings {
         })
     }
 
+    /// Tells whether the access log can be opened, if there is to be one; makes no file.
+    ///
+    /// # Errors
+    ///
+    /// It cannot.
+    pub fn check_access_log(&self) -> anyhow::Result<()> {
+        let Some(path) = &self.access_log else { return Ok(()) };
+        let checked = AccessLog::check(path);
+        checked.with_context(|| format!("`[ingress] access_log` cannot be written: {}", path.display()))
+    }
+
     /// Opens the access log, if there is to be one.
     ///
     /// # Errors
     ///
     /// Its file cannot be had.
-    pub fn open_access_log(&self) -> anyhow::Result<Option<Arc<AccessLog>>> {
+    fn open_access_log(&self) -> anyhow::Result<Option<Arc<AccessLog>>> {
         let open = |path: &PathBuf| {
             let log = AccessLog::open(path.clone());
             log.with_context(|| format!("`[ingress] access_log` cannot be written: {}", path.display()))

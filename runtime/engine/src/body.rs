@@ -66,6 +66,8 @@ pub(crate) struct Stream {
     pub(crate) ended: Option<oneshot::Receiver<()>>,
     /// What comes after the body, if that is wanted.
     pub(crate) fuel: Option<FuelTrailer>,
+    /// Whether the body has come to its end, and the instance may go on after it.
+    pub(crate) is_let_live: bool,
 }
 
 impl GuestBody {
@@ -155,18 +157,24 @@ impl Stream {
 
     /// Ends the body, with trailers if there are any.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(fuel) = &mut self.fuel {
+        let is_for_log = self.fuel.as_ref().is_some_and(FuelTrailer::is_for_log);
+        if let Some(fuel) = self.fuel.as_mut().filter(|_| !is_for_log) {
             ready!(fuel.poll_known(&self.record, context));
         }
         // wasmtime ends the stream in the same way whether the guest finished it or perished. The outcome is set before
         // the instance is taken down, so whoever perished has one.
-        if let Some((outcome, _)) = self.record.get()
+        if !self.is_let_live
+            && let Some((outcome, _)) = self.record.get()
             && !outcome.is_completed()
             && self.left != Some(0)
         {
             return Poll::Ready(Some(Err(BodyError::Ended(outcome.clone()))));
         }
         self.release();
+        self.is_let_live = true;
+        if let Some(fuel) = self.fuel.as_mut().filter(|_| is_for_log) {
+            ready!(fuel.poll_known(&self.record, context));
+        }
         let mut trailers = self.trailers.take();
         if let Some(fuel) = self.fuel.take() {
             fuel.tell(&self.record, &mut trailers);

@@ -283,6 +283,7 @@ impl Exchange {
             trailers: None,
             ended,
             fuel: None,
+            is_let_live: false,
         };
         Response::from_parts(parts, GuestBody::stream(stream))
     }

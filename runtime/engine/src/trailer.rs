@@ -14,6 +14,8 @@ use crate::exchange::Record;
 
 /// How long the end of a body waits for its guest, which may go on after it. Then the trailer is left out.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same where no client waits for it: what goes on after the end is not held up for a log.
+const PATIENCE_OF_LOGS: Duration = Duration::from_millis(20);
 /// What only Dunlin may say of a response.
 const OWN: &str = "dunlin-";
 
@@ -39,15 +41,22 @@ impl FuelTrailer {
         Self { names, ended, late: None }
     }
 
+    /// Tells whether only a log wants it, which is to change nothing of how the body ends.
+    pub(crate) fn is_for_log(&self) -> bool {
+        self.names.fuel.is_none()
+    }
+
     /// Waits until the instance has ended, though not for long. To be polled no more once it is ready.
     pub(crate) fn poll_known(&mut self, record: &Record, context: &mut Context<'_>) -> Poll<()> {
+        let is_for_log = self.is_for_log();
         let Some(ended) = self.ended.as_mut().filter(|_| record.get().is_none()) else {
             return Poll::Ready(());
         };
         if Pin::new(ended).poll(context).is_ready() {
             return Poll::Ready(());
         }
-        self.late.get_or_insert_with(|| Box::pin(sleep(PATIENCE))).as_mut().poll(context)
+        let patience = if is_for_log { PATIENCE_OF_LOGS } else { PATIENCE };
+        self.late.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(context)
     }
 
     /// Adds what is known to the guest's own trailers.

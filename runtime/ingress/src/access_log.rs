@@ -6,22 +6,26 @@
 
 mod file;
 
+use std::fs::OpenOptions;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::task::{Context, Poll, ready};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use dunlin_model::{Timestamp, WorkloadName};
 use http::header::{TRAILER, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use rustix::fs::Access;
 use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use self::file::LogFile;
 use crate::FAILURE_HEADER;
@@ -31,6 +35,10 @@ use crate::origin::Origin;
 
 /// How many lines may wait to be written.
 const MAX_WAITING: usize = 8192;
+/// The status of a request whose client left before there was an answer, as other servers write it.
+const CLIENT_LEFT: u16 = 499;
+/// How long an end waits for the last lines.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// The most bytes of what a client says that stand in a line.
 const MAX_TEXT: usize = 1 << 10;
 
@@ -39,8 +47,16 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// An access log. It is written until it is dropped.
 #[derive(Debug)]
 pub struct AccessLog {
-    lines: SyncSender<Box<Line>>,
+    lines: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
+}
+
+/// What the thread is told that writes.
+#[derive(Debug)]
+enum Message {
+    Line(Box<Line>),
+    /// To answer when all before it is written.
+    Flush(oneshot::Sender<()>),
 }
 
 /// One request and its answer.
@@ -91,9 +107,20 @@ impl Line {
 /// A request that is being answered, as the log will tell of it.
 pub(crate) struct Logging {
     log: Arc<AccessLog>,
-    line: Box<Line>,
+    /// Until it is told, which is when this is dropped.
+    line: Option<Box<Line>>,
     began: Instant,
     reads_trailers: bool,
+    is_head: bool,
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        if let Some(mut line) = self.line.take() {
+            line.duration_ms = self.began.elapsed().as_secs_f64() * 1e3;
+            self.log.write(line);
+        }
+    }
 }
 
 impl Logging {
@@ -112,11 +139,11 @@ impl Logging {
             time: Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)).rfc3339(),
             client,
             method: shown(request.method().as_str().as_bytes()),
-            host: authority(request).ok().map(str::to_owned),
+            host: authority(request).ok().map(|host| shown(host.as_bytes())),
             path: shown(target.as_bytes()),
             protocol: format!("{:?}", request.version()),
             tls: origin.has_tls(),
-            status: 0,
+            status: CLIENT_LEFT,
             bytes: 0,
             duration_ms: 0.0,
             complete: false,
@@ -128,26 +155,31 @@ impl Logging {
             user_agent: told(USER_AGENT),
         };
         let reads_trailers = reads_trailers(headers);
-        Self { log: Arc::clone(log), line: Box::new(line), began: Instant::now(), reads_trailers }
+        let is_head = *request.method() == Method::HEAD;
+        let (log, line) = (Arc::clone(log), Some(Box::new(line)));
+        Self { log, line, began: Instant::now(), reads_trailers, is_head }
     }
 
     /// Says for which service it is.
     pub(crate) fn is_for(&mut self, service: &WorkloadName) {
-        self.line.service = Some(service.to_string());
+        if let Some(line) = &mut self.line {
+            line.service = Some(service.to_string());
+        }
     }
 
     /// Returns the response as it goes to the client; when its body has ended it is told of.
     pub(crate) fn answered(mut self, mut response: Response<Answer>) -> Response<Answer> {
-        self.line.status = response.status().as_u16();
-        let failure = response.headers().get(FAILURE_HEADER);
-        self.line.failure = failure.and_then(|code| code.to_str().ok()).map(str::to_owned);
-        if let Some(account) = take_account(response.headers_mut()) {
-            self.line.take_account(&account);
+        let account = take_account(response.headers_mut());
+        if let Some(line) = &mut self.line {
+            line.status = response.status().as_u16();
+            let failure = response.headers().get(FAILURE_HEADER);
+            line.failure = failure.and_then(|code| code.to_str().ok()).map(str::to_owned);
+            account.iter().for_each(|account| line.take_account(account));
         }
         if !self.reads_trailers {
             response.headers_mut().remove(TRAILER);
         }
-        response.map(|body| Answer::Logged(Box::new(Logged { body, logging: Some(self), has_ended: false })))
+        response.map(|body| Answer::Logged(Box::new(Logged { body, logging: self, has_ended: false })))
     }
 }
 
@@ -159,8 +191,7 @@ fn shown(bytes: &[u8]) -> String {
 /// A body of which is told when it has ended.
 pub(crate) struct Logged {
     body: Answer,
-    /// Until it is told.
-    logging: Option<Logging>,
+    logging: Logging,
     has_ended: bool,
 }
 
@@ -174,11 +205,11 @@ impl Logged {
     /// Takes out of the trailers what is for the log alone; returns what is left, if anything is.
     fn take_trailers(&mut self, mut trailers: HeaderMap) -> Option<HeaderMap> {
         let account = trailers.remove(ACCOUNT_HEADER);
-        if let Some(logging) = &mut self.logging {
-            account.iter().for_each(|account| logging.line.take_account(account));
-            if !logging.reads_trailers {
-                trailers.remove(FUEL_HEADER);
-            }
+        if let Some(line) = &mut self.logging.line {
+            account.iter().for_each(|account| line.take_account(account));
+        }
+        if !self.logging.reads_trailers {
+            trailers.remove(FUEL_HEADER);
         }
         (!trailers.is_empty()).then_some(trailers)
     }
@@ -200,8 +231,8 @@ impl Logged {
                 self.take_trailers(trailers).map(|trailers| Ok(Frame::trailers(trailers)))
             }
             Err(frame) => {
-                if let Some(logging) = &mut self.logging {
-                    logging.line.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(line) = &mut self.logging.line {
+                    line.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 }
                 Some(Ok(frame))
             }
@@ -219,11 +250,10 @@ impl Logged {
 
 impl Drop for Logged {
     fn drop(&mut self) {
-        let complete = self.is_end_stream();
-        if let Some(Logging { log, mut line, began, .. }) = self.logging.take() {
+        // Of an answer to HEAD no body is read.
+        let complete = self.logging.is_head || self.is_end_stream();
+        if let Some(line) = &mut self.logging.line {
             line.complete = complete;
-            line.duration_ms = began.elapsed().as_secs_f64() * 1e3;
-            log.write(line);
         }
     }
 }
@@ -245,8 +275,32 @@ impl AccessLog {
     }
 
     fn write(&self, line: Box<Line>) {
-        if self.lines.try_send(line).is_err() {
+        if self.lines.try_send(Message::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until what was told is written, though not for long.
+    pub(crate) async fn flush(&self) {
+        let (flushed, is_flushed) = oneshot::channel();
+        if self.lines.try_send(Message::Flush(flushed)).is_ok() {
+            let _late = timeout(FLUSH_TIME, is_flushed).await;
+        }
+    }
+
+    /// Tells whether a log could be opened in this file, without making it.
+    ///
+    /// # Errors
+    ///
+    /// It could not.
+    pub fn check(path: &Path) -> io::Result<()> {
+        match OpenOptions::new().append(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                let folder = folder.unwrap_or(Path::new("."));
+                Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+            }
+            opened => opened.map(drop),
         }
     }
 }

@@ -247,7 +247,9 @@ impl Body for Answer {
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
             Self::Streamed(body) => {
                 let frame = ready!(Pin::new(&mut body.incoming).poll_frame(context));
-                body.has_ended |= frame.is_none();
+                // Nothing follows trailers.
+                body.has_ended |=
+                    frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers));
                 Poll::Ready(frame)
             }
             Self::Logged(body) => body.poll_frame(context),

@@ -67,20 +67,27 @@ const SHARE: u32 = 5;
 /// The most that may have been saved, in requests: what a node with many clients needs when another one dies.
 const MOST: u32 = 1_000 * SHARE;
 /// So many a second may be sent twice anyhow, or a service that is asked seldom would have none.
-const ANYHOW: u32 = 10;
+const ANYHOW: f64 = 10.0;
 
 /// How many requests to a service may be sent again after they may have been begun, or because an allocation had too much to
 /// do: a fifth of all, and ten a second. Without a bound a service that fails under load would get three times that load.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RetryBudget {
     /// In parts of [`SHARE`] for one.
     saved: AtomicU32,
-    given: Mutex<Option<Instant>>,
+    anyhow: Mutex<Anyhow>,
 }
 
-impl Default for RetryBudget {
+/// What there is each second.
+#[derive(Debug)]
+struct Anyhow {
+    left: f64,
+    looked: Option<Instant>,
+}
+
+impl Default for Anyhow {
     fn default() -> Self {
-        Self { saved: AtomicU32::new(0), given: Mutex::default() }
+        Self { left: ANYHOW, looked: None }
     }
 }
 
@@ -95,19 +102,19 @@ impl RetryBudget {
 
     /// Tells whether one request may be sent again, and takes it off.
     pub(crate) fn take(&self, now: Instant) -> bool {
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let time = given.map_or(Duration::from_secs(1), |last| now.saturating_duration_since(last));
-        let more =
-            u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(1000) * u64::from(ANYHOW * SHARE) / 1000;
-        if more > 0 {
-            *given = Some(now);
+        let paid = |saved: u32| saved.checked_sub(SHARE);
+        if self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid).is_ok() {
+            return true;
         }
-        let paid = |saved: u32| {
-            let anyhow = if saved < ANYHOW * SHARE { more } else { 0 };
-            let saved = u64::from(saved) + anyhow;
-            u32::try_from(saved.checked_sub(u64::from(SHARE))?).ok()
-        };
-        self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid).is_ok()
+        let mut anyhow = self.anyhow.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = anyhow.looked.map_or(0.0, |looked| now.saturating_duration_since(looked).as_secs_f64());
+        anyhow.left = (anyhow.left + passed * ANYHOW).min(ANYHOW);
+        anyhow.looked = Some(now);
+        let is_paid = anyhow.left >= 1.0;
+        if is_paid {
+            anyhow.left -= 1.0;
+        }
+        is_paid
     }
 }
 
@@ -136,5 +143,15 @@ mod tests {
         assert_eq!(taken(Duration::from_secs(3600)), 100);
         (0..100_000).for_each(|_| budget.save());
         assert_eq!(taken(Duration::from_secs(3600)), 1000, "nor without end by being asked");
+    }
+
+    #[test]
+    fn however_often_is_asked_there_are_ten_a_second() {
+        for pause in [3, 30, 39, 95] {
+            let (budget, start) = (RetryBudget::default(), Instant::now());
+            let asked = (0..10_000 / pause).map(|time| start + Duration::from_millis(time * pause));
+            let taken = asked.filter(|now| budget.take(*now)).count();
+            assert!((104..=110).contains(&taken), "every {pause} ms: {taken}");
+        }
     }
 }

@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::AccessLog;
 use crate::config::{HTTP2_WINDOWS, LAST_REQUEST_TIME, MAX_BUFFER, MAX_CONCURRENT_STREAMS, MAX_HEAD};
 use crate::doors::{Arrival, Doors, TlsDoor};
 use crate::hand_off::{self, MAX_PEEK};
@@ -78,7 +79,8 @@ impl Ingress {
         self.local().drain();
         self.accept_until(&doors, &slots, &watch, all_idle(&slots, connections)).await;
         watch.draining.cancel();
-        Closing { slots, watch, connections, limit: self.config().drain_timeout }
+        let (limit, log) = (self.config().drain_timeout, self.config().access_log.clone());
+        Closing { slots, watch, connections, limit, log }
     }
 
     /// Accepts connections until `end`.
@@ -150,6 +152,7 @@ pub struct Closing {
     watch: Shutdown,
     connections: u32,
     limit: Duration,
+    log: Option<Arc<AccessLog>>,
 }
 
 impl Closing {
@@ -159,6 +162,9 @@ impl Closing {
         if timeout(self.limit, self.slots.acquire_many(self.connections)).await.is_err() {
             tracing::warn!("requests were cut off by the shutdown");
             self.watch.cut.cancel();
+        }
+        if let Some(log) = &self.log {
+            log.flush().await;
         }
     }
 }

@@ -303,7 +303,7 @@ pub(crate) fn agent(args: AgentArgs, output: &Output) -> Result<(), CommandError
         if let Some(tls) = &config.settings.ingress.tls {
             let _certificates = tls.read().map_err(|error| failed("the agent cannot run", &error))?;
         }
-        let log = config.settings.ingress.open_access_log();
+        let log = config.settings.ingress.check_access_log();
         log.map_err(|error| failed("the agent cannot run", &error))?;
         return output.text("the command line and the config file are in order\n");
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use dunlin_model::Timestamp;
 use serde::Serialize;
 
-use super::Line;
+use super::Message;
 use crate::rarely::Rarely;
 
 /// How large a file becomes before it gets another name.
@@ -30,6 +30,8 @@ pub(super) struct LogFile {
     file: File,
     length: u64,
     looked: Instant,
+    /// Whether the last line may be a part of one.
+    is_torn: bool,
     /// That it cannot be written.
     failures: Rarely,
 }
@@ -42,14 +44,20 @@ struct Missing {
 }
 
 /// Writes what comes until nobody sends any more.
-pub(super) fn write(mut file: LogFile, lines: &Receiver<Box<Line>>, dropped: &AtomicU64) {
+pub(super) fn write(mut file: LogFile, messages: &Receiver<Message>, dropped: &AtomicU64) {
     let mut batch = Vec::with_capacity(BATCH);
-    while let Ok(first) = lines.recv() {
-        add(&mut batch, &first);
-        while batch.len() < BATCH
-            && let Ok(next) = lines.try_recv()
-        {
-            add(&mut batch, &next);
+    while let Ok(first) = messages.recv() {
+        let (mut lines, mut flushed) = (0, Vec::new());
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Line(line) => {
+                    add(&mut batch, &line);
+                    lines += 1;
+                }
+                Message::Flush(waiting) => flushed.push(waiting),
+            }
+            next = if batch.len() < BATCH { messages.try_recv().ok() } else { None };
         }
         let missing = dropped.swap(0, Ordering::Relaxed);
         if missing > 0 {
@@ -57,13 +65,14 @@ pub(super) fn write(mut file: LogFile, lines: &Receiver<Box<Line>>, dropped: &At
             let time = Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)).rfc3339();
             add(&mut batch, &Missing { time, dropped: missing });
         }
-        if let Err(error) = file.append(&batch)
-            && file.failures.is_due(Instant::now())
-        {
-            let path = file.path.display();
-            tracing::warn!(%path, %error, "the access log cannot be written; requests are answered and not logged");
+        if let Err(error) = file.append(&batch) {
+            dropped.fetch_add(missing + lines, Ordering::Relaxed);
+            file.complain(&error);
         }
         batch.clear();
+        for waiting in flushed {
+            let _gone = waiting.send(());
+        }
     }
 }
 
@@ -80,18 +89,41 @@ impl LogFile {
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
         let length = file.metadata()?.len();
-        Ok(Self { path, file, length, looked: Instant::now(), failures: Rarely::default() })
+        let (looked, failures) = (Instant::now(), Rarely::default());
+        Ok(Self { path, file, length, looked, is_torn: false, failures })
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         if self.length > 0 && self.length + bytes.len() as u64 > MAX_FILE {
-            self.rename()?;
+            // What cannot be renamed grows on, until as much again has come.
+            self.length = 0;
+            if let Err(error) = self.rename() {
+                self.complain(&error);
+            }
         } else if self.looked.elapsed() >= LOOK_EVERY {
             self.look()?;
         }
+        if self.is_torn {
+            self.file.write_all(b"\n")?;
+        }
+        self.is_torn = true;
         self.file.write_all(bytes)?;
+        self.is_torn = false;
         self.length += bytes.len() as u64;
         Ok(())
+    }
+
+    fn complain(&self, error: &io::Error) {
+        if self.failures.is_due(Instant::now()) {
+            let path = self.path.display();
+            tracing::warn!(
+                %path, %error,
+                "the access log cannot be written, or not be renamed; requests are answered and may not be logged"
+            );
+        }
     }
 
     /// Opens the file anew if what has its name is another one, or nothing.
@@ -102,7 +134,7 @@ impl LogFile {
         let is_same = named.is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino()));
         if is_same {
             // It may have been cut.
-            self.length = own.len();
+            self.length = self.length.min(own.len());
             return Ok(());
         }
         self.open_again()
@@ -151,6 +183,21 @@ mod tests {
         let expected = ["access.log", "access.log.1", "access.log.2", "access.log.3", "access.log.4"];
         assert_eq!(names, expected);
         assert_eq!(fs::metadata(path).unwrap().len(), large.len() as u64);
+    }
+
+    #[test]
+    fn what_cannot_be_renamed_grows_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        // A file does not take the place of a folder.
+        fs::create_dir(folder.path().join("access.log.4")).unwrap();
+        fs::write(folder.path().join("access.log.3"), "").unwrap();
+        let mut file = LogFile::open(path.clone()).unwrap();
+        let large = vec![b'x'; usize::try_from(MAX_FILE).unwrap() / 2 + 1];
+        for _ in 0..3 {
+            file.append(&large).unwrap();
+        }
+        assert_eq!(fs::metadata(path).unwrap().len(), 3 * large.len() as u64);
     }
 
     #[test]
