@@ -8,30 +8,36 @@ use std::time::{Duration, Instant};
 /// For how long an allocation that had too much to do counts as one that has.
 const BUSY_FOR: Duration = Duration::from_millis(500);
 /// So much it counts for, which is more than anybody has.
-const BUSY: usize = 1 << 32;
+const BUSY: usize = usize::MAX / 4;
 
 /// That an allocation had too much to do. It refuses at once, and so seems to have little. Clones know the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Busy(Arc<Mutex<Option<Instant>>>, Arc<AtomicBool>);
+pub(crate) struct Busy(Arc<BusyUntil>);
+
+#[derive(Debug, Default)]
+struct BusyUntil {
+    /// Whether there is a moment, so that the usual request takes no lock.
+    is_any: AtomicBool,
+    moment: Mutex<Option<Instant>>,
+}
 
 impl Busy {
     pub(crate) fn mark(&self, now: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + BUSY_FOR);
-        self.1.store(true, Ordering::Release);
+        *self.0.moment.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + BUSY_FOR);
+        self.0.is_any.store(true, Ordering::Release);
     }
 
     /// Returns what is added to its load.
     pub(crate) fn now(&self) -> usize {
-        // Most never are, so the usual request takes no lock.
-        if !self.1.load(Ordering::Acquire) {
+        if !self.0.is_any.load(Ordering::Acquire) {
             return 0;
         }
-        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if until.is_some_and(|until| Instant::now() < until) {
+        let mut moment = self.0.moment.lock().unwrap_or_else(PoisonError::into_inner);
+        if moment.is_some_and(|moment| Instant::now() < moment) {
             return BUSY;
         }
-        *until = None;
-        self.1.store(false, Ordering::Release);
+        *moment = None;
+        self.0.is_any.store(false, Ordering::Release);
         0
     }
 }
