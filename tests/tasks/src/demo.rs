@@ -78,8 +78,8 @@ fn eventually<T>(what: &str, mut probe: impl FnMut() -> anyhow::Result<T>) -> an
 fn three_nodes_answer(entries: &[SocketAddr]) -> anyhow::Result<()> {
     let answers: BTreeSet<String> = eventually("an answer from each of three nodes", || {
         let mut seen = BTreeSet::new();
-        for _ in 0..9 {
-            let answer = http::request(entries[0], "GET", "/", b"")?;
+        for entry in entries {
+            let answer = http::request(*entry, "GET", "/", b"")?;
             ensure!(answer.status == 200, "the answer was {}: {}", answer.status, answer.body);
             seen.extend(answer.body.lines().filter(|line| line.starts_with("hello from")).map(str::to_owned));
         }
@@ -87,7 +87,7 @@ fn three_nodes_answer(entries: &[SocketAddr]) -> anyhow::Result<()> {
         ensure!(nodes.len() == 3, "answers came from {nodes:?} only");
         Ok(seen)
     })?;
-    say(format_args!("asked at {} only:", entries[0]));
+    say("each node that is asked answers itself, as it has the service:");
     answers.iter().for_each(|line| say(format_args!("  {line}")));
     Ok(())
 }
