@@ -14,6 +14,11 @@ use tokio::sync::mpsc;
 /// The most packets that have come and that nobody has taken.
 pub(crate) const MAX_ARRIVED: usize = 1024;
 
+/// The most packets that wait to leave by one way; with what is told of each they take 400 KiB.
+pub(crate) const MAX_WAITING: usize = 256;
+/// The most bytes of packets that are written at once, but for the last of them.
+pub(crate) const BATCH: usize = 32 << 10;
+
 /// Packets that have come.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
@@ -76,6 +81,20 @@ impl Arrive {
     pub(crate) fn take(&self, from: SocketAddr, packet: &[u8]) {
         let _lost_if_full = self.0.try_send(Arrived { from, packet: packet.to_vec() });
     }
+}
+
+/// Waits for packets that are to leave, and puts those that wait into `batch`, in place of what was there; nothing more
+/// will come if it says no.
+pub(crate) async fn next_batch(waiting: &mut mpsc::Receiver<Vec<u8>>, batch: &mut Vec<u8>) -> bool {
+    batch.clear();
+    let Some(first) = waiting.recv().await else { return false };
+    batch.extend(first);
+    while batch.len() < BATCH
+        && let Ok(next) = waiting.try_recv()
+    {
+        batch.extend(next);
+    }
+    true
 }
 
 /// What does not fit is lost, so there is never anything to wait for.

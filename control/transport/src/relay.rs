@@ -13,16 +13,13 @@ use dunlin_model::NodeId;
 use dunlin_protocol::{Relayed, StreamReply};
 use tokio::sync::mpsc;
 
+use crate::packets::{BATCH, MAX_WAITING, next_batch};
 use crate::{ReceiveError, ReceiveHalf, SendError, SendHalf, Stream};
 
-/// The most packets that wait for one node; with their names they take 400 KiB.
-pub(crate) const MAX_WAITING: usize = 256;
 /// What comes from a relay in the name of a node that has no stream to it: no node sends a packet of nothing.
 pub(crate) const ABSENT: &[u8] = &[];
 /// For how long a packet counts as one that was passed on a moment ago. Nodes that use a way send more often.
 const HEARD: Duration = Duration::from_secs(10);
-/// The most bytes of packets that are written at once.
-const BATCH: usize = 32 << 10;
 
 /// Why packets are not carried any more.
 #[derive(Debug, thiserror::Error)]
@@ -157,17 +154,10 @@ pub(crate) async fn pump(
 
 async fn send(mut sender: SendHalf, waiting: &mut mpsc::Receiver<Vec<u8>>) -> RelayEnded {
     let mut batch = Vec::with_capacity(BATCH);
-    while let Some(first) = waiting.recv().await {
-        batch.extend(first);
-        while batch.len() < BATCH
-            && let Ok(next) = waiting.try_recv()
-        {
-            batch.extend(next);
-        }
+    while next_batch(waiting, &mut batch).await {
         if let Err(error) = sender.send_bytes(&batch).await {
             return error.into();
         }
-        batch.clear();
     }
     RelayEnded::Replaced
 }

@@ -19,8 +19,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::Connection;
-use crate::packets::{AlwaysWritable, Arrivals, MAX_ARRIVED};
-use crate::relay::{ABSENT, MAX_WAITING, RelayEnded, pump};
+use crate::packets::{AlwaysWritable, Arrivals, MAX_ARRIVED, MAX_WAITING};
+use crate::relay::{ABSENT, RelayEnded, pump};
 
 /// The most nodes that have an address here, far above what a fleet can have. Packets of others are lost.
 const MAX_NODES: usize = 1 << 17;

@@ -29,13 +29,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
 use crate::limits::{HANDSHAKE_TIME, MAX_HALF_OPEN, TUNNEL_SILENCE};
-use crate::packets::{AlwaysWritable, Arrivals, Arrive};
+use crate::packets::{AlwaysWritable, Arrivals, Arrive, BATCH, MAX_WAITING, next_batch};
 use crate::{Backoff, Identity, Member, tls};
 
-/// The most packets that wait to leave by one tunnel.
-const MAX_WAITING: usize = 256;
-/// The most bytes of packets that are written at once.
-const BATCH: usize = 32 << 10;
 /// How much is read at once.
 const READ_AHEAD: usize = 16 << 10;
 /// How long to wait when a connection could not be accepted: most often there are too many open files.
@@ -183,16 +179,9 @@ async fn carry(
 
 async fn send(mut writer: impl AsyncWrite + Unpin, waiting: &mut mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
     let mut batch = Vec::with_capacity(BATCH);
-    while let Some(first) = waiting.recv().await {
-        batch.extend(first);
-        while batch.len() < BATCH
-            && let Ok(next) = waiting.try_recv()
-        {
-            batch.extend(next);
-        }
+    while next_batch(waiting, &mut batch).await {
         writer.write_all(&batch).await?;
         writer.flush().await?;
-        batch.clear();
     }
     Ok(())
 }
