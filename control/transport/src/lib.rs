@@ -4,7 +4,8 @@
 //! machine and a certificate whose only URI name says who it is, a [`Member`]. The role is read from there and nowhere
 //! else. A coordinator opens a [`Server`], a node a [`NodeEndpoint`]; both give [`Connection`]s that are proven on both
 //! sides before anyone above this crate sees them, and connections give [`Stream`]s of messages or of bytes.
-//! Nodes that do not reach each other directly do so through a [`Relay`], which sees nothing of what they say.
+//! Nodes that do not reach each other directly do so through a [`Relay`], which sees nothing of what they say; those in
+//! networks that let no UDP through reach their coordinator over TCP, which above this crate makes no difference.
 //! A machine without identity calls [`join`] with a [`JoinToken`] and gets one.
 //!
 //! Only TLS 1.3, no session resumption, no early data, no datagrams. What is said on streams is in `dunlin-protocol`,

@@ -34,7 +34,7 @@ pub(crate) fn decide<'a>(bytes: &[u8], table: &'a Table, suspects: &Suspects) ->
     }
     // Only if this service's next request would stay on this node: else this node is not the best one for it.
     let seen = Seen { service, suspects };
-    let first = seen.order(Wish { turn: service.turn(false), key: None }).next()?;
+    let first = seen.order(Wish { turn: service.next_turn(), key: None }).next()?;
     let is_here = matches!(service.places[first].way, Way::Local(_)) && !seen.is_suspect(first);
     is_here.then_some(service)
 }

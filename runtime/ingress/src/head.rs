@@ -18,8 +18,12 @@ pub const FORWARDED_HEADER: HeaderName = HeaderName::from_static("dunlin-forward
 pub const FUEL_HEADER: HeaderName = HeaderName::from_static("dunlin-fuel");
 
 /// The request header by which an ingress asks who answers and what that burns, and the response header or trailer that says
-/// so: `a12.3 4711`. Removed from outside, in both directions.
+/// so: `a12.3 4711`. Removed from outside, in both directions. The request says whether its client [reads
+/// trailers](CLIENT_READS_TRAILERS) as well.
 pub const ACCOUNT_HEADER: HeaderName = HeaderName::from_static("dunlin-account");
+
+/// What is in [`ACCOUNT_HEADER`] of a request whose client reads trailers, as its ingress does anyhow.
+pub const CLIENT_READS_TRAILERS: HeaderValue = HeaderValue::from_static("client-reads-trailers");
 
 /// What a client sends in `TE` that reads trailers.
 pub(crate) const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");

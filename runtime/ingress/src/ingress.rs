@@ -222,14 +222,14 @@ impl Ingress {
         let Stay { key, cookie } = stay.unwrap_or_default();
         let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Sender::Client(origin));
         if self.config().access_log.is_some() {
-            outbound.ask_for_account();
+            outbound.ask_who_answers();
         }
         if let Some(limit) = target.rules.as_ref().and_then(|rules| rules.body_limit())
             && let Err(failure) = outbound.limit(limit)
         {
             return refuse(failure);
         }
-        let wish = Wish { turn: target.service.turn(true), key };
+        let wish = Wish { turn: target.service.take_turn(), key };
         let mut response = forward::forward(self, target, wish, &mut outbound).await.unwrap_or_else(refuse);
         if let Some(cookie) = cookie {
             response.headers_mut().append(SET_COOKIE, cookie);
@@ -254,7 +254,7 @@ impl Ingress {
             return refuse(Failure::new(StatusCode::NOT_FOUND, "no_route", detail));
         };
         let mut outbound = Outbound::new(request, self.inner.forwarded.clone(), Sender::Guest(caller));
-        let wish = Wish { turn: target.service.turn(true), key: None };
+        let wish = Wish { turn: target.service.take_turn(), key: None };
         forward::forward(self, &target, wish, &mut outbound).await.unwrap_or_else(refuse)
     }
 

@@ -54,7 +54,7 @@ pub use failure::{FAILURE_HEADER, Failure, PROBLEM_JSON};
 pub use handed::{Handed, HandedDoor, Handling, Order};
 pub use handed_body::HandedBody;
 pub use handed_server::{HandedEnd, serve_handed};
-pub use head::{ACCOUNT_HEADER, ALLOCATION_HEADER, FORWARDED_HEADER, FUEL_HEADER};
+pub use head::{ACCOUNT_HEADER, ALLOCATION_HEADER, CLIENT_READS_TRAILERS, FORWARDED_HEADER, FUEL_HEADER};
 pub use ingress::Ingress;
 pub use server::Closing;
 pub use slot::Slot;

@@ -10,7 +10,10 @@ use hyper::body::Incoming;
 
 use crate::Failure;
 use crate::body::{Outgoing, Replay};
-use crate::head::{ACCOUNT_HEADER, ALLOCATION_HEADER, FORWARDED_HEADER, TRAILERS, clean_request, make_http1};
+use crate::head::{
+    ACCOUNT_HEADER, ALLOCATION_HEADER, CLIENT_READS_TRAILERS, FORWARDED_HEADER, TRAILERS, clean_request,
+    make_http1,
+};
 use crate::origin::Origin;
 use crate::rules::too_large;
 use crate::table::{Place, Way};
@@ -48,8 +51,8 @@ impl Outbound {
     /// Returns `request` of `sender` cleaned of what must not go further. `forwarded` tells another node who sent it on.
     pub(crate) fn new(request: Request<Incoming>, forwarded: HeaderValue, sender: Sender<'_>) -> Self {
         let (mut parts, incoming) = request.into_parts();
-        // Of others it is taken off below.
-        let is_asked = matches!(sender, Sender::Peer(_)) && parts.headers.contains_key(ACCOUNT_HEADER);
+        // Nobody else is believed.
+        let asked = parts.headers.remove(ACCOUNT_HEADER).filter(|_| matches!(sender, Sender::Peer(_)));
         let caller = match sender {
             Sender::Client(_) => None,
             Sender::Peer(namespace) => {
@@ -72,15 +75,22 @@ impl Outbound {
         let body = (!incoming.is_end_stream()).then(|| (Arc::new(Replay::new(incoming)), length));
         let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
         let mut outbound = Self { method, uri, headers, body, limit: None, forwarded };
-        if is_asked {
-            outbound.ask_for_account();
+        if let Some(asked) = asked {
+            outbound.ask_for_account(asked);
         }
         outbound
     }
 
     /// Has whoever answers say who that is, and what it burns.
-    pub(crate) fn ask_for_account(&mut self) {
-        self.headers.insert(ACCOUNT_HEADER, HeaderValue::from_static("1"));
+    pub(crate) fn ask_who_answers(&mut self) {
+        let client_reads = self.headers.contains_key(TE);
+        let alone = HeaderValue::from_static("alone");
+        self.ask_for_account(if client_reads { CLIENT_READS_TRAILERS } else { alone });
+    }
+
+    /// The same, as another ingress has asked.
+    fn ask_for_account(&mut self, asked: HeaderValue) {
+        self.headers.insert(ACCOUNT_HEADER, asked);
         self.headers.insert(TE, TRAILERS);
     }
 

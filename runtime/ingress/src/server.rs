@@ -248,7 +248,7 @@ async fn serve_plain(mut stream: TcpStream, client: SocketAddr, mut slot: Slot) 
             slot.handed = Some(service.handed.begin());
             let hand_off = HandOff { stream, client, namespace, routes, slot };
             let Err(refused) = ingress.local().hand_off(hand_off) else {
-                service.turn(true);
+                service.take_turn();
                 return;
             };
             (stream, slot) = (refused.stream, refused.slot);

@@ -87,9 +87,14 @@ impl Service {
         self.places.push(place);
     }
 
-    /// Returns the number of the next request, which `takes` it.
-    pub(crate) fn turn(&self, takes: bool) -> usize {
-        if takes { self.turn.fetch_add(1, Ordering::Relaxed) } else { self.turn.load(Ordering::Relaxed) }
+    /// Returns the number that the next request will have.
+    pub(crate) fn next_turn(&self) -> usize {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    /// Gives a request its number.
+    pub(crate) fn take_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Returns how much the allocation at `index` has to do, as far as is known here. Whose worker has connections of its own

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_engine::{AccountNames, Failure as EngineFailure, GuestBody};
-use dunlin_ingress::{ACCOUNT_HEADER, ALLOCATION_HEADER, FUEL_HEADER, Failure};
+use dunlin_ingress::{ACCOUNT_HEADER, ALLOCATION_HEADER, CLIENT_READS_TRAILERS, FUEL_HEADER, Failure};
 use dunlin_model::AllocationId;
 use http::header::{TE, TRAILER};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -88,6 +88,8 @@ pub(crate) struct Tells {
     pub(crate) account: bool,
     /// Whether whoever asks reads trailers.
     pub(crate) trailers: bool,
+    /// Whether the client does.
+    pub(crate) client_reads_trailers: bool,
 }
 
 /// What became of a request.
@@ -114,8 +116,10 @@ where
     };
     let headers = request.headers_mut();
     // One is of the connection, and says that there may be a trailer; the other is for us.
-    let (trailers, account) = (headers.remove(TE).is_some(), headers.remove(ACCOUNT_HEADER).is_some());
-    let tells = Tells { fuel: service.tells_fuel(), account, trailers };
+    let (trailers, asked) = (headers.remove(TE).is_some(), headers.remove(ACCOUNT_HEADER));
+    let client_reads_trailers = asked.as_ref().map_or(trailers, |asked| asked == CLIENT_READS_TRAILERS);
+    let (fuel, account) = (service.tells_fuel(), asked.is_some());
+    let tells = Tells { fuel, account, trailers, client_reads_trailers };
     match service.handle(request).await {
         Ok(response) => Answer::Response(told(response, tells)),
         // It closes, and has not begun what waited in it.
@@ -152,7 +156,10 @@ fn tell_spent(response: &mut Response<GuestBody>, tells: Tells) {
         }
         return;
     }
-    if tells.trailers && response.body_mut().end_with_account(names.clone()) {
+    // A body waits for its guest where a client is to hear of it, and for a log alone it does not.
+    let names = AccountNames { fuel: names.fuel.filter(|_| tells.client_reads_trailers), ..names };
+    let is_wanted = names.fuel.is_some() || names.account.is_some();
+    if tells.trailers && is_wanted && response.body_mut().end_with_account(names.clone()) {
         let headers = response.headers_mut();
         for name in names.fuel.into_iter().chain(names.account) {
             headers.append(TRAILER, name.into());

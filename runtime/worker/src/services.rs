@@ -64,7 +64,8 @@ impl Callee for LocalCallee {
     fn answer(self: Box<Self>, request: Request<CallBody>) -> Answering {
         Box::pin(async move {
             let Self(place) = *self;
-            let tells = Tells { fuel: place.tells_fuel(), account: false, trailers: false };
+            let fuel = place.tells_fuel();
+            let tells = Tells { fuel, account: false, trailers: false, client_reads_trailers: false };
             match place.handle(request).await {
                 Ok(response) => told(response, tells).map(call_body),
                 Err(failed) => failure::of(failed).into_response().map(call_body),

@@ -9,9 +9,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+const LIMITS: &str = r#"limits = { memory = "32MiB", fuel = "1G", fuel_rate = "100M/s", deadline = "60s" }"#;
+
 /// An app with these routes of a service that tells what it was asked, and a slow one.
 fn shop(routes: &str) -> App {
-    let limits = r#"limits = { memory = "32MiB", fuel = "1G", fuel_rate = "100M/s", deadline = "60s" }"#;
     let manifest = format!(
         r#"
         [app]
@@ -19,12 +20,12 @@ fn shop(routes: &str) -> App {
 
         [service.web]
         component = "tell.wasm"
-        {limits}
+        {LIMITS}
         routes = [{{ path = "/" }}, {routes}]
 
         [service.slow]
         component = "sleep.wasm"
-        {limits}
+        {LIMITS}
         routes = [{{ path = "/slow", timeout = "500ms" }}]
         "#
     );
@@ -136,7 +137,6 @@ async fn what_is_wrong_with_a_rule_is_told_with_its_place() {
 #[tokio::test]
 async fn headers_choose_the_service_and_clients_stay_with_their_allocation() {
     let fleet = Fleet::start(2).await.unwrap();
-    let limits = r#"limits = { memory = "32MiB", fuel = "1G", fuel_rate = "100M/s", deadline = "60s" }"#;
     let manifest = format!(
         r#"
         [app]
@@ -145,12 +145,12 @@ async fn headers_choose_the_service_and_clients_stay_with_their_allocation() {
         [service.hello]
         component = "hello.wasm"
         allocations = 2
-        {limits}
+        {LIMITS}
         routes = [{{ path = "/", sticky = {{ cookie = "shop" }} }}]
 
         [service.beta]
         component = "tell.wasm"
-        {limits}
+        {LIMITS}
         routes = [{{ path = "/", headers = {{ x-beta = "yes" }} }}]
         "#
     );
