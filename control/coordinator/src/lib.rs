@@ -16,6 +16,7 @@ mod inputs;
 mod kept;
 mod logs;
 mod migrate;
+mod neighbours;
 mod process;
 mod records;
 mod restore;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use dunlin_model::{Assignment, ClusterId, Digest, NodeId, RunId, SecretId, SecretVersion, Term, Work};
 use dunlin_planted::{Point, reached};
 use dunlin_protocol::{
-    Hello, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, Version, agree,
+    ChunkList, ChunkPlace, Hello, MAX_CHUNKS_ASKED, RefusalCode, StreamReply, StreamRequest, ToAgent,
+    ToCoordinator, Version, agree,
 };
 use dunlin_scheduler::{AllocationRecord, Observation, RunRecord};
 use dunlin_sealed::SealingKey;
@@ -23,6 +24,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::driver::Driver;
 use crate::fleet::{Fleet, Heard, Outbox};
 use crate::inputs::Inputs;
+use crate::neighbours::neighbours;
 use crate::records;
 
 /// How long an agent may take for its hello.
@@ -258,6 +260,8 @@ impl Desk {
     ) -> anyhow::Result<()> {
         match stream.receive_request().await? {
             StreamRequest::Component { digest } => self.send_component(stream, node, digest).await,
+            StreamRequest::ChunkList { digest } => self.send_chunk_list(stream, node, digest).await,
+            StreamRequest::Chunks { digest, chunks } => self.send_chunks(stream, node, digest, &chunks).await,
             StreamRequest::Program { digest } => self.send_program(stream, node, digest).await,
             StreamRequest::Input { run, item } => self.send_input(stream, node, run, item).await,
             StreamRequest::Secret { secret, version } => {
@@ -346,16 +350,58 @@ impl Desk {
         Ok(stream.send.delivered().await?)
     }
 
-    async fn send_component(&self, stream: Stream, node: &NodeId, digest: Digest) -> anyhow::Result<()> {
+    /// Refuses a component that nothing needs which is assigned to the node.
+    fn check_component(&self, node: &NodeId, digest: &Digest) -> Result<(), String> {
         let view = self.driver.view();
         let is_assigned = view
             .allocations
             .values()
-            .any(|held| held.record.node == *node && held.record.spec.component == digest);
-        if !is_assigned {
-            return refuse(stream, &format!("component {digest} is not assigned to node {node}")).await;
+            .any(|held| held.record.node == *node && held.record.spec.component == *digest);
+        if is_assigned { Ok(()) } else { Err(format!("component {digest} is not assigned to node {node}")) }
+    }
+
+    async fn send_component(&self, stream: Stream, node: &NodeId, digest: Digest) -> anyhow::Result<()> {
+        match self.check_component(node, &digest) {
+            Ok(()) => send_blob(stream, Arc::clone(&self.components), digest).await,
+            Err(message) => refuse(stream, &message).await,
         }
-        send_blob(stream, Arc::clone(&self.components), digest).await
+    }
+
+    async fn send_chunk_list(&self, mut stream: Stream, node: &NodeId, digest: Digest) -> anyhow::Result<()> {
+        if let Err(message) = self.check_component(node, &digest) {
+            return refuse(stream, &message).await;
+        }
+        let components = Arc::clone(&self.components);
+        let chunks = match tokio::task::spawn_blocking(move || components.chunks(&digest)).await? {
+            Ok(chunks) => chunks.to_vec(),
+            Err(error) => return refuse(stream, &error.to_string()).await,
+        };
+        let neighbours = neighbours(&self.driver.view(), node, &digest);
+        stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
+        stream.send_message(&ChunkList { chunks, neighbours }).await?;
+        end(stream).await
+    }
+
+    async fn send_chunks(
+        &self,
+        mut stream: Stream,
+        node: &NodeId,
+        digest: Digest,
+        chunks: &[ChunkPlace],
+    ) -> anyhow::Result<()> {
+        if let Err(message) = self.check_component(node, &digest) {
+            return refuse(stream, &message).await;
+        }
+        let components = Arc::clone(&self.components);
+        let file = match tokio::task::spawn_blocking(move || components.open(&digest)).await? {
+            Ok((file, _)) => Arc::new(file),
+            Err(error) => return refuse(stream, &error.to_string()).await,
+        };
+        stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
+        for &place in chunks.iter().take(MAX_CHUNKS_ASKED) {
+            stream.send.send_chunk(&file, place).await?;
+        }
+        end(stream).await
     }
 
     /// Sends a program to a node that was told to become it.

@@ -27,6 +27,11 @@ impl Digest {
         Self(hash)
     }
 
+    /// Returns its bytes.
+    pub const fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// Returns the 64 hexadecimal digits alone, fit for a file name.
     pub fn hex(&self) -> String {
         hex::encode(self.0)

@@ -12,7 +12,7 @@ use dunlin_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Version;
+use crate::{ChunkPlace, Version};
 
 /// What a stream is for: its first frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,20 @@ pub enum StreamRequest {
     Component {
         /// Which.
         digest: Digest,
+    },
+    /// From an agent: of which chunks a component that is assigned to it consists, as one frame of
+    /// [`ChunkList`](crate::ChunkList).
+    ChunkList {
+        /// Which component.
+        digest: Digest,
+    },
+    /// From an agent to the coordinator, or to another agent that has the component: these chunks of it, as frames of
+    /// [`ChunkReply`](crate::ChunkReply) in any order.
+    Chunks {
+        /// Which component.
+        digest: Digest,
+        /// Where its chunks are, at most [`MAX_CHUNKS_ASKED`](crate::MAX_CHUNKS_ASKED).
+        chunks: Vec<ChunkPlace>,
     },
     /// From an agent: the bytes of the program that it is to become.
     Program {

@@ -5,6 +5,7 @@
 //! and a field which a newer side leaves out takes its default. The kind of a message is the only key of an outer
 //! map (or a text alone, if it has no fields); [`decode_known`] tells an unknown kind from nonsense.
 
+mod chunks;
 mod fleet;
 mod frame;
 mod join;
@@ -15,6 +16,7 @@ mod version;
 mod wall;
 mod worker;
 
+pub use chunks::{ChunkList, ChunkPlace, ChunkReply, MAX_CHUNKS_ASKED, Neighbour};
 pub use fleet::{
     Hello, LogQuery, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery,
 };

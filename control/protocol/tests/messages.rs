@@ -284,6 +284,31 @@ fn shared() -> ToAgent {
     ToAgent::Assign(Box::new(assignment))
 }
 
+/// What is said of the chunks of a component.
+fn of_chunks() -> ([StreamRequest; 2], ChunkList, [ChunkReply; 3]) {
+    let digest = Digest::of(b"component");
+    let neighbour = |node: &str, has_all| Neighbour {
+        node: node.parse().unwrap(),
+        address: "10.0.0.1:4433".parse().unwrap(),
+        has_all,
+    };
+    let list = ChunkList {
+        chunks: vec![Chunk { digest: Digest::of(b"chunk"), length: 5 }],
+        neighbours: vec![neighbour("node-1", true), neighbour("node-2", false)],
+    };
+    let requests = [
+        StreamRequest::ChunkList { digest },
+        StreamRequest::Chunks { digest, chunks: vec![(0, 5), (65_536, 70_000)] },
+    ];
+    let bytes = b"chunk".to_vec();
+    let replies = [
+        ChunkReply::Plain { offset: 0, bytes: bytes.clone() },
+        ChunkReply::Zstd { offset: 65_536, bytes },
+        ChunkReply::Waiting,
+    ];
+    (requests, list, replies)
+}
+
 /// Every message once, as frames, in a fixed order.
 fn all_frames() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
@@ -301,6 +326,10 @@ fn all_frames() -> Vec<Vec<u8>> {
     frames.push(encode(&StreamRequest::Relay).unwrap());
     frames.push(Relayed::encode(&"attic".parse().unwrap(), b"a packet").unwrap());
     frames.push(encode(&shared()).unwrap());
+    let (requests, list, replies) = of_chunks();
+    frames.extend(requests.iter().map(|message| encode(message).unwrap()));
+    frames.push(encode(&list).unwrap());
+    frames.extend(replies.iter().map(|message| encode(message).unwrap()));
     frames
 }
 
@@ -337,6 +366,10 @@ fn every_message_reads_back() {
     check(&join_replies());
     check(&passed_to_agent());
     check(&passed_to_worker());
+    let (requests, list, replies) = of_chunks();
+    check(&requests);
+    check(&[list]);
+    check(&replies);
 }
 
 #[test]
@@ -520,6 +553,8 @@ proptest! {
         let body = &frame[4..];
         let _ = decode_known::<StreamRequest>(body);
         let _ = decode_known::<StreamReply>(body);
+        let _ = decode_known::<ChunkList>(body);
+        let _ = decode_known::<ChunkReply>(body);
         let _ = decode_known::<ToAgent>(body);
         let _ = decode_known::<ToCoordinator>(body);
         let _ = decode_known::<JoinRequest>(body);

@@ -16,6 +16,7 @@ use dunlin_model::{Bytes, Digest, LimitHit};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::chunks::ChunkLists;
 use crate::folder;
 use crate::objects::{Objects, ObjectsError};
 use crate::space::{self, NoSpace};
@@ -31,6 +32,7 @@ pub struct Components {
     max_size: Bytes,
     reserve: Bytes,
     shared: Option<Shared>,
+    pub(crate) lists: ChunkLists,
 }
 
 /// The part of an object store that holds these bytes.
@@ -84,7 +86,7 @@ pub enum ComponentsError {
 }
 
 impl ComponentsError {
-    fn io(path: &Path, source: io::Error) -> Self {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
         if space::is_full(&source) {
             return Self::StorageFull(NoSpace::Refused(source));
         }
@@ -104,7 +106,7 @@ impl Components {
                 fs::remove_file(entry.path()).map_err(failed)?;
             }
         }
-        Ok(Self { folder: folder.to_owned(), max_size, reserve, shared: None })
+        Ok(Self { folder: folder.to_owned(), max_size, reserve, shared: None, lists: ChunkLists::default() })
     }
 
     /// Returns the same, shared with others as the folder `name` of an object store.

@@ -6,6 +6,7 @@
 //! What the records mean is the scheduler's business: here they are bytes under a key.
 
 mod changes;
+mod chunks;
 mod components;
 mod embedded;
 mod etcd;

@@ -14,6 +14,7 @@
 mod accept;
 mod authority;
 mod backoff;
+mod chunks;
 mod connection;
 mod dial;
 mod endpoint;
@@ -35,6 +36,7 @@ mod wall_clock;
 
 pub use authority::{ApiCertificate, Authority, IssueError, OpenAuthorityError, key_hash};
 pub use backoff::Backoff;
+pub use chunks::ChunkError;
 pub use connection::{CloseCode, Connection, ConnectionEnded};
 pub use endpoint::{BindError, ConnectError, Incoming, NodeEndpoint, Server};
 pub use file::FileError;
@@ -45,6 +47,6 @@ pub use member::{Member, NotAMember, Role};
 pub use refusal::PeerRefusal;
 pub use relay::{Relay, RelayEnded};
 pub use renewal::Renewal;
-pub use stream::{ReceiveError, ReceiveHalf, SendError, SendHalf, Stream};
+pub use stream::{FromPeer, ReceiveError, ReceiveHalf, SendError, SendHalf, Stream};
 pub use token::{JoinToken, JoinTokenError, hash_secret, is_secret};
 pub use wall_clock::WallClock;

@@ -30,6 +30,8 @@ pub(crate) fn priority(request: &StreamRequest) -> i32 {
         StreamRequest::Relay => 1,
         StreamRequest::Logs(_) | StreamRequest::Traps(_) => 0,
         StreamRequest::Component { .. }
+        | StreamRequest::ChunkList { .. }
+        | StreamRequest::Chunks { .. }
         | StreamRequest::Program { .. }
         | StreamRequest::Input { .. }
         | StreamRequest::CoreDump { .. } => -1,
@@ -191,7 +193,7 @@ impl AsyncWrite for SendHalf {
 #[derive(Debug)]
 pub struct ReceiveHalf {
     inner: quinn::RecvStream,
-    /// What has come of the next frame.
+    /// What has come of the next frame, or was read to see what it is.
     frame: Vec<u8>,
 }
 
@@ -221,9 +223,9 @@ impl ReceiveHalf {
                     Err(error) => return Err(self.refuse(error)),
                 },
             };
-            if self.frame.len() >= 4 && self.frame.len() == wanted {
-                let body = self.frame.split_off(4);
-                self.frame.clear();
+            if self.frame.len() >= 4 && self.frame.len() >= wanted {
+                let rest = self.frame.split_off(wanted);
+                let body = std::mem::replace(&mut self.frame, rest).split_off(4);
                 return Ok(Some(body));
             }
             // Never more than the frame still needs: the bytes after it are not ours.
@@ -239,6 +241,10 @@ impl ReceiveHalf {
 
     /// Adds what has come to `bytes`; tells whether there was something, which there is not at the stream's proper end.
     pub(crate) async fn receive_bytes(&mut self, bytes: &mut Vec<u8>) -> Result<bool, ReceiveError> {
+        if !self.frame.is_empty() {
+            bytes.append(&mut self.frame);
+            return Ok(true);
+        }
         match self.inner.read_chunk(CHUNK, true).await {
             Ok(Some(chunk)) => {
                 bytes.extend_from_slice(&chunk.bytes);
@@ -247,6 +253,16 @@ impl ReceiveHalf {
             Ok(None) => Ok(false),
             Err(error) => Err(receive_error(error)),
         }
+    }
+
+    /// Returns the next byte, which is read again later; nothing at the stream's proper end.
+    async fn peek(&mut self) -> Result<Option<u8>, ReceiveError> {
+        if self.frame.is_empty()
+            && let Some(chunk) = self.inner.read_chunk(CHUNK, true).await.map_err(receive_error)?
+        {
+            self.frame.extend_from_slice(&chunk.bytes);
+        }
+        Ok(self.frame.first().copied())
     }
 
     pub(crate) fn refuse(&mut self, error: FrameError) -> ReceiveError {
@@ -272,8 +288,23 @@ impl AsyncRead for ReceiveHalf {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        AsyncRead::poll_read(Pin::new(&mut self.inner), context, buffer)
+        if self.frame.is_empty() {
+            return AsyncRead::poll_read(Pin::new(&mut self.inner), context, buffer);
+        }
+        let length = self.frame.len().min(buffer.remaining());
+        buffer.put_slice(&self.frame[..length]);
+        self.frame.drain(..length);
+        Poll::Ready(Ok(()))
     }
+}
+
+/// What a stream is for that another node has opened.
+#[derive(Debug)]
+pub enum FromPeer {
+    /// It asks for something of this node itself.
+    Request(StreamRequest, Stream),
+    /// It brings a request for a service, as HTTP/1.
+    Http(Stream),
 }
 
 /// A stream in both directions: messages, bytes, or an I/O object for HTTP.
@@ -324,6 +355,17 @@ impl Stream {
                 Err(ReceiveError::UnknownRequest)
             }
             Err(error) => Err(self.receive.refuse(error)),
+        }
+    }
+
+    /// Returns what a stream that another node has opened is for, within ten seconds.
+    pub async fn receive_from_peer(mut self) -> Result<FromPeer, ReceiveError> {
+        let first = tokio::time::timeout(REQUEST_TIME, self.receive.peek());
+        match first.await.map_err(|_| ReceiveError::TimedOut)?? {
+            // The first byte of a length: no frame is so long that it is another one. No method of HTTP begins so.
+            Some(0) => Ok(FromPeer::Request(self.receive_request().await?, self)),
+            Some(_) => Ok(FromPeer::Http(self)),
+            None => Err(ReceiveError::Truncated),
         }
     }
 

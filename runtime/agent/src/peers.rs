@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use dunlin_ingress::{BoxedStream, Ingress, Peers};
 use dunlin_model::{Digest, NodeId};
-use dunlin_transport::{CloseCode, Connection, NodeEndpoint};
+use dunlin_protocol::StreamRequest;
+use dunlin_transport::{CloseCode, Connection, FromPeer, NodeEndpoint, Stream};
 use futures_util::future::{BoxFuture, Either, FutureExt as _, Shared};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
@@ -23,6 +24,8 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use dial::{Attempt, NotReached, Reached, directly};
 use way::{DirectWay, Plan, Way};
+
+use crate::components::Components;
 
 /// For so long a node that said so counts as one that will be back in a moment.
 const BACK_TIME: Duration = Duration::from_secs(20);
@@ -218,7 +221,7 @@ impl Peer {
 
 /// A request that is under way to another node.
 struct UnderWay {
-    stream: dunlin_transport::Stream,
+    stream: Stream,
     _counted: Arc<()>,
 }
 
@@ -262,6 +265,25 @@ impl PeerConnections {
         Self { endpoint, peers: Mutex::default() }
     }
 
+    /// Opens a stream to ask a node for something, unless the way to it leads through the coordinator: who is asked in place
+    /// of the coordinator must not be a burden to it.
+    pub(crate) async fn ask(
+        &self,
+        node: &NodeId,
+        address: SocketAddr,
+        request: &StreamRequest,
+    ) -> anyhow::Result<Stream> {
+        let peer = self.peer(node);
+        let connection = match peer.ask(&self.endpoint, address) {
+            Either::Left(connection) => connection,
+            Either::Right(dialing) => dialing.await?,
+        };
+        let is_direct = |last: &Last| last.way == Way::Direct && last.connection.id() == connection.id();
+        let is_direct = peer.state().current().is_some_and(is_direct);
+        anyhow::ensure!(is_direct, "node {node} is not reached directly");
+        Ok(connection.open(request).await?)
+    }
+
     fn peer(&self, node: &NodeId) -> Arc<Peer> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(peers.entry(node.clone()).or_insert_with(|| Peer::new(node.clone())))
@@ -295,15 +317,15 @@ pub(crate) struct Serving {
 
 impl Serving {
     /// Serves them from now on.
-    pub(crate) fn start(endpoint: Arc<NodeEndpoint>, ingress: Ingress) -> Self {
-        let serving = Self { ingress, requests: TaskTracker::new() };
-        let (ingress, requests) = (serving.ingress.clone(), serving.requests.clone());
+    pub(crate) fn start(endpoint: Arc<NodeEndpoint>, ingress: Ingress, components: Arc<Components>) -> Self {
+        let requests = TaskTracker::new();
+        let desk = Desk { ingress: ingress.clone(), requests: requests.clone(), components };
         tokio::spawn(async move {
             while let Some((node, connection)) = endpoint.accept_peer().await {
-                tokio::spawn(serve(node, connection, ingress.clone(), requests.clone()));
+                tokio::spawn(serve(node, connection, desk.clone()));
             }
         });
-        serving
+        Self { ingress, requests }
     }
 
     /// Takes no more of them, and waits for those under way, though not for long; tells whether none is left.
@@ -318,17 +340,39 @@ impl Serving {
     }
 }
 
-async fn serve(node: NodeId, connection: Connection, ingress: Ingress, requests: TaskTracker) {
+/// Those who answer what other nodes ask.
+#[derive(Clone)]
+struct Desk {
+    ingress: Ingress,
+    requests: TaskTracker,
+    components: Arc<Components>,
+}
+
+async fn serve(node: NodeId, connection: Connection, desk: Desk) {
     let key = connection.peer_key_hash().map(Digest::from_sha256);
     tracing::debug!(%node, "peer connected");
     while let Ok(stream) = connection.accept().await {
-        if !key.is_some_and(|key| ingress.takes_requests_of(&key)) {
+        if !key.is_some_and(|key| desk.ingress.takes_requests_of(&key)) {
             tracing::warn!(%node, "a node that was revoked wants to send requests");
             connection.close(CloseCode::NOT_A_MEMBER, "this node was revoked");
             break;
         }
-        let ingress = ingress.clone();
-        requests.spawn(async move { ingress.serve_peer(Box::new(stream)).await });
+        let Desk { ingress, requests, components } = desk.clone();
+        requests.spawn(async move {
+            match stream.receive_from_peer().await {
+                Ok(FromPeer::Http(stream)) => ingress.serve_peer(Box::new(stream)).await,
+                // Not one of the requests that are waited for at the end.
+                Ok(FromPeer::Request(request, stream)) => {
+                    drop(tokio::spawn(async move { components.answer(request, stream).await }));
+                }
+                Err(error) => {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "a peer's stream is not understood"
+                    );
+                }
+            }
+        });
     }
     tracing::debug!(%node, "peer disconnected");
 }

@@ -116,15 +116,18 @@ async fn live(
     let (worker_config, homes) = workers_of(basis, &config.settings, &folders, node_key).await?;
     let workers = Workers::new(worker_config, Arc::clone(&logs));
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
-    let ingress = ingress_of(&config, &workers, peers)?;
+    let ingress = ingress_of(&config, &workers, Arc::clone(&peers))?;
     let (link, slot) = link();
+    let components =
+        Components::new(folders.components(), node.clone(), link.clone(), peers, limits.component_size);
+    let components = Arc::new(components);
     let inputs = Inputs::new(homes, link.clone());
     let hands = Hands {
         last_assignment: disk.last_assignment,
         kept_items: disk.kept_items.start()?,
         begun_items: disk.begun_items,
         ingress: ingress.clone(),
-        components: Arc::new(Components::new(folders.components(), link.clone(), limits.component_size)),
+        components: Arc::clone(&components),
         inputs: Arc::new(inputs),
         secrets: workers.secrets(),
         programs: Arc::clone(&programs),
@@ -155,7 +158,7 @@ async fn live(
         driver.has_begun().await;
     }
     tokio::spawn(keeper.run());
-    let from_peers = peers::Serving::start(Arc::clone(&endpoint), ingress.clone());
+    let from_peers = peers::Serving::start(Arc::clone(&endpoint), ingress.clone(), components);
     let closing = CancellationToken::new();
     let serving = serving(ingress, doors, closing.clone());
     let running = Running { driver, workers, endpoint, from_peers, closing, serving };
