@@ -7,6 +7,8 @@
 mod gathering;
 mod giving;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -412,6 +412,14 @@ pub(crate) struct LinkSlot {
     connection: watch::Sender<Option<Connection>>,
 }
 
+#[cfg(test)]
+impl LinkSlot {
+    /// Gives a test's own connection to those who fetch.
+    pub(crate) fn connect(&self, connection: Connection) {
+        self.connection.send_replace(Some(connection));
+    }
+}
+
 /// Returns a link, and the slot of the one who will keep it.
 pub(crate) fn link() -> (Link, LinkSlot) {
     let (sender, connection) = watch::channel(None);

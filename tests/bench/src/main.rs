@@ -20,6 +20,7 @@ mod processor;
 mod report;
 mod sandbox;
 mod scheduler;
+mod site;
 mod store;
 mod subject;
 mod wasmtime;
@@ -28,6 +29,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use dunlin_harness::Network;
 
 // As in the program that is measured.
 #[global_allocator]
@@ -48,6 +50,7 @@ const BENCHES: &[(&str, &str)] = &[
                coordinator starts on it",
     ),
     ("sandbox", "what a sandbox costs: requests, wall, first answers and memory, against `wasmtime serve`"),
+    ("site", "a component that goes to twenty nodes which share a slow link; needs network namespaces"),
 ];
 
 fn main() -> ExitCode {
@@ -97,6 +100,15 @@ impl Chosen {
 fn run(chosen: &[Chosen]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for Chosen { name, part } in chosen {
+        if *name == "site" && !Network::is_of_its_own() {
+            let program = std::env::current_exe()?.display().to_string();
+            let ended = Network::of_its_own(&[program, (*name).to_owned()]).status()?;
+            anyhow::ensure!(
+                ended.success(),
+                "bench `{name}` failed, or this user may make no network namespaces"
+            );
+            continue;
+        }
         let report = match *name {
             "cpu" => runtime.block_on(cpu::run()),
             "engine" => runtime.block_on(engine::run()),
@@ -106,6 +118,7 @@ fn run(chosen: &[Chosen]) -> anyhow::Result<()> {
             "network" => runtime.block_on(network::run()),
             "sandbox" => runtime.block_on(sandbox::run(*part)),
             "scheduler" => runtime.block_on(scheduler::run()),
+            "site" => runtime.block_on(site::run()),
             "store" => runtime.block_on(store::run()),
             other => unreachable!("`{other}` is not in the list of benches"),
         };

@@ -4,12 +4,14 @@
 
 mod apps;
 mod attic;
+mod fetched;
 mod language;
 mod outside;
 mod printed;
 
 pub use apps::{hello, job, service};
 pub use attic::{HalfAsked, in_the_attic};
+pub use fetched::{Fetched, fetched};
 pub use language::Language;
 pub use outside::{ended, outside};
 pub use printed::{Printed, printed};

@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 
-use dunlin_e2e::{HalfAsked, in_the_attic};
+use dunlin_e2e::{HalfAsked, fetched, in_the_attic};
 use dunlin_guest_artifacts::SAY_HTTP;
-use dunlin_harness::{Fleet, Network, eventually, http};
+use dunlin_harness::{Fleet, Network, eventually, http, with_ballast};
 
 /// The hosts: of the coordinator, of a node that all reach, and of one that nobody reaches.
 const COORDINATOR: u8 = 0;
@@ -143,29 +144,6 @@ fn a_node_whose_network_lets_no_udp_through_comes_by_tcp_until_it_does() {
     }
 }
 
-/// Returns a component with so many bytes more that mean nothing and cannot be made smaller: a section that nobody reads.
-fn swollen(component: &[u8], more: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let random = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    });
-    let section: Vec<u8> = b"\x07ballast".iter().copied().chain(random.take(more)).collect();
-    let mut swollen = component.to_vec();
-    swollen.push(0);
-    // The length, seven bits in each byte.
-    let mut length = section.len();
-    while length >= 0x80 {
-        swollen.push(0x80 | u8::try_from(length & 0x7f).unwrap());
-        length >>= 7;
-    }
-    swollen.push(u8::try_from(length).unwrap());
-    swollen.extend(section);
-    swollen
-}
-
 #[test]
 fn a_large_transfer_on_a_slow_link_delays_no_heartbeat_and_no_order() {
     if Network::around("a_large_transfer_on_a_slow_link_delays_no_heartbeat_and_no_order") {
@@ -174,7 +152,7 @@ fn a_large_transfer_on_a_slow_link_delays_no_heartbeat_and_no_order() {
             eventually("an answer", || scene.say("before")).await;
             scene.network.slow_down(HIDDEN, "1mbit").await.unwrap();
             // It takes minutes.
-            let depot = in_the_attic("depot", "/depot", Some(&swollen(SAY_HTTP, 24 << 20)));
+            let depot = in_the_attic("depot", "/depot", Some(&with_ballast(SAY_HTTP, 24 << 20, 0)));
             let begun = scene.fleet.dunlin_in(depot.path(), &["deploy", "--no-wait"]).await.unwrap();
             assert!(begun.status.success(), "{begun:?}");
             let hidden = || async {
@@ -201,6 +179,40 @@ fn a_large_transfer_on_a_slow_link_delays_no_heartbeat_and_no_order() {
             })
             .await;
             assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
+        });
+    }
+}
+
+#[test]
+fn a_fetch_that_was_broken_off_goes_on_where_it_was() {
+    if Network::around("a_fetch_that_was_broken_off_goes_on_where_it_was") {
+        run(async {
+            let mut scene = Scene::begin().await;
+            scene.network.slow_down(HIDDEN, "4mbit").await.unwrap();
+            let component = with_ballast(SAY_HTTP, 4 << 20, 0);
+            let depot = in_the_attic("depot", "/depot", Some(&component));
+            let begun = scene.fleet.dunlin_in(depot.path(), &["deploy", "--no-wait"]).await.unwrap();
+            assert!(begun.status.success(), "{begun:?}");
+            let hidden = scene.fleet.agent(1);
+            let components = hidden.folder().join("state/components");
+            eventually("a third of it is there", || async {
+                // The file has its full length from the beginning, and blocks where something was written.
+                let on_disk = |entry: std::fs::DirEntry| entry.metadata().unwrap().blocks() * 512;
+                let is_partial =
+                    |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|it| it == "partial");
+                let files = std::fs::read_dir(&components).map_err(|error| error.to_string())?;
+                let partial = files.map(Result::unwrap).find(is_partial).map(on_disk);
+                if partial > Some(1_500_000) { Ok(()) } else { Err(format!("{partial:?}")) }
+            })
+            .await;
+            hidden.kill().await.unwrap();
+            hidden.start(&[]).await.unwrap();
+            scene.fleet.until_running("default/depot").await;
+            let (_, log) = scene.fleet.logs().into_iter().find(|(path, _)| path.ends_with("node-2")).unwrap();
+            let last = fetched(&log).pop().unwrap();
+            assert_eq!(last.bytes, component.len() as u64);
+            assert!(last.here_before > 1_200_000, "{last:?}");
+            assert!(last.from_coordinator < last.bytes - last.here_before + 100_000, "{last:?}");
         });
     }
 }

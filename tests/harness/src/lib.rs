@@ -3,6 +3,7 @@
 //! Tests start a [`Fleet`], use it through the typed client, through the `dunlin` program and through HTTP, kill what
 //! they like, and wait for states with a time limit. Dropping the fleet ends its processes.
 
+mod ballast;
 mod coordinators;
 mod etcd;
 mod fleet;
@@ -15,6 +16,7 @@ mod s3;
 mod simulated;
 mod wait;
 
+pub use ballast::with_ballast;
 pub use coordinators::{Coordinators, Places};
 pub use etcd::Etcd;
 pub use fleet::{App, Fleet};

@@ -172,6 +172,16 @@ impl Network {
         Ok(())
     }
 
+    /// Returns how many bytes a host has sent until now, headers included.
+    pub fn sent(&self, host: u8) -> anyhow::Result<u64> {
+        let all = std::fs::read_to_string("/proc/net/dev")?;
+        let of_host = all.lines().find_map(|line| line.trim().strip_prefix(&format!("host{host}:")));
+        // To the middle it is what has been received.
+        let received =
+            of_host.and_then(|line| line.split_whitespace().next()).context("there is no such host")?;
+        Ok(received.parse()?)
+    }
+
     /// Runs a command on a host.
     async fn within(&self, host: u8, line: &str) -> anyhow::Result<()> {
         let holder = self.holders.get(usize::from(host)).context("there is no such host")?;

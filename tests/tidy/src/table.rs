@@ -133,6 +133,21 @@ pub const RESERVED: &[Reserved] = &[
         reason: "the public API and services are served over TLS on TCP, guests ask servers by https, and packets of QUIC are carried where no UDP comes through",
     },
     Reserved {
+        package: "fastcdc",
+        rooms: &["control/store"],
+        reason: "where chunks end must be decided in one place, or they have nothing in common",
+    },
+    Reserved {
+        package: "ruzstd",
+        rooms: &["control/protocol"],
+        reason: "what comes from other nodes is decompressed in one place, which knows how long it may be",
+    },
+    Reserved {
+        package: "zstd",
+        rooms: &["control/protocol"],
+        reason: "only what is this side's own is compressed, and nothing is decompressed by it",
+    },
+    Reserved {
         package: "minisign-verify",
         rooms: &["runtime/agent"],
         reason: "whose programs a node runs is found out in one place",

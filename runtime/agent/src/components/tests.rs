@@ -1,0 +1,167 @@
+//! A node that fetches, a coordinator, and a neighbour that does not do as it should.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::SystemTime;
+
+use dunlin_transport::{Authority, Connection, Identity, Incoming, NodeEndpoint, Role, Server, WireLimits};
+
+use super::*;
+use crate::link::{LinkSlot, link};
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const DAY: Duration = Duration::from_secs(86_400);
+const CHUNK: usize = 50_000;
+
+/// Waits with a limit, so that a broken test fails instead of hanging.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(20), what).await.expect("it takes too long")
+}
+
+fn component() -> Vec<u8> {
+    (0..CHUNK * 6).map(|place| u8::try_from(place / 7 % 251).unwrap()).collect()
+}
+
+fn chunks(component: &[u8]) -> Vec<Chunk> {
+    let chunk = |bytes: &[u8]| Chunk { digest: Digest::of(bytes), length: bytes.len().try_into().unwrap() };
+    component.chunks(CHUNK).map(chunk).collect()
+}
+
+/// What the neighbour does with what it is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Neighbourly {
+    /// It gives other bytes.
+    Lies,
+    /// It says that nothing more comes, after the first chunk.
+    Stops,
+    /// It gives what nobody can decompress.
+    Raves,
+    /// It gives it.
+    Gives,
+}
+
+/// A node whose neighbour behaves so.
+struct Scene {
+    components: Components,
+    folder: tempfile::TempDir,
+    /// How many chunks the coordinator was asked for.
+    asked: Arc<AtomicU64>,
+    _slot: LinkSlot,
+}
+
+impl Scene {
+    async fn begin(neighbourly: Neighbourly) -> Self {
+        let now = SystemTime::now();
+        let authority = Authority::create(&"c4".parse().unwrap(), now).unwrap();
+        let role = Role::Coordinator("main".parse().unwrap());
+        let identity = Identity::issue(&authority, &role, now, DAY).unwrap();
+        let server = Server::bind(LOOPBACK, &identity, &WireLimits::FLEET).unwrap();
+        let [attic, cellar] = ["attic", "cellar"].map(|name| {
+            let role = Role::Node(name.parse().unwrap());
+            let identity = Identity::issue(&authority, &role, now, DAY).unwrap();
+            Arc::new(NodeEndpoint::bind(LOOPBACK, &identity, &WireLimits::FLEET, &WireLimits::PEER).unwrap())
+        });
+        let neighbour = Neighbour {
+            node: "cellar".parse().unwrap(),
+            address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), cellar.local_address().port()),
+            has_all: true,
+        };
+        let address = server.local_address();
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&asked);
+        tokio::spawn(async move {
+            let Some(Incoming::Fleet(_, connection)) = server.accept().await else { return };
+            while let Ok(stream) = connection.accept().await {
+                answer(stream, neighbour.clone(), &counted).await;
+            }
+        });
+        tokio::spawn(async move {
+            let (_, connection) = cellar.accept_peer().await.unwrap();
+            give(&connection, neighbourly).await;
+        });
+        let connection = soon(attic.connect_coordinator(address)).await.unwrap();
+        let (link, slot) = link();
+        slot.connect(connection);
+        let folder = tempfile::tempdir().unwrap();
+        let peers = Arc::new(PeerConnections::new(attic));
+        let components =
+            Components::new(folder.path().to_owned(), "attic".parse().unwrap(), link, peers, Bytes(1 << 20));
+        Self { components, folder, asked, _slot: slot }
+    }
+}
+
+/// Answers as a coordinator.
+async fn answer(mut stream: Stream, neighbour: Neighbour, asked: &AtomicU64) {
+    let component = component();
+    let request = stream.receive_request().await.unwrap();
+    stream.send_message(&StreamReply::Ok { length: None, name: None }).await.unwrap();
+    match request {
+        StreamRequest::ChunkList { .. } => {
+            let list = ChunkList { chunks: chunks(&component), neighbours: vec![neighbour] };
+            stream.send_message(&list).await.unwrap();
+        }
+        StreamRequest::Chunks { chunks, .. } => {
+            for (offset, length) in chunks {
+                asked.fetch_add(1, Ordering::Relaxed);
+                let offset_here = usize::try_from(offset).unwrap();
+                let bytes = &component[offset_here..offset_here + usize::try_from(length).unwrap()];
+                stream.send_message(&ChunkReply::of(offset, bytes)).await.unwrap();
+            }
+        }
+        other => panic!("the coordinator was asked for {other:?}"),
+    }
+    stream.finish();
+    stream.send.delivered().await.unwrap();
+}
+
+/// Answers as the neighbour.
+async fn give(connection: &Connection, neighbourly: Neighbourly) {
+    while let Ok(stream) = connection.accept().await {
+        let Ok(dunlin_transport::FromPeer::Request(StreamRequest::Chunks { chunks, .. }, mut stream)) =
+            stream.receive_from_peer().await
+        else {
+            panic!("it was asked for something else")
+        };
+        stream.send_message(&StreamReply::Ok { length: None, name: None }).await.unwrap();
+        let component = component();
+        for (number, (offset, length)) in chunks.into_iter().enumerate() {
+            let place = usize::try_from(offset).unwrap();
+            let bytes = &component[place..place + usize::try_from(length).unwrap()];
+            let reply = match neighbourly {
+                Neighbourly::Gives => ChunkReply::of(offset, bytes),
+                Neighbourly::Stops if number == 0 => ChunkReply::of(offset, bytes),
+                Neighbourly::Stops => break,
+                Neighbourly::Lies => ChunkReply::of(offset, &vec![7; bytes.len()]),
+                Neighbourly::Raves => ChunkReply::Zstd { offset, bytes: vec![7; 100] },
+            };
+            // Who has seen enough wants no more.
+            let _ = stream.send_message(&reply).await;
+        }
+        stream.finish();
+    }
+}
+
+#[tokio::test]
+async fn what_a_neighbour_gives_wrongly_or_not_at_all_comes_from_the_coordinator() {
+    for (neighbourly, asked) in
+        [(Neighbourly::Gives, 0), (Neighbourly::Stops, 5), (Neighbourly::Lies, 6), (Neighbourly::Raves, 6)]
+    {
+        let scene = Scene::begin(neighbourly).await;
+        let digest = Digest::of(&component());
+        let event = soon(scene.components.fetch(digest)).await;
+        assert!(matches!(event, Event::Fetched { .. }), "{neighbourly:?}: {event:?}");
+        assert_eq!(std::fs::read(scene.components.path(&digest)).unwrap(), component());
+        assert_eq!(scene.asked.load(Ordering::Relaxed), asked, "{neighbourly:?}");
+        let files = std::fs::read_dir(scene.folder.path()).unwrap().count();
+        assert_eq!(files, 2, "the component and of what it consists");
+    }
+}
+
+#[tokio::test]
+async fn a_component_that_is_too_large_is_refused_before_any_of_it_comes() {
+    let mut scene = Scene::begin(Neighbourly::Gives).await;
+    scene.components.size = Bytes(100_000);
+    let event = soon(scene.components.fetch(Digest::of(&component()))).await;
+    let Event::FetchFailed { reason, .. } = event else { panic!("{event:?}") };
+    assert_eq!(reason, "limit `component_size` is 100000B, observed more");
+    assert_eq!(std::fs::read_dir(scene.folder.path()).unwrap().count(), 0);
+}
