@@ -22,6 +22,7 @@ mod records;
 mod restore;
 mod session;
 mod simulate;
+mod site_turns;
 mod standby;
 mod sweeper;
 mod traps;

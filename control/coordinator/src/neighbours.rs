@@ -25,13 +25,16 @@ struct Candidate {
     has_all: bool,
 }
 
+/// Returns where a node is, if its operator says so.
+pub(crate) fn site(node: &NodeView) -> Option<&str> {
+    node.record.info.as_ref()?.labels.get(SITE).map(String::as_str)
+}
+
 /// Returns from whom `node` may take the component: some that have all of it, and those that fetch it together with `node`.
 pub(crate) fn neighbours(view: &View, node: &NodeId, component: &Digest) -> Vec<Neighbour> {
-    let site = |node: &NodeView| node.record.info.as_ref().and_then(|info| info.labels.get(SITE).cloned());
     let Some(here) = view.nodes.get(node).and_then(site) else { return Vec::new() };
-    let is_near = |other: &NodeView| {
-        other.status == NodeStatus::Alive && other.connected && site(other).as_ref() == Some(&here)
-    };
+    let is_near =
+        |other: &NodeView| other.status == NodeStatus::Alive && other.connected && site(other) == Some(here);
     let mut candidates: Vec<Candidate> = Vec::new();
     let of_component = view.allocations.values().filter(|it| it.record.spec.component == *component);
     for allocation in of_component.filter(|it| it.record.is_assigned()) {

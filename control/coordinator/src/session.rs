@@ -10,8 +10,8 @@ use std::time::Duration;
 use dunlin_model::{Assignment, ClusterId, Digest, NodeId, RunId, SecretId, SecretVersion, Term, Work};
 use dunlin_planted::{Point, reached};
 use dunlin_protocol::{
-    ChunkList, ChunkPlace, Hello, MAX_CHUNKS_ASKED, RefusalCode, StreamReply, StreamRequest, ToAgent,
-    ToCoordinator, Version, agree,
+    ChunkList, ChunkPlace, Hello, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, Version,
+    agree,
 };
 use dunlin_scheduler::{AllocationRecord, Observation, RunRecord};
 use dunlin_sealed::SealingKey;
@@ -24,8 +24,9 @@ use tokio::io::AsyncWriteExt as _;
 use crate::driver::Driver;
 use crate::fleet::{Fleet, Heard, Outbox};
 use crate::inputs::Inputs;
-use crate::neighbours::neighbours;
+use crate::neighbours::{neighbours, site};
 use crate::records;
+use crate::site_turns::SiteTurns;
 
 /// How long an agent may take for its hello.
 const HELLO_TIME: Duration = Duration::from_secs(5);
@@ -44,6 +45,7 @@ pub(crate) struct Desk {
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
     pub(crate) programs: Arc<Components>,
+    pub(crate) site_turns: Arc<SiteTurns>,
     /// Passes on what nodes have for each other that do not reach each other.
     pub(crate) relay: Arc<Relay>,
     pub(crate) authority: Arc<Authority>,
@@ -261,7 +263,7 @@ impl Desk {
         match stream.receive_request().await? {
             StreamRequest::Component { digest } => self.send_component(stream, node, digest).await,
             StreamRequest::ChunkList { digest } => self.send_chunk_list(stream, node, digest).await,
-            StreamRequest::Chunks { digest, chunks } => self.send_chunks(stream, node, digest, &chunks).await,
+            StreamRequest::Chunk { digest, place } => self.send_chunk(stream, node, digest, place).await,
             StreamRequest::Program { digest } => self.send_program(stream, node, digest).await,
             StreamRequest::Input { run, item } => self.send_input(stream, node, run, item).await,
             StreamRequest::Secret { secret, version } => {
@@ -382,12 +384,12 @@ impl Desk {
         end(stream).await
     }
 
-    async fn send_chunks(
+    async fn send_chunk(
         &self,
         mut stream: Stream,
         node: &NodeId,
         digest: Digest,
-        chunks: &[ChunkPlace],
+        place: ChunkPlace,
     ) -> anyhow::Result<()> {
         if let Err(message) = self.check_component(node, &digest) {
             return refuse(stream, &message).await;
@@ -397,10 +399,13 @@ impl Desk {
             Ok((file, _)) => Arc::new(file),
             Err(error) => return refuse(stream, &error.to_string()).await,
         };
+        let view = self.driver.view();
+        let _turn = match view.nodes.get(node).and_then(site) {
+            Some(site) => self.site_turns.turn(digest, site).await,
+            None => None,
+        };
         stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
-        for &place in chunks.iter().take(MAX_CHUNKS_ASKED) {
-            stream.send.send_chunk(&file, place).await?;
-        }
+        stream.send.send_chunk(&file, place).await?;
         end(stream).await
     }
 

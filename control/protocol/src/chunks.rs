@@ -11,8 +11,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::FrameError;
 
-/// How many chunks may be asked for on one stream.
-pub const MAX_CHUNKS_ASKED: usize = 4_096;
 /// How many bytes one chunk takes in a list: its digest and its length.
 const LISTED: usize = 32 + 4;
 /// As much as is worth it on a machine that does other work: more makes components smaller by a few in a hundred.
@@ -41,60 +39,49 @@ pub struct Neighbour {
     pub has_all: bool,
 }
 
-/// Where a chunk is in its component: the number of the bytes before it, and its length.
-pub type ChunkPlace = (u64, u32);
-
-/// What comes on a stream on which chunks were asked for, as they are at hand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ChunkReply {
-    /// A chunk as it is.
-    Plain {
-        /// How many bytes of the component are before it.
-        offset: u64,
-        /// It.
-        #[serde(with = "serde_bytes")]
-        bytes: Vec<u8>,
-    },
-    /// A chunk, compressed.
-    Zstd {
-        /// How many bytes of the component are before it.
-        offset: u64,
-        /// It, as one frame of Zstandard (RFC 8878).
-        #[serde(with = "serde_bytes")]
-        bytes: Vec<u8>,
-    },
-    /// None of the others is here yet, but they are about to be.
-    Waiting,
+/// Where a chunk is in its component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkPlace {
+    /// How many bytes are before it.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: u32,
 }
 
-impl ChunkReply {
+/// A chunk as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PackedChunk {
+    /// As it is.
+    Plain(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// As one frame of Zstandard (RFC 8878).
+    Zstd(#[serde(with = "serde_bytes")] Vec<u8>),
+}
+
+impl PackedChunk {
     /// Returns a chunk as it travels: compressed, if that makes it smaller.
-    pub fn of(offset: u64, chunk: &[u8]) -> Self {
+    pub fn of(chunk: &[u8]) -> Self {
         match zstd::bulk::compress(chunk, COMPRESSION_LEVEL) {
-            Ok(bytes) if bytes.len() < chunk.len() => Self::Zstd { offset, bytes },
-            _ => Self::Plain { offset, bytes: chunk.to_vec() },
+            Ok(bytes) if bytes.len() < chunk.len() => Self::Zstd(bytes),
+            _ => Self::Plain(chunk.to_vec()),
         }
     }
 
     /// Returns how many bytes travel.
     pub fn size(&self) -> usize {
-        match self {
-            Self::Plain { bytes, .. } | Self::Zstd { bytes, .. } => bytes.len(),
-            Self::Waiting => 0,
-        }
+        let (Self::Plain(bytes) | Self::Zstd(bytes)) = self;
+        bytes.len()
     }
 
-    /// Returns where the chunk begins, and its bytes; nothing if there is none.
+    /// Returns the chunk.
     ///
     /// # Errors
     ///
     /// It is damaged, or longer than [`MAX_CHUNK`].
-    pub fn chunk(self) -> Result<Option<(u64, Vec<u8>)>, FrameError> {
+    pub fn unpack(self) -> Result<Vec<u8>, FrameError> {
         match self {
-            Self::Waiting => Ok(None),
-            Self::Plain { offset, bytes } => Ok(Some((offset, bytes))),
-            Self::Zstd { offset, bytes } => decompress(&bytes).map(|chunk| Some((offset, chunk))),
+            Self::Plain(bytes) => Ok(bytes),
+            Self::Zstd(bytes) => decompress(&bytes),
         }
     }
 }
@@ -146,23 +133,19 @@ mod tests {
 
     use super::*;
 
-    fn chunk(reply: ChunkReply) -> Vec<u8> {
-        reply.chunk().unwrap().unwrap().1
-    }
-
     #[test]
     fn what_can_be_made_smaller_is_and_the_rest_goes_as_it_is() {
         let even = vec![7; MAX_CHUNK];
-        let small = ChunkReply::of(5, &even);
-        assert!(matches!(&small, ChunkReply::Zstd { offset: 5, bytes } if bytes.len() < 100), "{small:?}");
-        assert_eq!(chunk(small), even);
-        assert_eq!(ChunkReply::of(5, b"abc"), ChunkReply::Plain { offset: 5, bytes: b"abc".to_vec() });
+        let small = PackedChunk::of(&even);
+        assert!(matches!(&small, PackedChunk::Zstd(_)) && small.size() < 100, "{small:?}");
+        assert_eq!(small.unpack().unwrap(), even);
+        assert_eq!(PackedChunk::of(b"abc"), PackedChunk::Plain(b"abc".to_vec()));
     }
 
     #[test]
     fn a_small_frame_does_not_become_a_large_chunk() {
         let bomb = zstd::bulk::compress(&vec![0; 100 << 20], 19).unwrap();
-        let error = ChunkReply::Zstd { offset: 0, bytes: bomb }.chunk().unwrap_err();
+        let error = PackedChunk::Zstd(bomb).unpack().unwrap_err();
         assert!(error.to_string().contains("may have 262144 bytes"), "{error}");
     }
 
@@ -178,12 +161,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_chunk_comes_out_as_it_went_in(bytes: Vec<u8>) {
-            prop_assert_eq!(chunk(ChunkReply::of(0, &bytes)), bytes);
+            prop_assert_eq!(PackedChunk::of(&bytes).unpack().unwrap(), bytes);
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            let _ = ChunkReply::Zstd { offset: 0, bytes }.chunk();
+            let _ = PackedChunk::Zstd(bytes).unpack();
         }
     }
 }

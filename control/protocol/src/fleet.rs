@@ -31,13 +31,13 @@ pub enum StreamRequest {
         /// Which component.
         digest: Digest,
     },
-    /// From an agent to the coordinator, or to another agent that has the component: these chunks of it, as frames of
-    /// [`ChunkReply`](crate::ChunkReply) in any order.
-    Chunks {
-        /// Which component.
+    /// From an agent to the coordinator, or to another agent that has the component or fetches it too: a chunk of it, as one
+    /// frame of [`PackedChunk`](crate::PackedChunk), when it is there.
+    Chunk {
+        /// Of which component.
         digest: Digest,
-        /// Where its chunks are, at most [`MAX_CHUNKS_ASKED`](crate::MAX_CHUNKS_ASKED).
-        chunks: Vec<ChunkPlace>,
+        /// Where it is in there.
+        place: ChunkPlace,
     },
     /// From an agent: the bytes of the program that it is to become.
     Program {

@@ -16,7 +16,7 @@ mod version;
 mod wall;
 mod worker;
 
-pub use chunks::{ChunkList, ChunkPlace, ChunkReply, MAX_CHUNKS_ASKED, Neighbour};
+pub use chunks::{ChunkList, ChunkPlace, Neighbour, PackedChunk};
 pub use fleet::{
     Hello, LogQuery, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery,
 };

@@ -7,16 +7,16 @@
 use std::collections::BTreeMap;
 
 use dunlin_model::{
-    Affinity, AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, Digest, DurationMs,
-    Endpoint, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits, NodeInfo,
-    ObservedState, Outcome, Overcommit, Percent, Placement, Preference, Priority, Program, ProgramOrder,
-    ProgramReport, Report, Resources, Revision, Route, RouteRules, RouteSpec, RouteTable, RunId, ServiceSpec,
-    Spread, Sticky, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
+    Affinity, AllocationId, AllocationReport, AssignedAllocation, Assignment, Bytes, Chunk, Digest,
+    DurationMs, Endpoint, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits,
+    NodeInfo, ObservedState, Outcome, Overcommit, Percent, Placement, Preference, Priority, Program,
+    ProgramOrder, ProgramReport, Report, Resources, Revision, Route, RouteRules, RouteSpec, RouteTable,
+    RunId, ServiceSpec, Spread, Sticky, Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_protocol::{
-    ConnectError, FrameError, Hello, JoinReply, JoinRequest, LogQuery, MAX_FRAME, Outbound, PassedToAgent,
-    PassedToWorker, RefusalCode, Relayed, StreamReply, StreamRequest, ToAgent, ToCoordinator, TrapQuery,
-    Version, decode, decode_known, encode, frame_length,
+    ChunkList, ChunkPlace, ConnectError, FrameError, Hello, JoinReply, JoinRequest, LogQuery, MAX_FRAME,
+    Neighbour, Outbound, PackedChunk, PassedToAgent, PassedToWorker, RefusalCode, Relayed, StreamReply,
+    StreamRequest, ToAgent, ToCoordinator, TrapQuery, Version, decode, decode_known, encode, frame_length,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -285,7 +285,7 @@ fn shared() -> ToAgent {
 }
 
 /// What is said of the chunks of a component.
-fn of_chunks() -> ([StreamRequest; 2], ChunkList, [ChunkReply; 3]) {
+fn of_chunks() -> ([StreamRequest; 2], ChunkList, [PackedChunk; 2]) {
     let digest = Digest::of(b"component");
     let neighbour = |node: &str, has_all| Neighbour {
         node: node.parse().unwrap(),
@@ -298,15 +298,10 @@ fn of_chunks() -> ([StreamRequest; 2], ChunkList, [ChunkReply; 3]) {
     };
     let requests = [
         StreamRequest::ChunkList { digest },
-        StreamRequest::Chunks { digest, chunks: vec![(0, 5), (65_536, 70_000)] },
+        StreamRequest::Chunk { digest, place: ChunkPlace { offset: 65_536, length: 70_000 } },
     ];
-    let bytes = b"chunk".to_vec();
-    let replies = [
-        ChunkReply::Plain { offset: 0, bytes: bytes.clone() },
-        ChunkReply::Zstd { offset: 65_536, bytes },
-        ChunkReply::Waiting,
-    ];
-    (requests, list, replies)
+    let chunks = [PackedChunk::Plain(b"chunk".to_vec()), PackedChunk::Zstd(b"chunk".to_vec())];
+    (requests, list, chunks)
 }
 
 /// Every message once, as frames, in a fixed order.
@@ -554,7 +549,7 @@ proptest! {
         let _ = decode_known::<StreamRequest>(body);
         let _ = decode_known::<StreamReply>(body);
         let _ = decode_known::<ChunkList>(body);
-        let _ = decode_known::<ChunkReply>(body);
+        let _ = decode_known::<PackedChunk>(body);
         let _ = decode_known::<ToAgent>(body);
         let _ = decode_known::<ToCoordinator>(body);
         let _ = decode_known::<JoinRequest>(body);

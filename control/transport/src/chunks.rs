@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use dunlin_protocol::{ChunkPlace, ChunkReply};
+use dunlin_protocol::{ChunkPlace, PackedChunk};
 
 use crate::{SendError, SendHalf};
 
@@ -25,10 +25,10 @@ impl SendHalf {
     pub async fn send_chunk(&mut self, file: &Arc<File>, place: ChunkPlace) -> Result<(), ChunkError> {
         let file = Arc::clone(file);
         let reading = tokio::task::spawn_blocking(move || {
-            let (offset, length) = place;
+            let ChunkPlace { offset, length } = place;
             let mut bytes = vec![0; usize::try_from(length).unwrap_or(0).min(dunlin_model::MAX_CHUNK)];
             file.read_exact_at(&mut bytes, offset)?;
-            Ok::<_, io::Error>(ChunkReply::of(offset, &bytes))
+            Ok::<_, io::Error>(PackedChunk::of(&bytes))
         });
         let chunk = reading.await.map_err(io::Error::other)??;
         Ok(self.send_message(&chunk).await?)

@@ -31,7 +31,7 @@ pub(crate) fn priority(request: &StreamRequest) -> i32 {
         StreamRequest::Logs(_) | StreamRequest::Traps(_) => 0,
         StreamRequest::Component { .. }
         | StreamRequest::ChunkList { .. }
-        | StreamRequest::Chunks { .. }
+        | StreamRequest::Chunk { .. }
         | StreamRequest::Program { .. }
         | StreamRequest::Input { .. }
         | StreamRequest::CoreDump { .. } => -1,

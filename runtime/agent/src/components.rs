@@ -21,17 +21,16 @@ use anyhow::{Context as _, bail};
 use dunlin_model::{Bytes, Chunk, Digest, NodeId};
 use dunlin_planted::{Point, fails};
 use dunlin_protocol::{
-    ChunkList, ChunkPlace, ChunkReply, MAX_CHUNKS_ASKED, Neighbour, StreamReply, StreamRequest, decode,
-    encode,
+    ChunkList, ChunkPlace, Neighbour, PackedChunk, StreamReply, StreamRequest, decode, encode,
 };
 use dunlin_supervisor::Event;
 use dunlin_transport::Stream;
 use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{self, FuturesUnordered};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::gathering::Gathering;
 use self::plan::{Plan, Source};
@@ -40,10 +39,16 @@ use crate::peers::PeerConnections;
 
 /// How many are fetched at a time. Each has its pieces in memory meanwhile, on this side and on the wire.
 const FETCHES: usize = 4;
-/// To how many streams chunks are given at a time. Each holds one chunk, and what the wire has not taken.
-const GIVINGS: usize = 64;
-/// How long a neighbour may be silent before its chunks are taken from others.
+/// How many chunks are asked for at a time from the same source,
+const ASKED: usize = 8;
+/// and from the coordinator by each of those that fetch together.
+const ASKED_TOGETHER: usize = 2;
+/// How many chunks are given to others at a time.
+const GIVINGS: usize = 16;
+/// How long a neighbour may take to say whether it gives.
 const NEIGHBOUR_TIME: Duration = Duration::from_secs(20);
+/// How long no chunk at all may come before neighbours are not waited for any more.
+const STALL: Duration = Duration::from_secs(60);
 /// The ending of the file with the chunks of a component, beside it.
 const LIST: &str = "chunks";
 
@@ -200,13 +205,26 @@ impl Components {
         let (folder, filled) = (self.folder.clone(), Arc::clone(gathering));
         blocking(move || take_from_disk(&folder, &filled)).await?;
         let missing = gathering.missing();
-        let lacking: u64 = missing.iter().map(|number| u64::from(gathering.place(*number).1)).sum();
+        let lacking: u64 = missing.iter().map(|number| u64::from(gathering.place(*number).length)).sum();
         let fetch = Fetch { digest, gathering, neighbours, came: &came };
         let chunks = gathering.chunks();
         let mut plan = Plan { here: &self.node, chunks, neighbours, failed: BTreeSet::new() };
         let take = |(source, numbers)| self.take(fetch, source, numbers);
         let mut taking: FuturesUnordered<_> = plan.sources(&missing).into_iter().map(take).collect();
-        while let Some(taken) = taking.next().await {
+        let mut presence = gathering.presence();
+        loop {
+            let is_patient = plan.failed.len() == neighbours.len();
+            let taken = tokio::select! {
+                taken = taking.next() => taken,
+                _ = presence.changed() => continue,
+                () = sleep(STALL), if !is_patient => {
+                    // Whatever keeps them from giving, the coordinator is there.
+                    plan.failed.extend(0..neighbours.len());
+                    taking = plan.sources(&gathering.missing()).into_iter().map(take).collect();
+                    continue;
+                }
+            };
+            let Some(taken) = taken else { break };
             let error = match taken.result {
                 Ok(()) => continue,
                 Err(TakeError::Disk(error)) => return Err(error.into()),
@@ -233,42 +251,36 @@ impl Components {
     }
 
     async fn take(&self, fetch: Fetch<'_>, source: Source, asked: Vec<usize>) -> Taken {
+        let is_shared =
+            source == Source::Coordinator && fetch.neighbours.iter().any(|neighbour| !neighbour.has_all);
+        let mut taking = stream::iter(asked.clone())
+            .map(|number| self.take_one(fetch, source, number))
+            .buffer_unordered(if is_shared { ASKED_TOGETHER } else { ASKED });
         let mut result = Ok(());
-        for asked in asked.chunks(MAX_CHUNKS_ASKED) {
-            if result.is_ok() {
-                result = self.take_some(fetch, source, asked).await;
-            }
+        while let (Ok(()), Some(taken)) = (&result, taking.next().await) {
+            result = taken;
         }
+        drop(taking);
         Taken { source, asked, result }
     }
 
-    async fn take_some(&self, fetch: Fetch<'_>, source: Source, asked: &[usize]) -> Result<(), TakeError> {
+    async fn take_one(&self, fetch: Fetch<'_>, source: Source, number: usize) -> Result<(), TakeError> {
         let Fetch { digest, gathering, came, .. } = fetch;
-        let chunks: Vec<ChunkPlace> = asked.iter().map(|number| gathering.place(*number)).collect();
-        let mut stream =
-            self.open(fetch.neighbours, source, &StreamRequest::Chunks { digest, chunks }).await?;
-        while let Some(reply) = next_reply(&mut stream, source).await? {
-            came.count(source, reply.size());
-            let gathering = Arc::clone(gathering);
-            let is_right = blocking(move || {
-                // Damaged or of another component is the same.
-                let Ok(chunk) = reply.chunk() else { return Ok(false) };
-                fails(Point::PullMidStream)?;
-                chunk.map_or(Ok(true), |(offset, bytes)| gathering.put(offset, &bytes))
-            });
-            if !is_right.await.map_err(TakeError::Disk)? {
-                return Err(TakeError::Source(anyhow::anyhow!(
-                    "received a chunk that is none of component {digest}"
-                )));
-            }
+        let request = StreamRequest::Chunk { digest, place: gathering.place(number) };
+        let mut stream = self.open(fetch.neighbours, source, &request).await?;
+        let packed = stream.receive_message::<PackedChunk>().await.map_err(anyhow::Error::from)?;
+        let packed = packed.context("the stream ended where a chunk was due")?;
+        came.count(source, packed.size());
+        let gathering = Arc::clone(gathering);
+        let putting = blocking(move || {
+            fails(Point::PullMidStream)?;
+            // Damaged or another one is the same.
+            packed.unpack().map_or(Ok(false), |chunk| gathering.put(number, &chunk))
+        });
+        if putting.await.map_err(TakeError::Disk)? {
+            return Ok(());
         }
-        let missing = gathering.missing();
-        match asked.iter().find(|number| missing.binary_search(number).is_ok()) {
-            Some(number) => {
-                Err(TakeError::Source(anyhow::anyhow!("chunk {number} of component {digest} did not come")))
-            }
-            None => Ok(()),
-        }
+        Err(TakeError::Source(anyhow::anyhow!("what came is not chunk {number} of component {digest}")))
     }
 
     /// Asks a source, and hears whether it gives.
@@ -280,15 +292,14 @@ impl Components {
     ) -> anyhow::Result<Stream> {
         let Source::Neighbour(number) = source else { return Ok(self.link.fetch(request).await?.0) };
         let Neighbour { node, address, .. } = &neighbours[number];
-        let asking = async {
-            let mut stream = self.peers.ask(node, *address, request).await?;
-            stream.finish();
-            match stream.receive_message().await?.context("the node ended the stream")? {
-                StreamReply::Ok { .. } => Ok(stream),
-                StreamReply::Error { message } => bail!(message),
-            }
-        };
-        timeout(NEIGHBOUR_TIME, asking).await.context("the node does not answer")?
+        let asking = timeout(NEIGHBOUR_TIME, self.peers.ask(node, *address, request));
+        let mut stream = asking.await.context("the node does not answer")??;
+        stream.finish();
+        // It comes when the chunk is there.
+        match stream.receive_message().await?.context("the node ended the stream")? {
+            StreamReply::Ok { .. } => Ok(stream),
+            StreamReply::Error { message } => bail!(message),
+        }
     }
 
     /// Keeps of which chunks a component consists, for later ones that have some of them too.
@@ -363,21 +374,11 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Returns what comes next of a stream with chunks. The connection to the coordinator tells by itself when it is gone; a
-/// neighbour is not waited for so long.
-async fn next_reply(stream: &mut Stream, source: Source) -> anyhow::Result<Option<ChunkReply>> {
-    let reply = stream.receive_message();
-    match source {
-        Source::Coordinator => Ok(reply.await?),
-        Source::Neighbour(_) => Ok(timeout(NEIGHBOUR_TIME, reply).await.context("the node is silent")??),
-    }
-}
-
 /// Takes chunks that are in other components here: most of those of the revision before.
 fn take_from_disk(folder: &Path, gathering: &Gathering) -> io::Result<()> {
-    let mut wanted: BTreeMap<Digest, Vec<u64>> = BTreeMap::new();
+    let mut wanted: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
     for number in gathering.missing() {
-        wanted.entry(gathering.chunks()[number].digest).or_default().push(gathering.place(number).0);
+        wanted.entry(gathering.chunks()[number].digest).or_default().push(number);
     }
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -389,14 +390,14 @@ fn take_from_disk(folder: &Path, gathering: &Gathering) -> io::Result<()> {
         let (Some(list), Ok(file)) = (list, std::fs::File::open(path.with_extension("wasm"))) else {
             continue;
         };
-        let mut place = 0;
+        let mut offset = 0;
         for chunk in list.chunks {
-            let offset = place;
-            place += u64::from(chunk.length);
-            let Some(offsets) = wanted.remove(&chunk.digest) else { continue };
-            let Ok(bytes) = gathering::read(&file, (offset, chunk.length)) else { continue };
-            for offset in offsets {
-                gathering.put(offset, &bytes)?;
+            let place = ChunkPlace { offset, length: chunk.length };
+            offset += u64::from(chunk.length);
+            let Some(numbers) = wanted.remove(&chunk.digest) else { continue };
+            let Ok(bytes) = gathering::read(&file, place) else { continue };
+            for number in numbers {
+                gathering.put(number, &bytes)?;
             }
         }
     }

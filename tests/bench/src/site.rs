@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use dunlin_guest_artifacts::HELLO;
 use dunlin_harness::{App, Fleet, Network, with_ballast};
 
@@ -44,17 +44,13 @@ pub(crate) async fn run() -> anyhow::Result<Report> {
     let (mut one, mut all, mut carried) = (Series::default(), Series::default(), Series::default());
     for round in 0..ROUNDS {
         warn(&format!("round {} of {ROUNDS}", round + 1));
-        let to_one = App::new(
-            &manifest("one", r#"node_labels = { first = "yes" }"#),
-            &[("guest.wasm", &with_ballast(HELLO, SIZE, round * 2))],
-        );
-        one.push(deployed(&fleet, &to_one, 1).await?.as_secs_f64());
-        let to_all = App::new(
-            &manifest("all", "everywhere = true"),
-            &[("guest.wasm", &with_ballast(HELLO, SIZE, round * 2 + 1))],
+        // Not as another revision: that goes to one node after the other.
+        one.push(
+            deployed(&fleet, "one", r#"node_labels = { first = "yes" }"#, round * 2, 1).await?.as_secs_f64(),
         );
         let before = network.sent(0)?;
-        all.push(deployed(&fleet, &to_all, usize::from(NODES)).await?.as_secs_f64());
+        let taken = deployed(&fleet, "all", "everywhere = true", round * 2 + 1, usize::from(NODES)).await?;
+        all.push(taken.as_secs_f64());
         carried.push((network.sent(0)? - before) as f64 / SIZE as f64);
     }
     report.add([
@@ -85,20 +81,31 @@ fn manifest(app: &str, placement: &str) -> String {
     )
 }
 
-/// Deploys an app, and returns how long it took from then on until so many nodes had fetched its component.
-async fn deployed(fleet: &Fleet, app: &App, nodes: usize) -> anyhow::Result<Duration> {
+/// Deploys an app, and returns how long it took from then on until so many nodes had fetched its component. It is gone again
+/// afterwards.
+async fn deployed(
+    fleet: &Fleet,
+    app: &str,
+    placement: &str,
+    seed: u64,
+    nodes: usize,
+) -> anyhow::Result<Duration> {
+    let app_folder = App::new(&manifest(app, placement), &[("guest.wasm", &with_ballast(HELLO, SIZE, seed))]);
     let fetched = || {
         let logs = fleet.logs().into_iter();
         logs.map(|(_, log)| log.lines().filter(|line| line.contains("component fetched")).count())
             .sum::<usize>()
     };
     let before = fetched();
-    let deploying = fleet.dunlin_in(app.path(), &["deploy", "--no-wait"]).await?;
+    let deploying = fleet.dunlin_in(app_folder.path(), &["deploy", "--no-wait"]).await?;
     ensure!(deploying.status.success(), "the deploy failed: {deploying:?}");
     let began = Instant::now();
     while fetched() < before + nodes {
         ensure!(began.elapsed() < PATIENCE, "the nodes have not fetched the component after {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(began.elapsed())
+    let taken = began.elapsed();
+    let deleting = fleet.dunlin(&["delete", app, "--yes"]).await?;
+    ensure!(deleting.status.success(), "the delete failed: {deleting:?}");
+    Ok(taken)
 }

@@ -194,7 +194,7 @@ fn a_fetch_that_was_broken_off_goes_on_where_it_was() {
             let begun = scene.fleet.dunlin_in(depot.path(), &["deploy", "--no-wait"]).await.unwrap();
             assert!(begun.status.success(), "{begun:?}");
             let hidden = scene.fleet.agent(1);
-            let components = hidden.folder().join("state/components");
+            let components = hidden.folder().join("components");
             eventually("a third of it is there", || async {
                 // The file has its full length from the beginning, and blocks where something was written.
                 let on_disk = |entry: std::fs::DirEntry| entry.metadata().unwrap().blocks() * 512;

@@ -66,16 +66,13 @@ impl Gathering {
 
     /// Returns the place of the chunk with this number.
     pub(super) fn place(&self, number: usize) -> ChunkPlace {
-        (self.offsets[number], self.chunks[number].length)
+        ChunkPlace { offset: self.offsets[number], length: self.chunks[number].length }
     }
 
     /// Returns the number of the chunk at this place, if there is one.
     pub(super) fn number(&self, place: ChunkPlace) -> Option<usize> {
-        self.number_at(place.0).filter(|number| self.chunks[*number].length == place.1)
-    }
-
-    fn number_at(&self, offset: u64) -> Option<usize> {
-        self.offsets.binary_search(&offset).ok()
+        let number = self.offsets.binary_search(&place.offset).ok();
+        number.filter(|number| self.chunks[*number].length == place.length)
     }
 
     /// Returns the numbers of the chunks that are not here.
@@ -89,22 +86,21 @@ impl Gathering {
         self.present.subscribe()
     }
 
-    /// Keeps the chunk that begins at `offset`, if it is what it should be; tells whether it is.
-    pub(super) fn put(&self, offset: u64, bytes: &[u8]) -> io::Result<bool> {
-        let Some(number) = self.number_at(offset) else { return Ok(false) };
+    /// Keeps the chunk with this number, if it is what it should be; tells whether it is.
+    pub(super) fn put(&self, number: usize, bytes: &[u8]) -> io::Result<bool> {
         if Digest::of(bytes) != self.chunks[number].digest {
             return Ok(false);
         }
-        self.file.write_all_at(bytes, offset)?;
+        self.file.write_all_at(bytes, self.offsets[number])?;
         self.present.send_modify(|present| present[number] = true);
         Ok(true)
     }
 }
 
 /// Returns the bytes at a place of a file.
-pub(super) fn read(file: &File, (offset, length): ChunkPlace) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, offset)?;
+pub(super) fn read(file: &File, place: ChunkPlace) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(place.length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, place.offset)?;
     Ok(bytes)
 }
 
@@ -125,13 +121,14 @@ mod tests {
         let path = folder.path().join("component");
         let gathering = Gathering::begin(&path, chunks()).unwrap();
         assert_eq!(gathering.missing(), [0, 1, 2]);
-        assert!(gathering.put(17, PIECES[2]).unwrap());
-        assert!(!gathering.put(3, b"fourteen lies.").unwrap());
-        assert!(!gathering.put(4, PIECES[1]).unwrap(), "no chunk begins there");
+        assert!(gathering.put(2, PIECES[2]).unwrap());
+        assert!(!gathering.put(1, b"fourteen lies.").unwrap());
         assert_eq!(gathering.missing(), [0, 1]);
-        assert_eq!(gathering.number((17, 5)), Some(2));
-        assert_eq!(gathering.number((17, 6)), None);
-        assert!(gathering.put(3, PIECES[1]).unwrap() && gathering.put(0, PIECES[0]).unwrap());
+        let place = |offset, length| ChunkPlace { offset, length };
+        assert_eq!(gathering.place(2), place(17, 5));
+        assert_eq!(gathering.number(place(17, 5)), Some(2));
+        assert_eq!((gathering.number(place(17, 6)), gathering.number(place(16, 5))), (None, None));
+        assert!(gathering.put(1, PIECES[1]).unwrap() && gathering.put(0, PIECES[0]).unwrap());
         assert_eq!(std::fs::read(&path).unwrap(), PIECES.concat());
     }
 
@@ -140,7 +137,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("component");
         let gathering = Gathering::begin(&path, chunks()).unwrap();
-        assert!(gathering.put(0, PIECES[0]).unwrap() && gathering.put(3, PIECES[1]).unwrap());
+        assert!(gathering.put(0, PIECES[0]).unwrap() && gathering.put(1, PIECES[1]).unwrap());
         gathering.file().write_all_at(b"x", 5).unwrap();
         drop(gathering);
         assert_eq!(Gathering::begin(&path, chunks()).unwrap().missing(), [1, 2]);

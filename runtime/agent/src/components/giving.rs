@@ -4,9 +4,9 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use dunlin_model::Digest;
-use dunlin_protocol::{ChunkPlace, ChunkReply, MAX_CHUNKS_ASKED, StreamReply, StreamRequest};
+use dunlin_protocol::{ChunkPlace, StreamReply, StreamRequest};
 use dunlin_transport::Stream;
 use tokio::time::timeout;
 
@@ -15,33 +15,39 @@ use super::gathering::Gathering;
 
 /// How long who asks for a component waits until this node begins to fetch it: nodes are told of it at about the same time.
 const BEGIN_TIME: Duration = Duration::from_secs(2);
-/// How often who waits for a chunk is told that it is still to come.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
+/// How long another node may take to receive a chunk.
+const GIVING_TIME: Duration = Duration::from_secs(30);
 
 /// What of a component is here.
 enum Held {
-    All(Arc<File>),
+    All(File),
     Some(Arc<Gathering>),
 }
 
 impl Components {
     /// Answers a request of another node.
     pub(crate) async fn answer(&self, request: StreamRequest, mut stream: Stream) {
-        let answered = async {
-            let StreamRequest::Chunks { digest, chunks } = request else {
-                return refuse(&mut stream, "a node gives chunks of components, and nothing else").await;
-            };
-            let Ok(_turn) = self.givings.try_acquire() else {
-                return refuse(&mut stream, "this node gives to as many as it can").await;
-            };
-            match self.held(&digest).await {
-                Some(held) => give(held, &mut stream, &chunks).await,
-                None => refuse(&mut stream, &format!("component {digest} is not here")).await,
-            }
+        let answered = match request {
+            StreamRequest::Chunk { digest, place } => self.give(digest, place, &mut stream).await,
+            _ => refuse(&mut stream, "a node gives chunks of components, and nothing else").await,
         };
-        if let Err(error) = answered.await {
-            tracing::debug!(error = &*error as &dyn std::error::Error, "chunks were not given");
+        if let Err(error) = answered {
+            tracing::debug!(error = &*error as &dyn std::error::Error, "a chunk was not given");
         }
+    }
+
+    async fn give(&self, digest: Digest, place: ChunkPlace, stream: &mut Stream) -> anyhow::Result<()> {
+        let file = match self.held(&digest).await {
+            Some(Held::All(file)) => Arc::new(file),
+            Some(Held::Some(gathering)) => until_there(gathering, place).await?,
+            None => return refuse(stream, &format!("component {digest} is not here")).await,
+        };
+        // To a few at a time, and one after the other: all at once they would press each other out of the link.
+        let _turn = self.givings.acquire().await?;
+        stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
+        stream.send.send_chunk(&file, place).await?;
+        stream.finish();
+        Ok(timeout(GIVING_TIME, stream.send.delivered()).await??)
     }
 
     /// Returns what is here of a component; waits a moment until there is something.
@@ -54,7 +60,7 @@ impl Components {
                     return Some(Held::Some(gathering));
                 }
                 if let Ok(file) = tokio::fs::File::open(self.path(digest)).await {
-                    return Some(Held::All(Arc::new(file.into_std().await)));
+                    return Some(Held::All(file.into_std().await));
                 }
                 under_way.changed().await.ok()?;
             }
@@ -63,50 +69,14 @@ impl Components {
     }
 }
 
-async fn give(held: Held, stream: &mut Stream, chunks: &[ChunkPlace]) -> anyhow::Result<()> {
-    let chunks = &chunks[..chunks.len().min(MAX_CHUNKS_ASKED)];
-    stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
-    match held {
-        Held::All(file) => {
-            for place in chunks {
-                stream.send.send_chunk(&file, *place).await?;
-            }
-        }
-        Held::Some(gathering) => give_as_it_comes(gathering, stream, chunks).await?,
-    }
-    stream.finish();
-    Ok(stream.send.delivered().await?)
-}
-
-/// Gives each chunk as soon as it is here. Holds nothing that keeps the fetching alive: it may end without them.
-async fn give_as_it_comes(
-    gathering: Arc<Gathering>,
-    stream: &mut Stream,
-    chunks: &[ChunkPlace],
-) -> anyhow::Result<()> {
-    let numbered = |place: &ChunkPlace| gathering.number(*place).map(|number| (number, *place));
-    let numbered: Option<Vec<(usize, ChunkPlace)>> = chunks.iter().map(numbered).collect();
-    let mut wanted = numbered.context("there are no such chunks")?;
+/// Waits until a chunk is here, and returns the file it is in. Holds nothing that keeps the fetching alive: it may end
+/// without that chunk.
+async fn until_there(gathering: Arc<Gathering>, place: ChunkPlace) -> anyhow::Result<Arc<File>> {
+    let number = gathering.number(place).context("there is no such chunk")?;
     let (mut presence, file) = (gathering.presence(), Arc::clone(gathering.file()));
     drop(gathering);
-    while !wanted.is_empty() {
-        let here: Vec<(usize, ChunkPlace)>;
-        (here, wanted) = {
-            let present = presence.borrow_and_update();
-            wanted.into_iter().partition(|(number, _)| present[*number])
-        };
-        for (_, place) in &here {
-            stream.send.send_chunk(&file, *place).await?;
-        }
-        if here.is_empty() {
-            match timeout(SIGN_OF_LIFE, presence.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_ended)) => bail!("the fetching has ended"),
-                Err(_late) => stream.send_message(&ChunkReply::Waiting).await?,
-            }
-        }
-    }
-    Ok(())
+    presence.wait_for(|present| present[number]).await.context("the fetching has ended")?;
+    Ok(file)
 }
 
 async fn refuse(stream: &mut Stream, message: &str) -> anyhow::Result<()> {
