@@ -69,6 +69,7 @@ pub use output::Output;
 pub use service::{Request, Response, Result};
 #[cfg(feature = "tracing")]
 pub use tracing;
+pub use wstd::http::body::Bytes;
 pub use wstd::http::{Body, ErrorCode};
 
 #[cfg(not(target_family = "wasm"))]
