@@ -66,5 +66,6 @@ pub fn get(key: &str) -> Result<Option<String>, ConfigError> {
     platform::config_value(key).map_err(ConfigError::unreadable)
 }
 
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod tests;

@@ -199,7 +199,8 @@ fn written(output: impl Output) -> Result<()> {
     output.write_to(&mut stdout).and_then(|()| stdout.flush()).context("cannot write the output")
 }
 
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod tests {
     use super::*;
     use crate::test;

@@ -172,7 +172,8 @@ impl Visit for Fields {
     }
 }
 
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod tests {
     use crate::test::Host;
 
