@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::log_level::Level;
 use crate::test::State;
-use crate::{Error, Request, Response, anyhow};
+use crate::{Request, Response, Result, bail};
 
 thread_local! {
     /// The host that the running test has installed. Each thread has its own, so that tests do not meet.
@@ -56,14 +56,12 @@ pub(crate) fn log(level: Level, context: &str, message: &str) {
     }
 }
 
-pub(crate) async fn send(request: Request, _patience: Option<Duration>) -> Result<Response, Error> {
+pub(crate) async fn send(request: Request, _patience: Option<Duration>) -> Result<Response> {
     let Some(host) = host() else {
-        return Err(anyhow!(
-            "there is no host here: call it with `dunlin_guest::test::Host`, or compile it to wasm"
-        ));
+        bail!("there is no host here: call it with `dunlin_guest::test::Host`, or compile it to wasm");
     };
     let (parts, mut body) = request.into_parts();
-    let body = body.bytes_contents().await?;
+    let body = body.bytes().await?;
     host.borrow_mut().send(parts, body)
 }
 

@@ -34,13 +34,14 @@
 //!
 //! # Errors
 //!
-//! [`Error`] is that of `anyhow`: `?` takes any error into it, [`Context`] says what could not be done. A guest is a
-//! program rather than a library, and the bodies of messages give these errors, too.
+//! `?` takes any error into [`Error`]; [`Context`] says what could not be done because of it.
 #![forbid(unsafe_code)]
 
 #[doc(hidden)]
 pub mod __private;
+mod body;
 pub mod config;
+mod error;
 #[cfg(not(target_family = "wasm"))]
 mod fake;
 mod job;
@@ -57,9 +58,11 @@ mod trace_lines;
 #[cfg(target_family = "wasm")]
 mod wasi;
 
-pub use anyhow::{Context, Error, anyhow, bail, ensure};
+pub use body::Body;
+pub use bytes::Bytes;
 pub use config::config;
 pub use dunlin_guest_macros::{job, service};
+pub use error::{Context, Error};
 pub use http;
 pub use job::{Item, Outputs, block_on};
 #[cfg(feature = "log")]
@@ -69,8 +72,7 @@ pub use output::Output;
 pub use service::{Request, Response, Result};
 #[cfg(feature = "tracing")]
 pub use tracing;
-pub use wstd::http::body::Bytes;
-pub use wstd::http::{Body, ErrorCode};
+pub use wasip2::http::types::ErrorCode;
 
 #[cfg(not(target_family = "wasm"))]
 pub(crate) use fake as platform;

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use wstd::http::ErrorCode;
+use wasip2::http::types::ErrorCode;
 
 use crate::{Body, Context, Request, Response, Result, platform};
 
-/// Sends a request and returns the response as soon as its head is here and the request's body is sent.
+/// Sends a request and returns the response as soon as its head is here; the request's body may still be on its way.
 ///
-/// The body of the response comes while it is read: give it on as the body of another response or request, or read it
-/// with [`Body::contents`](wstd::http::Body::contents).
+/// The body of the response comes while it is read: read it by [`Body::text`] or [`Body::next`], or give it on as the
+/// body of another response or request.
 /// Redirects are not followed and nothing is unpacked.
 ///
 /// ```
@@ -19,7 +19,7 @@ use crate::{Body, Context, Request, Response, Result, platform};
 /// async fn price(article: &str) -> Result<String> {
 ///     let request = Request::get(format!("https://prices.example.com/{article}")).body(())?;
 ///     let mut response = dunlin_guest::send(request).await?;
-///     Ok(response.body_mut().str_contents().await?.to_owned())
+///     response.body_mut().text().await
 /// }
 ///
 /// let host = Host::new().answer("GET", "https://prices.example.com/tea", Response::new("4.20".into()));

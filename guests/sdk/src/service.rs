@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use wstd::http::Body;
-
-use crate::Error;
+use crate::log_level::Level;
+use crate::{Body, Error, platform};
 
 /// A request: method, URI and headers, and a body that comes while it is read.
 pub type Request = http::Request<Body>;
@@ -17,7 +16,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What `main` of a service does: a service is not run, it is asked.
 pub fn not_a_program() -> ExitCode {
-    eprintln!("error: this is a service, not a program; `dunlin serve` serves its component");
+    platform::log(
+        Level::Error,
+        "dunlin-guest",
+        "this is a service, not a program; `dunlin serve` serves its component",
+    );
     ExitCode::FAILURE
 }
 
@@ -29,27 +32,11 @@ pub use answer::serve;
 mod answer {
     use std::future::Future;
 
-    use http::header::{self, HeaderMap, HeaderName};
-    use http::{HeaderValue, StatusCode};
+    use http::{HeaderValue, StatusCode, header};
     use wasip2::http::types::{IncomingRequest, ResponseOutparam};
-    use wstd::http::request::try_from_incoming;
-    use wstd::http::server::Responder;
 
     use crate::log_level::{Level, install};
-    use crate::{Error, Request, Response, platform};
-
-    /// Headers that are about one connection. A guest has none in its hands, and the host refuses a message with them.
-    const OF_A_CONNECTION: [HeaderName; 9] = [
-        header::CONNECTION,
-        HeaderName::from_static("http2-settings"),
-        HeaderName::from_static("keep-alive"),
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        HeaderName::from_static("proxy-connection"),
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::HOST,
-    ];
+    use crate::{Bytes, Error, Request, Response, platform};
 
     /// Answers one request with what `function` makes of it.
     pub fn serve<F, E>(
@@ -61,14 +48,12 @@ mod answer {
         E: Into<Error>,
     {
         install();
-        let responder = Responder::new(response);
         platform::block_on(async move {
-            let mut answer = match try_from_incoming(request) {
+            let answer = match platform::request(request) {
                 Ok(request) => function(request).await.unwrap_or_else(|error| failed(&error.into())),
                 Err(error) => refused(&error),
             };
-            without_those_of_a_connection(answer.headers_mut());
-            if let Err(error) = responder.respond(answer).await {
+            if let Err(error) = platform::respond(answer, response).await {
                 platform::log(
                     Level::Warn,
                     "dunlin-guest",
@@ -90,17 +75,10 @@ mod answer {
     }
 
     fn text(status: StatusCode, body: &'static str) -> Response {
-        let mut response = Response::new(body.into());
+        let mut response = Response::new(Bytes::from_static(body.as_bytes()).into());
         *response.status_mut() = status;
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().append(header::CONTENT_TYPE, text);
         response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        response
-    }
-
-    fn without_those_of_a_connection(headers: &mut HeaderMap) {
-        for name in OF_A_CONNECTION {
-            headers.remove(name);
-        }
     }
 }

@@ -23,10 +23,8 @@ use std::rc::Rc;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Uri};
-use wstd::http::ErrorCode;
-use wstd::http::body::Bytes;
 
-use crate::{Body, Error, Item, Outputs, Request, Response, Result, anyhow, log_level, platform};
+use crate::{Body, Bytes, Error, ErrorCode, Item, Outputs, Request, Response, Result, log_level, platform};
 
 /// A host that gives what a test says, and remembers what the guest has done.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +61,7 @@ impl Host {
     #[must_use]
     pub fn answer(self, method: &str, uri: &str, response: Response) -> Self {
         let (parts, mut body) = response.into_parts();
-        let body = block_on(body.bytes_contents()).expect("the body of a scripted answer can be read");
+        let body = block_on(body.bytes()).expect("the body of a scripted answer can be read");
         self.script(method, uri, Answer::Response { status: parts.status, headers: parts.headers, body })
     }
 
@@ -151,8 +149,7 @@ pub fn post(uri: &str, body: impl Into<Body>) -> Request {
 ///
 /// If the body gives an error or is not UTF-8.
 pub fn text(response: Response) -> Result<String> {
-    let mut body = response.into_body();
-    block_on(async { Ok(body.str_contents().await?.to_owned()) })
+    block_on(response.into_body().text())
 }
 
 /// Returns the first item of a run, in its first attempt, with this name and input.
@@ -223,7 +220,7 @@ impl State {
         let scripted: Vec<String> =
             self.script.iter().map(|scripted| format!("{} {}", scripted.method, scripted.uri)).collect();
         let scripted = if scripted.is_empty() { "nothing".to_owned() } else { scripted.join(", ") };
-        anyhow!("the test has no answer to {method} {uri}; what it scripts: {scripted}")
+        Error::msg(format!("the test has no answer to {method} {uri}; what it scripts: {scripted}"))
     }
 }
 

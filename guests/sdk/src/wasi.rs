@@ -3,13 +3,11 @@
 //! What is generated here from `wit/` holds code beyond the compiler's word, as it must at the border of a component.
 //! It comes from the macro of `wit-bindgen`, which answers for it; nothing of it is written in this crate.
 
-use std::future::Future;
-use std::time::Duration;
+mod http;
 
-use wstd::http::Client;
+pub(crate) use http::{Incoming, block_on, request, respond, send};
 
 use crate::log_level::Level;
-use crate::{Error, Request, Response};
 
 mod bindings {
     wit_bindgen::generate!({
@@ -56,20 +54,4 @@ pub(crate) fn log(level: Level, context: &str, message: &str) {
         Level::Trace => logging::Level::Trace,
     };
     logging::log(level, context, message);
-}
-
-/// Sends a request. `patience` is how long to wait for a connection, for the first byte, and between two of them.
-pub(crate) async fn send(request: Request, patience: Option<Duration>) -> Result<Response, Error> {
-    let mut client = Client::new();
-    if let Some(patience) = patience {
-        client.set_connect_timeout(patience);
-        client.set_first_byte_timeout(patience);
-        client.set_between_bytes_timeout(patience);
-    }
-    client.send(request).await
-}
-
-/// Runs a future to its end.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    wstd::runtime::block_on(future)
 }

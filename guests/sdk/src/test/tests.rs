@@ -7,7 +7,7 @@ async fn ask(method: &str, uri: &str) -> Result<String> {
     let request = http::Request::builder().method(method).uri(uri).body("question")?;
     let mut response = send(request).await?;
     let status = response.status().as_u16();
-    Ok(format!("{status} {}", response.body_mut().str_contents().await?))
+    Ok(format!("{status} {}", response.body_mut().text().await?))
 }
 
 fn status(code: u16, body: &str) -> Response {

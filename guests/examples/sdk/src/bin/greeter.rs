@@ -34,7 +34,7 @@ async fn name_of(config: &Config, number: u32) -> Result<String> {
     let mut response = dunlin_guest::send(request).await?;
     let status = response.status();
     dunlin_guest::ensure!(status.is_success(), "asked for the name of {number}, they answered {status}");
-    let name = response.body_mut().str_contents().await.context("the name is no text")?;
+    let name = response.body_mut().text().await.context("cannot read the name")?;
     Ok(name.trim().to_owned())
 }
 // ANCHOR_END: outgoing
