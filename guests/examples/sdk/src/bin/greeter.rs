@@ -57,7 +57,6 @@ mod tests {
         assert_eq!(test::text(response).unwrap(), "good day, Ada\n");
         assert_eq!(host.log(), ["INFO greeter: Ada is greeted"]);
     }
-    // ANCHOR_END: tests
 
     #[test]
     fn what_is_no_number_is_not_found() {
@@ -73,3 +72,4 @@ mod tests {
         assert_eq!(error.to_string(), "asked for the name of 7, they answered 418 I'm a teapot");
     }
 }
+// ANCHOR_END: tests
