@@ -27,3 +27,6 @@ pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
 pub fn job(arguments: TokenStream, item: TokenStream) -> TokenStream {
     job::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{self, Authority, PathAndQuery, Scheme};
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri, response};
 use wasip2::exports::http::incoming_handler::ResponseOutparam;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
@@ -54,9 +54,10 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    fn new(body: IncomingBody) -> Result<Self> {
-        let stream = body.stream().ok().context("the body is taken already")?;
-        Ok(Self { stream, body })
+    /// Takes what the host says when it is asked for a body.
+    fn new(body: Result<IncomingBody, ()>) -> Result<Self> {
+        let incoming = body.and_then(|body| Ok(Self { stream: body.stream()?, body }));
+        incoming.ok().context("the body is taken already")
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
@@ -150,31 +151,32 @@ pub(crate) fn request(incoming: IncomingRequest) -> Result<Request> {
     }
     let headers = headers(&incoming.headers())?;
     let method = method(incoming.method())?;
-    let body = incoming.consume().ok().context("the body is taken already")?;
-    let mut request = Request::new(Body(Inner::Incoming(Incoming::new(body)?)));
+    let mut request = Request::new(Body(Inner::Incoming(Incoming::new(incoming.consume())?)));
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from_parts(uri)?;
     *request.headers_mut() = headers;
     Ok(request)
 }
 
-/// Sends a response to its end.
+/// Sends a response to its end. One that the host does not take is an error for the client, too.
 pub(crate) async fn respond(response: Response, out: ResponseOutparam) -> Result<()> {
     let (parts, body) = response.into_parts();
-    let (fields, is_whole) = match fields(&parts.headers) {
-        Ok(fields) => (fields, Ok(())),
-        Err(error) => (Fields::new(), Err(error)),
-    };
-    let outgoing = OutgoingResponse::new(fields);
-    let status = if is_whole.is_ok() { parts.status } else { StatusCode::INTERNAL_SERVER_ERROR };
-    // A status of the crate `http` is one for the host, too.
-    let _ = outgoing.set_status_code(status.as_u16());
-    let outgoing_body = outgoing.body().ok().context("the body is taken already")?;
-    ResponseOutparam::set(out, Ok(outgoing));
-    match is_whole {
-        Ok(()) => write(body, outgoing_body).await,
-        Err(error) => write(Body::empty(), outgoing_body).await.and(Err(error)),
+    match outgoing(&parts) {
+        Ok((response, outgoing_body)) => {
+            ResponseOutparam::set(out, Ok(response));
+            write(body, outgoing_body).await
+        }
+        Err(error) => {
+            ResponseOutparam::set(out, Err(types::ErrorCode::InternalError(None)));
+            Err(error)
+        }
     }
+}
+
+fn outgoing(parts: &response::Parts) -> Result<(OutgoingResponse, OutgoingBody)> {
+    let response = OutgoingResponse::new(fields(&parts.headers)?);
+    let body = response.set_status_code(parts.status.as_u16()).and_then(|()| response.body());
+    Ok((response, body.ok().context("the host does not take the status")?))
 }
 
 /// Sends a request. `patience` is how long to wait for a connection, for the first byte, and between two of them.
@@ -198,7 +200,7 @@ pub(crate) async fn send(request: Request, patience: Option<Duration>) -> Result
     spawn(async move {
         if let Err(error) = write(body, outgoing_body).await {
             super::log(
-                Level::Debug,
+                Level::Warn,
                 "dunlin-guest",
                 &format!("a request was not sent to its end: {error:#}"),
             );
@@ -210,9 +212,8 @@ pub(crate) async fn send(request: Request, patience: Option<Duration>) -> Result
         Some(Ok(response)) => response?,
         Some(Err(())) | None => bail!("the host gives no response"),
     };
-    let body = response.consume().ok().context("the body is taken already")?;
     let (status, headers) = (StatusCode::from_u16(response.status())?, headers(&response.headers())?);
-    let mut answer = Response::new(Body(Inner::Incoming(Incoming::new(body)?)));
+    let mut answer = Response::new(Body(Inner::Incoming(Incoming::new(response.consume())?)));
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     Ok(answer)
