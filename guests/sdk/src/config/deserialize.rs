@@ -1,6 +1,5 @@
 //! How serde reads a configuration: a map from keys to texts, where each text becomes what its field wants.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -11,9 +10,9 @@ use serde::forward_to_deserialize_any;
 use super::error::{ConfigError, Expected};
 use crate::platform;
 
-/// The values of a configuration.
+/// The values of a configuration. They are few, and a list of them takes less code than a map.
 #[derive(Clone)]
-pub(super) struct Source(BTreeMap<String, Value>);
+pub(super) struct Source(Vec<(String, Value)>);
 
 #[derive(Clone)]
 enum Value {
@@ -31,7 +30,7 @@ impl Source {
     /// Returns it with a value for `key` that nothing can be made of.
     pub(super) fn with_blank(&self, key: &str) -> Self {
         let mut source = self.clone();
-        source.0.insert(key.to_owned(), Value::Blank);
+        source.0.push((key.to_owned(), Value::Blank));
         source
     }
 
@@ -39,10 +38,10 @@ impl Source {
         let mut values = self.0.clone();
         for field in fields {
             // A secret is not among all values: it must be asked for by its name.
-            if !values.contains_key(*field)
+            if values.iter().all(|(key, _)| key != field)
                 && let Some(value) = platform::config_value(field).map_err(ConfigError::unreadable)?
             {
-                values.insert((*field).to_owned(), Value::Secret(value));
+                values.push(((*field).to_owned(), Value::Secret(value)));
             }
         }
         visitor.visit_map(Entries { left: values.into_iter(), next: None })
@@ -80,7 +79,7 @@ impl<'de> Deserializer<'de> for &Source {
 }
 
 struct Entries {
-    left: std::collections::btree_map::IntoIter<String, Value>,
+    left: std::vec::IntoIter<(String, Value)>,
     next: Option<(String, Value)>,
 }
 

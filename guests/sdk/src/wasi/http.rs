@@ -199,11 +199,7 @@ pub(crate) async fn send(request: Request, patience: Option<Duration>) -> Result
     // The response may come before the request's body has gone out, and both may depend on each other.
     spawn(async move {
         if let Err(error) = write(body, outgoing_body).await {
-            super::log(
-                Level::Warn,
-                "dunlin-guest",
-                &format!("a request was not sent to its end: {error:#}"),
-            );
+            super::log(Level::Warn, "dunlin-guest", &format!("a request was not sent to its end: {error:#}"));
         }
     })
     .detach();
