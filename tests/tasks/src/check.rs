@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::bail;
 
-use crate::setup::{guests, setup};
+use crate::setup::{guests, sdk, setup};
 use crate::step::{Step, cargo, say};
 
 /// Runs every check; stops at the first that fails.
@@ -28,6 +28,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let mut guests_clippy = guests(["clippy"]);
     guests_clippy.args(["--", "-D", "warnings"]);
     Step::new("lints of the guests", guests_clippy).run()?;
+    let mut sdk_clippy = sdk(["clippy"]);
+    sdk_clippy.args(["--all-targets", "--", "-D", "warnings"]);
+    Step::new("lints of the guest SDK", sdk_clippy).run()?;
     Step::new("dependencies", deny(&["bans", "licenses", "sources"])?).run()?;
     advisories()?;
     let mut documentation = cargo(["doc", "--release", "--locked", "--workspace", "--no-deps"]);

@@ -98,6 +98,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             setup::setup()?;
             toolchains::install()?;
             Step::new("all tests", cargo(["test", "--release", "--workspace"])).streamed()?;
+            Step::new("tests of the guest SDK", setup::sdk(["test"])).streamed()?;
             Step::new("the teeth of the simulation", teeth()).streamed()?;
             teeth_of_campaigns(5, EACH_POINT)
         }

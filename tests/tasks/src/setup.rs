@@ -43,6 +43,21 @@ pub(crate) fn guests<const N: usize>(verb: [&str; N]) -> Command {
     command
 }
 
+/// Cargo for the SDK and the guest that shows it: `verb` (test, clippy) for this machine, where fakes stand in for a host.
+pub(crate) fn sdk<const N: usize>(verb: [&str; N]) -> Command {
+    let mut command = cargo(verb);
+    command.args(["--locked", "--all-features", "--manifest-path", "guests/Cargo.toml"]);
+    command.args([
+        "--package",
+        "dunlin-guest",
+        "--package",
+        "dunlin-guest-macros",
+        "--package",
+        "sdk-example",
+    ]);
+    command
+}
+
 fn has_target() -> anyhow::Result<bool> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let answer = Command::new(rustc)

@@ -15,3 +15,16 @@ fn every_manifest_in_the_project_is_accepted() {
     }
     assert_none(&violations, "correct the manifest as the message says");
 }
+
+#[test]
+fn the_manifest_of_every_template_is_accepted_once_it_has_a_name() {
+    let mut violations = Vec::new();
+    let manifests = files_under("guests/templates/", "/dunlin.toml.in");
+    assert!(!manifests.is_empty(), "guests/templates/ should hold the templates of `dunlin new`");
+    for file in manifests {
+        if let Err(mistakes) = Manifest::parse(&file.text.replace("{{name}}", "shop")) {
+            violations.extend(mistakes.0.iter().map(|mistake| format!("{}:{mistake}", file.path)));
+        }
+    }
+    assert_none(&violations, "correct the manifest as the message says");
+}

@@ -137,3 +137,17 @@ fn every_page_of_the_book_is_in_its_summary() {
     let violations: Vec<String> = missing.map(|file| format!("{}: not in the summary", file.path)).collect();
     assert_none(&violations, "add it to book/src/SUMMARY.md");
 }
+
+#[test]
+fn the_sdk_has_the_interfaces_that_the_host_gives() {
+    let mut violations = Vec::new();
+    for (original, copy) in
+        [("wasi-config/store.wit", "config/store.wit"), ("wasi-logging/logging.wit", "logging/logging.wit")]
+    {
+        let text = |path: String| files().into_iter().find(|file| file.path == path).map(|file| file.text);
+        if text(format!("wit/{original}")) != text(format!("guests/sdk/wit/{copy}")) {
+            violations.push(format!("guests/sdk/wit/{copy}: is not what wit/{original} is"));
+        }
+    }
+    assert_none(&violations, "copy it; the SDK is itself copied into other projects, so it cannot read wit/");
+}
