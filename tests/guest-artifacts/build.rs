@@ -70,7 +70,8 @@ fn main() {
 
 fn build() -> Result<(), Vec<String>> {
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests");
-    for watched in ["Cargo.toml", "Cargo.lock", "computing", "examples", "fixtures", "sdk", "wasi3", "../wit"] {
+    for watched in ["Cargo.toml", "Cargo.lock", "computing", "examples", "fixtures", "sdk", "wasi3", "../wit"]
+    {
         tell(&format!("rerun-if-changed={}", guests.join(watched).display()));
     }
     tell("rerun-if-changed=build.rs");

@@ -10,6 +10,7 @@ mod admit;
 mod componentize;
 mod debug_info;
 mod limits;
+mod producers;
 mod provided;
 mod refusal;
 mod scan;
@@ -19,6 +20,7 @@ pub use admit::{Admitted, World, admit, admit_within, features, needed_features,
 pub use componentize::{componentize, is_core_module};
 pub use debug_info::{MAX_DEBUG_INFO, MAX_DEBUG_UNITS, with_bounded_debug_info};
 pub use limits::MAX_PACKED;
+pub use producers::producers;
 pub use provided::{
     PROVIDED, PROVIDED_WASI_03, Provided, capability_of, is_provided, is_provided_to_wasi_03,
 };

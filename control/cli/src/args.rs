@@ -9,14 +9,14 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use dunlin_model::Name;
 
 use crate::commands::{
-    backup, delete, deploy, doctor, explain, job, logs, migrate, namespace, node, nodes, plan, processes,
-    rollout, run, secret, serve, simulate, status, stop, token, up, upgrade,
+    backup, build, completions, delete, deploy, doctor, explain, inspect, job, logs, migrate, namespace, new,
+    node, nodes, plan, processes, rollout, run, secret, serve, simulate, status, stop, token, up, upgrade,
 };
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
 #[derive(Debug, Parser)]
 #[command(name = "dunlin", version, arg_required_else_help = true, disable_help_subcommand = true)]
-#[command(before_help = "Example: dunlin deploy guests/examples/quickstart && dunlin status")]
+#[command(before_help = "Example: dunlin new service hello && cd hello && dunlin up .")]
 #[command(after_help = "Exit codes: 0 done, 1 could not be done, 2 wrong usage, 3 coordinator not reached.")]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -91,9 +91,12 @@ pub(crate) enum Format {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    New(new::NewArgs),
+    Build(build::BuildArgs),
     Up(up::UpArgs),
     Run(run::RunArgs),
     Serve(serve::ServeArgs),
+    Inspect(inspect::InspectArgs),
     Deploy(deploy::DeployArgs),
     Plan(plan::PlanArgs),
     Simulate(simulate::SimulateArgs),
@@ -119,6 +122,8 @@ pub(crate) enum Command {
     Coordinator(processes::CoordinatorArgs),
     Agent(processes::AgentArgs),
     Doctor(doctor::DoctorArgs),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
     #[command(hide = true)]
     Worker(processes::WorkerArgs),
     #[command(hide = true)]
@@ -144,6 +149,12 @@ mod tests {
     #[test]
     fn what_the_book_shows_is_understood() {
         for line in [
+            "dunlin new",
+            "dunlin new service hello",
+            "dunlin build shop --output json",
+            "dunlin inspect hello.wasm",
+            "dunlin completions zsh",
+            "dunlin man pages",
             "dunlin deploy",
             "dunlin deploy guests/examples/quickstart --no-build --timeout 90s",
             "dunlin deploy --no-wait --output json",

@@ -2,15 +2,19 @@
 
 pub(crate) mod alone;
 pub(crate) mod backup;
+pub(crate) mod build;
+pub(crate) mod completions;
 pub(crate) mod delete;
 pub(crate) mod deploy;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod forecast;
+pub(crate) mod inspect;
 pub(crate) mod job;
 pub(crate) mod logs;
 pub(crate) mod migrate;
 pub(crate) mod namespace;
+pub(crate) mod new;
 pub(crate) mod next_program;
 pub(crate) mod node;
 pub(crate) mod nodes;
@@ -39,6 +43,11 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::Up(args) => block_on(up::run(&global, args, output)),
         Command::Run(args) => end(block_on(run::run(args, output))?),
         Command::Serve(args) => serve::serve(args, output),
+        Command::New(args) => new::run(args, output),
+        Command::Build(args) => block_on(build::run(&global, args, output)),
+        Command::Inspect(args) => inspect::run(args, output),
+        Command::Completions(args) => completions::completions(args, output),
+        Command::Man(args) => completions::man(args, output),
         Command::Deploy(args) => match args.plan() {
             Some(args) => end(block_on(plan::run(&global, args, output))?),
             None => block_on(deploy::run(&global, args, output)),

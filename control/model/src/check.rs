@@ -378,7 +378,7 @@ pub(crate) fn route_path(path: &str) -> Result<(), Broken> {
 }
 
 /// Says what a name that is not one of `known` may have been meant to be.
-pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
+pub fn nearest(name: &str, known: &[&str]) -> String {
     let distance = |candidate: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), candidate);
     let nearest = known
         .iter()

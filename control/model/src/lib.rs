@@ -94,7 +94,7 @@ pub use assignment::{AssignedAllocation, Assignment, ItemRange, Work};
 pub use call::CALLER_HEADER;
 pub use capability::{Capabilities, FolderGrant};
 pub use chain::chain_of;
-pub use check::SpecError;
+pub use check::{SpecError, nearest};
 pub use chunk::{Chunk, MAX_CHUNK};
 pub use cron::{Cron, CronError};
 pub use destination::{DestinationError, Host, HostPattern, HttpPattern, SocketPattern, host_and_port};

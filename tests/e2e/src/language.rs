@@ -116,13 +116,18 @@ impl Language {
                 fs::write(to, text).expect("the target folder can be written");
             }
             if self == Self::JavaScript {
-                let modules = toolchains().join("javascript/node_modules");
+                let modules = node_modules();
                 let link = copy.join("javascript/node_modules");
                 std::os::unix::fs::symlink(modules, link).expect("the target folder can be written");
             }
         }
         copy
     }
+}
+
+/// Returns the folder with the packages of JavaScript that `cargo x setup` has installed.
+pub fn node_modules() -> PathBuf {
+    toolchains().join("javascript/node_modules")
 }
 
 fn root() -> PathBuf {
@@ -155,7 +160,11 @@ fn collect(from: &Path, folder: &str, sources: &mut Vec<(String, Vec<u8>)>) {
 }
 
 /// Returns what the builds need beside their own folder: the compilers, and places for what they keep.
-fn environment() -> Vec<(&'static str, OsString)> {
+///
+/// # Panics
+///
+/// If a folder of the project has a colon in its name.
+pub fn environment() -> Vec<(&'static str, OsString)> {
     let kept = |name: &str| toolchains().join(name).into_os_string();
     let own = [toolchains().join("python/bin"), toolchains().join("javascript/node_modules/.bin")];
     let path = std::env::var_os("PATH").unwrap_or_default();

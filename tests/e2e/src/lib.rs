@@ -12,6 +12,6 @@ mod printed;
 pub use apps::{hello, job, service};
 pub use attic::{HalfAsked, in_the_attic};
 pub use fetched::{Fetched, fetched};
-pub use language::Language;
+pub use language::{Language, environment, node_modules};
 pub use outside::{ended, outside};
 pub use printed::{Printed, printed};

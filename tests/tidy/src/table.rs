@@ -189,7 +189,7 @@ pub const RESERVED: &[Reserved] = &[
         reason: "only the coordinator serves the public API",
     },
     Reserved {
-        package: "clap",
+        package: "clap*",
         rooms: &["control/cli", "tests/tasks", "tests/campaigns"],
         reason: "only programs for people read arguments",
     },

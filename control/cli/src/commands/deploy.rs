@@ -15,8 +15,8 @@ use dunlin_api::{AppStatus, Client, RolloutStatus};
 use dunlin_model::{AppName, AppSpec, DurationMs, Name, Revision, WorkloadKind};
 use serde::Serialize;
 
-pub(crate) use self::build::{Built, build, find_manifest, read_manifest};
-pub(crate) use self::wrap::wrapped;
+pub(crate) use self::build::{Built, build, find_manifest, read_guest, read_manifest};
+pub(crate) use self::wrap::{refusal_help, wrapped};
 use super::job::send_inputs;
 use super::plan::PlanArgs;
 use crate::args::Global;

@@ -164,28 +164,74 @@ async fn run(command: &str, folder: &Path, output: &Output) -> Result<(), Comman
     if status.success() {
         return Ok(());
     }
-    Err(CommandError::failed(format!("the build `{command}` failed"))
-        .because(format!("it ended with {status}, in the folder {}", folder.display()))
-        .help("correct what it printed above; `--no-build` deploys the components as they are"))
+    let error = CommandError::failed(format!("the build `{command}` failed"))
+        .because(format!("it ended with {status}, in the folder {}", folder.display()));
+    Err(match missing(command, status.code(), folder) {
+        Some((why, help)) => error.because(why).help(help),
+        None => error.help("correct what it printed above; `--no-build` deploys the components as they are"),
+    })
+}
+
+/// What shells say of a program that they do not find.
+const NO_PROGRAM: i32 = 127;
+
+/// Returns what a build lacked, as far as that can be known, and what to do.
+fn missing(command: &str, code: Option<i32>, folder: &Path) -> Option<(String, &'static str)> {
+    if code == Some(NO_PROGRAM) {
+        let why = "a program that it needs is not installed, or not in PATH".to_owned();
+        return Some((
+            why,
+            "the line above names it; the book's page on languages says where each compiler comes from",
+        ));
+    }
+    let has = |word: &str| command.split_whitespace().any(|other| other == word);
+    if has("npx") || has("npm") {
+        let is_there = folder.join("node_modules").is_dir();
+        return (!is_there)
+            .then(|| ("its packages are not installed".to_owned(), "run `npm install` in that folder"));
+    }
+    let target = ["wasm32-wasip2", "wasm32-wasip1"].into_iter().find(|target| command.contains(target))?;
+    let printing = std::process::Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", target])
+        .current_dir(folder)
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let library = PathBuf::from(String::from_utf8(printing.stdout).ok()?.trim());
+    let help = match target {
+        "wasm32-wasip2" => "run `rustup target add wasm32-wasip2`",
+        _ => "run `rustup target add wasm32-wasip1`",
+    };
+    (has("cargo") && !library.is_dir())
+        .then(|| (format!("rustc has no library for the target {target}"), help))
 }
 
 fn read_component(path: &Path, workload: &Name, was_not_built: bool) -> Result<Bytes, CommandError> {
-    let failed =
-        || CommandError::failed(format!("cannot read the component {} of `{workload}`", path.display()));
+    let what = format!("cannot read the component {} of `{workload}`", path.display());
+    let help = if was_not_built {
+        "deploy without `--no-build`, so that it is built first"
+    } else {
+        "`component` in dunlin.toml is relative to dunlin.toml; is it what the build makes?"
+    };
+    read_bounded(path, &what, help)
+}
+
+/// Returns the component in a file, made of a core module if it is one.
+pub(crate) fn read_guest(path: &Path, output: &Output) -> Result<Bytes, CommandError> {
+    let what = format!("cannot read the component {}", path.display());
+    let bytes = read_bounded(path, &what, "name the file that the build makes, like `hello.wasm`")?;
+    wrapped(bytes, path, output)
+}
+
+fn read_bounded(path: &Path, what: &str, help: &str) -> Result<Bytes, CommandError> {
     let mut bytes = Vec::new();
     // What a fleet takes its coordinator says; none takes more than this.
     let most = dunlin_model::ComponentLimits::maximum().component_size;
-    let read = fs::File::open(path).and_then(|file| file.take(most.0 + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        let help = if was_not_built {
-            "deploy without `--no-build`, so that it is built first"
-        } else {
-            "`component` in dunlin.toml is relative to dunlin.toml; is it what the build makes?"
-        };
-        return Err(failed().caused_by(&error).help(help));
-    }
+    fs::File::open(path)
+        .and_then(|file| file.take(most.0 + 1).read_to_end(&mut bytes))
+        .map_err(|error| CommandError::failed(what).caused_by(&error).help(help))?;
     if bytes.len() as u64 > most.0 {
-        return Err(failed()
+        return Err(CommandError::failed(what)
             .because(format!("limit `component_size` is {most} at most, observed more"))
             .help("build it with `--release`, and strip its debug information"));
     }
@@ -227,6 +273,10 @@ mod tests {
         fs::write(&path, TEXT).unwrap();
         lines += &built(folder.path(), false, None).await.unwrap_err();
         fs::write(&path, TEXT.replace("printf", "exit 3; printf")).unwrap();
+        lines += &built(folder.path(), true, None).await.unwrap_err();
+        fs::write(&path, TEXT.replace("printf", "no-such-compiler")).unwrap();
+        lines += &built(folder.path(), true, None).await.unwrap_err();
+        fs::write(&path, TEXT.replace("printf", "exit 1; npx")).unwrap();
         lines += &built(folder.path(), true, None).await.unwrap_err();
         fs::write(&path, TEXT.replace("> a.wasm", "> b.wasm")).unwrap();
         lines += &built(folder.path(), true, None).await.unwrap_err();

@@ -20,7 +20,7 @@ pub(crate) fn wrapped(bytes: Bytes, path: &Path, output: &Output) -> Result<Byte
     let component = componentize(&bytes).map_err(|refusal| {
         CommandError::failed(format!("cannot make a component of the core module {}", path.display()))
             .caused_by(&refusal)
-            .help(help(&refusal))
+            .help(refusal_help(&refusal))
     })?;
     output.note(&format!(
         "wrapped the core module {} as a component, by the adapter from WASI preview 1 to WASI 0.2",
@@ -29,7 +29,8 @@ pub(crate) fn wrapped(bytes: Bytes, path: &Path, output: &Output) -> Result<Byte
     Ok(component.into())
 }
 
-fn help(refusal: &Refusal) -> &'static str {
+/// Returns what to do about a component, or a core module, that no fleet takes.
+pub(crate) fn refusal_help(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::InvalidWasm { .. } => "build it again; the file may be cut short",
         Refusal::FeatureOff { .. } => "switch this feature off in your compiler",
