@@ -42,14 +42,28 @@ pub(crate) fn neighbours(view: &View, node: &NodeId, component: &Digest) -> Vec<
             continue;
         };
         let Some(info) = &other.record.info else { continue };
-        let state = allocation.observed.as_ref().map(|report| &report.state);
-        let has_all = state.is_some_and(|state| {
-            use ObservedState::{Running, Starting, Unhealthy};
-            matches!(state, Starting | Running | Unhealthy { .. })
-        });
+        let Some(has_all) = has_all(allocation.observed.as_ref().map(|report| &report.state)) else {
+            continue;
+        };
         candidates.push(Candidate { node: other.record.id.clone(), address: info.peer, has_all });
     }
     choose(candidates, node)
+}
+
+/// Tells whether a node on which an allocation is in this state has all of its component; nothing if it may not come to that.
+fn has_all(state: Option<&ObservedState>) -> Option<bool> {
+    match state {
+        None | Some(ObservedState::Fetching) => Some(false),
+        Some(
+            ObservedState::Starting
+            | ObservedState::Running
+            | ObservedState::Unhealthy { .. }
+            | ObservedState::Stopped { .. }
+            | ObservedState::Finished,
+        ) => Some(true),
+        // It may be the fetching that has failed.
+        Some(ObservedState::BackingOff { .. } | ObservedState::Refused { .. }) => None,
+    }
 }
 
 /// Chooses those of `candidates` that are named to `node`; all who fetch at the same time are told of one another.

@@ -147,6 +147,7 @@ async fn serve(
         components: disk.components,
         inputs: Arc::new(Inputs::new(disk.inputs)),
         programs: disk.programs,
+        chunk_lists: Arc::default(),
         site_turns: Arc::default(),
         relay: Arc::default(),
         authority: disk.authority,

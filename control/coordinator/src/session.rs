@@ -3,6 +3,8 @@
 //! A node speaks only about itself: its name comes from its certificate, and it gets the bytes of its own
 //! allocations only.
 
+mod chunks;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +12,7 @@ use std::time::Duration;
 use dunlin_model::{Assignment, ClusterId, Digest, NodeId, RunId, SecretId, SecretVersion, Term, Work};
 use dunlin_planted::{Point, reached};
 use dunlin_protocol::{
-    ChunkList, ChunkPlace, Hello, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, Version,
-    agree,
+    Hello, RefusalCode, StreamReply, StreamRequest, ToAgent, ToCoordinator, Version, agree,
 };
 use dunlin_scheduler::{AllocationRecord, Observation, RunRecord};
 use dunlin_sealed::SealingKey;
@@ -21,10 +22,11 @@ use dunlin_transport::{
 };
 use tokio::io::AsyncWriteExt as _;
 
+pub(crate) use self::chunks::ChunkLists;
+use self::chunks::Listed;
 use crate::driver::Driver;
 use crate::fleet::{Fleet, Heard, Outbox};
 use crate::inputs::Inputs;
-use crate::neighbours::{neighbours, site};
 use crate::records;
 use crate::site_turns::SiteTurns;
 
@@ -45,6 +47,7 @@ pub(crate) struct Desk {
     pub(crate) components: Arc<Components>,
     pub(crate) inputs: Arc<Inputs>,
     pub(crate) programs: Arc<Components>,
+    pub(crate) chunk_lists: Arc<ChunkLists>,
     pub(crate) site_turns: Arc<SiteTurns>,
     /// Passes on what nodes have for each other that do not reach each other.
     pub(crate) relay: Arc<Relay>,
@@ -244,10 +247,12 @@ impl Desk {
 
     /// Answers the streams that the agent opens to fetch bytes.
     async fn answer(&self, connection: &Connection, node: &NodeId) {
+        let listed = Arc::new(Listed::default());
         while let Ok(stream) = connection.accept().await {
             let (desk, connection, node) = (self.clone(), connection.clone(), node.clone());
+            let listed = Arc::clone(&listed);
             tokio::spawn(async move {
-                if let Err(error) = desk.answer_one(stream, &connection, &node).await {
+                if let Err(error) = desk.answer_one(stream, &connection, &node, &listed).await {
                     tracing::debug!(%node, error = &*error as &dyn std::error::Error, "stream ended early");
                 }
             });
@@ -259,11 +264,14 @@ impl Desk {
         mut stream: Stream,
         connection: &Connection,
         node: &NodeId,
+        listed: &Listed,
     ) -> anyhow::Result<()> {
         match stream.receive_request().await? {
             StreamRequest::Component { digest } => self.send_component(stream, node, digest).await,
-            StreamRequest::ChunkList { digest } => self.send_chunk_list(stream, node, digest).await,
-            StreamRequest::Chunk { digest, place } => self.send_chunk(stream, node, digest, place).await,
+            StreamRequest::ChunkList { digest } => self.send_chunk_list(stream, node, listed, digest).await,
+            StreamRequest::Chunk { digest, place } => {
+                self.send_chunk(stream, node, listed, digest, place).await
+            }
             StreamRequest::Program { digest } => self.send_program(stream, node, digest).await,
             StreamRequest::Input { run, item } => self.send_input(stream, node, run, item).await,
             StreamRequest::Secret { secret, version } => {
@@ -367,46 +375,6 @@ impl Desk {
             Ok(()) => send_blob(stream, Arc::clone(&self.components), digest).await,
             Err(message) => refuse(stream, &message).await,
         }
-    }
-
-    async fn send_chunk_list(&self, mut stream: Stream, node: &NodeId, digest: Digest) -> anyhow::Result<()> {
-        if let Err(message) = self.check_component(node, &digest) {
-            return refuse(stream, &message).await;
-        }
-        let components = Arc::clone(&self.components);
-        let chunks = match tokio::task::spawn_blocking(move || components.chunks(&digest)).await? {
-            Ok(chunks) => chunks.to_vec(),
-            Err(error) => return refuse(stream, &error.to_string()).await,
-        };
-        let neighbours = neighbours(&self.driver.view(), node, &digest);
-        stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
-        stream.send_message(&ChunkList { chunks, neighbours }).await?;
-        end(stream).await
-    }
-
-    async fn send_chunk(
-        &self,
-        mut stream: Stream,
-        node: &NodeId,
-        digest: Digest,
-        place: ChunkPlace,
-    ) -> anyhow::Result<()> {
-        if let Err(message) = self.check_component(node, &digest) {
-            return refuse(stream, &message).await;
-        }
-        let components = Arc::clone(&self.components);
-        let file = match tokio::task::spawn_blocking(move || components.open(&digest)).await? {
-            Ok((file, _)) => Arc::new(file),
-            Err(error) => return refuse(stream, &error.to_string()).await,
-        };
-        let view = self.driver.view();
-        let _turn = match view.nodes.get(node).and_then(site) {
-            Some(site) => self.site_turns.turn(digest, site).await,
-            None => None,
-        };
-        stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
-        stream.send.send_chunk(&file, place).await?;
-        end(stream).await
     }
 
     /// Sends a program to a node that was told to become it.

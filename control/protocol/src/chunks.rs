@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 
 use dunlin_model::{Chunk, Digest, MAX_CHUNK, NodeId};
+use ruzstd::decoding::StreamingDecoder;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::FrameError;
@@ -86,11 +87,12 @@ impl PackedChunk {
     }
 }
 
-/// The bytes come from another node and are not checked yet, so they are read by a decoder without unsafe code.
+/// The bytes come from another node and are not checked yet, so they are read by a decoder without unsafe code, which gets no
+/// more memory than a chunk may need.
 fn decompress(bytes: &[u8]) -> Result<Vec<u8>, FrameError> {
     let malformed = |reason: String| FrameError::Malformed { reason };
     let mut chunk = Vec::new();
-    ruzstd::decoding::StreamingDecoder::new(bytes)
+    StreamingDecoder::new_with_max_window_size(bytes, MAX_CHUNK as u64)
         .map_err(|error| malformed(format!("a chunk cannot be decompressed: {error}")))?
         .take(MAX_CHUNK as u64 + 1)
         .read_to_end(&mut chunk)
@@ -144,9 +146,25 @@ mod tests {
 
     #[test]
     fn a_small_frame_does_not_become_a_large_chunk() {
-        let bomb = zstd::bulk::compress(&vec![0; 100 << 20], 19).unwrap();
-        let error = PackedChunk::Zstd(bomb).unpack().unwrap_err();
-        assert!(error.to_string().contains("may have 262144 bytes"), "{error}");
+        let refused = |length: usize| {
+            let bomb = zstd::bulk::compress(&vec![0; length], 19).unwrap();
+            PackedChunk::Zstd(bomb).unpack().unwrap_err().to_string()
+        };
+        // Its window alone would be as large.
+        let error = refused(64 << 20);
+        assert!(error.contains("window"), "{error}");
+        let error = refused(MAX_CHUNK + 1);
+        assert!(error.contains("window") || error.contains("may have 262144 bytes"), "{error}");
+        // Blocks of one byte that stands for many, after a small window.
+        let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x40];
+        for _ in 0..1000 {
+            bomb.extend([0x02 | 0x00, 0x00, 0x10, 0x07]);
+        }
+        let error = PackedChunk::Zstd(bomb).unpack().unwrap_err().to_string();
+        assert!(
+            error.contains("may have 262144 bytes") || error.contains("cannot be decompressed"),
+            "{error}"
+        );
     }
 
     #[test]

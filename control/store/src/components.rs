@@ -16,7 +16,6 @@ use dunlin_model::{Bytes, Digest, LimitHit};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::chunks::ChunkLists;
 use crate::folder;
 use crate::objects::{Objects, ObjectsError};
 use crate::space::{self, NoSpace};
@@ -32,7 +31,6 @@ pub struct Components {
     max_size: Bytes,
     reserve: Bytes,
     shared: Option<Shared>,
-    pub(crate) lists: ChunkLists,
 }
 
 /// The part of an object store that holds these bytes.
@@ -106,7 +104,7 @@ impl Components {
                 fs::remove_file(entry.path()).map_err(failed)?;
             }
         }
-        Ok(Self { folder: folder.to_owned(), max_size, reserve, shared: None, lists: ChunkLists::default() })
+        Ok(Self { folder: folder.to_owned(), max_size, reserve, shared: None })
     }
 
     /// Returns the same, shared with others as the folder `name` of an object store.

@@ -4,51 +4,40 @@
 //! neighbours, and what none of those has from the coordinator. What has come stays when a fetch is broken off, and the next
 //! one goes on from there.
 
+mod fetching;
 mod gathering;
 mod giving;
 mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use dunlin_model::{Bytes, Chunk, Digest, NodeId};
 use dunlin_planted::{Point, fails};
-use dunlin_protocol::{
-    ChunkList, ChunkPlace, Neighbour, PackedChunk, StreamReply, StreamRequest, decode, encode,
-};
+use dunlin_protocol::{ChunkList, ChunkPlace, StreamRequest, decode, encode};
 use dunlin_supervisor::Event;
-use dunlin_transport::Stream;
-use futures_util::StreamExt as _;
-use futures_util::stream::{self, FuturesUnordered};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::time::{sleep, timeout};
 
+use self::fetching::Fetch;
 use self::gathering::Gathering;
-use self::plan::{Plan, Source};
-use crate::link::Link;
+use crate::folders::replace;
+use crate::link::{Declined, Link};
 use crate::peers::PeerConnections;
 
 /// How many are fetched at a time. Each has its pieces in memory meanwhile, on this side and on the wire.
 const FETCHES: usize = 4;
-/// How many chunks are asked for at a time from the same source,
-const ASKED: usize = 8;
-/// and from the coordinator by each of those that fetch together.
-const ASKED_TOGETHER: usize = 2;
+/// How many chunks are asked for at a time from the coordinator, for all components together: its connection has 16 streams
+/// for all that is asked.
+const ASKINGS: usize = 8;
 /// How many chunks are given to others at a time.
 const GIVINGS: usize = 16;
-/// How long a neighbour may take to say whether it gives.
-const NEIGHBOUR_TIME: Duration = Duration::from_secs(20);
-/// How long no chunk at all may come before neighbours are not waited for any more.
-const STALL: Duration = Duration::from_secs(60);
 /// The ending of the file with the chunks of a component, beside it.
 const LIST: &str = "chunks";
 
@@ -61,6 +50,7 @@ pub(crate) struct Components {
     /// C1: the most bytes of one.
     size: Bytes,
     turns: Semaphore,
+    askings: Semaphore,
     givings: Semaphore,
     /// Those that are being fetched.
     under_way: watch::Sender<BTreeMap<Digest, Arc<Gathering>>>,
@@ -83,39 +73,6 @@ enum FetchError {
     Disk(#[from] io::Error),
 }
 
-/// From where the bytes of a component came. What came from others is counted as it travelled.
-#[derive(Debug, Default)]
-struct Came {
-    from_coordinator: AtomicU64,
-    from_neighbours: AtomicU64,
-}
-
-impl Came {
-    fn count(&self, source: Source, bytes: usize) {
-        let counter = match source {
-            Source::Coordinator => &self.from_coordinator,
-            Source::Neighbour(_) => &self.from_neighbours,
-        };
-        counter.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-}
-
-/// One fetch: what it brings, and from where it may.
-#[derive(Clone, Copy)]
-struct Fetch<'a> {
-    digest: Digest,
-    gathering: &'a Arc<Gathering>,
-    neighbours: &'a [Neighbour],
-    came: &'a Came,
-}
-
-/// What has become of the asking of one source.
-struct Taken {
-    source: Source,
-    asked: Vec<usize>,
-    result: Result<(), TakeError>,
-}
-
 impl Components {
     /// Returns the components kept in `folder`, of which none has more bytes than `size`; what is missing is fetched
     /// through `link`, and from `peers` of this `node`.
@@ -126,8 +83,8 @@ impl Components {
         peers: Arc<PeerConnections>,
         size: Bytes,
     ) -> Self {
-        let (turns, givings) = (Semaphore::new(FETCHES), Semaphore::new(GIVINGS));
-        Self { folder, node, link, peers, size, turns, givings, under_way: watch::Sender::default() }
+        let [turns, askings, givings] = [FETCHES, ASKINGS, GIVINGS].map(Semaphore::new);
+        Self { folder, node, link, peers, size, turns, askings, givings, under_way: watch::Sender::default() }
     }
 
     /// Returns the file of a component that was fetched.
@@ -161,12 +118,9 @@ impl Components {
         let partial = path.with_extension("partial");
         let list = match self.list(digest).await {
             Ok(list) => list,
-            // One of an earlier build has no such list; any other says the same again.
-            Err(error) => {
-                tracing::debug!(%digest, error = &*error as &dyn std::error::Error, "no list of chunks");
-                self.download_whole(digest, &partial).await?;
-                return Ok(tokio::fs::rename(&partial, path).await?);
-            }
+            // One of an earlier build has no such list; any other declines to give the whole too.
+            Err(error) if error.is::<Declined>() => return self.download_whole(digest, path).await,
+            Err(error) => return Err(FetchError::Coordinator(error)),
         };
         let length: u64 = list.chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
         if length > self.size.0 {
@@ -174,8 +128,9 @@ impl Components {
         }
         let (chunks, begun_at) = (list.chunks.clone(), partial.clone());
         let gathering = Arc::new(blocking(move || Gathering::begin(&begun_at, chunks)).await?);
-        let _shown = UnderWay::show(&self.under_way, digest, &gathering);
-        self.gather(digest, &gathering, &list.neighbours).await?;
+        let mut shown = None;
+        let show = || shown = Some(UnderWay::show(&self.under_way, digest, &gathering));
+        Fetch::new(self, digest, &gathering, &list.neighbours).run(show).await?;
         fails(Point::PullBeforeVerify)?;
         let received = hash(&partial).await?;
         if received != digest {
@@ -194,135 +149,28 @@ impl Components {
         stream.receive_message().await?.context("the coordinator ended the stream")
     }
 
-    /// Brings all chunks that are not here, from whoever has them.
-    async fn gather(
-        &self,
-        digest: Digest,
-        gathering: &Arc<Gathering>,
-        neighbours: &[Neighbour],
-    ) -> Result<(), FetchError> {
-        let (began, came) = (Instant::now(), Came::default());
-        let (folder, filled) = (self.folder.clone(), Arc::clone(gathering));
-        blocking(move || take_from_disk(&folder, &filled)).await?;
-        let missing = gathering.missing();
-        let lacking: u64 = missing.iter().map(|number| u64::from(gathering.place(*number).length)).sum();
-        let fetch = Fetch { digest, gathering, neighbours, came: &came };
-        let chunks = gathering.chunks();
-        let mut plan = Plan { here: &self.node, chunks, neighbours, failed: BTreeSet::new() };
-        let take = |(source, numbers)| self.take(fetch, source, numbers);
-        let mut taking: FuturesUnordered<_> = plan.sources(&missing).into_iter().map(take).collect();
-        let mut presence = gathering.presence();
-        loop {
-            let is_patient = plan.failed.len() == neighbours.len();
-            let taken = tokio::select! {
-                taken = taking.next() => taken,
-                _ = presence.changed() => continue,
-                () = sleep(STALL), if !is_patient => {
-                    // Whatever keeps them from giving, the coordinator is there.
-                    plan.failed.extend(0..neighbours.len());
-                    taking = plan.sources(&gathering.missing()).into_iter().map(take).collect();
-                    continue;
-                }
-            };
-            let Some(taken) = taken else { break };
-            let error = match taken.result {
-                Ok(()) => continue,
-                Err(TakeError::Disk(error)) => return Err(error.into()),
-                Err(TakeError::Source(error)) => error,
-            };
-            let Source::Neighbour(number) = taken.source else { return Err(FetchError::Coordinator(error)) };
-            let neighbour = &neighbours[number].node;
-            tracing::debug!(%digest, %neighbour, error = &*error as &dyn std::error::Error, "neighbour gave not all");
-            plan.failed.insert(number);
-            let missing = gathering.missing();
-            let asked = taken.asked.into_iter().filter(|number| missing.binary_search(number).is_ok());
-            taking.extend(plan.sources(&asked.collect::<Vec<_>>()).into_iter().map(take));
-        }
-        tracing::info!(
-            component = %digest,
-            bytes = gathering.length(),
-            here_before = gathering.length() - lacking,
-            from_neighbours = came.from_neighbours.load(Ordering::Relaxed),
-            from_coordinator = came.from_coordinator.load(Ordering::Relaxed),
-            milliseconds = began.elapsed().as_millis(),
-            "component fetched"
-        );
-        Ok(())
-    }
-
-    async fn take(&self, fetch: Fetch<'_>, source: Source, asked: Vec<usize>) -> Taken {
-        let is_shared =
-            source == Source::Coordinator && fetch.neighbours.iter().any(|neighbour| !neighbour.has_all);
-        let mut taking = stream::iter(asked.clone())
-            .map(|number| self.take_one(fetch, source, number))
-            .buffer_unordered(if is_shared { ASKED_TOGETHER } else { ASKED });
-        let mut result = Ok(());
-        while let (Ok(()), Some(taken)) = (&result, taking.next().await) {
-            result = taken;
-        }
-        drop(taking);
-        Taken { source, asked, result }
-    }
-
-    async fn take_one(&self, fetch: Fetch<'_>, source: Source, number: usize) -> Result<(), TakeError> {
-        let Fetch { digest, gathering, came, .. } = fetch;
-        let request = StreamRequest::Chunk { digest, place: gathering.place(number) };
-        let mut stream = self.open(fetch.neighbours, source, &request).await?;
-        let packed = stream.receive_message::<PackedChunk>().await.map_err(anyhow::Error::from)?;
-        let packed = packed.context("the stream ended where a chunk was due")?;
-        came.count(source, packed.size());
-        let gathering = Arc::clone(gathering);
-        let putting = blocking(move || {
-            fails(Point::PullMidStream)?;
-            // Damaged or another one is the same.
-            packed.unpack().map_or(Ok(false), |chunk| gathering.put(number, &chunk))
-        });
-        if putting.await.map_err(TakeError::Disk)? {
-            return Ok(());
-        }
-        Err(TakeError::Source(anyhow::anyhow!("what came is not chunk {number} of component {digest}")))
-    }
-
-    /// Asks a source, and hears whether it gives.
-    async fn open(
-        &self,
-        neighbours: &[Neighbour],
-        source: Source,
-        request: &StreamRequest,
-    ) -> anyhow::Result<Stream> {
-        let Source::Neighbour(number) = source else { return Ok(self.link.fetch(request).await?.0) };
-        let Neighbour { node, address, .. } = &neighbours[number];
-        let asking = timeout(NEIGHBOUR_TIME, self.peers.ask(node, *address, request));
-        let mut stream = asking.await.context("the node does not answer")??;
-        stream.finish();
-        // It comes when the chunk is there.
-        match stream.receive_message().await?.context("the node ended the stream")? {
-            StreamReply::Ok { .. } => Ok(stream),
-            StreamReply::Error { message } => bail!(message),
-        }
-    }
-
     /// Keeps of which chunks a component consists, for later ones that have some of them too.
     async fn remember(&self, path: &Path, chunks: Vec<Chunk>) {
-        let list = encode(&ChunkList { chunks, neighbours: Vec::new() }).map_err(io::Error::other);
-        let written = match list {
-            Ok(list) => tokio::fs::write(path.with_extension(LIST), list).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
+        let path = path.with_extension(LIST);
+        let writing = blocking(move || {
+            let list = ChunkList { chunks, neighbours: Vec::new() };
+            replace(&path, &encode(&list).map_err(io::Error::other)?)
+        });
+        if let Err(error) = writing.await {
             tracing::warn!(%error, "it cannot be kept of what a component consists; later ones come whole");
         }
     }
 
-    /// Brings all of it in one piece.
-    async fn download_whole(&self, digest: Digest, partial: &Path) -> Result<(), FetchError> {
+    /// Brings all of it in one piece. What has come of its chunks stays until then.
+    async fn download_whole(&self, digest: Digest, path: &Path) -> Result<(), FetchError> {
         let request = StreamRequest::Component { digest };
         let (stream, _) = self.link.fetch(&request).await.map_err(FetchError::Coordinator)?;
-        let mut file = tokio::fs::File::create(partial).await?;
+        let partial = path.with_extension("whole");
+        let mut file = tokio::fs::File::create(&partial).await?;
         // One byte more than allowed tells a large one from one that is too large.
         let length = tokio::io::copy(&mut stream.take(self.size.0 + 1), &mut file).await?;
         file.sync_all().await?;
-        let received = hash(partial).await?;
+        let received = hash(&partial).await?;
         let checked = if length > self.size.0 {
             Err(FetchError::TooLarge(self.size))
         } else if received != digest {
@@ -330,24 +178,11 @@ impl Components {
         } else {
             Ok(())
         };
-        if checked.is_err() {
-            tokio::fs::remove_file(partial).await?;
+        match checked {
+            Ok(()) => tokio::fs::rename(&partial, path).await?,
+            Err(_) => tokio::fs::remove_file(&partial).await?,
         }
         checked
-    }
-}
-
-/// Why chunks were not taken.
-enum TakeError {
-    /// From that source they cannot be had.
-    Source(anyhow::Error),
-    /// They cannot be kept.
-    Disk(io::Error),
-}
-
-impl From<anyhow::Error> for TakeError {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Source(error)
     }
 }
 
@@ -394,10 +229,15 @@ fn take_from_disk(folder: &Path, gathering: &Gathering) -> io::Result<()> {
         for chunk in list.chunks {
             let place = ChunkPlace { offset, length: chunk.length };
             offset += u64::from(chunk.length);
-            let Some(numbers) = wanted.remove(&chunk.digest) else { continue };
+            let Some(numbers) = wanted.get(&chunk.digest) else { continue };
             let Ok(bytes) = gathering::read(&file, place) else { continue };
+            // What the disk has damaged may be whole in another component.
+            let mut is_whole = true;
             for number in numbers {
-                gathering.put(number, &bytes)?;
+                is_whole &= gathering.put(*number, &bytes)?;
+            }
+            if is_whole {
+                wanted.remove(&chunk.digest);
             }
         }
     }

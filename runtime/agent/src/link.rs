@@ -77,10 +77,15 @@ impl Link {
         stream.finish();
         match stream.receive_message::<StreamReply>().await?.context("the coordinator ended the stream")? {
             StreamReply::Ok { name, .. } => Ok((stream, name)),
-            StreamReply::Error { message } => bail!(message),
+            StreamReply::Error { message } => Err(Declined(message).into()),
         }
     }
 }
+
+/// What was asked for cannot be had from who was asked, as that says.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Declined(pub(crate) String);
 
 /// What keeps the link up.
 pub(crate) struct LinkKeeper {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use dunlin_ingress::{BoxedStream, Ingress, Peers};
 use dunlin_model::{Digest, NodeId};
 use dunlin_protocol::StreamRequest;
-use dunlin_transport::{CloseCode, Connection, FromPeer, NodeEndpoint, Stream};
+use dunlin_transport::{CloseCode, ConnectError, Connection, FromPeer, NodeEndpoint, Stream};
 use futures_util::future::{BoxFuture, Either, FutureExt as _, Shared};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
@@ -40,6 +40,7 @@ type Dialed = Result<Connection, Arc<NotReached>>;
 struct Peer {
     node: NodeId,
     state: Mutex<State>,
+    dialing_directly: tokio::sync::Mutex<()>,
     /// A clone of it is held by each request that is under way to the node.
     under_way: Arc<()>,
 }
@@ -95,7 +96,12 @@ impl State {
 
 impl Peer {
     fn new(node: NodeId) -> Arc<Self> {
-        Arc::new(Self { node, state: Mutex::default(), under_way: Arc::default() })
+        Arc::new(Self {
+            node,
+            state: Mutex::default(),
+            dialing_directly: tokio::sync::Mutex::default(),
+            under_way: Arc::default(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -126,6 +132,31 @@ impl Peer {
             dialing.map(move |dialed| dialed.unwrap_or_else(broken_off)).boxed().shared()
         });
         Either::Right(dialing.clone())
+    }
+
+    /// Returns a connection that leads there directly, and dials if there is none.
+    async fn direct(
+        &self,
+        endpoint: &Arc<NodeEndpoint>,
+        address: SocketAddr,
+    ) -> Result<Connection, ConnectError> {
+        // Many ask at once; the first one dials.
+        let _turn = self.dialing_directly.lock().await;
+        {
+            let mut state = self.state();
+            state.turn_to(address, Instant::now());
+            if let Some(last) = state.current().filter(|last| last.way == Way::Direct) {
+                return Ok(last.connection.clone());
+            }
+        }
+        let connection = directly(endpoint, &self.node, address).await?;
+        let mut state = self.state();
+        if state.address == Some(address) {
+            state.direct.worked();
+            state.last = Some(Last { way: Way::Direct, connection: connection.clone(), _watch: None });
+            state.away_since = None;
+        }
+        Ok(connection)
     }
 
     async fn dial(self: Arc<Self>, endpoint: Arc<NodeEndpoint>, plan: Plan, address: SocketAddr) -> Dialed {
@@ -265,22 +296,15 @@ impl PeerConnections {
         Self { endpoint, peers: Mutex::default() }
     }
 
-    /// Opens a stream to ask a node for something, unless the way to it leads through the coordinator: who is asked in place
-    /// of the coordinator must not be a burden to it.
+    /// Opens a stream to ask a node for something, though not through the coordinator: who is asked in place of it must not be
+    /// a burden to it.
     pub(crate) async fn ask(
         &self,
         node: &NodeId,
         address: SocketAddr,
         request: &StreamRequest,
     ) -> anyhow::Result<Stream> {
-        let peer = self.peer(node);
-        let connection = match peer.ask(&self.endpoint, address) {
-            Either::Left(connection) => connection,
-            Either::Right(dialing) => dialing.await?,
-        };
-        let is_direct = |last: &Last| last.way == Way::Direct && last.connection.id() == connection.id();
-        let is_direct = peer.state().current().is_some_and(is_direct);
-        anyhow::ensure!(is_direct, "node {node} is not reached directly");
+        let connection = self.peer(node).direct(&self.endpoint, address).await?;
         Ok(connection.open(request).await?)
     }
 

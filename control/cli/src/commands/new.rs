@@ -246,6 +246,23 @@ mod tests {
         lines += &run(NewArgs { template: Some("service".to_owned()), name: None }, &quiet())
             .unwrap_err()
             .to_string();
-        expect![[""]].assert_eq(&lines);
+        expect![[r#"
+            error: there is no template `servce`
+              help: did you mean `service`? A folder of your own is named by its path
+            error: there is something at FOLDER/there already
+              help: choose another name, or another folder; nothing is written over
+            error: a project cannot be called FOLDER/My App
+              cause: `My App` is not a name: use a-z, 0-9 and `-`, with a letter or digit at both ends
+              help: call it by a name like `hello` or `price-list`
+            error: a project cannot be called FOLDER/3d
+              cause: no crate of Rust is called `3d`
+              help: choose a name that begins with a letter
+            error: FOLDER is no template
+              cause: there is no template.toml in it
+              help: a template has a file template.toml with `description`, `language` and `kind`
+            error: a project needs a name
+              help: name it: `dunlin new service hello`
+        "#]]
+        .assert_eq(&lines);
     }
 }

@@ -1,10 +1,11 @@
 //! A component that is being fetched: what of it is here already, for this node and for its neighbours.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dunlin_model::{Chunk, Digest};
 use dunlin_protocol::ChunkPlace;
@@ -19,6 +20,8 @@ pub(super) struct Gathering {
     length: u64,
     file: Arc<File>,
     present: watch::Sender<Vec<bool>>,
+    /// The numbers of the chunks that this node does not wait for another one of its kind to bring.
+    brought_here: Mutex<BTreeSet<usize>>,
 }
 
 impl Gathering {
@@ -34,7 +37,8 @@ impl Gathering {
         let has_something = file.metadata()?.len() > 0;
         file.set_len(length)?;
         let present = watch::Sender::new(vec![false; chunks.len()]);
-        let gathering = Self { chunks, offsets, length, file: Arc::new(file), present };
+        let gathering =
+            Self { chunks, offsets, length, file: Arc::new(file), present, brought_here: Mutex::default() };
         if has_something {
             gathering.look_through();
         }
@@ -79,6 +83,18 @@ impl Gathering {
     pub(super) fn missing(&self) -> Vec<usize> {
         let present = self.present.borrow();
         (0..present.len()).filter(|number| !present[*number]).collect()
+    }
+
+    /// Takes note that this node brings these chunks.
+    pub(super) fn will_bring(&self, numbers: &[usize]) {
+        self.brought_here.lock().unwrap_or_else(PoisonError::into_inner).extend(numbers);
+    }
+
+    /// Tells whether a chunk is here, or is brought by this node itself. Nobody may wait here for another one: those who wait
+    /// for each other would do so for ever.
+    pub(super) fn has_or_brings(&self, number: usize) -> bool {
+        let is_here = self.present.borrow()[number];
+        is_here || self.brought_here.lock().unwrap_or_else(PoisonError::into_inner).contains(&number)
     }
 
     /// Returns what tells of each chunk whether it is here, and when one has come.

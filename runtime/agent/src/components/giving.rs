@@ -20,7 +20,7 @@ const GIVING_TIME: Duration = Duration::from_secs(30);
 
 /// What of a component is here.
 enum Held {
-    All(File),
+    All,
     Some(Arc<Gathering>),
 }
 
@@ -37,17 +37,27 @@ impl Components {
     }
 
     async fn give(&self, digest: Digest, place: ChunkPlace, stream: &mut Stream) -> anyhow::Result<()> {
-        let file = match self.held(&digest).await {
-            Some(Held::All(file)) => Arc::new(file),
-            Some(Held::Some(gathering)) => until_there(gathering, place).await?,
+        let gathered = match self.held(&digest).await {
+            Some(Held::All) => None,
+            Some(Held::Some(gathering)) => match until_there(gathering, place).await? {
+                Some(file) => Some(file),
+                None => return refuse(stream, "another node brings this chunk").await,
+            },
             None => return refuse(stream, &format!("component {digest} is not here")).await,
         };
-        // To a few at a time, and one after the other: all at once they would press each other out of the link.
+        // To some at a time: all at once they would press each other out of the link.
         let _turn = self.givings.acquire().await?;
-        stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
-        stream.send.send_chunk(&file, place).await?;
-        stream.finish();
-        Ok(timeout(GIVING_TIME, stream.send.delivered()).await??)
+        let giving = async {
+            let file = match gathered {
+                Some(file) => file,
+                None => Arc::new(tokio::fs::File::open(self.path(&digest)).await?.into_std().await),
+            };
+            stream.send_message(&StreamReply::Ok { length: None, name: None }).await?;
+            stream.send.send_chunk(&file, place).await?;
+            stream.finish();
+            anyhow::Ok(stream.send.delivered().await?)
+        };
+        timeout(GIVING_TIME, giving).await.context("the node takes it too slowly")?
     }
 
     /// Returns what is here of a component; waits a moment until there is something.
@@ -59,8 +69,8 @@ impl Components {
                 if let Some(gathering) = gathering {
                     return Some(Held::Some(gathering));
                 }
-                if let Ok(file) = tokio::fs::File::open(self.path(digest)).await {
-                    return Some(Held::All(file.into_std().await));
+                if tokio::fs::try_exists(self.path(digest)).await.is_ok_and(|exists| exists) {
+                    return Some(Held::All);
                 }
                 under_way.changed().await.ok()?;
             }
@@ -69,14 +79,17 @@ impl Components {
     }
 }
 
-/// Waits until a chunk is here, and returns the file it is in. Holds nothing that keeps the fetching alive: it may end
-/// without that chunk.
-async fn until_there(gathering: Arc<Gathering>, place: ChunkPlace) -> anyhow::Result<Arc<File>> {
+/// Waits until a chunk is here that this node brings, and returns the file it is in; nothing if it does not bring it. Holds
+/// nothing that keeps the fetching alive: it may end without that chunk.
+async fn until_there(gathering: Arc<Gathering>, place: ChunkPlace) -> anyhow::Result<Option<Arc<File>>> {
     let number = gathering.number(place).context("there is no such chunk")?;
+    if !gathering.has_or_brings(number) {
+        return Ok(None);
+    }
     let (mut presence, file) = (gathering.presence(), Arc::clone(gathering.file()));
     drop(gathering);
     presence.wait_for(|present| present[number]).await.context("the fetching has ended")?;
-    Ok(file)
+    Ok(Some(file))
 }
 
 async fn refuse(stream: &mut Stream, message: &str) -> anyhow::Result<()> {

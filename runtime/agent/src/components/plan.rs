@@ -1,8 +1,8 @@
 //! From whom each chunk of a component is taken. Pure.
 //!
 //! Nodes of a site that fetch the same component share the work: each chunk has one of them that brings it to the site, and
-//! the others take it from there. They all are told the same, and so come to the same without asking one another; where
-//! that fails for a moment a chunk comes twice, and nothing else.
+//! the others take it from there. They all are told the same, and so come to the same without asking one another. Where that
+//! fails for a moment a node says that it does not bring a chunk, and who has asked brings it itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +26,8 @@ pub(super) struct Plan<'a> {
     pub(super) neighbours: &'a [Neighbour],
     /// The numbers of the neighbours that could not be asked, or have not given what they were asked for.
     pub(super) failed: BTreeSet<usize>,
+    /// The numbers of the chunks of which those who were to bring them say that they do not.
+    pub(super) declined: BTreeSet<usize>,
 }
 
 /// A node that fetches the component: this one, or the neighbour with this number.
@@ -44,6 +46,7 @@ impl Plan<'_> {
         let mut sources: BTreeMap<Source, Vec<usize>> = BTreeMap::new();
         for &number in missing {
             let source = match bringers.get(number) {
+                _ if self.declined.contains(&number) => Source::Coordinator,
                 Some(Fetcher::Neighbour(neighbour)) => Source::Neighbour(*neighbour),
                 Some(Fetcher::Here) | None => match least(&taken) {
                     Some(giver) => {
@@ -56,6 +59,21 @@ impl Plan<'_> {
             sources.entry(source).or_default().push(number);
         }
         sources
+    }
+
+    /// Tells whether this node brings what is taken from there to others too.
+    pub(super) fn brings(&self, source: Source) -> bool {
+        match source {
+            Source::Coordinator => true,
+            Source::Neighbour(number) => {
+                self.neighbours.get(number).is_some_and(|neighbour| neighbour.has_all)
+            }
+        }
+    }
+
+    /// Tells whether others fetch the component at the same time.
+    pub(super) fn is_shared(&self) -> bool {
+        self.numbers(|neighbour| !neighbour.has_all).next().is_some()
     }
 
     /// Returns who brings each chunk to the site.
@@ -134,7 +152,7 @@ mod tests {
     fn plan(here: usize, chunks: &[Chunk], neighbours: &[Neighbour], failed: &[NodeId]) -> Vec<String> {
         let has_failed = |neighbour: &Neighbour| failed.contains(&neighbour.node);
         let failed = (0..neighbours.len()).filter(|number| has_failed(&neighbours[*number])).collect();
-        let plan = Plan { here: &name(here), chunks, neighbours, failed };
+        let plan = Plan { here: &name(here), chunks, neighbours, failed, declined: BTreeSet::new() };
         let missing: Vec<usize> = (0..chunks.len()).collect();
         let mut from = vec![String::new(); chunks.len()];
         for (source, numbers) in plan.sources(&missing) {
@@ -185,6 +203,17 @@ mod tests {
                 assert_eq!(before[number], after[0][number], "the rest stays as it was");
             }
         }
+    }
+
+    #[test]
+    fn what_nobody_brings_is_brought_by_who_needs_it() {
+        let (chunks, neighbours) = (chunks(30), neighbours(0, 3, 2));
+        let declined: BTreeSet<usize> = (0..30).collect();
+        let here = name(0);
+        let plan =
+            Plan { here: &here, chunks: &chunks, neighbours: &neighbours, failed: BTreeSet::new(), declined };
+        let sources: Vec<Source> = plan.sources(&(0..30).collect::<Vec<_>>()).into_keys().collect();
+        assert_eq!(sources, [Source::Coordinator]);
     }
 
     #[test]

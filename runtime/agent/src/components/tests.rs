@@ -1,11 +1,14 @@
 //! A node that fetches, a coordinator, and a neighbour that does not do as it should.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
+use dunlin_protocol::{Neighbour, PackedChunk, StreamReply};
 use dunlin_transport::{
-    Authority, Connection, FromPeer, Identity, Incoming, NodeEndpoint, Role, Server, WireLimits,
+    Authority, Connection, FromPeer, Identity, Incoming, NodeEndpoint, Role, Server, Stream, WireLimits,
 };
+use tokio::time::timeout;
 
 use super::*;
 use crate::link::{LinkSlot, link};
@@ -37,6 +40,10 @@ enum Neighbourly {
     Stops,
     /// It gives what nobody can decompress.
     Raves,
+    /// It gives other bytes once, and then says nothing.
+    LiesOnce,
+    /// It says that it has none.
+    Declines,
     /// It gives it.
     Gives,
 }
@@ -118,7 +125,7 @@ fn chunk_at(component: &[u8], place: ChunkPlace) -> &[u8] {
 
 /// Answers as the neighbour.
 async fn give(connection: &Connection, neighbourly: Neighbourly) {
-    let component = component();
+    let (component, mut silent) = (component(), Vec::new());
     while let Ok(stream) = connection.accept().await {
         let Ok(FromPeer::Request(StreamRequest::Chunk { place, .. }, mut stream)) =
             stream.receive_from_peer().await
@@ -130,7 +137,17 @@ async fn give(connection: &Connection, neighbourly: Neighbourly) {
             Neighbourly::Stops if place.offset == 0 => PackedChunk::of(chunk_at(&component, place)),
             // What is dropped is reset.
             Neighbourly::Stops => continue,
-            Neighbourly::Lies => PackedChunk::Plain(vec![7; place.length as usize]),
+            Neighbourly::LiesOnce if place.offset > 0 => {
+                silent.push(stream);
+                continue;
+            }
+            Neighbourly::Declines => {
+                let message = "none is here".to_owned();
+                stream.send_message(&StreamReply::Error { message }).await.unwrap();
+                stream.finish();
+                continue;
+            }
+            Neighbourly::Lies | Neighbourly::LiesOnce => PackedChunk::Plain(vec![7; place.length as usize]),
             Neighbourly::Raves => PackedChunk::Zstd(vec![7; 100]),
         };
         stream.send_message(&StreamReply::Ok { length: None, name: None }).await.unwrap();
@@ -147,6 +164,8 @@ async fn what_a_neighbour_gives_wrongly_or_not_at_all_comes_from_the_coordinator
         (Neighbourly::Stops, 5..=6),
         (Neighbourly::Lies, 6..=6),
         (Neighbourly::Raves, 6..=6),
+        (Neighbourly::LiesOnce, 6..=6),
+        (Neighbourly::Declines, 6..=6),
     ] {
         let scene = Scene::begin(neighbourly).await;
         let digest = Digest::of(&component());
