@@ -8,6 +8,8 @@
 //! | Word | Meaning |
 //! | --- | --- |
 //! | component | a wasm component binary, known by its [`Digest`] |
+//! | chunk | some bytes of a component, between ends that are decided by what is in it; the piece in which it travels |
+//! | site | nodes with the same value of the label `site`; to each other they are neighbours |
 //! | app | what a developer deploys under one name: a manifest `dunlin.toml` with one or more workloads |
 //! | workload | one *service* or one *job* of an app; its full name is `namespace/app/workload` |
 //! | spec | what the user asked for: [`WorkloadSpec`] |
