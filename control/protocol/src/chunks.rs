@@ -158,7 +158,7 @@ mod tests {
         // Blocks of one byte that stands for many, after a small window.
         let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x40];
         for _ in 0..1000 {
-            bomb.extend([0x02 | 0x00, 0x00, 0x10, 0x07]);
+            bomb.extend([0x02, 0x00, 0x10, 0x07]);
         }
         let error = PackedChunk::Zstd(bomb).unpack().unwrap_err().to_string();
         assert!(

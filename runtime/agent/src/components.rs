@@ -78,13 +78,14 @@ impl Components {
     /// through `link`, and from `peers` of this `node`.
     pub(crate) fn new(
         folder: PathBuf,
-        node: NodeId,
-        link: Link,
+        node: &NodeId,
+        link: &Link,
         peers: Arc<PeerConnections>,
         size: Bytes,
-    ) -> Self {
+    ) -> Arc<Self> {
         let [turns, askings, givings] = [FETCHES, ASKINGS, GIVINGS].map(Semaphore::new);
-        Self { folder, node, link, peers, size, turns, askings, givings, under_way: watch::Sender::default() }
+        let (node, link, under_way) = (node.clone(), link.clone(), watch::Sender::default());
+        Arc::new(Self { folder, node, link, peers, size, turns, askings, givings, under_way })
     }
 
     /// Returns the file of a component that was fetched.

@@ -118,17 +118,14 @@ async fn live(
     let peers = Arc::new(PeerConnections::new(Arc::clone(&endpoint)));
     let ingress = ingress_of(&config, &workers, Arc::clone(&peers))?;
     let (link, slot) = link();
-    let components =
-        Components::new(folders.components(), node.clone(), link.clone(), peers, limits.component_size);
-    let components = Arc::new(components);
-    let inputs = Inputs::new(homes, link.clone());
+    let components = Components::new(folders.components(), &node, &link, peers, limits.component_size);
     let hands = Hands {
         last_assignment: disk.last_assignment,
         kept_items: disk.kept_items.start()?,
         begun_items: disk.begun_items,
         ingress: ingress.clone(),
         components: Arc::clone(&components),
-        inputs: Arc::new(inputs),
+        inputs: Arc::new(Inputs::new(homes, link.clone())),
         secrets: workers.secrets(),
         programs: Arc::clone(&programs),
         link,

@@ -50,7 +50,7 @@ enum Neighbourly {
 
 /// A node whose neighbour behaves so.
 struct Scene {
-    components: Components,
+    components: Arc<Components>,
     folder: tempfile::TempDir,
     /// How many chunks the coordinator was asked for.
     asked: Arc<AtomicU64>,
@@ -58,7 +58,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn begin(neighbourly: Neighbourly) -> Self {
+    async fn begin(neighbourly: Neighbourly, size: Bytes) -> Self {
         let now = SystemTime::now();
         let authority = Authority::create(&"c4".parse().unwrap(), now).unwrap();
         let role = Role::Coordinator("main".parse().unwrap());
@@ -93,7 +93,7 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let peers = Arc::new(PeerConnections::new(attic));
         let components =
-            Components::new(folder.path().to_owned(), "attic".parse().unwrap(), link, peers, Bytes(1 << 20));
+            Components::new(folder.path().to_owned(), &"attic".parse().unwrap(), &link, peers, size);
         Self { components, folder, asked, _slot: slot }
     }
 }
@@ -167,7 +167,7 @@ async fn what_a_neighbour_gives_wrongly_or_not_at_all_comes_from_the_coordinator
         (Neighbourly::LiesOnce, 6..=6),
         (Neighbourly::Declines, 6..=6),
     ] {
-        let scene = Scene::begin(neighbourly).await;
+        let scene = Scene::begin(neighbourly, Bytes(1 << 20)).await;
         let digest = Digest::of(&component());
         let event = soon(scene.components.fetch(digest)).await;
         assert!(matches!(event, Event::Fetched { .. }), "{neighbourly:?}: {event:?}");
@@ -181,8 +181,7 @@ async fn what_a_neighbour_gives_wrongly_or_not_at_all_comes_from_the_coordinator
 
 #[tokio::test]
 async fn a_component_that_is_too_large_is_refused_before_any_of_it_comes() {
-    let mut scene = Scene::begin(Neighbourly::Gives).await;
-    scene.components.size = Bytes(100_000);
+    let scene = Scene::begin(Neighbourly::Gives, Bytes(100_000)).await;
     let event = soon(scene.components.fetch(Digest::of(&component()))).await;
     let Event::FetchFailed { reason, .. } = event else { panic!("{event:?}") };
     assert_eq!(reason, "limit `component_size` is 100000B, observed more");

@@ -274,9 +274,9 @@ mod tests {
         lines += &built(folder.path(), false, None).await.unwrap_err();
         fs::write(&path, TEXT.replace("printf", "exit 3; printf")).unwrap();
         lines += &built(folder.path(), true, None).await.unwrap_err();
-        fs::write(&path, TEXT.replace("printf", "no-such-compiler")).unwrap();
+        fs::write(&path, TEXT.replace("printf wasm > a.wasm", "no-such-compiler")).unwrap();
         lines += &built(folder.path(), true, None).await.unwrap_err();
-        fs::write(&path, TEXT.replace("printf", "exit 1; npx")).unwrap();
+        fs::write(&path, TEXT.replace("printf wasm > a.wasm", "exit 1; npx")).unwrap();
         lines += &built(folder.path(), true, None).await.unwrap_err();
         fs::write(&path, TEXT.replace("> a.wasm", "> b.wasm")).unwrap();
         lines += &built(folder.path(), true, None).await.unwrap_err();
@@ -292,6 +292,14 @@ mod tests {
             error: the build `exit 3; printf wasm > a.wasm` failed
               cause: it ended with exit status: 3, in the folder FOLDER
               help: correct what it printed above; `--no-build` deploys the components as they are
+            error: the build `no-such-compiler` failed
+              cause: it ended with exit status: 127, in the folder FOLDER
+              cause: a program that it needs is not installed, or not in PATH
+              help: the line above names it; the book's page on languages says where each compiler comes from
+            error: the build `exit 1; npx` failed
+              cause: it ended with exit status: 1, in the folder FOLDER
+              cause: its packages are not installed
+              help: run `npm install` in that folder
             error: cannot read the component FOLDER/a.wasm of `cart`
               cause: No such file or directory (os error 2)
               help: `component` in dunlin.toml is relative to dunlin.toml; is it what the build makes?
