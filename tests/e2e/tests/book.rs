@@ -28,9 +28,13 @@ const NOT_RUN: &[(&str, &str)] = &[
         "dunlin serve target/wasm32-wasip2/release/greeter.wasm",
         "it goes on until Ctrl-C; the tests of `dunlin serve` run it",
     ),
-    ("dunlin deploy", "README only sketches; it is run from the page `first-component`"),
-    ("curl http://127.0.0.1:PORT/greet", "README only sketches; it is run from the page `first-component`"),
-    ("dunlin logs greeter", "README only sketches; it is run from the page `first-component`"),
+    ("dunlin new service greeter", "`templates.rs` makes a project of each template"),
+    ("cd greeter", "`templates.rs` works in each project"),
+    ("cargo test", "`templates.rs` runs the tests of each project"),
+    ("dunlin up .", "it goes on until Ctrl-C; `templates.rs` deploys each project"),
+    ("curl http://127.0.0.1:PORT/ada", "`templates.rs` asks each service"),
+    ("dunlin status", "the page `first-component` runs it with the name of an app"),
+    ("dunlin logs greeter", "it is run from the page `first-component`"),
 ];
 
 fn repository() -> PathBuf {
