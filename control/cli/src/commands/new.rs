@@ -4,7 +4,8 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -23,8 +24,19 @@ const ABOUT: &str = "template.toml";
 const COVER: &str = ".in";
 /// The folder of the SDK in a project.
 const SDK_FOLDER: &str = "dunlin-guest";
-/// The names that no crate may have, for which Rust has a meaning of its own.
-const NO_CRATES: [&str; 4] = ["alloc", "core", "std", "test"];
+/// The names that no project in Rust may have: Rust or cargo has a meaning of its own for them, or they are those of the SDK.
+const NO_CRATES: [&str; 10] = [
+    "alloc",
+    "build",
+    "core",
+    "deps",
+    SDK_FOLDER,
+    "dunlin-guest-macros",
+    "examples",
+    "incremental",
+    "std",
+    "test",
+];
 
 /// Start a project from a template.
 #[derive(Debug, Args)]
@@ -67,7 +79,15 @@ struct Made {
 }
 
 /// The files of a project, each with its path in there.
-type Files = BTreeMap<PathBuf, Vec<u8>>;
+type Files = BTreeMap<PathBuf, File>;
+
+/// A file of a project.
+#[derive(Clone, Debug)]
+struct File {
+    bytes: Vec<u8>,
+    /// Whether it is a program.
+    is_executable: bool,
+}
 
 /// Makes the project, or lists the templates.
 pub(crate) fn run(args: NewArgs, output: &Output) -> Result<(), CommandError> {
@@ -84,8 +104,10 @@ pub(crate) fn run(args: NewArgs, output: &Output) -> Result<(), CommandError> {
     }
     let mut files = filled_in(source.files()?, &name)?;
     if about.language == "rust" {
+        // A template that was made of a whole project may hold one of another version.
+        files.retain(|path, _| !path.starts_with(SDK_FOLDER));
         let sdk = Source::sdk().files()?;
-        files.extend(sdk.into_iter().map(|(path, bytes)| (Path::new(SDK_FOLDER).join(path), bytes)));
+        files.extend(sdk.into_iter().map(|(path, file)| (Path::new(SDK_FOLDER).join(path), file)));
     }
     let count = files.len();
     write(&folder, files).map_err(|error| {
@@ -121,7 +143,8 @@ fn about(source: &Source) -> Result<About, CommandError> {
     let Some(text) = files.get(Path::new(ABOUT)) else {
         return Err(failed().because(format!("there is no {ABOUT} in it")).help(help));
     };
-    toml::from_str(&String::from_utf8_lossy(text)).map_err(|error| failed().caused_by(&error).help(help))
+    toml::from_str(&String::from_utf8_lossy(&text.bytes))
+        .map_err(|error| failed().caused_by(&error).help(help))
 }
 
 /// Returns the name of the project that is to be at `folder`: an app, and in Rust a crate, of that name must be possible.
@@ -137,8 +160,8 @@ fn project_name(folder: &Path, about: &About) -> Result<String, CommandError> {
     let is_no_crate = name.starts_with(|first: char| first.is_ascii_digit()) || NO_CRATES.contains(&&*name);
     if about.language == "rust" && is_no_crate {
         return Err(refused(
-            format!("no crate of Rust is called `{name}`"),
-            "choose a name that begins with a letter",
+            format!("no crate of Rust may be called `{name}`"),
+            "choose a name that begins with a letter and has no meaning of its own, like `hello`",
         ));
     }
     Ok(name)
@@ -147,7 +170,7 @@ fn project_name(folder: &Path, about: &About) -> Result<String, CommandError> {
 /// Returns the files of a template as they are in a project of this name.
 fn filled_in(template: Files, name: &str) -> Result<Files, CommandError> {
     let mut files = Files::new();
-    for (path, bytes) in template {
+    for (path, File { bytes, is_executable }) in template {
         if path == Path::new(ABOUT) {
             continue;
         }
@@ -158,7 +181,7 @@ fn filled_in(template: Files, name: &str) -> Result<Files, CommandError> {
             Ok(text) => text.replace(NAME, name).into_bytes(),
             Err(binary) => binary.into_bytes(),
         };
-        if files.insert(path.clone(), bytes).is_some() {
+        if files.insert(path.clone(), File { bytes, is_executable }).is_some() {
             return Err(CommandError::failed(format!("the template has two files for {}", path.display()))
                 .help(format!("take one of them away; `{COVER}` at the end of a name is cut off")));
         }
@@ -167,18 +190,21 @@ fn filled_in(template: Files, name: &str) -> Result<Files, CommandError> {
 }
 
 fn write(folder: &Path, files: Files) -> io::Result<()> {
-    for (path, bytes) in files {
+    for (path, File { bytes, is_executable }) in files {
         let path = folder.join(path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(path, bytes)?;
+        let mode = if is_executable { 0o777 } else { 0o666 };
+        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?.write_all(&bytes)?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use expect_test::expect;
 
     use super::*;
@@ -210,8 +236,8 @@ mod tests {
             for file in ["README.md", ".gitignore"] {
                 assert!(project.join(file).is_file(), "{template} has no {file}");
             }
-            for (path, bytes) in Source::at(&project).files().unwrap() {
-                let is_left = String::from_utf8_lossy(&bytes).contains(NAME);
+            for (path, file) in Source::at(&project).files().unwrap() {
+                let is_left = String::from_utf8_lossy(&file.bytes).contains(NAME);
                 assert!(!is_left, "{template}: the name is not filled in in {}", path.display());
             }
         }
@@ -225,10 +251,14 @@ mod tests {
         fs::write(own.join(ABOUT), "description = \"mine\"\nlanguage = \"zig\"\nkind = \"job\"\n").unwrap();
         fs::write(own.join("src/{{name}}.zig.in"), "// {{name}}\n").unwrap();
         fs::write(own.join("logo.bin"), b"\xff{{name}}").unwrap();
+        fs::write(own.join("build.sh"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(own.join("build.sh"), fs::Permissions::from_mode(0o755)).unwrap();
         made(own.to_str().unwrap(), &folder.path().join("hello")).unwrap();
         let hello = folder.path().join("hello");
         assert_eq!(fs::read_to_string(hello.join("src/hello.zig")).unwrap(), "// hello\n");
         assert_eq!(fs::read(hello.join("logo.bin")).unwrap(), b"\xff{{name}}");
+        let mode = |file: &str| fs::metadata(hello.join(file)).unwrap().permissions().mode() & 0o100;
+        assert_eq!((mode("build.sh"), mode("logo.bin")), (0o100, 0));
         assert!(!hello.join(ABOUT).exists() && !hello.join(SDK_FOLDER).exists());
     }
 
@@ -240,6 +270,7 @@ mod tests {
         lines += &made("service", &folder.path().join("there")).unwrap_err();
         lines += &made("service", &folder.path().join("My App")).unwrap_err();
         lines += &made("service", &folder.path().join("3d")).unwrap_err();
+        lines += &made("service", &folder.path().join("build")).unwrap_err();
         lines += &made(folder.path().to_str().unwrap(), &folder.path().join("hello"))
             .unwrap_err()
             .replace(folder.path().to_str().unwrap(), "FOLDER");
@@ -255,8 +286,11 @@ mod tests {
               cause: `My App` is not a name: use a-z, 0-9 and `-`, with a letter or digit at both ends
               help: call it by a name like `hello` or `price-list`
             error: a project cannot be called FOLDER/3d
-              cause: no crate of Rust is called `3d`
-              help: choose a name that begins with a letter
+              cause: no crate of Rust may be called `3d`
+              help: choose a name that begins with a letter and has no meaning of its own, like `hello`
+            error: a project cannot be called FOLDER/build
+              cause: no crate of Rust may be called `build`
+              help: choose a name that begins with a letter and has no meaning of its own, like `hello`
             error: FOLDER is no template
               cause: there is no template.toml in it
               help: a template has a file template.toml with `description`, `language` and `kind`

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use dunlin_model::nearest;
 use include_dir::{Dir, include_dir};
 
-use super::Files;
+use super::{File, Files};
 use crate::error::CommandError;
 
 /// The templates of this program.
@@ -81,7 +83,9 @@ impl Source {
                 read(path, path, &mut files, &mut left).map_err(|error| {
                     CommandError::failed(format!("cannot read the template {}", path.display()))
                         .caused_by(&error)
-                        .help("a template is a folder with files of 16MiB together at most")
+                        .help(
+                            "a template is a folder with folders and files in it, of 16MiB together at most",
+                        )
                 })?;
             }
         }
@@ -92,26 +96,32 @@ impl Source {
 fn embedded(folder: &Dir<'_>, root: &Path, files: &mut Files) {
     for file in folder.files() {
         let path = file.path().strip_prefix(root).unwrap_or(file.path());
-        files.insert(path.to_owned(), file.contents().to_vec());
+        files.insert(path.to_owned(), File { bytes: file.contents().to_vec(), is_executable: false });
     }
     folder.dirs().for_each(|folder| embedded(folder, root, files));
 }
 
-fn read(folder: &Path, root: &Path, files: &mut Files, left: &mut u64) -> std::io::Result<()> {
+fn read(folder: &Path, root: &Path, files: &mut Files, left: &mut u64) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        // What a version control keeps is no part of the template. A link may lead anywhere, and round.
-        let kind = fs::symlink_metadata(&path)?;
-        if path.file_name().is_some_and(|name| name == ".git") || kind.is_symlink() {
+        // What a version control keeps is no part of the template.
+        if path.file_name().is_some_and(|name| name == ".git") {
             continue;
         }
-        if kind.is_dir() {
+        let about = fs::symlink_metadata(&path)?;
+        if about.is_dir() {
             read(&path, root, files, left)?;
-        } else {
+        } else if about.is_file() {
+            let mut bytes = Vec::new();
+            fs::File::open(&path)?.take(*left + 1).read_to_end(&mut bytes)?;
             *left = left
-                .checked_sub(kind.len())
-                .ok_or_else(|| std::io::Error::other("it is larger than 16MiB"))?;
-            files.insert(path.strip_prefix(root).unwrap_or(&path).to_owned(), fs::read(&path)?);
+                .checked_sub(bytes.len() as u64)
+                .ok_or_else(|| io::Error::other("it is larger than 16MiB"))?;
+            let is_executable = about.permissions().mode() & 0o100 != 0;
+            files.insert(path.strip_prefix(root).unwrap_or(&path).to_owned(), File { bytes, is_executable });
+        } else {
+            // A link may lead anywhere, and round; and nobody writes to the other end of a pipe.
+            return Err(io::Error::other(format!("{} is neither a file nor a folder", path.display())));
         }
     }
     Ok(())
