@@ -154,6 +154,7 @@ mod tests {
             "dunlin build shop --output json",
             "dunlin inspect hello.wasm",
             "dunlin completions zsh",
+            "dunlin up . --watch",
             "dunlin man pages",
             "dunlin deploy",
             "dunlin deploy guests/examples/quickstart --no-build --timeout 90s",

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use dunlin_e2e::{ended, hello, outside};
-use dunlin_guest_artifacts::HELLO;
+use dunlin_guest_artifacts::{HELLO, HELLO_V2};
 use dunlin_harness::{App, PATIENCE, eventually, http, is_running};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -25,10 +25,14 @@ struct Up {
 impl Up {
     /// Starts it on the state folder of `home` and waits until it says that the fleet runs.
     async fn start(home: &Path, app: Option<&App>) -> Self {
+        Self::start_with(home, app, &["--no-build"]).await
+    }
+
+    async fn start_with(home: &Path, app: Option<&App>, more: &[&str]) -> Self {
         let state = state(home).display().to_string();
         let mut arguments = vec!["up".to_owned()];
         arguments.extend(app.map(|app| app.path().display().to_string()));
-        arguments.extend(["--nodes", "2", "--state", &state, "--no-build"].map(str::to_owned));
+        arguments.extend(["--nodes", "2", "--state", &state].iter().chain(more).map(|&word| word.to_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let file = |name: &str| Stdio::from(std::fs::File::create(home.join(name)).unwrap());
         let mut command = outside(home, &arguments);
@@ -210,4 +214,44 @@ async fn an_app_that_cannot_be_deployed_ends_up_and_all_its_processes() {
     let up = ended(outside(home, &["up", &path, "--nodes", "2", "--state", &folder])).await;
     up.assert_failed(1, &["cannot read the component", "nothing.wasm"]);
     until_ports_are_free(home).await;
+}
+
+#[tokio::test]
+async fn an_app_that_is_watched_follows_its_sources_and_waits_where_they_are_wrong() {
+    let manifest = r#"
+        [app]
+        name = "shop"
+
+        [build]
+        command = "test -s source.wasm && cp source.wasm built.wasm"
+
+        [service.hello]
+        component = "built.wasm"
+        routes = [{ path = "/" }]
+        limits = { memory = "32MiB", fuel = "100M", fuel_rate = "10M/s", deadline = "10s" }
+    "#;
+    let home = tempfile::tempdir().unwrap();
+    let app = App::new(manifest, &[("source.wasm", HELLO)]);
+    let up = Up::start_with(home.path(), Some(&app), &["--watch"]).await;
+    let url = up.ingresses().remove(0);
+    let answers = async |revision: &str| {
+        eventually(&format!("an answer of {revision}"), || async {
+            let response = http().get(&url).send().await.map_err(|error| error.to_string())?;
+            let text = response.text().await.map_err(|error| error.to_string())?;
+            if text.contains(revision) { Ok(()) } else { Err(text) }
+        })
+        .await;
+    };
+    answers("revision 1").await;
+    std::fs::write(app.path().join("source.wasm"), "").unwrap();
+    eventually("it says what is wrong", || async {
+        let err = up.read("err");
+        if err.contains("source.wasm has changed") && err.contains("the build `") { Ok(()) } else { Err(err) }
+    })
+    .await;
+    answers("revision 1").await;
+    std::fs::write(app.path().join("source.wasm"), HELLO_V2).unwrap();
+    answers("revision 2").await;
+    assert!(up.read("err").contains("default/shop is up to date after"), "{}", up.read("err"));
+    assert!(up.signalled(Signal::SIGINT).await.success());
 }

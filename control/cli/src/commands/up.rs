@@ -4,9 +4,11 @@
 //! real join tokens, real QUIC. What is special is only that this command starts them, watches them and ends them.
 
 mod member;
+mod sources;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -15,6 +17,7 @@ use dunlin_model::{AppName, Bytes, DurationMs, FuelRate, Name};
 use futures_util::StreamExt as _;
 
 use self::member::{Member, private_folder};
+use self::sources::Sources;
 use super::deploy::{self, DeployArgs};
 use super::logs;
 use super::processes::{Stop, failed};
@@ -40,6 +43,9 @@ pub(crate) struct UpArgs {
     /// Take the components as they are; do not run `[build] command`.
     #[arg(long)]
     pub(crate) no_build: bool,
+    /// Build and deploy the app again whenever a file of its folder changes.
+    #[arg(long, requires = "app")]
+    pub(crate) watch: bool,
 }
 
 /// A coordinator that dies is started again after so long.
@@ -49,6 +55,8 @@ const COORDINATOR_PAUSE: Duration = Duration::from_secs(3);
 const AGENT_PAUSE: Duration = Duration::from_secs(20);
 /// How often the processes are looked at.
 const WATCH_PERIOD: Duration = Duration::from_millis(200);
+/// How often the files of an app are looked at.
+const SOURCES_PERIOD: Duration = Duration::from_millis(300);
 /// How long a deploy may take until its services run.
 const DEPLOY_TIME: DurationMs = DurationMs(120_000);
 const MEBI: u64 = 1 << 20;
@@ -83,8 +91,9 @@ pub(crate) async fn run(global: &Global, args: UpArgs, output: &Output) -> Resul
         timeout: DEPLOY_TIME,
         plan: false,
     });
+    let app = app.map(|deploy| App { deploy, namespace: global.namespace.clone(), is_watched: args.watch });
     let worked = tokio::select! {
-        worked = fleet.work(app, global.namespace.as_ref(), output) => worked,
+        worked = fleet.work(app, output) => worked,
         () = stop.asked() => Ok(()),
     };
     output.note("stopping; Ctrl-C again ends it at once");
@@ -97,6 +106,27 @@ pub(crate) async fn run(global: &Global, args: UpArgs, output: &Output) -> Resul
         Trouble::Command(error) => error,
         Trouble::Process(error) => cannot(error),
     })
+}
+
+/// The app that the fleet is to run.
+struct App {
+    deploy: DeployArgs,
+    namespace: Option<Name>,
+    /// Whether it is built and deployed again when its sources change.
+    is_watched: bool,
+}
+
+impl App {
+    /// Looks at its sources. Without a manifest that can be read all files are some.
+    fn sources(&self) -> Sources {
+        let path = &self.deploy.path;
+        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+        let built = deploy::read_manifest(path).map(|(manifest, folder)| {
+            let components = manifest.workloads.values().map(|workload| folder.join(&workload.component));
+            components.collect::<BTreeSet<PathBuf>>()
+        });
+        Sources::of(folder, &built.unwrap_or_default())
+    }
 }
 
 /// What can go wrong: a process of the fleet, or what it was asked.
@@ -138,21 +168,63 @@ impl LocalFleet {
         Ok(Self { state, coordinator, agents, _lock: lock })
     }
 
-    async fn work(
-        &mut self,
-        app: Option<DeployArgs>,
-        namespace: Option<&Name>,
-        output: &Output,
-    ) -> Result<(), Trouble> {
+    async fn work(&mut self, app: Option<App>, output: &Output) -> Result<(), Trouble> {
         let client = self.start(output).await?;
         let mut named = None;
+        let mut watched = None;
         if let Some(app) = app {
-            let deploying = deploy::build_and_deploy(&client, &app, namespace, output);
-            // A member that dies meanwhile is started again, and its news told, as ever after.
-            named = Some(self.while_watched(deploying, output).await??.app);
+            let before = app.is_watched.then(|| app.sources());
+            let deployed = self.deploy(&client, &app, output).await?;
+            match (deployed, before) {
+                (Ok(name), None) => named = Some(name),
+                (Err(error), None) => return Err(error.into()),
+                (deployed, Some(before)) => {
+                    // What is wrong can be mended while the fleet waits.
+                    named = deployed.map_err(|error| output.error(&error)).ok();
+                    watched = Some((app, before));
+                }
+            }
         }
         self.show(&client, output).await?;
-        self.attend(&client, named, output).await
+        self.attend(&client, named, watched, output).await
+    }
+
+    /// Builds an app and brings it into the fleet, or says why not.
+    async fn deploy(
+        &mut self,
+        client: &Client,
+        app: &App,
+        output: &Output,
+    ) -> anyhow::Result<Result<AppName, CommandError>> {
+        let deploying = deploy::build_and_deploy(client, &app.deploy, app.namespace.as_ref(), output);
+        // A member that dies meanwhile is started again, and its news told, as ever after.
+        let deployed = self.while_watched(deploying, output).await?;
+        Ok(deployed.map(|deployed| deployed.app))
+    }
+
+    /// Builds and deploys an app again if its sources have changed since `before`, which is brought up to date.
+    async fn follow(
+        &mut self,
+        client: &Client,
+        (app, before): &mut (App, Sources),
+        output: &Output,
+    ) -> anyhow::Result<()> {
+        let mut now = app.sources();
+        // Twice at most: who edits meanwhile is seen, and a build that writes to its own sources does not go on for ever.
+        for _ in 0..2 {
+            let Some(changed) = now.changed(before).map(Path::to_owned) else { break };
+            output.note(&format!("{} has changed", changed.display()));
+            let began = Instant::now();
+            match self.deploy(client, app, output).await? {
+                Ok(name) => {
+                    output.note(&format!("{name} is up to date after {:.1}s", began.elapsed().as_secs_f32()));
+                }
+                Err(error) => output.error(&error),
+            }
+            *before = std::mem::replace(&mut now, app.sources());
+        }
+        *before = now;
+        Ok(())
     }
 
     /// Keeps the processes running while `work` goes on.
@@ -285,9 +357,11 @@ impl LocalFleet {
         &mut self,
         client: &Client,
         app: Option<AppName>,
+        mut watched: Option<(App, Sources)>,
         output: &Output,
     ) -> Result<(), Trouble> {
         let mut watch = tokio::time::interval(WATCH_PERIOD);
+        let mut sources = tokio::time::interval(SOURCES_PERIOD);
         let query = LogsQuery {
             namespace: app.as_ref().map(|name| name.namespace.clone()),
             app: app.map(|name| name.app),
@@ -299,6 +373,11 @@ impl LocalFleet {
         loop {
             tokio::select! {
                 _ = watch.tick() => self.look(output)?,
+                _ = sources.tick(), if watched.is_some() => {
+                    if let Some(watched) = &mut watched {
+                        self.follow(client, watched, output).await?;
+                    }
+                }
                 line = next_line(&mut lines) => match line {
                     Some(line) => output.text(&logs::shown(&line, Raw::No))?,
                     // The coordinator went away; its logs are asked for again once it is back.
