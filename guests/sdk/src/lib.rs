@@ -40,6 +40,7 @@
 #[doc(hidden)]
 pub mod __private;
 mod body;
+mod body_length;
 pub mod config;
 mod error;
 #[cfg(not(target_family = "wasm"))]

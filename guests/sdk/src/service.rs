@@ -48,12 +48,14 @@ mod answer {
         E: Into<Error>,
     {
         install();
+        // One that is none is refused below.
+        let method = platform::method(request.method()).unwrap_or_default();
         platform::block_on(async move {
             let answer = match platform::request(request) {
                 Ok(request) => function(request).await.unwrap_or_else(|error| failed(&error.into())),
                 Err(error) => refused(&error),
             };
-            if let Err(error) = platform::respond(answer, response).await {
+            if let Err(error) = platform::respond(&method, answer, response).await {
                 platform::log(
                     Level::Warn,
                     "dunlin-guest",

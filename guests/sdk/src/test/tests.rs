@@ -32,6 +32,7 @@ fn answers_are_given_in_turn_and_the_last_one_stays() {
     let sent = host.sent();
     assert_eq!(sent.len(), 3);
     assert_eq!((sent[0].uri.path(), sent[0].body.as_slice()), ("/", b"question".as_slice()));
+    assert_eq!(sent[0].headers["content-length"], "8");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use wstd::runtime::{AsyncPollable, spawn};
 
 use crate::body::Inner;
 use crate::log_level::Level;
-use crate::{Body, Context, Error, Request, Response, Result, bail};
+use crate::{Body, Context, Error, Request, Response, Result, bail, body_length};
 
 /// The most bytes that are read at once.
 const PIECE: u64 = 64 << 10;
@@ -158,13 +158,24 @@ pub(crate) fn request(incoming: IncomingRequest) -> Result<Request> {
     Ok(request)
 }
 
-/// Sends a response to its end. One that the host does not take is an error for the client, too.
-pub(crate) async fn respond(response: Response, out: ResponseOutparam) -> Result<()> {
-    let (parts, body) = response.into_parts();
-    match outgoing(&parts) {
-        Ok((response, outgoing_body)) => {
+/// Sends a response to a request of this method to its end. One that the host does not take is an error for the client,
+/// too.
+pub(crate) async fn respond(method: &Method, response: Response, out: ResponseOutparam) -> Result<()> {
+    let (mut parts, body) = response.into_parts();
+    let has_body = body_length::fit_response(method, &mut parts, &body);
+    let made = outgoing(&parts).and_then(|response| {
+        // Of a body that is not taken the host does not ask whether it is as long as the head says.
+        let taken = if has_body { Some(response.body()) } else { None };
+        let taken = taken.transpose().ok().context("the body is taken already")?;
+        Ok((response, taken))
+    });
+    match made {
+        Ok((response, taken)) => {
             ResponseOutparam::set(out, Ok(response));
-            write(body, outgoing_body).await
+            match taken {
+                Some(outgoing_body) => write(body, outgoing_body).await,
+                None => Ok(()),
+            }
         }
         Err(error) => {
             ResponseOutparam::set(out, Err(types::ErrorCode::InternalError(None)));
@@ -173,15 +184,16 @@ pub(crate) async fn respond(response: Response, out: ResponseOutparam) -> Result
     }
 }
 
-fn outgoing(parts: &response::Parts) -> Result<(OutgoingResponse, OutgoingBody)> {
+fn outgoing(parts: &response::Parts) -> Result<OutgoingResponse> {
     let response = OutgoingResponse::new(fields(&parts.headers)?);
-    let body = response.set_status_code(parts.status.as_u16()).and_then(|()| response.body());
-    Ok((response, body.ok().context("the host does not take the status")?))
+    response.set_status_code(parts.status.as_u16()).ok().context("the host does not take the status")?;
+    Ok(response)
 }
 
 /// Sends a request. `patience` is how long to wait for a connection, for the first byte, and between two of them.
 pub(crate) async fn send(request: Request, patience: Option<Duration>) -> Result<Response> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let body = body_length::fit_request(&mut parts, body).await?;
     let outgoing = OutgoingRequest::new(fields(&parts.headers)?);
     let scheme = match parts.uri.scheme_str() {
         Some("http") => types::Scheme::Http,
@@ -226,7 +238,8 @@ fn options(patience: Duration) -> Result<RequestOptions> {
     Ok(options)
 }
 
-fn method(method: types::Method) -> Result<Method> {
+/// Returns the method that the host names.
+pub(crate) fn method(method: types::Method) -> Result<Method> {
     Ok(match method {
         types::Method::Get => Method::GET,
         types::Method::Head => Method::HEAD,
