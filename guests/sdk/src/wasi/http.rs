@@ -72,7 +72,7 @@ impl Incoming {
     }
 
     /// Lets the host move all that is left, and returns what trailers follow.
-    async fn move_to(self, out: &OutputStream) -> Result<Option<Fields>> {
+    async fn move_to(mut self, out: &OutputStream) -> Result<Option<Fields>> {
         loop {
             ready(self.stream.subscribe()).await;
             ready(out.subscribe()).await;
@@ -81,6 +81,10 @@ impl Incoming {
                 Err(StreamError::Closed) => break,
                 Err(error) => return Err(broken(&error, "cannot pass the body on")),
             }
+        }
+        // Either of the two is closed. The other side may close as soon as it has all, so that alone is no mistake.
+        if out.check_write().is_err() && self.next().await?.is_some() {
+            bail!("the body was not passed on to its end: the other side has closed the connection");
         }
         drop(self.stream);
         let trailers = IncomingBody::finish(self.body);
