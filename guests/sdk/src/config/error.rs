@@ -92,17 +92,21 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("configuration: ")?;
         match self {
-            Self::Missing { key, expected: None } => {
+            Self::Missing { key, expected } => {
+                write!(f, "`{key}` is missing")?;
+                let example = match expected {
+                    Some(Expected { what, example }) => {
+                        write!(f, " and should be {what}")?;
+                        example
+                    }
+                    None => "…",
+                };
                 write!(
                     f,
-                    "`{key}` is missing: write `{key} = \"…\"` under `capabilities.config` in dunlin.toml"
+                    ": write `{key} = \"{example}\"` under `capabilities.config` in dunlin.toml, or, if it is a secret, \
+                     `secrets = [\"{key}\"]` under `capabilities` and `dunlin secret set {key}`"
                 )
             }
-            Self::Missing { key, expected: Some(Expected { what, example }) } => write!(
-                f,
-                "`{key}` is missing and should be {what}: write `{key} = \"{example}\"` under `capabilities.config` in \
-                 dunlin.toml"
-            ),
             Self::Unfit { key, value: Some(value), expected: Expected { what, example } } => write!(
                 f,
                 "`{key}` is `{value}` and should be {what}: write `{key} = \"{example}\"` under `capabilities.config` in \

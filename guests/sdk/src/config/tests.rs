@@ -73,12 +73,14 @@ fn a_missing_key_is_told_with_the_type_it_should_have() {
     assert_eq!(
         mistake(&Host::new().config("base-url", "x")),
         "configuration: `retries` is missing and should be a whole number from 0 to 255: write `retries = \"1\"` under \
-         `capabilities.config` in dunlin.toml"
+         `capabilities.config` in dunlin.toml, or, if it is a secret, `secrets = [\"retries\"]` under `capabilities` and \
+         `dunlin secret set retries`"
     );
     assert_eq!(
         mistake(&Host::new()),
         "configuration: `base-url` is missing and should be a text: write `base-url = \"…\"` under `capabilities.config` \
-         in dunlin.toml"
+         in dunlin.toml, or, if it is a secret, `secrets = [\"base-url\"]` under `capabilities` and `dunlin secret set \
+         base-url`"
     );
 }
 
