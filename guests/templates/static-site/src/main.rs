@@ -15,7 +15,7 @@ use crate::site::{File, Found};
 
 #[dunlin_guest::service]
 async fn serve(request: Request) -> Result<Response> {
-    // To HEAD the host sends the head of this same answer.
+    // HEAD is answered like GET: the SDK sends the head of this answer and leaves out the body.
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let answer = http::Response::builder()
             .status(StatusCode::METHOD_NOT_ALLOWED)
