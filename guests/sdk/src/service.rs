@@ -36,7 +36,7 @@ mod answer {
     use wasip2::http::types::{IncomingRequest, ResponseOutparam};
 
     use crate::log_level::{Level, install};
-    use crate::{Bytes, Error, Request, Response, platform};
+    use crate::{Bytes, Error, Request, Response, block_on, platform};
 
     /// Answers one request with what `function` makes of it.
     pub fn serve<F, E>(
@@ -50,7 +50,7 @@ mod answer {
         install();
         // One that is none is refused below.
         let method = platform::method(request.method()).unwrap_or_default();
-        platform::block_on(async move {
+        block_on(async move {
             let answer = match platform::request(request) {
                 Ok(request) => function(request).await.unwrap_or_else(|error| failed(&error.into())),
                 Err(error) => refused(&error),

@@ -76,6 +76,18 @@ fn log_lines_belong_to_the_host_they_were_written_with() {
 
 #[cfg(feature = "log")]
 #[test]
+fn the_level_of_tests_is_info_whatever_the_variable_says() {
+    for level in ["trace", "off", "nonsense"] {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "test::tests::what_the_crate_log_is_told_is_in_the_log"]);
+        let output = again.env("LOG_LEVEL", level).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && told.contains("1 passed"), "{level}: {told}");
+    }
+}
+
+#[cfg(feature = "log")]
+#[test]
 fn what_the_crate_log_is_told_is_in_the_log() {
     let host = Host::new();
     host.within(|| {
