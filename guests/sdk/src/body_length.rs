@@ -4,13 +4,23 @@
 //! knows no way to send one of unknown length.
 
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, request};
+use http::{Method, request};
 
 use crate::body::Inner;
 use crate::{Body, Result};
 
-/// Makes the head of a request fit its body, and returns the body.
-pub(crate) async fn fit_request(parts: &mut request::Parts, body: Body) -> Result<Body> {
+/// What the head of a message should say of its body. The one who sends it does, as to change a `HeaderMap` would bring
+/// much code into each component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// Whatever it says already.
+    AsSaid,
+    Unsaid,
+    Of(usize),
+}
+
+/// Returns what a request should say of its body, and the body.
+pub(crate) async fn fit_request(parts: &request::Parts, body: Body) -> Result<(Length, Body)> {
     // With these, clients send no body of which they do not know the length.
     let is_mostly_empty = matches!(parts.method, Method::GET | Method::HEAD | Method::CONNECT);
     let bytes = match body.0 {
@@ -18,37 +28,40 @@ pub(crate) async fn fit_request(parts: &mut request::Parts, body: Body) -> Resul
         streamed if is_mostly_empty && !parts.headers.contains_key(CONTENT_LENGTH) => {
             Body(streamed).bytes().await?
         }
-        streamed => return Ok(Body(streamed)),
+        streamed => return Ok((Length::AsSaid, Body(streamed))),
     };
-    if is_mostly_empty && bytes.is_empty() {
-        parts.headers.remove(CONTENT_LENGTH);
-    } else {
-        set(&mut parts.headers, bytes.len());
-    }
-    Ok(bytes.into())
+    let length = if is_mostly_empty && bytes.is_empty() { Length::Unsaid } else { Length::Of(bytes.len()) };
+    Ok((length, bytes.into()))
 }
 
-/// Makes the head of a response to this method fit its body, and tells whether the body goes with it.
+/// Returns what a response to this method should say of its body, and whether the body goes with it.
 #[cfg(any(test, target_family = "wasm"))]
-pub(crate) fn fit_response(method: &Method, parts: &mut http::response::Parts, body: &Body) -> bool {
+pub(crate) fn fit_response(method: &Method, parts: &http::response::Parts, body: &Body) -> (Length, bool) {
     use http::StatusCode;
 
     if matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        parts.headers.remove(CONTENT_LENGTH);
-        return false;
+        return (Length::Unsaid, false);
     }
     let is_head = method == Method::HEAD;
-    match &body.0 {
+    let length = match &body.0 {
         // What was passed on says how long the body of GET is; nobody else knows.
-        Inner::Whole(bytes) if is_head && bytes.is_empty() => {}
-        Inner::Whole(bytes) => set(&mut parts.headers, bytes.len()),
-        _ => {}
-    }
-    !is_head
+        Inner::Whole(bytes) if is_head && bytes.is_empty() => Length::AsSaid,
+        Inner::Whole(bytes) => Length::Of(bytes.len()),
+        _ => Length::AsSaid,
+    };
+    (length, !is_head)
 }
 
-fn set(headers: &mut HeaderMap, length: usize) {
-    headers.insert(CONTENT_LENGTH, length.into());
+#[cfg(not(target_family = "wasm"))]
+impl Length {
+    /// Lets these headers say it.
+    pub(crate) fn say(self, headers: &mut http::HeaderMap) {
+        match self {
+            Self::AsSaid => {}
+            Self::Unsaid => drop(headers.remove(CONTENT_LENGTH)),
+            Self::Of(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -66,8 +79,9 @@ mod tests {
             response = response.header(CONTENT_LENGTH, declared);
         }
         let (mut parts, body) = response.body(body).unwrap().into_parts();
-        let has_body = fit_response(method, &mut parts, &body);
-        (length(&parts.headers), has_body)
+        let (length, has_body) = fit_response(method, &parts, &body);
+        length.say(&mut parts.headers);
+        (said(&parts.headers), has_body)
     }
 
     /// Returns the length that a request says, if any, and the body that is sent.
@@ -77,11 +91,12 @@ mod tests {
             request = request.header(CONTENT_LENGTH, declared);
         }
         let (mut parts, body) = request.body(body).unwrap().into_parts();
-        let text = test::block_on(async { fit_request(&mut parts, body).await?.text().await }).unwrap();
-        (length(&parts.headers), text)
+        let (length, mut body) = test::block_on(fit_request(&parts, body)).unwrap();
+        length.say(&mut parts.headers);
+        (said(&parts.headers), test::block_on(body.text()).unwrap())
     }
 
-    fn length(headers: &HeaderMap) -> Option<String> {
+    fn said(headers: &http::HeaderMap) -> Option<String> {
         Some(headers.get(CONTENT_LENGTH)?.to_str().unwrap().to_owned())
     }
 

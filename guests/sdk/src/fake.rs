@@ -61,7 +61,9 @@ pub(crate) async fn send(request: Request, _patience: Option<Duration>) -> Resul
         bail!("there is no host here: call it with `dunlin_guest::test::Host`, or compile it to wasm");
     };
     let (mut parts, body) = request.into_parts();
-    let body = body_length::fit_request(&mut parts, body).await?.bytes().await?;
+    let (length, mut body) = body_length::fit_request(&parts, body).await?;
+    length.say(&mut parts.headers);
+    let body = body.bytes().await?;
     host.borrow_mut().send(parts, body)
 }
 

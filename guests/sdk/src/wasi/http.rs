@@ -18,8 +18,9 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 use wstd::runtime::{AsyncPollable, spawn};
 
 use crate::body::Inner;
+use crate::body_length::{self, Length};
 use crate::log_level::Level;
-use crate::{Body, Context, Error, Request, Response, Result, bail, body_length};
+use crate::{Body, Context, Error, Request, Response, Result, bail};
 
 /// The most bytes that are read at once.
 const PIECE: u64 = 64 << 10;
@@ -165,9 +166,9 @@ pub(crate) fn request(incoming: IncomingRequest) -> Result<Request> {
 /// Sends a response to a request of this method to its end. One that the host does not take is an error for the client,
 /// too.
 pub(crate) async fn respond(method: &Method, response: Response, out: ResponseOutparam) -> Result<()> {
-    let (mut parts, body) = response.into_parts();
-    let has_body = body_length::fit_response(method, &mut parts, &body);
-    let made = outgoing(&parts).and_then(|response| {
+    let (parts, body) = response.into_parts();
+    let (length, has_body) = body_length::fit_response(method, &parts, &body);
+    let made = outgoing(&parts, length).and_then(|response| {
         // Of a body that is not taken the host does not ask whether it is as long as the head says.
         let taken = if has_body { Some(response.body()) } else { None };
         let taken = taken.transpose().ok().context("the body is taken already")?;
@@ -188,17 +189,17 @@ pub(crate) async fn respond(method: &Method, response: Response, out: ResponseOu
     }
 }
 
-fn outgoing(parts: &response::Parts) -> Result<OutgoingResponse> {
-    let response = OutgoingResponse::new(fields(&parts.headers)?);
+fn outgoing(parts: &response::Parts, length: Length) -> Result<OutgoingResponse> {
+    let response = OutgoingResponse::new(fields(&parts.headers, length)?);
     response.set_status_code(parts.status.as_u16()).ok().context("the host does not take the status")?;
     Ok(response)
 }
 
 /// Sends a request. `patience` is how long to wait for a connection, for the first byte, and between two of them.
 pub(crate) async fn send(request: Request, patience: Option<Duration>) -> Result<Response> {
-    let (mut parts, body) = request.into_parts();
-    let body = body_length::fit_request(&mut parts, body).await?;
-    let outgoing = OutgoingRequest::new(fields(&parts.headers)?);
+    let (parts, body) = request.into_parts();
+    let (length, body) = body_length::fit_request(&parts, body).await?;
+    let outgoing = OutgoingRequest::new(fields(&parts.headers, length)?);
     let scheme = match parts.uri.scheme_str() {
         Some("http") => types::Scheme::Http,
         Some("https") | None => types::Scheme::Https,
@@ -284,11 +285,19 @@ fn headers(fields: &Fields) -> Result<HeaderMap> {
     Ok(headers)
 }
 
-fn fields(headers: &HeaderMap) -> Result<Fields> {
+fn fields(headers: &HeaderMap, length: Length) -> Result<Fields> {
     let fields = Fields::new();
-    for (name, value) in headers.iter().filter(|(name, _)| !OF_A_CONNECTION.contains(name)) {
-        let appended = fields.append(name.as_str(), value.as_bytes());
-        appended.ok().with_context(|| format!("the host does not take the header `{name}`"))?;
+    let append = |name: &HeaderName, value: &[u8]| {
+        let appended = fields.append(name.as_str(), value);
+        appended.ok().with_context(|| format!("the host does not take the header `{name}`"))
+    };
+    for (name, value) in headers {
+        if !OF_A_CONNECTION.contains(name) && (name != header::CONTENT_LENGTH || length == Length::AsSaid) {
+            append(name, value.as_bytes())?;
+        }
+    }
+    if let Length::Of(length) = length {
+        append(&header::CONTENT_LENGTH, length.to_string().as_bytes())?;
     }
     Ok(fields)
 }
