@@ -53,7 +53,7 @@ pub fn config<T: DeserializeOwned>() -> Result<T, ConfigError> {
             Err(told @ ConfigError::Missing { .. }) => told,
             _ => error,
         },
-        None => error,
+        None => source.without_secrets(error),
     })
 }
 

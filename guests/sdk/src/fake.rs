@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::log_level::Level;
 use crate::test::State;
-use crate::{Request, Response, Result, bail};
+use crate::{Request, Response, Result, bail, body_length};
 
 thread_local! {
     /// The host that the running test has installed. Each thread has its own, so that tests do not meet.
@@ -60,7 +60,9 @@ pub(crate) async fn send(request: Request, _patience: Option<Duration>) -> Resul
     let Some(host) = host() else {
         bail!("there is no host here: call it with `dunlin_guest::test::Host`, or compile it to wasm");
     };
-    let (parts, mut body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let (length, mut body) = body_length::fit_request(&parts, body).await?;
+    length.say(&mut parts.headers);
     let body = body.bytes().await?;
     host.borrow_mut().send(parts, body)
 }

@@ -1,7 +1,6 @@
 //! A job: from the arguments, variables and standard input of the process to the author's function, and back.
 
 use std::env;
-use std::future::Future;
 use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
 
@@ -146,15 +145,6 @@ impl BufRead for Outputs {
     fn consume(&mut self, amount: usize) {
         self.0.consume(amount);
     }
-}
-
-/// Runs a future to its end: what a job that is not `async` needs for [`send`](crate::send()).
-///
-/// # Panics
-///
-/// If it is called within a future that it runs, or within a service.
-pub fn block_on<F: Future>(future: F) -> F::Output {
-    platform::block_on(future)
 }
 
 /// What `main` of a job does that combines nothing.

@@ -39,7 +39,9 @@
 
 #[doc(hidden)]
 pub mod __private;
+mod block_on;
 mod body;
+mod body_length;
 pub mod config;
 mod error;
 #[cfg(not(target_family = "wasm"))]
@@ -58,13 +60,14 @@ mod trace_lines;
 #[cfg(target_family = "wasm")]
 mod wasi;
 
+pub use block_on::block_on;
 pub use body::Body;
 pub use bytes::Bytes;
 pub use config::config;
 pub use dunlin_guest_macros::{job, service};
 pub use error::{Context, Error};
 pub use http;
-pub use job::{Item, Outputs, block_on};
+pub use job::{Item, Outputs};
 #[cfg(feature = "log")]
 pub use log;
 pub use outbound::{Client, send};

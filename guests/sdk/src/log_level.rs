@@ -35,15 +35,27 @@ impl Level {
 
 /// Lets the crates `log` and `tracing` write into the guest's log. Only the first call does something.
 pub(crate) fn install() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        let wanted = wanted(std::env::var(VARIABLE).ok().as_deref()).unwrap_or_else(|text| {
+    install_with(|| {
+        wanted(std::env::var(VARIABLE).ok().as_deref()).unwrap_or_else(|text| {
             let message = format!(
                 "{VARIABLE} is `{text}`, which is no level: write off, error, warn, info, debug or trace. Until then it is info"
             );
             platform::log(Level::Warn, "dunlin-guest", &message);
             Some(Level::Info)
-        });
+        })
+    });
+}
+
+/// Does the same with the level `info`: what a test sees must not depend on the variables of who runs it.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn install_for_tests() {
+    install_with(|| Some(Level::Info));
+}
+
+fn install_with(wanted: impl FnOnce() -> Option<Level>) {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let wanted = wanted();
         #[cfg(feature = "log")]
         crate::log_lines::install(wanted);
         #[cfg(feature = "tracing")]

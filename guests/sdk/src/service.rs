@@ -36,7 +36,7 @@ mod answer {
     use wasip2::http::types::{IncomingRequest, ResponseOutparam};
 
     use crate::log_level::{Level, install};
-    use crate::{Bytes, Error, Request, Response, platform};
+    use crate::{Bytes, Error, Request, Response, block_on, platform};
 
     /// Answers one request with what `function` makes of it.
     pub fn serve<F, E>(
@@ -48,12 +48,14 @@ mod answer {
         E: Into<Error>,
     {
         install();
-        platform::block_on(async move {
+        // One that is none is refused below.
+        let method = platform::method(request.method()).unwrap_or_default();
+        block_on(async move {
             let answer = match platform::request(request) {
                 Ok(request) => function(request).await.unwrap_or_else(|error| failed(&error.into())),
                 Err(error) => refused(&error),
             };
-            if let Err(error) = platform::respond(answer, response).await {
+            if let Err(error) = platform::respond(&method, answer, response).await {
                 platform::log(
                     Level::Warn,
                     "dunlin-guest",

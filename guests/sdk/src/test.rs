@@ -24,6 +24,7 @@ use std::rc::Rc;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
+pub use crate::block_on;
 use crate::{Body, Bytes, Error, ErrorCode, Item, Outputs, Request, Response, Result, log_level, platform};
 
 /// A host that gives what a test says, and remembers what the guest has done.
@@ -34,7 +35,7 @@ impl Host {
     /// Returns a host without configuration, which answers no request.
     #[must_use]
     pub fn new() -> Self {
-        log_level::install();
+        log_level::install_for_tests();
         Self::default()
     }
 
@@ -61,7 +62,7 @@ impl Host {
     #[must_use]
     pub fn answer(self, method: &str, uri: &str, response: Response) -> Self {
         let (parts, mut body) = response.into_parts();
-        let body = block_on(body.bytes()).expect("the body of a scripted answer can be read");
+        let body = platform::block_on(body.bytes()).expect("the body of a scripted answer can be read");
         self.script(method, uri, Answer::Response { status: parts.status, headers: parts.headers, body })
     }
 
@@ -118,11 +119,6 @@ pub struct Sent {
     pub body: Vec<u8>,
 }
 
-/// Runs a future to its end.
-pub fn block_on<F: Future>(future: F) -> F::Output {
-    platform::block_on(future)
-}
-
 /// Returns a request `GET uri` without a body.
 ///
 /// # Panics
@@ -149,7 +145,8 @@ pub fn post(uri: &str, body: impl Into<Body>) -> Request {
 ///
 /// If the body gives an error or is not UTF-8.
 pub fn text(response: Response) -> Result<String> {
-    block_on(response.into_body().text())
+    // Also within a future: it is the test that reads, and not the guest.
+    platform::block_on(response.into_body().text())
 }
 
 /// Returns the first item of a run, in its first attempt, with this name and input.

@@ -5,7 +5,7 @@
 
 mod http;
 
-pub(crate) use http::{Incoming, block_on, request, respond, send};
+pub(crate) use http::{Incoming, block_on, method, request, respond, send};
 
 use crate::log_level::Level;
 

@@ -3,8 +3,9 @@
 addEventListener('fetch', (event) => event.respondWith(answer(event.request)));
 
 async function answer(request) {
-  if (request.method !== 'GET') {
-    return text(405, 'there is only GET here\n');
+  // HEAD is answered like GET; the host sends no body then.
+  if (!['GET', 'HEAD'].includes(request.method)) {
+    return text(405, 'there is only GET and HEAD here\n', { allow: 'GET, HEAD' });
   }
   const { pathname } = new URL(request.url);
   const name = pathname.replaceAll('/', '') || 'world';
@@ -12,6 +13,6 @@ async function answer(request) {
   return text(200, `good day, ${name}\n`);
 }
 
-function text(status, body) {
-  return new Response(body, { status, headers: { 'content-type': 'text/plain; charset=utf-8' } });
+function text(status, body, headers = {}) {
+  return new Response(body, { status, headers: { 'content-type': 'text/plain; charset=utf-8', ...headers } });
 }

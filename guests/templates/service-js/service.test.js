@@ -15,8 +15,11 @@ function ask(method, path) {
 test('whoever the path names is greeted', async () => {
   assert.equal(await (await ask('GET', '/ada')).text(), 'good day, ada\n');
   assert.equal(await (await ask('GET', '/')).text(), 'good day, world\n');
+  assert.equal((await ask('HEAD', '/ada')).status, 200);
 });
 
 test('nothing is taken', async () => {
-  assert.equal((await ask('POST', '/ada')).status, 405);
+  const response = await ask('POST', '/ada');
+  assert.equal(response.status, 405);
+  assert.equal(response.headers.get('allow'), 'GET, HEAD');
 });

@@ -1,5 +1,6 @@
 //! How serde reads a configuration: a map from keys to texts, where each text becomes what its field wants.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -12,7 +13,11 @@ use crate::platform;
 
 /// The values of a configuration. They are few, and a list of them takes less code than a map.
 #[derive(Clone)]
-pub(super) struct Source(Vec<(String, Value)>);
+pub(super) struct Source {
+    values: Vec<(String, Value)>,
+    /// The secrets that were read, with their names: no error may quote them.
+    secrets: RefCell<Vec<(String, String)>>,
+}
 
 #[derive(Clone)]
 enum Value {
@@ -24,23 +29,34 @@ enum Value {
 
 impl Source {
     pub(super) fn new(values: Vec<(String, String)>) -> Self {
-        Self(values.into_iter().map(|(key, value)| (key, Value::Text(value))).collect())
+        let values = values.into_iter().map(|(key, value)| (key, Value::Text(value))).collect();
+        Self { values, secrets: RefCell::default() }
     }
 
     /// Returns it with a value for `key` that nothing can be made of.
     pub(super) fn with_blank(&self, key: &str) -> Self {
         let mut source = self.clone();
-        source.0.push((key.to_owned(), Value::Blank));
+        source.values.push((key.to_owned(), Value::Blank));
         source
     }
 
+    /// Returns the error of a type as a whole, which knows of no key, without what it quotes of a secret.
+    pub(super) fn without_secrets(&self, error: ConfigError) -> ConfigError {
+        let secrets = self.secrets.borrow();
+        match secrets.iter().find(|(_, value)| error.quotes(value)) {
+            Some((name, _)) => ConfigError::UnfitSecret { key: name.clone() },
+            None => error,
+        }
+    }
+
     fn read<'de, V: Visitor<'de>>(&self, fields: &[&str], visitor: V) -> Result<V::Value, ConfigError> {
-        let mut values = self.0.clone();
+        let mut values = self.values.clone();
         for field in fields {
             // A secret is not among all values: it must be asked for by its name.
             if values.iter().all(|(key, _)| key != field)
                 && let Some(value) = platform::config_value(field).map_err(ConfigError::unreadable)?
             {
+                self.secrets.borrow_mut().push(((*field).to_owned(), value.clone()));
                 values.push(((*field).to_owned(), Value::Secret(value)));
             }
         }
@@ -97,7 +113,12 @@ impl<'de> MapAccess<'de> for Entries {
         let Some((key, value)) = self.next.take() else {
             return Err(de::Error::custom("a value was asked for before its key"));
         };
-        seed.deserialize(Entry { key: &key, value }).map_err(|error| error.about(&key))
+        let is_secret = matches!(value, Value::Secret(_));
+        seed.deserialize(Entry { key: &key, value }).map_err(|error| match error {
+            // What the type says may quote the value.
+            ConfigError::Refused { .. } if is_secret => ConfigError::UnfitSecret { key },
+            error => error.about(&key),
+        })
     }
 }
 

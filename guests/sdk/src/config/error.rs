@@ -24,6 +24,11 @@ pub enum ConfigError {
         /// What it should be.
         expected: Expected,
     },
+    /// The type that should be read has found something else wrong with a secret; what it is might quote the value.
+    UnfitSecret {
+        /// The name of the secret.
+        key: String,
+    },
     /// The type that should be read has found something else wrong.
     Refused {
         /// The key, if it is about one.
@@ -56,7 +61,21 @@ impl ConfigError {
     pub(super) fn missing(&self) -> Option<&str> {
         match self {
             Self::Missing { key, .. } => Some(key),
-            Self::Unfit { .. } | Self::Refused { .. } | Self::Unreadable { .. } => None,
+            Self::Unfit { .. }
+            | Self::UnfitSecret { .. }
+            | Self::Refused { .. }
+            | Self::Unreadable { .. } => None,
+        }
+    }
+
+    /// Tells whether its text has this value in it.
+    pub(super) fn quotes(&self, value: &str) -> bool {
+        match self {
+            Self::Refused { reason, .. } => !value.is_empty() && reason.contains(value),
+            Self::Missing { .. }
+            | Self::Unfit { .. }
+            | Self::UnfitSecret { .. }
+            | Self::Unreadable { .. } => false,
         }
     }
 
@@ -73,17 +92,21 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("configuration: ")?;
         match self {
-            Self::Missing { key, expected: None } => {
+            Self::Missing { key, expected } => {
+                write!(f, "`{key}` is missing")?;
+                let example = match expected {
+                    Some(Expected { what, example }) => {
+                        write!(f, " and should be {what}")?;
+                        example
+                    }
+                    None => "…",
+                };
                 write!(
                     f,
-                    "`{key}` is missing: write `{key} = \"…\"` under `capabilities.config` in dunlin.toml"
+                    ": write `{key} = \"{example}\"` under `capabilities.config` in dunlin.toml, or, if it is a secret, \
+                     `secrets = [\"{key}\"]` under `capabilities` and `dunlin secret set {key}`"
                 )
             }
-            Self::Missing { key, expected: Some(Expected { what, example }) } => write!(
-                f,
-                "`{key}` is missing and should be {what}: write `{key} = \"{example}\"` under `capabilities.config` in \
-                 dunlin.toml"
-            ),
             Self::Unfit { key, value: Some(value), expected: Expected { what, example } } => write!(
                 f,
                 "`{key}` is `{value}` and should be {what}: write `{key} = \"{example}\"` under `capabilities.config` in \
@@ -93,6 +116,10 @@ impl fmt::Display for ConfigError {
                 f,
                 "the secret `{key}` should be {}: set it again with `dunlin secret set {key}`",
                 expected.what
+            ),
+            Self::UnfitSecret { key } => write!(
+                f,
+                "the secret `{key}` is not what its field wants: set it again with `dunlin secret set {key}`"
             ),
             Self::Refused { key: Some(key), reason } => {
                 write!(f, "`{key}`: {reason}; correct it under `capabilities.config` in dunlin.toml")

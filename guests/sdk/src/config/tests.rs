@@ -73,12 +73,14 @@ fn a_missing_key_is_told_with_the_type_it_should_have() {
     assert_eq!(
         mistake(&Host::new().config("base-url", "x")),
         "configuration: `retries` is missing and should be a whole number from 0 to 255: write `retries = \"1\"` under \
-         `capabilities.config` in dunlin.toml"
+         `capabilities.config` in dunlin.toml, or, if it is a secret, `secrets = [\"retries\"]` under `capabilities` and \
+         `dunlin secret set retries`"
     );
     assert_eq!(
         mistake(&Host::new()),
         "configuration: `base-url` is missing and should be a text: write `base-url = \"…\"` under `capabilities.config` \
-         in dunlin.toml"
+         in dunlin.toml, or, if it is a secret, `secrets = [\"base-url\"]` under `capabilities` and `dunlin secret set \
+         base-url`"
     );
 }
 
@@ -103,6 +105,60 @@ fn the_value_of_a_secret_is_in_no_message() {
         "configuration: the secret `token` should be a whole number from 0 to 18446744073709551615: set it again with \
          `dunlin secret set token`"
     );
+}
+
+/// A key of sixteen digits. Its error quotes what it was given.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Key;
+
+impl TryFrom<String> for Key {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Err(format!("`{text}` has no sixteen digits"))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct WithKey {
+    #[expect(dead_code, reason = "it is only read")]
+    key: Key,
+}
+
+#[test]
+fn what_a_type_says_of_a_secret_is_in_no_message() {
+    let error = Host::new().secret("key", "hunter2").within(config::<WithKey>).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "configuration: the secret `key` is not what its field wants: set it again with `dunlin secret set key`"
+    );
+    assert!(!format!("{error:?}").contains("hunter2"));
+    let error = Host::new().config("key", "12").within(config::<WithKey>).unwrap_err();
+    assert!(error.to_string().contains("`12` has no sixteen digits"), "{error}");
+}
+
+#[test]
+fn nor_is_what_says_the_type_of_the_whole() {
+    #[derive(Debug, Deserialize)]
+    #[serde(try_from = "Raw")]
+    struct Checked;
+
+    #[derive(Deserialize)]
+    struct Raw {
+        key: String,
+    }
+
+    impl TryFrom<Raw> for Checked {
+        type Error = String;
+
+        fn try_from(raw: Raw) -> Result<Self, String> {
+            Err(format!("a key `{}`", raw.key))
+        }
+    }
+
+    let error = Host::new().secret("key", "hunter2").within(config::<Checked>).unwrap_err();
+    assert!(matches!(&error, ConfigError::UnfitSecret { key } if key == "key"), "{error}");
 }
 
 #[test]

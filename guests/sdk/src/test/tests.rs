@@ -32,6 +32,7 @@ fn answers_are_given_in_turn_and_the_last_one_stays() {
     let sent = host.sent();
     assert_eq!(sent.len(), 3);
     assert_eq!((sent[0].uri.path(), sent[0].body.as_slice()), ("/", b"question".as_slice()));
+    assert_eq!(sent[0].headers["content-length"], "8");
 }
 
 #[test]
@@ -71,6 +72,18 @@ fn log_lines_belong_to_the_host_they_were_written_with() {
     one.within(|| platform::log(log_level::Level::Info, "a", "x"));
     two.within(|| platform::log(log_level::Level::Warn, "b", "y"));
     assert_eq!((one.log(), two.log()), (vec!["INFO a: x".to_owned()], vec!["WARN b: y".to_owned()]));
+}
+
+#[cfg(feature = "log")]
+#[test]
+fn the_level_of_tests_is_info_whatever_the_variable_says() {
+    for level in ["trace", "off", "nonsense"] {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "test::tests::what_the_crate_log_is_told_is_in_the_log"]);
+        let output = again.env("LOG_LEVEL", level).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && told.contains("1 passed"), "{level}: {told}");
+    }
 }
 
 #[cfg(feature = "log")]

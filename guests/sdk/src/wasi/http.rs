@@ -18,6 +18,7 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 use wstd::runtime::{AsyncPollable, spawn};
 
 use crate::body::Inner;
+use crate::body_length::{self, Length};
 use crate::log_level::Level;
 use crate::{Body, Context, Error, Request, Response, Result, bail};
 
@@ -72,7 +73,7 @@ impl Incoming {
     }
 
     /// Lets the host move all that is left, and returns what trailers follow.
-    async fn move_to(self, out: &OutputStream) -> Result<Option<Fields>> {
+    async fn move_to(mut self, out: &OutputStream) -> Result<Option<Fields>> {
         loop {
             ready(self.stream.subscribe()).await;
             ready(out.subscribe()).await;
@@ -81,6 +82,10 @@ impl Incoming {
                 Err(StreamError::Closed) => break,
                 Err(error) => return Err(broken(&error, "cannot pass the body on")),
             }
+        }
+        // Either of the two is closed. The other side may close as soon as it has all, so that alone is no mistake.
+        if out.check_write().is_err() && self.next().await?.is_some() {
+            bail!("the body was not passed on to its end: the other side has closed the connection");
         }
         drop(self.stream);
         let trailers = IncomingBody::finish(self.body);
@@ -158,13 +163,24 @@ pub(crate) fn request(incoming: IncomingRequest) -> Result<Request> {
     Ok(request)
 }
 
-/// Sends a response to its end. One that the host does not take is an error for the client, too.
-pub(crate) async fn respond(response: Response, out: ResponseOutparam) -> Result<()> {
+/// Sends a response to a request of this method to its end. One that the host does not take is an error for the client,
+/// too.
+pub(crate) async fn respond(method: &Method, response: Response, out: ResponseOutparam) -> Result<()> {
     let (parts, body) = response.into_parts();
-    match outgoing(&parts) {
-        Ok((response, outgoing_body)) => {
+    let (length, has_body) = body_length::fit_response(method, &parts, &body);
+    let made = outgoing(&parts, length).and_then(|response| {
+        // Of a body that is not taken the host does not ask whether it is as long as the head says.
+        let taken = if has_body { Some(response.body()) } else { None };
+        let taken = taken.transpose().ok().context("the body is taken already")?;
+        Ok((response, taken))
+    });
+    match made {
+        Ok((response, taken)) => {
             ResponseOutparam::set(out, Ok(response));
-            write(body, outgoing_body).await
+            match taken {
+                Some(outgoing_body) => write(body, outgoing_body).await,
+                None => Ok(()),
+            }
         }
         Err(error) => {
             ResponseOutparam::set(out, Err(types::ErrorCode::InternalError(None)));
@@ -173,16 +189,17 @@ pub(crate) async fn respond(response: Response, out: ResponseOutparam) -> Result
     }
 }
 
-fn outgoing(parts: &response::Parts) -> Result<(OutgoingResponse, OutgoingBody)> {
-    let response = OutgoingResponse::new(fields(&parts.headers)?);
-    let body = response.set_status_code(parts.status.as_u16()).and_then(|()| response.body());
-    Ok((response, body.ok().context("the host does not take the status")?))
+fn outgoing(parts: &response::Parts, length: Length) -> Result<OutgoingResponse> {
+    let response = OutgoingResponse::new(fields(&parts.headers, length)?);
+    response.set_status_code(parts.status.as_u16()).ok().context("the host does not take the status")?;
+    Ok(response)
 }
 
 /// Sends a request. `patience` is how long to wait for a connection, for the first byte, and between two of them.
 pub(crate) async fn send(request: Request, patience: Option<Duration>) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    let outgoing = OutgoingRequest::new(fields(&parts.headers)?);
+    let (length, body) = body_length::fit_request(&parts, body).await?;
+    let outgoing = OutgoingRequest::new(fields(&parts.headers, length)?);
     let scheme = match parts.uri.scheme_str() {
         Some("http") => types::Scheme::Http,
         Some("https") | None => types::Scheme::Https,
@@ -226,7 +243,8 @@ fn options(patience: Duration) -> Result<RequestOptions> {
     Ok(options)
 }
 
-fn method(method: types::Method) -> Result<Method> {
+/// Returns the method that the host names.
+pub(crate) fn method(method: types::Method) -> Result<Method> {
     Ok(match method {
         types::Method::Get => Method::GET,
         types::Method::Head => Method::HEAD,
@@ -267,11 +285,19 @@ fn headers(fields: &Fields) -> Result<HeaderMap> {
     Ok(headers)
 }
 
-fn fields(headers: &HeaderMap) -> Result<Fields> {
+fn fields(headers: &HeaderMap, length: Length) -> Result<Fields> {
     let fields = Fields::new();
-    for (name, value) in headers.iter().filter(|(name, _)| !OF_A_CONNECTION.contains(name)) {
-        let appended = fields.append(name.as_str(), value.as_bytes());
-        appended.ok().with_context(|| format!("the host does not take the header `{name}`"))?;
+    let append = |name: &HeaderName, value: &[u8]| {
+        let appended = fields.append(name.as_str(), value);
+        appended.ok().with_context(|| format!("the host does not take the header `{name}`"))
+    };
+    for (name, value) in headers {
+        if !OF_A_CONNECTION.contains(name) && (name != header::CONTENT_LENGTH || length == Length::AsSaid) {
+            append(name, value.as_bytes())?;
+        }
+    }
+    if let Length::Of(length) = length {
+        append(&header::CONTENT_LENGTH, length.to_string().as_bytes())?;
     }
     Ok(fields)
 }

@@ -2,6 +2,7 @@
 //!
 //! Each request runs in a fresh sandbox, so what is kept in a static is not there for the next one.
 
+use dunlin_guest::http::header::{ALLOW, CONTENT_TYPE};
 use dunlin_guest::http::{self, Method, StatusCode};
 use dunlin_guest::{Request, Response, Result, log};
 
@@ -13,28 +14,27 @@ struct Config {
 
 #[dunlin_guest::service]
 async fn answer(request: Request) -> Result<Response> {
-    if request.method() != Method::GET {
-        return text(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "there is only GET here\n".to_owned(),
-        );
+    // HEAD is answered like GET: the SDK sends the head of this answer and leaves out the body.
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(http::Response::builder()
+            .status(StatusCode::METHOD_NOT_ALLOWED)
+            .header(ALLOW, "GET, HEAD")
+            .body("there is only GET and HEAD here\n".into())?);
     }
     match request.uri().path() {
-        "/health" => text(StatusCode::OK, "well\n".to_owned()),
+        "/health" => text("well\n".to_owned()),
         path => {
             let config: Config = dunlin_guest::config()?;
             let name = path.trim_matches('/');
             log::info!("`{name}` is greeted");
             let name = if name.is_empty() { "world" } else { name };
-            text(StatusCode::OK, format!("{}, {name}\n", config.greeting))
+            text(format!("{}, {name}\n", config.greeting))
         }
     }
 }
 
-fn text(status: StatusCode, text: String) -> Result<Response> {
-    let response = http::Response::builder()
-        .status(status)
-        .header("content-type", "text/plain; charset=utf-8");
+fn text(text: String) -> Result<Response> {
+    let response = http::Response::builder().header(CONTENT_TYPE, "text/plain; charset=utf-8");
     Ok(response.body(text.into())?)
 }
 
@@ -60,13 +60,24 @@ mod tests {
     }
 
     #[test]
+    fn head_is_answered_like_get() {
+        let mut request = test::get("/ada");
+        *request.method_mut() = Method::HEAD;
+        assert_eq!(ask(request).0, 200);
+    }
+
+    #[test]
     fn it_says_that_it_is_well() {
         assert_eq!(ask(test::get("/health")), (200, "well\n".to_owned()));
     }
 
     #[test]
     fn nothing_is_taken() {
-        assert_eq!(ask(test::post("/ada", "x")).0, 405);
+        let response = Host::new().run(answer(test::post("/ada", "x"))).unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[ALLOW]),
+            (405, &"GET, HEAD".parse().unwrap())
+        );
     }
 
     #[test]

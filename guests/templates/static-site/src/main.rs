@@ -11,18 +11,23 @@ use dunlin_guest::http::header::{
 use dunlin_guest::http::{HeaderMap, Method, StatusCode, response};
 use dunlin_guest::{Body, Bytes, Request, Response, Result, http};
 
-use crate::site::{File, Found};
+use crate::site::{File, Found, SITE, Site};
 
 #[dunlin_guest::service]
 async fn serve(request: Request) -> Result<Response> {
-    // To HEAD the host sends the head of this same answer.
+    answer(&SITE, &request)
+}
+
+/// Answers a request with what is on a site.
+fn answer(site: &Site, request: &Request) -> Result<Response> {
+    // HEAD is answered like GET: the SDK sends the head of this answer and leaves out the body.
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let answer = http::Response::builder()
             .status(StatusCode::METHOD_NOT_ALLOWED)
             .header(ALLOW, "GET, HEAD");
         return Ok(answer.body("there is only GET and HEAD here\n".into())?);
     }
-    match site::find(request.uri().path()) {
+    match site.find(request.uri().path()) {
         Found::File(file) if is_known(request.headers(), file) => {
             let answer = http::Response::builder()
                 .status(StatusCode::NOT_MODIFIED)
@@ -42,7 +47,7 @@ async fn serve(request: Request) -> Result<Response> {
                 .header(LOCATION, place);
             Ok(answer.body(Body::empty())?)
         }
-        Found::Nothing => not_found(),
+        Found::Nothing => not_found(site),
     }
 }
 
@@ -67,8 +72,8 @@ fn found(file: &File) -> response::Builder {
 }
 
 /// Answers with the site's page `404.html`, if it has one.
-fn not_found() -> Result<Response> {
-    match site::file("/404.html") {
+fn not_found(site: &Site) -> Result<Response> {
+    match site.file("/404.html") {
         Some(page) => Ok(found(page).status(StatusCode::NOT_FOUND).body(body(page))?),
         None => Ok(http::Response::builder()
             .status(StatusCode::NOT_FOUND)
@@ -82,9 +87,10 @@ fn body(file: &'static File) -> Body {
 
 #[cfg(test)]
 mod tests {
-    use dunlin_guest::test::{self, Host};
+    use dunlin_guest::test;
 
     use super::*;
+    use crate::site::SMALL;
 
     fn ask(uri: &str, etag: Option<&str>) -> Response {
         let mut request = test::get(uri);
@@ -93,7 +99,7 @@ mod tests {
                 .headers_mut()
                 .insert(IF_NONE_MATCH, etag.parse().unwrap());
         }
-        Host::new().run(serve(request)).unwrap()
+        answer(&SMALL, &request).unwrap()
     }
 
     #[test]
@@ -101,7 +107,7 @@ mod tests {
         let response = ask("/style.css", None);
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()[CONTENT_TYPE], "text/css; charset=utf-8");
-        assert!(test::text(response).unwrap().contains("font-family"));
+        assert!(test::text(response).unwrap().contains("margin"));
     }
 
     #[test]
@@ -128,21 +134,19 @@ mod tests {
     fn what_is_not_there_has_the_page_for_it() {
         let response = ask("/nowhere", None);
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
-        assert!(
-            test::text(response)
-                .unwrap()
-                .contains("There is no such page")
-        );
+        assert_eq!(test::text(response).unwrap(), "nothing here");
+    }
+
+    #[test]
+    fn a_site_without_a_page_for_it_says_so_in_text() {
+        let response = answer(&Site(&[]), &test::get("/")).unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
     }
 
     #[test]
     fn nothing_is_taken() {
-        assert_eq!(
-            Host::new()
-                .run(serve(test::post("/", "x")))
-                .unwrap()
-                .status(),
-            StatusCode::METHOD_NOT_ALLOWED
-        );
+        let response = answer(&SMALL, &test::post("/", "x")).unwrap();
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(response.headers()[ALLOW], "GET, HEAD");
     }
 }

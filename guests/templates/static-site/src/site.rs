@@ -1,4 +1,4 @@
-//! The files of the folder `site/`, which are a part of the component.
+//! The files of a site, which are a part of the component.
 //!
 //! A path is looked up among theirs and never opened, so that none leads out of the folder.
 
@@ -13,8 +13,11 @@ pub struct File {
     pub bytes: &'static [u8],
 }
 
-/// All files, sorted by path.
-static FILES: &[File] = include!(concat!(env!("OUT_DIR"), "/files.rs"));
+/// All files of a site, sorted by path.
+pub struct Site(pub &'static [File]);
+
+/// The files of the folder `site/`.
+pub static SITE: Site = Site(include!(concat!(env!("OUT_DIR"), "/files.rs")));
 
 /// What a path of a request leads to.
 #[derive(Debug, PartialEq)]
@@ -25,27 +28,29 @@ pub enum Found {
     Nothing,
 }
 
-/// Looks up the path of a request.
-pub fn find(path: &str) -> Found {
-    let Some(path) = decoded(path) else {
-        return Found::Nothing;
-    };
-    let file = if path.ends_with('/') {
-        file(&format!("{path}index.html"))
-    } else {
-        file(&path)
-    };
-    match file {
-        Some(file) => Found::File(file),
-        None if self::file(&format!("{path}/index.html")).is_some() => Found::Folder,
-        None => Found::Nothing,
+impl Site {
+    /// Looks up the path of a request.
+    pub fn find(&self, path: &str) -> Found {
+        let Some(path) = decoded(path) else {
+            return Found::Nothing;
+        };
+        let file = if path.ends_with('/') {
+            self.file(&format!("{path}index.html"))
+        } else {
+            self.file(&path)
+        };
+        match file {
+            Some(file) => Found::File(file),
+            None if self.file(&format!("{path}/index.html")).is_some() => Found::Folder,
+            None => Found::Nothing,
+        }
     }
-}
 
-/// Returns the file with this very path.
-pub fn file(path: &str) -> Option<&'static File> {
-    let place = FILES.binary_search_by(|file| file.path.cmp(path)).ok()?;
-    FILES.get(place)
+    /// Returns the file with this very path.
+    pub fn file(&self, path: &str) -> Option<&'static File> {
+        let place = self.0.binary_search_by(|file| file.path.cmp(path)).ok()?;
+        self.0.get(place)
+    }
 }
 
 impl File {
@@ -96,9 +101,27 @@ fn decoded(path: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// A site for tests: what they find must not depend on what is in the folder.
+#[cfg(test)]
+pub const SMALL: Site = Site(&[
+    small("/404.html", "\"a\"", b"nothing here"),
+    small("/index.html", "\"b\"", b"home"),
+    small("/posts/index.html", "\"c\"", b"posts"),
+    small("/style.css", "\"d\"", b"p { margin: 0 }"),
+]);
+
+#[cfg(test)]
+const fn small(path: &'static str, etag: &'static str, bytes: &'static [u8]) -> File {
+    File { path, etag, bytes }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn find(path: &str) -> Found {
+        SMALL.find(path)
+    }
 
     fn path(found: Found) -> Option<&'static str> {
         match found {
@@ -133,6 +156,6 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted() {
-        assert!(FILES.is_sorted_by(|one, next| one.path < next.path));
+        assert!(SITE.0.is_sorted_by(|one, next| one.path < next.path));
     }
 }
