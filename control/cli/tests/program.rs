@@ -63,7 +63,7 @@ fn help_begins_with_an_example_and_has_no_colours_in_a_pipe() {
     let output = dunlin(folder.path(), &["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.starts_with("Example: dunlin deploy"), "{text}");
+    assert!(text.starts_with("Example: dunlin new"), "{text}");
     assert!(!text.contains('\u{1b}'));
     let version = dunlin(folder.path(), &["--version"]);
     assert!(String::from_utf8(version.stdout).unwrap().starts_with("dunlin "));
