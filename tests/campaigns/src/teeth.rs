@@ -16,7 +16,7 @@ const TEETH: [(Bug, &str, u64); 15] = [
     (Bug::StopAtDamagedAssignment, "flips", 300),
     (Bug::ForgetAssignment, "reboots", 10),
     (Bug::CommitWithoutSync, "kills", 40),
-    (Bug::BelieveDamagedKeys, "flips", 300),
+    (Bug::BelieveDamagedKeys, "flips", 3000),
     (Bug::ForgetBatches, "kills", 100),
     (Bug::ForgetRuns, "kills", 40),
     (Bug::AnswerBeforeCommit, "kills", 400),
