@@ -27,6 +27,8 @@ const REVISIONS: u32 = 12;
 /// How many runs, and how many items each.
 const RUNS: u32 = 3;
 const ITEMS: u32 = 50;
+/// The files with the key of an agent, and with that of a coordinator.
+const KEYS: [&str; 2] = ["identity.pem", "authority.pem"];
 /// What a process writes anew at each start, and what nobody reads.
 const NOT_KEPT: [&str; 3] = ["process.log", "ready.json", "lock"];
 
@@ -166,7 +168,8 @@ impl std::fmt::Display for Flipped {
     }
 }
 
-/// Turns one bit over: of the store's file now and then, which is where most would be lost, else of any file.
+/// Turns one bit over: of the store's file now and then, which is where most would be lost, or of the file with a key, of which
+/// few bits can be wrong and still be read; else of any file.
 fn flip(state: &Path, chance: &mut Chance) -> anyhow::Result<Flipped> {
     let mut files = files_below(state)?;
     files.retain(|path| {
@@ -176,7 +179,9 @@ fn flip(state: &Path, chance: &mut Chance) -> anyhow::Result<Flipped> {
     files.sort();
     let any = chance.place(files.len());
     let store = files.iter().position(|path| path.ends_with("store.redb")).filter(|_| chance.below(5) < 2);
-    let path = files.get(store.unwrap_or(any)).context("a state has files")?;
+    let has_key = |path: &PathBuf| KEYS.iter().any(|name| path.ends_with(name));
+    let key = files.iter().position(has_key).filter(|_| chance.below(5) < 2);
+    let path = files.get(store.or(key).unwrap_or(any)).context("a state has files")?;
     let mut bytes = std::fs::read(path)?;
     let (byte, bit) = (chance.place(bytes.len()), chance.below(8));
     bytes[byte] ^= 1 << bit;
