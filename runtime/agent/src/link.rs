@@ -85,7 +85,7 @@ impl Link {
 /// What was asked for cannot be had from who was asked, as that says.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Declined(pub(crate) String);
+pub(crate) struct Declined(String);
 
 /// What keeps the link up.
 pub(crate) struct LinkKeeper {

@@ -2,6 +2,7 @@
 //!
 //! The tests themselves are in `tests/`, one file per way through the house.
 
+mod answer;
 mod apps;
 mod attic;
 mod fetched;
@@ -9,6 +10,7 @@ mod language;
 mod outside;
 mod printed;
 
+pub use answer::answer;
 pub use apps::{hello, job, service};
 pub use attic::{HalfAsked, in_the_attic};
 pub use fetched::{Fetched, fetched};

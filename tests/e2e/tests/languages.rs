@@ -4,21 +4,14 @@
 
 use dunlin_e2e::{Language, job, printed, service};
 use dunlin_guest_artifacts::{CORE_MODULE, QUICKSTART_FOLDER};
-use dunlin_harness::{App, Fleet, eventually, http};
+use dunlin_harness::{App, Fleet, http};
 use dunlin_model::Digest;
 
 /// Says that a core module was made into a component.
 const WRAPPED: &str = "wrapped the core module ./word-count.wasm as a component";
 
 async fn answer(fleet: &Fleet, path: &str) -> String {
-    eventually(&format!("an answer at {path}"), || async {
-        let response = http().get(format!("http://{}{path}", fleet.ingress(0))).send().await;
-        let response = response.map_err(|error| error.to_string())?;
-        let status = response.status();
-        let text = response.text().await.map_err(|error| error.to_string())?;
-        if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
-    })
-    .await
+    dunlin_e2e::answer(&format!("http://{}{path}", fleet.ingress(0))).await
 }
 
 /// Runs the job over three files and returns what its items gave.

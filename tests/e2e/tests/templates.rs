@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use dunlin_e2e::{environment, node_modules, printed};
-use dunlin_harness::{Fleet, eventually, http};
+use dunlin_harness::Fleet;
 
 /// A project made from a template, in a folder that is gone with this.
 struct Project {
@@ -61,14 +61,7 @@ async fn in_rust(fleet: &Fleet, template: &str, target: &Path) -> Project {
 }
 
 async fn answer(fleet: &Fleet, path: &str) -> String {
-    eventually(&format!("an answer at {path}"), || async {
-        let response = http().get(format!("http://{}{path}", fleet.ingress(0))).send().await;
-        let response = response.map_err(|error| error.to_string())?;
-        let status = response.status();
-        let text = response.text().await.map_err(|error| error.to_string())?;
-        if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
-    })
-    .await
+    dunlin_e2e::answer(&format!("http://{}{path}", fleet.ingress(0))).await
 }
 
 async fn result(fleet: &Fleet, project: &Project, job: &str, run: &str) -> String {

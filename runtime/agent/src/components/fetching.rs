@@ -18,7 +18,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::gathering::Gathering;
 use super::plan::{Plan, Source};
 use super::{Components, FetchError, blocking, take_from_disk};
-use crate::link::Declined;
 
 /// How many chunks are asked for at a time from the same source,
 const ASKED: usize = 8;
@@ -258,8 +257,7 @@ impl<'a> Fetch<'a> {
         match reply.context("the node ended the stream")? {
             StreamReply::Ok { .. } => Ok(stream),
             StreamReply::Error { message } => {
-                let error = Declined(message);
-                tracing::trace!(%node, number, %error, "a neighbour does not give a chunk");
+                tracing::trace!(%node, number, message, "a neighbour does not give a chunk");
                 Err(TakeError::Declined)
             }
         }
