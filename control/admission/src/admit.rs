@@ -36,6 +36,8 @@ pub struct Admitted {
     pub worlds: Vec<World>,
     /// What it imports.
     pub imports: Vec<String>,
+    /// What it exports.
+    pub exports: Vec<String>,
     /// What it needs that is off unless a node's operator switches it on. It may run nowhere else.
     pub features: BTreeSet<Feature>,
     /// How large it is.
@@ -106,7 +108,7 @@ pub fn admit_within(bytes: &[u8], limits: &ComponentLimits) -> Result<Admitted, 
     validate(bytes, if wasi03 { wasi_03_features() } else { features() }, limits)?;
     check_imports(&surface, wasi03)?;
     let worlds = worlds(&surface, wasi03)?;
-    Ok(Admitted { worlds, imports: surface.imports, features: needed, size })
+    Ok(Admitted { worlds, imports: surface.imports, exports: surface.exports, features: needed, size })
 }
 
 /// Validates a component or a module that may use these features.

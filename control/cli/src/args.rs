@@ -9,8 +9,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use dunlin_model::Name;
 
 use crate::commands::{
-    backup, build, completions, delete, deploy, doctor, explain, inspect, job, logs, migrate, namespace, new,
-    node, nodes, plan, processes, rollout, run, secret, serve, simulate, status, stop, token, up, upgrade,
+    artifact, backup, build, completions, delete, deploy, doctor, explain, inspect, job, logs, migrate,
+    namespace, new, node, nodes, plan, processes, rollout, run, secret, serve, simulate, status, stop, test,
+    token, up, upgrade,
 };
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
@@ -96,8 +97,12 @@ pub(crate) enum Command {
     Up(up::UpArgs),
     Run(run::RunArgs),
     Serve(serve::ServeArgs),
+    Test(test::TestArgs),
     Inspect(inspect::InspectArgs),
     Deploy(deploy::DeployArgs),
+    Push(artifact::PushArgs),
+    Pull(artifact::PullArgs),
+    Install(artifact::InstallArgs),
     Plan(plan::PlanArgs),
     Simulate(simulate::SimulateArgs),
     Status(status::StatusArgs),

@@ -1,6 +1,7 @@
 //! The commands, one file each, and which of them answers.
 
 pub(crate) mod alone;
+pub(crate) mod artifact;
 pub(crate) mod backup;
 pub(crate) mod build;
 pub(crate) mod completions;
@@ -28,6 +29,7 @@ pub(crate) mod shared;
 pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod stop;
+pub(crate) mod test;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod upgrade;
@@ -45,9 +47,13 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::Serve(args) => serve::serve(args, output),
         Command::New(args) => new::run(args, output),
         Command::Build(args) => block_on(build::run(&global, args, output)),
+        Command::Test(args) => block_on(test::run(&global, args, output)),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Completions(args) => completions::completions(args, output),
         Command::Man(args) => completions::man(args, output),
+        Command::Push(args) => block_on(artifact::push(&global, args, output)),
+        Command::Pull(args) => block_on(artifact::pull(args, output)),
+        Command::Install(args) => block_on(artifact::install(&global, args, output)),
         Command::Deploy(args) => match args.plan() {
             Some(args) => end(block_on(plan::run(&global, args, output))?),
             None => block_on(deploy::run(&global, args, output)),

@@ -11,6 +11,7 @@ mod error;
 mod memory;
 mod names;
 mod output;
+mod registry;
 mod time;
 
 use std::process::ExitCode;

@@ -118,7 +118,8 @@ pub use id::{
 pub use limits::{CompileLimits, ComponentLimits, LimitField, LimitHit, LimitRow, LimitValue, Limits, SetIn};
 pub use log::{LogRecord, LogSource};
 pub use manifest::{
-    Build, JobInput, MAX_MANIFEST, Manifest, ManifestError, ManifestErrors, ManifestWorkload,
+    Build, JobInput, MAX_MANIFEST, Manifest, ManifestError, ManifestErrors, ManifestWorkload, TestCase,
+    TestContent, TestExpectation, TestInput,
 };
 pub use name::{AppName, Name, NameError, WorkloadName};
 pub use namespace::{NamespaceSpec, Packing, Quota};

@@ -12,6 +12,7 @@ mod placement;
 mod reader;
 mod rollout;
 mod route;
+mod test_case;
 #[cfg(test)]
 mod tests;
 mod workload;
@@ -22,10 +23,11 @@ use std::fmt;
 use toml_edit::Document;
 
 use self::reader::{Found, Reader, Section};
+use self::test_case::Known;
 use crate::check::{self, MAX_WORKLOADS};
 use crate::placement::Home;
 use crate::{
-    AppName, Bytes, Capabilities, Digest, Instances, Limits, Metering, Name, Placement, Priority,
+    AppName, Bytes, Capabilities, Digest, Fuel, Instances, Limits, Metering, Name, Placement, Priority,
     WorkloadKind, WorkloadSpec,
 };
 
@@ -45,6 +47,8 @@ pub struct Manifest {
     pub build: Option<Build>,
     /// `[service.NAME]` and `[job.NAME]`.
     pub workloads: BTreeMap<Name, ManifestWorkload>,
+    /// `[test.NAME]`, which no fleet is told of.
+    pub tests: BTreeMap<Name, TestCase>,
 }
 
 impl Manifest {
@@ -139,6 +143,85 @@ pub enum JobInput {
     Files(Vec<String>),
 }
 
+/// `[test.NAME]`: what one workload is given, and what must come of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestCase {
+    /// Which workload of the app.
+    pub workload: Name,
+    /// What it is given.
+    pub input: TestInput,
+    /// What must come of it.
+    pub expected: TestExpectation,
+}
+
+/// What a workload is given in a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TestInput {
+    /// A request, for a service.
+    Request {
+        /// Its method, `GET` if none is said.
+        method: String,
+        /// Its path and query, `/` if none is said.
+        path: String,
+        /// Its headers.
+        headers: BTreeMap<String, String>,
+        /// Its body.
+        body: TestContent,
+    },
+    /// An item, for a job.
+    Item {
+        /// What it reads from its standard input; of a file the path is its first argument, as in a run.
+        input: TestContent,
+    },
+}
+
+/// Bytes that a test gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TestContent {
+    /// None.
+    #[default]
+    Empty,
+    /// Those of a text in the manifest.
+    Text(String),
+    /// Those of a file, relative to the manifest.
+    File(String),
+}
+
+/// What must come of a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestExpectation {
+    /// The status of a service's response; 200 if none is said.
+    pub status: u16,
+    /// With what a job ends; 0 if nothing is said.
+    pub exit_code: u8,
+    /// The whole body, or standard output.
+    pub equals: Option<String>,
+    /// What must stand in the body, or in standard output.
+    pub contains: Vec<String>,
+    /// Headers of the response and their values.
+    pub headers: BTreeMap<String, String>,
+    /// What it may burn at most.
+    pub fuel: Option<Fuel>,
+}
+
+impl TestExpectation {
+    /// The status if none is said.
+    pub const STATUS: u16 = 200;
+}
+
+impl Default for TestExpectation {
+    fn default() -> Self {
+        Self {
+            status: Self::STATUS,
+            exit_code: 0,
+            equals: None,
+            contains: Vec::new(),
+            headers: BTreeMap::new(),
+            fuel: None,
+        }
+    }
+}
+
 /// One mistake in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestError {
@@ -181,7 +264,7 @@ impl fmt::Display for ManifestErrors {
 impl std::error::Error for ManifestErrors {}
 
 fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Manifest> {
-    reader.refuse_unknown(root, &["app", "build", "service", "job"]);
+    reader.refuse_unknown(root, &["app", "build", "service", "job", "test"]);
     let app = read_app(reader, root);
     let build = read_build(reader, root);
     let mut workloads = BTreeMap::new();
@@ -222,8 +305,15 @@ fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Manifest> {
         workloads.extend(name.zip(workload));
     }
     job::check_chains(reader, &jobs, &workloads);
+    let mut tests = BTreeMap::new();
+    let known = Known { services: &services, jobs: &jobs };
+    let cases = reader.section(root, "test").map(|section| reader.sections(&section));
+    for (key, section) in cases.unwrap_or_default() {
+        let name = workload_name(reader, &section, key);
+        tests.extend(name.zip(test_case::test_case(reader, &section, &known)));
+    }
     let AppName { namespace, app } = app?;
-    Some(Manifest { app, namespace, build, workloads })
+    Some(Manifest { app, namespace, build, workloads, tests })
 }
 
 fn read_app(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<AppName> {

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dunlin_protocol::{FrameError, StreamReply, StreamRequest, decode_known, encode, frame_length};
 use quinn::{ReadError, VarInt, WriteError};
 use serde::Serialize;
@@ -21,6 +22,7 @@ use crate::ConnectionEnded;
 const ABANDONED: VarInt = VarInt::from_u32(1);
 /// The code of a stream on which something came that is no frame.
 const MALFORMED: VarInt = VarInt::from_u32(2);
+
 /// Returns how urgent what is sent on such a stream is: where a link takes less than there is to send, more urgent bytes
 /// go first. That a node is there and what it is to do goes before what its guests say, and that before what can wait.
 pub(crate) fn priority(request: &StreamRequest) -> i32 {
@@ -193,7 +195,9 @@ impl AsyncWrite for SendHalf {
 #[derive(Debug)]
 pub struct ReceiveHalf {
     inner: quinn::RecvStream,
-    /// What has come of the next frame, or was read to see what it is.
+    /// What was looked at, and is still to be read.
+    ahead: Bytes,
+    /// What was read of the next frame.
     frame: Vec<u8>,
 }
 
@@ -230,39 +234,36 @@ impl ReceiveHalf {
             }
             // Never more than the frame still needs: the bytes after it are not ours.
             let chunk = (wanted - self.frame.len()).min(CHUNK);
-            match self.inner.read_chunk(chunk, true).await {
-                Ok(Some(chunk)) => self.frame.extend_from_slice(&chunk.bytes),
-                Ok(None) if self.frame.is_empty() => return Ok(None),
-                Ok(None) => return Err(ReceiveError::Truncated),
-                Err(error) => return Err(receive_error(error)),
+            match self.receive_chunk(chunk).await? {
+                Some(chunk) => self.frame.extend_from_slice(&chunk),
+                None if self.frame.is_empty() => return Ok(None),
+                None => return Err(ReceiveError::Truncated),
             }
         }
+    }
+
+    /// Returns what comes next, at most `limit` bytes; nothing at the stream's proper end.
+    async fn receive_chunk(&mut self, limit: usize) -> Result<Option<Bytes>, ReceiveError> {
+        if !self.ahead.is_empty() {
+            return Ok(Some(self.ahead.split_to(limit.min(self.ahead.len()))));
+        }
+        let chunk = self.inner.read_chunk(limit, true).await.map_err(receive_error)?;
+        Ok(chunk.map(|chunk| chunk.bytes))
     }
 
     /// Adds what has come to `bytes`; tells whether there was something, which there is not at the stream's proper end.
     pub(crate) async fn receive_bytes(&mut self, bytes: &mut Vec<u8>) -> Result<bool, ReceiveError> {
-        if !self.frame.is_empty() {
-            bytes.append(&mut self.frame);
-            return Ok(true);
-        }
-        match self.inner.read_chunk(CHUNK, true).await {
-            Ok(Some(chunk)) => {
-                bytes.extend_from_slice(&chunk.bytes);
-                Ok(true)
-            }
-            Ok(None) => Ok(false),
-            Err(error) => Err(receive_error(error)),
-        }
+        let Some(chunk) = self.receive_chunk(CHUNK).await? else { return Ok(false) };
+        bytes.extend_from_slice(&chunk);
+        Ok(true)
     }
 
     /// Returns the next byte, which is read again later; nothing at the stream's proper end.
     async fn peek(&mut self) -> Result<Option<u8>, ReceiveError> {
-        if self.frame.is_empty()
-            && let Some(chunk) = self.inner.read_chunk(CHUNK, true).await.map_err(receive_error)?
-        {
-            self.frame.extend_from_slice(&chunk.bytes);
+        if self.ahead.is_empty() {
+            self.ahead = self.receive_chunk(CHUNK).await?.unwrap_or_default();
         }
-        Ok(self.frame.first().copied())
+        Ok(self.ahead.first().copied())
     }
 
     pub(crate) fn refuse(&mut self, error: FrameError) -> ReceiveError {
@@ -288,12 +289,11 @@ impl AsyncRead for ReceiveHalf {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.frame.is_empty() {
+        if self.ahead.is_empty() {
             return AsyncRead::poll_read(Pin::new(&mut self.inner), context, buffer);
         }
-        let length = self.frame.len().min(buffer.remaining());
-        buffer.put_slice(&self.frame[..length]);
-        self.frame.drain(..length);
+        let length = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.ahead.split_to(length));
         Poll::Ready(Ok(()))
     }
 }
@@ -320,7 +320,7 @@ impl Stream {
     pub(crate) fn new(send: quinn::SendStream, receive: quinn::RecvStream) -> Self {
         Self {
             send: SendHalf { inner: send, finished: false, ending: None },
-            receive: ReceiveHalf { inner: receive, frame: Vec::new() },
+            receive: ReceiveHalf { inner: receive, ahead: Bytes::new(), frame: Vec::new() },
         }
     }
 

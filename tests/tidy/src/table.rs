@@ -30,6 +30,7 @@ pub const OWN: &[Room] = &[
     Room { folder: "control/transport", may_use: &["control/model", "control/planted", "control/protocol"] },
     Room { folder: "control/store", may_use: &["control/model", "control/planted"] },
     Room { folder: "control/api", may_use: &["control/model"] },
+    Room { folder: "control/oci", may_use: &["control/model"] },
     Room {
         folder: "control/coordinator",
         may_use: &[
@@ -51,6 +52,7 @@ pub const OWN: &[Room] = &[
             "control/api",
             "control/coordinator",
             "control/model",
+            "control/oci",
             "control/planted",
             "control/transport",
             "runtime/agent",
@@ -118,14 +120,15 @@ pub const RESERVED: &[Reserved] = &[
         rooms: &[
             "control/api",
             "control/coordinator",
+            "control/oci",
             "control/store",
             "control/transport",
             "runtime/host",
             "runtime/ingress",
             "tests/harness",
         ],
-        reason: "transport owns TLS between nodes; clients ask services by https, the public API has TLS on both of its ends, object stores and guests \
-                 ask servers by https, and the HTTP client of tests wants to be told whose cryptography it would use",
+        reason: "transport owns TLS between nodes; clients ask services by https, the public API has TLS on both of its ends, object stores, registries and guests \
+                 are asked by https or ask so, and the HTTP client of tests wants to be told whose cryptography it would use",
     },
     Reserved {
         package: "tokio-rustls",
@@ -151,6 +154,11 @@ pub const RESERVED: &[Reserved] = &[
         package: "minisign-verify",
         rooms: &["runtime/agent"],
         reason: "whose programs a node runs is found out in one place",
+    },
+    Reserved {
+        package: "docker_credential",
+        rooms: &["control/oci"],
+        reason: "passwords for registries are looked for in one place, by who tells them to nobody else",
     },
     Reserved {
         package: "chacha20poly1305",
@@ -218,6 +226,7 @@ pub const RESERVED: &[Reserved] = &[
     Reserved {
         package: "hyper",
         rooms: &[
+            "control/cli",
             "control/coordinator",
             "runtime/agent",
             "runtime/engine",
@@ -228,13 +237,13 @@ pub const RESERVED: &[Reserved] = &[
             "tests/harness",
         ],
         reason: "ingress is the front door; host, engine, worker and agent pass its requests and bodies on, the \
-                 coordinator serves its API under axum with limits that only hyper has, the tests are clients",
+                 coordinator serves its API under axum with limits that only hyper has, the tests and `dunlin test` are clients",
     },
     Reserved {
         package: "reqwest",
-        rooms: &["control/api", "control/store", "tests/e2e", "tests/harness"],
-        reason: "the typed client of the API is the one HTTP client, beside that of object stores; tests also call \
-                 services as strangers do",
+        rooms: &["control/api", "control/oci", "control/store", "tests/e2e", "tests/harness"],
+        reason: "the typed client of the API is the one HTTP client, beside those of object stores and of registries; \
+                 tests also call services as strangers do",
     },
     Reserved {
         package: "toml_edit",

@@ -100,12 +100,12 @@ fn folder(text: &str) -> Result<Folder, String> {
     Ok(Folder { guest: guest.to_owned(), host, writable })
 }
 
-fn feature(text: &str) -> Result<Feature, String> {
+pub(crate) fn feature(text: &str) -> Result<Feature, String> {
     let known = Feature::ALL.map(Feature::name).join(", ");
     Feature::named(text).ok_or_else(|| format!("there is no such feature; there is: {known}"))
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("this is KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -197,21 +197,15 @@ impl SandboxArgs {
     }
 
     fn spec(self, kind: WorkloadKind, component: Digest, settings: &mut Settings) -> WorkloadSpec {
-        let (defaults, most) = match kind {
-            WorkloadKind::Service(_) => (Limits::SERVICE, Limits::MAXIMUM),
-            WorkloadKind::Job(_) => (Limits::JOB, Limits::MAXIMUM),
+        let defaults = match kind {
+            WorkloadKind::Service(_) => Limits::SERVICE,
+            WorkloadKind::Job(_) => Limits::JOB,
         };
         let limits = Limits {
             fuel: self.fuel.unwrap_or(defaults.fuel),
             memory: self.memory.unwrap_or(defaults.memory),
             deadline: self.deadline.unwrap_or(defaults.deadline),
-            fuel_rate: most.fuel_rate,
-            fuel_burst: most.fuel_burst,
-            host_calls: most.host_calls,
-            host_call_burst: most.host_call_burst,
-            log_rate: most.log_rate,
-            log_burst: most.log_burst,
-            ..defaults
+            ..unhindered(defaults)
         };
         let mut folders = BTreeMap::new();
         for (number, Folder { guest, host, writable }) in self.folder.into_iter().enumerate() {
@@ -319,6 +313,20 @@ impl Prepared {
     }
 }
 
+/// Returns limits that do not slow a guest down, as there is no neighbour to protect; what ends it stays.
+pub(crate) fn unhindered(limits: Limits) -> Limits {
+    let most = Limits::MAXIMUM;
+    Limits {
+        fuel_rate: most.fuel_rate,
+        fuel_burst: most.fuel_burst,
+        host_calls: most.host_calls,
+        host_call_burst: most.host_call_burst,
+        log_rate: most.log_rate,
+        log_burst: most.log_burst,
+        ..limits
+    }
+}
+
 fn cannot(intent: Intent, path: &Path) -> CommandError {
     let verb = match intent {
         Intent::Run => "run",
@@ -370,7 +378,7 @@ pub(crate) fn take_dump(from: &Path, to: &Path, output: &Output) {
 }
 
 /// Returns where compiled code is kept: `$XDG_CACHE_HOME/dunlin/run`, or below `~/.cache`.
-fn cache() -> Option<PathBuf> {
+pub(crate) fn cache() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let configured = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     let base = configured.or_else(|| Some(variable("HOME")?.join(".cache")))?;

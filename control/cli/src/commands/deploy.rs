@@ -4,6 +4,7 @@
 //! lacks and the specs, [`wait`] looks on until every service runs.
 
 mod build;
+mod gather;
 mod wait;
 mod wrap;
 
@@ -15,7 +16,8 @@ use dunlin_api::{AppStatus, Client, RolloutStatus};
 use dunlin_model::{AppName, AppSpec, DurationMs, Name, Revision, WorkloadKind};
 use serde::Serialize;
 
-pub(crate) use self::build::{Built, build, find_manifest, read_guest, read_manifest};
+pub(crate) use self::build::{Built, build, find_manifest, manifest_text, read_guest, read_manifest};
+pub(crate) use self::gather::{Place, gather};
 pub(crate) use self::wrap::{refusal_help, wrapped};
 use super::job::send_inputs;
 use super::plan::PlanArgs;
@@ -33,15 +35,22 @@ pub(crate) struct DeployArgs {
     /// Take the components as they are; do not run `[build] command`.
     #[arg(long)]
     pub(crate) no_build: bool,
+    #[command(flatten)]
+    pub(crate) wait: DeployWait,
+    /// Only show what would change, as `dunlin plan` does.
+    #[arg(long, conflicts_with_all = ["no_wait", "timeout"])]
+    pub(crate) plan: bool,
+}
+
+/// How long a deploy is looked on.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DeployWait {
     /// Do not wait until all services run.
     #[arg(long, conflicts_with = "timeout")]
     pub(crate) no_wait: bool,
     /// How long to wait until all services run.
     #[arg(long, default_value = "60s", value_name = "TIME")]
     pub(crate) timeout: DurationMs,
-    /// Only show what would change, as `dunlin plan` does.
-    #[arg(long, conflicts_with_all = ["no_wait", "timeout"])]
-    pub(crate) plan: bool,
 }
 
 impl DeployArgs {
@@ -68,8 +77,13 @@ pub(crate) struct DeployResult {
 pub(crate) async fn run(global: &Global, args: DeployArgs, output: &Output) -> Result<(), CommandError> {
     let client = crate::client::connect(global)?;
     let result = build_and_deploy(&client, &args, global.namespace.as_ref(), output).await?;
-    output.result(&result, || {
-        let DeployResult { app, revision, changed, status } = &result;
+    show(&result, output)
+}
+
+/// Says what a deploy came to.
+pub(crate) fn show(result: &DeployResult, output: &Output) -> Result<(), CommandError> {
+    output.result(result, || {
+        let DeployResult { app, revision, changed, status } = result;
         let change = if *changed { "" } else { ", nothing changed" };
         let mut text = format!("`{app}` is deployed as revision {revision}{change}\n");
         if let Some(status) = status {
@@ -96,12 +110,22 @@ pub(crate) async fn build_and_deploy(
     output: &Output,
 ) -> Result<DeployResult, CommandError> {
     let built = build(&args.path, !args.no_build, namespace, output).await?;
-    let deployed = submit(client, &built, output).await?;
+    bring(client, &built, &args.wait, output).await
+}
+
+/// Brings an app into the fleet, and waits.
+pub(crate) async fn bring(
+    client: &Client,
+    built: &Built,
+    wait: &DeployWait,
+    output: &Output,
+) -> Result<DeployResult, CommandError> {
+    let deployed = submit(client, built, output).await?;
     let app = built.spec.name.clone();
-    let status = if args.no_wait {
+    let status = if wait.no_wait {
         None
     } else {
-        let timeout = Duration::from(args.timeout);
+        let timeout = Duration::from(wait.timeout);
         Some(wait::until_running(client, &app, deployed.revision, timeout, output).await?)
     };
     Ok(DeployResult { app, revision: deployed.revision, changed: deployed.changed, status })

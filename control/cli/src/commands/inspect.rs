@@ -30,6 +30,7 @@ struct Inspected {
     /// As what it can be deployed.
     kinds: Vec<&'static str>,
     imports: Vec<String>,
+    exports: Vec<String>,
     /// What it imports that nothing grants by itself.
     needs: Vec<Need>,
     /// What nodes must have switched on for it.
@@ -72,11 +73,12 @@ fn inspected(bytes: &[u8], admitted: Admitted) -> Inspected {
         features: admitted.features.iter().map(|feature| feature.name()).collect(),
         producers: dunlin_admission::producers(bytes),
         imports: admitted.imports,
+        exports: admitted.exports,
     }
 }
 
 fn text(inspected: &Inspected) -> String {
-    let Inspected { digest, size, kinds, imports, needs, features, producers } = inspected;
+    let Inspected { digest, size, kinds, imports, exports, needs, features, producers } = inspected;
     let mut lines = vec![
         format!("digest     {digest}"),
         format!("size       {size}"),
@@ -95,5 +97,6 @@ fn text(inspected: &Inspected) -> String {
         features.iter().map(|feature| format!("nodes with `features = [\"{feature}\"]`")).collect(),
     );
     list("imports", imports.clone());
+    list("exports", exports.clone());
     lines.join("\n")
 }

@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 
 use self::member::{Member, private_folder};
 use self::sources::Sources;
-use super::deploy::{self, DeployArgs};
+use super::deploy::{self, DeployArgs, DeployWait};
 use super::logs;
 use super::processes::{Stop, failed};
 use crate::args::Global;
@@ -87,8 +87,7 @@ pub(crate) async fn run(global: &Global, args: UpArgs, output: &Output) -> Resul
     let app = args.app.map(|path| DeployArgs {
         path,
         no_build: args.no_build,
-        no_wait: false,
-        timeout: DEPLOY_TIME,
+        wait: DeployWait { no_wait: false, timeout: DEPLOY_TIME },
         plan: false,
     });
     let app = app.map(|deploy| App { deploy, namespace: global.namespace.clone(), is_watched: args.watch });

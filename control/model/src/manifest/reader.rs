@@ -333,6 +333,21 @@ impl<'a> Reader<'a> {
         Some(Found { value: strings, at })
     }
 
+    /// Returns the strings of a field that is one string or a list of them; none if it is absent.
+    pub(super) fn one_or_more_strings(
+        &mut self,
+        section: &Section<'_>,
+        key: &str,
+        example: &str,
+    ) -> Vec<String> {
+        let is_one = section.table.get(key).is_some_and(Item::is_str);
+        if is_one {
+            return self.string(section, key, example).map(|found| found.value).into_iter().collect();
+        }
+        let list = self.list_of_strings(section, key, example);
+        list.into_iter().flat_map(|list| list.value).map(|found| found.value).collect()
+    }
+
     /// Returns a table of strings as a section, and its fields with their keys.
     pub(super) fn map_of_strings<'s>(
         &mut self,

@@ -267,7 +267,7 @@ attempts = 0
             15:1: `Sum` is not a name: use a-z, 0-9 and `-`, with a letter or digit at both ends
             15:1: `job.Sum.component`: this field is missing; write `component = "path/to/component.wasm"`
             16:12: `job.Sum.attempts`: limit `attempts` is 1 to 100, observed 0
-            17:2: `somewhere`: unknown field `somewhere`; there are `app`, `build`, `service`, `job`
+            17:2: `somewhere`: unknown field `somewhere`; there are `app`, `build`, `service`, `job`, `test`
         "#]],
     );
 }
@@ -667,5 +667,143 @@ fn what_a_service_does_on_a_partition_is_read() {
     assert_eq!(
         (rollout.max_surge, rollout.max_unavailable),
         (crate::Amount::Count(0), crate::Amount::Count(1))
+    );
+}
+
+#[test]
+fn tests_say_what_is_given_and_what_must_come_of_it() {
+    let manifest = with_service(
+        r#"
+        [job.count]
+        component = "count.wasm"
+        [test.greets]
+        service = "cart"
+        request = { method = "POST", path = "/ada?x=1", headers = { accept = "text/plain" }, body = "hi" }
+        expect = { status = 201, equals = "good day", headers = { content-type = "text/plain" }, fuel = "3M" }
+        [test.answers]
+        service = "cart"
+        [test.counts]
+        job = "count"
+        item = { file = "inputs/a.txt" }
+        expect = { exit_code = 3, contains = ["2", "11"] }
+        "#,
+    );
+    let tests = Manifest::parse(&manifest).unwrap().tests;
+    expect![[r#"
+        {
+            Name(
+                "answers",
+            ): TestCase {
+                workload: Name(
+                    "cart",
+                ),
+                input: Request {
+                    method: "GET",
+                    path: "/",
+                    headers: {},
+                    body: Empty,
+                },
+                expected: TestExpectation {
+                    status: 200,
+                    exit_code: 0,
+                    equals: None,
+                    contains: [],
+                    headers: {},
+                    fuel: None,
+                },
+            },
+            Name(
+                "counts",
+            ): TestCase {
+                workload: Name(
+                    "count",
+                ),
+                input: Item {
+                    input: File(
+                        "inputs/a.txt",
+                    ),
+                },
+                expected: TestExpectation {
+                    status: 200,
+                    exit_code: 3,
+                    equals: None,
+                    contains: [
+                        "2",
+                        "11",
+                    ],
+                    headers: {},
+                    fuel: None,
+                },
+            },
+            Name(
+                "greets",
+            ): TestCase {
+                workload: Name(
+                    "cart",
+                ),
+                input: Request {
+                    method: "POST",
+                    path: "/ada?x=1",
+                    headers: {
+                        "accept": "text/plain",
+                    },
+                    body: Text(
+                        "hi",
+                    ),
+                },
+                expected: TestExpectation {
+                    status: 201,
+                    exit_code: 0,
+                    equals: Some(
+                        "good day",
+                    ),
+                    contains: [],
+                    headers: {
+                        "content-type": "text/plain",
+                    },
+                    fuel: Some(
+                        Fuel(
+                            3000000,
+                        ),
+                    ),
+                },
+            },
+        }
+    "#]]
+    .assert_eq(&format!("{tests:#?}\n"));
+}
+
+#[test]
+fn mistakes_in_tests_are_told_with_their_places() {
+    let manifest = with_service(
+        r#"
+        [test.a]
+        service = "car"
+        request = { method = "get", path = "ada", body = "x", file = "y" }
+        item = {}
+        expect = { status = 7, exit_code = 0, fuel = "much" }
+        [test.b]
+        job = "count"
+        service = "cart"
+        [test."c d"]
+        service = "cart"
+        expct = 1
+        "#,
+    );
+    check(
+        &manifest,
+        expect![[r#"
+        7:19: `test.a.service`: there is no `[service.car]` in this manifest
+        8:30: `test.a.request.method`: a method is written in capital letters, like `POST`
+        8:44: `test.a.request.path`: a path begins with `/` and has neither spaces nor control characters
+        8:70: `test.a.request.file`: say either `body` or `file`
+        9:9: `test.a.item`: a service has no item; leave it out
+        10:29: `test.a.expect.status`: a status is 100 to 599, got 7
+        10:32: `test.a.expect.exit_code`: unknown field `exit_code`; there are `equals`, `contains`, `fuel`, `status`, `headers`
+        10:54: `test.a.expect.fuel`: `much` should be a whole number and a unit, like "500M"
+        11:9: `test.b`: say either `service` or `job`: what is tested
+        14:9: `c d` is not a name: use a-z, 0-9 and `-`, with a letter or digit at both ends
+        16:9: `test."c d".expct`: unknown field `expct`; did you mean `expect`?
+    "#]],
     );
 }

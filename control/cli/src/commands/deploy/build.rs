@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use bytes::Bytes;
-use dunlin_model::{AppSpec, Digest, JobInput, Manifest, ManifestWorkload, Name, WorkloadKind};
+use dunlin_model::{AppSpec, Digest, JobInput, Manifest, ManifestWorkload, Name, TestCase, WorkloadKind};
 
+use super::gather::{Place, gather};
 use super::wrap::wrapped;
 use crate::context::read_text;
 use crate::error::CommandError;
@@ -25,7 +26,9 @@ pub(crate) struct Built {
     pub(crate) components: Vec<Component>,
     /// Patterns of the files that are the inputs of jobs which nobody may be there to start.
     pub(crate) inputs: BTreeMap<Name, Vec<String>>,
-    /// The folder to which they are relative.
+    /// What is to be tried before it is deployed.
+    pub(crate) tests: BTreeMap<Name, TestCase>,
+    /// The folder to which paths are relative.
     pub(crate) folder: PathBuf,
 }
 
@@ -55,38 +58,13 @@ pub(crate) async fn build(
     if let Some(build) = manifest.build.as_ref().filter(|_| run_build) {
         run(&build.command, &folder, output).await?;
     }
-    // A file that several workloads name is read, and wrapped, once.
-    let mut digests = BTreeMap::new();
-    let mut components = BTreeMap::new();
-    let mut workloads = BTreeMap::new();
-    for (name, workload) in &manifest.workloads {
-        let path = folder.join(&workload.component);
-        let digest = match digests.get(&path) {
-            Some(digest) => *digest,
-            None => {
-                let bytes = read_component(&path, name, manifest.build.is_some() && !run_build)?;
-                let bytes = wrapped(bytes, &path, output)?;
-                let digest = Digest::of(&bytes);
-                digests.insert(path.clone(), digest);
-                components.entry(digest).or_insert_with(|| Component { digest, path, bytes });
-                digest
-            }
-        };
-        if let Some(component) = components.get(&digest) {
-            note_ungranted(component, name, workload, output);
-            note_needed(component, name, output);
-        }
-        workloads.insert(name.clone(), workload.spec(digest));
-    }
-    let mut name = manifest.app_name();
-    name.namespace = namespace.cloned().unwrap_or(name.namespace);
-    let components = components.into_values().collect();
-    Ok(Built { spec: AppSpec { name, workloads }, components, inputs: inputs_to_send(&manifest), folder })
+    let was_not_built = manifest.build.is_some() && !run_build;
+    gather(manifest, Place::Files { folder: &folder, was_not_built }, namespace, output).await
 }
 
 /// Returns the patterns of the files of jobs that have a schedule, come after others, or are come after: their runs are
 /// started without anybody who could send the files.
-fn inputs_to_send(manifest: &Manifest) -> BTreeMap<Name, Vec<String>> {
+pub(super) fn inputs_to_send(manifest: &Manifest) -> BTreeMap<Name, Vec<String>> {
     let job = |workload: &ManifestWorkload| match &workload.kind {
         WorkloadKind::Job(job) => Some(job.clone()),
         WorkloadKind::Service(_) => None,
@@ -105,7 +83,12 @@ fn inputs_to_send(manifest: &Manifest) -> BTreeMap<Name, Vec<String>> {
 }
 
 /// Says what a component asks for that its manifest does not grant: it would be found out only when it is used.
-fn note_ungranted(component: &Component, name: &Name, workload: &ManifestWorkload, output: &Output) {
+pub(super) fn note_ungranted(
+    component: &Component,
+    name: &Name,
+    workload: &ManifestWorkload,
+    output: &Output,
+) {
     let kind = match workload.kind {
         WorkloadKind::Service(_) => "service",
         WorkloadKind::Job(_) => "job",
@@ -116,7 +99,7 @@ fn note_ungranted(component: &Component, name: &Name, workload: &ManifestWorkloa
 }
 
 /// Says what a component needs that is off on most nodes.
-fn note_needed(component: &Component, name: &Name, output: &Output) {
+pub(super) fn note_needed(component: &Component, name: &Name, output: &Output) {
     for feature in dunlin_admission::needed_features(&component.bytes) {
         let feature = feature.name();
         output.note(&format!(
@@ -133,12 +116,7 @@ pub(crate) fn find_manifest() -> Result<Option<(Manifest, PathBuf)>, CommandErro
 
 /// Reads the manifest at `path`, or in the folder there, and returns it with its folder.
 pub(crate) fn read_manifest(path: &Path) -> Result<(Manifest, PathBuf), CommandError> {
-    let file = if path.is_dir() { path.join(MANIFEST) } else { path.to_owned() };
-    let text = read_text(&file).map_err(|error| {
-        CommandError::failed(format!("cannot read the manifest {}", file.display()))
-            .caused_by(&error)
-            .help(format!("give the folder with {MANIFEST}: `dunlin deploy path/to/app`"))
-    })?;
+    let (text, file) = manifest_text(path)?;
     let manifest = Manifest::parse(&text).map_err(|errors| {
         let error = CommandError::failed(format!("the manifest {} has mistakes", file.display()));
         let error = errors.0.iter().fold(error, |error, mistake| error.because(mistake.to_string()));
@@ -146,6 +124,17 @@ pub(crate) fn read_manifest(path: &Path) -> Result<(Manifest, PathBuf), CommandE
     })?;
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     Ok((manifest, folder.unwrap_or(Path::new(".")).to_owned()))
+}
+
+/// Returns the text of the manifest at `path`, or in the folder there, and its file.
+pub(crate) fn manifest_text(path: &Path) -> Result<(String, PathBuf), CommandError> {
+    let file = if path.is_dir() { path.join(MANIFEST) } else { path.to_owned() };
+    let text = read_text(&file).map_err(|error| {
+        CommandError::failed(format!("cannot read the manifest {}", file.display()))
+            .caused_by(&error)
+            .help(format!("give the folder with {MANIFEST}: `dunlin deploy path/to/app`"))
+    })?;
+    Ok((text, file))
 }
 
 async fn run(command: &str, folder: &Path, output: &Output) -> Result<(), CommandError> {
@@ -206,7 +195,11 @@ fn missing(command: &str, code: Option<i32>, folder: &Path) -> Option<(String, &
         .then(|| (format!("rustc has no library for the target {target}"), help))
 }
 
-fn read_component(path: &Path, workload: &Name, was_not_built: bool) -> Result<Bytes, CommandError> {
+pub(super) fn read_component(
+    path: &Path,
+    workload: &Name,
+    was_not_built: bool,
+) -> Result<Bytes, CommandError> {
     let what = format!("cannot read the component {} of `{workload}`", path.display());
     let help = if was_not_built {
         "deploy without `--no-build`, so that it is built first"
