@@ -60,7 +60,8 @@ async fn start(kept: &Kept) -> SocketAddr {
 async fn answer(State(kept): State<Kept>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 24).await.unwrap();
-    let authorization = head.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+    let authorization =
+        head.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     let path = head.uri.path().to_owned();
     kept.asked.lock().unwrap().push((path.clone(), authorization.clone()));
     if path == "/token" {
@@ -73,12 +74,19 @@ async fn answer(State(kept): State<Kept>, request: Request) -> Response {
     let name = path.rsplit('/').next().unwrap().to_owned();
     match head.method {
         Method::POST => {
-            let place = kept.vice.uploads_at.clone().unwrap_or_else(|| "/v2/team/hello/blobs/uploads/1?state=x".to_owned());
+            let place = kept
+                .vice
+                .uploads_at
+                .clone()
+                .unwrap_or_else(|| "/v2/team/hello/blobs/uploads/1?state=x".to_owned());
             (StatusCode::ACCEPTED, [(header::LOCATION, place)]).into_response()
         }
         Method::PUT => {
             let query = head.uri.query().unwrap_or_default();
-            let digest = query.split('&').find_map(|pair| pair.strip_prefix("digest=")).map(|it| it.replace("%3A", ":"));
+            let digest = query
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("digest="))
+                .map(|it| it.replace("%3A", ":"));
             kept.blobs.lock().unwrap().insert(digest.unwrap_or(name), body);
             StatusCode::CREATED.into_response()
         }
@@ -179,7 +187,10 @@ async fn a_password_is_told_to_the_registry_and_who_gives_its_tokens() {
     let (result, kept) = pulled(Vice { realm: Some(realm), ..Vice::default() }).await;
     assert_eq!(result.unwrap().0, hello());
     let told = tokens.authorizations();
-    assert!(matches!(&told[..], [(path, Some(basic))] if path == "/token" && basic.starts_with("Basic ")), "{told:?}");
+    assert!(
+        matches!(&told[..], [(path, Some(basic))] if path == "/token" && basic.starts_with("Basic ")),
+        "{told:?}"
+    );
     let after: Vec<_> = kept.authorizations().into_iter().skip(1).map(|(_, told)| told).collect();
     assert!(after.iter().all(|told| told.as_deref() == Some("Bearer t0")), "{after:?}");
 }
@@ -205,7 +216,10 @@ async fn what_opens_the_door_stays_with_the_registry() {
     let blobs_at = Some(format!("http://localhost:{}/blobs/x", address.port()));
     let (result, _) = pulled(Vice { realm: Some(realm), blobs_at, ..Vice::default() }).await;
     // The config has come from there; the layer cannot, as other bytes are there.
-    assert!(matches!(result, Err(RegistryError::OtherBytes { .. } | RegistryError::TooLarge { .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(RegistryError::OtherBytes { .. } | RegistryError::TooLarge { .. })),
+        "{result:?}"
+    );
     let told = stranger.authorizations();
     assert!(!told.is_empty() && told.iter().all(|(_, told)| told.is_none()), "{told:?}");
 }
@@ -223,7 +237,10 @@ async fn bytes_are_brought_to_nobody_else() {
 
 #[tokio::test]
 async fn a_registry_whose_tokens_cannot_be_had_is_not_reached() {
-    let kept = Kept { vice: Vice { realm: Some("http://127.0.0.1:1/token".to_owned()), ..Vice::default() }, ..Kept::default() };
+    let kept = Kept {
+        vice: Vice { realm: Some("http://127.0.0.1:1/token".to_owned()), ..Vice::default() },
+        ..Kept::default()
+    };
     let address = start(&kept).await;
     let error = Registry::of(&place(address), None, None).unwrap().pull(1).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");

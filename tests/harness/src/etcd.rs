@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::process::Child;
 
+use crate::toolchain::toolchain;
 use crate::{PATIENCE, Place, http};
 
 /// An etcd cluster.
@@ -66,7 +67,7 @@ impl Etcd {
         places: &[Place],
         certificates: Option<&Path>,
     ) -> anyhow::Result<Option<Self>> {
-        let Some(program) = program() else {
+        let Some(program) = toolchain("etcd") else {
             #[expect(
                 clippy::print_stderr,
                 reason = "who runs the tests must see that something was left out"
@@ -145,7 +146,7 @@ impl Etcd {
 
     /// Starts a member again, and waits for nothing: one without the others answers nothing.
     pub fn launch_again(&mut self, index: usize) -> anyhow::Result<()> {
-        self.launch(&program().context("there was an etcd")?, index)
+        self.launch(&toolchain("etcd").context("there was an etcd")?, index)
     }
 
     fn launch(&mut self, program: &Path, index: usize) -> anyhow::Result<()> {
@@ -193,13 +194,4 @@ pub(crate) fn free_addresses(places: &[Place]) -> std::io::Result<Vec<SocketAddr
         listener.local_addr().map(|local| SocketAddr::new(place.address(), local.port()))
     };
     places.iter().zip(&free).map(address).collect()
-}
-
-/// Returns where etcd's server is, if this machine has it.
-fn program() -> Option<PathBuf> {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/toolchains/etcd/usr/bin/etcd");
-    let on_path = std::env::var_os("PATH")
-        .into_iter()
-        .flat_map(|path| std::env::split_paths(&path).map(|folder| folder.join("etcd")).collect::<Vec<_>>());
-    on_path.chain([unpacked]).find(|path| path.is_file())
 }

@@ -1,5 +1,6 @@
 //! What the tests need of others: the compilers of the guests that are not written in Rust, installed from PyPI and npm
-//! by their ordinary clients, a server that speaks the language of S3, from npm, and etcd, from Debian's packages.
+//! by their ordinary clients, a server that speaks the language of S3, from npm, and etcd and a registry of OCI artifacts,
+//! from Debian's packages.
 //!
 //! They are kept under `target/toolchains`, in the versions that `guests/examples/languages` pins, and are installed
 //! again only when these change. `tests/guest-artifacts` knows the same folders, and says to run this chore when they
@@ -37,13 +38,22 @@ const ETCD_HELP: [&str; 4] = [
     "  help: what apt-get said stands above; all other tests run without it.",
 ];
 
+const REGISTRY_HELP: [&str; 3] = [
+    "The tests of OCI artifacts need docker-registry, and it could not be had: they will be skipped.",
+    "  help: on Debian and its like, run `apt-get update` once; elsewhere, put a `docker-registry` on the PATH.",
+    "  help: what apt-get said stands above; all other tests run without it.",
+];
+
 /// Installs what is missing.
 pub(crate) fn install() -> anyhow::Result<()> {
     python().inspect_err(|_| PYTHON_HELP.iter().for_each(say))?;
     javascript().inspect_err(|_| NODE_HELP.iter().for_each(say))?;
     s3_server().inspect_err(|_| NODE_HELP.iter().for_each(say))?;
-    if etcd().is_err() {
+    if unpacked("etcd", "etcd-server").is_err() {
         ETCD_HELP.iter().for_each(say);
+    }
+    if unpacked("docker-registry", "docker-registry").is_err() {
+        REGISTRY_HELP.iter().for_each(say);
     }
     Ok(())
 }
@@ -66,21 +76,21 @@ fn s3_server() -> anyhow::Result<()> {
     note_installed(&folder, S3_SERVER)
 }
 
-/// Unpacks Debian's package of etcd beside the others, unless there is one on the PATH; nothing is installed.
-fn etcd() -> anyhow::Result<()> {
-    let folder = folder("etcd");
-    let there = Command::new("etcd").arg("--version").output().is_ok_and(|output| output.status.success());
-    if there || folder.join("usr/bin/etcd").is_file() {
+/// Unpacks Debian's package with a program beside the others, unless there is one on the PATH; nothing is installed.
+fn unpacked(program: &str, package: &str) -> anyhow::Result<()> {
+    let folder = folder(program);
+    let there = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    if there || folder.join("usr/bin").join(program).is_file() {
         return Ok(());
     }
     emptied(&folder)?;
     let mut download = Command::new("apt-get");
-    download.args(["download", "--quiet", "etcd-server"]).current_dir(&folder);
-    Step::new("etcd, for tests", download).run()?;
+    download.args(["download", "--quiet", package]).current_dir(&folder);
+    Step::new(format!("{program}, for tests"), download).run()?;
     let package = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).next();
     let mut unpack = Command::new("dpkg-deb");
     unpack.arg("-x").arg(package.context("apt-get downloaded nothing")?).arg(&folder);
-    Step::new("etcd, unpacked", unpack).run()
+    Step::new(format!("{program}, unpacked"), unpack).run()
 }
 
 fn folder(name: &str) -> PathBuf {

@@ -9,14 +9,13 @@ use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
-use dunlin_model::{Digest, DurationMs, Manifest, Name};
+use dunlin_model::{Digest, Manifest, Name};
 use dunlin_oci::{Artifact, Reference, layout};
 use serde::Serialize;
 
 use super::alone::pair;
 use super::deploy::{self, Built, DeployWait, Place, gather, read_guest, refusal_help};
 use crate::args::Global;
-use crate::context::read_text;
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::registry::{failed, pull as pulled, registry};

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use dunlin_agent::{Solo, SoloConfig, SoloEnd, SoloGuest, SoloStreams};
 use dunlin_model::{
-    Feature, Fuel, Limits, LogRecord, Name, TestCase, TestContent, TestInput, WorkloadKind, WorkloadSpec,
+    Feature, Fuel, LogRecord, Name, TestCase, TestContent, TestInput, WorkloadKind, WorkloadSpec,
 };
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
