@@ -1,7 +1,7 @@
 //! A real etcd: as many members as wanted, on loopback, each in a folder of its own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
