@@ -217,7 +217,7 @@ async fn a_gate_streams_and_takes_a_new_token_without_a_deploy() {
     let url = format!("http://{}/", fleet.ingress(0));
     eventually("the new token is the one that counts", async || {
         let status =
-            async |token| http().get(&url).bearer_auth(token).send().await.unwrap().status().as_u16();
+            async |token: &str| http().get(&url).bearer_auth(token).send().await.unwrap().status().as_u16();
         let seen = (status(TOKEN).await, status("another-token").await);
         if seen == (401, 200) { Ok(()) } else { Err(format!("{seen:?}")) }
     })
