@@ -37,10 +37,13 @@ fn thumbnail(mut item: Item) -> Result<String> {
 
 fn thumbnail_of(bytes: &[u8]) -> Result<String> {
     ensure!(bytes.len() as u64 <= INPUT, "it has more than {INPUT} bytes");
-    let picture = picture::decode(bytes)?;
+    let (mut picture, orientation) = picture::decode(bytes)?;
     // One that is small is not made larger.
-    let is_small = picture.width().max(picture.height()) <= LONGER;
-    let picture = on_white(&if is_small { picture } else { picture.thumbnail(LONGER, LONGER) });
+    if picture.width().max(picture.height()) > LONGER {
+        picture = picture.thumbnail(LONGER, LONGER);
+    }
+    picture.apply_orientation(orientation);
+    let picture = on_white(&picture);
     for quality in QUALITIES {
         let mut jpeg = Vec::new();
         JpegEncoder::new_with_quality(&mut jpeg, quality).encode_image(&picture)?;
