@@ -43,18 +43,20 @@ pub(crate) fn guests<const N: usize>(verb: [&str; N]) -> Command {
     command
 }
 
-/// Cargo for the SDK and the guest that shows it: `verb` (test, clippy) for this machine, where fakes stand in for a host.
+/// Cargo for the SDK and the guests that show it: `verb` (test, clippy) for this machine, where fakes stand in for a host.
 pub(crate) fn sdk<const N: usize>(verb: [&str; N]) -> Command {
     let mut command = cargo(verb);
     command.args(["--locked", "--all-features", "--manifest-path", "guests/Cargo.toml"]);
-    command.args([
-        "--package",
+    let packages = [
         "dunlin-guest",
-        "--package",
         "dunlin-guest-macros",
-        "--package",
         "sdk-example",
-    ]);
+        "auth-proxy",
+        "log-analyser",
+        "thumbnailer",
+        "url-shortener",
+    ];
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
     command
 }
 
