@@ -44,6 +44,14 @@ impl Project {
         printed(&command.envs(environment()).output().await.unwrap()).assert_done();
     }
 
+    /// Runs the tests of its manifest.
+    async fn test(&self, fleet: &Fleet) {
+        let mut command = fleet.command(&self.path(), &["test"]);
+        command.env_remove("CARGO_TARGET_DIR");
+        let tested = printed(&command.envs(environment()).output().await.unwrap());
+        assert!(tested.assert_done().starts_with("ok "), "{}", tested.out);
+    }
+
     async fn delete(self, fleet: &Fleet) {
         printed(&fleet.dunlin(&["delete", "price-list", "--yes"]).await.unwrap()).assert_done();
     }
@@ -57,6 +65,7 @@ async fn in_rust(fleet: &Fleet, template: &str, target: &Path) -> Project {
     std::fs::copy(guests.join("Cargo.lock"), project.path().join("Cargo.lock")).unwrap();
     std::os::unix::fs::symlink(target, project.path().join("target")).unwrap();
     project.run("cargo", &["test", "--offline", "--quiet"]).await;
+    project.test(fleet).await;
     project
 }
 
@@ -101,6 +110,7 @@ async fn templates_in_rust_pass_their_own_tests_and_answer_on_a_fleet() {
 async fn templates_in_other_languages_build_and_are_taken() {
     let fleet = Fleet::start(1).await.unwrap();
     let in_c = Project::begin(&fleet, "job-c").await;
+    in_c.test(&fleet).await;
     in_c.deploy(&fleet).await;
     let counted = result(&fleet, &in_c, "word-count", "r1").await;
     assert!(counted.contains("11 inputs/dunlin.txt"), "{counted}");
