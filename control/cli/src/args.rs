@@ -9,9 +9,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use dunlin_model::Name;
 
 use crate::commands::{
-    artifact, backup, build, completions, delete, deploy, doctor, explain, inspect, job, logs, migrate,
-    namespace, new, node, nodes, plan, processes, rollout, run, secret, serve, simulate, status, stop, test,
-    token, up, upgrade,
+    artifact, backup, build, completions, context, delete, deploy, doctor, explain, inspect, job, logs,
+    migrate, namespace, new, node, nodes, plan, processes, rollout, run, secret, serve, simulate, status,
+    stop, test, token, up, upgrade,
 };
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
@@ -65,8 +65,8 @@ pub(crate) struct Global {
     /// The file with the certificate of the fleet's authority, PEM.
     #[arg(long, global = true, env = "DUNLIN_CA_FILE", value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// The file which names the coordinator, written by `dunlin up`.
-    #[arg(long, global = true, env = "DUNLIN_CONTEXT", value_name = "FILE")]
+    /// The fleet: a name that `dunlin login` was given, or a file that `dunlin up` has written.
+    #[arg(long, global = true, env = "DUNLIN_CONTEXT", value_name = "NAME|FILE")]
     pub(crate) context: Option<PathBuf>,
     /// The namespace, where a name does not say it.
     #[arg(long, global = true, env = "DUNLIN_NAMESPACE", value_name = "NAME")]
@@ -119,6 +119,8 @@ pub(crate) enum Command {
     Delete(delete::DeleteArgs),
     Secret(secret::SecretArgs),
     Upgrade(upgrade::UpgradeArgs),
+    Login(context::LoginArgs),
+    Context(context::ContextArgs),
     Token(token::TokenArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
@@ -158,6 +160,17 @@ mod tests {
             "dunlin new service hello",
             "dunlin build shop --output json",
             "dunlin inspect hello.wasm",
+            "dunlin test",
+            "dunlin test shop greets --no-build --output json",
+            "dunlin push hello.wasm ghcr.io/team/hello:1.0.0",
+            "dunlin push . localhost:5000/shop --no-build",
+            "dunlin pull oci://ghcr.io/team/hello:1.0.0 hello.wasm",
+            "dunlin install ghcr.io/team/shop:1 --set greeting=hello --set web.colour=red --no-wait",
+            "dunlin login north --coordinator https://10.0.0.1:7401 --ca-file ca.pem --token-file token",
+            "dunlin context",
+            "dunlin context use north",
+            "dunlin --context north status",
+            "dunlin context delete north --yes",
             "dunlin completions zsh",
             "dunlin up . --watch",
             "dunlin man pages",
@@ -236,6 +249,9 @@ mod tests {
             "dunlin secret set",
             "dunlin token create --uses 0",
             "dunlin rollback shop --to last",
+            "dunlin push hello.wasm hello:1",
+            "dunlin install ghcr.io/team/shop:1 --set greeting",
+            "dunlin login No_Name",
             "dunlin node drain",
             "dunlin node drain Node_2",
             "dunlin node drain node-2 --deadline 10",

@@ -1,4 +1,4 @@
-//! Finding the coordinator: flag over environment over context file.
+//! Finding the coordinator: flag over environment over context.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,15 @@ use crate::error::CommandError;
 
 /// Returns a client of the coordinator that is meant; nothing is sent yet.
 pub(crate) fn connect(global: &Global) -> Result<Client, CommandError> {
-    let config = find(global, context::default_path())?;
+    client(find(global, context::default_path())?)
+}
+
+/// Returns a client of the coordinator at `url`, which is known by a certificate (PEM) and asked with a token.
+pub(crate) fn with(url: &str, token: String, authority_pem: String) -> Result<Client, CommandError> {
+    client(ClientConfig { url: url.to_owned(), token, authority_pem })
+}
+
+fn client(config: ClientConfig) -> Result<Client, CommandError> {
     Client::new(config).map_err(|error| {
         CommandError::usage("cannot speak to the coordinator")
             .caused_by(&error)
@@ -20,11 +28,14 @@ pub(crate) fn connect(global: &Global) -> Result<Client, CommandError> {
 
 fn find(global: &Global, default_context: Option<PathBuf>) -> Result<ClientConfig, CommandError> {
     let context = match (&global.context, &default_context) {
-        (Some(path), _) => Some(context::read(path)?.ok_or_else(|| {
-            CommandError::failed(format!("cannot read the context {}", path.display()))
-                .because("there is no such file")
-                .help("`dunlin up` writes one; without `--context` the user's own is read")
-        })?),
+        (Some(named), _) => {
+            let path = context::meant(named, default_context.as_deref());
+            Some(context::read(&path)?.ok_or_else(|| {
+                CommandError::failed(format!("cannot read the context {}", path.display()))
+                    .because("there is no such file")
+                    .help("`dunlin context list` shows those with names; without `--context` the one in use is read")
+            })?)
+        }
         (None, Some(path)) => context::read(path)?,
         (None, None) => None,
     };
@@ -51,7 +62,8 @@ fn find(global: &Global, default_context: Option<PathBuf>) -> Result<ClientConfi
     Ok(ClientConfig { url, token, authority_pem })
 }
 
-fn read(path: &Path, what: &str, flag: &str) -> Result<String, CommandError> {
+/// Returns the text of a file that an option names.
+pub(crate) fn read(path: &Path, what: &str, flag: &str) -> Result<String, CommandError> {
     context::read_text(path).map_err(|error| {
         CommandError::failed(format!("cannot read the {what} in {}", path.display()))
             .caused_by(&error)
@@ -120,7 +132,7 @@ mod tests {
               help: `--coordinator`, `--token-file` and `--ca-file` say which; `dunlin up` writes all three
             error: cannot read the context /nonexistent/context.toml
               cause: there is no such file
-              help: `dunlin up` writes one; without `--context` the user's own is read
+              help: `dunlin context list` shows those with names; without `--context` the one in use is read
         "#]]
         .assert_eq(&lines);
     }

@@ -5,6 +5,7 @@ pub(crate) mod artifact;
 pub(crate) mod backup;
 pub(crate) mod build;
 pub(crate) mod completions;
+pub(crate) mod context;
 pub(crate) mod delete;
 pub(crate) mod deploy;
 pub(crate) mod doctor;
@@ -78,6 +79,8 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::MigrateStore(args) => migrate::migrate_store(args, output),
         Command::Upgrade(args) => block_on(upgrade::run(&global, args, output)),
         Command::Secret(args) => block_on(secret::run(&global, args, output)),
+        Command::Login(args) => block_on(context::login(&global, args, output)),
+        Command::Context(args) => context::run(args, output),
         Command::Token(args) => block_on(token::run(&global, args, output)),
         Command::Coordinator(args) => processes::coordinator(args),
         Command::Agent(args) => processes::agent(args, output),

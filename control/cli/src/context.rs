@@ -1,10 +1,11 @@
-//! The context file: which coordinator this user speaks to. Written by `dunlin up`, read by all other commands.
+//! The context file: which coordinator this user speaks to. Written by `dunlin up` and `dunlin login`, read by all others.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use dunlin_model::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::error::CommandError;
@@ -37,7 +38,19 @@ fn path_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     Some(folder.join("dunlin").join("context.toml"))
 }
 
-/// Returns the context in a file, nothing if there is no such file.
+/// Returns the folder of the contexts that have names, beside the one that is read where nothing is named.
+pub(crate) fn named_folder(current: &Path) -> PathBuf {
+    current.with_file_name("contexts")
+}
+
+/// Returns the file of the context that `--context` names: a file, or what `dunlin login` keeps under that name.
+pub(crate) fn meant(named: &Path, current: Option<&Path>) -> PathBuf {
+    let name = named.to_str().and_then(|text| text.parse::<Name>().ok()).filter(|_| !named.exists());
+    let kept = name.zip(current).map(|(name, current)| named_folder(current).join(format!("{name}.toml")));
+    kept.unwrap_or_else(|| named.to_owned())
+}
+
+/// Returns the context in a file, nothing if there is no such file. Paths in it are relative to where it really is.
 pub(crate) fn read(path: &Path) -> Result<Option<Context>, CommandError> {
     let what = || CommandError::failed(format!("cannot read the context {}", path.display()));
     let text = match read_text(path) {
@@ -46,11 +59,13 @@ pub(crate) fn read(path: &Path) -> Result<Option<Context>, CommandError> {
         Err(error) => return Err(what().caused_by(&error)),
     };
     let mut context: Context = toml::from_str(&text).map_err(|error| {
-        what()
-            .because(error.to_string().trim_end().to_owned())
-            .help("it has `url`, `token_file` and `authority_file`; `dunlin up` writes it anew")
+        what().because(error.to_string().trim_end().to_owned()).help(
+            "it has `url`, `token_file` and `authority_file`; `dunlin up` and `dunlin login` write it anew",
+        )
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
+    let target = fs::read_link(path).map_or_else(|_| path.to_owned(), |target| folder.join(target));
+    let folder = target.parent().unwrap_or(Path::new(""));
     context.token_file = folder.join(context.token_file);
     context.authority_file = folder.join(context.authority_file);
     Ok(Some(context))
@@ -65,7 +80,8 @@ pub(crate) fn write(path: &Path, context: &Context) -> Result<(), CommandError> 
     write_private(path, text.as_bytes()).map_err(|error| what(&error))
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file, whole or not at all, readable by its owner alone.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
@@ -128,6 +144,22 @@ mod tests {
     }
 
     #[test]
+    fn a_context_has_a_name_or_is_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let current = folder.path().join("context.toml");
+        let north = folder.path().join("contexts/north.toml");
+        let meant_by = |named: &str| meant(Path::new(named), Some(&current));
+        assert_eq!(meant_by("north"), north);
+        for file in ["./north", "north.toml", "a/north", current.to_str().unwrap()] {
+            assert_eq!(meant_by(file), Path::new(file));
+        }
+        // What a link leads to says where the token is.
+        write(&north, &Context { authority_file: "north.pem".into(), ..context() }).unwrap();
+        std::os::unix::fs::symlink(&north, &current).unwrap();
+        assert_eq!(read(&current).unwrap().unwrap().authority_file, folder.path().join("contexts/north.pem"));
+    }
+
+    #[test]
     fn no_file_is_no_context() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(read(&folder.path().join("context.toml")).unwrap(), None);
@@ -146,7 +178,7 @@ mod tests {
                      2 | tokenfile = "b"
                        | ^^^^^^^^^
                      unknown field `tokenfile`, expected one of `url`, `token_file`, `authority_file`
-              help: it has `url`, `token_file` and `authority_file`; `dunlin up` writes it anew
+              help: it has `url`, `token_file` and `authority_file`; `dunlin up` and `dunlin login` write it anew
         "#]]
         .assert_eq(&error);
     }
