@@ -71,18 +71,17 @@ fn request(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<TestInput> 
     let section = &reader.section(section, "request")?;
     reader.refuse_unknown(section, &["method", "path", "headers", "body", "file"]);
     let method = reader.string(section, "method", "a string like \"POST\"");
-    if let Some(Found { value, at }) = &method {
-        let is_token = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_uppercase());
-        if !is_token {
-            reader.note(*at, section.path("method"), "a method is written in capital letters, like `POST`");
-        }
+    if let Some(Found { value, at }) = &method
+        && (value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_uppercase()))
+    {
+        reader.note(*at, section.path("method"), "a method is written in capital letters, like `POST`");
     }
     let path = reader.string(section, "path", "a string like \"/carts?user=7\"");
-    if let Some(Found { value, at }) = &path {
-        if !value.starts_with('/') || value.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-            let message = "a path begins with `/` and has neither spaces nor control characters";
-            reader.note(*at, section.path("path"), message);
-        }
+    if let Some(Found { value, at }) = &path
+        && (!value.starts_with('/') || value.bytes().any(|byte| byte <= b' ' || byte == 0x7f))
+    {
+        let message = "a path begins with `/` and has neither spaces nor control characters";
+        reader.note(*at, section.path("path"), message);
     }
     let headers = reader.map_of_strings(section, "headers").map(|(_, entries)| plain(entries));
     let body = content(reader, section, "body");
@@ -153,4 +152,152 @@ fn expectation(reader: &mut Reader<'_>, section: &Section<'_>, is_service: bool)
         headers: headers.unwrap_or_default(),
         fuel,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use crate::Manifest;
+
+    fn with_service(fields: &str) -> String {
+        format!("[app]\nname = \"shop\"\n[service.cart]\ncomponent = \"cart.wasm\"\n{fields}\n")
+    }
+
+    #[test]
+    fn tests_say_what_is_given_and_what_must_come_of_it() {
+        let manifest = with_service(
+            r#"
+            [job.count]
+            component = "count.wasm"
+            [test.greets]
+            service = "cart"
+            request = { method = "POST", path = "/ada?x=1", headers = { accept = "text/plain" }, body = "hi" }
+            expect = { status = 201, equals = "good day", headers = { content-type = "text/plain" }, fuel = "3M" }
+            [test.answers]
+            service = "cart"
+            [test.counts]
+            job = "count"
+            item = { file = "inputs/a.txt" }
+            expect = { exit_code = 3, contains = ["2", "11"] }
+            "#,
+        );
+        let tests = Manifest::parse(&manifest).unwrap().tests;
+        expect![[r#"
+            {
+                Name(
+                    "answers",
+                ): TestCase {
+                    workload: Name(
+                        "cart",
+                    ),
+                    input: Request {
+                        method: "GET",
+                        path: "/",
+                        headers: {},
+                        body: Empty,
+                    },
+                    expected: TestExpectation {
+                        status: 200,
+                        exit_code: 0,
+                        equals: None,
+                        contains: [],
+                        headers: {},
+                        fuel: None,
+                    },
+                },
+                Name(
+                    "counts",
+                ): TestCase {
+                    workload: Name(
+                        "count",
+                    ),
+                    input: Item {
+                        input: File(
+                            "inputs/a.txt",
+                        ),
+                    },
+                    expected: TestExpectation {
+                        status: 200,
+                        exit_code: 3,
+                        equals: None,
+                        contains: [
+                            "2",
+                            "11",
+                        ],
+                        headers: {},
+                        fuel: None,
+                    },
+                },
+                Name(
+                    "greets",
+                ): TestCase {
+                    workload: Name(
+                        "cart",
+                    ),
+                    input: Request {
+                        method: "POST",
+                        path: "/ada?x=1",
+                        headers: {
+                            "accept": "text/plain",
+                        },
+                        body: Text(
+                            "hi",
+                        ),
+                    },
+                    expected: TestExpectation {
+                        status: 201,
+                        exit_code: 0,
+                        equals: Some(
+                            "good day",
+                        ),
+                        contains: [],
+                        headers: {
+                            "content-type": "text/plain",
+                        },
+                        fuel: Some(
+                            Fuel(
+                                3000000,
+                            ),
+                        ),
+                    },
+                },
+            }
+        "#]]
+        .assert_eq(&format!("{tests:#?}\n"));
+    }
+
+    #[test]
+    fn mistakes_in_tests_are_told_with_their_places() {
+        let manifest = with_service(
+            r#"
+            [test.a]
+            service = "car"
+            request = { method = "get", path = "ada", body = "x", file = "y" }
+            item = {}
+            expect = { status = 7, exit_code = 0, fuel = "much" }
+            [test.b]
+            job = "count"
+            service = "cart"
+            [test."c d"]
+            service = "cart"
+            expct = 1
+            "#,
+        );
+        let errors = Manifest::parse(&manifest).unwrap_err();
+        expect![[r#"
+            7:19: `test.a.service`: there is no `[service.car]` in this manifest
+            8:30: `test.a.request.method`: a method is written in capital letters, like `POST`
+            8:44: `test.a.request.path`: a path begins with `/` and has neither spaces nor control characters
+            8:70: `test.a.request.file`: say either `body` or `file`
+            9:9: `test.a.item`: a service has no item; leave it out
+            10:29: `test.a.expect.status`: a status is 100 to 599, got 7
+            10:32: `test.a.expect.exit_code`: unknown field `exit_code`; there are `equals`, `contains`, `fuel`, `status`, `headers`
+            10:54: `test.a.expect.fuel`: `much` should be a whole number and a unit, like "500M"
+            11:9: `test.b`: say either `service` or `job`: what is tested
+            14:9: `c d` is not a name: use a-z, 0-9 and `-`, with a letter or digit at both ends
+            16:9: `test."c d".expct`: unknown field `expct`; did you mean `expect`?
+        "#]]
+        .assert_eq(&format!("{errors}\n"));
+    }
 }
