@@ -286,17 +286,17 @@ mod tests {
         );
         let errors = Manifest::parse(&manifest).unwrap_err();
         expect![[r#"
-            7:19: `test.a.service`: there is no `[service.car]` in this manifest
-            8:30: `test.a.request.method`: a method is written in capital letters, like `POST`
-            8:44: `test.a.request.path`: a path begins with `/` and has neither spaces nor control characters
-            8:70: `test.a.request.file`: say either `body` or `file`
-            9:9: `test.a.item`: a service has no item; leave it out
-            10:29: `test.a.expect.status`: a status is 100 to 599, got 7
-            10:32: `test.a.expect.exit_code`: unknown field `exit_code`; there are `equals`, `contains`, `fuel`, `status`, `headers`
-            10:54: `test.a.expect.fuel`: `much` should be a whole number and a unit, like "500M"
-            11:9: `test.b`: say either `service` or `job`: what is tested
-            14:9: `c d` is not a name: use a-z, 0-9 and `-`, with a letter or digit at both ends
-            16:9: `test."c d".expct`: unknown field `expct`; did you mean `expect`?
+            7:23: `test.a.service`: there is no `[service.car]` in this manifest
+            8:34: `test.a.request.method`: a method is written in capital letters, like `POST`
+            8:48: `test.a.request.path`: a path begins with `/` and has neither spaces nor control characters
+            8:74: `test.a.request.file`: say either `body` or `file`
+            9:13: `test.a.item`: a service has no item; leave it out
+            10:33: `test.a.expect.status`: a status is 100 to 599, got 7
+            10:36: `test.a.expect.exit_code`: unknown field `exit_code`; there are `equals`, `contains`, `fuel`, `status`, `headers`
+            10:58: `test.a.expect.fuel`: `much` should be a whole number and a unit, like "500M"
+            11:13: `test.b`: say either `service` or `job`: what is tested
+            14:13: `c d` is not a name: use a-z, 0-9 and `-`, with a letter or digit at both ends
+            16:13: `test."c d".expct`: unknown field `expct`; did you mean `expect`?
         "#]]
         .assert_eq(&format!("{errors}\n"));
     }
