@@ -34,16 +34,18 @@ struct Vice {
     realm: Option<String>,
 }
 
+/// The path of a request, and its header `authorization`.
+type Asked = (String, Option<String>);
+
 #[derive(Clone, Default)]
 struct Kept {
     vice: Vice,
     blobs: Arc<Mutex<BTreeMap<String, Bytes>>>,
-    /// The header `authorization` of each request, and its path.
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Kept {
-    fn authorizations(&self) -> Vec<(String, Option<String>)> {
+    fn authorizations(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }
