@@ -45,7 +45,8 @@ pub(crate) fn named_folder(current: &Path) -> PathBuf {
 
 /// Returns the file of the context that `--context` names: a file, or what `dunlin login` keeps under that name.
 pub(crate) fn meant(named: &Path, current: Option<&Path>) -> PathBuf {
-    let name = named.to_str().and_then(|text| text.parse::<Name>().ok()).filter(|_| !named.exists());
+    // What can be a name is one, whatever lies about in the folder: else who has written that would be told the token.
+    let name = named.to_str().and_then(|text| text.parse::<Name>().ok());
     let kept = name.zip(current).map(|(name, current)| named_folder(current).join(format!("{name}.toml")));
     kept.unwrap_or_else(|| named.to_owned())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use dunlin_model::{ComponentLimits, Digest};
-use dunlin_oci::{Artifact, Credentials, Reference, Registry, RegistryError};
+use dunlin_oci::{Artifact, Login, Reference, Registry, RegistryError, Trust};
 
 use crate::context::read_text;
 use crate::error::CommandError;
@@ -13,23 +13,29 @@ use crate::output::Output;
 
 /// Names a file with the certificates of authorities (PEM) that are trusted for registries, besides those of browsers.
 const AUTHORITIES: &str = "DUNLIN_REGISTRY_CA_FILE";
+/// Names hosts, with commas between, that give tokens for registries with other names.
+const TOKEN_HOSTS: &str = "DUNLIN_REGISTRY_TOKEN_HOSTS";
 /// The most bytes of a whole app.
 const MAX_APP: u64 = 1 << 30;
 
 /// Returns the registry of a reference.
 pub(crate) fn registry(reference: &Reference) -> Result<Registry, CommandError> {
-    let cannot = || CommandError::failed(format!("cannot ask {}", reference.registry()));
-    let credentials = Credentials::find(reference.registry())
-        .map_err(|error| cannot().caused_by(&error).help("`docker login` or `oras login` writes it anew"))?;
-    let authorities = match env::var_os(AUTHORITIES) {
-        None => None,
-        Some(path) => {
+    let what = || format!("cannot ask {}", reference.registry());
+    let mut trust = Trust::default();
+    if let Some(path) = env::var_os(AUTHORITIES) {
+        let text = read_text(Path::new(&path)).map_err(|error| {
             let help = format!("{AUTHORITIES} names a file with certificates, PEM");
-            Some(read_text(Path::new(&path)).map_err(|error| cannot().caused_by(&error).help(help))?)
-        }
-    };
-    Registry::of(reference, credentials, authorities.as_deref().map(str::as_bytes))
-        .map_err(|error| failed(format!("cannot ask {}", reference.registry()), &error))
+            CommandError::failed(what()).caused_by(&error).help(help)
+        })?;
+        trust.authorities = text.into_bytes();
+    }
+    let hosts = env::var(TOKEN_HOSTS).unwrap_or_default();
+    trust.token_hosts = hosts
+        .split(',')
+        .map(|host| host.trim().to_ascii_lowercase())
+        .filter(|host| !host.is_empty())
+        .collect();
+    Registry::of(reference, Login::OfDocker, trust).map_err(|error| failed(what(), &error))
 }
 
 /// Returns an artifact, and the digest by which it means the same for ever.
@@ -69,7 +75,11 @@ pub(crate) fn failed(what: String, error: &RegistryError) -> CommandError {
         RegistryError::Denied { registry, .. } => {
             format!("log in first: `docker login {registry}`, or `oras login {registry}`")
         }
-        RegistryError::ForeignRealm { .. } => "ask who runs the registry; no password was told".to_owned(),
+        RegistryError::ForeignRealm { .. } => {
+            format!("no password was told; if that host is the registry's own, name it: {TOKEN_HOSTS}=HOST")
+        }
+        RegistryError::Credentials(_) => "`docker login` or `oras login` writes it anew".to_owned(),
+        RegistryError::Silent { .. } => "try again; nothing of it was used".to_owned(),
         RegistryError::NotFound { .. } => {
             "is its name right, and its tag? A private one is not found without a password".to_owned()
         }

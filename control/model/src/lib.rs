@@ -119,7 +119,7 @@ pub use limits::{CompileLimits, ComponentLimits, LimitField, LimitHit, LimitRow,
 pub use log::{LogRecord, LogSource};
 pub use manifest::{
     Build, JobInput, MAX_MANIFEST, Manifest, ManifestError, ManifestErrors, ManifestWorkload, TestCase,
-    TestContent, TestExpectation, TestInput,
+    TestContent, TestExpectation, TestInput, packed,
 };
 pub use name::{AppName, Name, NameError, WorkloadName};
 pub use namespace::{NamespaceSpec, Packing, Quota};

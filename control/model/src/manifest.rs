@@ -7,6 +7,7 @@
 
 mod capabilities;
 mod job;
+mod packed;
 mod partition;
 mod placement;
 mod reader;
@@ -22,6 +23,7 @@ use std::fmt;
 
 use toml_edit::Document;
 
+pub use self::packed::packed;
 use self::reader::{Found, Reader, Section};
 use self::test_case::Known;
 use crate::check::{self, MAX_WORKLOADS};

@@ -7,7 +7,7 @@ use dunlin_model::Digest;
 use serde::{Deserialize, Serialize};
 
 /// The most layers of an artifact.
-pub const MAX_LAYERS: usize = 64;
+pub const MAX_LAYERS: usize = 256;
 
 /// When each component was made, as tools want to be told: the same bytes are the same artifact, whenever they are pushed.
 const CREATED: &str = "1970-01-01T00:00:00Z";
@@ -189,14 +189,14 @@ mod tests {
         let config = String::from_utf8(artifact.config.bytes.to_vec()).unwrap();
         let manifest = serde_json::to_string_pretty(&artifact.manifest()).unwrap();
         expect![[r#"
-            {"architecture":"wasm","os":"wasip2","layerDigests":["sha256:cd5d4935a48c0672cb06407bb443bc0087aff947c6b864bac886982c73b3027f"],"component":{"exports":["wasi:cli/run@0.2.6"],"imports":["wasi:clocks/wall-clock@0.2.6"]}}
+            {"created":"1970-01-01T00:00:00Z","architecture":"wasm","os":"wasip2","layerDigests":["sha256:cd5d4935a48c0672cb06407bb443bc0087aff947c6b864bac886982c73b3027f"],"component":{"exports":["wasi:cli/run@0.2.6"],"imports":["wasi:clocks/wall-clock@0.2.6"]}}
             {
               "schemaVersion": 2,
               "mediaType": "application/vnd.oci.image.manifest.v1+json",
               "config": {
                 "mediaType": "application/vnd.wasm.config.v0+json",
-                "digest": "sha256:0dc851c8caa6c708cc5930fae39d5dda396dd6551e7b3fcd5e6d2c41a62f8716",
-                "size": 218
+                "digest": "sha256:d60e23867d6844c106c58cdbcb80c37ffac24e1ba1eb16d6c4eaba0b3598e4d8",
+                "size": 251
               },
               "layers": [
                 {

@@ -16,7 +16,7 @@ pub(crate) enum Challenge {
     /// The password itself.
     Basic,
     /// A token, to be had from `realm`.
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer { realm: String, service: Option<String> },
 }
 
 impl Challenge {
@@ -36,12 +36,18 @@ impl Challenge {
         }
         let is_bearer = challenge.scheme.eq_ignore_ascii_case("bearer");
         is_bearer.then_some(())?;
-        Some(Self::Bearer { realm: param("realm")?, service: param("service"), scope: param("scope") })
+        Some(Self::Bearer { realm: param("realm")?, service: param("service") })
     }
 }
 
-/// Returns whether tokens for `registry` may be asked from `realm`, a URL; otherwise why not.
-pub(crate) fn may_ask(registry: &str, realm: &str, is_loopback: bool) -> Result<(), &'static str> {
+/// Returns whether tokens for `registry` may be asked from `realm`, a URL; otherwise why not. `trusted` are hosts that the
+/// user has named.
+pub(crate) fn may_ask(
+    registry: &str,
+    realm: &str,
+    is_loopback: bool,
+    trusted: &[String],
+) -> Result<(), &'static str> {
     let realm = reqwest::Url::parse(realm).map_err(|_| "it is no URL")?;
     let host = realm.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -54,7 +60,8 @@ pub(crate) fn may_ask(registry: &str, realm: &str, is_loopback: bool) -> Result<
     // Who has a name below another one is in the hands of who has that; a top-level domain is nobody's.
     let is_above = host.contains('.') && own.strip_suffix(host).is_some_and(|rest| rest.ends_with('.'));
     let is_docker_hub = DOCKER_HUB.contains(&own) && host == DOCKER_HUB_TOKENS;
-    if host == own || is_above || is_docker_hub { Ok(()) } else { Err("it is another host") }
+    let is_trusted = trusted.iter().any(|trusted| trusted == host);
+    if host == own || is_above || is_docker_hub || is_trusted { Ok(()) } else { Err("it is another host") }
 }
 
 #[cfg(test)]
@@ -63,17 +70,16 @@ mod tests {
 
     #[test]
     fn challenges_are_understood() {
-        let bearer = |realm: &str, service: Option<&str>, scope: Option<&str>| {
-            let owned = |text: Option<&str>| text.map(str::to_owned);
-            Some(Challenge::Bearer { realm: realm.to_owned(), service: owned(service), scope: owned(scope) })
+        let bearer = |realm: &str, service: Option<&str>| {
+            Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
         };
         for (header, expected) in [
             ("Basic realm=\"Registry\"", Some(Challenge::Basic)),
             (
                 r#"Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:a/b:pull""#,
-                bearer("https://ghcr.io/token", Some("ghcr.io"), Some("repository:a/b:pull")),
+                bearer("https://ghcr.io/token", Some("ghcr.io")),
             ),
-            (r#"bearer REALM="https://a.b/t""#, bearer("https://a.b/t", None, None)),
+            (r#"bearer REALM="https://a.b/t""#, bearer("https://a.b/t", None)),
             (r#"Negotiate, Basic realm="x""#, Some(Challenge::Basic)),
             ("Bearer service=\"x\"", None),
             ("Digest realm=\"x\"", None),
@@ -105,7 +111,10 @@ mod tests {
             ("ghcr.io", "file:///etc/passwd", false),
         ] {
             let is_loopback = host_of(registry).parse::<std::net::IpAddr>().is_ok();
-            assert_eq!(may_ask(registry, realm, is_loopback).is_ok(), expected, "{registry} {realm}");
+            assert_eq!(may_ask(registry, realm, is_loopback, &[]).is_ok(), expected, "{registry} {realm}");
         }
+        let named = ["gitlab.example".to_owned()];
+        assert!(may_ask("registry.example", "https://gitlab.example/jwt", false, &named).is_ok());
+        assert!(may_ask("registry.example", "http://gitlab.example/jwt", false, &named).is_err());
     }
 }

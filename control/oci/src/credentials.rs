@@ -19,6 +19,17 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// Where the password is, for when a registry wants to know who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// There is none.
+    Nobody,
+    /// Here.
+    Known(Credentials),
+    /// In Docker's config file, or with the helper that it names. It is looked for when it is needed, and not before.
+    OfDocker,
+}
+
 /// Why it is not known with which password to ask.
 #[derive(Debug, thiserror::Error)]
 #[error("Docker's config file has no password for {registry} that can be used: {why}")]
@@ -44,7 +55,13 @@ impl Credentials {
                 | CredentialRetrievalError::NoCredentialConfigured
                 | CredentialRetrievalError::ConfigReadError,
             ) => Ok(None),
-            // What a helper printed may be a password.
+            // In these words helpers say that they have none.
+            Err(CredentialRetrievalError::HelperFailure { stdout, .. })
+                if stdout.contains("credentials not found") =>
+            {
+                Ok(None)
+            }
+            // What else a helper printed may be a password.
             Err(CredentialRetrievalError::HelperFailure { helper, .. }) => {
                 Err(failed(format!("its helper `{helper}` failed")))
             }

@@ -4,7 +4,7 @@
 //! of a component is that of the ecosystem (`application/vnd.wasm.config.v0+json`), so that other tools read what is
 //! pushed here and the other way round.
 //!
-//! A registry is a stranger. What it sends is bounded before it is read and compared with its digest before it is used;
+//! A registry is a stranger. What it sends is bounded before it is read and compared with the digest that it should have before it is used;
 //! a password goes to nobody but the registry it is for, or to who may hand out tokens for it ([`challenge`]).
 //!
 //! Not here: what is done with what was pulled (`control/cli`).
@@ -16,6 +16,6 @@ mod reference;
 mod registry;
 
 pub use artifact::{Artifact, Layer, MAX_LAYERS, layout};
-pub use credentials::{Credentials, CredentialsError};
+pub use credentials::{Credentials, CredentialsError, Login};
 pub use reference::{Reference, ReferenceError, SCHEME};
-pub use registry::{Registry, RegistryError};
+pub use registry::{Registry, RegistryError, Trust};

@@ -48,6 +48,11 @@ impl Reference {
         &self.repository
     }
 
+    /// Tells whether it names a digest, and so something that cannot be changed.
+    pub const fn is_pinned(&self) -> bool {
+        self.digest.is_some()
+    }
+
     /// Returns the digest, if it names one.
     pub const fn digest(&self) -> Option<Digest> {
         self.digest
@@ -136,7 +141,7 @@ impl FromStr for Reference {
         if tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
             return Err(error("a tag has letters, digits, `.`, `_` and `-`, and 128 bytes at most"));
         }
-        Ok(Self { registry: registry.to_owned(), repository: repository.to_owned(), tag, digest })
+        Ok(Self { registry: registry.to_ascii_lowercase(), repository: repository.to_owned(), tag, digest })
     }
 }
 
@@ -200,6 +205,7 @@ mod tests {
             (hello.version().as_str(), hello.name(), hello.registry()),
             ("latest", "hello", "ghcr.io")
         );
+        assert_eq!(read("GHCR.io/a").unwrap().registry(), "ghcr.io");
         assert_eq!(hello.pinned(digest).version(), digest.to_string());
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use dunlin_model::Digest;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -14,7 +15,7 @@ use serde::Deserialize;
 
 use crate::artifact::{Artifact, Descriptor, Layer, MAX_LAYERS, Manifest, layout};
 use crate::challenge::{Challenge, may_ask};
-use crate::{Credentials, Reference};
+use crate::{Credentials, CredentialsError, Login, Reference};
 
 /// The most bytes of a manifest: what the specification has registries take at least.
 const MAX_MANIFEST: u64 = 4 << 20;
@@ -25,6 +26,8 @@ const SHOWN: usize = 300;
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// How long nothing may come.
 const READ_TIME: Duration = Duration::from_secs(30);
+/// What a link takes at least, in bytes a second: by this it is known how long bytes may be under way.
+const SLOWEST: u64 = 16 << 10;
 const MAX_REDIRECTS: usize = 5;
 
 /// Why an artifact does not get to a registry, or from there.
@@ -35,10 +38,21 @@ pub enum RegistryError {
     Unreachable {
         /// Which.
         registry: String,
-        /// Why not.
+        /// Why not. It does not name the address, which can open a door.
         #[source]
         source: reqwest::Error,
     },
+    /// It says nothing.
+    #[error("{registry} was silent for {} s", after.as_secs())]
+    Silent {
+        /// Which.
+        registry: String,
+        /// For so long.
+        after: Duration,
+    },
+    /// It wants to know who asks, and that cannot be found out.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// It wants to know who asks, and does not take what it is told.
     #[error("{registry} does not let this user in: {why}")]
     Denied {
@@ -110,26 +124,35 @@ pub enum RegistryError {
     Authorities,
 }
 
+/// Whom to believe besides those whom everybody believes.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Certificates of authorities, PEM.
+    pub authorities: Vec<u8>,
+    /// Hosts that give tokens for registries with other names.
+    pub token_hosts: Vec<String>,
+}
+
 /// A registry, and who asks it.
 #[derive(Debug)]
 pub struct Registry {
+    /// Asks for something, wherever the registry has it.
     client: Client,
+    /// Brings something, to nobody but the registry.
+    uploads: Client,
     place: Reference,
-    credentials: Option<Credentials>,
+    login: Login,
+    token_hosts: Vec<String>,
     /// What opens the door, once the registry has said what it wants.
     authorization: Mutex<Option<HeaderValue>>,
 }
 
 impl Registry {
-    /// Returns the registry of a reference. It is asked by TLS, unless it is on this machine; `authorities` (PEM) are
-    /// trusted besides those that browsers trust.
-    pub fn of(
-        place: &Reference,
-        credentials: Option<Credentials>,
-        authorities: Option<&[u8]>,
-    ) -> Result<Self, RegistryError> {
+    /// Returns the registry of a reference. It is asked by TLS, unless it is on this machine.
+    pub fn of(place: &Reference, login: Login, trust: Trust) -> Result<Self, RegistryError> {
+        let Trust { authorities, token_hosts } = trust;
         let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        for authority in CertificateDer::pem_slice_iter(authorities.unwrap_or_default()) {
+        for authority in CertificateDer::pem_slice_iter(&authorities) {
             let added = authority.map(|authority| roots.add(authority));
             if !matches!(added, Ok(Ok(()))) {
                 return Err(RegistryError::Authorities);
@@ -142,15 +165,28 @@ impl Registry {
             .map_err(|_| RegistryError::Authorities)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .connect_timeout(CONNECT_TIME)
-            .read_timeout(READ_TIME)
-            .redirect(reqwest::redirect::Policy::custom(redirected))
-            .user_agent(concat!("dunlin/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|source| RegistryError::Unreachable { registry: place.registry().to_owned(), source })?;
-        Ok(Self { client, place: place.clone(), credentials, authorization: Mutex::new(None) })
+        let client = |redirects| {
+            let mut builder = Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .connect_timeout(CONNECT_TIME)
+                .redirect(redirects)
+                .user_agent(concat!("dunlin/", env!("CARGO_PKG_VERSION")));
+            // What is in the clear does not leave this machine.
+            if place.is_loopback() {
+                builder = builder.no_proxy();
+            }
+            let failed =
+                |source| RegistryError::Unreachable { registry: place.registry().to_owned(), source };
+            builder.build().map_err(failed)
+        };
+        Ok(Self {
+            client: client(Policy::custom(redirected))?,
+            uploads: client(Policy::none())?,
+            place: place.clone(),
+            login,
+            token_hosts,
+            authorization: Mutex::new(None),
+        })
     }
 
     /// Brings an artifact to the place of the reference, and returns the digest of its manifest.
@@ -162,7 +198,7 @@ impl Registry {
             serde_json::to_vec(&artifact.manifest()).map_err(|error| self.other(error.to_string()))?;
         let digest = Digest::of(&manifest);
         let url = self.url(&format!("manifests/{}", self.place.version()))?;
-        let request = self.client.put(url).header(CONTENT_TYPE, layout::MANIFEST).body(manifest);
+        let request = self.uploads.put(url).header(CONTENT_TYPE, layout::MANIFEST).body(manifest);
         let response = self.send(request, Scope::Push).await?;
         self.expect(response, &[StatusCode::CREATED, StatusCode::OK], "repository to push to").await?;
         Ok(digest)
@@ -227,7 +263,7 @@ impl Registry {
         if self.send(there, Scope::Push).await?.status() == StatusCode::OK {
             return Ok(());
         }
-        let begin = self.client.post(self.url("blobs/uploads/")?).header(CONTENT_LENGTH, 0);
+        let begin = self.uploads.post(self.url("blobs/uploads/")?).header(CONTENT_LENGTH, 0);
         let begun = self.send(begin, Scope::Push).await?;
         let begun = self.expect(begun, &[StatusCode::ACCEPTED], "repository to push to").await?;
         let location = begun.headers().get(LOCATION).and_then(|location| location.to_str().ok());
@@ -238,28 +274,60 @@ impl Registry {
             return Err(self.other(format!("it wants the bytes brought to {}", location.authority())));
         }
         location.query_pairs_mut().append_pair("digest", &digest.to_string());
-        let request = self.client.put(location).header(CONTENT_TYPE, "application/octet-stream");
-        let sent = self.send(request.body(layer.bytes.clone()), Scope::Push).await?;
+        let request = self.uploads.put(location).header(CONTENT_TYPE, "application/octet-stream");
+        let patience = READ_TIME + Duration::from_secs(layer.bytes.len() as u64 / SLOWEST);
+        let sent = self.send_within(request.body(layer.bytes.clone()), Scope::Push, patience).await?;
         self.expect(sent, &[StatusCode::CREATED], "repository to push to").await.map(drop)
     }
 
     /// Sends a request; if the registry wants to know who asks, it is told, and asked again.
     async fn send(&self, request: RequestBuilder, scope: Scope) -> Result<Response, RegistryError> {
+        self.send_within(request, scope, READ_TIME).await
+    }
+
+    async fn send_within(
+        &self,
+        request: RequestBuilder,
+        scope: Scope,
+        patience: Duration,
+    ) -> Result<Response, RegistryError> {
         let again = request.try_clone();
         let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let response = self.sent(with(request, known)).await?;
+        let response = self.sent(with(request, known), patience).await?;
         // A token may be for less than this, or too old.
         let (Some(again), StatusCode::UNAUTHORIZED) = (again, response.status()) else { return Ok(response) };
         let Some(authorization) = self.authorize(response.headers(), scope).await? else {
             return Ok(response);
         };
         *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(authorization.clone());
-        self.sent(with(again, Some(authorization))).await
+        self.sent(with(again, Some(authorization)), patience).await
     }
 
-    async fn sent(&self, request: RequestBuilder) -> Result<Response, RegistryError> {
-        let sent = request.send().await;
-        sent.map_err(|source| RegistryError::Unreachable { registry: self.registry(), source })
+    async fn sent(&self, request: RequestBuilder, patience: Duration) -> Result<Response, RegistryError> {
+        self.within(patience, request.send()).await
+    }
+
+    /// Waits for the registry, but not for ever.
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        asked: impl Future<Output = Result<T, reqwest::Error>>,
+    ) -> Result<T, RegistryError> {
+        match tokio::time::timeout(patience, asked).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(source)) => {
+                Err(RegistryError::Unreachable { registry: self.registry(), source: source.without_url() })
+            }
+            Err(_) => Err(RegistryError::Silent { registry: self.registry(), after: patience }),
+        }
+    }
+
+    fn credentials(&self) -> Result<Option<Credentials>, RegistryError> {
+        match &self.login {
+            Login::Nobody => Ok(None),
+            Login::Known(credentials) => Ok(Some(credentials.clone())),
+            Login::OfDocker => Ok(Credentials::find(self.place.registry())?),
+        }
     }
 
     /// Returns what opens the door that was closed with these headers; nothing if there is nothing to open it with.
@@ -273,13 +341,14 @@ impl Registry {
         match said.next() {
             None => Ok(None),
             Some(Challenge::Basic) => {
-                let Some(Credentials { user, password }) = &self.credentials else { return Ok(None) };
+                let Some(Credentials { user, password }) = self.credentials()? else { return Ok(None) };
                 let request = self.client.request(Method::GET, self.base()?).basic_auth(user, Some(password));
                 let built = request.build();
                 Ok(built.ok().and_then(|mut request| request.headers_mut().remove(AUTHORIZATION)))
             }
-            Some(Challenge::Bearer { realm, service, .. }) => {
-                may_ask(self.place.host(), &realm, self.place.is_loopback()).map_err(|why| {
+            Some(Challenge::Bearer { realm, service }) => {
+                let (host, is_loopback) = (self.place.host(), self.place.is_loopback());
+                may_ask(host, &realm, is_loopback, &self.token_hosts).map_err(|why| {
                     RegistryError::ForeignRealm { registry: self.registry(), realm: realm.clone(), why }
                 })?;
                 self.token(&realm, service.as_deref(), scope).await.map(Some)
@@ -305,11 +374,11 @@ impl Registry {
             url.query_pairs_mut().append_pair("service", service);
         }
         let mut request = self.client.get(url);
-        if let Some(Credentials { user, password }) = &self.credentials {
+        if let Some(Credentials { user, password }) = self.credentials()? {
             request = request.basic_auth(user, Some(password));
         }
-        let response = self.sent(request).await?;
-        let response = self.expect(response, &[StatusCode::OK], "such user").await?;
+        let response = self.sent(request, READ_TIME).await?;
+        let response = self.expect(response, &[StatusCode::OK], "place that gives tokens").await?;
         let bytes = self.read(response, "a token", MAX_SAID).await?;
         let token: Option<Token> = serde_json::from_slice(&bytes).ok();
         let token = token.and_then(|it| it.token.or(it.access_token));
@@ -337,8 +406,10 @@ impl Registry {
         let said = self.read(response, "an answer", MAX_SAID).await.unwrap_or_default();
         let said: String = String::from_utf8_lossy(&said).chars().take(SHOWN).collect();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let nobody = "there is no password for it in Docker's config file".to_owned();
-            let why = if self.credentials.is_none() { nobody } else { format!("{status}: {said}") };
+            let has_password = self.credentials().is_ok_and(|found| found.is_some());
+            let nobody =
+                if has_password { "" } else { "there is no password for it in Docker's config file; " };
+            let why = format!("{nobody}it answered {status}: {said}");
             return Err(RegistryError::Denied { registry, why });
         }
         Err(RegistryError::Refused { registry, status, said })
@@ -350,8 +421,7 @@ impl Registry {
             return Err(self.too_large(what, limit, length));
         }
         let mut bytes = Vec::new();
-        let failed = |source| RegistryError::Unreachable { registry: self.registry(), source };
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        while let Some(chunk) = self.within(READ_TIME, response.chunk()).await? {
             let observed = (bytes.len() + chunk.len()) as u64;
             if observed > limit {
                 return Err(self.too_large(what, limit, observed));

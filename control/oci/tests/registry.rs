@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use dunlin_model::Digest;
-use dunlin_oci::{Artifact, Credentials, Reference, Registry, RegistryError};
+use dunlin_oci::{Artifact, Credentials, Login, Reference, Registry, RegistryError, Trust};
 use http::{Method, StatusCode, header};
 
 const WASM: &[u8] = b"\0asm\x0d\0\x01\0";
@@ -30,6 +30,8 @@ struct Vice {
     blobs_at: Option<String>,
     /// Bytes are to be brought to this place.
     uploads_at: Option<String>,
+    /// What is brought is sent on to this place.
+    sends_on_to: Option<String>,
     /// Tokens are had here; without it nobody has to say who asks.
     realm: Option<String>,
 }
@@ -83,6 +85,10 @@ async fn answer(State(kept): State<Kept>, request: Request) -> Response {
                 .unwrap_or_else(|| "/v2/team/hello/blobs/uploads/1?state=x".to_owned());
             (StatusCode::ACCEPTED, [(header::LOCATION, place)]).into_response()
         }
+        Method::PUT if kept.vice.sends_on_to.is_some() => {
+            let place = kept.vice.sends_on_to.clone().unwrap_or_default();
+            (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, place)]).into_response()
+        }
         Method::PUT => {
             let query = head.uri.query().unwrap_or_default();
             let digest = query
@@ -125,27 +131,27 @@ fn place(address: SocketAddr) -> Reference {
     format!("{address}/team/hello:1.0").parse().unwrap()
 }
 
-fn somebody() -> Option<Credentials> {
-    Some(Credentials { user: "ann".to_owned(), password: "secret".to_owned() })
+fn somebody() -> Login {
+    Login::Known(Credentials { user: "ann".to_owned(), password: "secret".to_owned() })
 }
 
 /// Has an honest registry keep an artifact, then be what `vice` says, and returns what comes of a pull, and the registry.
 async fn pulled(vice: Vice) -> (Result<(Artifact, Digest), RegistryError>, Kept) {
     let mut kept = Kept::default();
     let honest = start(&kept).await;
-    Registry::of(&place(honest), None, None).unwrap().push(&hello()).await.unwrap();
+    Registry::of(&place(honest), Login::Nobody, Trust::default()).unwrap().push(&hello()).await.unwrap();
     kept.vice = vice;
     kept.asked = Arc::default();
     let address = start(&kept).await;
-    (Registry::of(&place(address), somebody(), None).unwrap().pull(1 << 20).await, kept)
+    (Registry::of(&place(address), somebody(), Trust::default()).unwrap().pull(1 << 20).await, kept)
 }
 
 #[tokio::test]
 async fn what_was_pushed_is_pulled_by_tag_and_by_digest() {
     let kept = Kept::default();
     let place = place(start(&kept).await);
-    let digest = Registry::of(&place, None, None).unwrap().push(&hello()).await.unwrap();
-    let registry = Registry::of(&place, None, None).unwrap();
+    let digest = Registry::of(&place, Login::Nobody, Trust::default()).unwrap().push(&hello()).await.unwrap();
+    let registry = Registry::of(&place, Login::Nobody, Trust::default()).unwrap();
     let (artifact, found) = registry.pull(1 << 20).await.unwrap();
     assert_eq!((artifact, found), (hello(), digest));
     // What is there is not sent again.
@@ -153,7 +159,8 @@ async fn what_was_pushed_is_pulled_by_tag_and_by_digest() {
     assert_eq!(registry.push(&hello()).await.unwrap(), digest);
     assert_eq!(kept.authorizations().len() - before, 3);
     let other = place.pinned(Digest::of(b"other"));
-    let error = Registry::of(&other, None, None).unwrap().pull(1 << 20).await.unwrap_err();
+    let error =
+        Registry::of(&other, Login::Nobody, Trust::default()).unwrap().pull(1 << 20).await.unwrap_err();
     assert!(matches!(error, RegistryError::NotFound { .. }), "{error}");
     let error = registry.pull(7).await.unwrap_err();
     assert!(matches!(error, RegistryError::TooLarge { limit: 7, .. }), "{error}");
@@ -164,11 +171,15 @@ async fn a_tag_that_is_served_for_a_digest_is_refused() {
     let kept = Kept::default();
     let address = start(&kept).await;
     let place = place(address);
-    Registry::of(&place, None, None).unwrap().push(&hello()).await.unwrap();
+    Registry::of(&place, Login::Nobody, Trust::default()).unwrap().push(&hello()).await.unwrap();
     let other = Digest::of(b"other");
     let manifest = kept.blobs.lock().unwrap()["1.0"].clone();
     kept.blobs.lock().unwrap().insert(other.to_string(), manifest);
-    let error = Registry::of(&place.pinned(other), None, None).unwrap().pull(1 << 20).await.unwrap_err();
+    let error = Registry::of(&place.pinned(other), Login::Nobody, Trust::default())
+        .unwrap()
+        .pull(1 << 20)
+        .await
+        .unwrap_err();
     assert!(matches!(error, RegistryError::OtherBytes { expected, .. } if expected == other), "{error}");
 }
 
@@ -232,8 +243,19 @@ async fn bytes_are_brought_to_nobody_else() {
     let there = format!("http://{}/v2/team/hello/blobs/uploads/1", start(&stranger).await);
     let kept = Kept { vice: Vice { uploads_at: Some(there), ..Vice::default() }, ..Kept::default() };
     let place = place(start(&kept).await);
-    let error = Registry::of(&place, None, None).unwrap().push(&hello()).await.unwrap_err();
+    let error =
+        Registry::of(&place, Login::Nobody, Trust::default()).unwrap().push(&hello()).await.unwrap_err();
     assert!(matches!(error, RegistryError::OtherKind { .. }), "{error}");
+    assert!(stranger.authorizations().is_empty());
+    let there = format!("http://{}/v2/team/hello/blobs/uploads/1", start(&stranger).await);
+    let kept = Kept { vice: Vice { sends_on_to: Some(there), ..Vice::default() }, ..Kept::default() };
+    let place = self::place(start(&kept).await);
+    let error =
+        Registry::of(&place, Login::Nobody, Trust::default()).unwrap().push(&hello()).await.unwrap_err();
+    assert!(
+        matches!(error, RegistryError::Refused { status: StatusCode::TEMPORARY_REDIRECT, .. }),
+        "{error}"
+    );
     assert!(stranger.authorizations().is_empty());
 }
 
@@ -244,6 +266,7 @@ async fn a_registry_whose_tokens_cannot_be_had_is_not_reached() {
         ..Kept::default()
     };
     let address = start(&kept).await;
-    let error = Registry::of(&place(address), None, None).unwrap().pull(1).await.unwrap_err();
+    let error =
+        Registry::of(&place(address), Login::Nobody, Trust::default()).unwrap().pull(1).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");
 }

@@ -1,7 +1,5 @@
 //! Fleets that are logged into by name, and which of them is meant.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 

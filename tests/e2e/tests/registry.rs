@@ -4,10 +4,12 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use dunlin_e2e::{answer, ended, outside, printed};
-use dunlin_guest_artifacts::{CONFIG_HTTP, HELLO, HELLO_V2};
+use dunlin_guest_artifacts::{CONFIG_HTTP, HELLO, HELLO_V2, WORD_COUNT};
 use dunlin_harness::{App, Fleet, OciRegistry};
 use dunlin_model::Digest;
+use dunlin_oci::{Artifact, Login, Registry, Trust};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -124,5 +126,36 @@ async fn an_app_is_installed_from_a_registry_with_settings_of_its_own() {
     assert_eq!(std::fs::read_dir(elsewhere).unwrap().count(), 0);
 
     done(&fleet, &registry, elsewhere, &["pull", &place]).await;
-    assert_eq!(std::fs::read(elsewhere.join("greeter/built/config.wasm")).unwrap(), CONFIG_HTTP);
+    assert_eq!(std::fs::read(elsewhere.join("greeter/components/web.wasm")).unwrap(), CONFIG_HTTP);
+    // What was fetched starts no command of whoever has made it.
+    let fetched = std::fs::read_to_string(elsewhere.join("greeter/dunlin.toml")).unwrap();
+    assert!(!fetched.contains("exit 7"), "{fetched}");
+    done(&fleet, &registry, &elsewhere.join("greeter"), &["deploy", "--timeout", "60s"]).await;
+}
+
+#[tokio::test]
+async fn files_of_this_machine_go_into_no_artifact_and_to_none() {
+    let Some(registry) = OciRegistry::start().await.unwrap() else { return };
+    let fleet = Fleet::start(1).await.unwrap();
+    let manifest = r#"
+        [app]
+        name = "reader"
+        [job.read]
+        component = "read.wasm"
+        schedule = "0 3 * * *"
+        input = ["/etc/host*"]
+    "#;
+    let app = App::new(manifest, &[("read.wasm", WORD_COUNT)]);
+    let place = format!("{}/team/reader:1", registry.address());
+    let refused = logged_in(&registry, app.path(), &["push", ".", &place]);
+    ended(refused).await.assert_failed(1, &["which no artifact holds"]);
+    // Who means harm has other tools.
+    let artifact = Artifact::app(manifest.into(), [("read.wasm".to_owned(), Bytes::from_static(WORD_COUNT))]);
+    let login = Login::Known(OciRegistry::credentials());
+    let pushing = Registry::of(&place.parse().unwrap(), login, Trust::default()).unwrap();
+    pushing.push(&artifact).await.unwrap();
+    let mut install = fleet.command(app.path(), &["install", &place]);
+    install.env("DOCKER_CONFIG", registry.docker_config());
+    printed(&install.output().await.unwrap())
+        .assert_failed(1, &["cannot be installed", "which no artifact holds"]);
 }

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use dunlin_oci::Credentials;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -96,6 +97,11 @@ impl OciRegistry {
     /// The folder with a config file of Docker that has the password, as `DOCKER_CONFIG` names it.
     pub fn docker_config(&self) -> PathBuf {
         self.folder.path().join("docker")
+    }
+
+    /// Returns the password.
+    pub fn credentials() -> Credentials {
+        Credentials { user: USER.to_owned(), password: PASSWORD.to_owned() }
     }
 
     /// Returns what it gives to others who ask for it by HTTP: a path below `/v2/`.

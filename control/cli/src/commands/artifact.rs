@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
-use dunlin_model::{Digest, Manifest, Name};
+use dunlin_admission::Admitted;
+use dunlin_model::{Digest, Manifest, Name, packed};
 use dunlin_oci::{Artifact, Reference, layout};
 use serde::Serialize;
 
@@ -61,6 +63,8 @@ pub(crate) struct InstallArgs {
     wait: DeployWait,
 }
 
+const NO_FILES: &str = "deploy it from its folder, or give the job `items` in place of `input`";
+
 /// What was brought or fetched.
 #[derive(Debug, Serialize)]
 struct Moved {
@@ -74,6 +78,11 @@ struct Moved {
 /// Pushes what is at the path.
 pub(crate) async fn push(global: &Global, args: PushArgs, output: &Output) -> Result<(), CommandError> {
     let PushArgs { path, to, no_build } = args;
+    if to.is_pinned() {
+        return Err(CommandError::usage(format!("cannot push to {to}"))
+            .because("it names a digest, which is that of what is there already")
+            .help("name a tag, like `:1.0.0`; the digest is printed when it is there"));
+    }
     let is_app = path.is_dir() || path.extension().is_some_and(|ending| ending == "toml");
     let artifact = match is_app {
         true => app(&path, no_build, global.namespace.as_ref(), output).await?,
@@ -89,12 +98,17 @@ pub(crate) async fn push(global: &Global, args: PushArgs, output: &Output) -> Re
 
 fn component(path: &Path, output: &Output) -> Result<Artifact, CommandError> {
     let bytes = read_guest(path, output)?;
-    let admitted = dunlin_admission::admit(&bytes).map_err(|refusal| {
+    let admitted = admitted(&bytes, path)?;
+    Ok(Artifact::component(bytes, &admitted.imports, &admitted.exports))
+}
+
+/// Returns what a component is; one that no fleet takes is of no use to anybody.
+fn admitted(bytes: &[u8], path: &Path) -> Result<Admitted, CommandError> {
+    dunlin_admission::admit(bytes).map_err(|refusal| {
         CommandError::failed(format!("no fleet would take {}", path.display()))
             .caused_by(&refusal)
             .help(refusal_help(&refusal))
-    })?;
-    Ok(Artifact::component(bytes, &admitted.imports, &admitted.exports))
+    })
 }
 
 async fn app(
@@ -107,23 +121,31 @@ async fn app(
     let (manifest, file) = deploy::manifest_text(path)?;
     let cannot = || CommandError::failed(format!("cannot push the app of {}", file.display()));
     if let Some(job) = built.inputs.keys().next() {
-        return Err(cannot()
-            .because(format!(
-                "the runs of `{job}` start by themselves and read files, which no artifact holds"
-            ))
-            .help("deploy it from its folder, or give the job `items` in place of `input`"));
+        return Err(cannot().because(reads_files(job)).help(NO_FILES));
     }
-    // A path that two workloads name is one layer.
-    let mut files: BTreeMap<String, Bytes> = BTreeMap::new();
-    let read = Manifest::parse(&manifest).map_err(|errors| cannot().caused_by(&errors))?;
-    for (name, workload) in &read.workloads {
-        let digest = built.spec.workloads.get(name).map(|spec| spec.component);
-        let component = built.components.iter().find(|component| Some(component.digest) == digest);
-        if let Some(component) = component {
-            files.insert(workload.component.clone(), component.bytes.clone());
+    // What several workloads run is one layer, named for the first of them.
+    let mut layers: BTreeMap<Digest, (String, Bytes)> = BTreeMap::new();
+    let mut paths = BTreeMap::new();
+    for (name, spec) in &built.spec.workloads {
+        let component = built.components.iter().find(|component| component.digest == spec.component);
+        let Some(component) = component else { continue };
+        if !layers.contains_key(&component.digest) {
+            admitted(&component.bytes, &component.path)?;
+            let path = format!("components/{name}.wasm");
+            layers.insert(component.digest, (path, component.bytes.clone()));
+        }
+        if let Some((path, _)) = layers.get(&component.digest) {
+            paths.insert(name.clone(), path.clone());
         }
     }
-    Ok(Artifact::app(manifest.into(), files))
+    let manifest = packed(&manifest, &paths)
+        .ok_or_else(|| cannot().because("it has changed meanwhile").help("push again"))?;
+    Ok(Artifact::app(manifest.into(), layers.into_values()))
+}
+
+/// Says why an app whose jobs read files cannot be an artifact.
+fn reads_files(job: &Name) -> String {
+    format!("the runs of `{job}` start by themselves and read files, which no artifact holds")
 }
 
 /// Pulls what is at the reference into files.
@@ -133,7 +155,7 @@ pub(crate) async fn pull(args: PullArgs, output: &Output) -> Result<(), CommandE
     let is_app = artifact.artifact_type.as_deref() == Some(layout::APP);
     let named = if is_app { from.name().to_owned() } else { format!("{}.wasm", from.name()) };
     let path = to.unwrap_or_else(|| PathBuf::from(named));
-    if path.exists() {
+    if path.symlink_metadata().is_ok() {
         return Err(CommandError::failed(format!("there is something at {} already", path.display()))
             .help(format!("name another place: `dunlin pull {from} PLACE`; nothing is written over")));
     }
@@ -181,7 +203,7 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    fs::write(path, bytes)
+    fs::OpenOptions::new().write(true).create_new(true).open(path)?.write_all(bytes)
 }
 
 /// Deploys the app at the reference.
@@ -210,10 +232,14 @@ pub(crate) async fn install(global: &Global, args: InstallArgs, output: &Output)
     let manifest = Manifest::parse(&String::from_utf8_lossy(&manifest))
         .map_err(|errors| not_an_app(format!("its manifest has mistakes: {errors}")))?;
     let mut built = gather(manifest, Place::Artifact(&components), global.namespace.as_ref(), output).await?;
+    // Files here would be sent to whoever has made the artifact.
+    if let Some(job) = built.inputs.keys().next() {
+        return Err(not_an_app(reads_files(job)));
+    }
     for (key, value) in set {
         set_config(&mut built, &from, &key, value)?;
     }
-    output.note(&format!("installing {}", from.pinned(digest)));
+    output.note(&format!("installing {} as `{}`", from.pinned(digest), built.spec.name));
     let result = deploy::bring(&client, &built, &wait, output).await?;
     deploy::show(&result, output)
 }

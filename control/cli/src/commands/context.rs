@@ -1,7 +1,7 @@
 //! `dunlin login` and `dunlin context`: the fleets that a user knows by names, and which of them is meant.
 //!
-//! What is needed for a fleet is kept under its name beside the context file; that file is a link to the one in use. So
-//! `dunlin up`, which writes the file itself, takes nothing away: a fleet that was logged into is still there by name.
+//! What is needed for a fleet is kept under its name beside the context file; that file is a link to the one in use.
+//! `dunlin up` writes the file itself, but not where it is such a link.
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Read as _};
@@ -76,7 +76,8 @@ struct DeleteArgs {
 /// A fleet that is known.
 #[derive(Debug, Serialize)]
 struct Known {
-    name: String,
+    /// Absent of the one that `dunlin up` has written.
+    name: Option<Name>,
     url: String,
     /// Whether it is the one that is meant where none is named.
     in_use: bool,
@@ -119,38 +120,53 @@ impl Shelf {
         let chosen =
             std::os::unix::fs::symlink(file, &draft).and_then(|()| fs::rename(&draft, &self.current));
         chosen.map_err(|error| {
+            drop(fs::remove_file(&draft));
             CommandError::failed(format!("cannot write {}", self.current.display()))
                 .caused_by(&error)
                 .help("is that folder yours?")
         })
     }
 
+    /// Returns the one that has no name: `dunlin up` has written it.
+    fn unnamed(&self) -> Option<Context> {
+        let is_link = fs::read_link(&self.current).is_ok();
+        if is_link { None } else { context::read(&self.current).ok().flatten() }
+    }
+
     fn all(&self) -> Result<Vec<Known>, CommandError> {
+        let unnamed = self.unnamed().map(|context| Known { name: None, url: context.url, in_use: true });
+        let mut all: Vec<Known> = unnamed.into_iter().collect();
+        for name in self.names()? {
+            // One that is broken says so when it is used.
+            let url = context::read(&self.file(&name, "toml")).ok().flatten().map(|context| context.url);
+            let in_use = self.is_in_use(&name);
+            all.push(Known { name: Some(name), url: url.unwrap_or_else(|| "?".to_owned()), in_use });
+        }
+        Ok(all)
+    }
+
+    /// Returns all names, in their order.
+    fn names(&self) -> Result<Vec<Name>, CommandError> {
         let entries = match fs::read_dir(&self.named) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => {
-                return Err(
-                    CommandError::failed(format!("cannot read {}", self.named.display())).caused_by(&error)
-                );
+                return Err(CommandError::failed(format!("cannot read {}", self.named.display()))
+                    .caused_by(&error)
+                    .help("is that folder yours?"));
             }
         };
-        let mut all = Vec::new();
-        for path in entries.flatten().map(|entry| entry.path()) {
-            let stem = path.file_stem().and_then(|stem| stem.to_str()?.parse::<Name>().ok());
-            let is_context = path.extension().is_some_and(|ending| ending == "toml");
-            let Some(name) = stem.filter(|_| is_context) else { continue };
-            if let Some(context) = context::read(&path)? {
-                all.push(Known { in_use: self.is_in_use(&name), name: name.to_string(), url: context.url });
-            }
-        }
-        all.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(all)
+        let paths = entries.flatten().map(|entry| entry.path());
+        let contexts = paths.filter(|path| path.extension().is_some_and(|ending| ending == "toml"));
+        let mut names: Vec<Name> =
+            contexts.filter_map(|path| path.file_stem()?.to_str()?.parse().ok()).collect();
+        names.sort();
+        Ok(names)
     }
 
     fn unknown(&self, name: &Name) -> CommandError {
-        let known = self.all().unwrap_or_default();
-        let names: Vec<String> = known.into_iter().map(|known| known.name).collect();
+        let names = self.names().unwrap_or_default();
+        let names: Vec<&str> = names.iter().map(Name::as_str).collect();
         let help = match names.is_empty() {
             true => format!("`dunlin login {name}` makes one"),
             false => format!("there are: {}", names.join(", ")),
@@ -189,7 +205,9 @@ pub(crate) async fn login(global: &Global, args: LoginArgs, output: &Output) -> 
     for (ending, text) in files {
         let path = shelf.file(&name, ending);
         context::write_private(&path, text.as_bytes()).map_err(|error| {
-            CommandError::failed(format!("cannot write {}", path.display())).caused_by(&error)
+            CommandError::failed(format!("cannot write {}", path.display()))
+                .caused_by(&error)
+                .help("is that folder yours, and is there room?")
         })?;
     }
     let kept = Context {
@@ -198,14 +216,37 @@ pub(crate) async fn login(global: &Global, args: LoginArgs, output: &Output) -> 
         authority_file: format!("{name}.pem").into(),
     };
     context::write(&shelf.file(&name, "toml"), &kept)?;
+    chosen(&shelf, name, url, output)
+}
+
+/// Has a fleet be the one that is meant, and says so.
+fn chosen(shelf: &Shelf, name: Name, url: String, output: &Output) -> Result<(), CommandError> {
+    if let Some(former) = shelf.unnamed() {
+        let file = former.token_file.ancestors().nth(2).map(|state| state.join("context.toml"));
+        let file = file.filter(|file| file.exists()).map(|file| format!("; `--context {}`", file.display()));
+        output.note(&format!(
+            "the fleet at {} is not meant any more{}",
+            former.url,
+            file.unwrap_or_default()
+        ));
+    }
     shelf.choose(&name)?;
-    let known = Known { name: name.to_string(), url, in_use: true };
-    output.result(&known, || format!("{} at {} is in use from now on", known.name, known.url))
+    for variable in ["DUNLIN_CONTEXT", "DUNLIN_COORDINATOR"] {
+        if std::env::var_os(variable).is_some() {
+            output.note(&format!("{variable} is set, and goes before it"));
+        }
+    }
+    let text = format!("{name} at {url} is in use from now on");
+    output.result(&Known { name: Some(name), url, in_use: true }, || text)
 }
 
 /// Returns the token that was typed, or that came through a pipe.
 fn asked_for() -> Result<String, CommandError> {
-    let cannot = |error: io::Error| CommandError::usage("cannot read the token").caused_by(&error);
+    let cannot = |error: io::Error| {
+        CommandError::usage("cannot read the token")
+            .caused_by(&error)
+            .help("name a file with it: `--token-file FILE`")
+    };
     if io::stdin().is_terminal() {
         drop(Term::stderr().write_str("token: "));
         return Term::stderr().read_secure_line().map_err(cannot);
@@ -224,7 +265,8 @@ pub(crate) fn run(args: ContextArgs, output: &Output) -> Result<(), CommandError
             output.result(&all, || {
                 let row = |it: &Known| {
                     let mark = if it.in_use { "*" } else { "" };
-                    vec![mark.to_owned(), it.name.clone(), it.url.clone()]
+                    let name = it.name.as_ref().map_or("(of `dunlin up`)", Name::as_str);
+                    vec![mark.to_owned(), name.to_owned(), it.url.clone()]
                 };
                 table(&["USED", "NAME", "COORDINATOR"], all.iter().map(row).collect())
             })
@@ -233,9 +275,7 @@ pub(crate) fn run(args: ContextArgs, output: &Output) -> Result<(), CommandError
             let Some(context) = context::read(&shelf.file(&name, "toml"))? else {
                 return Err(shelf.unknown(&name));
             };
-            shelf.choose(&name)?;
-            let known = Known { name: name.to_string(), url: context.url, in_use: true };
-            output.result(&known, || format!("{} at {} is in use from now on", known.name, known.url))
+            chosen(&shelf, name, context.url, output)
         }
         ContextCommand::Delete(DeleteArgs { name, yes }) => {
             let Some(context) = context::read(&shelf.file(&name, "toml"))? else {
@@ -247,21 +287,22 @@ pub(crate) fn run(args: ContextArgs, output: &Output) -> Result<(), CommandError
                     .help(format!("`dunlin context delete {name} --yes` does it")));
             }
             delete(&shelf, &name)?;
-            let known = Known { name: name.to_string(), url: context.url, in_use: false };
-            output.result(&known, || format!("{} is forgotten", known.name))
+            let text = format!("{name} is forgotten");
+            output.result(&Known { name: Some(name), url: context.url, in_use: false }, || text)
         }
     }
 }
 
 fn delete(shelf: &Shelf, name: &Name) -> Result<(), CommandError> {
-    let mut files = vec![shelf.file(name, "toml"), shelf.file(name, "token"), shelf.file(name, "pem")];
-    if shelf.is_in_use(name) {
-        // A link to what is gone would be told as a fault of the file.
-        files.push(shelf.current.clone());
-    }
+    // The token goes first, and the name last: what stops halfway can be done again.
+    let mut files = vec![shelf.file(name, "token"), shelf.file(name, "pem")];
+    files.extend(shelf.is_in_use(name).then(|| shelf.current.clone()));
+    files.push(shelf.file(name, "toml"));
     for file in files {
         remove(&file).map_err(|error| {
-            CommandError::failed(format!("cannot remove {}", file.display())).caused_by(&error)
+            CommandError::failed(format!("cannot remove {}", file.display()))
+                .caused_by(&error)
+                .help("is that folder yours? Then try again")
         })?;
     }
     Ok(())

@@ -111,6 +111,7 @@ pub(crate) async fn run(global: &Global, args: TestArgs, output: &Output) -> Res
             let subject = Subject::new(&built, workload).ok_or_else(|| {
                 CommandError::failed(format!("cannot test `{workload}`"))
                     .because("its component is not there")
+                    .help("build it: leave out `--no-build`")
             })?;
             let config = config(&args)?;
             sandbox::run_all(subject, config, tests, |name, case, observed, logs| {
@@ -130,7 +131,7 @@ pub(crate) async fn run(global: &Global, args: TestArgs, output: &Output) -> Res
     };
     tokio::select! {
         done = all => done?,
-        () = stop.asked() => return Err(CommandError::failed("the tests were broken off").because("you asked for it")),
+        () = stop.asked() => return Err(CommandError::failed("the tests were broken off").because("you asked for it").help("run them again; what passed before is told above")),
     }
     if output.is_json() {
         output.json_line(&tested)?;

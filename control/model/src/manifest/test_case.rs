@@ -158,7 +158,8 @@ fn expectation(reader: &mut Reader<'_>, section: &Section<'_>, is_service: bool)
 mod tests {
     use expect_test::expect;
 
-    use crate::Manifest;
+    use super::*;
+    use crate::{Fuel, Manifest};
 
     fn with_service(fields: &str) -> String {
         format!("[app]\nname = \"shop\"\n[service.cart]\ncomponent = \"cart.wasm\"\n{fields}\n")
@@ -183,88 +184,41 @@ mod tests {
             "#,
         );
         let tests = Manifest::parse(&manifest).unwrap().tests;
-        expect![[r#"
-            {
-                Name(
-                    "answers",
-                ): TestCase {
-                    workload: Name(
-                        "cart",
-                    ),
-                    input: Request {
-                        method: "GET",
-                        path: "/",
-                        headers: {},
-                        body: Empty,
-                    },
-                    expected: TestExpectation {
-                        status: 200,
-                        exit_code: 0,
-                        equals: None,
-                        contains: [],
-                        headers: {},
-                        fuel: None,
-                    },
-                },
-                Name(
-                    "counts",
-                ): TestCase {
-                    workload: Name(
-                        "count",
-                    ),
-                    input: Item {
-                        input: File(
-                            "inputs/a.txt",
-                        ),
-                    },
-                    expected: TestExpectation {
-                        status: 200,
-                        exit_code: 3,
-                        equals: None,
-                        contains: [
-                            "2",
-                            "11",
-                        ],
-                        headers: {},
-                        fuel: None,
-                    },
-                },
-                Name(
-                    "greets",
-                ): TestCase {
-                    workload: Name(
-                        "cart",
-                    ),
-                    input: Request {
-                        method: "POST",
-                        path: "/ada?x=1",
-                        headers: {
-                            "accept": "text/plain",
-                        },
-                        body: Text(
-                            "hi",
-                        ),
-                    },
-                    expected: TestExpectation {
-                        status: 201,
-                        exit_code: 0,
-                        equals: Some(
-                            "good day",
-                        ),
-                        contains: [],
-                        headers: {
-                            "content-type": "text/plain",
-                        },
-                        fuel: Some(
-                            Fuel(
-                                3000000,
-                            ),
-                        ),
-                    },
+        let of = |name: &str| tests[&name.parse::<Name>().unwrap()].clone();
+        let text = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let request = |method: &str, path: &str, headers: &[(&str, &str)], body| {
+            let (method, path, headers) = (method.to_owned(), path.to_owned(), text(headers));
+            TestInput::Request { method, path, headers, body }
+        };
+        assert_eq!(
+            of("greets"),
+            TestCase {
+                workload: "cart".parse().unwrap(),
+                input: request(
+                    "POST",
+                    "/ada?x=1",
+                    &[("accept", "text/plain")],
+                    TestContent::Text("hi".to_owned())
+                ),
+                expected: TestExpectation {
+                    status: 201,
+                    equals: Some("good day".to_owned()),
+                    headers: text(&[("content-type", "text/plain")]),
+                    fuel: Some(Fuel(3_000_000)),
+                    ..TestExpectation::default()
                 },
             }
-        "#]]
-        .assert_eq(&format!("{tests:#?}\n"));
+        );
+        assert_eq!(of("answers").input, request("GET", "/", &[], TestContent::Empty));
+        assert_eq!(of("answers").expected, TestExpectation::default());
+        let counts = of("counts");
+        assert_eq!(counts.input, TestInput::Item { input: TestContent::File("inputs/a.txt".to_owned()) });
+        assert_eq!((counts.expected.exit_code, counts.expected.contains.len()), (3, 2));
     }
 
     #[test]

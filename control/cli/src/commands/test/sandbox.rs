@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use dunlin_agent::{Solo, SoloConfig, SoloEnd, SoloGuest, SoloStreams};
 use dunlin_model::{
-    Feature, Fuel, LogRecord, Name, TestCase, TestContent, TestInput, WorkloadKind, WorkloadSpec,
+    Feature, Fuel, Instances, LogRecord, Name, TestCase, TestContent, TestInput, WorkloadKind, WorkloadSpec,
 };
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -60,6 +60,8 @@ impl<'a> Subject<'a> {
 /// Returns the spec of a workload as it is tested: what would end it is as in a fleet, what would slow it down is not.
 fn tested(mut spec: WorkloadSpec, component: &[u8]) -> WorkloadSpec {
     spec.limits = unhindered(spec.limits);
+    // What one test leaves behind must not change what the next one burns.
+    spec.instances = Instances::Fresh;
     spec.node_labels.clear();
     Feature::set_labels(&mut spec.node_labels, dunlin_admission::needed_features(component));
     match &mut spec.kind {
@@ -106,12 +108,16 @@ pub(super) async fn run_all(
             }
         };
         let mut logs = running.logs();
-        let observed = run_one(&mut running, &subject, case).await.map_err(|error| chain(&error));
-        tell(name, case, observed, lines(&mut logs))?;
-        match case.input {
-            TestInput::Request { .. } => solo = Some(running),
-            // It has ended with its item.
-            TestInput::Item { .. } => drop(running.end_now().await),
+        let mut printed = Vec::new();
+        let observed = run_one(&mut running, &subject, case, &mut printed).await;
+        // After anything else its worker may be gone; an item has ended with its run.
+        let is_well = matches!(observed, Ok(Observed::Response { status: ..=499, .. }));
+        printed.extend(lines(&mut logs));
+        tell(name, case, observed.map_err(|error| chain(&error)), printed)?;
+        if is_well {
+            solo = Some(running);
+        } else {
+            running.end_now().await;
         }
     }
     if let Some(solo) = solo {
@@ -120,7 +126,13 @@ pub(super) async fn run_all(
     Ok(())
 }
 
-async fn run_one(solo: &mut Solo, subject: &Subject<'_>, case: &TestCase) -> anyhow::Result<Observed> {
+/// Runs one test; what a job prints on standard error is added to `printed`.
+async fn run_one(
+    solo: &mut Solo,
+    subject: &Subject<'_>,
+    case: &TestCase,
+    printed: &mut Vec<String>,
+) -> anyhow::Result<Observed> {
     match &case.input {
         TestInput::Request { method, path, headers, body } => {
             let body = bytes_of(body, subject.folder)?;
@@ -139,7 +151,7 @@ async fn run_one(solo: &mut Solo, subject: &Subject<'_>, case: &TestCase) -> any
                 }
             }
         }
-        TestInput::Item { input } => item(solo, subject.folder, input).await,
+        TestInput::Item { input } => item(solo, subject.folder, input, printed).await,
     }
 }
 
@@ -171,7 +183,12 @@ async fn ask(address: SocketAddr, mut request: http::Request<Full<Bytes>>) -> an
     Ok(Observed::Response { status: head.status.as_u16(), headers, body: body.to_bytes().to_vec(), fuel })
 }
 
-async fn item(solo: &mut Solo, folder: &Path, input: &TestContent) -> anyhow::Result<Observed> {
+async fn item(
+    solo: &mut Solo,
+    folder: &Path,
+    input: &TestContent,
+    printed: &mut Vec<String>,
+) -> anyhow::Result<Observed> {
     let (stdout, stdout_end) = kept()?;
     let (stderr, stderr_end) = kept()?;
     let arguments = match input {
@@ -181,7 +198,10 @@ async fn item(solo: &mut Solo, folder: &Path, input: &TestContent) -> anyhow::Re
     let streams = SoloStreams { stdin: stdin(input, folder)?, stdout: stdout_end, stderr: stderr_end };
     let ended = solo.run(arguments, streams).await;
     let SoloEnd { outcome, fuel, .. } = ended?;
-    drop(stderr);
+    let stderr = stderr.await.context("what it printed could not be read")??;
+    let stderr = String::from_utf8_lossy(&stderr);
+    let all: Vec<&str> = stderr.lines().collect();
+    printed.extend(all.iter().skip(all.len().saturating_sub(LINES)).map(|line| format!("stderr: {line}")));
     let stdout = stdout.await.context("what it printed could not be read")??;
     Ok(Observed::End { outcome, stdout, fuel })
 }
