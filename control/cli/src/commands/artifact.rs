@@ -4,6 +4,7 @@
 //! components under one name: what the catalogue of a registry lists, and `install` deploys.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
@@ -129,14 +130,14 @@ async fn app(
     for (name, spec) in &built.spec.workloads {
         let component = built.components.iter().find(|component| component.digest == spec.component);
         let Some(component) = component else { continue };
-        if !layers.contains_key(&component.digest) {
-            admitted(&component.bytes, &component.path)?;
-            let path = format!("components/{name}.wasm");
-            layers.insert(component.digest, (path, component.bytes.clone()));
-        }
-        if let Some((path, _)) = layers.get(&component.digest) {
-            paths.insert(name.clone(), path.clone());
-        }
+        let path = match layers.entry(component.digest) {
+            Entry::Occupied(known) => known.get().0.clone(),
+            Entry::Vacant(place) => {
+                admitted(&component.bytes, &component.path)?;
+                place.insert((format!("components/{name}.wasm"), component.bytes.clone())).0.clone()
+            }
+        };
+        paths.insert(name.clone(), path);
     }
     let manifest = packed(&manifest, &paths)
         .ok_or_else(|| cannot().because("it has changed meanwhile").help("push again"))?;
