@@ -1,7 +1,7 @@
 //! `dunlin test`: the tests of a manifest, each in the sandbox of a fleet's nodes and without a fleet.
 //!
 //! A test says what a workload is given, what must come of it, and what it may burn: fuel is the same at each run, so a
-//! change that makes a request dearer fails its test wherever it is run. [`sandbox`] runs, [`judge`] decides.
+//! change that makes a request dearer fails its test wherever it is run. [`sandbox`] runs, [`mod@judge`] decides.
 
 mod judge;
 mod sandbox;
