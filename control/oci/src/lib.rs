@@ -5,7 +5,7 @@
 //! pushed here and the other way round.
 //!
 //! A registry is a stranger. What it sends is bounded before it is read and compared with the digest that it should have before it is used;
-//! a password goes to nobody but the registry it is for, or to who may hand out tokens for it ([`challenge`]).
+//! a password goes to nobody but the registry it is for, or to who may hand out tokens for it.
 //!
 //! Not here: what is done with what was pulled (`control/cli`).
 
