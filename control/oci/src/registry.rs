@@ -404,7 +404,7 @@ impl Registry {
             return Err(RegistryError::NotFound { registry, what: what.to_owned() });
         }
         let said = self.read(response, "an answer", MAX_SAID).await.unwrap_or_default();
-        let said: String = String::from_utf8_lossy(&said).chars().take(SHOWN).collect();
+        let said: String = String::from_utf8_lossy(&said).trim().chars().take(SHOWN).collect();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             let has_password = self.credentials().is_ok_and(|found| found.is_some());
             let nobody =

@@ -104,6 +104,8 @@ pub(crate) async fn run(global: &Global, args: TestArgs, output: &Output) -> Res
         return Err(nothing_to_run(&built, filter));
     }
     let cannot = |error: anyhow::Error| failed("cannot run the tests", &error);
+    // It starts the log of this process, which can be done once.
+    let config = config(&args)?;
     let mut stop = Stop::new().map_err(cannot)?;
     let mut tested = Vec::new();
     let all = async {
@@ -113,8 +115,7 @@ pub(crate) async fn run(global: &Global, args: TestArgs, output: &Output) -> Res
                     .because("its component is not there")
                     .help("build it: leave out `--no-build`")
             })?;
-            let config = config(&args)?;
-            sandbox::run_all(subject, config, tests, |name, case, observed, logs| {
+            sandbox::run_all(subject, config.clone(), tests, |name, case, observed, logs| {
                 let one = Tested::new(name, case, &observed, logs);
                 let width = chosen.keys().map(|name| name.as_str().len()).max().unwrap_or(0);
                 let shown = if output.is_json() {

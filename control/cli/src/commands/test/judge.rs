@@ -142,7 +142,14 @@ mod tests {
         let mut expected = greeting();
         expected.headers.insert("x-a".to_owned(), "b".to_owned());
         let failures = judge(&expected, &response(500, &"x".repeat(300), 3_330_000));
-        expect![[r#""#]].assert_eq(&format!("{}\n", failures.join("\n")));
+        expect![[r#"
+            status: got 500, expected 200
+            header x-a: it is missing, expected `b`
+            body: got "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... (300 bytes), expected "good day\n"
+            body: "day" is not in it; got "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... (300 bytes)
+            body: "good" is not in it; got "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... (300 bytes)
+            fuel: 3330k burned, at most 3M allowed: 330k too much, 11.0 % more
+        "#]].assert_eq(&format!("{}\n", failures.join("\n")));
     }
 
     #[test]
