@@ -87,7 +87,8 @@ impl Tested {
             (None, _) => String::new(),
         };
         let verdict = if self.passed { "ok" } else { "FAILED" };
-        let mut lines = vec![format!("{verdict:<6}  {:<width$}  {fuel}", self.test.as_str()).trim_end().to_owned()];
+        let mut lines =
+            vec![format!("{verdict:<6}  {:<width$}  {fuel}", self.test.as_str()).trim_end().to_owned()];
         lines.extend(self.failures.iter().map(|failure| format!("        {failure}")));
         lines.extend(self.logs.iter().map(|line| format!("        log: {line}")));
         lines.join("\n")
