@@ -33,7 +33,7 @@ fn find(global: &Global, default_context: Option<PathBuf>) -> Result<ClientConfi
             Some(context::read(&path)?.ok_or_else(|| {
                 CommandError::failed(format!("cannot read the context {}", path.display()))
                     .because("there is no such file")
-                    .help("`dunlin context list` shows those with names; without `--context` the one in use is read")
+                    .help("`dunlin context list` shows those with names; `dunlin login` and `dunlin up` make one")
             })?)
         }
         (None, Some(path)) => context::read(path)?,
@@ -132,7 +132,7 @@ mod tests {
               help: `--coordinator`, `--token-file` and `--ca-file` say which; `dunlin up` writes all three
             error: cannot read the context /nonexistent/context.toml
               cause: there is no such file
-              help: `dunlin context list` shows those with names; without `--context` the one in use is read
+              help: `dunlin context list` shows those with names; `dunlin login` and `dunlin up` make one
         "#]]
         .assert_eq(&lines);
     }
