@@ -158,12 +158,9 @@ fn expectation(reader: &mut Reader<'_>, section: &Section<'_>, is_service: bool)
 mod tests {
     use expect_test::expect;
 
+    use super::super::tests::with_service;
     use super::*;
     use crate::{Fuel, Manifest};
-
-    fn with_service(fields: &str) -> String {
-        format!("[app]\nname = \"shop\"\n[service.cart]\ncomponent = \"cart.wasm\"\n{fields}\n")
-    }
 
     #[test]
     fn tests_say_what_is_given_and_what_must_come_of_it() {

@@ -45,7 +45,7 @@ fn check(text: &str, expected: Expect) {
     expected.assert_eq(&told);
 }
 
-fn with_service(fields: &str) -> String {
+pub(super) fn with_service(fields: &str) -> String {
     format!("[app]\nname = \"shop\"\n[service.cart]\ncomponent = \"cart.wasm\"\n{fields}\n")
 }
 
