@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: apps made of the fixtures, and words for what `dunlin` printed.
 //!
-//! The tests themselves are in `tests/`, one file per way through the house.
+//! The tests themselves are in `tests/ways`, one file per way through the house.
 
 mod answer;
 mod apps;

@@ -110,12 +110,12 @@ async fn a_core_module_that_wants_more_than_preview_1_is_refused_with_what_it_wa
 
 #[test]
 fn the_page_for_authors_has_the_commands_that_are_run_here() {
-    let page = include_str!("../../../book/src/guides/languages.md");
+    let page = include_str!("../../../../book/src/guides/languages.md");
     for language in Language::ALL {
         let command = language.build_command();
         assert!(page.contains(&format!("$ {command}\n")), "`{command}` is not on the page");
     }
-    let pins = include_str!("../../../guests/examples/languages/requirements.txt");
+    let pins = include_str!("../../../../guests/examples/languages/requirements.txt");
     for pin in pins.lines().filter(|line| !line.starts_with('#')) {
         assert!(page.contains(&format!("pip install {pin}")), "`{pin}` is not on the page");
     }

@@ -84,7 +84,7 @@ async fn the_description_is_for_everybody_and_has_every_path() {
     let described: BTreeSet<&str> =
         document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     // The list is taken from its source, so that a new path cannot be left out here.
-    let source = include_str!("../../../control/api/src/paths.rs");
+    let source = include_str!("../../../../control/api/src/paths.rs");
     let named = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split('"').nth(1));
     let named: BTreeSet<&str> =
         named.filter(|path| ![paths::HEALTH, paths::OPENAPI].contains(path)).collect();

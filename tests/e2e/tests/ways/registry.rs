@@ -150,7 +150,8 @@ async fn files_of_this_machine_go_into_no_artifact_and_to_none() {
     let refused = logged_in(&registry, app.path(), &["push", ".", &place]);
     ended(refused).await.assert_failed(1, &["which no artifact holds"]);
     // Who means harm has other tools.
-    let artifact = Artifact::app(manifest.into(), [("read.wasm".to_owned(), Bytes::from_static(WORD_COUNT))]);
+    let artifact =
+        Artifact::app(manifest.into(), [("read.wasm".to_owned(), Bytes::from_static(WORD_COUNT))], []);
     let login = Login::Known(OciRegistry::credentials());
     let pushing = Registry::of(&place.parse().unwrap(), login, Trust::default()).unwrap();
     pushing.push(&artifact).await.unwrap();

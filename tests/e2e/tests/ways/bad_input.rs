@@ -135,7 +135,7 @@ async fn a_job_is_no_service_and_a_service_without_main_no_job() {
 async fn an_import_that_nothing_provides_is_named() {
     let fleet = fleet_with_app().await;
     // What it imports is read from its text, so that this test does not depend on which import the fixture has.
-    let text = include_str!("../../../guests/fixtures/wat/missing-import.wat");
+    let text = include_str!("../../../../guests/fixtures/wat/missing-import.wat");
     let import = text.split("(import \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
     assert_refused(&fleet, &service("other", "bad", MISSING_IMPORT, 1, "/other"), &[import]).await;
 }
