@@ -1,13 +1,13 @@
 //! `cargo x check`: what must pass beside the tests. CI runs this chore and has no list of its own.
 //!
-//! All steps are optimised builds: they share what build scripts and macros of dependencies have made for `test`.
+//! All steps are in the profile of the tests: they share what build scripts and macros of dependencies have made for `test`.
 
 use std::process::Command;
 
 use anyhow::bail;
 
 use crate::setup::{guests, sdk, setup};
-use crate::step::{Step, cargo, say};
+use crate::step::{Step, built, cargo, say};
 
 /// Runs every check; stops at the first that fails.
 pub(crate) fn check() -> anyhow::Result<()> {
@@ -15,14 +15,13 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Step::new("format", cargo(["fmt", "--all", "--check"])).run()?;
     let guests_format = cargo(["fmt", "--all", "--check", "--manifest-path", "guests/Cargo.toml"]);
     Step::new("format of the guests", guests_format).run()?;
-    let clippy =
-        cargo(["clippy", "--release", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    let mut clippy = built(["clippy", "--locked", "--workspace", "--all-targets"]);
+    clippy.args(["--", "-D", "warnings"]);
     Step::new("lints", clippy).run()?;
-    let mut planted =
-        cargo(["clippy", "--release", "--locked", "--package", "dunlin-simulation", "--all-targets"]);
+    let mut planted = built(["clippy", "--locked", "--package", "dunlin-simulation", "--all-targets"]);
     planted.args(["--features", "planted-bugs", "--", "-D", "warnings"]);
     Step::new("lints of the planted bugs", planted).run()?;
-    let mut planted = cargo(["clippy", "--release", "--locked", "--package", "dunlin-planted"]);
+    let mut planted = built(["clippy", "--locked", "--package", "dunlin-planted"]);
     planted.args(["--features", "on", "--", "-D", "warnings"]);
     Step::new("lints of the bugs planted in processes", planted).run()?;
     let mut guests_clippy = guests(["clippy"]);
@@ -33,7 +32,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Step::new("lints of the guest SDK", sdk_clippy).run()?;
     Step::new("dependencies", deny(&["bans", "licenses", "sources"])?).run()?;
     advisories()?;
-    let mut documentation = cargo(["doc", "--release", "--locked", "--workspace", "--no-deps"]);
+    let mut documentation = built(["doc", "--locked", "--workspace", "--no-deps"]);
     documentation.env("RUSTDOCFLAGS", "-D warnings");
     Step::new("documentation", documentation).run()
 }

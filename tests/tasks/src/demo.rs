@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use nix::sys::signal::Signal;
 
-use crate::step::{root, say};
+use crate::step::{program, root, say};
 use fleet::LocalFleet;
 use traffic::Traffic;
 
@@ -47,8 +47,9 @@ pub(crate) fn run(once: bool) -> anyhow::Result<()> {
         for entry in &entries {
             say(format_args!("  curl http://{entry}/"));
         }
-        say("  target/release/dunlin status");
-        say("  target/release/dunlin logs -f");
+        let program = program("dunlin");
+        say(format_args!("  {} status", program.display()));
+        say(format_args!("  {} logs -f", program.display()));
         return fleet.wait();
     }
     say_step("everything is taken down");

@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::step::{Step, cargo};
+use crate::step::{Step, built};
 
 /// The chores of the project.
 #[derive(Parser)]
@@ -97,7 +97,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Test => {
             setup::setup()?;
             toolchains::install()?;
-            Step::new("all tests", cargo(["test", "--release", "--workspace"])).streamed()?;
+            Step::new("all tests", built(["test", "--workspace"])).streamed()?;
             Step::new("tests of the guest SDK", setup::sdk(["test"])).streamed()?;
             Step::new("the teeth of the simulation", teeth()).streamed()?;
             teeth_of_campaigns(5, EACH_POINT)
@@ -138,8 +138,8 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             Step::new("the campaign", campaign).streamed()
         }
         Chore::Simulate { seeds, from, threads, without, nodes } => {
-            let simulation = ["build", "--release", "--package", "dunlin-simulation"];
-            Step::new("the simulation", cargo(simulation)).run()?;
+            let simulation = built(["build", "--package", "dunlin-simulation"]);
+            Step::new("the simulation", simulation).run()?;
             let mut simulate = Command::new(step::program("dunlin-simulation"));
             simulate.args(["--seeds", &seeds.to_string(), "--from", &from.to_string()]);
             let more = [
@@ -159,7 +159,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
 /// Tests whether the simulation finds what is planted. By itself, since what is tested beside it must have no such bugs.
 fn teeth() -> Command {
     let feature = "planted-bugs";
-    cargo(["test", "--release", "--package", "dunlin-simulation", "--features", feature, "--test", "teeth"])
+    built(["test", "--package", "dunlin-simulation", "--features", feature, "--test", "teeth"])
 }
 
 /// How many rounds come to each fault point once.
@@ -168,8 +168,8 @@ const EACH_POINT: u64 = 23;
 /// Tests whether the campaigns find so many planted bugs, with a program of its own that has them, and then what comes of
 /// so many faults at the points that it has for that.
 fn teeth_of_campaigns(bugs: u64, points_rounds: u64) -> anyhow::Result<()> {
-    let build = ["build", "--release", "--workspace", "--bin", "dunlin", "--features", "dunlin/planted-bugs"];
-    Step::new("the program with planted bugs", cargo(build)).run()?;
+    let build = built(["build", "--workspace", "--bin", "dunlin", "--features", "dunlin/planted-bugs"]);
+    Step::new("the program with planted bugs", build).run()?;
     let (plain, planted) = (step::program("dunlin"), step::program("dunlin-planted"));
     std::fs::rename(&plain, &planted)?;
     // In its place again, so that nobody takes the one for the other.
@@ -185,7 +185,7 @@ fn teeth_of_campaigns(bugs: u64, points_rounds: u64) -> anyhow::Result<()> {
 /// Builds programs out of the whole workspace, so that all of them share what they are built of. The tests bring
 /// features of their own, and so are built of other copies of some crates.
 fn programs(names: &[&str]) -> Step {
-    let mut build = cargo(["build", "--release", "--workspace"]);
+    let mut build = built(["build", "--workspace"]);
     for name in names {
         build.args(["--bin", name]);
     }

@@ -65,9 +65,21 @@ impl Step {
     }
 }
 
-/// Returns the path of a program that `cargo build --release` has made.
+/// Returns the path of a program that [`built`] has made.
 pub(crate) fn program(name: &str) -> PathBuf {
-    root().join("target/release").join(name)
+    root().join("target").join(profile()).join(name)
+}
+
+/// Returns the profile that everything is built in: that of users, or what is named, for who cannot wait for that.
+fn profile() -> String {
+    std::env::var("DUNLIN_PROFILE").unwrap_or_else(|_| "release".to_owned())
+}
+
+/// Cargo for the programs and tests of the workspace, with `verb` and its arguments, in the profile that is to be used.
+pub(crate) fn built<const N: usize>(verb: [&str; N]) -> Command {
+    let mut command = cargo(verb);
+    command.args(["--profile", &profile()]);
+    command
 }
 
 /// The folder of the whole project.
