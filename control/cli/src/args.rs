@@ -10,8 +10,8 @@ use dunlin_model::Name;
 
 use crate::commands::{
     artifact, backup, build, completions, context, delete, deploy, doctor, explain, inspect, job, logs,
-    migrate, namespace, new, node, nodes, plan, processes, rollout, run, secret, serve, simulate, status,
-    stop, test, token, up, upgrade,
+    migrate, namespace, new, node, nodes, plan, processes, rollout, run, secret, serve, sign, simulate,
+    status, stop, test, token, up, upgrade,
 };
 
 /// Runs WebAssembly services and jobs on a fleet of machines.
@@ -100,6 +100,7 @@ pub(crate) enum Command {
     Test(test::TestArgs),
     Inspect(inspect::InspectArgs),
     Deploy(deploy::DeployArgs),
+    Sign(sign::SignArgs),
     Push(artifact::PushArgs),
     Pull(artifact::PullArgs),
     Install(artifact::InstallArgs),

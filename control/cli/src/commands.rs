@@ -27,6 +27,7 @@ pub(crate) mod run;
 pub(crate) mod secret;
 pub(crate) mod serve;
 pub(crate) mod shared;
+pub(crate) mod sign;
 pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod stop;
@@ -52,6 +53,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<(), CommandError> {
         Command::Inspect(args) => inspect::run(args, output),
         Command::Completions(args) => completions::completions(args, output),
         Command::Man(args) => completions::man(args, output),
+        Command::Sign(args) => block_on(sign::run(&global, args, output)),
         Command::Push(args) => block_on(artifact::push(&global, args, output)),
         Command::Pull(args) => block_on(artifact::pull(args, output)),
         Command::Install(args) => block_on(artifact::install(&global, args, output)),

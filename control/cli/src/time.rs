@@ -1,6 +1,14 @@
 //! How moments and lengths of time are shown to people.
 
+use std::time::SystemTime;
+
 use dunlin_model::{DurationMs, Timestamp};
+
+/// Returns what the clock of this machine shows.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
 
 /// Returns the moment as RFC 3339 in UTC, to the millisecond.
 pub(crate) fn utc(at: Timestamp) -> String {

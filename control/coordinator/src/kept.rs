@@ -220,6 +220,7 @@ mod tests {
             instances: Default::default(),
             metering: Default::default(),
             coredump: false,
+            signed: None,
             placement: Default::default(),
             priority: Default::default(),
         })

@@ -162,7 +162,7 @@ pub(crate) fn snapshot(view: &View, patience: Patience) -> FleetSnapshot {
         *waiting.entry(run.record.workload.clone()).or_default() += run.ready + run.backing_off;
     }
     // Of the others nobody has said anything.
-    let namespaces = view.namespaces.iter().map(|(name, namespace)| (name.clone(), namespace.spec));
+    let namespaces = view.namespaces.iter().map(|(name, namespace)| (name.clone(), namespace.spec.clone()));
     let namespaces = namespaces.filter(|(_, spec)| *spec != NamespaceSpec::default());
     FleetSnapshot {
         profile: match patience {
@@ -210,10 +210,10 @@ fn written(snapshot: &FleetSnapshot, wished: &[AppSpec]) -> Result<(Cluster, Tim
         SnapshotProfile::Dark => Patience::DARK,
     };
     let mut changes: Vec<Change> = nodes.iter().map(|node| Change::Node(node_record(node, now))).collect();
-    let namespaces = namespaces.iter();
-    changes.extend(
-        namespaces.map(|(name, spec)| Change::Namespace(NamespaceRecord { name: name.clone(), spec: *spec })),
-    );
+    for (name, spec) in namespaces {
+        let (name, spec) = (name.clone(), spec.clone());
+        changes.push(Change::Namespace(NamespaceRecord { name, spec }));
+    }
     changes.extend(secrets_of(apps.iter().map(|app| &app.spec).chain(wished), now));
     let mut specs: BTreeMap<WorkloadName, Arc<WorkloadSpec>> = BTreeMap::new();
     for SnapshotApp { revision, spec } in apps {

@@ -221,6 +221,12 @@ impl Timestamp {
         moment.unwrap_or(jiff::Timestamp::MAX).to_string()
     }
 
+    /// Returns the moment that [`Self::rfc3339`] wrote; nothing if it is none, or before 1970.
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let moment: jiff::Timestamp = text.parse().ok()?;
+        u64::try_from(moment.as_millisecond()).ok().map(Self)
+    }
+
     /// Returns the time until `later`, zero if that has passed.
     #[must_use]
     pub const fn until(self, later: Self) -> Duration {
@@ -235,6 +241,9 @@ mod tests {
     #[test]
     fn a_moment_is_written_as_the_world_does() {
         assert_eq!(Timestamp(1_796_008_680_123).rfc3339(), "2026-11-30T03:18:00.123Z");
+        assert_eq!(Timestamp::from_rfc3339("2026-11-30T03:18:00.123Z"), Some(Timestamp(1_796_008_680_123)));
+        assert_eq!(Timestamp::from_rfc3339("2026-11-30"), None);
+        assert_eq!(Timestamp::from_rfc3339("1969-12-31T23:59:59Z"), None);
         assert_eq!(Timestamp(0).rfc3339(), "1970-01-01T00:00:00Z");
         assert!(Timestamp(u64::MAX).rfc3339().starts_with("9999-12-30T"));
     }

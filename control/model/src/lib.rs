@@ -87,6 +87,7 @@ mod routes;
 mod run;
 mod schedule;
 mod secret;
+mod signature;
 mod spec;
 mod trap;
 
@@ -144,6 +145,7 @@ pub use secret::{
     MAX_SECRET, MAX_SECRETS, SecretId, SecretIdError, SecretName, SecretNameError, SecretValue,
     SecretValueError, SecretVersion, SecretVersionError,
 };
+pub use signature::{SignatureError, Signed, SignerKey, SignerKeyError, Statement, check_signed};
 pub use spec::{
     AppSpec, Instances, JobSpec, Metering, RouteSpec, Semantics, ServiceSpec, WorkloadKind, WorkloadSpec,
 };

@@ -130,6 +130,7 @@ impl ManifestWorkload {
             instances: self.instances,
             metering: self.metering,
             coredump: self.coredump,
+            signed: None,
             placement: self.placement.clone(),
             priority: self.priority,
         }

@@ -2,17 +2,21 @@
 //!
 //! Not here: what it has, and who waits for whom (`scheduler`).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Broken, between};
-use crate::{Bytes, FuelRate, SpecError};
+use crate::check::{Broken, at_most, between};
+use crate::{Bytes, FuelRate, SignerKey, SpecError};
 
 /// The largest weight of a namespace.
 const MAX_WEIGHT: u32 = 1000;
+/// The most keys that it names.
+const MAX_SIGNERS: usize = 16;
 
 /// What one namespace may have of the fleet, and how it is placed there. The default is what a namespace has of which
 /// nobody said anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NamespaceSpec {
@@ -23,22 +27,32 @@ pub struct NamespaceSpec {
     pub weight: u32,
     /// How its allocations lie on the nodes.
     pub packing: Packing,
+    /// Public keys of minisign: only components that are signed with one of them may be deployed. Anybody's may if it is
+    /// empty.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub signers: BTreeSet<SignerKey>,
 }
 
 impl NamespaceSpec {
     /// Returns everything that is wrong with it; nothing if it may be accepted.
     pub fn check(&self) -> Vec<SpecError> {
         // Of a quota any number is right: nothing at all closes a namespace.
-        let Self { quota: _, weight, packing: _ } = self;
-        let weight = between("weight", MAX_WEIGHT, *weight);
-        let error = |Broken { message, hit }| SpecError { field: "weight".to_owned(), message, hit };
-        weight.err().map(error).into_iter().collect()
+        let Self { quota: _, weight, packing: _, signers } = self;
+        let broken = [
+            ("weight", between("weight", MAX_WEIGHT, *weight)),
+            ("signers", at_most("signers", MAX_SIGNERS, signers.len())),
+        ];
+        let error = |(field, result): (&str, Result<(), Broken>)| {
+            let Broken { message, hit } = result.err()?;
+            Some(SpecError { field: field.to_owned(), message, hit })
+        };
+        broken.into_iter().filter_map(error).collect()
     }
 }
 
 impl Default for NamespaceSpec {
     fn default() -> Self {
-        Self { quota: Quota::default(), weight: 1, packing: Packing::default() }
+        Self { quota: Quota::default(), weight: 1, packing: Packing::default(), signers: BTreeSet::new() }
     }
 }
 
@@ -95,7 +109,9 @@ mod tests {
             allocations: Some(7),
             items: Some(1000),
         };
-        let spec = NamespaceSpec { quota, weight: 1000, packing: Packing::Pack };
+        let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+        let signers = BTreeSet::from([key.parse().unwrap()]);
+        let spec = NamespaceSpec { quota, weight: 1000, packing: Packing::Pack, signers };
         assert_eq!(spec.check(), []);
         let json = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<NamespaceSpec>(&json).unwrap(), spec);

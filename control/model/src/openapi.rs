@@ -8,7 +8,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::{
     AllocationId, AppName, ClusterId, Cron, Digest, LabelExpression, Name, NodeId, RunId, SecretId,
-    SecretName, SecretVersion, TimeZone, WorkloadName,
+    SecretName, SecretVersion, SignerKey, TimeZone, WorkloadName,
 };
 
 const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
@@ -50,6 +50,12 @@ text_schema!(
     "Which of the values that a secret has had.",
     "6c1f0a9be2d34478",
     "^[0-9a-f]{16}$"
+);
+text_schema!(
+    SignerKey,
+    "A public key of minisign.",
+    "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3",
+    "^[A-Za-z0-9+/=]{56}$"
 );
 text_schema!(AllocationId, "An allocation.", "a12", "^a[0-9]+$");
 text_schema!(RunId, "A run of a job.", "r3", "^r[0-9]+$");

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AppName, Capabilities, Digest, DurationMs, HealthSpec, Limits, Name, OnPartition, Placement, Priority,
-    RolloutSpec, RouteRules, Schedule,
+    RolloutSpec, RouteRules, Schedule, Signed,
 };
 
 /// An app as it is submitted: every component is already known by its digest.
@@ -25,6 +25,9 @@ pub struct AppSpec {
 pub struct WorkloadSpec {
     /// What to run.
     pub component: Digest,
+    /// Who vouches for the component, if somebody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Box<Signed>>,
     /// Service or job.
     #[serde(flatten)]
     pub kind: WorkloadKind,
@@ -68,6 +71,7 @@ impl WorkloadSpec {
     pub fn runs_as(&self, other: &Self) -> bool {
         let Self {
             component,
+            signed: _,
             kind,
             limits,
             environment,

@@ -26,6 +26,8 @@ pub mod layout {
     pub const APP: &str = "application/vnd.dunlin.app.v1";
     /// The manifest of an app, `dunlin.toml`.
     pub const APP_MANIFEST: &str = "application/vnd.dunlin.manifest.v1+toml";
+    /// What is signed of an app's components: a statement, or the signature over it.
+    pub const SIGNED: &str = "application/vnd.dunlin.signed.v1";
     /// The annotation that names the file that a layer is.
     pub const TITLE: &str = "org.opencontainers.image.title";
 }
@@ -74,8 +76,13 @@ impl Artifact {
         }
     }
 
-    /// Returns an app: its manifest, and the files of its components by the paths that the manifest names.
-    pub fn app(manifest: Bytes, components: impl IntoIterator<Item = (String, Bytes)>) -> Self {
+    /// Returns an app: its manifest, the files of its components by the paths that the manifest names, and what is signed
+    /// of them by the paths where a deploy looks for that.
+    pub fn app(
+        manifest: Bytes,
+        components: impl IntoIterator<Item = (String, Bytes)>,
+        signed: impl IntoIterator<Item = (String, Bytes)>,
+    ) -> Self {
         let layer = |media_type: &str, title: String, bytes| Layer {
             media_type: media_type.to_owned(),
             title: Some(title),
@@ -83,6 +90,7 @@ impl Artifact {
         };
         let manifest = layer(layout::APP_MANIFEST, "dunlin.toml".to_owned(), manifest);
         let components = components.into_iter().map(|(path, bytes)| layer(layout::WASM, path, bytes));
+        let signed = signed.into_iter().map(|(path, bytes)| layer(layout::SIGNED, path, bytes));
         Self {
             artifact_type: Some(layout::APP.to_owned()),
             config: Layer {
@@ -90,7 +98,7 @@ impl Artifact {
                 title: None,
                 bytes: Bytes::from_static(b"{}"),
             },
-            layers: std::iter::once(manifest).chain(components).collect(),
+            layers: std::iter::once(manifest).chain(components).chain(signed).collect(),
             annotations: BTreeMap::new(),
         }
     }
@@ -213,7 +221,7 @@ mod tests {
     #[test]
     fn an_app_is_no_component() {
         let wasm = Bytes::from_static(b"\0asm");
-        let app = Artifact::app(Bytes::from_static(b"[app]"), [("a.wasm".to_owned(), wasm)]);
+        let app = Artifact::app(Bytes::from_static(b"[app]"), [("a.wasm".to_owned(), wasm)], []);
         assert_eq!(app.manifest().layers[1].annotations[layout::TITLE], "a.wasm");
         assert_eq!(app.into_component(), None);
     }

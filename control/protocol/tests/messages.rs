@@ -74,6 +74,7 @@ fn spec(kind: WorkloadKind) -> WorkloadSpec {
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        signed: None,
         placement: Default::default(),
         priority: Default::default(),
     }

@@ -52,8 +52,9 @@ impl Cluster {
         let revisions = revisions.cloned().map(Change::Revision);
         let apps = durable.apps().values().cloned().map(Change::App).chain(revisions);
         let namespaces = durable.namespaces().iter();
-        let namespaces = namespaces
-            .map(|(name, spec)| Change::Namespace(NamespaceRecord { name: name.clone(), spec: *spec }));
+        let namespaces = namespaces.map(|(name, spec)| {
+            Change::Namespace(NamespaceRecord { name: name.clone(), spec: spec.clone() })
+        });
         let nodes = durable.nodes().values().cloned().map(Change::Node);
         let allocations = durable.allocations().values().cloned().map(Change::Allocation);
         let runs = durable.runs().values().cloned().map(Change::Run);

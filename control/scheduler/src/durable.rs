@@ -3,6 +3,7 @@
 //! Each change is an upsert of one key, so that applying it twice is harmless and any order of different keys gives
 //! the same state. Beside the records stand indexes over them, kept by the same code.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -149,7 +150,7 @@ impl Change {
             }
             Self::Node(record) => durable.insert_node(record.clone()),
             Self::Namespace(record) => {
-                durable.namespaces.insert(record.name.clone(), record.spec);
+                durable.namespaces.insert(record.name.clone(), record.spec.clone());
             }
             Self::Allocation(record) => durable.insert_allocation(record.clone()),
             Self::AllocationDeleted(id) => durable.remove_allocation(*id),
@@ -290,8 +291,8 @@ impl Durable {
     }
 
     /// Returns what a namespace may have.
-    pub(crate) fn namespace(&self, name: &Name) -> NamespaceSpec {
-        self.namespaces.get(name).copied().unwrap_or_default()
+    pub(crate) fn namespace(&self, name: &Name) -> Cow<'_, NamespaceSpec> {
+        self.namespaces.get(name).map_or_else(Cow::default, Cow::Borrowed)
     }
 
     pub(crate) fn allocations(&self) -> &BTreeMap<AllocationId, Arc<AllocationRecord>> {

@@ -154,7 +154,10 @@ impl Cluster {
     ) {
         let wanted = specs(&record, rollout).any(|(_, spec)| spec.rollback);
         let kept = rollout.from.filter(|_| wanted).and_then(|from| self.durable.revision(&record.name, from));
-        let kept = kept.filter(|kept| check_routes(&self.volatile.routes.routes, &kept.spec).is_ok());
+        let kept = kept.filter(|kept| {
+            check_routes(&self.volatile.routes.routes, &kept.spec).is_ok()
+                && self.check_signed(&kept.spec, now).is_ok()
+        });
         if let Some(kept) = kept {
             let (to, spec) = (kept.revision, kept.spec.clone());
             self.revise(step, spec, Origin::Rollback { to, because: Some(reason) }, now);

@@ -51,6 +51,7 @@ mod run;
 mod schedule;
 mod secrets;
 mod share;
+mod signed;
 mod singleton;
 mod start;
 mod step;

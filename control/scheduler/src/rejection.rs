@@ -1,6 +1,8 @@
 //! Why a wish is refused. Nothing has changed then.
 
-use dunlin_model::{AppName, LimitHit, Name, NodeId, Revision, RunId, SecretId, WorkloadName};
+use dunlin_model::{
+    AppName, LimitHit, Name, NodeId, Revision, RunId, SecretId, SignatureError, WorkloadName,
+};
 
 /// Why a wish is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -140,6 +142,14 @@ pub enum Rejection {
         /// Which secret.
         secret: Box<SecretId>,
     },
+    /// The namespace takes signed components alone, and this one is not signed as it should be.
+    #[error("namespace `{}` runs only components that are signed, and that of `{workload}` may not run there: {why}", workload.namespace)]
+    Unsigned {
+        /// Which workload.
+        workload: WorkloadName,
+        /// What is wrong.
+        why: Box<SignatureError>,
+    },
     /// Something reads it.
     #[error("`{workload}` reads the secret `{secret}`")]
     SecretInUse {
@@ -199,6 +209,10 @@ impl Rejection {
             Self::TooManyPending { .. } => "too_many_pending",
             Self::UnknownSecret(_) => "unknown_secret",
             Self::MissingSecret { .. } => "missing_secret",
+            Self::Unsigned { why, .. } => match **why {
+                SignatureError::Absent => "signature_required",
+                _ => "signature_invalid",
+            },
             Self::SecretInUse { .. } => "secret_in_use",
             Self::TooManySecrets { .. } => "too_many_secrets",
             Self::InvalidUpgrade { .. } => "invalid_upgrade",

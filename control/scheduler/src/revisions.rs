@@ -61,6 +61,7 @@ impl Cluster {
         let spec = kept.spec.clone();
         check_routes(&self.volatile.routes.routes, &spec)?;
         self.check_secrets(&spec)?;
+        self.check_signed(&spec, now)?;
         let origin = Origin::Rollback { to, because: None };
         let (revision, changed) = self.revise(step, spec, origin, now);
         Ok(Answer::Deployed { revision, changed })

@@ -17,6 +17,7 @@ impl Cluster {
         check_patience(&spec, &self.config)?;
         check_routes(&self.volatile.routes.routes, &spec)?;
         self.check_secrets(&spec)?;
+        self.check_signed_anew(&spec, now)?;
         let (revision, changed) = self.revise(step, spec, Origin::Wish, now);
         Ok(Answer::Deployed { revision, changed })
     }

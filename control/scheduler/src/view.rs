@@ -146,7 +146,7 @@ pub struct NodeView {
 }
 
 /// A namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NamespaceView {
     /// What it may have.
     pub spec: NamespaceSpec,
@@ -220,7 +220,7 @@ impl Cluster {
     fn view_namespaces(&self) -> BTreeMap<Name, NamespaceView> {
         let mut namespaces: BTreeMap<Name, NamespaceView> = BTreeMap::new();
         for (name, spec) in self.durable.namespaces() {
-            namespaces.entry(name.clone()).or_default().spec = *spec;
+            namespaces.entry(name.clone()).or_default().spec = spec.clone();
         }
         for (name, usage) in self.durable.usages() {
             namespaces.entry(name.clone()).or_default().usage = *usage;

@@ -464,6 +464,7 @@ pub(crate) async fn workers_of(
         secrets,
         egress,
         features: settings.features.clone(),
+        signers: settings.signers.clone(),
         namespace_concurrency: settings.limits.namespace_concurrency,
         coredump_size: settings.limits.coredump_size,
         worker_reserve: settings.limits.worker_reserve,

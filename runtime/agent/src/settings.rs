@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use dunlin_ingress::{AccessLog, CertificateFiles, Certificates, IngressConfig};
 use dunlin_model::{
     AddressRange, Bytes, CompileLimits, ComponentLimits, DurationMs, Feature, LimitHit, LimitRow, LimitValue,
-    Name, Overcommit, check_node_resources,
+    Name, Overcommit, SignerKey, check_node_resources,
 };
 use minisign_verify::PublicKey;
 use serde::Deserialize;
@@ -45,6 +45,9 @@ pub struct Settings {
     pub folders: BTreeMap<Name, OfferedFolder>,
     /// What programs the agent may become.
     pub upgrade: UpgradeSettings,
+    /// Public keys of minisign, for namespaces by name: this node runs only components there that are signed with one of
+    /// them, whatever the coordinator says. Where a namespace is not named, it believes the coordinator.
+    pub signers: BTreeMap<Name, BTreeSet<SignerKey>>,
 }
 
 /// What programs the agent may become that the fleet brings.

@@ -36,7 +36,7 @@ use tokio_util::task::TaskTracker;
 use self::channel::{Held, Passing, Queue};
 use self::control::{read, write};
 pub(crate) use self::spawn::WorkerConfig;
-use self::spawn::{Bounds, Guests, Spawned, not_offered, spawn, switched_off, ungrantable};
+use self::spawn::{Bounds, Guests, Spawned, not_offered, spawn, switched_off, ungrantable, untrusted};
 use crate::compiler::CompileError;
 use crate::driver::Driver;
 use crate::egress::{Asking, Grant, Wanted};
@@ -191,7 +191,8 @@ impl Workers {
         if let Some(reason) = switched_off(&self.shared.config, &allocation) {
             return not_started(reason);
         }
-        if let Some(reason) = ungrantable(&allocation) {
+        if let Some(reason) = ungrantable(&allocation).or_else(|| untrusted(&self.shared.config, &allocation))
+        {
             return driver.tell(Event::NotStarted { allocation: id, reason, refused: true });
         }
         let owner = self.owner(namespace);

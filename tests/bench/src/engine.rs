@@ -185,6 +185,7 @@ pub(crate) fn allocation(number: u32, instances: Instances) -> anyhow::Result<As
             instances,
             metering: Default::default(),
             coredump: false,
+            signed: None,
             placement: Default::default(),
             priority: Default::default(),
         }),

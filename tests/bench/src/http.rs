@@ -223,6 +223,7 @@ fn spec(name: &AppName, component: Digest, host: &str) -> anyhow::Result<AppSpec
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        signed: None,
         placement: Default::default(),
         priority: Default::default(),
     };

@@ -260,6 +260,7 @@ fn service(component: Digest, host: &str, limits: Limits) -> WorkloadSpec {
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        signed: None,
         placement: Default::default(),
         priority: Default::default(),
     }

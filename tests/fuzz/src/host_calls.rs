@@ -111,6 +111,7 @@ fn allocation(component: Digest) -> AssignedAllocation {
             instances: Default::default(),
             metering: Default::default(),
             coredump: false,
+            signed: None,
             placement: Default::default(),
             priority: Default::default(),
         }),

@@ -458,6 +458,7 @@ pub(crate) fn job_spec(component: Digest, kind: WorkloadKind, variable: &str) ->
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        signed: None,
         placement: Default::default(),
         priority: Default::default(),
     }

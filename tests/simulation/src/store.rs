@@ -127,10 +127,9 @@ impl Store {
         let revisions = self.revisions.values().flat_map(BTreeMap::values);
         changes.extend(revisions.cloned().map(Change::Revision));
         let namespaces = self.namespaces.iter();
-        changes.extend(
-            namespaces
-                .map(|(name, spec)| Change::Namespace(NamespaceRecord { name: name.clone(), spec: *spec })),
-        );
+        changes.extend(namespaces.map(|(name, spec)| {
+            Change::Namespace(NamespaceRecord { name: name.clone(), spec: spec.clone() })
+        }));
         changes.extend(self.nodes.values().cloned().map(Change::Node));
         changes.extend(self.allocations.values().cloned().map(Change::Allocation));
         changes.extend(self.runs.values().cloned().map(Change::Run));

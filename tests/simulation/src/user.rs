@@ -106,7 +106,7 @@ impl User {
                 self.cordoned.insert(node.clone(), false);
             }
             (Command::SetNamespace { namespace, spec }, Answer::NamespaceSet) => {
-                self.namespaces.insert(namespace.clone(), *spec);
+                self.namespaces.insert(namespace.clone(), spec.clone());
             }
             (Command::SetSecret { id, version, .. }, Answer::SecretSet) => {
                 self.secrets.insert(id.clone(), *version);
@@ -188,7 +188,7 @@ impl User {
             return Err(format!("the upgrade is {upgrade}, and was {}", self.upgrade));
         }
         for (namespace, spec) in &self.namespaces {
-            if view.namespaces.get(namespace).map(|known| known.spec) != Some(*spec) {
+            if view.namespaces.get(namespace).map(|known| &known.spec) != Some(spec) {
                 return Err(format!("{namespace} may have something else than was answered"));
             }
         }

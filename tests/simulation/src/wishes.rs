@@ -73,7 +73,8 @@ impl World {
                     items: random.chance(400).then(|| random.small(10, 80)),
                 };
                 let packing = if random.chance(500) { Packing::Pack } else { Packing::Spread };
-                let spec = NamespaceSpec { quota, weight: random.small(1, 4), packing };
+                let spec =
+                    NamespaceSpec { quota, weight: random.small(1, 4), packing, ..NamespaceSpec::default() };
                 Command::SetNamespace { namespace, spec }
             }
         }
@@ -312,6 +313,7 @@ fn any_workload(app: &AppName, (count, path): (u64, &str), most: u32, random: &m
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        signed: None,
         placement,
         priority: any_priority(is_service, random),
     }

@@ -233,6 +233,7 @@ impl SandboxArgs {
             instances: Default::default(),
             metering: Default::default(),
             coredump: self.coredump.is_some(),
+            signed: None,
             placement: Default::default(),
             priority: Default::default(),
         }

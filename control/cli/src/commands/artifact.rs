@@ -12,12 +12,12 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 use clap::Args;
 use dunlin_admission::Admitted;
-use dunlin_model::{Digest, Manifest, Name, packed};
+use dunlin_model::{Digest, Manifest, Name, Signed, packed};
 use dunlin_oci::{Artifact, Reference, layout};
 use serde::Serialize;
 
 use super::alone::pair;
-use super::deploy::{self, Built, DeployWait, Place, gather, read_guest, refusal_help};
+use super::deploy::{self, Built, DeployWait, Place, gather, read_guest, refusal_help, signature_files};
 use crate::args::Global;
 use crate::error::CommandError;
 use crate::output::Output;
@@ -126,8 +126,13 @@ async fn app(
     }
     // What several workloads run is one layer, named for the first of them.
     let mut layers: BTreeMap<Digest, (String, Bytes)> = BTreeMap::new();
-    let mut paths = BTreeMap::new();
+    let (mut paths, mut signed) = (BTreeMap::new(), Vec::new());
     for (name, spec) in &built.spec.workloads {
+        if let Some(Signed { statement, signature }) = spec.signed.as_deref() {
+            signed.extend(
+                signature_files(name).into_iter().zip([statement, signature].map(|it| it.clone().into())),
+            );
+        }
         let component = built.components.iter().find(|component| component.digest == spec.component);
         let Some(component) = component else { continue };
         let path = match layers.entry(component.digest) {
@@ -141,7 +146,7 @@ async fn app(
     }
     let manifest = packed(&manifest, &paths)
         .ok_or_else(|| cannot().because("it has changed meanwhile").help("push again"))?;
-    Ok(Artifact::app(manifest.into(), layers.into_values()))
+    Ok(Artifact::app(manifest.into(), layers.into_values(), signed))
 }
 
 /// Says why an app whose jobs read files cannot be an artifact.
@@ -225,7 +230,7 @@ pub(crate) async fn install(global: &Global, args: InstallArgs, output: &Output)
     for layer in artifact.layers {
         match (layer.media_type.as_str(), layer.title) {
             (layout::APP_MANIFEST, _) => manifest = Some(layer.bytes),
-            (layout::WASM, Some(title)) => drop(components.insert(title, layer.bytes)),
+            (layout::WASM | layout::SIGNED, Some(title)) => drop(components.insert(title, layer.bytes)),
             _ => {}
         }
     }

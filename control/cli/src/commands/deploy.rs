@@ -5,6 +5,7 @@
 
 mod build;
 mod gather;
+mod signed;
 mod wait;
 mod wrap;
 
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 pub(crate) use self::build::{Built, build, find_manifest, manifest_text, read_guest, read_manifest};
 pub(crate) use self::gather::{Place, gather};
+pub(crate) use self::signed::signature_files;
 pub(crate) use self::wrap::{refusal_help, wrapped};
 use super::job::send_inputs;
 use super::plan::PlanArgs;

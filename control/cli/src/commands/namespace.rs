@@ -1,10 +1,11 @@
 //! `dunlin namespace`: what each namespace may have of the fleet, and what it has.
 
+use std::path::Path;
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use dunlin_api::{Client, ClientError, NamespaceList, NamespaceStatus, code};
-use dunlin_model::{Bytes, FuelRate, Name, NamespaceSpec, Packing};
+use dunlin_model::{Bytes, FuelRate, Name, NamespaceSpec, Packing, SignerKey, SignerKeyError};
 
 use crate::args::Global;
 use crate::error::CommandError;
@@ -42,7 +43,7 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, Args)]
 #[command(before_help = "Example: dunlin namespace set team-a --memory 4GiB --items none --weight 3")]
 #[command(group = ArgGroup::new("what").required(true).multiple(true)
-    .args(["memory", "fuel_rate", "allocations", "items", "weight", "packing"]))]
+    .args(["memory", "fuel_rate", "allocations", "items", "weight", "packing", "signer"]))]
 pub(crate) struct SetArgs {
     /// Which; one that nobody has named before is new.
     pub(crate) name: Name,
@@ -64,11 +65,30 @@ pub(crate) struct SetArgs {
     /// How its allocations lie on the nodes.
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) packing: Option<PackingArg>,
+    /// Who may sign what runs there, in place of those before: a public key of minisign, its `.pub` file, or `none` for
+    /// components that nobody has to sign; may be repeated.
+    #[arg(long, value_name = "KEY", value_parser = signer)]
+    pub(crate) signer: Vec<Limit<SignerKey>>,
 }
 
 /// A limit, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit<T>(Option<T>);
+
+/// Reads the key that is named, or that is in the file that is named.
+fn signer(text: &str) -> Result<Limit<SignerKey>, String> {
+    if text == "none" {
+        return Ok(Limit(None));
+    }
+    let key = text.parse::<SignerKey>().or_else(|not_a_key| {
+        let file = crate::context::read_text(Path::new(text))
+            .map_err(|error| format!("{not_a_key}, and no file: {error}"))?;
+        // The first line is a comment.
+        let line = file.lines().nth(1).unwrap_or_default().trim();
+        line.parse().map_err(|error: SignerKeyError| format!("in the file {text}: {error}"))
+    })?;
+    Ok(Limit(Some(key)))
+}
 
 impl<T: FromStr> FromStr for Limit<T> {
     type Err = T::Err;
@@ -122,7 +142,7 @@ async fn set(client: &Client, args: &SetArgs) -> Result<NamespaceStatus, ClientE
 }
 
 fn changed(mut spec: NamespaceSpec, args: &SetArgs) -> NamespaceSpec {
-    let SetArgs { name: _, memory, fuel_rate, allocations, items, weight, packing } = args;
+    let SetArgs { name: _, memory, fuel_rate, allocations, items, weight, packing, signer } = args;
     let quota = &mut spec.quota;
     quota.memory = memory.map_or(quota.memory, |limit| limit.0);
     quota.fuel_rate = fuel_rate.map_or(quota.fuel_rate, |limit| limit.0);
@@ -134,6 +154,9 @@ fn changed(mut spec: NamespaceSpec, args: &SetArgs) -> NamespaceSpec {
         Some(PackingArg::Pack) => Packing::Pack,
         None => spec.packing,
     };
+    if !signer.is_empty() {
+        spec.signers = signer.iter().filter_map(|signer| signer.0.clone()).collect();
+    }
     spec
 }
 
@@ -159,7 +182,7 @@ fn limit<T: ToString>(limit: Option<T>) -> String {
 }
 
 fn one(status: &NamespaceStatus) -> String {
-    let NamespaceSpec { quota, weight, packing: how } = status.spec;
+    let NamespaceSpec { quota, weight, packing: how, signers } = &status.spec;
     let rows = [
         ["memory", &status.reserved.memory.to_string(), &limit(quota.memory)],
         ["fuel rate", &status.reserved.fuel_rate.to_string(), &limit(quota.fuel_rate)],
@@ -168,7 +191,13 @@ fn one(status: &NamespaceStatus) -> String {
     ];
     let rows = rows.map(|row| row.map(str::to_owned).to_vec()).to_vec();
     let quotas = table(&["OF", "HAS", "MAY HAVE"], rows);
-    format!("namespace `{}`: weight {weight}, packing {}\n{quotas}\n", status.namespace, packing(how))
+    let mut text =
+        format!("namespace `{}`: weight {weight}, packing {}\n{quotas}\n", status.namespace, packing(*how));
+    if !signers.is_empty() {
+        text.push_str("only components that are signed with one of these may be deployed:\n");
+        signers.iter().for_each(|key| text.push_str(&format!("  {key}\n")));
+    }
+    text
 }
 
 fn all(list: &NamespaceList) -> String {
@@ -192,11 +221,11 @@ fn all(list: &NamespaceList) -> String {
 }
 
 fn row(status: &NamespaceStatus) -> Vec<String> {
-    let NamespaceSpec { quota, weight, packing: how } = status.spec;
+    let NamespaceSpec { quota, weight, packing: how, signers: _ } = &status.spec;
     vec![
         status.namespace.to_string(),
         weight.to_string(),
-        packing(how).to_owned(),
+        packing(*how).to_owned(),
         status.reserved.memory.to_string(),
         limit(quota.memory),
         status.reserved.fuel_rate.to_string(),
@@ -210,10 +239,14 @@ fn row(status: &NamespaceStatus) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use dunlin_model::{Quota, Resources};
     use expect_test::expect;
 
     use super::*;
+
+    const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
 
     fn status(spec: NamespaceSpec) -> NamespaceStatus {
         NamespaceStatus {
@@ -234,14 +267,15 @@ mod tests {
             items: None,
             weight: None,
             packing: None,
+            signer: Vec::new(),
         }
     }
 
     #[test]
     fn only_what_is_named_changes_and_none_takes_a_limit_away() {
         let quota = Quota { memory: Some(Bytes(1)), items: Some(7), ..Quota::default() };
-        let before = NamespaceSpec { quota, weight: 3, packing: Packing::Pack };
-        assert_eq!(changed(before, &nothing()), before);
+        let before = NamespaceSpec { quota, weight: 3, packing: Packing::Pack, ..NamespaceSpec::default() };
+        assert_eq!(changed(before.clone(), &nothing()), before);
         let args = SetArgs {
             memory: Some("none".parse().unwrap()),
             fuel_rate: Some("2G/s".parse().unwrap()),
@@ -249,13 +283,37 @@ mod tests {
             ..nothing()
         };
         let quota = Quota { fuel_rate: Some(FuelRate(2_000_000_000)), items: Some(7), ..Quota::default() };
-        assert_eq!(changed(before, &args), NamespaceSpec { quota, weight: 3, packing: Packing::Spread });
+        let after = NamespaceSpec { quota, packing: Packing::Spread, ..before.clone() };
+        assert_eq!(changed(before, &args), after);
+        let key: SignerKey = KEY.parse().unwrap();
+        let args = SetArgs { signer: vec![signer(KEY).unwrap()], ..nothing() };
+        let signed = changed(after.clone(), &args);
+        assert_eq!(signed.signers, BTreeSet::from([key]));
+        let args = SetArgs { signer: vec![signer("none").unwrap()], ..nothing() };
+        assert_eq!(changed(signed, &args), after);
+    }
+
+    #[test]
+    fn a_signer_is_a_key_or_the_file_that_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("release.pub");
+        std::fs::write(&file, format!("untrusted comment: minisign public key\n{KEY}\n")).unwrap();
+        assert_eq!(signer(file.to_str().unwrap()), signer(KEY));
+        std::fs::write(&file, "nothing\n").unwrap();
+        let told = signer(file.to_str().unwrap()).unwrap_err();
+        assert!(told.contains("`` is no public key of minisign"), "{told}");
+        let told = signer("no-such.pub").unwrap_err();
+        assert!(
+            told.contains("`no-such.pub` is no public key of minisign") && told.contains("No such file"),
+            "{told}"
+        );
     }
 
     #[test]
     fn what_a_namespace_has_stands_beside_what_it_may_have() {
         let quota = Quota { memory: Some(Bytes(4 << 30)), allocations: Some(100), ..Quota::default() };
-        let set = status(NamespaceSpec { quota, weight: 3, packing: Packing::Pack });
+        let signers = BTreeSet::from([KEY.parse().unwrap()]);
+        let set = status(NamespaceSpec { quota, weight: 3, packing: Packing::Pack, signers });
         expect![[r#"
             namespace `team-a`: weight 3, packing pack
             OF           HAS    MAY HAVE
@@ -263,6 +321,8 @@ mod tests {
             fuel rate    30M/s  any
             allocations  3      100
             open items   0      any
+            only components that are signed with one of these may be deployed:
+              RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3
         "#]]
         .assert_eq(&one(&set));
         let list = NamespaceList { namespaces: vec![set, status(NamespaceSpec::default())] };

@@ -80,6 +80,6 @@ fn broken_rules(spec: &NamespaceSpec) -> Option<Problem> {
 }
 
 fn shown(namespace: Name, view: &NamespaceView) -> NamespaceStatus {
-    let NamespaceView { spec, usage, open_items } = *view;
+    let NamespaceView { spec, usage, open_items } = view.clone();
     NamespaceStatus { namespace, spec, reserved: usage.reserved, allocations: usage.allocations, open_items }
 }

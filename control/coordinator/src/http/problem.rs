@@ -121,6 +121,7 @@ impl From<Rejection> for Refused {
             | Rejection::InvalidRun { .. }
             | Rejection::InvalidSpec { .. }
             | Rejection::MissingSecret { .. }
+            | Rejection::Unsigned { .. }
             | Rejection::InvalidUpgrade { .. }
             | Rejection::InvalidNamespace { .. } => 422,
         };
@@ -145,6 +146,9 @@ impl From<Rejection> for Refused {
         }
         if let Rejection::MissingSecret { secret, .. } = &rejection {
             problem = problem.with_hint(format!("set it first: `dunlin secret set {secret}`"));
+        }
+        if let Rejection::Unsigned { why, .. } = &rejection {
+            problem = problem.with_hint(why.help());
         }
         if let Rejection::SecretInUse { .. } = &rejection {
             problem = problem.with_hint(

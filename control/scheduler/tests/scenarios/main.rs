@@ -26,6 +26,7 @@ mod rollouts;
 mod secrets;
 mod services;
 mod shares;
+mod signed;
 mod told;
 mod upgrades;
 mod world;

@@ -3,7 +3,7 @@
 //! Words of a script, one thing a line: `token ID uses=1 expires=60`, `join NODE TOKEN [key=1] [secret=1]`,
 //! `node NAME [MEMORY] [label=value] [+resource=2] [overcommit=150]` (joins and reports), `beat [NODE..]` (these or all nodes report),
 //! `pass SECONDS` (silence), `wait SECONDS` (all nodes that are up report every second), `down`, `up`,
-//! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `secret` and `forget` (in `secrets`), `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB`, `stop`, `delete`, `run`, `start NAMESPACE/APP/JOB ITEMS`, `cancel`,
+//! `connect` and `disconnect NODE`, `deploy APP NAME=2@v1 ...`, `secret` and `forget` (in `secrets`), `apply MANIFEST`, `namespace NAME weight=3 memory=1GiB signer=ours`, `stop`, `delete`, `run`, `start NAMESPACE/APP/JOB ITEMS`, `cancel`,
 //! `rollback APP [REVISION]`, `promote APP`, `history APP`, `restarts ALLOCATION 4`, `served ALLOCATION REQUESTS FAILED FUEL`,
 //! `dark` (at the start: the profile of that name), `cordon NODE`, `drain NODE SECONDS`, `uncordon NODE`, `release` (the brake), `done ALLOCATION ITEMS`, `fail ALLOCATION ITEMS`, `state ALLOCATION WORD`, `restart`, `absent SECONDS`, `show`, `where`, `show-kept`,
 //! `explain WORKLOAD|ALLOCATION`, `plan MANIFEST`, `simulate [lose=NODE] [zone=ZONE] [apply=MANIFEST] [within=SECONDS]`.
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::told::describe;
-use crate::{explain, foresee, secrets};
+use crate::{explain, foresee, secrets, signed};
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, AppSpec, AssignedAllocation, Assignment, Bytes, ClusterId,
     Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits,
@@ -380,6 +380,7 @@ impl World {
                 instances: Default::default(),
                 metering: Default::default(),
                 coredump: false,
+                signed: None,
                 placement: Default::default(),
                 priority: Default::default(),
             };
@@ -396,6 +397,7 @@ impl World {
                     ("route", host) => {
                         routes.push(RouteSpec::new(Some(host), "/"));
                     }
+                    ("signed", asked) => spec.signed = Some(signed::signed(asked, words[0], name, component)),
                     ("secret", name) => drop(spec.capabilities.secrets.insert(name.parse().unwrap())),
                     ("calls", host) => spec.capabilities.outbound_http.push(format!("http://{host}")),
                     (label, value) => {
@@ -438,6 +440,7 @@ impl World {
             },
             weight: u32::try_from(number(words, "weight", 1)).unwrap(),
             packing: if words.contains(&"pack") { Packing::Pack } else { Packing::Spread },
+            signers: words.iter().filter_map(|word| word.strip_prefix("signer=")).map(signed::key).collect(),
         };
         self.submit(Command::SetNamespace { namespace: words[0].parse().unwrap(), spec });
     }

@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use dunlin_compiled::Platform;
 use dunlin_descriptors::Channel;
-use dunlin_model::{AllocationId, AssignedAllocation, Bytes, Capabilities, Feature, FuelRate, Name, NodeId};
+use dunlin_model::{
+    AllocationId, AssignedAllocation, Bytes, Capabilities, Feature, FuelRate, Name, NodeId, SignerKey,
+    check_signed,
+};
 use dunlin_protocol::{WallSetup, WorkerSetup};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -45,6 +48,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) egress: Arc<Egress>,
     /// What is switched on though it is young.
     pub(crate) features: BTreeSet<Feature>,
+    /// The keys with one of which a component must be signed, for the namespaces that have any here.
+    pub(crate) signers: BTreeMap<Name, BTreeSet<SignerKey>>,
     /// How many instances each namespace may have at the same time.
     pub(crate) namespace_concurrency: u32,
     /// The most bytes of a core dump.
@@ -151,6 +156,18 @@ pub(super) fn switched_off(config: &WorkerConfig, allocation: &AssignedAllocatio
     Some(format!(
         "its component needs {feature}, which is switched off on this node; its operator can write \
          `features = [\"{feature}\"]` in the node's config file"
+    ))
+}
+
+/// Returns why an allocation is not started here that runs what nobody signed whom the operator of this node trusts with
+/// its namespace. That holds whatever the coordinator has found of it.
+pub(super) fn untrusted(config: &WorkerConfig, allocation: &AssignedAllocation) -> Option<String> {
+    let AssignedAllocation { workload, spec, .. } = allocation;
+    let signers = config.signers.get(&workload.namespace)?;
+    let why = check_signed(spec.signed.as_deref(), signers, spec.component, workload).err()?;
+    Some(format!(
+        "this node runs only signed components in namespace `{}`, as `[signers]` of its config file says: {why}",
+        workload.namespace
     ))
 }
 

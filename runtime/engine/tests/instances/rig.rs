@@ -117,6 +117,7 @@ fn allocation(instances: Instances) -> AssignedAllocation {
             instances,
             metering: Default::default(),
             coredump: false,
+            signed: None,
             placement: Default::default(),
             priority: Default::default(),
         }),

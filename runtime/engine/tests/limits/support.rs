@@ -172,6 +172,7 @@ pub(crate) fn allocation(component: &[u8], limits: Limits, is_job: bool) -> Assi
             instances: Default::default(),
             metering: Default::default(),
             coredump: false,
+            signed: None,
             placement: Default::default(),
             priority: Default::default(),
         }),

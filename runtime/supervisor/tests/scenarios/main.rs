@@ -419,6 +419,7 @@ fn assigned(text: &str) -> AssignedAllocation {
             instances: Default::default(),
             metering: Default::default(),
             coredump: false,
+            signed: None,
             placement: Default::default(),
             priority: Default::default(),
         }),

@@ -262,6 +262,7 @@ pub(crate) fn allocation(component: &[u8], work: Work, limits: Limits) -> Assign
             instances: Default::default(),
             metering: Default::default(),
             coredump: false,
+            signed: None,
             placement: Default::default(),
             priority: Default::default(),
         }),

@@ -300,6 +300,7 @@ pub(super) fn service(number: usize, allocations: u32, memory: Bytes, rate: Fuel
         instances: Default::default(),
         metering: Default::default(),
         coredump: false,
+        signed: None,
         placement,
         priority: Priority::new(40 + i64::try_from(number % 3).expect("it is small") * 10)
             .expect("it is one"),

@@ -8,6 +8,7 @@ use dunlin_model::{AppSpec, Digest, Manifest, Name};
 use dunlin_oci::{Reference, SCHEME};
 
 use super::build::{Built, Component, inputs_to_send, note_needed, note_ungranted, read_component};
+use super::signed::{is_stale, signed};
 use super::wrap::wrapped;
 use crate::error::CommandError;
 use crate::output::Output;
@@ -21,7 +22,7 @@ pub(crate) enum Place<'a> {
         /// Whether a build that would make them was left out.
         was_not_built: bool,
     },
-    /// In an artifact, by the paths themselves.
+    /// In an artifact, by the paths themselves, and what is signed of them as well.
     Artifact(&'a BTreeMap<String, Bytes>),
 }
 
@@ -53,7 +54,14 @@ pub(crate) async fn gather(
             note_ungranted(component, name, workload, output);
             note_needed(component, name, output);
         }
-        workloads.insert(name.clone(), workload.spec(digest));
+        let mut spec = workload.spec(digest);
+        spec.signed = signed(&place, name)?;
+        if spec.signed.as_ref().is_some_and(|signed| is_stale(signed, digest)) {
+            output.note(&format!(
+                "the component of `{name}` is another one than was signed: `dunlin sign` signs it anew"
+            ));
+        }
+        workloads.insert(name.clone(), spec);
     }
     let mut name = manifest.app_name();
     name.namespace = namespace.cloned().unwrap_or(name.namespace);

@@ -172,6 +172,7 @@ impl Namespace {
             quota: Quota { memory, fuel_rate, allocations, items },
             weight: weight.unwrap_or(NamespaceSpec::default().weight),
             packing,
+            ..NamespaceSpec::default()
         }
     }
 }
