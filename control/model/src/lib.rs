@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | component | a wasm component binary, known by its [`Digest`] |
 //! | chunk | some bytes of a component, between ends that are decided by what is in it; the piece in which it travels |
+//! | signer | who vouches for components with a key that a namespace or a node names: [`SignerKey`] |
 //! | site | nodes with the same value of the label `site`; to each other they are neighbours |
 //! | app | what a developer deploys under one name: a manifest `dunlin.toml` with one or more workloads |
 //! | workload | one *service* or one *job* of an app; its full name is `namespace/app/workload` |

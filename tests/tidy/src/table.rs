@@ -151,9 +151,14 @@ pub const RESERVED: &[Reserved] = &[
         reason: "only what is this side's own is compressed, and nothing is decompressed by it",
     },
     Reserved {
+        package: "minisign",
+        rooms: &["control/cli", "tests/e2e"],
+        reason: "secret keys of those who sign are never on a coordinator or a node",
+    },
+    Reserved {
         package: "minisign-verify",
-        rooms: &["runtime/agent"],
-        reason: "whose programs a node runs is found out in one place",
+        rooms: &["control/model", "runtime/agent"],
+        reason: "who has signed a component is found out in one place, and who has signed a program in another",
     },
     Reserved {
         package: "docker_credential",

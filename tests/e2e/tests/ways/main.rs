@@ -37,6 +37,7 @@ mod run;
 mod secrets;
 mod service_calls;
 mod serving;
+mod signed;
 mod sockets;
 mod start_again;
 mod templates;
