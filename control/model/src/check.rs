@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::placement::Home;
+use crate::signature::MAX_SIGNED_TEXT;
 use crate::{
     AppSpec, Bytes, Capabilities, DurationMs, Feature, JobSpec, LimitHit, Limits, MAX_ITEMS, Name, Placement,
-    RouteSpec, ServiceSpec, WorkloadKind, WorkloadSpec,
+    RouteSpec, ServiceSpec, Signed, WorkloadKind, WorkloadSpec,
 };
 use crate::{chain, partition};
 
@@ -132,6 +133,10 @@ fn check_workload(spec: &WorkloadSpec, note: &mut Note<'_>) {
         note(format!("limits.{field}"), result);
     }
     check_environment(spec, note);
+    if let Some(Signed { statement, signature }) = spec.signed.as_deref() {
+        note("signed.statement".to_owned(), at_most("signed text", MAX_SIGNED_TEXT, statement.len()));
+        note("signed.signature".to_owned(), at_most("signed text", MAX_SIGNED_TEXT, signature.len()));
+    }
     spec.capabilities.check(&mut |field, result| note(format!("capabilities.{field}"), result));
     note("coredump".to_owned(), dumped(spec.coredump, &spec.capabilities));
     for (key, value) in &spec.node_labels {

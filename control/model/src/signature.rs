@@ -16,8 +16,8 @@ use toml_edit::{DocumentMut, Item, Table, value};
 use crate::check::shown;
 use crate::{Digest, Name, Timestamp, WorkloadName};
 
-/// The most bytes of a statement, and of its signature.
-const MAX_TEXT: usize = 2 << 10;
+/// The most bytes of a statement, and of its signature: they go to a node with each allocation.
+pub(crate) const MAX_SIGNED_TEXT: usize = 1 << 10;
 /// What a statement is, so that no other text that somebody signed with the same key is one.
 const KIND: &str = "dunlin component 1";
 
@@ -115,7 +115,7 @@ impl Statement {
 
     /// Returns what a text states; nothing if it is no statement, or says more than one does.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() > MAX_TEXT {
+        if text.len() > MAX_SIGNED_TEXT {
             return None;
         }
         let table: DocumentMut = text.parse().ok()?;
@@ -195,7 +195,7 @@ impl SignatureError {
     pub fn help(&self) -> &'static str {
         match self {
             Self::Absent | Self::Malformed(_) => {
-                "in the folder of the app, `dunlin sign --key FILE` signs its components; deploy it again then"
+                "in the folder of the app, `dunlin sign --key FILE --version VERSION` signs its components; deploy it again then"
             }
             Self::Untrusted => {
                 "sign it with a key that is named there: `dunlin namespace show NAMESPACE` lists them, and a node's \
@@ -222,7 +222,7 @@ pub fn check_signed(
     workload: &WorkloadName,
 ) -> Result<Statement, SignatureError> {
     let Signed { statement, signature } = signed.ok_or(SignatureError::Absent)?;
-    if signature.len() > MAX_TEXT {
+    if signature.len() > MAX_SIGNED_TEXT {
         return Err(SignatureError::Malformed("signature"));
     }
     let signature = Signature::decode(signature).map_err(|_| SignatureError::Malformed("signature"))?;
@@ -291,7 +291,7 @@ mod tests {
             text.replace("shop", "Shop"),
             text.replace("version", "release"),
             format!("{text}more = 1\n"),
-            format!("{text}#{}", "x".repeat(MAX_TEXT)),
+            format!("{text}#{}", "x".repeat(MAX_SIGNED_TEXT)),
         ] {
             assert_eq!(Statement::parse(&other), None, "{other}");
         }

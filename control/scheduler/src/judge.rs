@@ -154,15 +154,16 @@ impl Cluster {
     ) {
         let wanted = specs(&record, rollout).any(|(_, spec)| spec.rollback);
         let kept = rollout.from.filter(|_| wanted).and_then(|from| self.durable.revision(&record.name, from));
-        let kept = kept.filter(|kept| {
-            check_routes(&self.volatile.routes.routes, &kept.spec).is_ok()
-                && self.check_signed(&kept.spec, now).is_ok()
-        });
-        if let Some(kept) = kept {
-            let (to, spec) = (kept.revision, kept.spec.clone());
-            self.revise(step, spec, Origin::Rollback { to, because: Some(reason) }, now);
-            return;
-        }
+        let kept = kept.filter(|kept| check_routes(&self.volatile.routes.routes, &kept.spec).is_ok());
+        let reason = match kept.map(|kept| (kept, self.check_signed(&kept.spec, now))) {
+            Some((kept, Ok(()))) => {
+                let (to, spec) = (kept.revision, kept.spec.clone());
+                self.revise(step, spec, Origin::Rollback { to, because: Some(reason) }, now);
+                return;
+            }
+            Some((kept, Err(why))) => format!("{reason}; revision {} is not restored: {why}", kept.revision),
+            None => reason,
+        };
         record.rollout = Some(RolloutRecord { failed: Some(reason), good_since: None, ..rollout.clone() });
         self.change(step, Change::App(record), now);
     }

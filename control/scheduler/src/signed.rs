@@ -1,7 +1,8 @@
-//! Signed components: where a namespace names signers, nothing runs that none of them signed.
+//! Signed components: where a namespace names signers, nothing is deployed or restored that none of them signed.
 //!
-//! Not here: what a signature stands over, and when it holds (`dunlin_model::check_signed`). What runs already when signers
-//! are named goes on; so does what was signed by one who is not named any more.
+//! Not here: what a signature stands over, and when it holds (`dunlin_model::check_signed`). What was deployed before
+//! signers were named goes on, with new runs and in place of what is lost; so does what was signed by one who is not named
+//! any more.
 
 use dunlin_model::{AppSpec, Name, SignatureError, Statement, Timestamp, check_signed};
 
@@ -10,40 +11,48 @@ use crate::{Cluster, Rejection};
 impl Cluster {
     /// Refuses a spec with a component that nobody signed whose word counts in its namespace.
     pub(crate) fn check_signed(&self, spec: &AppSpec, now: Timestamp) -> Result<(), Rejection> {
-        self.statements(spec, now).map(drop)
+        for (name, stated) in self.stated(spec) {
+            stated.and_then(|stated| stated.check_begun(now)).map_err(|why| unsigned(spec, &name, why))?;
+        }
+        Ok(())
     }
 
     /// Refuses a spec as [`Self::check_signed`] does, and one with a component that is signed as an older version than what
-    /// is deployed: who has old releases and no key could bring their mistakes back.
+    /// is deployed. That keeps out a mistake, and not who can delete the app first.
     pub(crate) fn check_signed_anew(&self, spec: &AppSpec, now: Timestamp) -> Result<(), Rejection> {
-        let before = self.durable.apps().get(&spec.name).map(|app| &app.spec);
-        for (name, stated) in self.statements(spec, now)? {
-            let before = before.and_then(|before| before.workloads.get(&name)?.signed.as_ref());
-            let newest = before.and_then(|signed| Statement::parse(&signed.statement));
-            if let Some(Statement { version: newest, .. }) =
-                newest.filter(|before| before.version > stated.version)
-            {
-                let why = SignatureError::Older { version: stated.version, newest };
-                return Err(Rejection::Unsigned { workload: spec.name.workload(&name), why: Box::new(why) });
+        self.check_signed(spec, now)?;
+        let Some(before) = self.durable.apps().get(&spec.name) else { return Ok(()) };
+        // What stands there without a signature that holds says nothing of a version.
+        let before: Vec<_> =
+            self.stated(&before.spec).filter_map(|(name, stated)| Some((name, stated.ok()?))).collect();
+        for (name, stated) in self.stated(spec) {
+            let (Ok(Statement { version, .. }), Some((_, before))) =
+                (stated, before.iter().find(|(other, _)| *other == name))
+            else {
+                continue;
+            };
+            if before.version > version {
+                let why = SignatureError::Older { version, newest: before.version.clone() };
+                return Err(unsigned(spec, &name, why));
             }
         }
         Ok(())
     }
 
-    /// Returns what is stated of each component; nothing where anybody's may run.
-    fn statements(&self, spec: &AppSpec, now: Timestamp) -> Result<Vec<(Name, Statement)>, Rejection> {
+    /// Returns what is stated of each component, or why nothing is; nobody is asked where anybody's may run.
+    fn stated(&self, spec: &AppSpec) -> impl Iterator<Item = (Name, Result<Statement, SignatureError>)> {
         let namespace = self.durable.namespaces().get(&spec.name.namespace);
-        let Some(signers) = namespace.map(|spec| &spec.signers).filter(|signers| !signers.is_empty()) else {
-            return Ok(Vec::new());
-        };
-        let stated = spec.workloads.iter().map(|(name, workload)| {
-            let full = spec.name.workload(name);
-            let stated = check_signed(workload.signed.as_deref(), signers, workload.component, &full);
-            match stated.and_then(|stated| stated.check_begun(now).map(|()| stated)) {
-                Ok(stated) => Ok((name.clone(), stated)),
-                Err(why) => Err(Rejection::Unsigned { workload: full, why: Box::new(why) }),
-            }
-        });
-        stated.collect()
+        let signers = namespace.map(|namespace| &namespace.signers).filter(|signers| !signers.is_empty());
+        signers.into_iter().flat_map(move |signers| {
+            spec.workloads.iter().map(move |(name, workload)| {
+                let full = spec.name.workload(name);
+                let signed = workload.signed.as_deref();
+                (name.clone(), check_signed(signed, signers, workload.component, &full))
+            })
+        })
     }
+}
+
+fn unsigned(spec: &AppSpec, name: &Name, why: SignatureError) -> Rejection {
+    Rejection::Unsigned { workload: spec.name.workload(name), why: Box::new(why) }
 }

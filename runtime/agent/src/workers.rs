@@ -191,8 +191,11 @@ impl Workers {
         if let Some(reason) = switched_off(&self.shared.config, &allocation) {
             return not_started(reason);
         }
-        if let Some(reason) = ungrantable(&allocation).or_else(|| untrusted(&self.shared.config, &allocation))
-        {
+        // Another node may run it, and so may this one once it is signed, which makes no other allocation of it.
+        if let Some(reason) = untrusted(&self.shared.config, &allocation) {
+            return not_started(reason);
+        }
+        if let Some(reason) = ungrantable(&allocation) {
             return driver.tell(Event::NotStarted { allocation: id, reason, refused: true });
         }
         let owner = self.owner(namespace);

@@ -67,7 +67,10 @@ impl Step {
 
 /// Returns the path of a program that [`built`] has made.
 pub(crate) fn program(name: &str) -> PathBuf {
-    root().join("target").join(profile()).join(name)
+    let profile = profile();
+    // The one profile whose folder has another name.
+    let folder = if profile == "dev" { "debug" } else { &profile };
+    root().join("target").join(folder).join(name)
 }
 
 /// Returns the profile that everything is built in: that of users, or what is named, for who cannot wait for that.

@@ -17,7 +17,9 @@ use dunlin_api::{AppStatus, Client, RolloutStatus};
 use dunlin_model::{AppName, AppSpec, DurationMs, Name, Revision, WorkloadKind};
 use serde::Serialize;
 
-pub(crate) use self::build::{Built, build, find_manifest, manifest_text, read_guest, read_manifest};
+pub(crate) use self::build::{
+    Built, SIGN_PASSWORD, build, find_manifest, manifest_text, read_guest, read_manifest,
+};
 pub(crate) use self::gather::{Place, gather};
 pub(crate) use self::signed::signature_files;
 pub(crate) use self::wrap::{refusal_help, wrapped};
@@ -140,6 +142,7 @@ pub(super) async fn with_inputs(
     output: &Output,
 ) -> Result<AppSpec, CommandError> {
     let mut spec = built.spec.clone();
+    signed::note_stale(&spec, output);
     for (name, patterns) in &built.inputs {
         let (list, count) = send_inputs(client, &built.folder, patterns, output).await?;
         if let Some(WorkloadKind::Job(job)) = spec.workloads.get_mut(name).map(|it| &mut it.kind) {

@@ -66,7 +66,7 @@ pub(crate) struct SetArgs {
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) packing: Option<PackingArg>,
     /// Who may sign what runs there, in place of those before: a public key of minisign, its `.pub` file, or `none` for
-    /// components that nobody has to sign; may be repeated.
+    /// components that nobody has to sign; may be repeated, and the last `none` forgets those before it.
     #[arg(long, value_name = "KEY", value_parser = signer)]
     pub(crate) signer: Vec<Limit<SignerKey>>,
 }
@@ -155,7 +155,13 @@ fn changed(mut spec: NamespaceSpec, args: &SetArgs) -> NamespaceSpec {
         None => spec.packing,
     };
     if !signer.is_empty() {
-        spec.signers = signer.iter().filter_map(|signer| signer.0.clone()).collect();
+        spec.signers.clear();
+        for signer in signer {
+            match &signer.0 {
+                Some(key) => drop(spec.signers.insert(key.clone())),
+                None => spec.signers.clear(),
+            }
+        }
     }
     spec
 }

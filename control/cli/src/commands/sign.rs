@@ -4,22 +4,23 @@
 //! The files can be looked at with `cat`, and checked with `minisign -V`.
 
 use std::fs;
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dunlin_model::{Digest, Name, Statement, Timestamp};
+use console::Term;
+use dunlin_model::{Digest, DurationMs, Name, Statement, Timestamp};
 use minisign::{SecretKey, SecretKeyBox};
 use semver::Version;
 use serde::Serialize;
 
-use super::deploy::{self, signature_files};
+use super::deploy::{self, SIGN_PASSWORD, signature_files};
 use crate::args::Global;
 use crate::error::CommandError;
 use crate::output::{Output, table};
 
-/// Where the password of a key is looked for, before it is asked for.
-const PASSWORD: &str = "DUNLIN_SIGN_PASSWORD";
+/// How far the clock of a fleet may be behind that of who signs.
+const CLOCKS_DIFFER: DurationMs = DurationMs(3_600_000);
 
 /// Vouch for an app's components with a key.
 #[derive(Debug, Args)]
@@ -39,7 +40,7 @@ pub(crate) struct SignArgs {
     /// Which version of the app this is; an older one is not deployed over it.
     #[arg(long, value_name = "VERSION")]
     version: Version,
-    /// From when on it may run, as `2026-11-30T00:00:00Z`; from now on if absent.
+    /// From when on it may be deployed, as `2026-11-30T00:00:00Z`; from an hour ago if absent, as clocks differ.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     not_before: Option<Timestamp>,
     /// Take the components as they are; do not run `[build] command`.
@@ -64,9 +65,11 @@ struct Line {
 /// Signs and prints.
 pub(crate) async fn run(global: &Global, args: SignArgs, output: &Output) -> Result<(), CommandError> {
     let SignArgs { path, key, version, not_before, no_build } = args;
+    // Before the build, which may take long.
+    let key = open(&key, std::env::var(SIGN_PASSWORD).ok())?;
     let built = deploy::build(&path, !no_build, global.namespace.as_ref(), output).await?;
-    let key = open(&key)?;
-    let not_before = not_before.unwrap_or_else(crate::time::now);
+    let an_hour_ago = || Timestamp(crate::time::now().0.saturating_sub(CLOCKS_DIFFER.0));
+    let not_before = not_before.unwrap_or_else(an_hour_ago);
     let mut lines = Vec::new();
     for (workload, spec) in built.spec.workloads {
         let (app, component) = (built.spec.name.app.clone(), spec.component);
@@ -89,26 +92,38 @@ pub(crate) async fn run(global: &Global, args: SignArgs, output: &Output) -> Res
     })
 }
 
-/// Returns the secret key in a file.
-fn open(path: &Path) -> Result<SecretKey, CommandError> {
+/// Returns the secret key in a file; its password is asked for if it has one and none is given.
+fn open(path: &Path, password: Option<String>) -> Result<SecretKey, CommandError> {
     let cannot = || CommandError::failed(format!("cannot use the key {}", path.display()));
     let text = crate::context::read_text(path).map_err(|error| {
-        cannot().caused_by(&error).help("`minisign -G -p release.pub -s release.key` makes a pair of them")
+        cannot().caused_by(&error).help("`minisign -G -p release.pub -s release.key` makes a pair of keys")
     })?;
-    let no_key = |error: &dyn std::error::Error| {
-        cannot().caused_by(error).help("it is a secret key of minisign, as `minisign -G` writes it with `-s`")
-    };
-    let sealed = SecretKeyBox::from_string(&text).map_err(|error| no_key(&error))?;
-    // Looked at in the clear first: only then is it known whether it is.
-    if let Ok(key) = SecretKeyBox::from_string(&text).and_then(SecretKeyBox::into_unencrypted_secret_key) {
-        return Ok(key);
-    }
-    // Without one in the environment it is asked for at the terminal.
-    let password = std::env::var(PASSWORD).ok();
-    sealed.into_secret_key(password).map_err(|error| {
+    let no_key = |error: &minisign::PError| {
         cannot()
-            .caused_by(&error)
-            .help(format!("is its password right? It is read from {PASSWORD}, or typed"))
+            .caused_by(error)
+            .help("name the secret key, which `minisign -G -s FILE` writes; the public one signs nothing")
+    };
+    let sealed = || SecretKeyBox::from(text.clone());
+    match sealed().into_unencrypted_secret_key() {
+        Ok(key) => return Ok(key),
+        // So it says of one with a password.
+        Err(error) if error.to_string().contains("might be encrypted") => {}
+        Err(error) => return Err(no_key(&error)),
+    }
+    let password = match password {
+        Some(password) => password,
+        None if io::stdin().is_terminal() => {
+            drop(Term::stderr().write_str("password of the key: "));
+            Term::stderr().read_secure_line().map_err(|error| cannot().caused_by(&error))?
+        }
+        None => {
+            return Err(cannot()
+                .because("it has a password, and there is no terminal at which that could be asked for")
+                .help(format!("put it into {SIGN_PASSWORD}")));
+        }
+    };
+    sealed().into_secret_key(Some(password)).map_err(|error| {
+        cannot().caused_by(&error).help(format!("is it right? It is taken from {SIGN_PASSWORD}, or typed"))
     })
 }
 
@@ -119,4 +134,37 @@ fn write(path: &Path, text: &str) -> Result<(), CommandError> {
             .caused_by(&error)
             .help("the statements are kept beside the manifest; make that folder writable")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use minisign::KeyPair;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_opened_and_what_is_none_is_told_with_its_help() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let bare = KeyPair::generate_unencrypted_keypair().unwrap();
+        let bare_file = file("bare.key", &bare.sk.to_box(None).unwrap().into_string());
+        assert!(open(&bare_file, None).is_ok());
+        let locked = KeyPair::generate_encrypted_keypair(Some("swordfish".to_owned())).unwrap();
+        let locked_file = file("locked.key", &locked.sk.to_box(None).unwrap().into_string());
+        assert!(open(&locked_file, Some("swordfish".to_owned())).is_ok());
+        let errors = [
+            open(&locked_file, Some("wrong".to_owned())),
+            open(&file("release.pub", &bare.pk.to_box().unwrap().into_string()), None),
+            open(&file("empty.key", ""), None),
+            open(&folder.path().join("absent.key"), None),
+        ];
+        let told: String =
+            errors.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+        expect![[r#""#]].assert_eq(&told.replace(folder.path().to_str().unwrap(), "FOLDER"));
+    }
 }

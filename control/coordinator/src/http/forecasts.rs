@@ -158,8 +158,10 @@ fn compare(
         }
         return;
     }
-    // What guests see may be a secret, and plans are kept in logs.
-    let is_hidden = path.starts_with("environment.") || path.starts_with("capabilities.config");
+    // What guests see may be a secret, and plans are kept in logs. Of a signature, nobody wants to see the text.
+    let is_hidden = path.starts_with("signed")
+        || path.starts_with("environment.")
+        || path.starts_with("capabilities.config");
     let shown = |value: &Value| if is_hidden { "(not shown)".to_owned() } else { value.to_string() };
     found.push(FieldChange {
         workload: workload.clone(),

@@ -16,6 +16,8 @@ use crate::error::CommandError;
 use crate::output::Output;
 
 const MANIFEST: &str = "dunlin.toml";
+/// Where the password of the key that signs is looked for.
+pub(crate) const SIGN_PASSWORD: &str = "DUNLIN_SIGN_PASSWORD";
 
 /// An app, ready to be sent.
 #[derive(Debug)]
@@ -142,6 +144,8 @@ async fn run(command: &str, folder: &Path, output: &Output) -> Result<(), Comman
     // What the build prints is no result of ours, so it must not get into a pipe with it.
     let status = tokio::process::Command::new("sh")
         .args(["-c", command])
+        // A build runs what others have written; it vouches for nothing.
+        .env_remove(SIGN_PASSWORD)
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(output.for_children())

@@ -8,7 +8,7 @@ use dunlin_model::{AppSpec, Digest, Manifest, Name};
 use dunlin_oci::{Reference, SCHEME};
 
 use super::build::{Built, Component, inputs_to_send, note_needed, note_ungranted, read_component};
-use super::signed::{is_stale, signed};
+use super::signed::signed;
 use super::wrap::wrapped;
 use crate::error::CommandError;
 use crate::output::Output;
@@ -55,12 +55,7 @@ pub(crate) async fn gather(
             note_needed(component, name, output);
         }
         let mut spec = workload.spec(digest);
-        spec.signed = signed(&place, name)?;
-        if spec.signed.as_ref().is_some_and(|signed| is_stale(signed, digest)) {
-            output.note(&format!(
-                "the component of `{name}` is another one than was signed: `dunlin sign` signs it anew"
-            ));
-        }
+        spec.signed = signed(&place, name, output);
         workloads.insert(name.clone(), spec);
     }
     let mut name = manifest.app_name();
