@@ -165,6 +165,20 @@ mod tests {
         ];
         let told: String =
             errors.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
-        expect![[r#""#]].assert_eq(&told.replace(folder.path().to_str().unwrap(), "FOLDER"));
+        expect![[r#"
+            error: cannot use the key FOLDER/locked.key
+              cause: Wrong password for that key
+              help: is it right? It is taken from DUNLIN_SIGN_PASSWORD, or typed
+            error: cannot use the key FOLDER/release.pub
+              cause: failed to fill whole buffer
+              help: name the secret key, which `minisign -G -s FILE` writes; the public one signs nothing
+            error: cannot use the key FOLDER/empty.key
+              cause: Missing comment in secret key
+              help: name the secret key, which `minisign -G -s FILE` writes; the public one signs nothing
+            error: cannot use the key FOLDER/absent.key
+              cause: No such file or directory (os error 2)
+              help: `minisign -G -p release.pub -s release.key` makes a pair of keys
+        "#]]
+        .assert_eq(&told.replace(folder.path().to_str().unwrap(), "FOLDER"));
     }
 }

@@ -63,7 +63,49 @@ fn only_what_is_signed_is_deployed_and_nothing_older() {
         rollback shop 4
         deploy shop web=1@v4,signed:ours/1.2.0
         ",
-        expect![[""]],
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            > namespace default signer=ours
+            NamespaceSet
+            > deploy shop web=1@v1
+            signature_required: namespace `default` runs only components that are signed, and that of `default/shop/web` may not run there: it is not signed
+            > deploy shop web=1@v1,signed:theirs/1.0.0
+            signature_invalid: namespace `default` runs only components that are signed, and that of `default/shop/web` may not run there: its signature is by none of the keys that are named there, or over another statement
+            > deploy shop web=1@v1,signed:ours/1.0.0/v0
+            signature_invalid: namespace `default` runs only components that are signed, and that of `default/shop/web` may not run there: its statement is for component sha256:0270da4daac514f30bece5788a87ad7b800f59476d0d7e6f70d4b61fbc4f5e9e, and this is sha256:3bfc269594ef649228e9a74bab00f042efc91d5acc6fbee31a382e80d42388fe
+            > deploy shop web=1@v1,signed:ours/1.0.0/later
+            signature_invalid: namespace `default` runs only components that are signed, and that of `default/shop/web` may not run there: its statement holds from 1970-01-01T00:01:00Z on, and it is 1970-01-01T00:00:00Z
+            > deploy shop web=1@v1,signed:ours/1.0.0
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.3: a1@1 | peers a
+            > deploy shop web=1@v2,signed:ours/1.1.0
+            Deployed { revision: Revision(2), changed: true }
+            0s a gets 1.4: a2@2 | peers a
+            > deploy shop web=1@v1,signed:ours/1.0.0
+            signature_invalid: namespace `default` runs only components that are signed, and that of `default/shop/web` may not run there: its statement is for version 1.0.0, and version 1.1.0 was deployed before
+            > rollback shop 1
+            Deployed { revision: Revision(3), changed: true }
+            60s a gets 1.5: a2@2 a3@3 | peers a
+            > namespace default signer=theirs
+            NamespaceSet
+            > rollback shop 2
+            signature_invalid: namespace `default` runs only components that are signed, and that of `default/shop/web` may not run there: its signature is by none of the keys that are named there, or over another statement
+            > namespace default
+            NamespaceSet
+            > deploy shop web=1@v3,signed:theirs/9.0.0
+            Deployed { revision: Revision(4), changed: true }
+            60s a gets 1.7: a2@2 a4@4 | peers a
+            > deploy shop web=1@v4
+            Deployed { revision: Revision(5), changed: true }
+            60s a gets 1.8: a2@2 a5@5 | peers a
+            > namespace default signer=ours
+            NamespaceSet
+            > rollback shop 4
+            signature_invalid: namespace `default` runs only components that are signed, and that of `default/shop/web` may not run there: its signature is by none of the keys that are named there, or over another statement
+            > deploy shop web=1@v4,signed:ours/1.2.0
+            Deployed { revision: Revision(6), changed: true }
+            60s a gets 1.9: a2@2 a5@6 | peers a
+        "#]],
     );
 }
 
@@ -82,6 +124,25 @@ fn a_rollout_that_fails_does_not_go_back_to_what_may_not_run_any_more() {
         wait 30
         history shop
         ",
-        expect![[""]],
+        expect![[r#"
+            0s a gets 1.2: | peers a
+            > namespace default signer=ours signer=theirs
+            NamespaceSet
+            > deploy shop web=1@v1,signed:theirs/1.0.0
+            Deployed { revision: Revision(1), changed: true }
+            0s a gets 1.3: a1@1 | peers a
+            --history shop
+            1, its rollout is over
+            > deploy shop web=1@v2,signed:ours/1.1.0
+            Deployed { revision: Revision(2), changed: true }
+            120s a gets 1.5: a1@1 a2@2 | peers a
+            > namespace default signer=ours
+            NamespaceSet
+            121s a gets 1.6: a1@1 a2@2 | peers a
+            122s a gets 1.7: a2@2 | peers a
+            --history shop
+            2, its rollout has failed: `web`: a2 on a was started again: limit `max_restarts` is 3, observed 4; revision 1 is not restored: namespace `default` runs only components that are signed, and that of `default/shop/web` may not run there: its signature is by none of the keys that are named there, or over another statement
+            1 was well
+        "#]],
     );
 }
