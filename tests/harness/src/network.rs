@@ -47,6 +47,8 @@ impl Network {
     /// Runs the test of this name once more, alone and in a network of its own, and fails as it does. Tells whether this is
     /// that run; where such networks cannot be made, a word says that the test is skipped.
     ///
+    /// `test` is its whole name, with the modules that it is in.
+    ///
     /// # Panics
     ///
     /// When the test fails in there.

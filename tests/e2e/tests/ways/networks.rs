@@ -60,7 +60,8 @@ fn run(scene: impl Future<Output = ()>) {
 
 #[test]
 fn a_node_behind_a_router_serves_what_arrives_elsewhere_and_is_asked_for_logs() {
-    if Network::around("a_node_behind_a_router_serves_what_arrives_elsewhere_and_is_asked_for_logs") {
+    if Network::around("networks::a_node_behind_a_router_serves_what_arrives_elsewhere_and_is_asked_for_logs")
+    {
         run(async {
             let scene = Scene::begin().await;
             eventually("an answer", || scene.say("good morning")).await;
@@ -89,7 +90,7 @@ fn a_node_behind_a_router_serves_what_arrives_elsewhere_and_is_asked_for_logs() 
 
 #[test]
 fn a_node_that_moves_answers_what_is_under_way() {
-    if Network::around("a_node_that_moves_answers_what_is_under_way") {
+    if Network::around("networks::a_node_that_moves_answers_what_is_under_way") {
         run(async {
             let scene = Scene::begin().await;
             eventually("an answer", || scene.say("before")).await;
@@ -109,7 +110,7 @@ fn a_node_that_moves_answers_what_is_under_way() {
 
 #[test]
 fn a_node_whose_network_lets_no_udp_through_comes_by_tcp_until_it_does() {
-    if Network::around("a_node_whose_network_lets_no_udp_through_comes_by_tcp_until_it_does") {
+    if Network::around("networks::a_node_whose_network_lets_no_udp_through_comes_by_tcp_until_it_does") {
         run(async {
             let network = Network::start(3).await.unwrap();
             network.let_no_udp(HIDDEN).await.unwrap();
@@ -146,7 +147,7 @@ fn a_node_whose_network_lets_no_udp_through_comes_by_tcp_until_it_does() {
 
 #[test]
 fn a_large_transfer_on_a_slow_link_delays_no_heartbeat_and_no_order() {
-    if Network::around("a_large_transfer_on_a_slow_link_delays_no_heartbeat_and_no_order") {
+    if Network::around("networks::a_large_transfer_on_a_slow_link_delays_no_heartbeat_and_no_order") {
         run(async {
             let scene = Scene::begin().await;
             eventually("an answer", || scene.say("before")).await;
@@ -185,7 +186,7 @@ fn a_large_transfer_on_a_slow_link_delays_no_heartbeat_and_no_order() {
 
 #[test]
 fn a_fetch_that_was_broken_off_goes_on_where_it_was() {
-    if Network::around("a_fetch_that_was_broken_off_goes_on_where_it_was") {
+    if Network::around("networks::a_fetch_that_was_broken_off_goes_on_where_it_was") {
         run(async {
             let mut scene = Scene::begin().await;
             scene.network.slow_down(HIDDEN, "4mbit").await.unwrap();

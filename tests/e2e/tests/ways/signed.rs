@@ -77,7 +77,7 @@ async fn only_what_is_signed_runs_where_a_namespace_and_a_node_ask_for_it() {
     // The same component, signed now: it is the same allocation, which the node tries again.
     dunlin(&fleet, unsigned.path(), &["sign", "--key", &key, "--version", "1.0.0"]).await.assert_done();
     dunlin(&fleet, unsigned.path(), &["deploy", "--no-wait"]).await.assert_done();
-    assert!(answer(&format!("{root}other")).await.starts_with("hello"));
+    fleet.until_running("prod/other").await;
 }
 
 #[tokio::test]
