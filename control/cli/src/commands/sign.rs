@@ -5,10 +5,12 @@
 
 use std::fs;
 use std::io::{self, Cursor, IsTerminal as _};
+use std::ops::{Range, RangeFrom};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use console::Term;
+use ct_codecs::{Base64, Decoder as _};
 use dunlin_model::{Digest, DurationMs, Name, Statement, Timestamp};
 use minisign::{SecretKey, SecretKeyBox};
 use semver::Version;
@@ -21,6 +23,11 @@ use crate::output::{Output, table};
 
 /// How far the clock of a fleet may be behind that of who signs.
 const CLOCKS_DIFFER: DurationMs = DurationMs(3_600_000);
+
+/// Where a secret key says how it is sealed, by two bytes; zeros stand for a key without a password.
+const HOW_SEALED: Range<usize> = 2..4;
+/// Where it has its checksum: at its end.
+const CHECKSUM: RangeFrom<usize> = 126..;
 
 /// Vouch for an app's components with a key.
 #[derive(Debug, Args)]
@@ -98,17 +105,22 @@ fn open(path: &Path, password: Option<String>) -> Result<SecretKey, CommandError
     let text = crate::context::read_text(path).map_err(|error| {
         cannot().caused_by(&error).help("`minisign -G -p release.pub -s release.key` makes a pair of keys")
     })?;
-    let no_key = |error: &minisign::PError| {
-        cannot()
-            .caused_by(error)
-            .help("name the secret key, which `minisign -G -s FILE` writes; the public one signs nothing")
+    let bytes = text.lines().nth(1).and_then(|line| Base64::decode_to_vec(line.trim(), None).ok());
+    let sealed = bytes.as_ref().and_then(|bytes| SecretKey::from_bytes(bytes).ok());
+    let (Some(bytes), Some(key)) = (bytes, sealed) else {
+        return Err(cannot()
+            .because("it is no secret key of minisign")
+            .help("name the one that `minisign -G -s FILE` writes; the public one signs nothing"));
     };
-    let sealed = || SecretKeyBox::from(text.clone());
-    match sealed().into_unencrypted_secret_key() {
-        Ok(key) => return Ok(key),
-        // So it says of one with a password.
-        Err(error) if error.to_string().contains("might be encrypted") => {}
-        Err(error) => return Err(no_key(&error)),
+    let sealed = SecretKeyBox::from(text);
+    if bytes[HOW_SEALED] == [0, 0] {
+        // The tool writes no checksum of a key that has no password, and the crate does not take such a one.
+        if bytes[CHECKSUM].iter().all(|byte| *byte == 0) {
+            return Ok(key);
+        }
+        return sealed.into_unencrypted_secret_key().map_err(|error| {
+            cannot().caused_by(&error).help("bring the file from where it was made once more")
+        });
     }
     let password = match password {
         Some(password) => password,
@@ -122,7 +134,7 @@ fn open(path: &Path, password: Option<String>) -> Result<SecretKey, CommandError
                 .help(format!("put it into {SIGN_PASSWORD}")));
         }
     };
-    sealed().into_secret_key(Some(password)).map_err(|error| {
+    sealed.into_secret_key(Some(password)).map_err(|error| {
         cannot().caused_by(&error).help(format!("is it right? It is taken from {SIGN_PASSWORD}, or typed"))
     })
 }
@@ -138,6 +150,7 @@ fn write(path: &Path, text: &str) -> Result<(), CommandError> {
 
 #[cfg(test)]
 mod tests {
+    use ct_codecs::Encoder as _;
     use expect_test::expect;
     use minisign::KeyPair;
 
@@ -154,6 +167,14 @@ mod tests {
         let bare = KeyPair::generate_unencrypted_keypair().unwrap();
         let bare_file = file("bare.key", &bare.sk.to_box(None).unwrap().into_string());
         assert!(open(&bare_file, None).is_ok());
+        let changed = |at: RangeFrom<usize>, byte: u8| {
+            let mut bytes = bare.sk.to_bytes();
+            bytes[at].fill(byte);
+            format!("untrusted comment: x\n{}\n", Base64::encode_to_string(bytes).unwrap())
+        };
+        // As the tool writes it with `-W`.
+        let opened = open(&file("tool.key", &changed(CHECKSUM, 0)), None).unwrap();
+        assert_eq!(opened.to_bytes()[..126], bare.sk.to_bytes()[..126]);
         let locked = KeyPair::generate_encrypted_keypair(Some("swordfish".to_owned())).unwrap();
         let locked_file = file("locked.key", &locked.sk.to_box(None).unwrap().into_string());
         assert!(open(&locked_file, Some("swordfish".to_owned())).is_ok());
@@ -161,6 +182,7 @@ mod tests {
             open(&locked_file, Some("wrong".to_owned())),
             open(&file("release.pub", &bare.pk.to_box().unwrap().into_string()), None),
             open(&file("empty.key", ""), None),
+            open(&file("torn.key", &changed(CHECKSUM, 7)), None),
             open(&folder.path().join("absent.key"), None),
         ];
         let told: String =
@@ -170,11 +192,14 @@ mod tests {
               cause: Wrong password for that key
               help: is it right? It is taken from DUNLIN_SIGN_PASSWORD, or typed
             error: cannot use the key FOLDER/release.pub
-              cause: failed to fill whole buffer
-              help: name the secret key, which `minisign -G -s FILE` writes; the public one signs nothing
+              cause: it is no secret key of minisign
+              help: name the one that `minisign -G -s FILE` writes; the public one signs nothing
             error: cannot use the key FOLDER/empty.key
-              cause: Missing comment in secret key
-              help: name the secret key, which `minisign -G -s FILE` writes; the public one signs nothing
+              cause: it is no secret key of minisign
+              help: name the one that `minisign -G -s FILE` writes; the public one signs nothing
+            error: cannot use the key FOLDER/torn.key
+              cause: Corrupted key
+              help: bring the file from where it was made once more
             error: cannot use the key FOLDER/absent.key
               cause: No such file or directory (os error 2)
               help: `minisign -G -p release.pub -s release.key` makes a pair of keys
