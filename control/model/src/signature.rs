@@ -1,8 +1,8 @@
 //! Signed components: who vouches for what a namespace runs.
 //!
 //! A statement says what a component is, for which workload it is meant and from when on, and one signature of minisign
-//! stands over its text. A namespace names the keys whose word counts there, and so can the operator of a node: whoever
-//! has the coordinator, or a registry, or the way between them, still has nothing run that nobody signed.
+//! stands over its text. A namespace names the keys whose word counts there: a registry, or a mistake, then brings nothing
+//! that nobody signed. So can the operator of a node: in the namespaces that he names, neither does who has the coordinator.
 
 use std::collections::BTreeSet;
 use std::fmt;
