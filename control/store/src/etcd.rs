@@ -35,6 +35,7 @@ mod location;
 mod message;
 mod reign;
 mod replicated;
+mod room;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -10,9 +10,6 @@ use nix::sys::statvfs::statvfs;
 /// How much free space is left to the store itself, so that it can still delete when the disk is full.
 pub const RESERVE: Bytes = Bytes(64 << 20);
 
-/// How many hundredths of its quota etcd may use before wishes are refused.
-pub(crate) const SHARE: u64 = 80;
-
 /// Why nothing more can be written.
 #[derive(Debug, thiserror::Error)]
 pub enum NoSpace {

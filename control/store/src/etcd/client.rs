@@ -20,6 +20,7 @@ use super::message::{
     LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
     LeaseRevokeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
+use super::room::File;
 
 /// How long a connection may take to be made.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
@@ -197,8 +198,7 @@ impl Client {
         self.call("/etcdserverpb.Maintenance/Status", &StatusRequest {})
     }
 
-    /// Lets members give back what their files hold and do not use, one after the other, if that is much: their quota
-    /// counts all of a file. A member answers nothing meanwhile.
+    /// Lets members give back what their files hold and do not use, one after the other, where that is worth it.
     pub(super) fn defragment_where_sparse(&self, quota: Bytes) -> Result<(), EtcdError> {
         for index in 0..self.members.len() {
             let member = std::slice::from_ref(&self.members[index]);
@@ -209,10 +209,9 @@ impl Client {
                     Err(EtcdError::Unreachable { .. }) => continue,
                     Err(error) => return Err(error),
                 };
-            let bytes = |size: i64| u64::try_from(size).unwrap_or_default();
-            let (size, used) = (bytes(status.db_size), bytes(status.db_size_in_use));
-            if size > quota.0 / 2 && used < size / 2 {
-                tracing::info!(member = member[0].address, size, used, "a member of etcd is defragmented");
+            let file = File::new(&status, quota);
+            if file.is_sparse() {
+                tracing::info!(member = member[0].address, %file, "a member of etcd is defragmented");
                 let path = "/etcdserverpb.Maintenance/Defragment";
                 let DefragmentResponse {} =
                     self.ask(member, 0, DEFRAGMENT_TIME, path, &DefragmentRequest {})?;

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use super::client::EtcdError;
 use super::message::{Compare, PutRequest, RangeRequest, Request, TxnRequest};
+use super::room::File;
 use super::{Etcd, Keys};
-use crate::space::SHARE;
 
 /// How long a coordinator that is not heard is still believed to be in charge.
 const LEASE: Duration = Duration::from_secs(5);
@@ -152,18 +152,16 @@ fn keep(reign: &Weak<Reign>, etcd: &Weak<Etcd>) {
     }
 }
 
-/// Notes whether etcd has room for more. A wish is refused long before its quota is reached, since then it would take
-/// no deletion either.
+/// Notes whether etcd has room for more.
 fn look_for_room(reign: &Reign, etcd: &Etcd) {
     let status = match etcd.shared.client.status() {
         Ok(status) => status,
         Err(error) => return tracing::debug!(error = &error as &dyn std::error::Error, "etcd tells nothing"),
     };
-    let size = u64::try_from(status.db_size).unwrap_or_default();
-    let quota = etcd.shared.keys.location.quota.0;
-    let has_room = size < quota / 100 * SHARE && !status.errors.iter().any(|error| error.contains("NOSPACE"));
+    let file = File::new(&status, etcd.shared.keys.location.quota);
+    let has_room = file.has_room() && !status.errors.iter().any(|error| error.contains("NOSPACE"));
     if reign.has_room.swap(has_room, Ordering::Relaxed) && !has_room {
         let errors = status.errors.join("; ");
-        tracing::error!(size, quota, errors, "etcd is nearly full; wishes are refused until it has room");
+        tracing::error!(%file, errors, "etcd is nearly full; wishes are refused until it has room");
     }
 }

@@ -237,8 +237,9 @@ impl Checkpointer {
             Ok(())
         })?;
         let current = written.unwrap_or_else(|| former.clone());
-        checkpoint::tidy(shared, &leader, &current, &former.manifest).map_err(failed)?;
-        shared.client.compact(current.revision).map_err(failed)?;
+        let tidied = checkpoint::tidy(shared, &leader, &current, &former.manifest).map_err(failed)?;
+        // Nobody reads what was. Up to the list's own revision alone, what was tidied away would stay in the file.
+        shared.client.compact(tidied).map_err(failed)?;
         shared.client.defragment_where_sparse(shared.keys.location.quota).map_err(failed)?;
         tracing::info!(
             entry = current.manifest.index,
