@@ -6,7 +6,7 @@ use dunlin_model::{AllocationId, Name, NodeId, RunId, Work, WorkloadName};
 
 use crate::durable::{Change, Durable};
 use crate::planted::{Bug, planted};
-use crate::{AllocationRecord, AllocationState, AppRecord};
+use crate::{AllocationRecord, AllocationState, AppRecord, NodeRecord};
 
 /// What has to be thought through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,7 +92,8 @@ impl Dirty {
                 let gone = known.iter().flat_map(|known| &known.leaving);
                 let gone = gone.filter(|(id, _)| !record.leaving.contains_key(id));
                 self.workloads.extend(gone.map(|(_, leaving)| leaving.workload.clone()));
-                if known.and_then(|known| known.upgrade) != record.upgrade {
+                let order = |node: &NodeRecord| before.upgrade().and_then(|upgrade| upgrade.order(node));
+                if known.and_then(|known| order(known)) != order(record) {
                     self.nodes.insert(record.id.clone());
                 }
                 if known.is_some_and(|known| known.cordon != record.cordon) {
@@ -120,6 +121,12 @@ impl Dirty {
             Change::Secret(record) => {
                 self.nodes.extend(before.readers(&record.id).map(|record| record.node.clone()));
             }
+            Change::Upgrade(record) => {
+                // Who is not told yet what this one brings is no longer told what the one before did.
+                let order = |node| before.upgrade().and_then(|upgrade| upgrade.order(node));
+                let others = before.nodes().values().filter(|node| order(node) != record.order(node));
+                self.nodes.extend(others.map(|node| node.id.clone()));
+            }
             Change::Revision(_)
             | Change::RevisionDeleted(..)
             | Change::RunDeleted(_)
@@ -131,7 +138,6 @@ impl Dirty {
             | Change::Pending(_)
             | Change::PendingDeleted(_)
             | Change::SecretDeleted(_)
-            | Change::Upgrade(_)
             | Change::Counters(_)
             | Change::Recovery(_) => {}
         }

@@ -98,8 +98,9 @@ struct Stand {
 }
 
 impl UpgradeRecord {
-    /// Returns what it says to a node with this program, if it is for such ones.
-    fn order(&self, report: &ProgramReport) -> Option<ProgramOrder> {
+    /// Returns what a node is to become, if it was told.
+    pub(crate) fn order(&self, node: &NodeRecord) -> Option<ProgramOrder> {
+        let report = report_of(node).filter(|_| self.has_told(node))?;
         let program = self.programs.get(&report.architecture).cloned();
         self.is_for_one(report).then_some(ProgramOrder { number: self.number, program })
     }
@@ -135,9 +136,7 @@ fn report_of(node: &NodeRecord) -> Option<&ProgramReport> {
 impl Cluster {
     /// Returns what a node is to become, if it was told.
     pub(crate) fn program_of(&self, node: &NodeId) -> Option<ProgramOrder> {
-        let record = self.durable.nodes().get(node)?;
-        let upgrade = self.durable.upgrade().filter(|it| it.has_told(record))?;
-        upgrade.order(record.info.as_ref()?.program.as_ref()?)
+        self.durable.upgrade()?.order(self.durable.nodes().get(node)?)
     }
 
     /// Looks at the upgrade again, as a node can be spoken to, if it may be its turn.

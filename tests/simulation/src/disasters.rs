@@ -48,11 +48,22 @@ impl World {
     fn partition(&mut self, node: &NodeId) {
         let wait = if self.random.chance(300) { self.draw(30_000, 90_000) } else { self.draw(1_000, 20_000) };
         let blocked = match self.random.between(0, 3) {
-            0 => Blocked { to_agent: true, to_coordinator: false },
-            1 => Blocked { to_agent: false, to_coordinator: true },
-            _ => Blocked { to_agent: true, to_coordinator: true },
+            0 => Blocked { to_agent: true, ..Blocked::default() },
+            1 => return self.choke(node, wait),
+            _ => Blocked::BOTH,
         };
         self.cut_off(node, blocked, wait);
+    }
+
+    /// Cuts the way from a node, and what was sent to it just before may still come during that time: the node hears
+    /// that all is well when the coordinator has long taken it for lost.
+    fn choke(&mut self, node: &NodeId, time: DurationMs) {
+        let slow = self.draw(1, 40_000);
+        self.note(format_args!("what is sent to {node} is slow, up to {slow}"));
+        self.blocked.insert(node.clone(), Blocked { slow, ..Blocked::default() });
+        let blocked = Blocked { to_coordinator: true, slow, ..Blocked::default() };
+        let wait = self.draw(1, 10_000);
+        self.plan(wait, Happening::CutOff { node: node.clone(), blocked, time });
     }
 
     /// Cuts a node off for a while.
@@ -71,7 +82,8 @@ impl World {
         let mut wait = DurationMs(0);
         for _ in 0..self.random.between(3, 4) {
             let away = self.draw(11_000, 18_000);
-            self.plan(wait, Happening::CutOff { node: node.clone(), time: away });
+            let blocked = Blocked::BOTH;
+            self.plan(wait, Happening::CutOff { node: node.clone(), blocked, time: away });
             wait = wait.plus(away).plus(self.draw(4_000, 9_000));
         }
     }
@@ -88,7 +100,7 @@ impl World {
         for node in there {
             if !is_power {
                 let time = time.plus(self.draw(0, 5_000));
-                self.cut_off(&node, Blocked { to_agent: true, to_coordinator: true }, time);
+                self.cut_off(&node, Blocked::BOTH, time);
             } else if self.options.allows(Kind::Machines) && self.random.chance(300) {
                 self.power_is_lost(&node);
             } else {

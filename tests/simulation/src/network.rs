@@ -8,17 +8,24 @@ use dunlin_scheduler::Observation;
 
 use crate::world::{Happening, World};
 
-/// Which ways to a node are cut.
+/// What is wrong with the ways to and from a node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Blocked {
-    /// From the coordinator.
+    /// Nothing comes from the coordinator.
     pub(crate) to_agent: bool,
-    /// To the coordinator.
+    /// Nothing comes to the coordinator.
     pub(crate) to_coordinator: bool,
+    /// How much later what the coordinator sends may come, as through a buffer that is full.
+    pub(crate) slow: DurationMs,
+}
+
+impl Blocked {
+    /// Both ways are cut.
+    pub(crate) const BOTH: Self = Self { to_agent: true, to_coordinator: true, slow: DurationMs(0) };
 }
 
 impl World {
-    /// Returns which ways to a node are cut.
+    /// Returns what is wrong with the ways to and from a node.
     pub(crate) fn blocked(&self, node: &NodeId) -> Blocked {
         self.blocked.get(node).copied().unwrap_or_default()
     }
@@ -32,7 +39,11 @@ impl World {
                 continue;
             }
             let lateness = if self.random.chance(self.faults.late) { self.faults.lateness } else { 20 };
-            let wait = self.draw(1, 1 + lateness);
+            let slow = match &message {
+                Happening::ToAgent { node, .. } => self.blocked(node).slow.0,
+                _ => 0,
+            };
+            let wait = self.draw(1, 1 + lateness + slow);
             self.plan(wait, message.clone());
         }
     }

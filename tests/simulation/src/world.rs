@@ -85,7 +85,7 @@ pub(crate) enum Happening {
     /// Something large goes wrong.
     Fault,
     /// A partition begins.
-    CutOff { node: NodeId, time: DurationMs },
+    CutOff { node: NodeId, blocked: Blocked, time: DurationMs },
     /// A partition ends.
     PartitionHeals { node: NodeId },
     /// A user wants something.
@@ -215,8 +215,8 @@ impl World {
             Happening::CoordinatorBoots => self.coordinator_boots(),
             Happening::CoordinatorTick { life } => self.coordinator_tick(life),
             Happening::Fault => self.fault(),
-            Happening::CutOff { node, time } => {
-                self.cut_off(&node, Blocked { to_agent: true, to_coordinator: true }, time);
+            Happening::CutOff { node, blocked, time } => {
+                self.cut_off(&node, blocked, time);
                 Ok(())
             }
             Happening::PartitionHeals { node } => {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_model::{
-    Architecture, Bytes, Digest, DurationMs, FuelRate, Generation, NodeId, NodeInfo, Program, ProgramReport,
-    Report, Resources, Term, Timestamp, UpgradePlan,
+    Architecture, Bytes, Digest, DurationMs, FuelRate, Generation, NodeId, NodeInfo, Program, ProgramOrder,
+    ProgramReport, Report, Resources, Term, Timestamp, UpgradePlan,
 };
 use dunlin_scheduler::{
     Answer, Change, Cluster, Command, Config, NodeRecord, Observation, Rejection, Step, UpgradeRecord,
@@ -18,6 +18,8 @@ struct Nodes {
     reports: BTreeMap<NodeId, NodeInfo>,
     /// Those that are silent.
     silent: BTreeSet<NodeId>,
+    /// What each was told to become, by the generation of what it was told.
+    orders: BTreeMap<(NodeId, Generation), Option<ProgramOrder>>,
 }
 
 fn id(number: usize) -> NodeId {
@@ -51,14 +53,21 @@ impl Nodes {
             }),
         };
         let reports = (0..count).map(|number| (id(number), info.clone())).collect();
-        let mut nodes = Self { cluster, now, reports, silent: BTreeSet::new() };
+        let mut nodes = Self { cluster, now, reports, silent: BTreeSet::new(), orders: BTreeMap::new() };
         nodes.wait(1);
         nodes
     }
 
-    fn done(&self, step: Step) {
+    /// Looks at what a step has led to: among other things, one generation says one thing.
+    fn done(&mut self, step: Step) {
         drop(step);
         self.cluster.check().unwrap();
+        for node in self.reports.keys() {
+            let assignment = self.cluster.assignment(node).unwrap();
+            let key = (node.clone(), assignment.generation);
+            let first = self.orders.entry(key).or_insert_with(|| assignment.program.clone());
+            assert_eq!(*first, assignment.program, "{node}, {:?}", assignment.generation);
+        }
     }
 
     /// Lets a second pass again and again, in which all report that are not silent.
@@ -352,4 +361,22 @@ fn a_node_that_says_what_cannot_be_or_nothing_any_more_spoils_nothing() {
     nodes.wait(30);
     assert_eq!(nodes.reason(), "n00: it takes no programs any more");
     assert!(nodes.told().is_empty() || nodes.told() == [0], "no other was told: {:?}", nodes.told());
+}
+
+#[test]
+fn who_is_not_told_again_or_takes_none_any_more_is_told_that() {
+    let mut nodes = Nodes::new(3);
+    nodes.start(1, plan(&[100], 2)).unwrap();
+    assert_eq!(nodes.told(), [0, 1]);
+    nodes.submit(Command::StopUpgrade).unwrap();
+    let generation = |nodes: &Nodes, node| nodes.cluster.due(&id(node));
+    let before = generation(&nodes, 1);
+    nodes.start(2, plan(&[100], 1)).unwrap();
+    assert_eq!(nodes.told(), [0], "one at a time");
+    assert!(generation(&nodes, 1) > before, "n01 must not become the first");
+
+    let before = generation(&nodes, 0);
+    nodes.reports.get_mut(&id(0)).unwrap().program = None;
+    nodes.wait(1);
+    assert!(generation(&nodes, 0) > before, "n00 takes no programs any more");
 }
