@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::step::{Step, built};
+use crate::step::{Beside, Step, built};
 
 /// The chores of the project.
 #[derive(Parser)]
@@ -97,10 +97,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Test => {
             setup::setup()?;
             toolchains::install()?;
-            Step::new("all tests", built(["test", "--workspace"])).streamed()?;
-            Step::new("tests of the guest SDK", setup::sdk(["test"])).streamed()?;
-            Step::new("the teeth of the simulation", teeth()).streamed()?;
-            teeth_of_campaigns(5, EACH_POINT)
+            test()
         }
         Chore::Teeth { bugs } => {
             setup::setup()?;
@@ -156,10 +153,30 @@ fn run(chore: Chore) -> anyhow::Result<()> {
     }
 }
 
+/// Runs all tests: those of the simulation, which need the processors and know no time, beside the others, which mostly
+/// wait.
+fn test() -> anyhow::Result<()> {
+    Step::new("the tests are built", built(["test", "--workspace", "--no-run"])).streamed()?;
+    let mut teeth_are_built = teeth();
+    teeth_are_built.arg("--no-run");
+    Step::new("the teeth of the simulation are built", teeth_are_built).streamed()?;
+    let simulation = Beside::start("the simulation", &built(["test", "--workspace", "--test", "seeds"]))?;
+    let teeth = Beside::start("the teeth of the simulation", &teeth())?;
+    let others = ["test", "--workspace", "--exclude", "dunlin-simulation"];
+    Step::new("all other tests", built(others)).streamed()?;
+    Step::new("tests of the guest SDK", setup::sdk(["test"])).streamed()?;
+    teeth_of_campaigns(5, EACH_POINT)?;
+    simulation.end()?;
+    teeth.end()
+}
+
 /// Tests whether the simulation finds what is planted. By itself, since what is tested beside it must have no such bugs.
 fn teeth() -> Command {
     let feature = "planted-bugs";
-    built(["test", "--package", "dunlin-simulation", "--features", feature, "--test", "teeth"])
+    let mut teeth = built(["test", "--package", "dunlin-simulation", "--features", feature]);
+    // And what the simulation has of unit tests.
+    teeth.args(["--lib", "--bins", "--test", "teeth"]);
+    teeth
 }
 
 /// How many rounds come to each fault point once.

@@ -4,13 +4,17 @@
 //! a file) there are plain lines, and the output streams.
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::fs::File;
+use std::io::{IsTerminal, Read as _, Seek as _, Write};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 /// One program to run, and what it is for.
 pub(crate) struct Step {
@@ -62,6 +66,61 @@ impl Step {
 
     fn not_started(&self) -> String {
         format!("could not start {}", self.command.get_program().display())
+    }
+}
+
+/// A step that goes on while others do, with what they leave of the processors. It is ended if nobody waits for it.
+pub(crate) struct Beside {
+    title: String,
+    shown: String,
+    child: Child,
+    output: File,
+}
+
+impl Beside {
+    /// Starts it. What it says is kept for [`Self::end`]: between the lines of others nobody could read it.
+    pub(crate) fn start(title: impl Into<String>, command: &Command) -> anyhow::Result<Self> {
+        let (title, shown) = (title.into(), shown(command));
+        say(format_args!("==> beside what follows: {title}: {shown}"));
+        let path = root().join("target").join(format!("{}.log", title.replace(' ', "-")));
+        let output = File::options().create(true).truncate(true).read(true).write(true).open(&path);
+        let output = output.with_context(|| format!("could not write {}", path.display()))?;
+        let mut nice = Command::new("nice");
+        nice.args(["-n", "19"]).arg(command.get_program()).args(command.get_args()).current_dir(root());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => nice.env(name, value),
+                None => nice.env_remove(name),
+            };
+        }
+        // Of a group of its own, so that what cargo has started is ended with it.
+        nice.process_group(0).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+        let child = nice.spawn().context("could not start nice")?;
+        Ok(Self { title, shown, child, output })
+    }
+
+    /// Waits for its end and says what it said; fails if it fails.
+    pub(crate) fn end(mut self) -> anyhow::Result<()> {
+        let status = self.child.wait()?;
+        say(format_args!("==> {}: {}", self.title, self.shown));
+        let mut output = Vec::new();
+        self.output.rewind()?;
+        self.output.read_to_end(&mut output)?;
+        std::io::stderr().write_all(&output)?;
+        if !status.success() {
+            bail!("{} failed ({status}): {}", self.title, self.shown);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let group = i32::try_from(self.child.id()).unwrap_or_default();
+            let _gone = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            let _gone = self.child.wait();
+        }
     }
 }
 
