@@ -2,12 +2,21 @@
 
 use dunlin_model::{
     AllocationId, AppName, Bytes, Digest, Fuel, Limits, Name, NodeId, ObservedState, Revision, RouteSpec,
-    RunId, Schedule, Timestamp,
+    RunId, Schedule, Timestamp, Want,
 };
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::RolloutStatus;
+
+/// How an app is deployed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DeployQuery {
+    /// Whether what it newly wants is accepted, where its namespace asks.
+    #[serde(default)]
+    pub accept: bool,
+}
 
 /// The answer to a deploy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -16,6 +25,9 @@ pub struct Deployed {
     pub revision: Revision,
     /// Whether this deploy made it; a deploy of what is already there changes nothing.
     pub changed: bool,
+    /// What its workloads may do or have now and could not before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wants: Vec<Want>,
 }
 
 /// All apps.

@@ -100,6 +100,12 @@ impl Client {
         self.transport.send(Method::PUT, &paths::app(&spec.name), spec).await
     }
 
+    /// Deploys an app, and says that what it newly wants is accepted.
+    pub async fn deploy_accepted(&self, spec: &AppSpec) -> Result<Deployed, ClientError> {
+        let path = format!("{}?accept=true", paths::app(&spec.name));
+        self.transport.send(Method::PUT, &path, spec).await
+    }
+
     /// Returns how all apps stand.
     pub async fn apps(&self) -> Result<AppList, ClientError> {
         self.transport.get(paths::APPS).await

@@ -24,8 +24,8 @@ mod traps;
 mod upgrades;
 
 pub use apps::{
-    AllocationState, AllocationStatus, AppList, AppStatus, Deployed, ScheduleStatus, ServiceOrJob,
-    WorkloadStatus,
+    AllocationState, AllocationStatus, AppList, AppStatus, DeployQuery, Deployed, ScheduleStatus,
+    ServiceOrJob, WorkloadStatus,
 };
 pub use client::{
     Client, ClientConfig, ClientConfigError, ClientError, Download, LogStream, MAX_ANSWER, Relay, Relayed,

@@ -65,7 +65,7 @@ pub(crate) fn look(mut foresight: Foresight, wish: Simulate) -> Result<Forecast,
     let mut settled: BTreeSet<WorkloadName> = BTreeSet::new();
     for spec in deploy {
         settled.extend(spec.workloads.keys().map(|workload| spec.name.workload(workload)));
-        foresight.submit(Command::Deploy(spec))?;
+        foresight.submit(Command::Deploy { spec, accept: true })?;
     }
     // What is deployed is taken as it is from here on.
     foresight.trust_all()?;
@@ -77,7 +77,7 @@ pub(crate) fn look(mut foresight: Foresight, wish: Simulate) -> Result<Forecast,
             return Err(SimulateError::NotScalable(workload));
         }
         settled.insert(workload);
-        foresight.submit(Command::Deploy(spec))?;
+        foresight.submit(Command::Deploy { spec, accept: true })?;
     }
     for name in load_percent.map(|_| foresight.apps().cloned().collect::<Vec<_>>()).into_iter().flatten() {
         let Some(mut spec) = foresight.spec(&name).cloned() else { continue };
@@ -87,7 +87,7 @@ pub(crate) fn look(mut foresight: Foresight, wish: Simulate) -> Result<Forecast,
                 set_allocations(spec, |before| loaded(before, percent));
             }
         }
-        foresight.submit(Command::Deploy(spec))?;
+        foresight.submit(Command::Deploy { spec, accept: true })?;
     }
     for zone in lose_zones {
         let nodes = foresight.zone(&zone);

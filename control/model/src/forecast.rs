@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AllocationId, AppName, DurationMs, EndReason, Name, NodeId, Revision, WorkloadName};
+use crate::{AllocationId, AppName, DurationMs, EndReason, Name, NodeId, Revision, Want, WorkloadName};
 
 /// What would come of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,6 +207,12 @@ pub struct Plan {
     /// What differs in its specs.
     #[serde(default)]
     pub fields: Vec<FieldChange>,
+    /// What its workloads could do or have then and cannot now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wants: Vec<Want>,
+    /// Whether its namespace lets none of these be deployed unless the deploy accepts them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks: bool,
     /// What would come of it: its own workloads, and those of others of which something would be otherwise than
     /// without it.
     pub forecast: Forecast,

@@ -91,6 +91,7 @@ mod secret;
 mod signature;
 mod spec;
 mod trap;
+mod want;
 
 pub use address_range::{AddressRange, AddressRangeError};
 pub use allocation::{AllocationReport, ObservedState};
@@ -124,7 +125,7 @@ pub use manifest::{
     TestContent, TestExpectation, TestInput, packed,
 };
 pub use name::{AppName, Name, NameError, WorkloadName};
-pub use namespace::{NamespaceSpec, Packing, Quota};
+pub use namespace::{NamespaceSpec, NewWants, Packing, Quota};
 pub use node::{NodeInfo, Overcommit, OvercommitError, Resources};
 pub use outcome::Outcome;
 pub use packed::{PackedError, pack_items, unpack_items};
@@ -151,3 +152,4 @@ pub use spec::{
     AppSpec, Instances, JobSpec, Metering, RouteSpec, Semantics, ServiceSpec, WorkloadKind, WorkloadSpec,
 };
 pub use trap::{CoreDump, Frame, HostCall, TrapOnNode, TrapRecord};
+pub use want::Want;

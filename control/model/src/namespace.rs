@@ -31,13 +31,16 @@ pub struct NamespaceSpec {
     /// empty.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub signers: BTreeSet<SignerKey>,
+    /// What becomes of a deploy that newly wants something.
+    #[serde(skip_serializing_if = "NewWants::is_allow")]
+    pub new_wants: NewWants,
 }
 
 impl NamespaceSpec {
     /// Returns everything that is wrong with it; nothing if it may be accepted.
     pub fn check(&self) -> Vec<SpecError> {
         // Of a quota any number is right: nothing at all closes a namespace.
-        let Self { quota: _, weight, packing: _, signers } = self;
+        let Self { quota: _, weight, packing: _, signers, new_wants: _ } = self;
         let broken = [
             ("weight", between("weight", MAX_WEIGHT, *weight)),
             ("signers", at_most("signers", MAX_SIGNERS, signers.len())),
@@ -52,7 +55,13 @@ impl NamespaceSpec {
 
 impl Default for NamespaceSpec {
     fn default() -> Self {
-        Self { quota: Quota::default(), weight: 1, packing: Packing::default(), signers: BTreeSet::new() }
+        Self {
+            quota: Quota::default(),
+            weight: 1,
+            packing: Packing::default(),
+            signers: BTreeSet::new(),
+            new_wants: NewWants::default(),
+        }
     }
 }
 
@@ -87,6 +96,25 @@ pub enum Packing {
     Pack,
 }
 
+/// What becomes of a deploy by which a workload may do or have more than before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum NewWants {
+    /// It is carried out, and says what was new.
+    #[default]
+    Allow,
+    /// It is refused unless it says that this is accepted.
+    Ask,
+}
+
+impl NewWants {
+    /// Tells whether it is what a namespace has of which nobody said anything.
+    pub fn is_allow(&self) -> bool {
+        *self == Self::Allow
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +139,8 @@ mod tests {
         };
         let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
         let signers = BTreeSet::from([key.parse().unwrap()]);
-        let spec = NamespaceSpec { quota, weight: 1000, packing: Packing::Pack, signers };
+        let new_wants = NewWants::Ask;
+        let spec = NamespaceSpec { quota, weight: 1000, packing: Packing::Pack, signers, new_wants };
         assert_eq!(spec.check(), []);
         let json = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<NamespaceSpec>(&json).unwrap(), spec);

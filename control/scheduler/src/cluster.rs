@@ -56,7 +56,7 @@ impl Cluster {
         let mut step = Step::default();
         let answer = match command {
             Command::Recover => return Err(Rejection::NothingToRecover),
-            Command::Deploy(spec) => self.deploy(&mut step, spec, now)?,
+            Command::Deploy { spec, accept } => self.deploy(&mut step, spec, accept, now)?,
             Command::Rollback { app, to } => self.rollback(&mut step, &app, to, now)?,
             Command::Promote(app) => self.promote(&mut step, &app, now)?,
             Command::Stop(app) => self.stop(&mut step, &app, now)?,

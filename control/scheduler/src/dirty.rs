@@ -93,7 +93,7 @@ impl Dirty {
                 let gone = gone.filter(|(id, _)| !record.leaving.contains_key(id));
                 self.workloads.extend(gone.map(|(_, leaving)| leaving.workload.clone()));
                 let order = |node: &NodeRecord| before.upgrade().and_then(|upgrade| upgrade.order(node));
-                if known.and_then(|known| order(known)) != order(record) {
+                if known.and_then(&order) != order(record) {
                     self.nodes.insert(record.id.clone());
                 }
                 if known.is_some_and(|known| known.cordon != record.cordon) {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use dunlin_model::{
     AllocationReport, AppName, AppSpec, Bytes, DurationMs, Forecast, ForecastEnd, Fuel, NodeId,
-    ObservedState, Report, Revision, Timestamp, WorkloadForecast, WorkloadName,
+    ObservedState, Report, Revision, Timestamp, Want, WorkloadForecast, WorkloadName,
 };
 
 use crate::course::Course;
@@ -244,6 +244,10 @@ pub struct Planned {
     pub revision: Revision,
     /// Whether it is a new one.
     pub changed: bool,
+    /// What it wants that the app as it is has not.
+    pub wants: Vec<Want>,
+    /// Whether these have to be accepted.
+    pub asks: bool,
     /// What would come of it.
     pub forecast: Forecast,
 }
@@ -257,15 +261,17 @@ pub fn plan(
 ) -> Result<Planned, Rejection> {
     let app = spec.name.clone();
     let before = cluster.durable.apps().get(&app).cloned();
+    let asks = cluster.asks(&app.namespace);
     let without = Foresight::of(cluster.clone(), now);
     let mut with = Foresight::of(cluster, now);
     with.course.only(&app);
-    let (revision, changed) = match with.submit(Command::Deploy(spec))? {
-        Answer::Deployed { revision, changed } => (revision, changed),
+    // Who looks has accepted nothing yet, and is told what would have to be.
+    let (revision, changed, wants) = match with.submit(Command::Deploy { spec, accept: true })? {
+        Answer::Deployed { revision, changed, wants } => (revision, changed, wants),
         other => unreachable!("a deploy is answered with {other:?}"),
     };
     if !changed {
-        return Ok(Planned { before, revision, changed, forecast: Forecast::default() });
+        return Ok(Planned { before, revision, changed, wants, asks, forecast: Forecast::default() });
     }
     let (mut forecast, without) = (with.look(within), without.look(within));
     let all = forecast.workloads.len();
@@ -275,7 +281,7 @@ pub fn plan(
     });
     let left_out = all - forecast.workloads.len();
     forecast.untouched = forecast.untouched.saturating_add(u32::try_from(left_out).unwrap_or(u32::MAX));
-    Ok(Planned { before, revision, changed, forecast })
+    Ok(Planned { before, revision, changed, wants, asks, forecast })
 }
 
 /// Tells whether a workload fares otherwise.

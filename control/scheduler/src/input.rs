@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dunlin_model::{
     AppName, AppSpec, Architecture, DurationMs, Name, NamespaceSpec, NodeId, Program, Report, Revision,
-    RunId, SecretId, SecretVersion, Term, UpgradePlan, WorkloadName,
+    RunId, SecretId, SecretVersion, Term, UpgradePlan, Want, WorkloadName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,12 @@ use crate::{RunWish, TokenRecord};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Make this the newest revision of an app.
-    Deploy(AppSpec),
+    Deploy {
+        /// This.
+        spec: AppSpec,
+        /// Whether what it newly wants is accepted, where its namespace asks.
+        accept: bool,
+    },
     /// Make an earlier revision of an app the newest again.
     Rollback {
         /// Which app.
@@ -113,6 +118,8 @@ pub enum Answer {
         revision: Revision,
         /// Whether it is a new one; an identical spec is not.
         changed: bool,
+        /// What it wants that the one before had not.
+        wants: Vec<Want>,
     },
     /// All allocations follow the canaries.
     Promoted,

@@ -1,7 +1,7 @@
 //! Why a wish is refused. Nothing has changed then.
 
 use dunlin_model::{
-    AppName, LimitHit, Name, NodeId, Revision, RunId, SecretId, SignatureError, WorkloadName,
+    AppName, LimitHit, Name, NodeId, Revision, RunId, SecretId, SignatureError, Want, WorkloadName,
 };
 
 /// Why a wish is refused.
@@ -150,6 +150,14 @@ pub enum Rejection {
         /// What is wrong.
         why: Box<SignatureError>,
     },
+    /// The namespace wants to be asked about what is new, and nobody has said that this is accepted.
+    #[error("namespace `{}` asks before an app may do or have more, and `{app}` newly wants {}", app.namespace, told(wants))]
+    NotAccepted {
+        /// Which app.
+        app: AppName,
+        /// What it wants.
+        wants: Vec<Want>,
+    },
     /// Something reads it.
     #[error("`{workload}` reads the secret `{secret}`")]
     SecretInUse {
@@ -213,6 +221,7 @@ impl Rejection {
                 SignatureError::Absent => "signature_required",
                 _ => "signature_invalid",
             },
+            Self::NotAccepted { .. } => "acceptance_required",
             Self::SecretInUse { .. } => "secret_in_use",
             Self::TooManySecrets { .. } => "too_many_secrets",
             Self::InvalidUpgrade { .. } => "invalid_upgrade",
@@ -223,4 +232,15 @@ impl Rejection {
             Self::NothingToRecover => "nothing_to_recover",
         }
     }
+}
+
+/// How many wants an error names.
+const TOLD: usize = 8;
+
+fn told(wants: &[Want]) -> String {
+    let mut all: Vec<String> = wants.iter().take(TOLD).map(|want| format!("`{want}`")).collect();
+    if wants.len() > TOLD {
+        all.push(format!("{} more", wants.len() - TOLD));
+    }
+    all.join(", ")
 }

@@ -64,7 +64,7 @@ impl Cluster {
         self.check_signed(&spec, now)?;
         let origin = Origin::Rollback { to, because: None };
         let (revision, changed) = self.revise(step, spec, origin, now);
-        Ok(Answer::Deployed { revision, changed })
+        Ok(Answer::Deployed { revision, changed, wants: Vec::new() })
     }
 
     /// Lets all allocations follow the canaries of an app.

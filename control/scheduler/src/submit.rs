@@ -1,6 +1,6 @@
 //! Users' wishes about apps and runs.
 
-use dunlin_model::{AppName, AppSpec, RunId, Timestamp, WorkloadKind};
+use dunlin_model::{AppName, AppSpec, Name, NewWants, RunId, Timestamp, Want, WorkloadKind};
 
 use crate::revisions::Origin;
 use crate::validate::{check_patience, check_routes, check_spec};
@@ -11,6 +11,7 @@ impl Cluster {
         &mut self,
         step: &mut Step,
         spec: AppSpec,
+        accept: bool,
         now: Timestamp,
     ) -> Result<Answer, Rejection> {
         check_spec(&spec)?;
@@ -18,8 +19,23 @@ impl Cluster {
         check_routes(&self.volatile.routes.routes, &spec)?;
         self.check_secrets(&spec)?;
         self.check_signed_anew(&spec, now)?;
+        let wants = self.newly_wants(&spec);
+        if !accept && !wants.is_empty() && self.asks(&spec.name.namespace) {
+            return Err(Rejection::NotAccepted { app: spec.name, wants });
+        }
         let (revision, changed) = self.revise(step, spec, Origin::Wish, now);
-        Ok(Answer::Deployed { revision, changed })
+        Ok(Answer::Deployed { revision, changed, wants })
+    }
+
+    /// Tells whether a namespace asks before an app may do or have more.
+    pub(crate) fn asks(&self, namespace: &Name) -> bool {
+        self.durable.namespaces().get(namespace).is_some_and(|spec| spec.new_wants == NewWants::Ask)
+    }
+
+    /// Returns what a spec wants that its app as it is deployed had not. To go back to an earlier revision is no new wish:
+    /// that was deployed once.
+    fn newly_wants(&self, spec: &AppSpec) -> Vec<Want> {
+        spec.newly_wants(self.durable.apps().get(&spec.name).map(|app| &app.spec))
     }
 
     pub(crate) fn stop(

@@ -8,7 +8,7 @@ mod packing;
 
 use std::time::Duration;
 
-use dunlin_model::{Bytes, DurationMs, FuelRate};
+use dunlin_model::{AppSpec, Bytes, DurationMs, FuelRate};
 use dunlin_scheduler::Command;
 
 use self::fleet::{Fleet, app, name, service, zone};
@@ -90,9 +90,14 @@ fn size(number: usize) -> (Bytes, FuelRate) {
     (Bytes(memory << 20), FuelRate(rate))
 }
 
+/// The wish that this runs.
+fn deploy(spec: AppSpec) -> Command {
+    Command::Deploy { spec, accept: true }
+}
+
 fn large_service(number: usize) -> Command {
     let (memory, rate) = size(number);
-    Command::Deploy(app(number, service(number, ALLOCATIONS, memory, rate)))
+    deploy(app(number, service(number, ALLOCATIONS, memory, rate)))
 }
 
 /// Returns a fleet that is used to four fifths.
@@ -167,7 +172,7 @@ fn services_of_a_hundred(fleet: &mut Fleet) -> Vec<Row> {
     for number in 0..SAMPLES {
         let number = 100_000 + number;
         let (memory, rate) = size(number);
-        times.push(fleet.submit(Command::Deploy(app(number, service(number, 100, memory, rate)))));
+        times.push(fleet.submit(deploy(app(number, service(number, 100, memory, rate)))));
         fleet.submit(Command::Delete(name(number)));
         fleet.settle();
     }
@@ -184,10 +189,7 @@ fn one_change(fleet: &mut Fleet) -> f64 {
     for number in 0..SAMPLES {
         let number = 200_000 + number;
         times.push(
-            fleet.submit(Command::Deploy(app(
-                number,
-                service(number, 1, Bytes(16 << 20), FuelRate(5_000_000)),
-            ))),
+            fleet.submit(deploy(app(number, service(number, 1, Bytes(16 << 20), FuelRate(5_000_000))))),
         );
     }
     micros(percentile(&mut times, 500))
@@ -217,7 +219,7 @@ fn waiting(fleet: &mut Fleet) -> Vec<Row> {
         let number = 300_000 + number;
         let mut spec = service(number, 1, Bytes(64 << 20), FuelRate(5_000_000));
         spec.placement.require.push("nowhere".parse().expect("it is a condition"));
-        fleet.submit(Command::Deploy(app(number, spec)));
+        fleet.submit(deploy(app(number, spec)));
     }
     fleet.steps.clear();
     fleet.submit(Command::Delete(name(200_000)));

@@ -5,7 +5,7 @@ use std::process::Command;
 
 /// Where there is no etcd this says so.
 async fn has_etcd() -> bool {
-    dunlin_harness::Etcd::start(1).await.unwrap().is_some()
+    dunlin_harness::Etcd::start(1).await.expect("it starts where it is installed").is_some()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,7 +60,7 @@ impl User {
     /// Notes a command that was committed, and so may have been answered.
     pub(crate) fn committed(&mut self, command: &Command, answer: &Answer) {
         match (command, answer) {
-            (Command::Deploy(spec), Answer::Deployed { revision, .. }) => {
+            (Command::Deploy { spec, .. }, Answer::Deployed { revision, .. }) => {
                 self.apps.insert(
                     spec.name.clone(),
                     Promised { revision: *revision, spec: spec.clone(), is_spec: true },
@@ -240,7 +240,9 @@ impl World {
             Some(Err(rejection)) => rejection.to_string(),
         };
         let asked = match command {
-            Command::Deploy(spec) => format!("deploys {} with {} workloads", spec.name, spec.workloads.len()),
+            Command::Deploy { spec, .. } => {
+                format!("deploys {} with {} workloads", spec.name, spec.workloads.len())
+            }
             other => format!("wants {other:?}"),
         };
         self.note(format_args!("a user {asked}, and hears {said}"));

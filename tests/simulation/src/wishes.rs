@@ -27,11 +27,11 @@ impl World {
         let runs: Vec<RunId> = self.user.runs().collect();
         let kind = random.between(0, 99);
         if apps.is_empty() || kind < 22 {
-            return Command::Deploy(any_app(most, random));
+            return deploy(any_app(most, random));
         }
         let app = (*random.choose(&apps)).clone();
         match kind {
-            22..40 => Command::Deploy(scaled(app, most, random)),
+            22..40 => deploy(scaled(app, most, random)),
             40..46 => Command::Stop(app.name),
             46..51 => Command::Delete(app.name),
             57..60 => Command::Rollback { app: app.name, to: None },
@@ -101,7 +101,7 @@ impl World {
         let waiting: Vec<Command> = waiting.collect();
         // What runs by itself never comes to rest.
         let apps = self.coordinator.store.apps.values().map(|app| app.spec.clone());
-        let quiet: Vec<Command> = apps.filter_map(without_schedules).map(Command::Deploy).collect();
+        let quiet: Vec<Command> = apps.filter_map(without_schedules).map(deploy).collect();
         for command in uncordon.chain(unlimited).chain(waiting).chain(quiet).chain(release) {
             if let Some(Err(rejection)) = self.submit(&command)? {
                 return Err(format!("an operator cannot have {command:?}: {rejection}"));
@@ -323,6 +323,10 @@ fn any_workload(app: &AppName, (count, path): (u64, &str), most: u32, random: &m
 fn any_priority(is_service: bool, random: &mut Random) -> Priority {
     let highest = if is_service { 2 } else { 1 };
     Priority::new(i64::from(random.small(0, highest)) * 50).expect("it is one")
+}
+
+fn deploy(spec: AppSpec) -> Command {
+    Command::Deploy { spec, accept: true }
 }
 
 /// Returns an app with other numbers of allocations, and perhaps another component.

@@ -17,7 +17,7 @@ use dunlin_oci::{Artifact, Reference, layout};
 use serde::Serialize;
 
 use super::alone::pair;
-use super::deploy::{self, Built, DeployWait, Place, gather, read_guest, refusal_help, signature_files};
+use super::deploy::{self, Built, DeployHow, Place, gather, read_guest, refusal_help, signature_files};
 use crate::args::Global;
 use crate::error::CommandError;
 use crate::output::Output;
@@ -61,7 +61,7 @@ pub(crate) struct InstallArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
     #[command(flatten)]
-    wait: DeployWait,
+    how: DeployHow,
 }
 
 const NO_FILES: &str = "deploy it from its folder, or give the job `items` in place of `input`";
@@ -214,7 +214,7 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 /// Deploys the app at the reference.
 pub(crate) async fn install(global: &Global, args: InstallArgs, output: &Output) -> Result<(), CommandError> {
-    let InstallArgs { from, set, wait } = args;
+    let InstallArgs { from, set, how } = args;
     let client = crate::client::connect(global)?;
     let (artifact, digest) = pulled(&from, output).await?;
     let not_an_app = |why: String| {
@@ -246,7 +246,7 @@ pub(crate) async fn install(global: &Global, args: InstallArgs, output: &Output)
         set_config(&mut built, &from, &key, value)?;
     }
     output.note(&format!("installing {} as `{}`", from.pinned(digest), built.spec.name));
-    let result = deploy::bring(&client, &built, &wait, output).await?;
+    let result = deploy::bring(&client, &built, &how, output).await?;
     deploy::show(&result, output)
 }
 

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use dunlin_api::{AppStatus, Client, RolloutStatus};
-use dunlin_model::{AppName, AppSpec, DurationMs, Name, Revision, WorkloadKind};
+use dunlin_api::{AppStatus, Client, Deployed, RolloutStatus};
+use dunlin_model::{AppName, AppSpec, DurationMs, Name, Revision, Want, WorkloadKind};
 use serde::Serialize;
 
 pub(crate) use self::build::{
@@ -27,7 +27,7 @@ use super::job::send_inputs;
 use super::plan::PlanArgs;
 use crate::args::Global;
 use crate::error::CommandError;
-use crate::output::Output;
+use crate::output::{Output, escaped};
 
 /// Build an app and bring it into the fleet.
 #[derive(Clone, Debug, Args)]
@@ -40,15 +40,18 @@ pub(crate) struct DeployArgs {
     #[arg(long)]
     pub(crate) no_build: bool,
     #[command(flatten)]
-    pub(crate) wait: DeployWait,
+    pub(crate) how: DeployHow,
     /// Only show what would change, as `dunlin plan` does.
-    #[arg(long, conflicts_with_all = ["no_wait", "timeout"])]
+    #[arg(long, conflicts_with_all = ["accept", "no_wait", "timeout"])]
     pub(crate) plan: bool,
 }
 
-/// How long a deploy is looked on.
+/// What is accepted of a deploy, and how long it is looked on.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct DeployWait {
+pub(crate) struct DeployHow {
+    /// Accept what it newly wants, where the namespace asks: `dunlin plan` shows it.
+    #[arg(long)]
+    pub(crate) accept: bool,
     /// Do not wait until all services run.
     #[arg(long, conflicts_with = "timeout")]
     pub(crate) no_wait: bool,
@@ -73,6 +76,9 @@ pub(crate) struct DeployResult {
     pub(crate) revision: Revision,
     /// Whether this deploy made it.
     pub(crate) changed: bool,
+    /// What its workloads may do or have now and could not before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) wants: Vec<Want>,
     /// How it stands after the wait; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<AppStatus>,
@@ -87,9 +93,10 @@ pub(crate) async fn run(global: &Global, args: DeployArgs, output: &Output) -> R
 /// Says what a deploy came to.
 pub(crate) fn show(result: &DeployResult, output: &Output) -> Result<(), CommandError> {
     output.result(result, || {
-        let DeployResult { app, revision, changed, status } = result;
+        let DeployResult { app, revision, changed, wants, status } = result;
         let change = if *changed { "" } else { ", nothing changed" };
         let mut text = format!("`{app}` is deployed as revision {revision}{change}\n");
+        text.push_str(&wanted(wants, "it newly has"));
         if let Some(status) = status {
             text.push_str(&super::status::workloads(status));
             if status.rollout.as_ref().is_some_and(RolloutStatus::waits_for_a_person) {
@@ -106,6 +113,15 @@ pub(crate) fn show(result: &DeployResult, output: &Output) -> Result<(), Command
     })
 }
 
+/// Says what is newly wanted; nothing if that is nothing.
+pub(super) fn wanted(wants: &[Want], what: &str) -> String {
+    if wants.is_empty() {
+        return String::new();
+    }
+    let lines = wants.iter().map(|want| format!("  {}\n", escaped(&want.to_string())));
+    format!("{what}:\n{}", lines.collect::<String>())
+}
+
 /// Builds an app, brings it into the fleet, and waits as `args` say.
 pub(crate) async fn build_and_deploy(
     client: &Client,
@@ -114,25 +130,25 @@ pub(crate) async fn build_and_deploy(
     output: &Output,
 ) -> Result<DeployResult, CommandError> {
     let built = build(&args.path, !args.no_build, namespace, output).await?;
-    bring(client, &built, &args.wait, output).await
+    bring(client, &built, &args.how, output).await
 }
 
 /// Brings an app into the fleet, and waits.
 pub(crate) async fn bring(
     client: &Client,
     built: &Built,
-    wait: &DeployWait,
+    how: &DeployHow,
     output: &Output,
 ) -> Result<DeployResult, CommandError> {
-    let deployed = submit(client, built, output).await?;
+    let Deployed { revision, changed, wants } = submit(client, built, how.accept, output).await?;
     let app = built.spec.name.clone();
-    let status = if wait.no_wait {
+    let status = if how.no_wait {
         None
     } else {
-        let timeout = Duration::from(wait.timeout);
-        Some(wait::until_running(client, &app, deployed.revision, timeout, output).await?)
+        let timeout = Duration::from(how.timeout);
+        Some(wait::until_running(client, &app, revision, timeout, output).await?)
     };
-    Ok(DeployResult { app, revision: deployed.revision, changed: deployed.changed, status })
+    Ok(DeployResult { app, revision, changed, wants, status })
 }
 
 /// Sends the inputs of jobs whose runs nobody may be there to start; returns the spec that names them.
@@ -156,8 +172,9 @@ pub(super) async fn with_inputs(
 pub(crate) async fn submit(
     client: &Client,
     built: &Built,
+    accept: bool,
     output: &Output,
-) -> Result<dunlin_api::Deployed, CommandError> {
+) -> Result<Deployed, CommandError> {
     let name = &built.spec.name;
     for component in &built.components {
         let digest = &component.digest;
@@ -175,8 +192,6 @@ pub(crate) async fn submit(
         sent.map_err(failed)?;
     }
     let spec = with_inputs(client, built, output).await?;
-    client
-        .deploy(&spec)
-        .await
-        .map_err(|error| CommandError::client(format!("cannot deploy `{name}`"), &error))
+    let deployed = if accept { client.deploy_accepted(&spec).await } else { client.deploy(&spec).await };
+    deployed.map_err(|error| CommandError::client(format!("cannot deploy `{name}`"), &error))
 }

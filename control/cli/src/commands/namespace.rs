@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use dunlin_api::{Client, ClientError, NamespaceList, NamespaceStatus, code};
-use dunlin_model::{Bytes, FuelRate, Name, NamespaceSpec, Packing, SignerKey, SignerKeyError};
+use dunlin_model::{Bytes, FuelRate, Name, NamespaceSpec, NewWants, Packing, SignerKey, SignerKeyError};
 
 use crate::args::Global;
 use crate::error::CommandError;
@@ -43,7 +43,7 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, Args)]
 #[command(before_help = "Example: dunlin namespace set team-a --memory 4GiB --items none --weight 3")]
 #[command(group = ArgGroup::new("what").required(true).multiple(true)
-    .args(["memory", "fuel_rate", "allocations", "items", "weight", "packing", "signer"]))]
+    .args(["memory", "fuel_rate", "allocations", "items", "weight", "packing", "signer", "new_wants"]))]
 pub(crate) struct SetArgs {
     /// Which; one that nobody has named before is new.
     pub(crate) name: Name,
@@ -69,6 +69,9 @@ pub(crate) struct SetArgs {
     /// components that nobody has to sign; may be repeated, and the last `none` forgets those before it.
     #[arg(long, value_name = "KEY", value_parser = signer)]
     pub(crate) signer: Vec<Limit<SignerKey>>,
+    /// What becomes of a deploy by which a workload may do or have more than before.
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) new_wants: Option<NewWantsArg>,
 }
 
 /// A limit, or none.
@@ -107,6 +110,15 @@ pub(crate) enum PackingArg {
     Pack,
 }
 
+/// What becomes of a deploy that newly wants something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NewWantsArg {
+    /// It is carried out, and says what was new.
+    Allow,
+    /// It is refused unless it says `--accept`.
+    Ask,
+}
+
 pub(crate) async fn run(global: &Global, args: NamespaceArgs, output: &Output) -> Result<(), CommandError> {
     let client = crate::client::connect(global)?;
     match args.command {
@@ -142,7 +154,7 @@ async fn set(client: &Client, args: &SetArgs) -> Result<NamespaceStatus, ClientE
 }
 
 fn changed(mut spec: NamespaceSpec, args: &SetArgs) -> NamespaceSpec {
-    let SetArgs { name: _, memory, fuel_rate, allocations, items, weight, packing, signer } = args;
+    let SetArgs { name: _, memory, fuel_rate, allocations, items, weight, packing, signer, new_wants } = args;
     let quota = &mut spec.quota;
     quota.memory = memory.map_or(quota.memory, |limit| limit.0);
     quota.fuel_rate = fuel_rate.map_or(quota.fuel_rate, |limit| limit.0);
@@ -153,6 +165,11 @@ fn changed(mut spec: NamespaceSpec, args: &SetArgs) -> NamespaceSpec {
         Some(PackingArg::Spread) => Packing::Spread,
         Some(PackingArg::Pack) => Packing::Pack,
         None => spec.packing,
+    };
+    spec.new_wants = match new_wants {
+        Some(NewWantsArg::Allow) => NewWants::Allow,
+        Some(NewWantsArg::Ask) => NewWants::Ask,
+        None => spec.new_wants,
     };
     if !signer.is_empty() {
         spec.signers.clear();
@@ -188,7 +205,7 @@ fn limit<T: ToString>(limit: Option<T>) -> String {
 }
 
 fn one(status: &NamespaceStatus) -> String {
-    let NamespaceSpec { quota, weight, packing: how, signers } = &status.spec;
+    let NamespaceSpec { quota, weight, packing: how, signers, new_wants } = &status.spec;
     let rows = [
         ["memory", &status.reserved.memory.to_string(), &limit(quota.memory)],
         ["fuel rate", &status.reserved.fuel_rate.to_string(), &limit(quota.fuel_rate)],
@@ -202,6 +219,9 @@ fn one(status: &NamespaceStatus) -> String {
     if !signers.is_empty() {
         text.push_str("only components that are signed with one of these may be deployed:\n");
         signers.iter().for_each(|key| text.push_str(&format!("  {key}\n")));
+    }
+    if *new_wants == NewWants::Ask {
+        text.push_str("what newly wants something is deployed with `--accept` alone\n");
     }
     text
 }
@@ -227,7 +247,7 @@ fn all(list: &NamespaceList) -> String {
 }
 
 fn row(status: &NamespaceStatus) -> Vec<String> {
-    let NamespaceSpec { quota, weight, packing: how, signers: _ } = &status.spec;
+    let NamespaceSpec { quota, weight, packing: how, signers: _, new_wants: _ } = &status.spec;
     vec![
         status.namespace.to_string(),
         weight.to_string(),
@@ -274,6 +294,7 @@ mod tests {
             weight: None,
             packing: None,
             signer: Vec::new(),
+            new_wants: None,
         }
     }
 
@@ -286,10 +307,12 @@ mod tests {
             memory: Some("none".parse().unwrap()),
             fuel_rate: Some("2G/s".parse().unwrap()),
             packing: Some(PackingArg::Spread),
+            new_wants: Some(NewWantsArg::Ask),
             ..nothing()
         };
         let quota = Quota { fuel_rate: Some(FuelRate(2_000_000_000)), items: Some(7), ..Quota::default() };
-        let after = NamespaceSpec { quota, packing: Packing::Spread, ..before.clone() };
+        let after =
+            NamespaceSpec { quota, packing: Packing::Spread, new_wants: NewWants::Ask, ..before.clone() };
         assert_eq!(changed(before, &args), after);
         let key: SignerKey = KEY.parse().unwrap();
         let args = SetArgs { signer: vec![signer(KEY).unwrap()], ..nothing() };
@@ -319,7 +342,8 @@ mod tests {
     fn what_a_namespace_has_stands_beside_what_it_may_have() {
         let quota = Quota { memory: Some(Bytes(4 << 30)), allocations: Some(100), ..Quota::default() };
         let signers = BTreeSet::from([KEY.parse().unwrap()]);
-        let set = status(NamespaceSpec { quota, weight: 3, packing: Packing::Pack, signers });
+        let new_wants = NewWants::Ask;
+        let set = status(NamespaceSpec { quota, weight: 3, packing: Packing::Pack, signers, new_wants });
         expect![[r#"
             namespace `team-a`: weight 3, packing pack
             OF           HAS    MAY HAVE
@@ -329,6 +353,7 @@ mod tests {
             open items   0      any
             only components that are signed with one of these may be deployed:
               RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3
+            what newly wants something is deployed with `--accept` alone
         "#]]
         .assert_eq(&one(&set));
         let list = NamespaceList { namespaces: vec![set, status(NamespaceSpec::default())] };

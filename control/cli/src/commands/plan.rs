@@ -9,7 +9,7 @@ use clap::Args;
 use dunlin_api::Client;
 use dunlin_model::{AppSpec, Feature, FieldChange, Name, Plan};
 
-use super::deploy::{Built, build, with_inputs};
+use super::deploy::{Built, build, wanted, with_inputs};
 use super::forecast;
 use crate::args::Global;
 use crate::error::CommandError;
@@ -72,7 +72,7 @@ pub(crate) fn with_needs(built: Built) -> AppSpec {
 }
 
 fn shown(plan: &Plan) -> String {
-    let Plan { app, before, revision, changed, fields, forecast } = plan;
+    let Plan { app, before, revision, changed, fields, wants, asks, forecast } = plan;
     if !changed {
         return format!("`{app}` is as it should be, as revision {revision}: nothing would change\n");
     }
@@ -94,6 +94,12 @@ fn shown(plan: &Plan) -> String {
         };
         text.push_str(&format!("{}\n", escaped(&change)));
     }
+    let asked = if *asks {
+        "it would newly have, which `dunlin deploy --accept` accepts"
+    } else {
+        "it would newly have"
+    };
+    text.push_str(&wanted(wants, asked));
     text.push('\n');
     text.push_str(&forecast::allocations(forecast));
     text.push_str(&match forecast.ends {
@@ -110,7 +116,7 @@ fn shown(plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use dunlin_model::{
-        AllocationChange, AllocationForecast, AllocationId, DurationMs, EndReason, Forecast, Revision,
+        AllocationChange, AllocationForecast, AllocationId, DurationMs, EndReason, Forecast, Revision, Want,
         WorkloadForecast,
     };
     use expect_test::expect;
@@ -142,6 +148,13 @@ mod tests {
                 field("placement.require", None, Some("[\"zone = b\"]")),
                 field("environment.TOKEN", Some("(not shown)"), None),
             ],
+            wants: vec![Want {
+                workload: "cart".parse().unwrap(),
+                field: "limits.memory".to_owned(),
+                from: Some("64MiB".to_owned()),
+                to: "128MiB".to_owned(),
+            }],
+            asks: true,
             forecast: Forecast {
                 took_ms: DurationMs(3_000),
                 workloads: vec![WorkloadForecast {
@@ -184,6 +197,8 @@ mod tests {
               cart.allocations: 2 -> 3
               cart.placement.require: ["zone = b"] would be new
               cart.environment.TOKEN: (not shown) would be gone
+            it would newly have, which `dunlin deploy --accept` accepts:
+              cart.limits.memory: 64MiB -> 128MiB
 
             default/shop/cart
               ~ a4 on n1 is replaced there

@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 
 use self::member::{Member, private_folder};
 use self::sources::Sources;
-use super::deploy::{self, DeployArgs, DeployWait};
+use super::deploy::{self, DeployArgs, DeployHow};
 use super::logs;
 use super::processes::{Stop, failed};
 use crate::args::Global;
@@ -87,7 +87,8 @@ pub(crate) async fn run(global: &Global, args: UpArgs, output: &Output) -> Resul
     let app = args.app.map(|path| DeployArgs {
         path,
         no_build: args.no_build,
-        wait: DeployWait { no_wait: false, timeout: DEPLOY_TIME },
+        // Nothing asks in a fleet of one's own.
+        how: DeployHow { accept: false, no_wait: false, timeout: DEPLOY_TIME },
         plan: false,
     });
     let app = app.map(|deploy| App { deploy, namespace: global.namespace.clone(), is_watched: args.watch });

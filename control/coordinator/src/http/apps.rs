@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use dunlin_admission::{World, admit_within};
 use dunlin_api::{
-    AllocationState as Shown, AllocationStatus, AppList, AppStatus, Deployed, Problem, ScheduleStatus,
-    ServiceOrJob, WorkloadStatus, code,
+    AllocationState as Shown, AllocationStatus, AppList, AppStatus, DeployQuery, Deployed, Problem,
+    ScheduleStatus, ServiceOrJob, WorkloadStatus, code,
 };
 use dunlin_model::{AppName, AppSpec, Capabilities, Feature, Name, Schedule, WorkloadKind, WorkloadName};
 use dunlin_scheduler::{AllocationState, AllocationView, Answer, AppView, Command, Done, View, WorkloadView};
@@ -35,16 +35,18 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<AppList> {
 
 /// Makes this the newest revision of an app. Its components must have been uploaded.
 #[utoipa::path(put, path = dunlin_api::paths::APP, tag = "apps",
-    params(("namespace" = String, Path), ("app" = String, Path)), request_body = AppSpec,
+    params(("namespace" = String, Path), ("app" = String, Path), DeployQuery), request_body = AppSpec,
     responses((status = 200, body = Deployed),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn deploy(
     State(api): State<Api>,
     path: AppPath,
+    query: Result<Query<DeployQuery>, QueryRejection>,
     body: Result<Json<AppSpec>, JsonRejection>,
 ) -> Result<Json<Deployed>, Refused> {
     let named = name(path?.0);
+    let Query(DeployQuery { accept }) = query?;
     let Json(spec) = body?;
     if spec.name != named {
         let detail = format!("the path says `{named}`, the body says `{}`", spec.name);
@@ -60,8 +62,8 @@ pub(crate) async fn deploy(
         with_components(&api, spec)
     });
     let spec = judged.await.map_err(|error| internal(&error))??;
-    match driver.submit(Command::Deploy(spec)).await? {
-        Answer::Deployed { revision, changed } => Ok(Json(Deployed { revision, changed })),
+    match driver.submit(Command::Deploy { spec, accept }).await? {
+        Answer::Deployed { revision, changed, wants } => Ok(Json(Deployed { revision, changed, wants })),
         other => unreachable!("the brain answers a deploy with {other:?}"),
     }
 }

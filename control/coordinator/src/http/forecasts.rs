@@ -106,7 +106,7 @@ impl From<SimulateError> for Refused {
 }
 
 fn told(planned: Planned, spec: &AppSpec) -> Plan {
-    let Planned { before, revision, changed, forecast } = planned;
+    let Planned { before, revision, changed, wants, asks, forecast } = planned;
     let fields = before.as_ref().map_or_else(
         || differences(&AppSpec { name: spec.name.clone(), workloads: Default::default() }, spec),
         |before| differences(&before.spec, spec),
@@ -117,6 +117,8 @@ fn told(planned: Planned, spec: &AppSpec) -> Plan {
         revision,
         changed,
         fields,
+        wants,
+        asks,
         forecast,
     }
 }

@@ -105,6 +105,7 @@ impl From<Rejection> for Refused {
             | Rejection::NothingToRecover
             | Rejection::NodeInUse(_)
             | Rejection::NoUpgrade(_)
+            | Rejection::NotAccepted { .. }
             | Rejection::SecretInUse { .. }
             | Rejection::TooManySecrets { .. }
             | Rejection::TooManyPending { .. }
@@ -135,32 +136,37 @@ impl From<Rejection> for Refused {
             problem.value = Some(hit.value);
             problem.observed = Some(hit.observed);
         }
-        if let Rejection::Recovering { .. } = rejection {
-            problem = problem
-                .with_hint("`dunlin recover` says what that means, and `dunlin recover --confirm` goes on");
-        }
-        if let Rejection::NodeInUse(node) = &rejection {
-            problem = problem.with_hint(format!(
-                "stop its agent and wait until it is lost, or cut it off at once: `dunlin node revoke {node}`"
-            ));
-        }
-        if let Rejection::MissingSecret { secret, .. } = &rejection {
-            problem = problem.with_hint(format!("set it first: `dunlin secret set {secret}`"));
-        }
-        if let Rejection::Unsigned { why, .. } = &rejection {
-            problem = problem.with_hint(why.help());
-        }
-        if let Rejection::SecretInUse { .. } = &rejection {
-            problem = problem.with_hint(
-                "deploy it without the secret, and delete that once the rollout is over; another value takes its place \
-                 at once: `dunlin secret set`",
-            );
-        }
-        if let Rejection::NothingToWorkOn(_) = rejection {
-            problem = problem.with_hint("say `--items 10`, or `--input 'texts/*.md'` for one item per file");
-        }
+        problem.hint = help(&rejection);
         Self::new(problem)
     }
+}
+
+/// Returns what to do about it, where that is not plain.
+fn help(rejection: &Rejection) -> Option<String> {
+    let help = match rejection {
+        Rejection::Recovering { .. } => {
+            "`dunlin recover` says what that means, and `dunlin recover --confirm` goes on".to_owned()
+        }
+        Rejection::NodeInUse(node) => format!(
+            "stop its agent and wait until it is lost, or cut it off at once: `dunlin node revoke {node}`"
+        ),
+        Rejection::MissingSecret { secret, .. } => format!("set it first: `dunlin secret set {secret}`"),
+        Rejection::Unsigned { why, .. } => why.help().to_owned(),
+        Rejection::NotAccepted { .. } => {
+            "look whether it should: `dunlin plan` shows all of it; then deploy with `--accept`, or `?accept=true`"
+                .to_owned()
+        }
+        Rejection::SecretInUse { .. } => {
+            "deploy it without the secret, and delete that once the rollout is over; another value takes its place at \
+             once: `dunlin secret set`"
+                .to_owned()
+        }
+        Rejection::NothingToWorkOn(_) => {
+            "say `--items 10`, or `--input 'texts/*.md'` for one item per file".to_owned()
+        }
+        _ => return None,
+    };
+    Some(help)
 }
 
 /// Returns the problem of a request that cannot be read; `detail` says why.

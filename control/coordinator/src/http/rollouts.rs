@@ -40,7 +40,7 @@ pub(crate) async fn rollback(
     let (app, body) = (name(path?.0), body?);
     let Rollback { revision: to } = body.map(|Json(wish)| wish).unwrap_or_default();
     match api.driver.submit(Command::Rollback { app, to }).await? {
-        Answer::Deployed { revision, changed } => Ok(Json(Deployed { revision, changed })),
+        Answer::Deployed { revision, changed, wants } => Ok(Json(Deployed { revision, changed, wants })),
         other => unreachable!("the brain answers a rollback with {other:?}"),
     }
 }

@@ -35,7 +35,9 @@ pub(crate) fn simulated(
         match word.split_once('=').unwrap() {
             ("lose", node) => foresight.lose(&node.parse().unwrap()).unwrap(),
             ("zone", zone) => foresight.zone(zone).iter().for_each(|node| foresight.lose(node).unwrap()),
-            ("apply", name) => drop(foresight.submit(Command::Deploy(manifest(name))).unwrap()),
+            ("apply", name) => {
+                drop(foresight.submit(Command::Deploy { spec: manifest(name), accept: true }).unwrap())
+            }
             ("within", seconds) => within = DurationMs(seconds.parse::<u64>().unwrap() * 1_000),
             other => panic!("{other:?} is no word"),
         }

@@ -29,6 +29,7 @@ mod shares;
 mod signed;
 mod told;
 mod upgrades;
+mod wants;
 mod world;
 
 use expect_test::Expect;

@@ -16,12 +16,12 @@ use crate::{explain, foresee, secrets, signed};
 use dunlin_model::{
     AllocationId, AllocationReport, AppName, AppSpec, AssignedAllocation, Assignment, Bytes, ClusterId,
     Digest, DurationMs, Fuel, FuelRate, Generation, ItemRange, ItemRecord, ItemReport, JobSpec, Limits,
-    Manifest, Name, NamespaceSpec, NodeId, NodeInfo, ObservedState, OnPartition, Outcome, Overcommit,
-    Packing, Quota, Report, Resources, Revision, RolloutSpec, RouteSpec, RunId, ServiceSpec, Term, Timestamp,
-    Work, WorkloadKind, WorkloadSpec,
+    Manifest, Name, NamespaceSpec, NewWants, NodeId, NodeInfo, ObservedState, OnPartition, Outcome,
+    Overcommit, Packing, Quota, Report, Resources, Revision, RolloutSpec, RouteSpec, RunId, ServiceSpec,
+    Term, Timestamp, Work, WorkloadKind, WorkloadSpec,
 };
 use dunlin_scheduler::{
-    Action, AllocationState, Change, Cluster, Command, Config, Due, Fate, Observation, RunWish,
+    Action, AllocationState, Answer, Change, Cluster, Command, Config, Due, Fate, Observation, RunWish,
     ScheduleRecord, Step, TokenRecord, View,
 };
 
@@ -222,7 +222,14 @@ impl World {
     fn submit(&mut self, command: Command) {
         match self.cluster.submit(command, self.now) {
             Ok((answer, step)) => {
-                writeln!(self.out, "{answer:?}").unwrap();
+                match answer {
+                    // What it wants stands where it is refused.
+                    Answer::Deployed { revision, changed, wants: _ } => {
+                        writeln!(self.out, "Deployed {{ revision: {revision:?}, changed: {changed} }}")
+                            .unwrap();
+                    }
+                    answer => writeln!(self.out, "{answer:?}").unwrap(),
+                }
                 self.take(step);
             }
             Err(rejection) => writeln!(self.out, "{}: {rejection}", rejection.code()).unwrap(),
@@ -358,7 +365,8 @@ impl World {
 
     fn deploy(&mut self, words: &[&str]) {
         let mut workloads = BTreeMap::new();
-        for word in &words[1..] {
+        let accept = words.contains(&"accept");
+        for word in words[1..].iter().filter(|word| **word != "accept") {
             let mut parts = word.split(',');
             let (name, head) = parts.next().unwrap().split_once('=').unwrap();
             let (count, component) = head.split_once('@').unwrap();
@@ -425,7 +433,7 @@ impl World {
             }
             workloads.insert(name.parse::<Name>().unwrap(), spec);
         }
-        self.submit(Command::Deploy(AppSpec { name: app(words[0]), workloads }));
+        self.submit(Command::Deploy { spec: AppSpec { name: app(words[0]), workloads }, accept });
     }
 
     /// `namespace NAME weight=3 memory=1GiB allocations=4 items=10 pack`: what it may have.
@@ -440,6 +448,7 @@ impl World {
             },
             weight: u32::try_from(number(words, "weight", 1)).unwrap(),
             packing: if words.contains(&"pack") { Packing::Pack } else { Packing::Spread },
+            new_wants: if words.contains(&"ask") { NewWants::Ask } else { NewWants::Allow },
             signers: words.iter().filter_map(|word| word.strip_prefix("signer=")).map(signed::key).collect(),
         };
         self.submit(Command::SetNamespace { namespace: words[0].parse().unwrap(), spec });
@@ -448,7 +457,7 @@ impl World {
     /// `apply NAME`: deploys a manifest, each of whose components is known by its path.
     fn apply(&mut self, name: &str) {
         let spec = self.manifest(name);
-        self.submit(Command::Deploy(spec));
+        self.submit(Command::Deploy { spec, accept: true });
     }
 
     fn manifest(&self, name: &str) -> AppSpec {

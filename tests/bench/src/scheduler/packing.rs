@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use dunlin_model::{Bytes, FuelRate, NamespaceSpec, Packing};
 use dunlin_scheduler::Command;
 
+use super::deploy;
 use super::fleet::{Fleet, NAMESPACES, app, capacity, service};
 use super::series;
 use crate::report::Row;
@@ -57,7 +58,7 @@ fn as_it_comes(load: &[Bytes]) -> f64 {
         // A number with which the service has no condition, so that any node would do.
         let number = number * 4 + 3;
         fleet.placed = 0;
-        fleet.submit(Command::Deploy(app(number, service(number, 1, *memory, FuelRate(1_000)))));
+        fleet.submit(deploy(app(number, service(number, 1, *memory, FuelRate(1_000)))));
         if fleet.placed == 0 {
             break;
         }

@@ -46,4 +46,5 @@ mod traps;
 mod up;
 mod upgrade;
 mod wall;
+mod wants;
 mod wasi3;

@@ -1,0 +1,205 @@
+//! What a deploy newly wants: what a workload may do or have then, and could not before.
+//!
+//! Not here: who is asked about it (`scheduler`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AppSpec, Capabilities, Feature, FolderGrant, Limits, Name, Priority, RouteSpec, WorkloadKind,
+    WorkloadSpec,
+};
+
+/// Something that a workload may do or have, and could not before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Want {
+    /// Which workload.
+    pub workload: Name,
+    /// The field of its spec, as a dotted path: `capabilities.outbound_http`, `limits.memory`.
+    pub field: String,
+    /// How much it had before, of what it had some of already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// What it wants: a host, a secret, an amount.
+    pub to: String,
+}
+
+/// As it is said to people.
+impl fmt::Display for Want {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workload, field, from, to } = self;
+        match from {
+            Some(from) => write!(f, "{workload}.{field}: {from} -> {to}"),
+            None => write!(f, "{workload}.{field}: {to}"),
+        }
+    }
+}
+
+impl AppSpec {
+    /// Returns what its workloads want that those of `before` had not; of a workload that is new, all that is beyond what
+    /// everybody has.
+    ///
+    /// What is written otherwise than before is new: a host that a pattern of before contains, for one.
+    pub fn newly_wants(&self, before: Option<&Self>) -> Vec<Want> {
+        let mut wants = Vec::new();
+        for (name, workload) in &self.workloads {
+            let had = before.and_then(|before| before.workloads.get(name));
+            let had = had.map_or_else(|| given(&workload.kind), grants);
+            for (key, Grant { amount, text }) in grants(workload) {
+                let before = had.get(&key);
+                if before.is_none_or(|before| before.amount < amount) {
+                    let from = before.map(|before| before.text.clone());
+                    wants.push(Want { workload: name.clone(), field: key.0, from, to: text });
+                }
+            }
+        }
+        wants
+    }
+}
+
+/// What a workload has, by the field and by what tells it from others of that field.
+type Grants = BTreeMap<(String, String), Grant>;
+
+/// How much it has of something.
+struct Grant {
+    /// To be compared with that of the same key; 0 of what one has or has not.
+    amount: u64,
+    /// For people.
+    text: String,
+}
+
+/// Returns what each workload has whose manifest says nothing.
+fn given(kind: &WorkloadKind) -> Grants {
+    let limits = match kind {
+        WorkloadKind::Service(_) => &Limits::SERVICE,
+        WorkloadKind::Job(_) => &Limits::JOB,
+    };
+    let mut grants = of_limits(limits);
+    grants.extend([amount("priority", u8::from(Priority::DEFAULT).into(), &Priority::DEFAULT)]);
+    grants
+}
+
+fn grants(spec: &WorkloadSpec) -> Grants {
+    // Nobody is hurt by the rest: what a guest is told and how it is counted, where it may run, how often.
+    let WorkloadSpec { kind, limits, node_labels, capabilities, placement, priority, .. } = spec;
+    // Labels stand for what a component was found to need.
+    let features = node_labels.keys().filter(|key| Feature::is_label(key));
+    let Capabilities { outbound_http, sockets, config: _, secrets, folders, scratch } = capabilities;
+    let routes = match kind {
+        WorkloadKind::Service(service) => service.routes.as_slice(),
+        WorkloadKind::Job(_) => &[],
+    };
+    let route = |route: &RouteSpec| format!("{}{}", route.host.as_deref().unwrap_or_default(), route.path);
+    let mut grants = of_limits(limits);
+    grants.extend(features.map(|feature| one("component", feature.clone())));
+    grants.extend(outbound_http.iter().map(|pattern| one("capabilities.outbound_http", pattern.clone())));
+    grants.extend(sockets.iter().map(|pattern| one("capabilities.sockets", pattern.clone())));
+    grants.extend(secrets.iter().map(|name| one("capabilities.secrets", name.to_string())));
+    grants.extend(folders.values().map(|FolderGrant { folder, writable }| {
+        let text = format!("{folder}{}", if *writable { ", to write" } else { "" });
+        (("capabilities.folders".to_owned(), folder.to_string()), Grant { amount: (*writable).into(), text })
+    }));
+    // Where it lies is nobody's concern.
+    grants.extend(scratch.iter().map(|_| amount("capabilities.scratch", 0, &"a folder")));
+    grants.extend(routes.iter().map(|it| one("routes", route(it))));
+    grants.extend(
+        placement
+            .resources
+            .iter()
+            .map(|(name, count)| amount(&format!("placement.resources.{name}"), (*count).into(), count)),
+    );
+    grants.extend([amount("priority", u8::from(*priority).into(), priority)]);
+    grants
+}
+
+fn one(field: &str, what: String) -> ((String, String), Grant) {
+    ((field.to_owned(), what.clone()), Grant { amount: 0, text: what })
+}
+
+fn amount(field: &str, amount: u64, text: &dyn fmt::Display) -> ((String, String), Grant) {
+    ((field.to_owned(), String::new()), Grant { amount, text: text.to_string() })
+}
+
+fn of_limits(limits: &Limits) -> Grants {
+    let fields = Limits::FIELDS.iter().map(|field| (field, field.value(limits)));
+    fields.map(|(field, value)| amount(&format!("limits.{}", field.name), value.number(), &value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Digest, Manifest};
+
+    fn spec(workloads: &str) -> AppSpec {
+        let manifest = Manifest::parse(&format!("app.name = \"shop\"\n{workloads}")).unwrap();
+        let workloads = manifest.workloads.iter();
+        let workloads = workloads.map(|(name, workload)| (name.clone(), workload.spec(Digest::of(b""))));
+        AppSpec { name: manifest.app_name(), workloads: workloads.collect() }
+    }
+
+    fn wants(before: Option<&str>, after: &str) -> Vec<String> {
+        let before = before.map(spec);
+        spec(after).newly_wants(before.as_ref()).iter().map(ToString::to_string).collect()
+    }
+
+    const BARE: &str = "[service.cart]\ncomponent = \"cart.wasm\"\n";
+    const WITH_SOME: &str = r#"
+        [service.cart]
+        component = "cart.wasm"
+        routes = [{ host = "shop.example.com", path = "/" }]
+        priority = 60
+        limits = { memory = "128MiB" }
+        [service.cart.capabilities]
+        outbound_http = ["https://a.example.com"]
+        secrets = ["TOKEN"]
+        folders = { "/photos" = { folder = "photos" } }
+        [service.cart.placement]
+        resources = { gpu = 1 }
+    "#;
+
+    #[test]
+    fn what_is_new_wants_all_that_is_beyond_what_everybody_has() {
+        assert_eq!(wants(None, BARE), [""; 0]);
+        let all = [
+            "cart.capabilities.folders: photos",
+            "cart.capabilities.outbound_http: https://a.example.com",
+            "cart.capabilities.secrets: TOKEN",
+            "cart.limits.memory: 64MiB -> 128MiB",
+            "cart.placement.resources.gpu: 1",
+            "cart.priority: 50 -> 60",
+            "cart.routes: shop.example.com/",
+        ];
+        assert_eq!(wants(None, WITH_SOME), all);
+        assert_eq!(wants(Some(BARE), WITH_SOME), all);
+    }
+
+    #[test]
+    fn what_was_there_or_becomes_less_is_no_want() {
+        assert_eq!(wants(Some(WITH_SOME), WITH_SOME), [""; 0]);
+        assert_eq!(wants(Some(WITH_SOME), BARE), [""; 0]);
+        let elsewhere = WITH_SOME.replace("/photos", "/pictures").replace("cart.wasm", "other.wasm");
+        assert_eq!(wants(Some(WITH_SOME), &elsewhere), [""; 0]);
+    }
+
+    #[test]
+    fn more_of_it_and_more_of_them_are_wants() {
+        let more = WITH_SOME
+            .replace("128MiB", "1GiB")
+            .replace("gpu = 1", "gpu = 2")
+            .replace("[\"https://a.example.com\"]", "[\"https://a.example.com\", \"https://b.example.com\"]")
+            .replace("folder = \"photos\"", "folder = \"photos\", writable = true")
+            .replace("[\"TOKEN\"]", "[\"KEY\"]\nscratch = \"/tmp\"");
+        let new = [
+            "cart.capabilities.folders: photos -> photos, to write",
+            "cart.capabilities.outbound_http: https://b.example.com",
+            "cart.capabilities.scratch: a folder",
+            "cart.capabilities.secrets: KEY",
+            "cart.limits.memory: 128MiB -> 1GiB",
+            "cart.placement.resources.gpu: 1 -> 2",
+        ];
+        assert_eq!(wants(Some(WITH_SOME), &more), new);
+    }
+}
