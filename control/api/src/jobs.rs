@@ -47,7 +47,6 @@ pub struct RunStarted {
 pub struct RunsQuery {
     /// Only those of this app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub app: Option<AppName>,
 }
 

@@ -10,19 +10,15 @@ use utoipa::{IntoParams, ToSchema};
 pub struct LogsQuery {
     /// Of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub namespace: Option<Name>,
     /// Of this app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub app: Option<Name>,
     /// Of this workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub workload: Option<Name>,
     /// Of this allocation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub allocation: Option<AllocationId>,
     /// How many of the latest lines of each allocation.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,19 +10,15 @@ use utoipa::{IntoParams, ToSchema};
 pub struct TrapsQuery {
     /// Of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub namespace: Option<Name>,
     /// Of this app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub app: Option<Name>,
     /// Of this workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub workload: Option<Name>,
     /// Of this allocation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub allocation: Option<AllocationId>,
     /// Of the instance with this number in its allocation: of `a12.3` it is 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@
 mod apps;
 mod backups;
 mod components;
+mod document;
 mod explanations;
 mod forecasts;
 mod identity;
@@ -202,7 +203,9 @@ fn described() -> OpenApiRouter<Api> {
 /// Returns the OpenAPI document as JSON.
 pub(crate) fn openapi() -> String {
     let (_, document) = described().split_for_parts();
-    document.to_pretty_json().expect("the document has only string keys")
+    let mut document = serde_json::to_value(document).expect("the document has only string keys");
+    document::complete(&mut document);
+    format!("{document:#}")
 }
 
 /// Returns all routes of the API.

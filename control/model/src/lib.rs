@@ -72,6 +72,7 @@ mod manifest;
 mod name;
 mod namespace;
 mod node;
+mod object;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod outcome;
@@ -127,6 +128,7 @@ pub use manifest::{
 pub use name::{AppName, Name, NameError, WorkloadName};
 pub use namespace::{NamespaceSpec, NewWants, Packing, Quota};
 pub use node::{NodeInfo, Overcommit, OvercommitError, Resources};
+pub use object::Object;
 pub use outcome::Outcome;
 pub use packed::{PackedError, pack_items, unpack_items};
 pub use partition::OnPartition;

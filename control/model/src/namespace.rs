@@ -21,6 +21,7 @@ const MAX_SIGNERS: usize = 16;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NamespaceSpec {
     /// The most that it may have, whatever is free.
+    #[serde(deserialize_with = "crate::object::object")]
     pub quota: Quota,
     /// Its share among the namespaces when there is not room for all, in proportion: from 1 to 1000.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]

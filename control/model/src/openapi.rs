@@ -57,8 +57,8 @@ text_schema!(
     "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3",
     "^[A-Za-z0-9+/=]{56}$"
 );
-text_schema!(AllocationId, "An allocation.", "a12", "^a[0-9]+$");
-text_schema!(RunId, "A run of a job.", "r3", "^r[0-9]+$");
+text_schema!(AllocationId, "An allocation.", "a12", "^a[0-9]{1,18}$");
+text_schema!(RunId, "A run of a job.", "r3", "^r[0-9]{1,18}$");
 text_schema!(
     Cron,
     "When a schedule is due: minute, hour, day of the month, month, day of the week; the second may stand before them.",

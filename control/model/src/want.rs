@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppSpec, Capabilities, Feature, FolderGrant, Limits, Name, Priority, RouteSpec, WorkloadKind,
+    AppSpec, Capabilities, Feature, FolderGrant, Limits, Name, Placement, Priority, RouteSpec, WorkloadKind,
     WorkloadSpec,
 };
 
@@ -83,36 +83,63 @@ fn given(kind: &WorkloadKind) -> Grants {
 }
 
 fn grants(spec: &WorkloadSpec) -> Grants {
-    // Nobody is hurt by the rest: what a guest is told and how it is counted, where it may run, how often.
-    let WorkloadSpec { kind, limits, node_labels, capabilities, placement, priority, .. } = spec;
-    // Labels stand for what a component was found to need.
-    let features = node_labels.keys().filter(|key| Feature::is_label(key));
+    // How many there are is for quotas to bound, and who is hurt by the rest is the app itself.
+    let WorkloadSpec {
+        component: _,
+        signed: _,
+        kind,
+        limits,
+        environment: _,
+        node_labels,
+        capabilities,
+        instances: _,
+        metering: _,
+        coredump: _,
+        placement,
+        priority,
+    } = spec;
+    let Placement { require, prefer: _, spread: _, near: _, apart: _, resources } = placement;
     let Capabilities { outbound_http, sockets, config: _, secrets, folders, scratch } = capabilities;
-    let routes = match kind {
-        WorkloadKind::Service(service) => service.routes.as_slice(),
-        WorkloadKind::Job(_) => &[],
-    };
-    let route = |route: &RouteSpec| format!("{}{}", route.host.as_deref().unwrap_or_default(), route.path);
     let mut grants = of_limits(limits);
-    grants.extend(features.map(|feature| one("component", feature.clone())));
-    grants.extend(outbound_http.iter().map(|pattern| one("capabilities.outbound_http", pattern.clone())));
-    grants.extend(sockets.iter().map(|pattern| one("capabilities.sockets", pattern.clone())));
-    grants.extend(secrets.iter().map(|name| one("capabilities.secrets", name.to_string())));
-    grants.extend(folders.values().map(|FolderGrant { folder, writable }| {
-        let text = format!("{folder}{}", if *writable { ", to write" } else { "" });
-        (("capabilities.folders".to_owned(), folder.to_string()), Grant { amount: (*writable).into(), text })
-    }));
-    // Where it lies is nobody's concern.
-    grants.extend(scratch.iter().map(|_| amount("capabilities.scratch", 0, &"a folder")));
-    grants.extend(routes.iter().map(|it| one("routes", route(it))));
-    grants.extend(
-        placement
-            .resources
-            .iter()
-            .map(|(name, count)| amount(&format!("placement.resources.{name}"), (*count).into(), count)),
-    );
-    grants.extend([amount("priority", u8::from(*priority).into(), priority)]);
+    let mut add = |(key, grant): ((String, String), Grant)| {
+        // Of two for the same the larger one counts.
+        if grants.get(&key).is_none_or(|known| known.amount < grant.amount) {
+            grants.insert(key, grant);
+        }
+    };
+    // Such labels stand for what a component was found to need.
+    let (features, labels): (Vec<_>, Vec<_>) =
+        node_labels.iter().partition(|(key, _)| Feature::is_label(key));
+    features.iter().for_each(|(feature, _)| add(one("component", (*feature).clone())));
+    outbound_http.iter().for_each(|pattern| add(one("capabilities.outbound_http", pattern.clone())));
+    sockets.iter().for_each(|pattern| add(one("capabilities.sockets", pattern.clone())));
+    secrets.iter().for_each(|name| add(one("capabilities.secrets", name.to_string())));
+    // A folder is another one where the nodes are others. At which path it is seen is nobody's concern.
+    let nodes = labels.iter().map(|(key, value)| format!("{key} = {value}"));
+    let nodes: Vec<String> = nodes.chain(require.iter().map(ToString::to_string)).collect();
+    for FolderGrant { folder, writable } in folders.values() {
+        let place = if nodes.is_empty() { String::new() } else { format!(", where {}", nodes.join(", ")) };
+        let text = format!("{folder}{}{place}", if *writable { ", to write" } else { "" });
+        let key = ("capabilities.folders".to_owned(), format!("{folder}{place}"));
+        add((key, Grant { amount: (*writable).into(), text }));
+    }
+    scratch.iter().for_each(|_| add(amount("capabilities.scratch", 0, &"a folder")));
+    if let WorkloadKind::Service(service) = kind {
+        service.routes.iter().for_each(|route| add(one("routes", shown(route))));
+    }
+    for (name, count) in resources {
+        add(amount(&format!("placement.resources.{name}"), (*count).into(), count));
+    }
+    add(amount("priority", u8::from(*priority).into(), priority));
     grants
+}
+
+/// A route with all that its place is: what is done there with requests is the app's own concern.
+fn shown(route: &RouteSpec) -> String {
+    let place = format!("{}{}", route.host.as_deref().unwrap_or("*"), route.path);
+    let headers = route.headers().iter().map(|(name, value)| format!("{name}: {value}"));
+    let headers: Vec<String> = headers.collect();
+    if headers.is_empty() { place } else { format!("{place} with {}", headers.join(", ")) }
 }
 
 fn one(field: &str, what: String) -> ((String, String), Grant) {
@@ -182,6 +209,20 @@ mod tests {
         assert_eq!(wants(Some(WITH_SOME), BARE), [""; 0]);
         let elsewhere = WITH_SOME.replace("/photos", "/pictures").replace("cart.wasm", "other.wasm");
         assert_eq!(wants(Some(WITH_SOME), &elsewhere), [""; 0]);
+        let twice =
+            r#"folders = { "/a" = { folder = "photos", writable = true }, "/b" = { folder = "photos" } }"#;
+        let twice = WITH_SOME.replace(r#"folders = { "/photos" = { folder = "photos" } }"#, twice);
+        assert_eq!(wants(Some(WITH_SOME), &twice), ["cart.capabilities.folders: photos -> photos, to write"]);
+        assert_eq!(wants(Some(&twice), WITH_SOME), [""; 0]);
+    }
+
+    #[test]
+    fn a_folder_of_other_nodes_and_a_route_for_more_requests_are_wants() {
+        let elsewhere = WITH_SOME.replace("resources =", "require = [\"zone = b\"]\nresources =");
+        assert_eq!(wants(Some(WITH_SOME), &elsewhere), ["cart.capabilities.folders: photos, where zone = b"]);
+        let some = WITH_SOME.replace("path = \"/\"", "path = \"/\", headers = { x-canary = \"1\" }");
+        assert_eq!(wants(Some(&some), WITH_SOME), ["cart.routes: shop.example.com/"]);
+        assert_eq!(wants(Some(WITH_SOME), &some), ["cart.routes: shop.example.com/ with x-canary: 1"]);
     }
 
     #[test]

@@ -235,7 +235,7 @@ impl Rejection {
 }
 
 /// How many wants an error names.
-const TOLD: usize = 8;
+const TOLD: usize = 20;
 
 fn told(wants: &[Want]) -> String {
     let mut all: Vec<String> = wants.iter().take(TOLD).map(|want| format!("`{want}`")).collect();

@@ -139,7 +139,8 @@ fn languages() -> PathBuf {
     root().join("guests/examples/languages")
 }
 
-fn toolchains() -> PathBuf {
+/// Returns the folder into which `cargo x setup` installs what tests need of others.
+pub fn toolchains() -> PathBuf {
     root().join("target/toolchains")
 }
 

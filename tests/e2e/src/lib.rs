@@ -14,6 +14,6 @@ pub use answer::answer;
 pub use apps::{hello, job, service};
 pub use attic::{HalfAsked, in_the_attic};
 pub use fetched::{Fetched, fetched};
-pub use language::{Language, environment, node_modules};
+pub use language::{Language, environment, node_modules, toolchains};
 pub use outside::{ended, outside};
 pub use printed::{Printed, printed};

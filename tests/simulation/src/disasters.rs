@@ -49,7 +49,8 @@ impl World {
         let wait = if self.random.chance(300) { self.draw(30_000, 90_000) } else { self.draw(1_000, 20_000) };
         let blocked = match self.random.between(0, 3) {
             0 => Blocked { to_agent: true, ..Blocked::default() },
-            1 => return self.choke(node, wait),
+            1 if self.options.allows(Kind::Lateness) => return self.choke(node, wait),
+            1 => Blocked { to_coordinator: true, ..Blocked::default() },
             _ => Blocked::BOTH,
         };
         self.cut_off(node, blocked, wait);
@@ -60,7 +61,7 @@ impl World {
     fn choke(&mut self, node: &NodeId, time: DurationMs) {
         let slow = self.draw(1, 40_000);
         self.note(format_args!("what is sent to {node} is slow, up to {slow}"));
-        self.blocked.insert(node.clone(), Blocked { slow, ..Blocked::default() });
+        self.blocked.insert(node.clone(), Blocked { slow, ..self.blocked(node) });
         let blocked = Blocked { to_coordinator: true, slow, ..Blocked::default() };
         let wait = self.draw(1, 10_000);
         self.plan(wait, Happening::CutOff { node: node.clone(), blocked, time });

@@ -9,11 +9,12 @@ use std::io::{IsTerminal, Read as _, Seek as _, Write};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::Pid;
 
 /// One program to run, and what it is for.
@@ -75,6 +76,26 @@ pub(crate) struct Beside {
     shown: String,
     child: Child,
     output: File,
+    path: PathBuf,
+}
+
+/// The groups of those that go on: a signal ends this program without their [`Drop`].
+static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Has what goes on beside ended by the signals that end this program. To be called before there is a second thread.
+pub(crate) fn end_with_signals() -> anyhow::Result<()> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    // Programs that are started get none of this: their signals are let through again.
+    signals.thread_block()?;
+    std::thread::spawn(move || {
+        let signal = signals.wait();
+        let groups = std::mem::take(&mut *GROUPS.lock().unwrap_or_else(PoisonError::into_inner));
+        for group in groups {
+            let _gone = killpg(group, Signal::SIGKILL);
+        }
+        std::process::exit(128 + signal.map_or(0, |signal| signal as i32));
+    });
+    Ok(())
 }
 
 impl Beside {
@@ -95,13 +116,16 @@ impl Beside {
         }
         // Of a group of its own, so that what cargo has started is ended with it.
         nice.process_group(0).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+        let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
         let child = nice.spawn().context("could not start nice")?;
-        Ok(Self { title, shown, child, output })
+        groups.push(group_of(&child));
+        Ok(Self { title, shown, child, output, path })
     }
 
     /// Waits for its end and says what it said; fails if it fails.
     pub(crate) fn end(mut self) -> anyhow::Result<()> {
         let status = self.child.wait()?;
+        forget(group_of(&self.child));
         say(format_args!("==> {}: {}", self.title, self.shown));
         let mut output = Vec::new();
         self.output.rewind()?;
@@ -117,11 +141,20 @@ impl Beside {
 impl Drop for Beside {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            let group = i32::try_from(self.child.id()).unwrap_or_default();
-            let _gone = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            let _gone = killpg(group_of(&self.child), Signal::SIGKILL);
             let _gone = self.child.wait();
+            forget(group_of(&self.child));
+            say(format_args!("{} was broken off; what it said is in {}", self.title, self.path.display()));
         }
     }
+}
+
+fn group_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("the system's own numbers of processes are of this type"))
+}
+
+fn forget(group: Pid) {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| *known != group);
 }
 
 /// Returns the path of a program that [`built`] has made.

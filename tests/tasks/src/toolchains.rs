@@ -1,6 +1,6 @@
 //! What the tests need of others: the compilers of the guests that are not written in Rust, installed from PyPI and npm
-//! by their ordinary clients, a server that speaks the language of S3, from npm, and etcd and a registry of OCI artifacts,
-//! from Debian's packages.
+//! by their ordinary clients, a server that speaks the language of S3, from npm, a tester of HTTP APIs, from PyPI, and etcd
+//! and a registry of OCI artifacts, from Debian's packages.
 //!
 //! They are kept under `target/toolchains`, in the versions that `guests/examples/languages` pins, and are installed
 //! again only when these change. `tests/guest-artifacts` knows the same folders, and says to run this chore when they
@@ -20,7 +20,7 @@ const LANGUAGES: &str = "guests/examples/languages";
 const INSTALLED: &str = "installed";
 
 const PYTHON_HELP: [&str; 3] = [
-    "The guests in C, Zig, Go and Python need compilers from PyPI, and they could not be installed.",
+    "The guests in C, Zig, Go and Python need compilers from PyPI, the tests of the API a tester, and they could not be had.",
     "  help: they need Python 3.10 or later with venv (Debian: python3-venv) and a network to PyPI.",
     "  help: what pip said stands above; a mirror is set by its own configuration.",
 ];
@@ -49,6 +49,7 @@ pub(crate) fn install() -> anyhow::Result<()> {
     python().inspect_err(|_| PYTHON_HELP.iter().for_each(say))?;
     javascript().inspect_err(|_| NODE_HELP.iter().for_each(say))?;
     s3_server().inspect_err(|_| NODE_HELP.iter().for_each(say))?;
+    api_tester().inspect_err(|_| PYTHON_HELP.iter().for_each(say))?;
     if unpacked("etcd", "etcd-server").is_err() {
         ETCD_HELP.iter().for_each(say);
     }
@@ -99,21 +100,35 @@ fn folder(name: &str) -> PathBuf {
 
 fn python() -> anyhow::Result<()> {
     let requirements = root().join(LANGUAGES).join("requirements.txt");
-    let folder = folder("python");
     let pinned = read(&requirements)?;
-    if is_installed(&folder, &pinned) {
+    from_pypi("compilers of C, Zig, Go and Python", "python", &pinned)
+}
+
+/// What asks a coordinator for all that its OpenAPI document describes.
+const API_TESTER: &str = "schemathesis==4.32.5";
+
+fn api_tester() -> anyhow::Result<()> {
+    from_pypi("a tester of HTTP APIs", "schemathesis", API_TESTER)
+}
+
+/// Installs what is pinned into an environment of its own.
+fn from_pypi(title: &str, name: &str, pinned: &str) -> anyhow::Result<()> {
+    let folder = folder(name);
+    if is_installed(&folder, pinned) {
         return Ok(());
     }
     emptied(&folder)?;
     let mut venv = Command::new("python3");
     venv.args(["-m", "venv"]).arg(&folder);
-    Step::new("a place for compilers from PyPI", venv).run()?;
+    Step::new(format!("a place for {title}"), venv).run()?;
+    let requirements = folder.join("requirements.txt");
+    fs::write(&requirements, pinned).with_context(|| format!("could not write to {}", folder.display()))?;
     let mut pip = Command::new(folder.join("bin/python3"));
     pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"])
         .arg("--requirement")
         .arg(&requirements);
-    Step::new("compilers of C, Zig, Go and Python", pip).run()?;
-    note_installed(&folder, &pinned)
+    Step::new(title, pip).run()?;
+    note_installed(&folder, pinned)
 }
 
 fn javascript() -> anyhow::Result<()> {

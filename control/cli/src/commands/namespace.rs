@@ -135,22 +135,34 @@ pub(crate) async fn run(global: &Global, args: NamespaceArgs, output: &Output) -
             output.result(&status, || one(&status))
         }
         NamespaceCommand::Set(args) => {
-            let status = set(&client, &args).await.map_err(|error| {
-                CommandError::client(format!("cannot set what namespace `{}` may have", args.name), &error)
-            })?;
+            let what = || format!("cannot set what namespace `{}` may have", args.name);
+            let (wanted, status) =
+                set(&client, &args).await.map_err(|error| CommandError::client(what(), &error))?;
+            if status.spec != wanted {
+                return Err(CommandError::failed(what())
+                    .because(
+                        "the coordinator is of an earlier version, and has left out what it does not know",
+                    )
+                    .help(
+                        "`dunlin namespace show` shows what is set; upgrade the coordinator for the rest",
+                    ));
+            }
             output.result(&status, || one(&status))
         }
     }
 }
 
-async fn set(client: &Client, args: &SetArgs) -> Result<NamespaceStatus, ClientError> {
+/// Returns what it wanted as well.
+async fn set(client: &Client, args: &SetArgs) -> Result<(NamespaceSpec, NamespaceStatus), ClientError> {
     let before = match client.namespace(&args.name).await {
         Ok(status) => status.spec,
         // Of the others nobody has said anything, so they have what everybody has.
         Err(error) if is_unknown(&error) => NamespaceSpec::default(),
         Err(error) => return Err(error),
     };
-    client.set_namespace(&args.name, &changed(before, args)).await
+    let wanted = changed(before, args);
+    let status = client.set_namespace(&args.name, &wanted).await?;
+    Ok((wanted, status))
 }
 
 fn changed(mut spec: NamespaceSpec, args: &SetArgs) -> NamespaceSpec {

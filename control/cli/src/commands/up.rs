@@ -87,8 +87,8 @@ pub(crate) async fn run(global: &Global, args: UpArgs, output: &Output) -> Resul
     let app = args.app.map(|path| DeployArgs {
         path,
         no_build: args.no_build,
-        // Nothing asks in a fleet of one's own.
-        how: DeployHow { accept: false, no_wait: false, timeout: DEPLOY_TIME },
+        // It is one's own fleet, so nobody else is to be asked.
+        how: DeployHow { accept: true, no_wait: false, timeout: DEPLOY_TIME },
         plan: false,
     });
     let app = app.map(|deploy| App { deploy, namespace: global.namespace.clone(), is_watched: args.watch });

@@ -10,7 +10,9 @@ use dunlin_api::{
     AllocationState as Shown, AllocationStatus, AppList, AppStatus, DeployQuery, Deployed, Problem,
     ScheduleStatus, ServiceOrJob, WorkloadStatus, code,
 };
-use dunlin_model::{AppName, AppSpec, Capabilities, Feature, Name, Schedule, WorkloadKind, WorkloadName};
+use dunlin_model::{
+    AppName, AppSpec, Capabilities, Feature, Name, Object, Schedule, WorkloadKind, WorkloadName,
+};
 use dunlin_scheduler::{AllocationState, AllocationView, Answer, AppView, Command, Done, View, WorkloadView};
 use http::StatusCode;
 
@@ -35,7 +37,7 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<AppList> {
 
 /// Makes this the newest revision of an app. Its components must have been uploaded.
 #[utoipa::path(put, path = dunlin_api::paths::APP, tag = "apps",
-    params(("namespace" = String, Path), ("app" = String, Path), DeployQuery), request_body = AppSpec,
+    params(("namespace" = Name, Path), ("app" = Name, Path), DeployQuery), request_body = AppSpec,
     responses((status = 200, body = Deployed),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
@@ -43,11 +45,11 @@ pub(crate) async fn deploy(
     State(api): State<Api>,
     path: AppPath,
     query: Result<Query<DeployQuery>, QueryRejection>,
-    body: Result<Json<AppSpec>, JsonRejection>,
+    body: Result<Json<Object<AppSpec>>, JsonRejection>,
 ) -> Result<Json<Deployed>, Refused> {
     let named = name(path?.0);
     let Query(DeployQuery { accept }) = query?;
-    let Json(spec) = body?;
+    let Json(Object(spec)) = body?;
     if spec.name != named {
         let detail = format!("the path says `{named}`, the body says `{}`", spec.name);
         return Err(Problem::new(422, code::INVALID_REQUEST, "the app has two names", detail).into());
@@ -177,7 +179,7 @@ fn broken_rules(spec: &AppSpec) -> Option<Problem> {
 
 /// Shows how one app stands.
 #[utoipa::path(get, path = dunlin_api::paths::APP, tag = "apps",
-    params(("namespace" = String, Path), ("app" = String, Path)),
+    params(("namespace" = Name, Path), ("app" = Name, Path)),
     responses((status = 200, body = AppStatus),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn status(State(api): State<Api>, path: AppPath) -> Result<Json<AppStatus>, Refused> {
@@ -189,7 +191,7 @@ pub(crate) async fn status(State(api): State<Api>, path: AppPath) -> Result<Json
 
 /// Stops an app: no service of it runs, its runs are cancelled. It stays known.
 #[utoipa::path(post, path = dunlin_api::paths::APP_STOP, tag = "apps",
-    params(("namespace" = String, Path), ("app" = String, Path)),
+    params(("namespace" = Name, Path), ("app" = Name, Path)),
     responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn stop(State(api): State<Api>, path: AppPath) -> Result<StatusCode, Refused> {
     api.driver.submit(Command::Stop(name(path?.0))).await?;
@@ -198,7 +200,7 @@ pub(crate) async fn stop(State(api): State<Api>, path: AppPath) -> Result<Status
 
 /// Deletes an app, its runs and their results.
 #[utoipa::path(delete, path = dunlin_api::paths::APP, tag = "apps",
-    params(("namespace" = String, Path), ("app" = String, Path)),
+    params(("namespace" = Name, Path), ("app" = Name, Path)),
     responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn delete(State(api): State<Api>, path: AppPath) -> Result<StatusCode, Refused> {
     api.driver.submit(Command::Delete(name(path?.0))).await?;

@@ -22,7 +22,7 @@ const MAX_INPUT: Bytes = Bytes(64 << 20);
 
 /// Stores a component. It must be a WebAssembly component that Dunlin can run.
 #[utoipa::path(put, path = dunlin_api::paths::COMPONENT, tag = "components",
-    params(("digest" = String, Path, description = "`sha256:` and 64 hexadecimal digits")),
+    params(("digest" = Digest, Path, description = "`sha256:` and 64 hexadecimal digits")),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses((status = 200, body = ComponentInfo),
         (status = 413, body = Problem, content_type = "application/problem+json"),
@@ -53,7 +53,7 @@ pub(crate) async fn put(
 
 /// Tells whether a component is stored.
 #[utoipa::path(head, path = dunlin_api::paths::COMPONENT, tag = "components",
-    params(("digest" = String, Path)), responses((status = 200), (status = 404)))]
+    params(("digest" = Digest, Path)), responses((status = 200), (status = 404)))]
 pub(crate) async fn head(
     State(api): State<Api>,
     path: Result<Path<Digest>, axum::extract::rejection::PathRejection>,
@@ -64,7 +64,7 @@ pub(crate) async fn head(
 
 /// Stores an input of a job, or a list of inputs (a JSON array of names and digests).
 #[utoipa::path(put, path = dunlin_api::paths::INPUT, tag = "jobs",
-    params(("digest" = String, Path)), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    params(("digest" = Digest, Path)), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 204), (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn put_input(
@@ -81,7 +81,7 @@ pub(crate) async fn put_input(
 
 /// Tells whether an input is stored.
 #[utoipa::path(head, path = dunlin_api::paths::INPUT, tag = "jobs",
-    params(("digest" = String, Path)), responses((status = 200), (status = 404)))]
+    params(("digest" = Digest, Path)), responses((status = 200), (status = 404)))]
 pub(crate) async fn head_input(
     State(api): State<Api>,
     path: Result<Path<Digest>, axum::extract::rejection::PathRejection>,

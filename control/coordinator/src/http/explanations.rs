@@ -12,7 +12,7 @@ use super::problem::{Refused, not_found};
 /// Says of a workload where its allocations are and why there, what it waits for and what would help, and why those
 /// ended that have ended since the coordinator was started.
 #[utoipa::path(get, path = dunlin_api::paths::WORKLOAD_EXPLANATION, tag = "explanations",
-    params(("namespace" = String, Path), ("app" = String, Path), ("workload" = String, Path)),
+    params(("namespace" = Name, Path), ("app" = Name, Path), ("workload" = Name, Path)),
     responses((status = 200, body = Explanation),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json")))]
@@ -29,7 +29,7 @@ pub(crate) async fn workload(
 
 /// Says of an allocation why it is where it is, or why it ended if the coordinator remembers that.
 #[utoipa::path(get, path = dunlin_api::paths::ALLOCATION_EXPLANATION, tag = "explanations",
-    params(("allocation" = String, Path, description = "as in `a12`")),
+    params(("allocation" = AllocationId, Path, description = "as in `a12`")),
     responses((status = 200, body = AllocationExplanation),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json")))]

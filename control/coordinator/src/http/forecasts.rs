@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use dunlin_api::{FleetSnapshot, Problem, Simulate, code};
-use dunlin_model::{AppName, AppSpec, FieldChange, Forecast, Name, Plan, Timestamp};
+use dunlin_model::{AppName, AppSpec, FieldChange, Forecast, Name, Object, Plan, Timestamp};
 use dunlin_scheduler::{Cluster, Foresight, Planned, plan as plan_deploy};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,7 +19,7 @@ use crate::simulate::{SimulateError, WITHIN, look, snapshot as snapshot_of};
 /// Tells what a deploy would change, allocation by allocation. Nothing is changed, and components need not have been
 /// uploaded.
 #[utoipa::path(post, path = dunlin_api::paths::APP_PLAN, tag = "forecasts",
-    params(("namespace" = String, Path), ("app" = String, Path)), request_body = AppSpec,
+    params(("namespace" = Name, Path), ("app" = Name, Path)), request_body = AppSpec,
     responses((status = 200, body = Plan),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -27,11 +27,11 @@ use crate::simulate::{SimulateError, WITHIN, look, snapshot as snapshot_of};
 pub(crate) async fn plan(
     State(api): State<Api>,
     path: Result<Path<(Name, Name)>, PathRejection>,
-    body: Result<Json<AppSpec>, JsonRejection>,
+    body: Result<Json<Object<AppSpec>>, JsonRejection>,
 ) -> Result<Json<Plan>, Refused> {
     let Path((namespace, app)) = path?;
     let named = AppName { namespace, app };
-    let Json(spec) = body?;
+    let Json(Object(spec)) = body?;
     if spec.name != named {
         let detail = format!("the path says `{named}`, the body says `{}`", spec.name);
         return Err(Problem::new(422, code::INVALID_REQUEST, "the app has two names", detail).into());
@@ -54,9 +54,9 @@ pub(crate) async fn plan(
         (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn simulate(
     State(api): State<Api>,
-    body: Result<Json<Simulate>, JsonRejection>,
+    body: Result<Json<Object<Simulate>>, JsonRejection>,
 ) -> Result<Json<Forecast>, Refused> {
-    let Json(mut wish) = body?;
+    let Json(Object(mut wish)) = body?;
     let (cluster, now, _turn) = copy(&api).await?;
     let looked = tokio::task::spawn_blocking(move || {
         let deploy = wish.deploy.into_iter().map(|spec| looked_at(&api, spec));

@@ -7,7 +7,7 @@ use dunlin_api::{
     ItemPage, ItemStatus, ItemsQuery, MAX_INPUT_TEXT, MAX_ITEM_PAGE, Problem, RunList, RunStarted, RunState,
     RunStatus, RunsQuery, StartRun, code,
 };
-use dunlin_model::{Bytes, Digest, ItemInput, LimitHit, MAX_ITEMS, Name, RunId, WorkloadName};
+use dunlin_model::{Bytes, Digest, ItemInput, LimitHit, MAX_ITEMS, Name, Object, RunId, WorkloadName};
 use dunlin_scheduler::{Answer, Command, RunState as Recorded, RunView, RunWish};
 use http::StatusCode;
 
@@ -23,17 +23,17 @@ const MAX_RUNS: usize = 1000;
 /// Starts a run of a job, together with runs of all jobs that it comes after: over so many items, over uploaded inputs, over
 /// one input that is given here, or over what its manifest says.
 #[utoipa::path(post, path = dunlin_api::paths::JOB_RUNS, tag = "jobs",
-    params(("namespace" = String, Path), ("app" = String, Path), ("job" = String, Path)), request_body = StartRun,
+    params(("namespace" = Name, Path), ("app" = Name, Path), ("job" = Name, Path)), request_body = StartRun,
     responses((status = 200, body = RunStarted),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn start(
     State(api): State<Api>,
     path: Result<Path<(Name, Name, Name)>, PathRejection>,
-    body: Result<Json<StartRun>, JsonRejection>,
+    body: Result<Json<Object<StartRun>>, JsonRejection>,
 ) -> Result<Json<RunStarted>, Refused> {
     let Path((namespace, app, workload)) = path?;
-    let Json(StartRun { items, inputs, input, environment }) = body?;
+    let Json(Object(StartRun { items, inputs, input, environment })) = body?;
     let (items, inputs) = match (items, inputs, input) {
         (items, None, None) => (items, None),
         (None, Some(list), None) => {
@@ -126,7 +126,7 @@ pub(crate) async fn list(
 }
 
 /// Shows how one run stands.
-#[utoipa::path(get, path = dunlin_api::paths::RUN, tag = "jobs", params(("run" = String, Path)),
+#[utoipa::path(get, path = dunlin_api::paths::RUN, tag = "jobs", params(("run" = RunId, Path)),
     responses((status = 200, body = RunStatus),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn status(
@@ -147,7 +147,7 @@ pub(crate) async fn status(
 }
 
 /// Lists the recorded items of a run, page by page.
-#[utoipa::path(get, path = dunlin_api::paths::RUN_ITEMS, tag = "jobs", params(("run" = String, Path), ItemsQuery),
+#[utoipa::path(get, path = dunlin_api::paths::RUN_ITEMS, tag = "jobs", params(("run" = RunId, Path), ItemsQuery),
     responses((status = 200, body = ItemPage),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn items(
@@ -175,7 +175,7 @@ pub(crate) async fn items(
 }
 
 /// Cancels a run. Items that are recorded stay recorded.
-#[utoipa::path(post, path = dunlin_api::paths::RUN_CANCEL, tag = "jobs", params(("run" = String, Path)),
+#[utoipa::path(post, path = dunlin_api::paths::RUN_CANCEL, tag = "jobs", params(("run" = RunId, Path)),
     responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn cancel(

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use dunlin_api::{NamespaceList, NamespaceStatus, Problem};
-use dunlin_model::{Name, NamespaceSpec};
+use dunlin_model::{Name, NamespaceSpec, Object};
 use dunlin_scheduler::{Command, NamespaceView, View};
 
 use super::Api;
@@ -21,7 +21,7 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<NamespaceList> {
 }
 
 /// Shows what one namespace may have and has.
-#[utoipa::path(get, path = dunlin_api::paths::NAMESPACE, tag = "namespaces", params(("namespace" = String, Path)),
+#[utoipa::path(get, path = dunlin_api::paths::NAMESPACE, tag = "namespaces", params(("namespace" = Name, Path)),
     responses((status = 200, body = NamespaceStatus),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn status(
@@ -36,16 +36,16 @@ pub(crate) async fn status(
 }
 
 /// Lets a namespace have this much. What it has more is not taken away; nothing is added to it.
-#[utoipa::path(put, path = dunlin_api::paths::NAMESPACE, tag = "namespaces", params(("namespace" = String, Path)),
+#[utoipa::path(put, path = dunlin_api::paths::NAMESPACE, tag = "namespaces", params(("namespace" = Name, Path)),
     request_body = NamespaceSpec,
     responses((status = 200, body = NamespaceStatus),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn set(
     State(api): State<Api>,
     path: Result<Path<Name>, PathRejection>,
-    body: Result<Json<NamespaceSpec>, JsonRejection>,
+    body: Result<Json<Object<NamespaceSpec>>, JsonRejection>,
 ) -> Result<Json<NamespaceStatus>, Refused> {
-    let (Path(namespace), Json(spec)) = (path?, body?);
+    let (Path(namespace), Json(Object(spec))) = (path?, body?);
     if let Some(problem) = broken_rules(&spec) {
         return Err(problem.into());
     }

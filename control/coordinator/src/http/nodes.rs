@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use dunlin_api::{
     BrakeReleased, CordonNode, FleetStatus, HeldZone, NodeList, NodeState, NodeStatus, Problem, Recovery,
 };
-use dunlin_model::{Digest, NodeId, Resources, Timestamp};
+use dunlin_model::{Digest, NodeId, Object, Resources, Timestamp};
 use dunlin_scheduler::{Command, NodeStatus as Seen, NodeView, PendingRecord, View};
 
 use dunlin_transport::Connection;
@@ -35,23 +35,24 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<NodeList> {
 }
 
 /// Lets nothing new go to a node. With `drain_ms` what it runs leaves it too, and is ended if that takes longer.
-#[utoipa::path(post, path = dunlin_api::paths::NODE_CORDON, tag = "nodes", params(("node" = String, Path)),
+#[utoipa::path(post, path = dunlin_api::paths::NODE_CORDON, tag = "nodes", params(("node" = NodeId, Path)),
     request_body = Option<CordonNode>,
     responses((status = 200, body = NodeStatus),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn cordon(
     State(api): State<Api>,
     path: Result<Path<NodeId>, PathRejection>,
-    body: Result<Option<Json<CordonNode>>, JsonRejection>,
+    body: Result<Option<Json<Option<Object<CordonNode>>>>, JsonRejection>,
 ) -> Result<Json<NodeStatus>, Refused> {
     let (Path(node), body) = (path?, body?);
-    let CordonNode { drain_ms } = body.map(|Json(wish)| wish).unwrap_or_default();
+    let CordonNode { drain_ms } =
+        body.and_then(|Json(wish)| wish).map(|Object(wish)| wish).unwrap_or_default();
     api.driver.submit(Command::Cordon { node: node.clone(), drain: drain_ms }).await?;
     one(&api, &node)
 }
 
 /// Lets a node be used as any other; it ends a drain too.
-#[utoipa::path(post, path = dunlin_api::paths::NODE_UNCORDON, tag = "nodes", params(("node" = String, Path)),
+#[utoipa::path(post, path = dunlin_api::paths::NODE_UNCORDON, tag = "nodes", params(("node" = NodeId, Path)),
     responses((status = 200, body = NodeStatus),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn uncordon(
@@ -65,7 +66,7 @@ pub(crate) async fn uncordon(
 
 /// Accepts the key of a node no more: it is cut off at once, and what it runs is replaced. This is for good; a machine can
 /// join under the name with another key.
-#[utoipa::path(post, path = dunlin_api::paths::NODE_REVOKE, tag = "nodes", params(("node" = String, Path)),
+#[utoipa::path(post, path = dunlin_api::paths::NODE_REVOKE, tag = "nodes", params(("node" = NodeId, Path)),
     responses((status = 200, body = NodeStatus),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn revoke(
@@ -78,7 +79,7 @@ pub(crate) async fn revoke(
 }
 
 /// Lets a machine become a node that waits for it, having joined with a token that wants approval.
-#[utoipa::path(post, path = dunlin_api::paths::NODE_APPROVE, tag = "nodes", params(("node" = String, Path)),
+#[utoipa::path(post, path = dunlin_api::paths::NODE_APPROVE, tag = "nodes", params(("node" = NodeId, Path)),
     responses((status = 204),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
@@ -93,7 +94,7 @@ pub(crate) async fn approve(
 
 /// Takes a node off the list: one that is lost, was revoked or has never reported. Its key is accepted no more; a machine
 /// can join under the name with another one. A machine that waits for approval is sent away.
-#[utoipa::path(delete, path = dunlin_api::paths::NODE, tag = "nodes", params(("node" = String, Path)),
+#[utoipa::path(delete, path = dunlin_api::paths::NODE, tag = "nodes", params(("node" = NodeId, Path)),
     responses((status = 204),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]

@@ -153,7 +153,8 @@ fn help(rejection: &Rejection) -> Option<String> {
         Rejection::MissingSecret { secret, .. } => format!("set it first: `dunlin secret set {secret}`"),
         Rejection::Unsigned { why, .. } => why.help().to_owned(),
         Rejection::NotAccepted { .. } => {
-            "look whether it should: `dunlin plan` shows all of it; then deploy with `--accept`, or `?accept=true`"
+            "look whether it should: `dunlin plan` shows all of it, of an artifact after `dunlin pull`; then deploy or install it \
+             with `--accept`, or `?accept=true`"
                 .to_owned()
         }
         Rejection::SecretInUse { .. } => {

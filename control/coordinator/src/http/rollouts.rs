@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use dunlin_api::{Deployed, Problem, RevisionList, RevisionState, RevisionStatus, Rollback, RolloutStatus};
-use dunlin_model::{Promote, WorkloadKind};
+use dunlin_model::{Name, Object, Promote, WorkloadKind};
 use dunlin_scheduler::{Answer, AppView, Command, Fate, RevisionRecord, RolloutRecord};
 use http::StatusCode;
 
@@ -14,7 +14,7 @@ use super::problem::{Refused, not_found};
 
 /// Lists the revisions of an app that are kept, the newest first.
 #[utoipa::path(get, path = dunlin_api::paths::APP_REVISIONS, tag = "apps",
-    params(("namespace" = String, Path), ("app" = String, Path)),
+    params(("namespace" = Name, Path), ("app" = Name, Path)),
     responses((status = 200, body = RevisionList),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn revisions(State(api): State<Api>, path: AppPath) -> Result<Json<RevisionList>, Refused> {
@@ -28,17 +28,18 @@ pub(crate) async fn revisions(State(api): State<Api>, path: AppPath) -> Result<J
 
 /// Makes an earlier revision of an app the newest again, under a new number.
 #[utoipa::path(post, path = dunlin_api::paths::APP_ROLLBACK, tag = "apps",
-    params(("namespace" = String, Path), ("app" = String, Path)), request_body = Option<Rollback>,
+    params(("namespace" = Name, Path), ("app" = Name, Path)), request_body = Option<Rollback>,
     responses((status = 200, body = Deployed),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn rollback(
     State(api): State<Api>,
     path: AppPath,
-    body: Result<Option<Json<Rollback>>, JsonRejection>,
+    body: Result<Option<Json<Option<Object<Rollback>>>>, JsonRejection>,
 ) -> Result<Json<Deployed>, Refused> {
     let (app, body) = (name(path?.0), body?);
-    let Rollback { revision: to } = body.map(|Json(wish)| wish).unwrap_or_default();
+    let Rollback { revision: to } =
+        body.and_then(|Json(wish)| wish).map(|Object(wish)| wish).unwrap_or_default();
     match api.driver.submit(Command::Rollback { app, to }).await? {
         Answer::Deployed { revision, changed, wants } => Ok(Json(Deployed { revision, changed, wants })),
         other => unreachable!("the brain answers a rollback with {other:?}"),
@@ -47,7 +48,7 @@ pub(crate) async fn rollback(
 
 /// Lets all allocations of an app follow its canaries.
 #[utoipa::path(post, path = dunlin_api::paths::APP_PROMOTE, tag = "apps",
-    params(("namespace" = String, Path), ("app" = String, Path)),
+    params(("namespace" = Name, Path), ("app" = Name, Path)),
     responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn promote(State(api): State<Api>, path: AppPath) -> Result<StatusCode, Refused> {

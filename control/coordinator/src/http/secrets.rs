@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use dunlin_api::{Problem, SecretList, SecretStatus, SetSecret, code};
-use dunlin_model::{Name, SecretId, SecretName, SecretValueError, SecretVersion};
+use dunlin_model::{Name, Object, SecretId, SecretName, SecretValueError, SecretVersion};
 use dunlin_scheduler::{Command, SecretRecord, View};
 use http::StatusCode;
 
@@ -13,7 +13,7 @@ use super::problem::{Refused, invalid, not_found};
 use crate::session::sealed_for;
 
 /// Lists the secrets of a namespace, without their values.
-#[utoipa::path(get, path = dunlin_api::paths::SECRETS, tag = "secrets", params(("namespace" = String, Path)),
+#[utoipa::path(get, path = dunlin_api::paths::SECRETS, tag = "secrets", params(("namespace" = Name, Path)),
     responses((status = 200, body = SecretList)))]
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -27,17 +27,17 @@ pub(crate) async fn list(
 
 /// Sets a secret. What reads it has the new value the next time it asks.
 #[utoipa::path(put, path = dunlin_api::paths::SECRET, tag = "secrets",
-    params(("namespace" = String, Path), ("name" = String, Path)), request_body = SetSecret,
+    params(("namespace" = Name, Path), ("name" = SecretName, Path)), request_body = SetSecret,
     responses((status = 200, body = SecretStatus),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn set(
     State(api): State<Api>,
     path: Result<Path<(Name, SecretName)>, PathRejection>,
-    body: Result<Json<SetSecret>, JsonRejection>,
+    body: Result<Json<Object<SetSecret>>, JsonRejection>,
 ) -> Result<Json<SecretStatus>, Refused> {
     let Path((namespace, name)) = path?;
-    let Json(SetSecret { value }) = body.map_err(|rejection| unreadable(rejection.status()))?;
+    let Json(Object(SetSecret { value })) = body.map_err(|rejection| unreadable(rejection.status()))?;
     value.check().map_err(refused)?;
     let id = SecretId { namespace, name };
     let version = SecretVersion(getrandom::u64().map_err(|error| super::problem::internal(&error))?);
@@ -52,7 +52,7 @@ pub(crate) async fn set(
 
 /// Forgets a secret that nothing reads.
 #[utoipa::path(delete, path = dunlin_api::paths::SECRET, tag = "secrets",
-    params(("namespace" = String, Path), ("name" = String, Path)),
+    params(("namespace" = Name, Path), ("name" = SecretName, Path)),
     responses((status = 204),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json")))]

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use dunlin_api::{CreateJoinToken, JoinTokenCreated, Problem};
-use dunlin_model::{DurationMs, LimitHit};
+use dunlin_model::{DurationMs, LimitHit, Object};
 use dunlin_scheduler::{Command, TokenRecord};
 use dunlin_transport::JoinToken;
 
@@ -24,9 +24,9 @@ const MAX_USES: u32 = 1000;
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn create(
     State(api): State<Api>,
-    body: Result<Json<CreateJoinToken>, JsonRejection>,
+    body: Result<Json<Object<CreateJoinToken>>, JsonRejection>,
 ) -> Result<Json<JoinTokenCreated>, Refused> {
-    let Json(wish) = body?;
+    let Json(Object(wish)) = body?;
     let lifetime = wish.lifetime_ms.unwrap_or(DEFAULT_LIFETIME);
     let uses = wish.uses.unwrap_or(1);
     if lifetime > MAX_LIFETIME || lifetime.0 == 0 {

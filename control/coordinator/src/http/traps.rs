@@ -40,7 +40,7 @@ pub(crate) async fn list(
 /// Returns the core dump of an instance that trapped on a node: a module of WebAssembly with what the guest held. It may
 /// have gone since: nodes keep the latest.
 #[utoipa::path(get, path = dunlin_api::paths::COREDUMP, tag = "logs",
-    params(("node" = String, Path), ("instance" = String, Path, description = "as in `a12.3`")),
+    params(("node" = NodeId, Path), ("instance" = String, Path, description = "as in `a12.3`", pattern = "^a[0-9]{1,18}\\.[0-9]{1,18}$")),
     responses((status = 200, body = Vec<u8>, content_type = "application/wasm"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json")))]

@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use dunlin_api::{Problem, StartUpgrade, UpgradeNode, UpgradeNodeState, UpgradeState, UpgradeStatus, code};
-use dunlin_model::{Digest, LimitHit, MAX_PROGRAM, MAX_SIGNATURE, Program};
+use dunlin_model::{Digest, LimitHit, MAX_PROGRAM, MAX_SIGNATURE, Object, Program};
 use dunlin_scheduler::{Command, NodeRecord, UpgradeRecord, UpgradeState as Stands, View};
 use futures_util::StreamExt as _;
 use http::StatusCode;
@@ -16,7 +16,7 @@ use super::problem::{Refused, internal, not_found};
 
 /// Stores a program, which may be any bytes: nodes look at its signature.
 #[utoipa::path(put, path = dunlin_api::paths::PROGRAM, tag = "upgrades",
-    params(("digest" = String, Path, description = "`sha256:` and 64 hexadecimal digits")),
+    params(("digest" = Digest, Path, description = "`sha256:` and 64 hexadecimal digits")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 204), (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
@@ -47,7 +47,7 @@ pub(crate) async fn put(
 
 /// Tells whether a program is stored.
 #[utoipa::path(head, path = dunlin_api::paths::PROGRAM, tag = "upgrades",
-    params(("digest" = String, Path)), responses((status = 200), (status = 404)))]
+    params(("digest" = Digest, Path)), responses((status = 200), (status = 404)))]
 pub(crate) async fn head(
     State(api): State<Api>,
     path: Result<Path<Digest>, PathRejection>,
@@ -73,9 +73,9 @@ pub(crate) async fn status(State(api): State<Api>) -> Result<Json<UpgradeStatus>
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn start(
     State(api): State<Api>,
-    body: Result<Json<StartUpgrade>, JsonRejection>,
+    body: Result<Json<Object<StartUpgrade>>, JsonRejection>,
 ) -> Result<Json<UpgradeStatus>, Refused> {
-    let Json(StartUpgrade { programs, plan }) = body?;
+    let Json(Object(StartUpgrade { programs, plan })) = body?;
     for program in programs.values() {
         if program.signature.len() > MAX_SIGNATURE {
             let hit = LimitHit::new("signature_size", MAX_SIGNATURE, program.signature.len());

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dunlin_model::Bytes;
 use prost::Message;
@@ -20,7 +20,7 @@ use super::message::{
     LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
     LeaseRevokeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
-use super::room::File;
+use super::room::{Attempts, File};
 
 /// How long a connection may take to be made.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
@@ -198,26 +198,27 @@ impl Client {
         self.call("/etcdserverpb.Maintenance/Status", &StatusRequest {})
     }
 
-    /// Lets members give back what their files hold and do not use, one after the other, where that is worth it.
-    pub(super) fn defragment_where_sparse(&self, quota: Bytes) -> Result<(), EtcdError> {
-        for index in 0..self.members.len() {
-            let member = std::slice::from_ref(&self.members[index]);
-            let status: StatusResponse =
-                match self.ask(member, 0, CALL_TIME, "/etcdserverpb.Maintenance/Status", &StatusRequest {}) {
-                    Ok(status) => status,
-                    // It is looked at the next time.
-                    Err(EtcdError::Unreachable { .. }) => continue,
-                    Err(error) => return Err(error),
-                };
+    /// Lets members give back what their files hold and do not use, one after the other, where that is worth it. One that
+    /// does not is told, and tried again later.
+    pub(super) fn defragment_where_sparse(&self, quota: Bytes, attempts: &mut Attempts) {
+        for (index, member) in self.members.iter().enumerate() {
+            let one = std::slice::from_ref(member);
+            let status = self.ask(one, 0, CALL_TIME, "/etcdserverpb.Maintenance/Status", &StatusRequest {});
+            // It is looked at the next time.
+            let Ok(status) = status else { continue };
             let file = File::new(&status, quota);
-            if file.is_sparse() {
-                tracing::info!(member = member[0].address, %file, "a member of etcd is defragmented");
-                let path = "/etcdserverpb.Maintenance/Defragment";
-                let DefragmentResponse {} =
-                    self.ask(member, 0, DEFRAGMENT_TIME, path, &DefragmentRequest {})?;
+            if !file.is_sparse() || !attempts.may_begin(index, Instant::now()) {
+                continue;
+            }
+            tracing::info!(member = member.address, %file, "a member of etcd is defragmented");
+            let (path, began) = ("/etcdserverpb.Maintenance/Defragment", Instant::now());
+            let done = self.ask(one, 0, DEFRAGMENT_TIME, path, &DefragmentRequest {});
+            attempts.ended(index, began, Instant::now());
+            if let Err(error) = done.map(|DefragmentResponse {}| ()) {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, member = member.address, %file, "a member of etcd was not defragmented");
             }
         }
-        Ok(())
     }
 
     fn call<Q, A>(&self, path: &'static str, request: &Q) -> Result<A, EtcdError>

@@ -163,5 +163,8 @@ fn look_for_room(reign: &Reign, etcd: &Etcd) {
     if reign.has_room.swap(has_room, Ordering::Relaxed) && !has_room {
         let errors = status.errors.join("; ");
         tracing::error!(%file, errors, "etcd is nearly full; wishes are refused until it has room");
+        tracing::error!(
+            "what is not in use is given back; if most of it is in use, etcd needs a larger quota"
+        );
     }
 }

@@ -10,7 +10,8 @@ use super::checkpoint::{self, Current};
 use super::client::EtcdError;
 use super::entry::{Piece, cut, pack};
 use super::message::{Compare, PutRequest, RangeRequest, Request, TxnRequest};
-use super::{Etcd, FollowError, Reign};
+use super::room::Attempts;
+use super::{Etcd, FollowError, Keys, Reign};
 use crate::changes::{Changes, CommitError, LoadError, Record, Snapshot, SnapshotError, Table, Write};
 use crate::embedded::Position;
 use crate::space::NoSpace;
@@ -189,6 +190,7 @@ impl Checkpointer {
         // What those before have left is not known.
         let (mut entries, mut bytes) = (ENTRIES, 0);
         let mut tidied = Instant::now();
+        let mut attempts = Attempts::default();
         loop {
             match sizes.recv_timeout(LOOK) {
                 Ok(size) => {
@@ -211,7 +213,11 @@ impl Checkpointer {
             }
             tidied = Instant::now();
             match self.write() {
-                Ok(()) => (entries, bytes) = (0, 0),
+                Ok(()) => {
+                    (entries, bytes) = (0, 0);
+                    let Keys { location } = &self.etcd.shared.keys;
+                    self.etcd.shared.client.defragment_where_sparse(location.quota, &mut attempts);
+                }
                 Err(_) if self.reign.is_over() => return,
                 Err(error) => {
                     // The log only becomes longer; it is tried again after a while.
@@ -238,9 +244,9 @@ impl Checkpointer {
         })?;
         let current = written.unwrap_or_else(|| former.clone());
         let tidied = checkpoint::tidy(shared, &leader, &current, &former.manifest).map_err(failed)?;
-        // Nobody reads what was. Up to the list's own revision alone, what was tidied away would stay in the file.
-        shared.client.compact(tidied).map_err(failed)?;
-        shared.client.defragment_where_sparse(shared.keys.location.quota).map_err(failed)?;
+        // Nobody reads what was. Up to the list's own revision alone, what was tidied away would stay in the file; and
+        // further than that others may have in the same etcd what they still want to read.
+        shared.client.compact(tidied.unwrap_or(current.revision)).map_err(failed)?;
         tracing::info!(
             entry = current.manifest.index,
             segments = current.manifest.segments.len(),

@@ -3,6 +3,9 @@
 //! A member's quota counts its whole file. What was deleted leaves holes in the file, which are filled again; only
 //! defragmenting makes the file smaller, and the member answers nothing meanwhile.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use dunlin_model::Bytes;
 
 use super::message::StatusResponse;
@@ -10,9 +13,10 @@ use super::message::StatusResponse;
 /// How many hundredths of its quota a member may use before wishes are refused. That is long before the quota is
 /// reached, since then it would take no checkpoint either, which alone makes room.
 const FULL: u64 = 80;
-/// A member that is full is defragmented if it uses no more hundredths than this afterwards, so that it is not
-/// defragmented again at once.
-const ROOMY: u64 = 70;
+/// A member that is full is defragmented if it uses no more hundredths than this afterwards: there must be some room then.
+const ROOMY: u64 = 75;
+/// A member may be defragmented for so much of the time, as one part of so many.
+const PART: u32 = 10;
 
 /// The file of one member.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +47,25 @@ impl File {
     }
 }
 
+/// When each member was defragmented last.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    /// When it ended, and how long it took.
+    last: BTreeMap<usize, (Instant, Duration)>,
+}
+
+impl Attempts {
+    /// Tells whether a member may be silent again: most of the time it must not be, also if nothing comes of it.
+    pub(super) fn may_begin(&self, member: usize, now: Instant) -> bool {
+        self.last.get(&member).is_none_or(|(ended, took)| now.duration_since(*ended) >= *took * PART)
+    }
+
+    /// Notes an attempt.
+    pub(super) fn ended(&mut self, member: usize, began: Instant, now: Instant) {
+        self.last.insert(member, (now, now.duration_since(began)));
+    }
+}
+
 impl std::fmt::Display for File {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (size, used, quota) = (Bytes(self.size), Bytes(self.used), Bytes(self.quota));
@@ -69,12 +92,24 @@ mod tests {
             // Without defragmenting it would stay full for ever, though there is room.
             (80_000, 41_000, false, true),
             (128_000, 66_000, false, true),
-            (80_000, 70_000, false, true),
-            // It would be full again with the next write.
-            (80_000, 71_000, false, false),
+            (80_000, 75_000, false, true),
+            // It would be full again at once.
+            (80_000, 76_000, false, false),
         ] {
             let file = file(size, used);
             assert_eq!((file.has_room(), file.is_sparse()), (has_room, is_sparse), "{file}");
         }
+    }
+
+    #[test]
+    fn a_member_is_not_defragmented_most_of_the_time() {
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let mut attempts = Attempts::default();
+        assert!(attempts.may_begin(0, began));
+        let ended = began + second * 5;
+        attempts.ended(0, began, ended);
+        assert!(!attempts.may_begin(0, ended + second * 49));
+        assert!(attempts.may_begin(1, ended));
+        assert!(attempts.may_begin(0, ended + second * 50));
     }
 }

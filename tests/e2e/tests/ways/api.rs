@@ -12,7 +12,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Method, Response, StatusCode};
 
 /// A client that believes the fleet's authority and adds nothing to what a test sends.
-fn plain(fleet: &Fleet) -> Client {
+pub(crate) fn plain(fleet: &Fleet) -> Client {
     // Whoever makes the plain client has also said who does TLS.
     http();
     let authority = std::fs::read(fleet.state().join("ca.pem")).unwrap();
@@ -20,7 +20,7 @@ fn plain(fleet: &Fleet) -> Client {
     Client::builder().tls_certs_only([authority]).no_proxy().build().unwrap()
 }
 
-fn token(fleet: &Fleet) -> String {
+pub(crate) fn token(fleet: &Fleet) -> String {
     std::fs::read_to_string(fleet.state().join("admin.token")).unwrap().trim().to_owned()
 }
 

@@ -34,6 +34,7 @@ mod revoked;
 mod rollouts;
 mod route_rules;
 mod run;
+mod schemathesis;
 mod secrets;
 mod service_calls;
 mod serving;

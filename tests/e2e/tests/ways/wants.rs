@@ -22,7 +22,7 @@ async fn what_is_new_is_shown_and_deployed_by_who_accepts_it_where_a_namespace_a
     let folder = app.path();
     // Where nobody asks it is only said.
     let deployed = dunlin(&fleet, folder, &["deploy"]).await;
-    assert!(deployed.assert_done().contains("it newly has:\n  hello.routes: /\n"), "{}", deployed.out);
+    assert!(deployed.assert_done().contains("it newly has:\n  hello.routes: */\n"), "{}", deployed.out);
 
     let set = dunlin(&fleet, folder, &["namespace", "set", "prod", "--new-wants", "ask"]).await;
     assert!(set.assert_done().contains("deployed with `--accept` alone"), "{}", set.out);
