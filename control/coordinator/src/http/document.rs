@@ -9,6 +9,10 @@ const PROBLEM: &str = "#/components/schemas/Problem";
 pub(super) fn complete(document: &mut Value) {
     let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
     for operation in operations.flat_map(|path| path.as_object_mut()).flat_map(|path| path.values_mut()) {
+        // Of one name among those of its tag alone, and a name is for all: clients are made with these.
+        if let (Some(tag), Some(own)) = (operation["tags"][0].as_str(), operation["operationId"].as_str()) {
+            operation["operationId"] = format!("{tag}_{own}").into();
+        }
         // Who is not known, what cannot be read, a coordinator that is not in charge: any of them may be so.
         let problem = json!({
             "description": "A problem.",
@@ -62,9 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn each_operation_says_what_a_problem_looks_like() {
-        let mut document = json!({ "paths": { "/a": { "get": { "responses": { "200": {} } } } } });
+    fn each_operation_has_a_name_and_says_what_a_problem_looks_like() {
+        let operation = json!({ "tags": ["apps"], "operationId": "list", "responses": { "200": {} } });
+        let mut document = json!({ "paths": { "/a": { "get": operation } } });
         complete(&mut document);
+        assert_eq!(document["paths"]["/a"]["get"]["operationId"], "apps_list");
         let responses = &document["paths"]["/a"]["get"]["responses"];
         assert!(responses["200"].is_object());
         let schema = &responses["default"]["content"]["application/problem+json"]["schema"];

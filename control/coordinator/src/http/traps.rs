@@ -23,7 +23,7 @@ const MAX_TAIL: u32 = 500;
 
 /// Lists what is known of instances that ended badly, the oldest first. It is kept by the nodes, also when the instance,
 /// its allocation and its app are gone.
-#[utoipa::path(get, path = dunlin_api::paths::TRAPS, tag = "logs", params(TrapsQuery),
+#[utoipa::path(get, path = dunlin_api::paths::TRAPS, tag = "traps", params(TrapsQuery),
     responses((status = 200, body = TrapList),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn list(
@@ -39,7 +39,7 @@ pub(crate) async fn list(
 
 /// Returns the core dump of an instance that trapped on a node: a module of WebAssembly with what the guest held. It may
 /// have gone since: nodes keep the latest.
-#[utoipa::path(get, path = dunlin_api::paths::COREDUMP, tag = "logs",
+#[utoipa::path(get, path = dunlin_api::paths::COREDUMP, tag = "traps",
     params(("node" = NodeId, Path), ("instance" = String, Path, description = "as in `a12.3`", pattern = "^a[0-9]{1,18}\\.[0-9]{1,18}$")),
     responses((status = 200, body = Vec<u8>, content_type = "application/wasm"),
         (status = 404, body = Problem, content_type = "application/problem+json"),

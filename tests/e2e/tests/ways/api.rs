@@ -83,6 +83,10 @@ async fn the_description_is_for_everybody_and_has_every_path() {
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
     let described: BTreeSet<&str> =
         document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let operations =
+        document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap());
+    let ids: Vec<&str> = operations.map(|(_, it)| it["operationId"].as_str().unwrap()).collect();
+    assert!(ids.len() == ids.iter().collect::<BTreeSet<_>>().len(), "two have one name: {ids:?}");
     // The list is taken from its source, so that a new path cannot be left out here.
     let source = include_str!("../../../../control/api/src/paths.rs");
     let named = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split('"').nth(1));

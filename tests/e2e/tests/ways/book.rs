@@ -23,6 +23,10 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("cargo build --release", "this test uses the program which it makes"),
     ("export PATH=\"$PWD/target/release:$PATH\"", "the test sets it to where its program is"),
     ("dunlin up guests/examples/quickstart", "the test runs it, but must end it and go on meanwhile"),
+    (
+        "export COMPONENT=guests/target/wasm32-wasip2/release/hello.wasm",
+        "the test sets it to where that component is",
+    ),
     ("export INGRESS=http://127.0.0.1:40123", "the test sets it to what `dunlin up` has printed"),
     (
         "dunlin serve target/wasm32-wasip2/release/greeter.wasm",
@@ -135,6 +139,7 @@ impl Reader {
             .env("PATH", format!("{folder}:{path}"))
             .env("DUNLIN_CONTEXT", self.home.path().join("config/dunlin/context.toml"))
             .env("INGRESS", &self.ingress)
+            .env("COMPONENT", repository().join("guests/target/wasm32-wasip2/release/hello.wasm"))
             .env("XDG_CACHE_HOME", self.home.path().join("cache"))
             .output()
             .await
@@ -233,6 +238,16 @@ async fn the_page_on_looking_ahead_can_be_followed_word_for_word() {
 }
 
 #[tokio::test]
+async fn the_page_for_other_programs_can_be_followed_word_for_word() {
+    let reader = Reader::start().await;
+    let seen = reader.follow(&page("book/src/guides/another-program.md")).await;
+    for words in ["wants routes */from-python", "revision 1 runs", "1/1"] {
+        assert!(seen.contains(words), "`{words}` is missing: {seen}");
+    }
+    reader.end().await;
+}
+
+#[tokio::test]
 async fn the_page_on_backups_can_be_followed_word_for_word() {
     let reader = Reader::start().await;
     let seen = reader.follow(&page("book/src/guides/backups.md")).await;
@@ -251,6 +266,7 @@ fn every_command_is_run_or_has_a_reason_not_to_be() {
         "book/src/guides/run.md",
         "book/src/guides/operating.md",
         "book/src/guides/looking-ahead.md",
+        "book/src/guides/another-program.md",
         "book/src/guides/backups.md",
     ] {
         for step in steps(&page(path)) {
