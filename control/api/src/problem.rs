@@ -56,6 +56,7 @@ pub struct Problem {
     /// What could not be done, the same for each problem with this code.
     pub title: String,
     /// The HTTP status.
+    #[schema(minimum = 100, maximum = 599)]
     pub status: u16,
     /// Why, in this case.
     #[serde(default)]

@@ -72,6 +72,7 @@ pub struct Redirect {
     pub to: String,
     /// 301, 302, 303, 307 or 308.
     #[serde(default = "Redirect::permanent")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 301, maximum = 308))]
     pub status: u16,
 }
 
@@ -81,6 +82,7 @@ pub struct Redirect {
 pub struct Respond {
     /// 200 to 599.
     #[serde(default = "Respond::ok")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 200, maximum = 599))]
     pub status: u16,
     /// Its body.
     #[serde(default)]

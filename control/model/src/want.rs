@@ -2,7 +2,7 @@
 //!
 //! Not here: who is asked about it (`scheduler`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,8 @@ fn grants(spec: &WorkloadSpec) -> Grants {
     secrets.iter().for_each(|name| add(one("capabilities.secrets", name.to_string())));
     // A folder is another one where the nodes are others. At which path it is seen is nobody's concern.
     let nodes = labels.iter().map(|(key, value)| format!("{key} = {value}"));
-    let nodes: Vec<String> = nodes.chain(require.iter().map(ToString::to_string)).collect();
+    let nodes: BTreeSet<String> = nodes.chain(require.iter().map(ToString::to_string)).collect();
+    let nodes: Vec<String> = nodes.into_iter().collect();
     for FolderGrant { folder, writable } in folders.values() {
         let place = if nodes.is_empty() { String::new() } else { format!(", where {}", nodes.join(", ")) };
         let text = format!("{folder}{}{place}", if *writable { ", to write" } else { "" });
@@ -137,7 +138,7 @@ fn grants(spec: &WorkloadSpec) -> Grants {
 /// A route with all that its place is: what is done there with requests is the app's own concern.
 fn shown(route: &RouteSpec) -> String {
     let place = format!("{}{}", route.host.as_deref().unwrap_or("*"), route.path);
-    let headers = route.headers().iter().map(|(name, value)| format!("{name}: {value}"));
+    let headers = route.headers().iter().map(|(name, value)| format!("{name}: {value:?}"));
     let headers: Vec<String> = headers.collect();
     if headers.is_empty() { place } else { format!("{place} with {}", headers.join(", ")) }
 }
@@ -222,7 +223,7 @@ mod tests {
         assert_eq!(wants(Some(WITH_SOME), &elsewhere), ["cart.capabilities.folders: photos, where zone = b"]);
         let some = WITH_SOME.replace("path = \"/\"", "path = \"/\", headers = { x-canary = \"1\" }");
         assert_eq!(wants(Some(&some), WITH_SOME), ["cart.routes: shop.example.com/"]);
-        assert_eq!(wants(Some(WITH_SOME), &some), ["cart.routes: shop.example.com/ with x-canary: 1"]);
+        assert_eq!(wants(Some(WITH_SOME), &some), ["cart.routes: shop.example.com/ with x-canary: \"1\""]);
     }
 
     #[test]

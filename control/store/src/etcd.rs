@@ -214,22 +214,12 @@ impl Shared {
 
     /// Makes a change on these conditions; it must be one that may happen twice. Returns the revision.
     fn change(&self, conditions: &[Compare], success: Vec<RequestOp>) -> Result<i64, EtcdError> {
-        self.carried_out(conditions, success).map(|answer| answer.revision())
-    }
-
-    /// Deletes on these conditions. Returns the revision, if there was something to delete.
-    fn delete(&self, conditions: &[Compare], success: Vec<RequestOp>) -> Result<Option<i64>, EtcdError> {
-        let answer = self.carried_out(conditions, success)?;
-        Ok((answer.deleted() > 0).then(|| answer.revision()))
-    }
-
-    fn carried_out(&self, conditions: &[Compare], success: Vec<RequestOp>) -> Result<TxnResponse, EtcdError> {
         let request = TxnRequest { compare: conditions.to_vec(), success, failure: Vec::new() };
         let answer: TxnResponse = self.client.transact(&request)?;
         if !answer.succeeded {
             return Err(EtcdError::Deposed);
         }
-        Ok(answer)
+        Ok(answer.revision())
     }
 }
 

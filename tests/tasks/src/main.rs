@@ -160,7 +160,6 @@ fn test() -> anyhow::Result<()> {
     let mut teeth_are_built = teeth();
     teeth_are_built.arg("--no-run");
     Step::new("the teeth of the simulation are built", teeth_are_built).streamed()?;
-    step::end_with_signals()?;
     let simulation = Beside::start("the simulation", &built(["test", "--workspace", "--test", "seeds"]))?;
     let teeth = Beside::start("the teeth of the simulation", &teeth())?;
     let others = ["test", "--workspace", "--exclude", "dunlin-simulation"];

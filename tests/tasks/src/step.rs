@@ -6,15 +6,13 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{IsTerminal, Read as _, Seek as _, Write};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// One program to run, and what it is for.
@@ -79,25 +77,6 @@ pub(crate) struct Beside {
     path: PathBuf,
 }
 
-/// The groups of those that go on: a signal ends this program without their [`Drop`].
-static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
-
-/// Has what goes on beside ended by the signals that end this program. To be called before there is a second thread.
-pub(crate) fn end_with_signals() -> anyhow::Result<()> {
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    // Programs that are started get none of this: their signals are let through again.
-    signals.thread_block()?;
-    std::thread::spawn(move || {
-        let signal = signals.wait();
-        let groups = std::mem::take(&mut *GROUPS.lock().unwrap_or_else(PoisonError::into_inner));
-        for group in groups {
-            let _gone = killpg(group, Signal::SIGKILL);
-        }
-        std::process::exit(128 + signal.map_or(0, |signal| signal as i32));
-    });
-    Ok(())
-}
-
 impl Beside {
     /// Starts it. What it says is kept for [`Self::end`]: between the lines of others nobody could read it.
     pub(crate) fn start(title: impl Into<String>, command: &Command) -> anyhow::Result<Self> {
@@ -114,18 +93,15 @@ impl Beside {
                 None => nice.env_remove(name),
             };
         }
-        // Of a group of its own, so that what cargo has started is ended with it.
-        nice.process_group(0).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
-        let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of our own group, so that Ctrl-C ends it as all else.
+        nice.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
         let child = nice.spawn().context("could not start nice")?;
-        groups.push(group_of(&child));
         Ok(Self { title, shown, child, output, path })
     }
 
     /// Waits for its end and says what it said; fails if it fails.
     pub(crate) fn end(mut self) -> anyhow::Result<()> {
         let status = self.child.wait()?;
-        forget(group_of(&self.child));
         say(format_args!("==> {}: {}", self.title, self.shown));
         let mut output = Vec::new();
         self.output.rewind()?;
@@ -141,20 +117,18 @@ impl Beside {
 impl Drop for Beside {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            let _gone = killpg(group_of(&self.child), Signal::SIGKILL);
+            // Cargo first, so that it starts nothing more.
+            let process = self.child.id();
+            let below = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+            let _gone = self.child.kill();
             let _gone = self.child.wait();
-            forget(group_of(&self.child));
+            let below = below.unwrap_or_default();
+            for process in below.split_whitespace().filter_map(|process| process.parse().ok()) {
+                let _gone = kill(Pid::from_raw(process), Signal::SIGKILL);
+            }
             say(format_args!("{} was broken off; what it said is in {}", self.title, self.path.display()));
         }
     }
-}
-
-fn group_of(child: &Child) -> Pid {
-    Pid::from_raw(i32::try_from(child.id()).expect("the system's own numbers of processes are of this type"))
-}
-
-fn forget(group: Pid) {
-    GROUPS.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| *known != group);
 }
 
 /// Returns the path of a program that [`built`] has made.

@@ -141,11 +141,10 @@ pub(crate) async fn run(global: &Global, args: NamespaceArgs, output: &Output) -
             if status.spec != wanted {
                 return Err(CommandError::failed(what())
                     .because(
-                        "the coordinator is of an earlier version, and has left out what it does not know",
+                        "something else is set now: the coordinator is of an earlier version and has left out what it does \
+                         not know, or somebody else has set it meanwhile",
                     )
-                    .help(
-                        "`dunlin namespace show` shows what is set; upgrade the coordinator for the rest",
-                    ));
+                    .help("`dunlin namespace show` shows what is set; upgrade the coordinator, or set it again"));
             }
             output.result(&status, || one(&status))
         }

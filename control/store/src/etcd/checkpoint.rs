@@ -161,18 +161,17 @@ fn put(shared: &Shared, conditions: &[Compare], name: &[u8], packed: &[u8]) -> R
 
 /// Deletes what neither the list nor the `former` one needs: the log before the entry of that one, and all other
 /// segments. Who reads the former list just now can so do that to its end, and go on by the log. The last entry of the
-/// log is always there, since the next one is appended behind it. Returns the revision at which the last of
-/// it went; nothing if there was nothing to delete.
+/// log is always there, since the next one is appended behind it. Returns a revision at which all of it is gone.
 pub(super) fn tidy(
     shared: &Shared,
     leader: &Compare,
     current: &Current,
     former: &Manifest,
-) -> Result<Option<i64>, EtcdError> {
+) -> Result<i64, EtcdError> {
     let conditions = current.conditions(shared, leader);
     let index = former.index;
     let log = DeleteRangeRequest { key: shared.keys.log(0), range_end: shared.keys.log(index) };
-    let mut revision = shared.delete(&conditions, vec![Request::DeleteRange(log).into()])?;
+    let mut revision = shared.change(&conditions, vec![Request::DeleteRange(log).into()])?;
     let known = current.manifest.segments.iter().chain(&former.segments);
     let known: BTreeSet<Vec<u8>> = known.map(|name| shared.keys.segment(name)).collect();
     let mut gone: BTreeSet<Vec<u8>> = BTreeSet::new();
@@ -201,7 +200,7 @@ pub(super) fn tidy(
     });
     let deletions: Vec<RequestOp> = deletions.collect();
     for some in deletions.chunks(REQUESTS) {
-        revision = shared.delete(&conditions, some.to_vec())?.or(revision);
+        revision = shared.change(&conditions, some.to_vec())?;
     }
     Ok(revision)
 }

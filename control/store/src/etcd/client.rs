@@ -198,14 +198,31 @@ impl Client {
         self.call("/etcdserverpb.Maintenance/Status", &StatusRequest {})
     }
 
-    /// Lets members give back what their files hold and do not use, one after the other, where that is worth it. One that
-    /// does not is told, and tried again later.
-    pub(super) fn defragment_where_sparse(&self, quota: Bytes, attempts: &mut Attempts) {
-        for (index, member) in self.members.iter().enumerate() {
+    /// Lets members give back what their files hold and do not use, one after the other, where that is worth it, as long
+    /// as this goes on. One that does not is told, and may still be at it: the others are tried the next time.
+    pub(super) fn defragment_where_sparse(
+        &self,
+        quota: Bytes,
+        attempts: &mut Attempts,
+        goes_on: impl Fn() -> bool,
+    ) {
+        for (index, member) in self.members.iter().enumerate().take_while(|_| goes_on()) {
             let one = std::slice::from_ref(member);
             let status = self.ask(one, 0, CALL_TIME, "/etcdserverpb.Maintenance/Status", &StatusRequest {});
-            // It is looked at the next time.
-            let Ok(status) = status else { continue };
+            let status = match status {
+                Ok(status) => status,
+                // It is looked at the next time.
+                Err(EtcdError::Unreachable { .. }) => continue,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(
+                        error,
+                        member = member.address,
+                        "a member of etcd does not say how full it is"
+                    );
+                    continue;
+                }
+            };
             let file = File::new(&status, quota);
             if !file.is_sparse() || !attempts.may_begin(index, Instant::now()) {
                 continue;
@@ -217,6 +234,7 @@ impl Client {
             if let Err(error) = done.map(|DefragmentResponse {}| ()) {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, member = member.address, %file, "a member of etcd was not defragmented");
+                return;
             }
         }
     }

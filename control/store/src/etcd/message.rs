@@ -194,15 +194,6 @@ impl TxnResponse {
         self.header.as_ref().map_or(0, |header| header.revision)
     }
 
-    /// How many keys it deleted.
-    pub(super) fn deleted(&self) -> i64 {
-        let deleted = self.responses.iter().map(|response| match &response.response {
-            Some(Response::DeleteRange(deletion)) => deletion.deleted,
-            Some(Response::Range(_) | Response::Put(_)) | None => 0,
-        });
-        deleted.sum()
-    }
-
     /// What each of its ranges found; nothing for other requests.
     pub(super) fn ranges(self) -> impl Iterator<Item = Vec<KeyValue>> {
         self.responses.into_iter().map(|response| match response.response {

@@ -190,7 +190,7 @@ impl Checkpointer {
         // What those before have left is not known.
         let (mut entries, mut bytes) = (ENTRIES, 0);
         let mut tidied = Instant::now();
-        let mut attempts = Attempts::default();
+        let (mut attempts, mut owed) = (Attempts::default(), true);
         loop {
             match sizes.recv_timeout(LOOK) {
                 Ok(size) => {
@@ -212,11 +212,14 @@ impl Checkpointer {
                 continue;
             }
             tidied = Instant::now();
-            match self.write() {
+            match self.write(&mut owed) {
                 Ok(()) => {
                     (entries, bytes) = (0, 0);
                     let Keys { location } = &self.etcd.shared.keys;
-                    self.etcd.shared.client.defragment_where_sparse(location.quota, &mut attempts);
+                    self.etcd
+                        .shared
+                        .client
+                        .defragment_where_sparse(location.quota, &mut attempts, || !self.reign.is_over());
                 }
                 Err(_) if self.reign.is_over() => return,
                 Err(error) => {
@@ -228,7 +231,8 @@ impl Checkpointer {
         }
     }
 
-    fn write(&self) -> Result<(), SnapshotError> {
+    /// Sets `owed` as long as something may be deleted that is not compacted.
+    fn write(&self, owed: &mut bool) -> Result<(), SnapshotError> {
         let failed = |error: EtcdError| SnapshotError::Write(std::io::Error::other(error));
         let shared = &self.etcd.shared;
         let leader = self.reign.condition(&shared.keys);
@@ -242,11 +246,17 @@ impl Checkpointer {
             }
             Ok(())
         })?;
+        let is_new = written.is_some();
         let current = written.unwrap_or_else(|| former.clone());
+        *owed |= is_new;
         let tidied = checkpoint::tidy(shared, &leader, &current, &former.manifest).map_err(failed)?;
-        // Nobody reads what was. Up to the list's own revision alone, what was tidied away would stay in the file; and
-        // further than that others may have in the same etcd what they still want to read.
-        shared.client.compact(tidied.unwrap_or(current.revision)).map_err(failed)?;
+        // Nobody reads what was; but others may have in the same etcd what they still want to read, so it is done only
+        // where there may be something.
+        if *owed {
+            shared.client.compact(tidied).map_err(failed)?;
+            // What the former list needed goes the next time.
+            *owed = is_new;
+        }
         tracing::info!(
             entry = current.manifest.index,
             segments = current.manifest.segments.len(),
